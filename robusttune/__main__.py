@@ -1,0 +1,13 @@
+"""``python -m robusttune``, and the console script."""
+
+import sys
+
+
+def run() -> None:
+    from robusttune.cli import main
+
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

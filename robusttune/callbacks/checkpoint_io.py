@@ -1,0 +1,35 @@
+"""Checkpoint files that are whole or not there, and that can be read without executing anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.plugins import TorchCheckpointIO
+
+from robusttune.tasks.checkpoint import read_checkpoint
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Writes beside the file and renames; reads tensors and plain data only."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        final = Path(path)
+        partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
+        try:
+            super().save_checkpoint(checkpoint, partial, storage_options)
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
+            partial.replace(final)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Callable[..., Any] | None = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        return read_checkpoint(path)

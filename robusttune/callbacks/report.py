@@ -1,0 +1,73 @@
+"""The table of conditions: on the terminal, as JSON and as CSV beside the checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from robusttune.callbacks.run_folder import run_folder_of
+
+Values = dict[str, dict[str, float]]
+
+
+class ConditionReport(Callback):
+    """Shows and writes what `validate` and `test` found: a row a condition, a column a metric."""
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._report(trainer, "test", "test")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self._report(trainer, "val", "validate")
+
+    def _report(self, trainer: Trainer, stage: str, name: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        values = by_condition({k: float(v) for k, v in trainer.callback_metrics.items()}, stage)
+        console = Console()
+        console.print(as_table(values, title=f"{name}: {trainer.ckpt_path or 'untrained'}"))
+        if trainer.ckpt_path is not None:
+            folder = run_folder_of(trainer.ckpt_path) / "report"
+            write_report(folder / name, values, checkpoint=str(trainer.ckpt_path))
+            console.print(f"Written to {folder / name}.json and .csv", soft_wrap=True, highlight=False)
+
+
+def by_condition(metrics: dict[str, float], stage: str) -> Values:
+    """``<stage>/<condition>/<metric>`` keys as condition -> metric -> value."""
+    values: Values = {}
+    for key, value in metrics.items():
+        found, _, rest = key.partition("/")
+        condition, _, metric = rest.partition("/")
+        if found == stage and metric:
+            values.setdefault(condition, {})[metric] = value
+    return values
+
+
+def as_table(values: Values, title: str) -> Table:
+    """Rows are conditions, columns are metrics."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("condition")
+    for metric in next(iter(values.values()), {}):
+        table.add_column(metric, justify="right")
+    for condition, row in values.items():
+        table.add_row(condition, *(f"{value:.4f}" for value in row.values()), end_section=condition != "mean")
+    return table
+
+
+def write_report(stem: Path, values: Values, checkpoint: str) -> None:
+    """``<stem>.json`` and ``<stem>.csv``, each whole or not there."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    metrics = list(next(iter(values.values()), {}))
+    partial = stem.with_suffix(".partial")
+    partial.write_text(json.dumps({"checkpoint": checkpoint, "conditions": values}, indent=2) + "\n")
+    partial.replace(stem.with_suffix(".json"))
+    with partial.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["condition", *metrics])
+        writer.writerows([condition, *(row[metric] for metric in metrics)] for condition, row in values.items())
+    partial.replace(stem.with_suffix(".csv"))

@@ -1,0 +1,53 @@
+"""The command line: Trainer verbs go to LightningCLI, the rest to `commands`; a project error is one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from robusttune import __version__
+from robusttune.errors import RobustTuneError
+
+VERBS = {
+    "fit": "train, validating under every condition",
+    "validate": "evaluate a checkpoint on the validation split under every condition",
+    "test": "evaluate a checkpoint on the test split under every condition",
+    "predict": "write a checkpoint's predictions for samples without labels",
+}
+COMMANDS = {
+    "demo": "write small generated data and a tiny encoder, to try everything without a network",
+}
+USAGE = f"""usage: robusttune COMMAND [OPTIONS]
+
+{chr(10).join(f"  {name:<10}{text}" for name, text in {**VERBS, **COMMANDS}.items())}
+
+robusttune COMMAND --help tells the options of a command. Start with: robusttune fit --config configs/food101.yaml"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status."""
+    args = list(sys.argv[1:] if args is None else args)
+    first = args[0] if args else "--help"
+    if first in ("-h", "--help"):
+        print(USAGE)  # noqa: T201
+        return 0
+    if first == "--version":
+        print(f"robusttune {__version__}")  # noqa: T201
+        return 0
+    try:
+        _run(first, args[1:])
+    except RobustTuneError as error:
+        print(f"robusttune: error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def _run(command: str, args: list[str]) -> None:
+    # Commands are imported when they are run: torch takes seconds.
+    if command in VERBS:
+        import_module("robusttune.commands.trainer").run(command, args)
+    elif command in COMMANDS:
+        import_module(f"robusttune.commands.{command}").run(args)
+    else:
+        raise RobustTuneError(f"there is no command {command!r}: choose from {', '.join({**VERBS, **COMMANDS})}")

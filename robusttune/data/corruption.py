@@ -1,0 +1,68 @@
+"""Modality dropout and noise: pure functions of a sample's side and a random generator."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robusttune.errors import RobustTuneError
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """What is done to training samples.
+
+    Args:
+        image_dropout: probability that a complete sample loses its image, in [0, 1].
+        text_dropout: probability that it loses its text, in [0, 1]; never both, so the two add up to at most 1.
+        image_noise: standard deviation of Gaussian noise on pixels, as a share of their range, in [0, 1].
+        word_dropout: probability that a word of the text is left out, in [0, 1]; one word always stays.
+    """
+
+    image_dropout: float = 0.3
+    text_dropout: float = 0.3
+    image_noise: float = 0.0
+    word_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 <= value <= 1:
+                raise RobustTuneError(f"{name} is {value}: give a number from 0 to 1")
+        if self.image_dropout + self.text_dropout > 1:
+            raise RobustTuneError(
+                f"image_dropout {self.image_dropout} and text_dropout {self.text_dropout} add up to more than 1, "
+                "but no sample loses both sides: lower one of them"
+            )
+
+
+def sample_generator(seed: int, epoch: int, sample_id: str) -> np.random.Generator:
+    """A generator that depends on these three alone, so never on rank, worker or order."""
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{sample_id}".encode(), digest_size=8).digest()
+    return np.random.default_rng(int.from_bytes(digest, "little"))
+
+
+def drop_modality(has_image: bool, has_text: bool, settings: Corruption, rng: np.random.Generator) -> tuple[bool, bool]:
+    """Which sides of a sample stay; one that lacks a side already keeps the other."""
+    draw = rng.random()
+    if not (has_image and has_text):
+        return has_image, has_text
+    drop_image = draw < settings.image_dropout
+    drop_text = settings.image_dropout <= draw < settings.image_dropout + settings.text_dropout
+    return not drop_image, not drop_text
+
+
+def add_pixel_noise(image: Tensor, deviation: float, rng: np.random.Generator) -> Tensor:
+    """(3, H, W) uint8 with Gaussian noise of that deviation (a share of the range), rounded and clipped."""
+    noise = rng.standard_normal(image.shape, dtype=np.float32) * (255 * deviation)
+    return (image.float() + torch.from_numpy(noise)).round().clamp(0, 255).to(torch.uint8)
+
+
+def drop_words(text: str, rate: float, rng: np.random.Generator) -> str:
+    """The text without some of its words, joined by single spaces; one word always stays."""
+    words = text.split()
+    kept = [word for word, draw in zip(words, rng.random(len(words)), strict=True) if draw >= rate]
+    return " ".join(kept or words[int(rng.integers(len(words))) :][:1]) if words else text

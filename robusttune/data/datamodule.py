@@ -1,0 +1,233 @@
+"""The only data module: any source, any encoders, every split."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from robusttune.data.corruption import Corruption
+from robusttune.data.dataset import Collate, SampleDataset
+from robusttune.data.labels import encode_labels, facts_of
+from robusttune.data.sampler import ResumableLoader, ResumableSampler
+from robusttune.data.sources.base import Source
+from robusttune.data.splits import stratified_sample
+from robusttune.encoders import Augmentation, ImageEncoder, ImageTransform, TextEncoder
+from robusttune.errors import RobustTuneError
+from robusttune.types import Batch, Facts, Sample, Split
+
+log = logging.getLogger(__name__)
+
+STAGE_SPLITS: dict[str, list[Split]] = {
+    "fit": ["train", "val"],
+    "validate": ["val"],
+    "test": ["test"],
+    "predict": ["predict"],
+}
+
+
+class ImageTextDataModule(LightningDataModule):
+    """Image-text samples of a source, as the encoders take them.
+
+    Args:
+        source: where the samples come from.
+        image_encoder: its preprocessing is applied to images.
+        text_encoder: its tokenizer is applied to texts.
+        batch_size: samples a batch, on each device.
+        workers: loader processes a device; by default the cores a device, at most 8.
+        prefetch: batches that each worker loads ahead.
+        val_fraction: share of the training split that is held out for validation where the source has no such
+            split, in (0, 1); stratified, seeded.
+        subset: use only that many samples of each split, stratified and seeded; for smoke runs.
+        seed: of splits, order, corruption and random views.
+        corruption: modality dropout and noise in training.
+        augmentation: random views of images in training, instead of the clean transform.
+        unreadable: what an image file that cannot be read is: an ``error``, or an ``absent`` image, counted.
+        facts: of the checkpoint that is to be used; its class names and their order then hold for this data, too.
+
+    Raises:
+        RobustTuneError: the source's labels do not fit; every split is checked at once.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        batch_size: int = 64,
+        workers: int | None = None,
+        prefetch: int = 2,
+        val_fraction: float = 0.1,
+        subset: int | None = None,
+        seed: int = 0,
+        corruption: Corruption = Corruption(),  # noqa: B008, it is frozen
+        augmentation: Augmentation | None = None,
+        unreadable: Literal["error", "absent"] = "error",
+        facts: Facts | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (("batch_size", batch_size, 1), ("prefetch", prefetch, 1), ("subset", subset, 1)):
+            if value is not None and value < least:
+                raise RobustTuneError(f"data.{name} is {value}: give at least {least}")
+        if not 0 < val_fraction < 1:
+            raise RobustTuneError(f"data.val_fraction is {val_fraction}: give a share between 0 and 1")
+        self.source = source
+        self.image_encoder = image_encoder
+        self.text_encoder = text_encoder
+        self.batch_size = batch_size
+        self.workers = workers
+        self.prefetch = prefetch
+        self.val_fraction = val_fraction
+        self.subset = subset
+        self.seed = seed
+        self.corruption = corruption
+        self.augmentation = augmentation
+        self.unreadable = unreadable
+        self.given_facts = facts
+        self.unreadable_count = 0
+        self._as_given: dict[Split, pa.Table | None] = {}
+        self._splits: dict[Split, pa.Table | None] = {}
+        self._datasets: dict[Split, SampleDataset] = {}
+
+    @cached_property
+    def facts(self) -> Facts:
+        """Class names in label order, their frequencies in training, and the kind of task."""
+        if self.given_facts is not None:
+            if self.given_facts.multilabel != self.source.multilabel:
+                raise RobustTuneError(
+                    f"the checkpoint was trained with multilabel {self.given_facts.multilabel}, and the data say "
+                    f"{self.source.multilabel}: test it on data of its own kind"
+                )
+            return self.given_facts
+        train = self.records("train")
+        if train is None:
+            raise RobustTuneError("there is no training split to learn the classes from: give one, or a checkpoint")
+        facts = facts_of(train, self.source.class_names(self._source_table("train")), self.source.multilabel)
+        for split in get_args(Split):
+            table = self.records(split)
+            if table is not None:
+                encode_labels(table, facts, split)
+        return facts
+
+    def records(self, split: Split) -> pa.Table | None:
+        """The split's records: as the source has them, or cut from its training split; then the subset."""
+        if split not in self._splits:
+            table = self._cut(split) if split in ("train", "val") else self._source_table(split)
+            if split == "predict" and table is None:
+                table = self._source_table("test")
+            if table is not None and self.subset is not None and self.subset < len(table):
+                table = table.take(stratified_sample(_classes_of(table), self.subset, self.seed))
+            self._splits[split] = table
+        return self._splits[split]
+
+    def setup(self, stage: str) -> None:
+        transform = ImageTransform(self.image_encoder.preprocessing())
+        for split in STAGE_SPLITS[stage]:
+            table = self.records(split)
+            if table is None:
+                raise RobustTuneError(f"the data has no {split} split: give one to data.source")
+            training = split == "train"
+            self._datasets[split] = SampleDataset(
+                table,
+                encode_labels(table, self.facts, split),
+                ImageTransform(self.image_encoder.preprocessing(), self.augmentation) if training else transform,
+                self.corruption if training else None,
+                self.seed,
+            )
+
+    def train_dataloader(self) -> ResumableLoader:
+        sampler = self._sampler("train", shuffle=True)
+        return ResumableLoader(self._datasets["train"], sampler, self.batch_size, **self._loader_args())
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        return self._plain_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        return self._plain_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Sample]:
+        return self._plain_loader("predict")
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Unreadable images are found by workers, and spoken of in the main process."""
+        if batch.unreadable and self.unreadable == "error":
+            raise RobustTuneError(
+                f"{batch.unreadable[0]}: mend or remove it, or set data.unreadable to absent to go on without it"
+            )
+        self.unreadable_count += len(batch.unreadable)
+        return batch
+
+    def teardown(self, stage: str) -> None:
+        if self.unreadable_count:
+            log.warning("%d times an image could not be read and was treated as absent", self.unreadable_count)
+            self.unreadable_count = 0
+
+    def _source_table(self, split: Split) -> pa.Table | None:
+        """The split as the source has it, read once."""
+        if split not in self._as_given:
+            table = self.source.read(split)
+            if table is not None and len(table) == 0:
+                raise RobustTuneError(f"the {split} split is empty: give it samples, or leave it out")
+            self._as_given[split] = table
+        return self._as_given[split]
+
+    def _cut(self, split: Split) -> pa.Table | None:
+        """The training split without its held-out part, or the validation split."""
+        whole, own_val = self._source_table("train"), self._source_table("val")
+        if own_val is not None or whole is None:
+            return whole if split == "train" else own_val
+        size = round(self.val_fraction * len(whole))
+        if not 0 < size < len(whole):
+            raise RobustTuneError(
+                f"data.val_fraction {self.val_fraction} of {len(whole)} training samples leaves a split empty: "
+                "give more samples, or a validation split"
+            )
+        held_out = np.zeros(len(whole), dtype=bool)
+        held_out[stratified_sample(_classes_of(whole), size, self.seed)] = True
+        return whole.filter(held_out if split == "val" else ~held_out)
+
+    def _sampler(self, split: Split, shuffle: bool) -> ResumableSampler:
+        trainer = self.trainer
+        return ResumableSampler(
+            len(self._datasets[split]),
+            shuffle=shuffle,
+            seed=self.seed,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
+        )
+
+    def _plain_loader(self, split: Split) -> DataLoader[Sample]:
+        sampler = self._sampler(split, shuffle=False)
+        return DataLoader(self._datasets[split], self.batch_size, sampler=sampler, **self._loader_args())  # type: ignore[arg-type]
+
+    def _loader_args(self) -> dict[str, object]:
+        workers = self._default_workers() if self.workers is None else self.workers
+        return {
+            "collate_fn": Collate(
+                self.text_encoder.tokenizer(),
+                self.image_encoder.preprocessing().size,
+                len(self.facts.class_names),
+                self.facts.multilabel,
+            ),
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "prefetch_factor": self.prefetch if workers > 0 else None,
+            "pin_memory": torch.cuda.is_available(),
+        }
+
+    def _default_workers(self) -> int:
+        devices = 1 if self.trainer is None else self.trainer.num_devices
+        return min(8, max(1, len(os.sched_getaffinity(0)) // devices))
+
+
+def _classes_of(table: pa.Table) -> list[list[int]]:
+    """Class numbers of each row, in an order of their own."""
+    numbers: dict[str, int] = {}
+    return [[numbers.setdefault(name, len(numbers)) for name in names or []] for names in table["labels"].to_pylist()]

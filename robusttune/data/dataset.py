@@ -1,0 +1,136 @@
+"""From records to samples to batches."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from robusttune.data.corruption import Corruption, add_pixel_noise, drop_modality, drop_words, sample_generator
+from robusttune.data.sources.base import Record
+from robusttune.encoders import ImageTransform, Tokenizer
+from robusttune.types import Batch, Draw, Sample
+
+
+class SampleDataset(Dataset[Sample]):
+    """Samples of one split, read when drawn.
+
+    Args:
+        records: a table of `SCHEMA`.
+        labels: class indices of each row, or None where the split is unlabelled.
+        transform: from an image to (3, H, W) uint8.
+        corruption: what is done to each sample, or None.
+        seed: of corruption and random views.
+    """
+
+    def __init__(
+        self,
+        records: pa.Table,
+        labels: list[list[int]] | None,
+        transform: ImageTransform,
+        corruption: Corruption | None,
+        seed: int,
+    ) -> None:
+        self.records = records
+        self.labels = None if labels is None else pa.array(labels, pa.list_(pa.int32()))
+        self.transform = transform
+        self.corruption = corruption
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        epoch, index, counted = draw
+        record = Record(*(column[index].as_py() for column in self.records.columns))
+        labels = None if self.labels is None else self.labels[index].as_py()
+        rng = sample_generator(self.seed, epoch, record.id)
+        has_image, has_text = record.image is not None, record.text is not None
+        if self.corruption is not None:
+            has_image, has_text = drop_modality(has_image, has_text, self.corruption, rng)
+        # What a sample loses is not even read.
+        image, unreadable = self._image(record.image, rng) if record.image and has_image else (None, None)
+        text = self._text(record.text, rng) if record.text and has_text else None
+        return Sample(image, text, labels, record.id, counted, unreadable)
+
+    def _image(self, path: str, rng: np.random.Generator) -> tuple[Tensor | None, str | None]:
+        """The image, or why there is none."""
+        try:
+            image = self.transform(read_image(path), seed=int(rng.integers(2**63)))
+        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            return None, f"{path} cannot be read as an image ({reason})"
+        if self.corruption is not None and self.corruption.image_noise > 0:
+            image = add_pixel_noise(image, self.corruption.image_noise, rng)
+        return image, None
+
+    def _text(self, text: str, rng: np.random.Generator) -> str:
+        if self.corruption is None or self.corruption.word_dropout == 0:
+            return text
+        return drop_words(text, self.corruption.word_dropout, rng)
+
+
+class Collate:
+    """Samples to a `Batch`: images stacked, texts tokenised together, placeholders where a side is absent.
+
+    Args:
+        tokenizer: of the text encoder.
+        size: side of the images, pixels.
+        classes: number of classes.
+        multilabel: whether labels become 0/1 vectors.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, size: int, classes: int, multilabel: bool) -> None:
+        self.tokenizer = tokenizer
+        self.blank = torch.zeros(3, size, size, dtype=torch.uint8)
+        self.classes = classes
+        self.multilabel = multilabel
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        return Batch(
+            images={"clean": torch.stack([self.blank if s.image is None else s.image for s in samples])},
+            texts={"clean": self.tokenizer([s.text or "" for s in samples])},
+            image_present=torch.tensor([s.image is not None for s in samples]),
+            text_present=torch.tensor([s.text is not None for s in samples]),
+            label=self._label([s.labels for s in samples]),
+            counted=torch.tensor([s.counted for s in samples]),
+            sample_id=[s.sample_id for s in samples],
+            unreadable=[s.unreadable for s in samples if s.unreadable is not None],
+        )
+
+    def _label(self, labels: list[list[int] | None]) -> Tensor | None:
+        known = [indices for indices in labels if indices is not None]
+        if len(known) < len(labels):
+            return None
+        if not self.multilabel:
+            return torch.tensor([indices[0] for indices in known])
+        hot = torch.zeros(len(known), self.classes)
+        for row, indices in zip(hot, known, strict=True):
+            row[indices] = 1.0
+        return hot
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """An image file as RGB, what is transparent on white.
+
+    Raises:
+        Exception: of many kinds, where it cannot be read.
+    """
+    with warnings.catch_warnings():
+        # Pillow warns of odd metadata that does not change the pixels.
+        warnings.simplefilter("ignore", UserWarning)
+        with Image.open(path) as image:
+            if image.mode == "RGB":
+                image.load()
+                return image
+            if image.has_transparency_data:
+                rgba = image.convert("RGBA")
+                return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+            return image.convert("RGB")

@@ -1,0 +1,87 @@
+"""What comes next: a pure function of (seed, epoch, position, rank), so that a stopped epoch goes on exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from robusttune.errors import RobustTuneError
+from robusttune.types import Batch, Draw, Sample
+
+
+class ResumableSampler(DistributedSampler[Draw]):
+    """Draws of one rank. Rank r of W takes positions r, r + W, ... of the epoch's order.
+
+    The last positions are filled up to a multiple of W with draws that do not count. It is a `DistributedSampler`
+    so that Lightning leaves it in place, and calls `set_epoch`.
+
+    Args:
+        rows: number of samples, at least 1.
+        shuffle: a new order every epoch, else the rows as they stand.
+        seed: of the orders.
+        rank: this rank, from 0.
+        world_size: number of ranks.
+    """
+
+    def __init__(self, rows: int, *, shuffle: bool, seed: int, rank: int, world_size: int) -> None:
+        super().__init__(range(rows), num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
+        self.rows = rows
+        self.resumed_epoch, self.resumed_position = 0, 0
+
+    def __iter__(self) -> Iterator[Draw]:
+        epoch = self.epoch
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.rows) if self.shuffle else None
+        for position in range(self.start + self.rank, self.total_size, self.num_replicas):
+            row = position % self.rows
+            yield Draw(epoch, row if order is None else int(order[row]), counted=position < self.rows)
+
+    @property
+    def start(self) -> int:
+        """Position, over all ranks, at which this epoch begins: not 0 only in the epoch that was resumed."""
+        return self.resumed_position if self.epoch == self.resumed_epoch else 0
+
+    def resume(self, epoch: int, position: int) -> None:
+        """Begin in the middle: at this position, over all ranks, of this epoch."""
+        self.set_epoch(epoch)
+        self.resumed_epoch, self.resumed_position = epoch, position
+
+
+class ResumableLoader(DataLoader[Sample]):
+    """A loader that knows how many batches it has handed out; Lightning stores its state in checkpoints."""
+
+    def __init__(self, dataset: Dataset[Sample], sampler: ResumableSampler, batch_size: int, **kwargs: Any) -> None:
+        super().__init__(dataset, sampler=sampler, batch_size=batch_size, **kwargs)
+        self.resumable = sampler
+        self.samples_a_step = batch_size * sampler.num_replicas
+        self.position = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        # As a generator this runs at the first `next`, which is after Lightning has set the sampler's epoch.
+        self.position = self.resumable.start
+        for batch in super().__iter__():
+            self.position += self.samples_a_step
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {
+            "epoch": self.resumable.epoch,
+            "position": self.position,
+            "samples_a_step": self.samples_a_step,
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where the state was taken.
+
+        Raises:
+            RobustTuneError: it was taken inside an epoch with another number of samples a step.
+        """
+        inside = 0 < state["position"] < self.resumable.rows
+        if inside and state["samples_a_step"] != self.samples_a_step:
+            raise RobustTuneError(
+                f"the checkpoint was taken inside an epoch of {state['samples_a_step']} samples a step over all devices, "
+                f"not {self.samples_a_step}: resume with the same batch_size and devices"
+            )
+        self.resumable.resume(state["epoch"], state["position"])

@@ -1,0 +1,176 @@
+"""What every frozen encoder is: cheap settings that can be compared and stored, and the module they load."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robusttune.encoders.preprocessing import Preprocessing, Tokenizer
+from robusttune.errors import RobustTuneError
+from robusttune.types import Encoded, Tokens, Widths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder(ABC):
+    """Settings of a frozen encoder. Making one reads nothing; `load` builds the module.
+
+    Args:
+        name: the model's name where it is published, or a local folder.
+        weights: ``pretrained`` (fetched by name), ``random`` (seeded, always the same), or a local file or folder.
+        revision: branch, tag or commit of the published weights.
+        layers: that many layers evenly spaced up to the last, or a list of layer numbers counted from 1.
+    """
+
+    name: str
+    weights: str = "pretrained"
+    revision: str | None = None
+    layers: int | list[int] = 4
+
+    @abstractmethod
+    def load(self) -> FrozenEncoder:
+        """Build the module with its weights.
+
+        Raises:
+            RobustTuneError: the model is unknown, or its weights are neither here nor to be fetched.
+        """
+
+    def layer_numbers(self, depth: int) -> list[int]:
+        """The chosen layers of a model of ``depth`` layers, ascending, counted from 1."""
+        if isinstance(self.layers, int):
+            chosen = [math.ceil(depth * k / self.layers) for k in range(1, self.layers + 1)]
+            fits = 1 <= self.layers <= depth
+        else:
+            chosen = sorted(self.layers)
+            fits = bool(chosen) and len(set(chosen)) == len(chosen) and chosen[0] >= 1 and chosen[-1] <= depth
+        if not fits:
+            raise RobustTuneError(
+                f"layers {self.layers} do not fit {self.name!r}, which has {depth}: "
+                f"give a number from 1 to {depth}, or a list of different layer numbers in that range"
+            )
+        return chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageEncoder(Encoder):
+    """Settings of a frozen image encoder; what is None follows the model's own preprocessing.
+
+    Args:
+        grid: maps larger than this many tokens a side are average-pooled down to it.
+        size: side of the square input, pixels.
+        crop: share of the resized image's side that the crop keeps, in (0, 1].
+        mean: per-channel mean of the input, of values in [0, 1].
+        std: per-channel standard deviation of the input.
+    """
+
+    grid: int = 7
+    size: int | None = None
+    crop: float | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+    @abstractmethod
+    def preprocessing(self) -> Preprocessing:
+        """How an image becomes the encoder's input; read from the model's description, not its weights."""
+
+    def override(self, own: Preprocessing) -> Preprocessing:
+        """The model's own preprocessing with whatever was set here in its place."""
+        return Preprocessing(
+            size=own.size if self.size is None else self.size,
+            crop=own.crop if self.crop is None else self.crop,
+            mean=own.mean if self.mean is None else self.mean,
+            std=own.std if self.std is None else self.std,
+            interpolation=own.interpolation,
+            crop_mode=own.crop_mode,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoder(Encoder):
+    """Settings of a frozen text encoder."""
+
+    @abstractmethod
+    def tokenizer(self) -> Tokenizer:
+        """How texts become the encoder's input."""
+
+
+class FrozenEncoder(nn.Module, ABC):
+    """A frozen encoder: always in eval mode, no parameter with a gradient, weights left out of checkpoints.
+
+    Subclasses set ``widths`` and map a batch of inputs to `Encoded`.
+    """
+
+    widths: Widths
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone.float().requires_grad_(False)
+        self.eval()
+        self._sha256: str | None = None
+
+    def train(self, mode: bool = True) -> FrozenEncoder:
+        """Stay in eval mode whatever the task asks for."""
+        del mode
+        super().train(False)
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the weights (names, shapes, values), by which a checkpoint knows its encoder again."""
+        if self._sha256 is None:
+            digest = hashlib.sha256()
+            for name, tensor in sorted(self.backbone.state_dict().items()):
+                digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+            self._sha256 = digest.hexdigest()
+        return self._sha256
+
+
+class FrozenImageEncoder(FrozenEncoder):
+    """Takes (B, 3, H, W) uint8 images and normalises them on their own device."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, preprocessing: Preprocessing, grid: int) -> None:
+        super().__init__(backbone)
+        self.size = preprocessing.size
+        self.grid = grid
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Encoded: ...
+
+    def normalise(self, images: Tensor) -> Tensor:
+        return (images.float() / 255 - self.mean) / self.std
+
+    def measure_widths(self) -> Widths:
+        """Widths of the outputs, found by encoding one blank image."""
+        with torch.no_grad():
+            encoded = self(torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8))
+        return Widths(tuple(tokens.shape[-1] for tokens in encoded.tokens), encoded.pooled.shape[-1])
+
+    def to_tokens(self, maps: Tensor, prefix: Tensor | None) -> Tensor:
+        """Maps (B, d, h, w), pooled to the grid where they are larger, as tokens after the prefix (B, p, d)."""
+        if max(maps.shape[-2:]) > self.grid:
+            side = [min(extent, self.grid) for extent in maps.shape[-2:]]
+            maps = nn.functional.adaptive_avg_pool2d(maps, side)
+        tokens = maps.flatten(2).transpose(1, 2)
+        return tokens if prefix is None else torch.cat([prefix, tokens], dim=1)
+
+
+class FrozenTextEncoder(FrozenEncoder):
+    """Takes tokenised texts."""
+
+    @abstractmethod
+    def forward(self, tokens: Tokens) -> Encoded: ...
+
+
+def all_real(tokens: list[Tensor]) -> list[Tensor]:
+    """Masks for tokens among which there is no padding."""
+    return [torch.ones(t.shape[:2], dtype=torch.bool, device=t.device) for t in tokens]

@@ -1,0 +1,109 @@
+"""From a picture and a text to the tensors that encoders take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+
+from robusttune.errors import RobustTuneError
+from robusttune.types import Tokens
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """A square crop of an image, as an encoder was trained to see it.
+
+    Args:
+        size: side of the result, pixels.
+        crop: share of the resized image's side that the crop keeps, in (0, 1].
+        mean: per-channel mean of values in [0, 1].
+        std: per-channel standard deviation.
+        interpolation: ``bicubic``, ``bilinear`` or ``nearest``.
+        crop_mode: ``center`` cuts what is beyond the square, ``squash`` gives up the aspect ratio.
+    """
+
+    size: int
+    crop: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+    crop_mode: Literal["center", "squash"] = "center"
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 < self.crop <= 1 or min(self.std) <= 0:
+            raise RobustTuneError(
+                f"image size {self.size}, crop {self.crop}, std {self.std} do not work: "
+                "give a size of at least 1 pixel, a crop in (0, 1] and a positive std"
+            )
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random views for training, instead of the clean transform.
+
+    Args:
+        scale: least and greatest share of the image's area that a random crop keeps, in (0, 1].
+        flip: probability of a horizontal flip, in [0, 1].
+    """
+
+    scale: tuple[float, float] = (0.5, 1.0)
+    flip: float = 0.5
+
+
+class ImageTransform:
+    """PIL image -> (3, size, size) uint8; normalisation is left to the encoder, on the device.
+
+    A random view is a function of the seed alone, so that it does not depend on worker, rank or order.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, augmentation: Augmentation | None = None) -> None:
+        size, interpolation = preprocessing.size, InterpolationMode(preprocessing.interpolation)
+        resized = round(size / preprocessing.crop)
+        squash = preprocessing.crop_mode == "squash"
+        self.clean = v2.Compose(
+            [
+                v2.Resize([resized, resized] if squash else [resized], interpolation=interpolation),
+                v2.CenterCrop(size),
+                v2.PILToTensor(),
+            ]
+        )
+        self.random = augmentation and v2.Compose(
+            [
+                v2.RandomResizedCrop(size, scale=augmentation.scale, interpolation=interpolation),
+                v2.RandomHorizontalFlip(augmentation.flip),
+                v2.PILToTensor(),
+            ]
+        )
+
+    def __call__(self, image: Image.Image, seed: int) -> Tensor:
+        if self.random is None:
+            result: Tensor = self.clean(image)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                result = self.random(image)
+        return result
+
+
+class Tokenizer:
+    """Batched fast tokenisation, truncated to ``max_length`` tokens and padded on the right.
+
+    Args:
+        backend: a fast tokenizer of transformers.
+        max_length: most tokens that a text keeps, special ones included.
+    """
+
+    def __init__(self, backend: object, max_length: int) -> None:
+        self.backend = backend
+        self.max_length = max_length
+
+    def __call__(self, texts: list[str]) -> Tokens:
+        encoded = self.backend(  # type: ignore[operator]
+            texts, max_length=self.max_length, truncation=True, padding=True, padding_side="right", return_tensors="pt"
+        )
+        return Tokens(encoded["input_ids"], encoded["attention_mask"].bool())

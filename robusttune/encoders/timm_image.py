@@ -1,0 +1,108 @@
+"""Any image model of timm that gives its intermediate layers: ViTs, CNNs, hybrids."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from robusttune.encoders.base import FrozenImageEncoder, ImageEncoder, all_real
+from robusttune.encoders.preprocessing import Preprocessing
+from robusttune.encoders.weights import fetching, local_weights, seeded
+from robusttune.errors import RobustTuneError
+from robusttune.types import Encoded
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmEncoder(ImageEncoder):
+    """An image model of timm, by its name there (``vit_base_patch16_224.augreg_in21k``).
+
+    Args:
+        model_args: further arguments of the model's constructor.
+    """
+
+    model_args: dict[str, Any] = field(default_factory=dict)
+
+    def preprocessing(self) -> Preprocessing:
+        cfg = self._pretrained_cfg()
+        return self.override(
+            Preprocessing(
+                size=cfg.input_size[-1],
+                crop=cfg.crop_pct,
+                mean=cfg.mean,
+                std=cfg.std,
+                interpolation=cfg.interpolation,
+                crop_mode="squash" if cfg.crop_mode == "squash" else "center",
+            )
+        )
+
+    def load(self) -> FrozenTimmEncoder:
+        preprocessing, cfg = self.preprocessing(), self._pretrained_cfg()
+        repository = f"timm/{cfg.architecture}.{cfg.tag}"
+        overlay: dict[str, Any] = {}
+        if self.weights not in ("pretrained", "random"):
+            overlay["file"] = str(_weights_file(local_weights(self.weights)))
+        elif self.revision is not None:
+            overlay["hf_hub_id"] = f"{repository}@{self.revision}"
+        args = dict(self.model_args)
+        if cfg.fixed_input_size:
+            args.setdefault("img_size", preprocessing.size)
+        with seeded(), fetching(repository, self.weights):
+            backbone = timm.create_model(
+                self.name,
+                pretrained=self.weights != "random",
+                pretrained_cfg_overlay=overlay or None,
+                num_classes=0,
+                **args,
+            )
+        if not hasattr(backbone, "forward_intermediates"):
+            raise RobustTuneError(f"timm's {self.name!r} does not give its intermediate layers: choose another model")
+        return FrozenTimmEncoder(backbone, preprocessing, self)
+
+    def _pretrained_cfg(self) -> Any:
+        cfg = timm.get_pretrained_cfg(self.name) if timm.is_model(self.name) else None
+        if cfg is None:
+            near = difflib.get_close_matches(self.name, timm.list_models() + timm.list_pretrained(), n=3)
+            raise RobustTuneError(
+                f"timm has no model {self.name!r}: "
+                + (f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them")
+            )
+        return cfg
+
+
+class FrozenTimmEncoder(FrozenImageEncoder):
+    """The module of a `TimmEncoder`. ``pooled`` is what the model's own classifier would read."""
+
+    def __init__(self, backbone: nn.Module, preprocessing: Preprocessing, settings: TimmEncoder) -> None:
+        super().__init__(backbone, preprocessing, settings.grid)
+        depth = len(backbone.feature_info)  # type: ignore[arg-type]
+        self.indices = [number - 1 for number in settings.layer_numbers(depth)]
+        accepted = inspect.signature(backbone.forward_intermediates).parameters  # type: ignore[arg-type]
+        self.prefix_arg = {"return_prefix_tokens": True} if "return_prefix_tokens" in accepted else {}
+        self.widths = self.measure_widths()
+
+    def forward(self, images: Tensor) -> Encoded:
+        final, layers = self.backbone.forward_intermediates(  # type: ignore[operator]
+            self.normalise(images), indices=self.indices, output_fmt="NCHW", **self.prefix_arg
+        )
+        pooled: Tensor = self.backbone.forward_head(final, pre_logits=True)  # type: ignore[operator]
+        # With prefix tokens (class, distillation, registers) a layer is a pair; without any, a bare map.
+        pairs = [layer if isinstance(layer, tuple) else (layer, None) for layer in layers]
+        tokens = [self.to_tokens(maps, prefix) for maps, prefix in pairs]
+        return Encoded(torch.flatten(pooled, 1), tokens, all_real(tokens))
+
+
+def _weights_file(path: Path) -> Path:
+    """The file itself, or the one that holds the weights in a folder."""
+    if path.is_file():
+        return path
+    for name in ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin"):
+        if (path / name).is_file():
+            return path / name
+    raise RobustTuneError(f"{path} holds no model.safetensors: set weights to the file itself")

@@ -1,0 +1,55 @@
+"""What the image and the text side of transformers have in common: settings to folders, folders to towers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from robusttune.encoders.base import Encoder
+from robusttune.encoders.weights import fetching, local_weights, seeded
+from robusttune.errors import RobustTuneError
+
+
+def location(settings: Encoder) -> dict[str, Any]:
+    """Arguments of ``from_pretrained`` for the folder or published repository that the settings name."""
+    if settings.weights in ("pretrained", "random"):
+        if settings.name.startswith(("/", "./", "../", "~")) and not Path(settings.name).expanduser().is_dir():
+            raise RobustTuneError(f"the encoder folder {settings.name} does not exist: check the name")
+        return {
+            "pretrained_model_name_or_path": str(Path(settings.name).expanduser())
+            if Path(settings.name).expanduser().is_dir()
+            else settings.name,
+            "revision": settings.revision or "main",
+        }
+    folder = local_weights(settings.weights)
+    if not folder.is_dir():
+        raise RobustTuneError(
+            f"weights {settings.weights} is a file: give the folder with its config.json and tokenizer"
+        )
+    return {"pretrained_model_name_or_path": str(folder)}
+
+
+def load_config(settings: Encoder) -> Any:
+    with fetching(settings.name, settings.weights):
+        return AutoConfig.from_pretrained(**location(settings))
+
+
+def load_tower(settings: Encoder, tower: str) -> nn.Module:
+    """The encoder alone: of a two-tower model (CLIP, SigLIP) the one named, ``text_model`` or ``vision_model``."""
+    config = load_config(settings)
+    with seeded(), fetching(settings.name, settings.weights):
+        if settings.weights == "random":
+            model = AutoModel.from_config(config)
+        else:
+            model = AutoModel.from_pretrained(**location(settings), dtype=torch.float32)
+    found: nn.Module = getattr(model, tower, model)
+    return found
+
+
+def chosen_layers(settings: Encoder, hidden_states: tuple[Tensor, ...]) -> list[Tensor]:
+    """The chosen of the hidden states, of which the first is the embedding before any layer."""
+    return [hidden_states[number] for number in settings.layer_numbers(len(hidden_states) - 1)]

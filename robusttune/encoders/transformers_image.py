@@ -1,0 +1,95 @@
+"""Vision towers of transformers: CLIP, SigLIP, ViT, DINOv2."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from PIL import Image
+from torch import Tensor
+from transformers import AutoImageProcessor
+
+from robusttune.encoders.base import FrozenImageEncoder, ImageEncoder, all_real
+from robusttune.encoders.preprocessing import Preprocessing
+from robusttune.encoders.transformers_common import chosen_layers, load_config, load_tower, location
+from robusttune.encoders.weights import fetching
+from robusttune.errors import RobustTuneError
+from robusttune.types import Encoded
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformersImageEncoder(ImageEncoder):
+    """A vision tower of transformers, by its published name or a local folder.
+
+    Args:
+        pooling: what ``pooled`` is: the model's own pooler (``head``; CLIP's class token after its final layer norm,
+            SigLIP's attention pool), the first token (``class``), or the ``mean`` over all tokens.
+    """
+
+    pooling: Literal["head", "class", "mean"] = "head"
+
+    def preprocessing(self) -> Preprocessing:
+        with fetching(self.name, self.weights):
+            processor = AutoImageProcessor.from_pretrained(**location(self), use_fast=True)
+        side, crop_side = processor.size, getattr(processor, "crop_size", None)
+        cropped = bool(getattr(processor, "do_center_crop", False) and crop_side)
+        resized = side.shortest_edge or side.height
+        size = crop_side.height if cropped else resized
+        return self.override(
+            Preprocessing(
+                size=size,
+                crop=size / resized,
+                mean=tuple(processor.image_mean),
+                std=tuple(processor.image_std),
+                interpolation=Image.Resampling(processor.resample).name.lower(),
+                crop_mode="center" if side.shortest_edge else "squash",
+            )
+        )
+
+    def load(self) -> FrozenTransformersImage:
+        return FrozenTransformersImage(self)
+
+
+class FrozenTransformersImage(FrozenImageEncoder):
+    """The module of a `TransformersImageEncoder`."""
+
+    def __init__(self, settings: TransformersImageEncoder) -> None:
+        preprocessing = settings.preprocessing()
+        config = load_config(settings)
+        config = getattr(config, "vision_config", config)
+        if not hasattr(config, "patch_size"):
+            raise RobustTuneError(f"{settings.name!r} is no patch-based vision tower: use timm's TimmEncoder for CNNs")
+        if preprocessing.size != config.image_size:
+            raise RobustTuneError(
+                f"{settings.name!r} takes images of {config.image_size} pixels, not {preprocessing.size}: "
+                f"set image_encoder.size to {config.image_size}"
+            )
+        super().__init__(load_tower(settings, "vision_model"), preprocessing, settings.grid)
+        self.settings = settings
+        self.patches = preprocessing.size // config.patch_size
+        self.widths = self.measure_widths()
+
+    def forward(self, images: Tensor) -> Encoded:
+        output = self.backbone(pixel_values=self.normalise(images), output_hidden_states=True)
+        tokens = [self._split(layer) for layer in chosen_layers(self.settings, output.hidden_states)]
+        return Encoded(self._pooled(output), tokens, all_real(tokens))
+
+    def _split(self, states: Tensor) -> Tensor:
+        """The patches as a map, pooled to the grid, after whatever stands before them."""
+        before = states.shape[1] - self.patches**2
+        if before < 0 or math.isqrt(states.shape[1] - before) != self.patches:
+            raise RobustTuneError(f"{self.settings.name!r} does not return one token a patch: choose another model")
+        maps = states[:, before:].transpose(1, 2).unflatten(2, (self.patches, self.patches))
+        return self.to_tokens(maps, states[:, :before] if before else None)
+
+    def _pooled(self, output: object) -> Tensor:
+        states: Tensor = output.last_hidden_state  # type: ignore[attr-defined]
+        if self.settings.pooling == "class":
+            return states[:, 0]
+        if self.settings.pooling == "mean":
+            return states.mean(1)
+        pooled: Tensor | None = getattr(output, "pooler_output", None)
+        if pooled is None:
+            raise RobustTuneError(f"{self.settings.name!r} has no pooler: set pooling to 'class' or 'mean'")
+        return pooled

@@ -1,0 +1,51 @@
+"""Where weights come from, and what is said when they are not to be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from robusttune.errors import RobustTuneError
+
+
+def local_weights(path: str) -> Path:
+    """The path of local weights.
+
+    Raises:
+        RobustTuneError: nothing is there.
+    """
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise RobustTuneError(f"weights {path} do not exist: give a file, a folder, 'pretrained' or 'random'")
+    return found
+
+
+@contextmanager
+def seeded(seed: int = 0) -> Iterator[None]:
+    """Random weights are not stored in checkpoints, so they must come out the same every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def fetching(repository: str, weights: str) -> Iterator[None]:
+    """Turn a failed look-up of published or local files into one sentence.
+
+    The hub's clients raise many kinds of errors for one fact, among them OSError, ValueError and RuntimeError.
+    """
+    try:
+        yield
+    except RobustTuneError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".:") or type(error).__name__
+        if weights not in ("pretrained", "random"):
+            raise RobustTuneError(f"{weights} cannot be loaded ({reason}): check that it fits the model") from error
+        raise RobustTuneError(
+            f"{repository} cannot be loaded ({reason}): where there is a network run `hf download {repository}` "
+            "and copy its cache here, or set weights to a local file or folder"
+        ) from error

@@ -1,0 +1,249 @@
+"""MoLT, modality latent translation (Robust Latent Representation Tuning, arXiv 2406.06048)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from robusttune.errors import RobustTuneError
+from robusttune.models.base import Fused, FusionModel, FusionNetwork
+from robusttune.types import Encoded, Facts, Widths
+
+
+@dataclass(frozen=True)
+class MoLT(FusionModel):
+    """Settings of `MoLTNetwork`.
+
+    Args:
+        common_width: ``d_c``, width of the shared latent space.
+        translation_heads: attention heads of the translation.
+        null_tokens: learned tokens a side and layer that stand in for an absent side.
+        cca_dim: ``c``, width to which latents are projected before they are correlated. By chance alone a batch of
+            4c independent pairs correlates by 0.44, one of 2c by 0.64: keep it well below the batch size.
+        bilinear_width: ``d_r``, width of the robust representation.
+        bilinear_factors: ``k``, factors that the bilinear pooling sums over.
+        fusion_width: width of the fusion stage.
+        fusion_layers: self-attention layers of the fusion stage.
+        fusion_heads: attention heads of the fusion stage.
+        dropout: in the bilinear pooling and the fusion stage, in [0, 1).
+    """
+
+    common_width: int = 128
+    translation_heads: int = 1
+    null_tokens: int = 4
+    cca_dim: int = 16
+    bilinear_width: int = 128
+    bilinear_factors: int = 4
+    fusion_width: int = 256
+    fusion_layers: int = 1
+    fusion_heads: int = 4
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for width, heads in (("common_width", "translation_heads"), ("fusion_width", "fusion_heads")):
+            if getattr(self, width) % getattr(self, heads):
+                raise RobustTuneError(
+                    f"{width} {getattr(self, width)} cannot be split into {getattr(self, heads)} heads: "
+                    f"give a multiple of {heads}"
+                )
+        small = [name for name, value in vars(self).items() if name != "dropout" and value < 1]
+        if small or not 0 <= self.dropout < 1:
+            raise RobustTuneError(f"{', '.join(small) or 'dropout'} is out of range: see the setting's help")
+
+    def build(self, image: Widths, text: Widths, facts: Facts) -> MoLTNetwork:
+        return MoLTNetwork(self, image, text, facts)
+
+
+class MoLTNetwork(FusionNetwork):
+    """Per layer: translation of each side into the other's terms, then bilinear pooling; at the end fusion.
+
+    The number of trained parameters, with ``f`` the fusion width, ``C`` classes and the rest as in `MoLT`, is
+
+        sum over layers [(d_i + d_t + 2) d_c + 3 d_c (d_c + 1) + 2 nulls d_c + 2 d_c c + 2 d_c k d_r + (d_r + 1) f]
+        + (d_pi + d_pt + 2) f + (M + 3) f + fusion_layers (12 f^2 + 13 f) + 2 f + (f + 1) C
+    """
+
+    log_prior: Tensor
+
+    def __init__(self, settings: MoLT, image: Widths, text: Widths, facts: Facts) -> None:
+        super().__init__()
+        if len(image.layers) != len(text.layers):
+            raise RobustTuneError(
+                f"{len(image.layers)} image layers cannot be paired with {len(text.layers)} text layers: "
+                "set image_encoder.layers and text_encoder.layers to as many"
+            )
+        self.view_shape = (len(image.layers), settings.cca_dim)
+        self.layers = nn.ModuleList(
+            LatentLayer(settings, image_width, text_width)
+            for image_width, text_width in zip(image.layers, text.layers, strict=True)
+        )
+        self.fusion = FusionStage(settings, image.pooled, text.pooled, len(image.layers), len(facts.class_names))
+        self.register_buffer("log_prior", log_prior(facts))
+
+    def forward(self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor) -> Fused:
+        image, text = keep(image, image_present), keep(text, text_present)
+        latents = [
+            layer(image.tokens[i], image.mask[i], image_present, text.tokens[i], text.mask[i], text_present)
+            for i, layer in enumerate(self.layers)
+        ]
+        robust, image_views, text_views = (torch.stack(parts) for parts in zip(*latents, strict=True))
+        logits = self.fusion(image.pooled, image_present, text.pooled, text_present, robust)
+        something = (image_present | text_present).unsqueeze(1)
+        return Fused(torch.where(something, logits, self.log_prior.to(logits.dtype)), image_views, text_views)
+
+
+class LatentLayer(nn.Module):
+    """One layer's translation and pooling."""
+
+    def __init__(self, settings: MoLT, image_width: int, text_width: int) -> None:
+        super().__init__()
+        common = settings.common_width
+        self.heads = settings.translation_heads
+        self.image_in = nn.Linear(image_width, common)
+        self.text_in = nn.Linear(text_width, common)
+        self.image_null = nn.Parameter(0.02 * torch.randn(settings.null_tokens, common))
+        self.text_null = nn.Parameter(0.02 * torch.randn(settings.null_tokens, common))
+        self.query_key_value = nn.Linear(common, 3 * common)
+        self.image_view = nn.Linear(common, settings.cca_dim, bias=False)
+        self.text_view = nn.Linear(common, settings.cca_dim, bias=False)
+        self.pool = BilinearPooling(common, settings.bilinear_width, settings.bilinear_factors, settings.dropout)
+
+    def forward(
+        self,
+        image: Tensor,
+        image_mask: Tensor,
+        image_present: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        text_present: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Robust representation (B, d_r), and the views of image and text latents to be correlated, (B, c) each."""
+        image, image_mask = with_nulls(self.image_in(layer_norm(image)), image_mask, self.image_null, image_present)
+        text, text_mask = with_nulls(self.text_in(layer_norm(text)), text_mask, self.text_null, text_present)
+        image_latent, text_latent = self.translate(image, image_mask, text, text_mask)
+        # Correlations are taken in float32 at least, whatever the precision of the rest.
+        with torch.autocast(image.device.type, enabled=False):
+            views = self.image_view(image_latent.float()), self.text_view(text_latent.float())
+        return self.pool(image_latent, text_latent), *views
+
+    def translate(self, image: Tensor, image_mask: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Each side told in the other's values, averaged over its tokens: (B, d_c) each."""
+        image_q, image_k, image_v = self._split(self.query_key_value(image))
+        text_q, text_k, text_v = self._split(self.query_key_value(text))
+        image_told = functional.scaled_dot_product_attention(image_q, text_k, text_v, text_mask[:, None, None, :])
+        text_told = functional.scaled_dot_product_attention(text_q, image_k, image_v, image_mask[:, None, None, :])
+        return masked_mean(image_told, image_mask), masked_mean(text_told, text_mask)
+
+    def _split(self, projected: Tensor) -> tuple[Tensor, ...]:
+        """(B, n, 3 d_c) -> queries, keys and values, (B, heads, n, d_c / heads) each."""
+        return tuple(part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=2))
+
+
+class BilinearPooling(nn.Module):
+    """Multi-modal factorised bilinear pooling (Yu et al. 2017), (B, d) and (B, d) -> (B, width)."""
+
+    def __init__(self, width_in: int, width: int, factors: int, dropout: float) -> None:
+        super().__init__()
+        self.factors = factors
+        self.image = nn.Linear(width_in, width * factors, bias=False)
+        self.text = nn.Linear(width_in, width * factors, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, image: Tensor, text: Tensor) -> Tensor:
+        product = self.dropout(self.image(image) * self.text(text)).float()
+        pooled = product.unflatten(1, (-1, self.factors)).sum(2)
+        # sign(x) sqrt(|x|), with the infinite slope at 0 cut off.
+        powered = pooled * torch.rsqrt(pooled.abs() + 1e-6)
+        return functional.normalize(powered, dim=1, eps=1e-6)
+
+
+class FusionStage(nn.Module):
+    """Self-attention over a query, the pooled embeddings and the robust representations; a head on the query."""
+
+    def __init__(self, settings: MoLT, image_width: int, text_width: int, layers: int, classes: int) -> None:
+        super().__init__()
+        width = settings.fusion_width
+        self.image_in = nn.Linear(image_width, width)
+        self.text_in = nn.Linear(text_width, width)
+        self.robust_in = nn.ModuleList(nn.Linear(settings.bilinear_width, width) for _ in range(layers))
+        self.query = nn.Parameter(0.02 * torch.randn(width))
+        self.types = nn.Parameter(0.02 * torch.randn(2 + layers, width))
+        self.blocks = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(
+                width,
+                settings.fusion_heads,
+                dim_feedforward=4 * width,
+                dropout=settings.dropout,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
+            ),
+            settings.fusion_layers,
+            norm=nn.LayerNorm(width),
+            enable_nested_tensor=False,
+        )
+        self.head = nn.Linear(width, classes)
+
+    def forward(
+        self, image: Tensor, image_present: Tensor, text: Tensor, text_present: Tensor, robust: Tensor
+    ) -> Tensor:
+        """Args:
+            image: (B, d_pi) pooled image embedding.
+            image_present: (B,) bool.
+            text: (B, d_pt) pooled text embedding.
+            text_present: (B,) bool.
+            robust: (M, B, d_r); these carry the prediction when a side is absent, and are never masked.
+
+        Returns:
+            (B, C) logits.
+        """
+        parts = [self.image_in(layer_norm(image)), self.text_in(layer_norm(text))]
+        parts += [project(part) for project, part in zip(self.robust_in, robust, strict=True)]
+        tokens = torch.stack(parts, dim=1) + self.types
+        query = self.query.to(tokens.dtype).expand(len(tokens), 1, -1)
+        absent = torch.zeros(len(tokens), tokens.shape[1] + 1, dtype=torch.bool, device=tokens.device)
+        absent[:, 1], absent[:, 2] = ~image_present, ~text_present
+        fused = self.blocks(torch.cat([query, tokens], dim=1), src_key_padding_mask=absent)
+        logits: Tensor = self.head(fused[:, 0])
+        return logits
+
+
+def keep(encoded: Encoded, present: Tensor) -> Encoded:
+    """The encoder's output with zeros where the side is absent: a mask alone would let Inf and NaN through."""
+    rows = present.view(-1, 1)
+    return Encoded(
+        torch.where(rows, encoded.pooled, 0.0),
+        [torch.where(rows.unsqueeze(2), tokens, 0.0) for tokens in encoded.tokens],
+        [mask & rows for mask in encoded.mask],
+    )
+
+
+def with_nulls(tokens: Tensor, mask: Tensor, nulls: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens (B, n, d) and mask (B, n) with null tokens (k, d) added, unmasked exactly where the side is absent."""
+    nulls = nulls.to(tokens.dtype).expand(len(tokens), -1, -1)
+    null_mask = (~present).unsqueeze(1).expand(-1, nulls.shape[1])
+    return torch.cat([tokens, nulls], dim=1), torch.cat([mask, null_mask], dim=1)
+
+
+def masked_mean(told: Tensor, mask: Tensor) -> Tensor:
+    """(B, heads, n, d / heads) and (B, n) -> (B, d), the mean over unmasked tokens."""
+    tokens = told.transpose(1, 2).flatten(2)
+    weights = mask.unsqueeze(2).to(tokens.dtype)
+    return (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def layer_norm(tokens: Tensor) -> Tensor:
+    """Without parameters: the scales of encoder layers differ by a factor of ten."""
+    return functional.layer_norm(tokens, tokens.shape[-1:])
+
+
+def log_prior(facts: Facts) -> Tensor:
+    """(C,) logits of the training class frequencies: the answer when nothing is present.
+
+    Softmax of it (sigmoid in multi-label data) gives the frequencies back.
+    """
+    share = torch.tensor(facts.class_frequencies, dtype=torch.float32).clamp(1e-6, 1 - 1e-6)
+    return torch.logit(share) if facts.multilabel else share.log()

@@ -1,0 +1,51 @@
+"""Settings as plain data, so that a checkpoint can hold them and two of them can be compared."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import fields
+from typing import Any
+
+from robusttune.errors import RobustTuneError
+
+
+def to_plain(settings: Any) -> dict[str, Any]:
+    """A settings object as ``{class_path, init_args}`` of numbers, strings, lists and dicts."""
+    cls = type(settings)
+    args = {field.name: _plain(getattr(settings, field.name)) for field in fields(settings)}
+    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": args}
+
+
+def from_plain(plain: dict[str, Any]) -> Any:
+    """The settings object that `to_plain` was given. Only classes of this package are made.
+
+    Raises:
+        RobustTuneError: it names a class that is not there.
+    """
+    module, _, name = plain["class_path"].rpartition(".")
+    try:
+        if not module.startswith("robusttune."):
+            raise ImportError(name)
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        raise RobustTuneError(f"the checkpoint names {plain['class_path']}, which this version does not have") from None
+    return cls(**plain["init_args"])
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
+    """Where two plain settings differ, as ``key: ours, not theirs``."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return [
+            line
+            for key in sorted(ours.keys() | theirs.keys())
+            for line in differences(ours.get(key), theirs.get(key), f"{path}.{key}" if path else key)
+        ]
+    return [] if ours == theirs else [f"{path.replace('.init_args', '')} {ours!r}, not {theirs!r}"]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

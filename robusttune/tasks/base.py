@@ -1,0 +1,248 @@
+"""What every task shares: frozen encoders, steps, conditions, the optimiser, what a checkpoint holds."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from transformers import get_scheduler
+
+from robusttune.encoders import Encoder, FrozenEncoder, ImageEncoder, TextEncoder
+from robusttune.errors import RobustTuneError
+from robusttune.evaluation import ConditionMetrics
+from robusttune.settings import differences, from_plain, to_plain
+from robusttune.tasks.checkpoint import KEY, read_checkpoint
+from robusttune.types import CONDITIONS, Batch, Condition, Facts
+
+OptimizerCallable = Callable[[Iterable[nn.Parameter]], Optimizer]
+ENCODERS = ("image_encoder", "text_encoder")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over training, step by step.
+
+    Args:
+        name: ``cosine``, ``linear``, ``constant_with_warmup`` or another schedule of transformers.
+        warmup: share of all steps in which the learning rate rises from 0, in [0, 1].
+    """
+
+    name: str = "cosine"
+    warmup: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup <= 1:
+            raise RobustTuneError(f"schedule.warmup is {self.warmup}: give a share of the steps from 0 to 1")
+
+
+def adamw(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """The default optimiser."""
+    return AdamW(parameters, lr=1e-3, weight_decay=0.05)
+
+
+class RobustTask(LightningModule, ABC):
+    """A model on frozen encoders, trained on samples of which a side may be missing, tested under every condition.
+
+    A subclass builds its networks, says what loss they are trained with, and gives logits for a condition.
+
+    Args:
+        image_encoder: settings of the image encoder.
+        text_encoder: settings of the text encoder.
+        facts: class names, class frequencies and task kind, from the data.
+        optimizer: makes the optimiser of the trained parameters.
+        schedule: of the learning rate.
+    """
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        facts: Facts,
+        optimizer: OptimizerCallable = adamw,
+        schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
+    ) -> None:
+        super().__init__()
+        self.encoder_settings: dict[str, Encoder] = {"image_encoder": image_encoder, "text_encoder": text_encoder}
+        self.facts = facts
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.image_encoder = image_encoder.load()
+        self.text_encoder = text_encoder.load()
+        self.metrics = nn.ModuleDict({stage: ConditionMetrics(facts) for stage in ("val", "test")})
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """This task's own constructor arguments as plain data, without encoders, facts and optimiser."""
+
+    @abstractmethod
+    def training_losses(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The quantities to log, each () ; ``loss`` is the one to minimise, gathered over all ranks."""
+
+    @abstractmethod
+    def condition_logits(self, batch: Batch, conditions: Iterable[Condition]) -> dict[str, Tensor]:
+        """Logits (B, C) under each condition, by name; each input variant is encoded once."""
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any], **shared: Any) -> Self:
+        """The task of `settings`; ``shared`` are encoders and facts."""
+        return cls(**shared, **settings)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        losses = self.training_losses(batch, batch_idx)
+        self.log_dict(
+            {f"train/{name}": value.detach() for name, value in losses.items()},
+            prog_bar=True,
+            sync_dist=True,
+            batch_size=len(batch),
+        )
+        return losses["loss"]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[list[str], Tensor]:
+        """Ids and probabilities (B, C) of the samples as they are."""
+        complete = CONDITIONS[:1]
+        logits = self.condition_logits(batch, complete)[complete[0].name].float()
+        kept = [sample_id for sample_id, counts in zip(batch.sample_id, batch.counted.tolist(), strict=True) if counts]
+        return kept, (logits.sigmoid() if self.facts.multilabel else logits.softmax(1))[batch.counted]
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test")
+
+    def on_fit_start(self) -> None:
+        trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        frozen = sum(p.numel() for p in self.parameters() if not p.requires_grad)
+        rank_zero_info(f"{trained:,} parameters are trained, {frozen:,} are frozen")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = get_scheduler(self.schedule.name, optimizer, round(self.schedule.warmup * steps), steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def setup(self, stage: str) -> None:
+        """Refuse data whose classes are in another order than those that the model knows."""
+        data_facts: Facts | None = getattr(self.trainer.datamodule, "facts", None)  # type: ignore[attr-defined]
+        if data_facts is not None and data_facts.class_names != self.facts.class_names:
+            raise RobustTuneError(
+                "the data's classes are not the model's, or in another order: "
+                "give the data module facts=task.facts, so that labels are mapped by name"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the encoders' weights out; write down what they and the task were."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {key: value for key, value in state.items() if not self._is_frozen(key)}
+        checkpoint[KEY] = {
+            "task": f"{type(self).__module__}.{type(self).__qualname__}",
+            "settings": self.settings(),
+            "facts": self.facts._asdict(),
+            **{name: to_plain(self.encoder_settings[name]) for name in ENCODERS},
+            "sha256": {name: self._encoder(name).sha256 for name in ENCODERS},
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint is of this task, and lend it the encoders' weights so that loading is strict.
+
+        Raises:
+            RobustTuneError: it is of another task, other encoders or other settings; all differences are named.
+        """
+        if KEY not in checkpoint:
+            raise RobustTuneError("this is no checkpoint of robusttune: give one that `robusttune fit` wrote")
+        self._refuse_contradictions(checkpoint[KEY])
+        own = self.state_dict()
+        checkpoint["state_dict"] |= {key: value for key, value in own.items() if self._is_frozen(key)}
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: Any = None, **_: Any) -> Self:  # type: ignore[override]
+        """The task as it was trained, on the CPU unless ``map_location`` says otherwise.
+
+        Raises:
+            RobustTuneError: the file is no checkpoint of this project, or its encoders' weights are not to be had.
+        """
+        checkpoint = read_checkpoint(checkpoint_path)
+        about = checkpoint[KEY]
+        encoders = {name: from_plain(about[name]) for name in ENCODERS}
+        task = cls.from_settings(about["settings"], **encoders, facts=Facts(**about["facts"]))
+        task.on_load_checkpoint(checkpoint)
+        task.load_state_dict(checkpoint["state_dict"])
+        return task.to(map_location or "cpu").eval()
+
+    def _evaluate(self, batch: Batch, stage: str) -> None:
+        if batch.label is None:
+            raise RobustTuneError("samples without labels cannot be evaluated: use predict")
+        metrics: ConditionMetrics = self.metrics[stage]  # type: ignore[assignment]
+        for name, logits in self.condition_logits(batch, CONDITIONS).items():
+            metrics.update(name, logits[batch.counted], batch.label[batch.counted])
+
+    def _log_metrics(self, stage: str) -> None:
+        metrics: ConditionMetrics = self.metrics[stage]  # type: ignore[assignment]
+        self.log_dict({f"{stage}/{key}": value for key, value in metrics.compute().items()})
+        metrics.reset()
+
+    def _is_frozen(self, key: str) -> bool:
+        return key.startswith(tuple(f"{name}." for name in ENCODERS))
+
+    def _encoder(self, name: str) -> FrozenEncoder:
+        encoder: FrozenEncoder = getattr(self, name)
+        return encoder
+
+    def _refuse_contradictions(self, about: dict[str, Any]) -> None:
+        ours = {"model": self.settings(), **{name: _comparable(self.encoder_settings[name]) for name in ENCODERS}}
+        theirs = {"model": about["settings"], **{name: _comparable(from_plain(about[name])) for name in ENCODERS}}
+        found = differences(ours, theirs)
+        found += [
+            f"the weights of {name} are not those it was trained with"
+            for name in ENCODERS
+            if self._encoder(name).sha256 != about["sha256"][name] and not any(line.startswith(name) for line in found)
+        ]
+        if self.facts.class_names != about["facts"]["class_names"]:
+            found.append("the classes are not those it was trained with, or in another order")
+        if found:
+            raise RobustTuneError(
+                f"the checkpoint contradicts the settings ({'; '.join(found)}): "
+                "use the config.yaml of its run, without contradicting flags"
+            )
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum over all ranks, without gradient."""
+    value = value.detach().clone()
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(value)
+    return value
+
+
+def mean_over_ranks(values: Tensor, counted: Tensor) -> Tensor:
+    """The mean of (B,) values over the counted rows of all ranks, in this rank's share.
+
+    Each rank's share is scaled so that their mean, and so DDP's mean of gradients, is that of all rows, however many
+    each rank has.
+    """
+    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return torch.where(counted, values, 0.0).sum() * ranks / sum_over_ranks(counted.sum()).clamp(min=1)
+
+
+def _comparable(settings: Encoder) -> dict[str, Any]:
+    """Encoder settings without where the weights come from: a folder may move, and their hash tells them apart."""
+    plain = to_plain(settings)
+    for place in ("name", "weights", "revision"):
+        del plain["init_args"][place]
+    return plain

@@ -1,0 +1,35 @@
+"""What is in a checkpoint file besides Lightning's own, and how it is read."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robusttune.errors import RobustTuneError
+
+KEY = "robusttune"
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint of this project, on the CPU; nothing in the file is executed.
+
+    Raises:
+        RobustTuneError: the file is missing, damaged, holds more than tensors and plain data, or is of another kind.
+    """
+    if not Path(path).is_file():
+        raise RobustTuneError(f"the checkpoint {path} does not exist: give the path of a .ckpt file")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise RobustTuneError(
+            f"{path} holds more than tensors and plain data, and is not loaded: use a checkpoint of robusttune"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).split("\n")[0]
+        raise RobustTuneError(f"{path} is damaged or no checkpoint ({reason}): use another one") from None
+    if not isinstance(checkpoint, dict) or KEY not in checkpoint:
+        raise RobustTuneError(f"{path} is no checkpoint of robusttune: give one that `robusttune fit` wrote")
+    return checkpoint

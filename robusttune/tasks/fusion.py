@@ -1,0 +1,124 @@
+"""Fusion of both frozen encoders' outputs into one answer: MoLT and whatever takes its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Self
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from robusttune.encoders import ImageEncoder, TextEncoder
+from robusttune.errors import RobustTuneError
+from robusttune.evaluation import sample_losses
+from robusttune.models import CorrelationLoss, Fused, FusionModel, MoLT
+from robusttune.models.losses import shuffled_correlation
+from robusttune.settings import from_plain, to_plain
+from robusttune.tasks.base import OptimizerCallable, RobustTask, Schedule, adamw, mean_over_ranks, sum_over_ranks
+from robusttune.types import Batch, Condition, Encoded, Facts
+
+
+class FusionTask(RobustTask):
+    """``alpha`` x cross-entropy + ``beta`` x correlation loss (arXiv 2406.06048).
+
+    Args:
+        image_encoder: settings of the image encoder.
+        text_encoder: settings of the text encoder.
+        facts: class names, class frequencies and task kind, from the data.
+        fusion: settings of the fusion network.
+        alpha: weight of the cross-entropy (binary in multi-label data), at least 0.
+        beta: weight of the correlation loss, at least 0.
+        correlation_momentum: share of earlier steps' moments in the correlation loss, in [0, 1); 0 is off.
+        optimizer: makes the optimiser of the trained parameters.
+        schedule: of the learning rate.
+    """
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        facts: Facts,
+        fusion: FusionModel = MoLT(),  # noqa: B008, it is frozen
+        alpha: float = 1.0,
+        beta: float = 0.1,
+        correlation_momentum: float = 0.0,
+        optimizer: OptimizerCallable = adamw,
+        schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
+    ) -> None:
+        if alpha < 0 or beta < 0 or not 0 <= correlation_momentum < 1:
+            raise RobustTuneError(
+                f"alpha {alpha} and beta {beta} must be at least 0, correlation_momentum {correlation_momentum} in [0, 1)"
+            )
+        super().__init__(image_encoder, text_encoder, facts, optimizer, schedule)
+        self.fusion_settings = fusion
+        self.alpha = alpha
+        self.beta = beta
+        self.network = fusion.build(self.image_encoder.widths, self.text_encoder.widths, facts)
+        self.correlation = CorrelationLoss(*self.network.view_shape, correlation_momentum)
+        self._warned = False
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "fusion": to_plain(self.fusion_settings),
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "correlation_momentum": self.correlation.momentum,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any], **shared: Any) -> Self:
+        return cls(**shared, **{**settings, "fusion": from_plain(settings["fusion"])})
+
+    def training_losses(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        assert batch.label is not None
+        fused = self.network(
+            self.encode_image(batch, "clean"), self.encode_text(batch, "clean"), batch.image_present, batch.text_present
+        )
+        task_loss = mean_over_ranks(sample_losses(fused.logits, batch.label), batch.counted)
+        pairs = batch.image_present & batch.text_present & batch.counted
+        correlation_loss = self.correlation(fused.image_views, fused.text_views, pairs).float()
+        losses = {
+            "loss": self.alpha * task_loss + self.beta * correlation_loss,
+            "task_loss": task_loss,
+            "correlation_loss": correlation_loss,
+        }
+        return losses | self._chance_level(fused, pairs, batch_idx)
+
+    def condition_logits(self, batch: Batch, conditions: Iterable[Condition]) -> dict[str, Tensor]:
+        conditions = list(conditions)
+        # A withheld side takes the clean variant's place in the network, which must not and does not look at it.
+        images = {v: self.encode_image(batch, v) for v in {c.image or "clean" for c in conditions}}
+        texts = {v: self.encode_text(batch, v) for v in {c.text or "clean" for c in conditions}}
+        return {
+            c.name: self.network(images[c.image or "clean"], texts[c.text or "clean"], *c.presence(batch)).logits
+            for c in conditions
+        }
+
+    @torch.no_grad()
+    def encode_image(self, batch: Batch, variant: str) -> Encoded:
+        """What the frozen image encoder makes of one variant of the images."""
+        encoded: Encoded = self.image_encoder(batch.images[variant])
+        return encoded
+
+    @torch.no_grad()
+    def encode_text(self, batch: Batch, variant: str) -> Encoded:
+        """What the frozen text encoder makes of one variant of the texts."""
+        encoded: Encoded = self.text_encoder(batch.texts[variant])
+        return encoded
+
+    def _chance_level(self, fused: Fused, pairs: Tensor, batch_idx: int) -> dict[str, Tensor]:
+        """Beside the correlation loss, from time to time, what it would be for pairs that do not belong together."""
+        if batch_idx % self.trainer.log_every_n_steps:
+            return {}
+        self._warn_of_few_pairs(pairs)
+        return {"shuffled_correlation_loss": -shuffled_correlation(fused.image_views, fused.text_views, pairs).float()}
+
+    def _warn_of_few_pairs(self, pairs: Tensor) -> None:
+        width, found = self.network.view_shape[1], int(sum_over_ranks(pairs.sum()))
+        if found < 4 * width and self.beta > 0 and not self._warned:
+            self._warned = True
+            rank_zero_warn(
+                f"{found} complete pairs in a batch are few to correlate in {width} dimensions: "
+                f"raise data.batch_size, or lower model.fusion.cca_dim to {max(1, found // 4)}"
+            )

@@ -1,0 +1,168 @@
+"""What the rooms hand each other: facts, samples, batches, encoder outputs, conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Split = Literal["train", "val", "test", "predict"]
+
+
+class Facts(NamedTuple):
+    """What a model has to know of the data that it is trained on; stored in the checkpoint.
+
+    Attributes:
+        class_names: name of each of the ``C`` classes, in label order.
+        class_frequencies: share of training samples that carry each class, in [0, 1]; ``C`` numbers.
+        multilabel: whether a sample may carry any number of classes (else exactly one).
+    """
+
+    class_names: list[str]
+    class_frequencies: list[float]
+    multilabel: bool
+
+
+class Draw(NamedTuple):
+    """What the sampler asks the data set for.
+
+    Attributes:
+        epoch: the epoch that the sample is drawn for.
+        index: row in the split's records.
+        counted: False for a row that only fills up a batch so that all ranks take the same number of steps.
+    """
+
+    epoch: int
+    index: int
+    counted: bool
+
+
+class Sample(NamedTuple):
+    """One sample, read and preprocessed, before collation.
+
+    Attributes:
+        image: (3, H, W) uint8, or None where the image is absent.
+        text: the text, or None where it is absent.
+        labels: indices of its classes (one in multi-class data), or None where unlabelled.
+        sample_id: unique within its split.
+        counted: see `Draw`.
+        unreadable: why the image file could not be read, or None.
+    """
+
+    image: Tensor | None
+    text: str | None
+    labels: list[int] | None
+    sample_id: str
+    counted: bool
+    unreadable: str | None
+
+
+@dataclass
+class Tokens:
+    """Tokenised texts, padded on the right to the longest of the batch.
+
+    Attributes:
+        input_ids: (B, n) int64.
+        attention_mask: (B, n) bool, True on tokens, False on padding.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Tokens:
+        """The same with ``fn`` applied to every tensor."""
+        return Tokens(fn(self.input_ids), fn(self.attention_mask))
+
+
+@dataclass
+class Batch:
+    """A collated batch. Presence is data of its own: an absent side holds a placeholder that must not matter.
+
+    Attributes:
+        images: variant -> (B, 3, H, W) uint8; the variant ``clean`` always exists.
+        texts: variant -> tokens of (B, n); the variant ``clean`` always exists.
+        image_present: (B,) bool.
+        text_present: (B,) bool.
+        label: (B,) int64 class indices, or (B, C) float 0/1 in multi-label data; None if any is unlabelled.
+        counted: (B,) bool, see `Draw`; rows that do not count take no part in losses and metrics.
+        sample_id: B strings.
+        unreadable: a sentence for each image file that could not be read.
+    """
+
+    images: dict[str, Tensor]
+    texts: dict[str, Tokens]
+    image_present: Tensor
+    text_present: Tensor
+    label: Tensor | None
+    counted: Tensor
+    sample_id: list[str]
+    unreadable: list[str]
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Batch:
+        """The same with ``fn`` applied to every tensor."""
+        return replace(
+            self,
+            images={variant: fn(images) for variant, images in self.images.items()},
+            texts={variant: tokens.map(fn) for variant, tokens in self.texts.items()},
+            image_present=fn(self.image_present),
+            text_present=fn(self.text_present),
+            label=None if self.label is None else fn(self.label),
+            counted=fn(self.counted),
+        )
+
+    # The two names by which Lightning and torch's loader move a batch of a foreign type.
+    def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        return self.map(Tensor.pin_memory)
+
+
+class Widths(NamedTuple):
+    """Widths of what an encoder returns: of each chosen layer's tokens, and of the pooled embedding."""
+
+    layers: tuple[int, ...]
+    pooled: int
+
+
+class Encoded(NamedTuple):
+    """What a frozen encoder makes of a batch.
+
+    Attributes:
+        pooled: (B, d_p).
+        tokens: for each chosen layer l, (B, n_l, d_l).
+        mask: for each chosen layer l, (B, n_l) bool, True on real tokens, False on padding.
+    """
+
+    pooled: Tensor
+    tokens: list[Tensor]
+    mask: list[Tensor]
+
+
+class Condition(NamedTuple):
+    """A way to look at the same samples: which variant of each side is shown, None for a side that is withheld."""
+
+    name: str
+    image: str | None = "clean"
+    text: str | None = "clean"
+
+    def presence(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Which rows show their image and which their text under this condition: two (B,) bool."""
+        nothing = torch.zeros_like(batch.image_present)
+        return (
+            nothing if self.image is None else batch.image_present,
+            nothing if self.text is None else batch.text_present,
+        )
+
+
+CONDITIONS = (
+    Condition("complete"),
+    Condition("no_image", image=None),
+    Condition("no_text", text=None),
+)
