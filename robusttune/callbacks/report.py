@@ -55,7 +55,9 @@ def as_table(values: Values, title: str) -> Table:
     for metric in next(iter(values.values()), {}):
         table.add_column(metric, justify="right")
     for condition, row in values.items():
-        table.add_row(condition, *(f"{value:.4f}" for value in row.values()), end_section=condition != "mean")
+        if condition == "mean":
+            table.add_section()
+        table.add_row(condition, *(f"{value:.4f}" for value in row.values()))
     return table
 
 

@@ -27,6 +27,7 @@ class RunFolder(SaveConfigCallback):
         if find_spec("tensorboard") is not None:
             ours.append(TensorBoardLogger(**place, default_hp_metric=False))
         trainer.loggers = [*ours, *trainer.loggers]
+        self.folder = folder
         super().setup(trainer, pl_module, stage)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -35,10 +36,10 @@ class RunFolder(SaveConfigCallback):
             for callback in trainer.checkpoint_callbacks
             if isinstance(callback, ModelCheckpoint) and callback.best_model_path
         ]
-        if trainer.is_global_zero and best and trainer.log_dir is not None:
+        if trainer.is_global_zero and best:
             path, score = Path(best[0].best_model_path), best[0].best_model_score
             shown = f" ({best[0].monitor} {score:.4f})" if best[0].monitor is not None and score is not None else ""
-            config = Path(trainer.log_dir) / self.config_filename
+            config = self.folder / self.config_filename
             Console(soft_wrap=True, highlight=False).print(
                 f"Best checkpoint{shown}: {_short(path)}\n"
                 f"Test it: robusttune test --config {_short(config)} --ckpt_path {_short(path)}"

@@ -7,10 +7,12 @@ import warnings
 from argparse import ArgumentError
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from robusttune.callbacks import ConditionReport, PredictionWriter, RunFolder, SafeCheckpointIO
+from robusttune.commands.quiet import quieten
 from robusttune.data import ImageTextDataModule
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
@@ -37,9 +39,17 @@ class RobustTuneCLI(LightningCLI):
             for target in targets:
                 parser.link_arguments(source, target, apply_on="instantiate")
 
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        plugins = self._get(self.config_init, "trainer").plugins or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        return super().instantiate_trainer(plugins=[*plugins, SafeCheckpointIO()], **kwargs)
+
     def before_instantiate_classes(self) -> None:
         """The facts of a given checkpoint win over those of the data at hand."""
         config = self.config[self.subcommand]
+        if "verbose" in config:
+            config.verbose = False  # the report has a table of its own
         if config.ckpt_path is None:
             if self.subcommand != "fit":
                 raise RobustTuneError(f"{self.subcommand} needs a checkpoint: give --ckpt_path")
@@ -58,7 +68,7 @@ def run(verb: str, args: list[str]) -> None:
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader workers are processes already
     with warnings.catch_warnings():
-        _quiet()
+        quieten()
         try:
             RobustTuneCLI(
                 RobustTask,
@@ -67,17 +77,15 @@ def run(verb: str, args: list[str]) -> None:
                 save_config_callback=RunFolder,
                 auto_configure_optimizers=False,
                 seed_everything_default=0,
-                trainer_defaults={
-                    "logger": False,
-                    "plugins": [SafeCheckpointIO()],
-                    "callbacks": _callbacks(),
-                },
+                trainer_defaults={"logger": False, "callbacks": [ConditionReport(), PredictionWriter()]},
                 parser_kwargs={"exit_on_error": False}
                 | {name: {"exit_on_error": False} for name in LightningCLI.subcommands()},
                 args=[verb, *args],
             )
         except ArgumentError as error:
             raise RobustTuneError(one_sentence(str(error))) from None
+        except MisconfigurationException as error:
+            raise RobustTuneError(" ".join(str(error).split())) from error
 
 
 def one_sentence(message: str) -> str:
@@ -85,19 +93,3 @@ def one_sentence(message: str) -> str:
     noise = ("Given value", "Subtypes:", "Errors:", "Does not validate", "- Expected a <class 'NoneType'>")
     lines = [line.strip() for line in message.splitlines()]
     return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(noise))
-
-
-def _callbacks() -> list[Callback]:
-    return [ConditionReport(), PredictionWriter()]
-
-
-def _quiet() -> None:
-    """Warnings that tell the user of this project nothing that could be done about them."""
-    told: list[tuple[str, Any]] = [
-        ("LightningCLI's args parameter is intended", UserWarning),
-        (r"Found \d+ module\(s\) in eval mode", UserWarning),  # frozen encoders are meant to be
-        ("The number of training batches .* is smaller than the logging interval", UserWarning),
-        ("The `srun` command is available", UserWarning),  # on a login node that is no job
-    ]
-    for pattern, category in told:
-        warnings.filterwarnings("ignore", pattern, category)

@@ -95,6 +95,8 @@ class ImageTextDataModule(LightningDataModule):
         self._as_given: dict[Split, pa.Table | None] = {}
         self._splits: dict[Split, pa.Table | None] = {}
         self._datasets: dict[Split, SampleDataset] = {}
+        self._train_loader: ResumableLoader | None = None
+        self._resumed: dict[str, int] = {}
 
     @cached_property
     def facts(self) -> Facts:
@@ -144,7 +146,11 @@ class ImageTextDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         sampler = self._sampler("train", shuffle=True)
-        return ResumableLoader(self._datasets["train"], sampler, self.batch_size, **self._loader_args())
+        self._train_loader = ResumableLoader(self._datasets["train"], sampler, self.batch_size, **self._loader_args())
+        if self._resumed:
+            self._train_loader.load_state_dict(self._resumed)
+            self._resumed = {}
+        return self._train_loader
 
     def val_dataloader(self) -> DataLoader[Sample]:
         return self._plain_loader("val")
@@ -163,6 +169,14 @@ class ImageTextDataModule(LightningDataModule):
             )
         self.unreadable_count += len(batch.unreadable)
         return batch
+
+    # Lightning restores a loader's own state too late: the learning rate schedule, which needs to know the number of
+    # steps, has the loader made before that. So the data module hands it on.
+    def state_dict(self) -> dict[str, int]:
+        return {} if self._train_loader is None else self._train_loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._resumed = state_dict
 
     def teardown(self, stage: str) -> None:
         if self.unreadable_count:
@@ -205,7 +219,8 @@ class ImageTextDataModule(LightningDataModule):
 
     def _plain_loader(self, split: Split) -> DataLoader[Sample]:
         sampler = self._sampler(split, shuffle=False)
-        return DataLoader(self._datasets[split], self.batch_size, sampler=sampler, **self._loader_args())  # type: ignore[arg-type]
+        # By keyword, since Lightning makes the loader again for `predict`.
+        return DataLoader(self._datasets[split], batch_size=self.batch_size, sampler=sampler, **self._loader_args())  # type: ignore[arg-type]
 
     def _loader_args(self) -> dict[str, object]:
         workers = self._default_workers() if self.workers is None else self.workers

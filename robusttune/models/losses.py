@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 class Moments(NamedTuple):
@@ -106,10 +105,26 @@ def _ridge(covariance: Tensor) -> Tensor:
     return covariance + ridge.view(-1, 1, 1) * torch.eye(width, dtype=covariance.dtype, device=covariance.device)
 
 
+class _AllReduceSum(torch.autograd.Function):
+    """The sum over ranks; a gradient that arrives at it belongs to every rank's summand."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        summed = tensor.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        summed = gradient.clone()
+        dist.all_reduce(summed)
+        return summed
+
+
 def _sum_over_ranks(tensor: Tensor) -> Tensor:
     if not (dist.is_available() and dist.is_initialized()):
         return tensor
-    summed: Tensor = all_reduce(tensor.contiguous())
+    summed: Tensor = _AllReduceSum.apply(tensor)
     return summed
 
 

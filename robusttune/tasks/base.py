@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -97,14 +99,18 @@ class RobustTask(LightningModule, ABC):
         """The task of `settings`; ``shared`` are encoders and facts."""
         return cls(**shared, **settings)
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Make dropout a function of (seed, epoch, batch, rank), so that a resumed run goes on exactly."""
+        seed = os.environ.get("PL_GLOBAL_SEED", "0")  # where Lightning's seed_everything leaves it
+        position = f"{seed}/{self.current_epoch}/{batch_idx}/{self.global_rank}"
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(position.encode(), digest_size=8).digest(), "little"))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.training_losses(batch, batch_idx)
-        self.log_dict(
-            {f"train/{name}": value.detach() for name, value in losses.items()},
-            prog_bar=True,
-            sync_dist=True,
-            batch_size=len(batch),
-        )
+        for name, value in losses.items():
+            self.log(
+                f"train/{name}", value.detach(), prog_bar=name == "loss", sync_dist=True, batch_size=len(batch)
+            )
         return losses["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -194,7 +200,8 @@ class RobustTask(LightningModule, ABC):
 
     def _log_metrics(self, stage: str) -> None:
         metrics: ConditionMetrics = self.metrics[stage]  # type: ignore[assignment]
-        self.log_dict({f"{stage}/{key}": value for key, value in metrics.compute().items()})
+        values = {f"{stage}/{key}": value for key, value in metrics.compute().items()}
+        self.log_dict(values, sync_dist=True)  # they are the same on all ranks
         metrics.reset()
 
     def _is_frozen(self, key: str) -> bool:
