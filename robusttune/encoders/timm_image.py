@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robusttune.encoders.base import FrozenImageEncoder, ImageEncoder, all_real
 from robusttune.encoders.preprocessing import Preprocessing
-from robusttune.encoders.weights import fetching, local_weights, seeded
+from robusttune.encoders.weights import fetching, local_weights, refusing_gaps, seeded
 from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded
 
@@ -53,7 +53,7 @@ class TimmEncoder(ImageEncoder):
         args = dict(self.model_args)
         if cfg.fixed_input_size:
             args.setdefault("img_size", preprocessing.size)
-        with seeded(), fetching(repository, self.weights):
+        with seeded(), fetching(repository, self.weights), refusing_gaps():
             backbone = timm.create_model(
                 self.name,
                 pretrained=self.weights != "random",

@@ -38,14 +38,25 @@ def load_config(settings: Encoder) -> Any:
         return AutoConfig.from_pretrained(**location(settings))
 
 
-def load_tower(settings: Encoder, tower: str) -> nn.Module:
-    """The encoder alone: of a two-tower model (CLIP, SigLIP) the one named, ``text_model`` or ``vision_model``."""
+def load_tower(settings: Encoder, tower: str, needs_pooler: bool = False) -> nn.Module:
+    """The encoder alone: of a two-tower model (CLIP, SigLIP) the one named, ``text_model`` or ``vision_model``.
+
+    Raises:
+        RobustTuneError: the weights lack something that is used; a pooler often is missing, and need not be used.
+    """
     config = load_config(settings)
+    missing: set[str] = set()
     with seeded(), fetching(settings.name, settings.weights):
         if settings.weights == "random":
             model = AutoModel.from_config(config)
         else:
-            model = AutoModel.from_pretrained(**location(settings), dtype=torch.float32)
+            model, about = AutoModel.from_pretrained(**location(settings), dtype=torch.float32, output_loading_info=True)
+            missing = {key for key in about["missing_keys"] if needs_pooler or "pooler" not in key}
+    if missing:
+        raise RobustTuneError(
+            f"the weights of {settings.name!r} lack {', '.join(sorted(missing)[:3])}"
+            + (": set image_encoder.pooling to class or mean" if all("pooler" in key for key in missing) else "")
+        )
     found: nn.Module = getattr(model, tower, model)
     return found
 

@@ -65,7 +65,7 @@ class FrozenTransformersImage(FrozenImageEncoder):
                 f"{settings.name!r} takes images of {config.image_size} pixels, not {preprocessing.size}: "
                 f"set image_encoder.size to {config.image_size}"
             )
-        super().__init__(load_tower(settings, "vision_model"), preprocessing, settings.grid)
+        super().__init__(load_tower(settings, "vision_model", settings.pooling == "head"), preprocessing, settings.grid)
         self.settings = settings
         self.patches = preprocessing.size // config.patch_size
         self.widths = self.measure_widths()

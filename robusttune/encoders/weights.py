@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
+from torch import nn
 
 from robusttune.errors import RobustTuneError
 
@@ -49,3 +52,21 @@ def fetching(repository: str, weights: str) -> Iterator[None]:
             f"{repository} cannot be loaded ({reason}): where there is a network run `hf download {repository}` "
             "and copy its cache here, or set weights to a local file or folder"
         ) from error
+
+
+@contextmanager
+def refusing_gaps() -> Iterator[None]:
+    """Within it a state dict that lacks a key of its module is an error, whatever ``strict`` says.
+
+    timm loads a model without a classifier non-strictly, and then leaves at random whatever a file lacks.
+    """
+    original = nn.Module.load_state_dict
+
+    def checked(module: nn.Module, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(module, state_dict, *args, **kwargs)
+        if result.missing_keys:
+            raise ValueError(f"{len(result.missing_keys)} weights are missing, first {result.missing_keys[0]}")
+        return result
+
+    with patch.object(nn.Module, "load_state_dict", checked):
+        yield

@@ -88,20 +88,25 @@ def gather_moments(first: Tensor, second: Tensor, counted: Tensor) -> Moments:
     return Moments(total, s11, s22, s12)
 
 
-def correlation(moments: Moments) -> Tensor:
-    """Sum of the canonical correlations, in [0, c], averaged over the views; 0 with fewer than 2 rows."""
-    lower1, lower2 = (torch.linalg.cholesky(_ridge(s)) for s in (moments.s11, moments.s22))
+def correlation(moments: Moments, ridge: float = 1e-3) -> Tensor:
+    """Sum of the canonical correlations, in [0, c], averaged over the views; 0 with fewer than 2 rows.
+
+    Args:
+        moments: of the views.
+        ridge: what is added to each variance, as a share of the mean variance; it lowers the correlations.
+    """
+    lower1, lower2 = (torch.linalg.cholesky(_ridged(s, ridge)) for s in (moments.s11, moments.s22))
     whitened = torch.linalg.solve_triangular(lower1, moments.s12, upper=False)
     whitened = torch.linalg.solve_triangular(lower2, whitened.mT, upper=False)
     total = torch.linalg.svdvals(whitened).sum(-1).mean()
     return torch.where(moments.rows >= 2, total, total * 0.0)
 
 
-def _ridge(covariance: Tensor) -> Tensor:
-    """Covariance (M, c, c) with a scale-free ridge, so that it can be factorised."""
+def _ridged(covariance: Tensor, share: float) -> Tensor:
+    """Covariance (M, c, c) with a ridge that follows its scale, so that it can be factorised."""
     width = covariance.shape[-1]
     trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
-    ridge = 1e-3 * trace / width + 1e-6
+    ridge = share * trace / width + 1e-6
     return covariance + ridge.view(-1, 1, 1) * torch.eye(width, dtype=covariance.dtype, device=covariance.device)
 
 

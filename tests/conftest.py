@@ -1,0 +1,34 @@
+"""Shared fixtures: generated data and tiny encoders, made once a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fakes import write_clip
+
+from robusttune.commands.demo import write_food101, write_text_encoder
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random BERT with its tokenizer."""
+    folder = tmp_path_factory.mktemp("encoders") / "bert"
+    write_text_encoder(folder, width=32, layers=2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random CLIP with its image processor and tokenizer."""
+    folder = tmp_path_factory.mktemp("encoders") / "clip"
+    write_clip(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def food101(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated data in the layout of UPMC Food-101: 12 classes, 96 training and 36 test samples."""
+    root = tmp_path_factory.mktemp("data") / "food101"
+    write_food101(root, {"train": 8, "test": 3}, seed=0, size=48)
+    return root

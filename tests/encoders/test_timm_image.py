@@ -1,0 +1,133 @@
+"""timm encoders: shapes of every family, the right layers, weights from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from fakes import tiny_image_encoder
+from safetensors.torch import save_file
+
+from robusttune.encoders import TimmEncoder
+from robusttune.errors import RobustTuneError
+
+IMAGES = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "tokens", "depth"),
+    [
+        ("test_vit", 64, 1 + 4, 6),  # a class token
+        ("test_vit2", 64, 0, 8),
+        ("test_resnet", 64, 4, 4),  # a CNN: maps only
+        ("test_efficientnet", 64, 4, 5),
+        ("deit_tiny_distilled_patch16_224", 64, 2 + 4, 12),  # class and distillation tokens
+        ("vit_base_patch16_siglip_224", 64, 4, 12),  # none
+    ],
+)
+def test_families(name: str, size: int, tokens: int, depth: int) -> None:
+    small = {"embed_dim": 48, "num_heads": 2} if name.startswith(("deit", "vit")) else {}
+    settings = TimmEncoder(name=name, weights="random", layers=2, grid=2, size=size, model_args=small)
+    encoder = settings.load()
+    encoded = encoder(IMAGES)
+    assert encoded.pooled.shape == (2, encoder.widths.pooled)
+    assert tuple(t.shape[-1] for t in encoded.tokens) == encoder.widths.layers
+    for layer, mask in zip(encoded.tokens, encoded.mask, strict=True):
+        assert layer.shape[:2] == mask.shape
+        assert not tokens or layer.shape[1] == tokens
+        assert mask.all()
+    assert encoder.indices[-1] == len(encoder.backbone.feature_info) - 1  # type: ignore[arg-type]
+
+
+def test_reads_the_layers_asked_for_and_averages_to_the_grid() -> None:
+    """Against timm's own hooks on the blocks, pooled by hand."""
+    encoder = tiny_image_encoder(layers=[2, 5]).load()
+    images = IMAGES[:, :, :32, :32]
+    seen = []
+    for block in (1, 4):
+        encoder.backbone.blocks[block].register_forward_hook(lambda *args: seen.append(args[2]))  # type: ignore[index, union-attr]
+    encoded = encoder(images)
+    for states, tokens in zip(seen, encoded.tokens, strict=True):
+        patches = states[:, 1:]  # 2 x 2 patches of 16 pixels: not larger than the grid
+        torch.testing.assert_close(tokens, torch.cat([states[:, :1], patches], 1))
+    coarse = tiny_image_encoder(layers=[2, 5], grid=1).load()(images)
+    torch.testing.assert_close(coarse.tokens[0][:, 1], seen[0][:, 1:].mean(1))
+
+
+def test_normalises_with_the_models_own_mean_and_std() -> None:
+    encoder = TimmEncoder(name="test_resnet", weights="random", layers=1, size=64).load()
+    cfg = timm.get_pretrained_cfg("test_resnet")
+    assert cfg is not None
+    expected = (IMAGES / 255 - torch.tensor(cfg.mean).view(3, 1, 1)) / torch.tensor(cfg.std).view(3, 1, 1)
+    torch.testing.assert_close(encoder.normalise(IMAGES), expected)
+
+
+@pytest.mark.parametrize(
+    ("layers", "depth", "expected"),
+    [(4, 12, [3, 6, 9, 12]), (4, 6, [2, 3, 5, 6]), (4, 5, [2, 3, 4, 5]), (1, 12, [12]), ([6, 2], 6, [2, 6])],
+)
+def test_layer_numbers(layers: Any, depth: int, expected: list[int]) -> None:
+    assert tiny_image_encoder(layers=layers).layer_numbers(depth) == expected
+
+
+@pytest.mark.parametrize("layers", [0, 7, [], [0, 3], [2, 7], [2, 2]])
+def test_layers_that_do_not_exist_are_refused(layers: Any) -> None:
+    with pytest.raises(RobustTuneError, match="which has 6"):
+        tiny_image_encoder(layers=layers).load()
+
+
+def test_stays_frozen_and_in_eval_mode() -> None:
+    encoder = tiny_image_encoder().load()
+    encoder.train()
+    assert not any(module.training for module in encoder.modules())
+    assert not any(p.requires_grad for p in encoder.parameters())
+
+
+def test_random_weights_and_their_hash_are_always_the_same() -> None:
+    torch.manual_seed(1)
+    first = tiny_image_encoder().load()
+    state = torch.get_rng_state()
+    second = tiny_image_encoder().load()
+    assert first.sha256 == second.sha256
+    assert torch.equal(state, torch.get_rng_state())
+    assert tiny_image_encoder(model_args={"depth": 7}).load().sha256 != first.sha256
+
+
+def test_weights_from_a_file_or_folder_in_half_precision(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    model = timm.create_model("test_vit", num_classes=0, img_size=32).half()
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    for weights in (tmp_path, tmp_path / "model.safetensors"):
+        encoder = tiny_image_encoder(weights=str(weights)).load()
+        assert {p.dtype for p in encoder.parameters()} == {torch.float32}
+        for mine, theirs in zip(encoder.backbone.parameters(), model.parameters(), strict=True):
+            assert torch.equal(mine, theirs.float())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "vit_bse_patch16_224"}, "did you mean vit_base_patch16_224"),
+        ({"weights": "/nowhere/model.safetensors"}, "/nowhere/model.safetensors do not exist"),
+        ({"size": 0}, "image size 0"),
+        ({"crop": 1.5}, "crop 1.5"),
+    ],
+)
+def test_what_cannot_be_loaded_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RobustTuneError, match=message):
+        tiny_image_encoder(**changes).load()
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(RobustTuneError, match=r"weights are missing, first .*: check that it fits the model"):
+        tiny_image_encoder(weights=str(tmp_path)).load()
+
+
+def test_weights_that_are_not_cached_are_named_with_the_way_to_fetch_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(RobustTuneError, match=r"timm/test_vit\.r160_in1k cannot be loaded .* `hf download"):
+        tiny_image_encoder(weights="pretrained").load()

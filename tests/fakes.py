@@ -1,0 +1,114 @@
+"""Tiny encoders, batches and command lines for the tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from robusttune.encoders import ImageEncoder, TimmEncoder, TransformersTextEncoder
+from robusttune.types import Batch, Encoded, Facts, Tokens
+
+FACTS = Facts(["a", "b", "c"], [0.5, 0.3, 0.2], False)
+
+
+def tiny_image_encoder(**changes: Any) -> ImageEncoder:
+    return TimmEncoder(**{"name": "test_vit", "weights": "random", "layers": 2, "grid": 2, "size": 32} | changes)
+
+
+def tiny_text_encoder(folder: Path, **changes: Any) -> TransformersTextEncoder:
+    return TransformersTextEncoder(**{"name": str(folder), "layers": 2, "max_length": 16} | changes)
+
+
+def tiny_flags(food101: Path, text_folder: Path) -> list[str]:
+    """Flags that put tiny encoders and data in the place of those of a shipped configuration."""
+    return [
+        "--image_encoder.name=test_vit",
+        "--image_encoder.weights=random",
+        "--image_encoder.layers=2",
+        "--image_encoder.grid=2",
+        "--image_encoder.size=32",
+        f"--text_encoder.name={text_folder}",
+        "--text_encoder.weights=pretrained",
+        "--text_encoder.layers=2",
+        "--text_encoder.max_length=16",
+        "--data.batch_size=32",
+        "--data.workers=0",
+        "--model.fusion.common_width=16",
+        "--model.fusion.bilinear_width=16",
+        "--model.fusion.fusion_width=32",
+        "--model.fusion.cca_dim=4",
+        "--trainer.accelerator=cpu",
+        "--trainer.max_epochs=1",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+    ] + ([f"--data.source.root={food101}"] if food101.name == "food101" else [])
+
+
+def write_table(folder: Path, split: str, rows: list[dict[str, Any]]) -> Path:
+    """A JSONL table."""
+    path = folder / f"{split}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def write_image(path: Path, size: tuple[int, int] = (40, 30), colour: str = "red", **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path, **options)
+    return path
+
+
+def random_encoded(batch: int, widths: tuple[int, ...], pooled: int, tokens: int = 5) -> Encoded:
+    """Random encoder output, every token real."""
+    return Encoded(
+        torch.randn(batch, pooled),
+        [torch.randn(batch, tokens, width) for width in widths],
+        [torch.ones(batch, tokens, dtype=torch.bool)] * len(widths),
+    )
+
+
+def random_batch(size: int = 6, classes: int = 3, side: int = 32, multilabel: bool = False) -> Batch:
+    """Random images and texts; row 1 has no image, row 2 no text, row 3 neither."""
+    present = torch.ones(2, size, dtype=torch.bool)
+    present[0, 1] = present[1, 2] = present[0, 3] = present[1, 3] = False
+    label = torch.rand(size, classes).round() if multilabel else torch.randint(classes, (size,))
+    return Batch(
+        images={"clean": torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8)},
+        texts={"clean": Tokens(torch.randint(5, 30, (size, 7)), torch.arange(7) < torch.randint(2, 8, (size, 1)))},
+        image_present=present[0],
+        text_present=present[1],
+        label=label,
+        counted=torch.ones(size, dtype=torch.bool),
+        sample_id=[str(i) for i in range(size)],
+        unreadable=[],
+    )
+
+
+def write_clip(folder: Path) -> None:
+    """A CLIP of 4 layers a tower, 32 px images in patches of 8, and a word tokenizer with CLIP's special tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
+
+    words = ["<start>", "<end>", "<unk>", *"a photo of apple pie soup salad cake".split()]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "<start> $A <end>", special_tokens=[("<start>", 0), ("<end>", 1)]
+    )
+    special = {"bos_token": "<start>", "eos_token": "<end>", "pad_token": "<end>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=16, **special).save_pretrained(folder)
+    tower = {"intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2}
+    text = {"hidden_size": 32, "vocab_size": len(words), "max_position_embeddings": 16, "bos_token_id": 0}
+    vision = {"hidden_size": 48, "image_size": 32, "patch_size": 8}
+    config = CLIPConfig(
+        text_config={**tower, **text, "eos_token_id": 1, "pad_token_id": 1},
+        vision_config={**tower, **vision},
+        projection_dim=16,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        CLIPModel(config).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)

@@ -1,0 +1,66 @@
+"""The direction of imports, and what is not imported before it is needed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import robusttune
+
+ROOT = Path(robusttune.__file__).parent
+# Each room may import those of lower rank, and itself.
+RANK = {
+    "types": 0,
+    "errors": 0,
+    "settings": 1,
+    "encoders": 1,
+    "data": 2,
+    "models": 2,
+    "evaluation": 2,
+    "tasks": 3,
+    "callbacks": 4,
+    "commands": 5,
+    "cli": 6,
+    "__main__": 7,
+}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Rooms of this package that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return {name.split(".")[1] for name in names if name.startswith("robusttune.")}
+
+
+def test_files_are_found() -> None:
+    assert len(FILES) > 20
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    if room == "__init__":
+        assert not imported_rooms(path)
+        return
+    for other in imported_rooms(path) - {room}:
+        assert RANK[other] < RANK[room], f"{room} imports {other}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models").rglob("*.py")), ids=lambda p: p.name)
+def test_models_do_not_know_lightning(path: Path) -> None:
+    assert "lightning" not in path.read_text().replace("Lightning", "")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], []])
+def test_help_does_not_import_torch(arguments: list[str]) -> None:
+    code = f"import sys; from robusttune.cli import main; main({arguments!r}); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
