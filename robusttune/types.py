@@ -31,12 +31,12 @@ class Draw(NamedTuple):
 
     Attributes:
         epoch: the epoch that the sample is drawn for.
-        index: row in the split's records.
+        row: row in the split's records.
         counted: False for a row that only fills up a batch so that all ranks take the same number of steps.
     """
 
     epoch: int
-    index: int
+    row: int
     counted: bool
 
 

@@ -92,7 +92,7 @@ def write_clip(folder: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
-    words = ["<start>", "<end>", "<unk>", *"a photo of apple pie soup salad cake".split()]
+    words = ["<start>", "<end>", "<unk>", "a", "photo", "of", "apple", "pie", "soup", "cake"]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(

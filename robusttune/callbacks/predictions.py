@@ -48,7 +48,9 @@ class PredictionWriter(Callback):
             writer = csv.writer(file)
             writer.writerow(["id", "prediction", *names])
             for sample_id, probabilities in rows:
-                writer.writerow([sample_id, _prediction(probabilities, pl_module), *(f"{p:.6g}" for p in probabilities)])
+                writer.writerow(
+                    [sample_id, _prediction(probabilities, pl_module), *(f"{p:.6g}" for p in probabilities)]
+                )
         partial.replace(path)
         Console().print(f"{len(rows)} predictions written to {path}", soft_wrap=True, highlight=False)
 

@@ -26,7 +26,17 @@ DISHES = {
     "red_velvet_cake": ("#b0182b", "rectangle", ["red velvet", "cake", "cream cheese", "beetroot"]),
     "tacos": ("#e0b03a", "triangle", ["tacos", "salsa", "tortilla", "street"]),
 }
-FILLERS = ["recipe", "easy", "the best", "how to make", "homemade", "| Food Blog", "- Allrecipes", "Mom&#39;s", "quick &amp; easy"]
+FILLERS = [
+    "recipe",
+    "easy",
+    "the best",
+    "how to make",
+    "homemade",
+    "| Food Blog",
+    "- Allrecipes",
+    "Mom&#39;s",
+    "quick &amp; easy",
+]
 
 
 def run(args: list[str]) -> None:

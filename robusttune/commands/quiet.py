@@ -10,7 +10,6 @@ import transformers
 WARNINGS = (
     "LightningCLI's args parameter is intended",
     r"Found \d+ module\(s\) in eval mode",  # frozen encoders are meant to be
-    "The number of training batches .* is smaller than the logging interval",
     "The `srun` command is available",  # on a login node that is no job
     "Experiment logs directory .* exists",  # it is the folder that this run has just made
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's own affair

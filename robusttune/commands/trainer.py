@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from robusttune.callbacks import ConditionReport, PredictionWriter, RunFolder, SafeCheckpointIO
 from robusttune.commands.quiet import quieten
@@ -31,14 +31,15 @@ class RobustTuneCLI(LightningCLI):
     """Encoders are named once and linked to data and model; facts are linked from the data to the model."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--name", type=str, default="run", help="Name of the run: files go to <run_root>/<name>/<n>.")
+        parser.add_argument(
+            "--name", type=str, default="run", help="Name of the run: files go to <run_root>/<name>/<n>."
+        )
         parser.add_argument("--run_root", type=str, default="runs", help="Folder of all runs.")
         parser.add_subclass_arguments(ImageEncoder, "image_encoder", required=True)
         parser.add_subclass_arguments(TextEncoder, "text_encoder", required=True)
         for source, targets in LINKS.items():
             for target in targets:
                 parser.link_arguments(source, target, apply_on="instantiate")
-
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         plugins = self._get(self.config_init, "trainer").plugins or []
@@ -86,6 +87,8 @@ def run(verb: str, args: list[str]) -> None:
             raise RobustTuneError(one_sentence(str(error))) from None
         except MisconfigurationException as error:
             raise RobustTuneError(" ".join(str(error).split())) from error
+        except ValueError as error:
+            raise project_error(error) or error from None
 
 
 def one_sentence(message: str) -> str:
@@ -93,3 +96,9 @@ def one_sentence(message: str) -> str:
     noise = ("Given value", "Subtypes:", "Errors:", "Does not validate", "- Expected a <class 'NoneType'>")
     lines = [line.strip() for line in message.splitlines()]
     return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(noise))
+
+
+def project_error(error: BaseException) -> RobustTuneError | None:
+    """This project's error behind another one: jsonargparse wraps what is raised while a class is made."""
+    behind = error.__cause__ or error.__context__
+    return behind if isinstance(behind, RobustTuneError) or behind is None else project_error(behind)

@@ -48,9 +48,9 @@ class SampleDataset(Dataset[Sample]):
         return len(self.records)
 
     def __getitem__(self, draw: Draw) -> Sample:
-        epoch, index, counted = draw
-        record = Record(*(column[index].as_py() for column in self.records.columns))
-        labels = None if self.labels is None else self.labels[index].as_py()
+        epoch, row, counted = draw
+        record = Record(*(column[row].as_py() for column in self.records.columns))
+        labels = None if self.labels is None else self.labels[row].as_py()
         rng = sample_generator(self.seed, epoch, record.id)
         has_image, has_text = record.image is not None, record.text is not None
         if self.corruption is not None:

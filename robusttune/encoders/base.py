@@ -158,8 +158,8 @@ class FrozenImageEncoder(FrozenEncoder):
     def to_tokens(self, maps: Tensor, prefix: Tensor | None) -> Tensor:
         """Maps (B, d, h, w), pooled to the grid where they are larger, as tokens after the prefix (B, p, d)."""
         if max(maps.shape[-2:]) > self.grid:
-            side = [min(extent, self.grid) for extent in maps.shape[-2:]]
-            maps = nn.functional.adaptive_avg_pool2d(maps, side)
+            height, width = (min(extent, self.grid) for extent in maps.shape[-2:])
+            maps = nn.functional.adaptive_avg_pool2d(maps, (height, width))
         tokens = maps.flatten(2).transpose(1, 2)
         return tokens if prefix is None else torch.cat([prefix, tokens], dim=1)
 

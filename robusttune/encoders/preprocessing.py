@@ -72,13 +72,10 @@ class ImageTransform:
                 v2.PILToTensor(),
             ]
         )
-        self.random = augmentation and v2.Compose(
-            [
-                v2.RandomResizedCrop(size, scale=augmentation.scale, interpolation=interpolation),
-                v2.RandomHorizontalFlip(augmentation.flip),
-                v2.PILToTensor(),
-            ]
-        )
+        self.random: v2.Compose | None = None
+        if augmentation is not None:
+            crop = v2.RandomResizedCrop(size, scale=augmentation.scale, interpolation=interpolation)
+            self.random = v2.Compose([crop, v2.RandomHorizontalFlip(augmentation.flip), v2.PILToTensor()])
 
     def __call__(self, image: Image.Image, seed: int) -> Tensor:
         if self.random is None:

@@ -50,7 +50,9 @@ def load_tower(settings: Encoder, tower: str, needs_pooler: bool = False) -> nn.
         if settings.weights == "random":
             model = AutoModel.from_config(config)
         else:
-            model, about = AutoModel.from_pretrained(**location(settings), dtype=torch.float32, output_loading_info=True)
+            model, about = AutoModel.from_pretrained(
+                **location(settings), dtype=torch.float32, output_loading_info=True
+            )
             missing = {key for key in about["missing_keys"] if needs_pooler or "pooler" not in key}
     if missing:
         raise RobustTuneError(

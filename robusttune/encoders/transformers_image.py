@@ -33,9 +33,8 @@ class TransformersImageEncoder(ImageEncoder):
         with fetching(self.name, self.weights):
             processor = AutoImageProcessor.from_pretrained(**location(self), use_fast=True)
         side, crop_side = processor.size, getattr(processor, "crop_size", None)
-        cropped = bool(getattr(processor, "do_center_crop", False) and crop_side)
         resized = side.shortest_edge or side.height
-        size = crop_side.height if cropped else resized
+        size = crop_side.height if crop_side and getattr(processor, "do_center_crop", False) else resized
         return self.override(
             Preprocessing(
                 size=size,
@@ -80,7 +79,8 @@ class FrozenTransformersImage(FrozenImageEncoder):
         before = states.shape[1] - self.patches**2
         if before < 0 or math.isqrt(states.shape[1] - before) != self.patches:
             raise RobustTuneError(f"{self.settings.name!r} does not return one token a patch: choose another model")
-        maps = states[:, before:].transpose(1, 2).unflatten(2, (self.patches, self.patches))
+        maps = states[:, before:].transpose(1, 2)
+        maps = maps.reshape(*maps.shape[:2], self.patches, self.patches)
         return self.to_tokens(maps, states[:, :before] if before else None)
 
     def _pooled(self, output: object) -> Tensor:

@@ -20,9 +20,7 @@ class ConditionMetrics(nn.Module):
     def __init__(self, facts: Facts) -> None:
         super().__init__()
         self.multilabel = facts.multilabel
-        self.by_condition = nn.ModuleDict(
-            {condition.name: nn.ModuleDict(_metrics(facts)) for condition in CONDITIONS}
-        )
+        self.by_condition = nn.ModuleDict({condition.name: nn.ModuleDict(_metrics(facts)) for condition in CONDITIONS})
 
     def update(self, condition: str, logits: Tensor, label: Tensor) -> None:
         """Add samples: logits (B, C), labels (B,) int64 or (B, C) in multi-label data."""

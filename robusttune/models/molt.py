@@ -154,7 +154,7 @@ class BilinearPooling(nn.Module):
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         product = self.dropout(self.image(image) * self.text(text)).float()
-        pooled = product.unflatten(1, (-1, self.factors)).sum(2)
+        pooled = product.reshape(len(product), -1, self.factors).sum(2)
         # sign(x) sqrt(|x|), with the infinite slope at 0 cut off.
         powered = pooled * torch.rsqrt(pooled.abs() + 1e-6)
         return functional.normalize(powered, dim=1, eps=1e-6)

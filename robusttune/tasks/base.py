@@ -108,9 +108,7 @@ class RobustTask(LightningModule, ABC):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.training_losses(batch, batch_idx)
         for name, value in losses.items():
-            self.log(
-                f"train/{name}", value.detach(), prog_bar=name == "loss", sync_dist=True, batch_size=len(batch)
-            )
+            self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", sync_dist=True, batch_size=len(batch))
         return losses["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

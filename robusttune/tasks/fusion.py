@@ -109,7 +109,7 @@ class FusionTask(RobustTask):
 
     def _chance_level(self, fused: Fused, pairs: Tensor, batch_idx: int) -> dict[str, Tensor]:
         """Beside the correlation loss, from time to time, what it would be for pairs that do not belong together."""
-        if batch_idx % self.trainer.log_every_n_steps:
+        if batch_idx % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return {}
         self._warn_of_few_pairs(pairs)
         return {"shuffled_correlation_loss": -shuffled_correlation(fused.image_views, fused.text_views, pairs).float()}

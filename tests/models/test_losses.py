@@ -124,9 +124,7 @@ def test_momentum_uses_earlier_batches_without_gradient_to_them() -> None:
     x, y = correlated_views(rows=16 * steps, width=width)
     whole = CorrelationLoss(1, width)(x, y, everyone(x))
     smooth = CorrelationLoss(1, width, momentum=0.95)
-    parts = [
-        smooth(a.requires_grad_(), b, everyone(a)) for a, b in zip(x.split(16, 1), y.split(16, 1), strict=True)
-    ]
+    parts = [smooth(a.requires_grad_(), b, everyone(a)) for a, b in zip(x.split(16, 1), y.split(16, 1), strict=True)]
     single = CorrelationLoss(1, width)(x[:, :16], y[:, :16], everyone(x[:, :16]))
     assert parts[0].item() == pytest.approx(single.item(), abs=1e-9)
     assert abs(parts[-1] - whole) < abs(single - whole) / 2

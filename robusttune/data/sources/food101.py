@@ -63,7 +63,11 @@ class Food101(Source):
         titles, images = self.folder / "texts" / f"{split}_titles.csv", self.folder / "images" / split
         rows = parse_titles(read_text(titles))
         on_disk = _image_files(images)
-        left_out: dict[str, list[str]] = {"cannot be understood": [], "name no image there is": [], "repeat an image": []}
+        left_out: dict[str, list[str]] = {
+            "cannot be understood": [],
+            "name no image there is": [],
+            "repeat an image": [],
+        }
         records: dict[str, Record] = {}
         for row in rows:
             if row.label is None:
@@ -77,16 +81,18 @@ class Food101(Source):
                 records[row.image] = Record(row.image, str(path), or_absent(clean_title(row.title)), [row.label])
         for why, which in left_out.items():
             if which:
-                log.warning("%s: %d of %d rows %s, left out; first: %.80s", titles, len(which), len(rows), why, which[0])
+                log.warning(
+                    "%s: %d of %d rows %s, left out; first: %.80s", titles, len(which), len(rows), why, which[0]
+                )
         return to_table(records.values())
 
 
 def parse_titles(text: str) -> list[TitleRow]:
     """The rows of a title file, in order. Whatever belongs to no row comes out as a row without a label."""
     starts = list(ROW_START.finditer(text))
-    ends = [start.start() for start in starts[1:]] + [len(text)]
-    rows = [_unknown(text[: starts[0].start() if starts else len(text)])]
-    for start, end in zip(starts, ends, strict=True):
+    bounds = [start.start() for start in starts] + [len(text)]
+    rows = [_unknown(text[: bounds[0]])]
+    for start, end in zip(starts, bounds[1:], strict=True):
         rest, label = text[start.end() : end], start["label"]
         close = re.search(rf',"?{re.escape(label)}"?[ \t]*(\n|\Z)', rest)
         if close is None:

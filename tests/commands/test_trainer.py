@@ -1,0 +1,257 @@
+"""The main job through the command line: fit, test, predict, resume, and what goes wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from fakes import tiny_flags, write_table
+
+from robusttune.cli import main
+from robusttune.tasks import FusionTask
+from robusttune.tasks.checkpoint import read_checkpoint
+from robusttune.types import Batch
+
+CONFIG = Path(__file__).parents[2] / "configs" / "food101.yaml"
+
+
+@pytest.fixture(scope="module")
+def run(food101: Path, text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a fit of two epochs on the shipped configuration."""
+    root = tmp_path_factory.mktemp("runs")
+    flags = [
+        *tiny_flags(food101, text_folder),
+        "--trainer.max_epochs=2",
+        "--trainer.log_every_n_steps=1",
+        f"--run_root={root}",
+    ]
+    assert main(["fit", f"--config={CONFIG}", *flags]) == 0
+    return root / "food101" / "0"
+
+
+def verb(name: str, run: Path, *flags: str) -> int:
+    return main([name, f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/best.ckpt", *flags])
+
+
+def test_a_run_leaves_what_it_should(run: Path) -> None:
+    assert {path.name for path in run.iterdir()} >= {"config.yaml", "checkpoints", "metrics.csv"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert (run / "checkpoints/last.ckpt").stat().st_size < 2_000_000
+    with (run / "metrics.csv").open() as file:
+        columns = next(csv.reader(file))
+    assert {"train/loss", "train/correlation_loss", "val/complete/accuracy", "val/mean/accuracy"} <= set(columns)
+    assert list(run.glob("events.*"))
+
+
+def test_test_writes_the_table_beside_the_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verb("test", run) == 0
+    out = capsys.readouterr().out
+    found = json.loads((run / "report/test.json").read_text())["conditions"]
+    assert list(found) == ["complete", "no_image", "no_text", "mean"]
+    for name, metrics in found.items():
+        assert f"{metrics['accuracy']:.4f}" in next(line for line in out.splitlines() if f"│ {name} " in line)
+    with (run / "report/test.csv").open() as file:
+        rows = {row.pop("condition"): row for row in csv.DictReader(file)}
+    assert {name: {k: float(v) for k, v in row.items()} for name, row in rows.items()} == found
+
+
+def test_validate_agrees_with_the_score_of_the_checkpoint(run: Path) -> None:
+    assert verb("validate", run) == 0
+    found = json.loads((run / "report/validate.json").read_text())["conditions"]
+    callbacks = read_checkpoint(run / "checkpoints/best.ckpt")["callbacks"]
+    score = next(state["best_model_score"] for name, state in callbacks.items() if "mean/accuracy" in name)
+    assert found["mean"]["accuracy"] == pytest.approx(score.item())
+
+
+def test_predict_writes_a_row_a_sample(run: Path, food101: Path) -> None:
+    assert verb("predict", run) == 0
+    with (run / "report/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 36
+    for row in rows:
+        shares = {name: float(value) for name, value in row.items() if name not in ("id", "prediction")}
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
+        assert max(shares, key=shares.__getitem__) == row["prediction"]
+    accuracy = sum(row["id"].startswith(row["prediction"]) for row in rows) / 36
+    assert verb("test", run) == 0
+    assert accuracy == pytest.approx(
+        json.loads((run / "report/test.json").read_text())["conditions"]["complete"]["accuracy"]
+    )
+
+
+def test_python_loads_what_the_command_line_trained(run: Path) -> None:
+    task = FusionTask.load_from_checkpoint(run / "checkpoints/best.ckpt")
+    assert len(task.facts.class_names) == 12
+
+
+def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What every training step sees and gets, from now on."""
+    steps: list[tuple[Any, ...]] = []
+    original = FusionTask.training_losses
+
+    def losses(task: FusionTask, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
+        found = original(task, batch, batch_idx)
+        present = (tuple(batch.image_present.tolist()), tuple(batch.text_present.tolist()))
+        steps.append((task.current_epoch, batch_idx, tuple(batch.sample_id), present, found["loss"].item()))
+        return found
+
+    monkeypatch.setattr(FusionTask, "training_losses", losses)
+    return steps
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resuming_inside_or_after_an_epoch_equals_not_stopping(
+    food101: Path, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """Bit for bit: the samples, their corruption, every loss, and the weights at the end."""
+    steps = spied(monkeypatch)
+    fit = ["fit", f"--config={CONFIG}", *tiny_flags(food101, text_folder), f"--run_root={tmp_path}"]
+    fit += ["--trainer.max_epochs=2", "--data.batch_size=20", f"--data.workers={workers}"]
+    every_step = tmp_path / "every_step.yaml"
+    arguments = {"filename": "{step}", "every_n_train_steps": 1, "save_top_k": -1}
+    callback = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": arguments}
+    every_step.write_text(yaml.safe_dump({"trainer": {"callbacks+": [callback]}}))
+    assert main([*fit, f"--config={every_step}"]) == 0
+    whole, first = list(steps), tmp_path / "food101/0/checkpoints"
+    assert len(whole) == 10
+    for stop in (2, 5, 8):
+        steps.clear()
+        assert main([*fit, f"--ckpt_path={first}/step={stop}.ckpt"]) == 0
+        assert steps == whole[stop:]
+        folder = max((tmp_path / "food101").iterdir(), key=lambda path: int(path.name))
+        expected, found = (read_checkpoint(path / "last.ckpt") for path in (first, folder / "checkpoints"))
+        assert found["global_step"] == expected["global_step"]
+        assert all(torch.equal(found["state_dict"][key], value) for key, value in expected["state_dict"].items())
+
+
+def test_resuming_inside_an_epoch_with_another_batch_size_is_refused(
+    food101: Path, text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit = ["fit", f"--config={CONFIG}", *tiny_flags(food101, text_folder), f"--run_root={tmp_path}"]
+    assert main([*fit, "--data.batch_size=20", "--trainer.max_steps=2", "--trainer.val_check_interval=2"]) == 0
+    checkpoint = tmp_path / "food101/0/checkpoints/last.ckpt"
+    assert main([*fit, "--data.batch_size=10", f"--ckpt_path={checkpoint}"]) == 1
+    assert "epoch of 20 samples a step over all devices, not 10" in capsys.readouterr().err
+
+
+def as_table(food101: Path, folder: Path, names: dict[str, str]) -> Path:
+    """The test split as a table of one's own, some classes renamed."""
+    rows = [
+        {
+            "image": str(path),
+            "text": path.stem.replace("_", " "),
+            "label": names.get(path.parent.name, path.parent.name),
+        }
+        for path in sorted((food101 / "images/test").rglob("*.jpg"))
+    ]
+    return write_table(folder, "test", rows)
+
+
+def table_flags(path: Path, run: Path) -> list[str]:
+    """Test the run's checkpoint on a table."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["source"] = {"class_path": "robusttune.data.sources.Table", "init_args": {"test": str(path)}}
+    changed = path.parent / "config.yaml"
+    changed.write_text(yaml.safe_dump(config))
+    return [f"--config={changed}", f"--ckpt_path={run}/checkpoints/best.ckpt"]
+
+
+def test_the_checkpoints_classes_hold_for_other_data(run: Path, food101: Path, tmp_path: Path) -> None:
+    """A table with some of the classes only, in an order of its own: labels are mapped by name."""
+    path = as_table(food101, tmp_path, {})
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(line for line in reversed(lines) if '"tacos"' in line or '"pho"' in line))
+    kept = shutil.copytree(run, tmp_path / "run")
+    assert main(["predict", *table_flags(path, kept)]) == 0
+    with (kept / "report/predictions.csv").open() as file:
+        predictions = [row["prediction"] for row in csv.DictReader(file)]
+    assert main(["test", *table_flags(path, kept)]) == 0
+    accuracy = json.loads((kept / "report/test.json").read_text())["conditions"]["complete"]["accuracy"]
+    labels = [json.loads(line)["label"] for line in path.read_text().splitlines()]
+    assert accuracy == pytest.approx(sum(a == b for a, b in zip(predictions, labels, strict=True)) / len(labels))
+
+
+def test_a_class_that_the_checkpoint_does_not_know_is_refused(
+    run: Path, food101: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = table_flags(as_table(food101, tmp_path, {"pho": "bun_bo_hue"}), run)
+    assert main(["test", *flags]) == 1
+    assert (
+        "3 of 36 test samples have a label that training does not know, the first is 'bun_bo_hue'"
+        in capsys.readouterr().err
+    )
+
+
+WRONG = {
+    "missing config": (["--config=/nowhere.yaml"], "nowhere.yaml"),
+    "wrong key": (["--data.sauce=3"], "data.sauce"),
+    "wrong key inside": (["--model.fusion.widht=3"], "'widht' is not accepted"),
+    "wrong type": (["--data.batch_size=many"], "data.batch_size"),
+    "wrong class": (["--data.source=Fod101"], "Fod101"),
+    "missing root": (["--data.source.root=/nowhere"], "/nowhere/images/train does not exist: set data.source.root"),
+    "no such model": (["--image_encoder.name=vit_bse_patch16_224"], "did you mean vit_base_patch16_224"),
+    "impossible rates": (["--data.corruption.image_dropout=0.9"], "add up to more than 1"),
+    "layers do not pair": (["--text_encoder.layers=1"], "2 image layers cannot be paired with 1 text layers"),
+    "no such checkpoint": (["--ckpt_path=/nowhere.ckpt"], "/nowhere.ckpt does not exist"),
+    "impossible trainer": (["--trainer.devices=0"], "devices"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_mistakes_are_one_sentence(
+    case: str, food101: Path, text_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flags, message = WRONG[case]
+    base = [*tiny_flags(food101, text_folder), f"--run_root={tmp_path}/runs"]
+    assert main(["fit", f"--config={CONFIG}", *base, *flags]) == 1
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert re.match("robusttune: error: .{10,600}$", last), last
+    assert message in last
+    assert not (tmp_path / "runs").exists()
+
+
+def test_wrong_data_is_found_before_an_encoder_is_loaded(
+    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robusttune.encoders.timm_image.TimmEncoder.load", lambda _: pytest.fail("was loaded"))
+    flags = tiny_flags(tmp_path / "food101", text_folder)
+    assert main(["fit", f"--config={CONFIG}", *flags]) == 1
+
+
+def test_an_unreadable_image_is_one_sentence_and_can_be_passed_over(
+    food101: Path, text_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(food101, tmp_path / "food101")
+    broken = root / "images/train/pho/pho_1.jpg"
+    broken.write_bytes(b"no image")
+    fit = [
+        "fit",
+        f"--config={CONFIG}",
+        *tiny_flags(root, text_folder),
+        f"--run_root={tmp_path}",
+        "--data.val_fraction=0.5",
+    ]
+    fit += ["--data.corruption.image_dropout=0"]
+    assert main([*fit, "--data.workers=2"]) == 1
+    assert f"robusttune: error: {broken} cannot be read as an image" in capfd.readouterr().err
+    assert main([*fit, "--data.unreadable=absent"]) == 0
+
+
+def test_verbs_need_a_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", f"--config={run}/config.yaml"]) == 1
+    assert "test needs a checkpoint: give --ckpt_path" in capsys.readouterr().err
+
+
+def test_contradicting_flags_are_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verb("test", run, "--model.fusion.common_width=32") == 1
+    assert "model.fusion.common_width 32, not 16" in capsys.readouterr().err
+    facts = {"class_names": ["a", "b"], "class_frequencies": [0.5, 0.5], "multilabel": False}
+    assert verb("test", run, f"--data.facts={json.dumps(facts)}") == 1
+    assert "data.facts contradict those of the checkpoint" in capsys.readouterr().err

@@ -1,0 +1,63 @@
+"""Modality dropout and noise."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from robusttune.data import Corruption
+from robusttune.data.corruption import add_pixel_noise, drop_modality, drop_words, sample_generator
+from robusttune.errors import RobustTuneError
+
+
+def test_rates_are_kept_and_never_both_sides_go() -> None:
+    settings = Corruption(image_dropout=0.2, text_dropout=0.5)
+    kept = Counter(drop_modality(True, True, settings, sample_generator(0, 0, str(i))) for i in range(4000))
+    assert kept[(False, True)] / 4000 == pytest.approx(0.2, abs=0.025)
+    assert kept[(True, False)] / 4000 == pytest.approx(0.5, abs=0.025)
+    assert (False, False) not in kept
+
+
+@pytest.mark.parametrize("sides", [(True, False), (False, True), (False, False)])
+def test_a_side_that_is_alone_stays(sides: tuple[bool, bool]) -> None:
+    settings = Corruption(image_dropout=0.5, text_dropout=0.5)
+    assert all(drop_modality(*sides, settings, sample_generator(0, 0, str(i))) == sides for i in range(50))
+
+
+def test_generators_depend_on_seed_epoch_and_sample() -> None:
+    draws = {key: sample_generator(*key).random() for key in ((0, 0, "a"), (1, 0, "a"), (0, 1, "a"), (0, 0, "b"))}
+    assert len(set(draws.values())) == 4
+    assert sample_generator(0, 0, "a").random() == draws[(0, 0, "a")]
+
+
+def test_pixel_noise_has_its_deviation() -> None:
+    grey = torch.full((3, 64, 64), 128, dtype=torch.uint8)
+    noisy = add_pixel_noise(grey, 0.1, np.random.default_rng(0))
+    assert noisy.dtype == torch.uint8
+    assert noisy.float().std() == pytest.approx(25.5, rel=0.05)
+    assert noisy.float().mean() == pytest.approx(128, abs=1)
+
+
+def test_words_are_dropped_at_their_rate_and_one_stays() -> None:
+    text = " ".join(map(str, range(2000)))
+    kept = drop_words(text, 0.3, np.random.default_rng(0)).split()
+    assert len(kept) / 2000 == pytest.approx(0.7, abs=0.03)
+    assert [int(word) for word in kept] == sorted(map(int, kept))
+    assert drop_words("one two", 1.0, np.random.default_rng(0)) in ("one", "two")
+    assert drop_words("", 0.5, np.random.default_rng(0)) == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"image_dropout": 0.6, "text_dropout": 0.5}, "add up to more than 1"),
+        ({"word_dropout": -0.1}, "word_dropout is -0.1"),
+        ({"image_noise": 2}, "image_noise is 2"),
+    ],
+)
+def test_impossible_rates_are_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(RobustTuneError, match=message):
+        Corruption(**settings)

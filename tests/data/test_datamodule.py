@@ -1,0 +1,212 @@
+"""The data module: splits, labels, batches, what cannot be read."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes import tiny_image_encoder, tiny_text_encoder, write_image, write_table
+from PIL import Image
+
+from robusttune.data import Corruption, ImageTextDataModule
+from robusttune.data.dataset import read_image
+from robusttune.data.sources import Food101, Source, Table
+from robusttune.encoders import Augmentation
+from robusttune.errors import RobustTuneError
+from robusttune.types import Batch, Facts
+
+CLEAN = Corruption(image_dropout=0.0, text_dropout=0.0)
+
+
+def module(source: Source, text_folder: Path, **changes: Any) -> ImageTextDataModule:
+    settings = {"batch_size": 8, "workers": 0, "corruption": CLEAN} | changes
+    return ImageTextDataModule(source, tiny_image_encoder(), tiny_text_encoder(text_folder), **settings)
+
+
+def batches(data: ImageTextDataModule, split: str = "train") -> list[Batch]:
+    data.setup({"train": "fit", "val": "fit"}.get(split, split))
+    return list(getattr(data, f"{split}_dataloader")())
+
+
+def table_of(folder: Path, count: int = 20, **extra: Any) -> Table:
+    """A table of two classes, every third image absent, every fourth text blank."""
+    rows = []
+    for i in range(count):
+        image = "" if i % 3 == 0 else write_image(folder / f"{i}.png", colour="red" if i % 2 else "blue").name
+        rows.append({"image": image, "text": "" if i % 4 == 0 else f"soup {i}", "label": "odd" if i % 2 else "even"})
+    return Table(train=str(write_table(folder, "train", rows)), **extra)
+
+
+def test_splits_are_stratified_disjoint_and_complete(food101: Path, text_folder: Path) -> None:
+    data = module(Food101(str(food101)), text_folder, val_fraction=0.25)
+    train, val = (data.records(split) for split in ("train", "val"))
+    assert train is not None
+    assert val is not None
+    assert not set(train["id"].to_pylist()) & set(val["id"].to_pylist())
+    assert len(train) + len(val) == 96
+    assert sorted(name for names in val["labels"].to_pylist() for name in names) == sorted(data.facts.class_names * 2)
+    other = module(Food101(str(food101)), text_folder, val_fraction=0.25, seed=1).records("val")
+    assert other is not None
+    assert other["id"] != val["id"]
+
+
+def test_facts(food101: Path, text_folder: Path) -> None:
+    facts = module(Food101(str(food101)), text_folder).facts
+    assert facts.class_names == sorted(facts.class_names)
+    assert len(facts.class_names) == 12
+    assert sum(facts.class_frequencies) == pytest.approx(1)
+    assert not facts.multilabel
+
+
+def test_a_subset_keeps_the_classes(food101: Path, text_folder: Path) -> None:
+    data = module(Food101(str(food101)), text_folder, subset=24, val_fraction=0.25)
+    assert [len(data.records(split)) for split in ("train", "val", "test", "predict")] == [24, 24, 24, 24]  # type: ignore[arg-type]
+    labels = [name for names in data.records("test")["labels"].to_pylist() for name in names]  # type: ignore[index]
+    assert {labels.count(name) for name in data.facts.class_names} == {2}
+
+
+def test_batches_say_what_is_absent(tmp_path: Path, text_folder: Path) -> None:
+    data = module(table_of(tmp_path), text_folder)
+    seen = {i: row for batch in batches(data) for i, row in enumerate_rows(batch)}
+    for i, (image, has_image, text_tokens, has_text, label) in seen.items():
+        number = int(i) - 1
+        assert has_image == (number % 3 != 0)
+        assert has_text == (number % 4 != 0)
+        assert data.facts.class_names[label] == ("odd" if number % 2 else "even")
+        assert image.dtype == torch.uint8
+        assert has_image or not image.any()
+        assert has_text or text_tokens == 2
+
+
+def enumerate_rows(batch: Batch) -> list[tuple[str, tuple[Any, ...]]]:
+    assert batch.label is not None
+    columns = (
+        batch.images["clean"],
+        batch.image_present.tolist(),
+        batch.texts["clean"].attention_mask.sum(1).tolist(),
+        batch.text_present.tolist(),
+        batch.label.tolist(),
+    )
+    return list(zip(batch.sample_id, zip(*columns, strict=True), strict=True))
+
+
+def test_corruption_depends_on_seed_epoch_and_sample_not_on_batch_or_worker(food101: Path, text_folder: Path) -> None:
+    def one_epoch(epoch: int, **changes: Any) -> dict[str, Any]:
+        noisy = Corruption(image_dropout=0.3, text_dropout=0.3, image_noise=0.1, word_dropout=0.3)
+        changes = {"corruption": noisy, "augmentation": Augmentation()} | changes
+        data = module(Food101(str(food101)), text_folder, **changes)
+        data.setup("fit")
+        loader = data.train_dataloader()
+        loader.resumable.set_epoch(epoch)
+        rows = (row for batch in loader for row in enumerate_rows(batch))
+        return {i: (row[0].float().sum().item(), *row[1:]) for i, row in rows}
+
+    first = one_epoch(0)
+    assert one_epoch(0, batch_size=5, workers=2) == first
+    assert one_epoch(1) != first
+    assert one_epoch(0, seed=1) != first
+    assert {row[1:4:2] for row in first.values()} == {(True, True), (True, False), (False, True)}
+
+
+def test_validation_is_clean(food101: Path, text_folder: Path) -> None:
+    heavy = Corruption(image_dropout=0.5, text_dropout=0.5)
+    for batch in batches(module(Food101(str(food101)), text_folder, corruption=heavy), "val"):
+        assert batch.image_present.all()
+
+
+def test_labels_in_another_order_are_mapped_by_name(tmp_path: Path, text_folder: Path) -> None:
+    facts = Facts(["odd", "even"], [0.5, 0.5], False)
+    for batch in batches(module(table_of(tmp_path), text_folder, facts=facts), "val"):
+        for i, row in enumerate_rows(batch):
+            assert row[-1] == (0 if (int(i) - 1) % 2 else 1)
+
+
+def test_multilabel_vectors(tmp_path: Path, text_folder: Path) -> None:
+    rows = [{"text": f"t{i}", "label": ["a", "b"][: i % 3]} for i in range(30)]
+    data = module(Table(train=str(write_table(tmp_path, "train", rows)), multilabel=True), text_folder)
+    assert data.facts.class_frequencies == pytest.approx([2 / 3, 1 / 3], abs=0.03)
+    for batch in batches(data):
+        assert batch.label is not None
+        expected = [[float(number % 3 > 0), float(number % 3 > 1)] for number in (int(i) - 1 for i in batch.sample_id)]
+        assert batch.label.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("val", "message"),
+    [
+        ([{"text": "t", "label": "neither"}], "1 of 1 val samples have a label that training does not know.*'neither'"),
+        ([{"text": "t", "label": " "}, {"text": "t", "label": "odd"}], "1 of 2 val samples have no label"),
+    ],
+)
+def test_labels_that_do_not_fit_are_found_before_anything_is_loaded(
+    tmp_path: Path, text_folder: Path, val: list[dict[str, str]], message: str
+) -> None:
+    source = table_of(tmp_path, val=str(write_table(tmp_path, "val", val)))
+    with pytest.raises(RobustTuneError, match=message):
+        _ = module(source, Path("/no/encoder")).facts
+
+
+def test_one_class_only_is_refused(tmp_path: Path, text_folder: Path) -> None:
+    path = write_table(tmp_path, "train", [{"text": "t", "label": "same"}] * 20)
+    with pytest.raises(RobustTuneError, match=r"has 1 class \(same\)"):
+        _ = module(Table(train=str(path)), text_folder).facts
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "data.batch_size is 0"),
+        ({"subset": 0}, "data.subset is 0"),
+        ({"val_fraction": 1.0}, "data.val_fraction is 1.0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    tmp_path: Path, text_folder: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RobustTuneError, match=message):
+        module(table_of(tmp_path), text_folder, **changes)
+
+
+def test_a_missing_split_is_named(tmp_path: Path, text_folder: Path) -> None:
+    with pytest.raises(RobustTuneError, match="the data has no test split"):
+        module(table_of(tmp_path), text_folder).setup("test")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not an image", "truncated"])
+def test_unreadable_images_stop_or_are_counted(
+    tmp_path: Path, text_folder: Path, content: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = table_of(tmp_path)
+    broken = tmp_path / "4.png"
+    if content is None:
+        broken.unlink()
+    elif content == "truncated":
+        broken.write_bytes(broken.read_bytes()[:60])
+    else:
+        broken.write_bytes(content)
+    data = module(source, text_folder, val_fraction=0.5)
+    found = [batch for split in ("train", "val") for batch in batches(data, split) if batch.unreadable]
+    assert len(found) == 1
+    with pytest.raises(RobustTuneError, match=f"{broken} cannot be read as an image .*data.unreadable to absent"):
+        data.on_before_batch_transfer(found[0], 0)
+    data.unreadable = "absent"
+    data.on_before_batch_transfer(found[0], 0)
+    with caplog.at_level(logging.WARNING):
+        data.teardown("fit")
+    assert "1 times an image could not be read" in caplog.text
+    row = dict(enumerate_rows(found[0]))["5"]
+    assert row[1] is False
+
+
+def test_transparent_images_are_laid_on_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    palette = Image.new("P", (4, 4), 0)
+    palette.putpalette([0, 255, 0])
+    palette.save(tmp_path / "palette.png", transparency=0)
+    for name in ("clear.png", "palette.png"):
+        image = read_image(tmp_path / name)
+        assert image.mode == "RGB"
+        assert image.getpixel((0, 0)) == (255, 255, 255)

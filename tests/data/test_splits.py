@@ -1,0 +1,47 @@
+"""Stratified samples: shares, sizes, seeds."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from robusttune.data.splits import stratified_sample
+from robusttune.errors import RobustTuneError
+
+
+def test_every_class_keeps_its_share() -> None:
+    labels = [[0]] * 500 + [[1]] * 300 + [[2]] * 50 + [[3]] * 10
+    taken = stratified_sample(labels, 86, seed=0)
+    counts = Counter(labels[row][0] for row in taken)
+    assert counts == {0: 50, 1: 30, 2: 5, 3: 1}
+
+
+def test_several_labels_keep_their_shares() -> None:
+    rng = np.random.default_rng(0)
+    labels = [list(np.flatnonzero(rng.random(6) < [0.5, 0.3, 0.2, 0.1, 0.05, 0.02])) for _ in range(1000)]
+    taken = stratified_sample(labels, 200, seed=0)
+    assert len(taken) == 200
+    for label in range(6):
+        share = sum(label in labels[row] for row in taken) / sum(label in row for row in labels)
+        assert share == pytest.approx(0.2, abs=0.03)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 30, 59, 60])
+def test_exact_size_no_repeats_ascending(size: int) -> None:
+    labels = [[row % 7] if row % 5 else [] for row in range(60)]
+    taken = stratified_sample(labels, size, seed=3)
+    assert len(taken) == size
+    assert taken == sorted(set(taken))
+
+
+def test_depends_on_the_seed_alone() -> None:
+    labels = [[row % 3] for row in range(90)]
+    assert stratified_sample(labels, 30, 1) == stratified_sample(labels, 30, 1)
+    assert stratified_sample(labels, 30, 1) != stratified_sample(labels, 30, 2)
+
+
+def test_more_than_there_are_is_refused() -> None:
+    with pytest.raises(RobustTuneError, match="4 samples cannot be drawn from 3"):
+        stratified_sample([[0]] * 3, 4, 0)

@@ -1,0 +1,219 @@
+"""The fusion task: losses, conditions, what is trained, what a checkpoint holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes import FACTS, random_batch, tiny_image_encoder, tiny_text_encoder
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.nn import functional
+
+from robusttune.errors import RobustTuneError
+from robusttune.models import MoLT
+from robusttune.tasks import FusionTask, Schedule
+from robusttune.tasks.base import mean_over_ranks
+from robusttune.tasks.checkpoint import KEY, read_checkpoint
+from robusttune.types import CONDITIONS, Facts
+
+SMALL = MoLT(common_width=16, bilinear_width=8, fusion_width=16, cca_dim=2)
+
+
+def make_task(text_folder: Path, facts: Facts = FACTS, **changes: Any) -> FusionTask:
+    torch.manual_seed(0)
+    image = changes.pop("image_encoder", tiny_image_encoder())
+    text = changes.pop("text_encoder", tiny_text_encoder(text_folder))
+    task = FusionTask(image, text, facts, **{"fusion": SMALL} | changes)
+    task.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    return task
+
+
+def saved(task: FusionTask) -> dict[str, Any]:
+    checkpoint: dict[str, Any] = {"state_dict": dict(task.state_dict())}
+    task.on_save_checkpoint(checkpoint)
+    return checkpoint
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_loss_is_its_formula(text_folder: Path, multilabel: bool) -> None:
+    task = make_task(text_folder, FACTS._replace(multilabel=multilabel), alpha=0.7, beta=0.2).eval()
+    batch = random_batch(12, multilabel=multilabel)
+    losses = task.training_losses(batch, 0)
+    logits = task.condition_logits(batch, CONDITIONS[:1])["complete"]
+    assert batch.label is not None
+    cross_entropy = functional.binary_cross_entropy_with_logits if multilabel else functional.cross_entropy
+    torch.testing.assert_close(losses["task_loss"], cross_entropy(logits, batch.label))
+    total = 0.7 * losses["task_loss"] + 0.2 * losses["correlation_loss"]
+    torch.testing.assert_close(losses["loss"], total)
+    assert -1 <= losses["correlation_loss"] < 0
+    assert -1 <= losses["shuffled_correlation_loss"] <= 0
+
+
+def test_rows_that_do_not_count_change_nothing(text_folder: Path) -> None:
+    task = make_task(text_folder).eval()
+    batch = random_batch(8)
+    whole = task.training_losses(batch, 0)["loss"]
+    batch.images["clean"] = torch.cat([batch.images["clean"], batch.images["clean"][:2]])
+    tokens = batch.texts["clean"]
+    batch.texts["clean"] = tokens.map(lambda t: torch.cat([t, t[:2]]))
+    for name in ("image_present", "text_present", "label"):
+        setattr(batch, name, torch.cat([getattr(batch, name), getattr(batch, name)[:2]]))
+    batch.counted = torch.arange(10) < 8
+    torch.testing.assert_close(task.training_losses(batch, 0)["loss"], whole)
+
+
+def test_mean_over_counted_rows() -> None:
+    values, counted = torch.tensor([1.0, 2.0, float("nan")]), torch.tensor([True, True, False])
+    assert mean_over_ranks(values, counted) == 1.5
+    assert mean_over_ranks(values, counted & False) == 0
+
+
+def test_each_variant_is_encoded_once_for_all_conditions(text_folder: Path) -> None:
+    task = make_task(text_folder).eval()
+    calls: list[str] = []
+    task.image_encoder.register_forward_hook(lambda *_: calls.append("image"))
+    task.text_encoder.register_forward_hook(lambda *_: calls.append("text"))
+    logits = task.condition_logits(random_batch(), CONDITIONS)
+    assert sorted(calls) == ["image", "text"]
+    assert set(logits) == {"complete", "no_image", "no_text"}
+
+
+def test_conditions_withhold_their_side(text_folder: Path) -> None:
+    """Under no_image the image does not matter, and rows without one answer as under complete."""
+    task = make_task(text_folder).eval()
+    batch = random_batch()
+    logits = task.condition_logits(batch, CONDITIONS)
+    changed = random_batch()
+    changed.texts, changed.text_present = batch.texts, batch.text_present
+    other = task.condition_logits(changed, CONDITIONS)
+    assert torch.equal(logits["no_image"], other["no_image"])
+    assert not torch.equal(logits["no_text"], other["no_text"])
+    torch.testing.assert_close(logits["no_image"][1], logits["complete"][1])
+    torch.testing.assert_close(logits["no_text"][2], logits["complete"][2])
+    prior = torch.tensor(FACTS.class_frequencies).log()
+    for name, row in (("complete", 3), ("no_image", 2), ("no_text", 1)):
+        torch.testing.assert_close(logits[name][row], prior)
+
+
+def test_only_the_network_is_trained(text_folder: Path) -> None:
+    task = make_task(text_folder)
+    trained = {name.split(".")[0] for name, p in task.named_parameters() if p.requires_grad}
+    assert trained == {"network"}
+    task.training_losses(random_batch(), 0)["loss"].backward()
+    assert all((p.grad is not None) == p.requires_grad for p in task.parameters())
+
+
+def test_a_checkpoint_holds_no_encoder_and_only_plain_data(text_folder: Path, tmp_path: Path) -> None:
+    task = make_task(text_folder, correlation_momentum=0.5)
+    checkpoint = saved(task)
+    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"network", "correlation"}
+    torch.save(checkpoint, tmp_path / "task.ckpt")
+    again = FusionTask.load_from_checkpoint(tmp_path / "task.ckpt")
+    assert again.settings() == task.settings()
+    assert again.facts == task.facts
+    assert not again.training
+    batch = random_batch()
+    for mine, theirs in zip(
+        task.eval().condition_logits(batch, CONDITIONS).values(),
+        again.condition_logits(batch, CONDITIONS).values(),
+        strict=True,
+    ):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"beta": 0.5}, "model.beta 0.5, not 0.1"),
+        (
+            {"fusion": MoLT(common_width=32, bilinear_width=8, fusion_width=16, cca_dim=2)},
+            "model.fusion.common_width 32",
+        ),
+        ({"image_encoder": tiny_image_encoder(grid=1)}, "image_encoder.grid 1, not 2"),
+        ({"image_encoder": tiny_image_encoder(model_args={"depth": 7}, layers=[3, 6])}, "image_encoder.layers"),
+    ],
+)
+def test_settings_that_contradict_a_checkpoint_are_refused(
+    text_folder: Path, changes: dict[str, Any], message: str
+) -> None:
+    checkpoint = saved(make_task(text_folder))
+    with pytest.raises(RobustTuneError, match=f"contradicts the settings.*{message}"):
+        make_task(text_folder, **changes).on_load_checkpoint(checkpoint)
+
+
+def test_other_encoder_weights_are_refused(text_folder: Path) -> None:
+    checkpoint = saved(make_task(text_folder))
+    checkpoint[KEY]["sha256"]["text_encoder"] = "0" * 64
+    with pytest.raises(RobustTuneError, match="the weights of text_encoder are not those it was trained with"):
+        make_task(text_folder).on_load_checkpoint(checkpoint)
+
+
+def test_classes_in_another_order_are_refused(text_folder: Path) -> None:
+    checkpoint = saved(make_task(text_folder))
+    with pytest.raises(RobustTuneError, match="in another order"):
+        make_task(text_folder, FACTS._replace(class_names=["b", "a", "c"])).on_load_checkpoint(checkpoint)
+
+
+def test_a_moved_encoder_folder_is_not_a_contradiction(text_folder: Path, tmp_path: Path) -> None:
+    checkpoint = saved(make_task(text_folder))
+    moved = tmp_path / "elsewhere"
+    moved.symlink_to(text_folder)
+    make_task(text_folder, text_encoder=tiny_text_encoder(moved)).on_load_checkpoint(checkpoint)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path("/tmp/robusttune-was-executed").touch, ())
+
+
+def test_files_that_are_no_checkpoints_are_refused(text_folder: Path, tmp_path: Path) -> None:
+    torch.save(saved(make_task(text_folder)), tmp_path / "good.ckpt")
+    good = (tmp_path / "good.ckpt").read_bytes()
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    torch.save({KEY: Evil()}, tmp_path / "hostile.ckpt")
+    (tmp_path / "truncated.ckpt").write_bytes(good[: len(good) // 2])
+    (tmp_path / "empty.ckpt").touch()
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    for name, message in {
+        "none": "does not exist",
+        "foreign": "is no checkpoint of robusttune",
+        "hostile": "holds more than tensors and plain data",
+        "truncated": "damaged",
+        "empty": "damaged",
+        "text": "tensors and plain data|damaged",
+    }.items():
+        with pytest.raises(RobustTuneError, match=message):
+            read_checkpoint(tmp_path / f"{name}.ckpt")
+    assert not Path("/tmp/robusttune-was-executed").exists()
+
+
+def test_warns_once_of_few_pairs_naming_the_settings(text_folder: Path) -> None:
+    task = make_task(text_folder)
+    with pytest.warns(UserWarning, match="3 complete pairs .* in 2 dimensions: raise data.batch_size, or lower"):
+        task.training_losses(random_batch(6), 0)
+    task.training_losses(random_batch(6), 0)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"alpha": -1}, {"beta": -0.1}, {"correlation_momentum": 1.0}, {"schedule": ("cosine", 2.0)}]
+)
+def test_settings_out_of_range_are_refused(text_folder: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(RobustTuneError):
+        make_task(text_folder, **{k: Schedule(*v) if k == "schedule" else v for k, v in changes.items()})
+
+
+def test_dropout_is_a_function_of_seed_epoch_and_batch(text_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task(text_folder)
+
+    def draw(batch_idx: int, seed: str) -> Tensor:
+        monkeypatch.setenv("PL_GLOBAL_SEED", seed)
+        task.on_train_batch_start(random_batch(), batch_idx)
+        return torch.rand(3)
+
+    first = draw(0, "0")
+    assert torch.equal(draw(0, "0"), first)
+    assert not torch.equal(draw(1, "0"), first)
+    assert not torch.equal(draw(0, "1"), first)

@@ -1,0 +1,47 @@
+"""Every shipped configuration runs, with tiny encoders in the place of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fakes import tiny_flags, write_table
+
+from robusttune.cli import main
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+COMPLETE = sorted(CONFIGS.glob("*.yaml"))
+OVERLAYS = sorted(CONFIGS.glob("*/*.yaml"))
+ON_THE_CPU = {"gpus.yaml": ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"]}
+
+
+def test_all_are_found() -> None:
+    assert {path.name for path in COMPLETE} >= {"demo.yaml", "food101.yaml", "table.yaml"}
+    assert OVERLAYS
+    assert {*COMPLETE, *OVERLAYS} == set(CONFIGS.rglob("*.yaml"))
+
+
+def flags_for(config: Path, food101: Path, text_folder: Path, folder: Path) -> list[str]:
+    flags = [f"--config={config}", *tiny_flags(food101, text_folder), f"--run_root={folder}"]
+    if config.name != "table.yaml":
+        return flags
+    rows = [
+        {"image": str(path), "text": path.stem.replace("_", " "), "label": path.parent.name}
+        for path in sorted((food101 / "images/train").rglob("*.jpg"))
+    ]
+    return [flag for flag in flags if "source.root" not in flag] + [
+        f"--data.source.train={write_table(folder, 'train', rows)}"
+    ]
+
+
+@pytest.mark.parametrize("config", COMPLETE, ids=lambda path: path.name)
+def test_complete_configurations(config: Path, food101: Path, text_folder: Path, tmp_path: Path) -> None:
+    assert main(["fit", *flags_for(config, food101, text_folder, tmp_path)]) == 0
+    assert list(tmp_path.glob(f"{config.stem}/0/checkpoints/best.ckpt"))
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
+def test_overlays(overlay: Path, food101: Path, text_folder: Path, tmp_path: Path) -> None:
+    flags = flags_for(CONFIGS / "food101.yaml", food101, text_folder, tmp_path)
+    flags.insert(1, f"--config={overlay}")
+    assert main(["fit", *flags, *ON_THE_CPU.get(overlay.name, [])]) == 0
