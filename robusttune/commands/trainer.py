@@ -7,9 +7,9 @@ import warnings
 from argparse import ArgumentError
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from robusttune.callbacks import ConditionReport, PredictionWriter, RunFolder, SafeCheckpointIO
 from robusttune.commands.quiet import quieten

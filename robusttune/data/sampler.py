@@ -81,7 +81,7 @@ class ResumableLoader(DataLoader[Sample]):
         inside = 0 < state["position"] < self.resumable.rows
         if inside and state["samples_a_step"] != self.samples_a_step:
             raise RobustTuneError(
-                f"the checkpoint was taken inside an epoch of {state['samples_a_step']} samples a step over all devices, "
-                f"not {self.samples_a_step}: resume with the same batch_size and devices"
+                f"the checkpoint was taken inside an epoch of {state['samples_a_step']} samples a step over all "
+                f"devices, not {self.samples_a_step}: resume with the same batch_size and devices"
             )
         self.resumable.resume(state["epoch"], state["position"])

@@ -126,7 +126,7 @@ class LatentLayer(nn.Module):
         image_latent, text_latent = self.translate(image, image_mask, text, text_mask)
         # Correlations are taken in float32 at least, whatever the precision of the rest.
         with torch.autocast(image.device.type, enabled=False):
-            views = self.image_view(image_latent.float()), self.text_view(text_latent.float())
+            views = self.image_view(full(image_latent)), self.text_view(full(text_latent))
         return self.pool(image_latent, text_latent), *views
 
     def translate(self, image: Tensor, image_mask: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,7 +139,8 @@ class LatentLayer(nn.Module):
 
     def _split(self, projected: Tensor) -> tuple[Tensor, ...]:
         """(B, n, 3 d_c) -> queries, keys and values, (B, heads, n, d_c / heads) each."""
-        return tuple(part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=2))
+        batch, tokens = projected.shape[:2]
+        return tuple(part.reshape(batch, tokens, self.heads, -1).transpose(1, 2) for part in projected.chunk(3, dim=2))
 
 
 class BilinearPooling(nn.Module):
@@ -153,7 +154,7 @@ class BilinearPooling(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
-        product = self.dropout(self.image(image) * self.text(text)).float()
+        product = full(self.dropout(self.image(image) * self.text(text)))
         pooled = product.reshape(len(product), -1, self.factors).sum(2)
         # sign(x) sqrt(|x|), with the infinite slope at 0 cut off.
         powered = pooled * torch.rsqrt(pooled.abs() + 1e-6)
@@ -233,6 +234,11 @@ def masked_mean(told: Tensor, mask: Tensor) -> Tensor:
     tokens = told.transpose(1, 2).flatten(2)
     weights = mask.unsqueeze(2).to(tokens.dtype)
     return (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def full(tensor: Tensor) -> Tensor:
+    """In float32 at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def layer_norm(tokens: Tensor) -> Tensor:

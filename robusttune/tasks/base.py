@@ -71,7 +71,7 @@ class RobustTask(LightningModule, ABC):
         text_encoder: TextEncoder,
         facts: Facts,
         optimizer: OptimizerCallable = adamw,
-        schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
+        schedule: Schedule = Schedule(),
     ) -> None:
         super().__init__()
         self.encoder_settings: dict[str, Encoder] = {"image_encoder": image_encoder, "text_encoder": text_encoder}

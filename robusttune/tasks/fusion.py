@@ -48,7 +48,8 @@ class FusionTask(RobustTask):
     ) -> None:
         if alpha < 0 or beta < 0 or not 0 <= correlation_momentum < 1:
             raise RobustTuneError(
-                f"alpha {alpha} and beta {beta} must be at least 0, correlation_momentum {correlation_momentum} in [0, 1)"
+                f"alpha {alpha}, beta {beta}, correlation_momentum {correlation_momentum} do not work: "
+                "give weights of at least 0, and a momentum in [0, 1)"
             )
         super().__init__(image_encoder, text_encoder, facts, optimizer, schedule)
         self.fusion_settings = fusion

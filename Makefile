@@ -1,0 +1,40 @@
+# Everything from a clone: `make` lists what there is.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint types clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: .venv/installed ## Make .venv and install robusttune in it, at the tested versions
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "robusttune needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install ## Train and test the main job on small generated data, without a network
+	$(BIN)/robusttune demo
+	$(BIN)/robusttune fit --config configs/demo.yaml
+	@run=$$(ls -td runs/demo/*/ | head -n 1); set -x; \
+	$(BIN)/robusttune test --config $${run}config.yaml --ckpt_path $${run}checkpoints/best.ckpt
+
+test: install ## Run the tests
+	$(BIN)/python -m pytest
+
+test-all: install ## Run the tests, slow ones included
+	$(BIN)/python -m pytest -m ''
+
+lint: install ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install ## Check types
+	$(BIN)/mypy
+
+clean: ## Remove .venv and caches; runs stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
