@@ -21,7 +21,7 @@ class RunFolder(SaveConfigCallback):
         if stage != "fit":
             return
         parent = Path(self.config.run_root) / self.config.name
-        folder = Path(trainer.strategy.broadcast(str(_next_folder(parent)) if trainer.is_global_zero else ""))
+        folder = Path(trainer.strategy.broadcast(str(next_folder(parent)) if trainer.is_global_zero else ""))
         place: dict[str, Any] = {"save_dir": self.config.run_root, "name": self.config.name, "version": folder.name}
         ours: list[Logger] = [CSVLogger(**place)]
         if find_spec("tensorboard") is not None:
@@ -52,7 +52,7 @@ def run_folder_of(checkpoint: str | Path) -> Path:
     return folder.parent if folder.name == "checkpoints" else folder
 
 
-def _next_folder(parent: Path) -> Path:
+def next_folder(parent: Path) -> Path:
     """A new folder with the next free number; two processes never get the same one."""
     parent.mkdir(parents=True, exist_ok=True)
     taken = [int(path.name) for path in parent.iterdir() if path.name.isdigit()]

@@ -31,10 +31,10 @@ class TransformersImageEncoder(ImageEncoder):
 
     def preprocessing(self) -> Preprocessing:
         with fetching(self.name, self.weights):
-            processor = AutoImageProcessor.from_pretrained(**location(self), use_fast=True)
-        side, crop_side = processor.size, getattr(processor, "crop_size", None)
-        resized = side.shortest_edge or side.height
-        size = crop_side.height if crop_side and getattr(processor, "do_center_crop", False) else resized
+            processor = AutoImageProcessor.from_pretrained(**location(self))
+        side, crop_side = dict(processor.size), dict(getattr(processor, "crop_size", None) or {})
+        resized = side.get("shortest_edge") or side["height"]
+        size = crop_side["height"] if crop_side and processor.do_center_crop else resized
         return self.override(
             Preprocessing(
                 size=size,
@@ -42,7 +42,7 @@ class TransformersImageEncoder(ImageEncoder):
                 mean=tuple(processor.image_mean),
                 std=tuple(processor.image_std),
                 interpolation=Image.Resampling(processor.resample).name.lower(),
-                crop_mode="center" if side.shortest_edge else "squash",
+                crop_mode="center" if "shortest_edge" in side else "squash",
             )
         )
 
