@@ -12,8 +12,9 @@ from robusttune.errors import RobustTuneError
 def to_plain(settings: Any) -> dict[str, Any]:
     """A settings object as ``{class_path, init_args}`` of numbers, strings, lists and dicts."""
     cls = type(settings)
+    room = cls.__module__.rpartition(".")[0]  # which exports it: files in a room may move
     args = {field.name: _plain(getattr(settings, field.name)) for field in fields(settings)}
-    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": args}
+    return {"class_path": f"{room}.{cls.__qualname__}", "init_args": args}
 
 
 def from_plain(plain: dict[str, Any]) -> Any:

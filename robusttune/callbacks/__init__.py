@@ -1,8 +1,16 @@
 """What happens around training: where a run's files go, and what they hold."""
 
 from robusttune.callbacks.checkpoint_io import SafeCheckpointIO
+from robusttune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from robusttune.callbacks.predictions import PredictionWriter
 from robusttune.callbacks.report import ConditionReport
 from robusttune.callbacks.run_folder import RunFolder
 
-__all__ = ["ConditionReport", "PredictionWriter", "RunFolder", "SafeCheckpointIO"]
+__all__ = [
+    "BestCheckpoint",
+    "ConditionReport",
+    "LastCheckpoint",
+    "PredictionWriter",
+    "RunFolder",
+    "SafeCheckpointIO",
+]

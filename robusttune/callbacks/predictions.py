@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from robusttune.callbacks.run_folder import run_folder_of
+from robusttune.ranks import world_size
 from robusttune.tasks import RobustTask
 
 Rows = list[tuple[str, list[float]]]
@@ -44,7 +45,7 @@ class PredictionWriter(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         names = pl_module.facts.class_names
-        with partial.open("w", newline="") as file:
+        with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["id", "prediction", *names])
             for sample_id, probabilities in rows:
@@ -64,9 +65,9 @@ def _prediction(probabilities: list[float], task: RobustTask) -> str:
 
 def _gather(rows: Rows) -> Rows:
     """The rows of all ranks, in the order in which the samples stand."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if world_size() == 1:
         return rows
-    gathered: list[Rows] = [[] for _ in range(dist.get_world_size())]
+    gathered: list[Rows] = [[] for _ in range(world_size())]
     dist.all_gather_object(gathered, rows)
     longest = max(map(len, gathered))
     return [part[i] for i in range(longest) for part in gathered if i < len(part)]

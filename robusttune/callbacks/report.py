@@ -66,9 +66,9 @@ def write_report(stem: Path, values: Values, checkpoint: str) -> None:
     stem.parent.mkdir(parents=True, exist_ok=True)
     metrics = list(next(iter(values.values()), {}))
     partial = stem.with_suffix(".partial")
-    partial.write_text(json.dumps({"checkpoint": checkpoint, "conditions": values}, indent=2) + "\n")
+    partial.write_text(json.dumps({"checkpoint": checkpoint, "conditions": values}, indent=2) + "\n", encoding="utf-8")
     partial.replace(stem.with_suffix(".json"))
-    with partial.open("w", newline="") as file:
+    with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["condition", *metrics])
         writer.writerows([condition, *(row[metric] for metric in metrics)] for condition, row in values.items())

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from rich.console import Console
+
+from robusttune.callbacks.checkpoints import BestCheckpoint
+from robusttune.errors import RobustTuneError
 
 
 class RunFolder(SaveConfigCallback):
@@ -20,30 +21,37 @@ class RunFolder(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        parent = Path(self.config.run_root) / self.config.name
-        folder = Path(trainer.strategy.broadcast(str(next_folder(parent)) if trainer.is_global_zero else ""))
-        place: dict[str, Any] = {"save_dir": self.config.run_root, "name": self.config.name, "version": folder.name}
-        ours: list[Logger] = [CSVLogger(**place)]
-        if find_spec("tensorboard") is not None:
-            ours.append(TensorBoardLogger(**place, default_hp_metric=False))
+        self.folder = self._open(trainer)
+        place: dict[str, Any] = {"save_dir": self.folder.parents[1], "name": self.config.name}
+        ours: list[Logger] = [CSVLogger(**place, version=self.folder.name)]
+        ours.append(TensorBoardLogger(**place, version=self.folder.name, default_hp_metric=False))
         trainer.loggers = [*ours, *trainer.loggers]
-        self.folder = folder
+        # What it went on from is no setting of a run: given again, it would be used again.
+        self.config = self.config.clone()
+        self.config.ckpt_path = self.config.data.facts = None
         super().setup(trainer, pl_module, stage)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        best = [
-            callback
-            for callback in trainer.checkpoint_callbacks
-            if isinstance(callback, ModelCheckpoint) and callback.best_model_path
-        ]
+        best = [c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint) and c.best_model_path]
         if trainer.is_global_zero and best:
-            path, score = Path(best[0].best_model_path), best[0].best_model_score
-            shown = f" ({best[0].monitor} {score:.4f})" if best[0].monitor is not None and score is not None else ""
-            config = self.folder / self.config_filename
+            path, config = Path(best[0].best_model_path), self.folder / self.config_filename
             Console(soft_wrap=True, highlight=False).print(
-                f"Best checkpoint{shown}: {_short(path)}\n"
+                f"Best checkpoint ({best[0].monitor} {best[0].best_model_score:.4f}): {_short(path)}\n"
                 f"Test it: robusttune test --config {_short(config)} --ckpt_path {_short(path)}"
             )
+
+    def _open(self, trainer: Trainer) -> Path:
+        """The run's folder, the same on all ranks, which also fail together."""
+        found = ""
+        if trainer.is_global_zero:
+            try:
+                found = str(next_folder(Path(self.config.run_root).expanduser() / self.config.name))
+            except OSError as error:
+                found = f"!{self.config.run_root} cannot be written ({error.strerror}): give another run_root"
+        found = trainer.strategy.broadcast(found)
+        if found.startswith("!"):
+            raise RobustTuneError(found[1:])
+        return Path(found)
 
 
 def run_folder_of(checkpoint: str | Path) -> Path:

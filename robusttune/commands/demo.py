@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import random
+import shutil
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -48,8 +49,11 @@ def run(args: list[str]) -> None:
         print(f"{root} is there already and is left as it is")  # noqa: T201
         return
     try:
+        # Last of all the name that says that it is whole.
         write_text_encoder(root / "text_encoder")
-        write_food101(root / "food101", {"train": 40, "test": 20}, seed=0)
+        shutil.rmtree(root / "partial", ignore_errors=True)
+        write_food101(root / "partial", {"train": 40, "test": 20}, seed=0)
+        (root / "partial").rename(root / "food101")
     except OSError as error:
         raise RobustTuneError(f"{root} cannot be written ({error.strerror}): give another --root") from None
     print(f"Wrote {len(DISHES)} dishes and a tiny text encoder to {root}")  # noqa: T201

@@ -13,7 +13,6 @@ WARNINGS = (
     "The `srun` command is available",  # on a login node that is no job
     "Experiment logs directory .* exists",  # it is the folder that this run has just made
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's own affair
-    "The dirpath has changed from",  # a resumed fit has a folder of its own
     "The '.*_dataloader' does not have many workers",  # the default is what the machine has
 )
 MESSAGES = ("💡 Tip", "TPU available", "Loading `train_dataloader` to estimate")

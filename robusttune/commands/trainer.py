@@ -7,11 +7,20 @@ import warnings
 from argparse import ArgumentError
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from robusttune.callbacks import ConditionReport, PredictionWriter, RunFolder, SafeCheckpointIO
+from robusttune.callbacks import (
+    BestCheckpoint,
+    ConditionReport,
+    LastCheckpoint,
+    PredictionWriter,
+    RunFolder,
+    SafeCheckpointIO,
+)
 from robusttune.commands.quiet import quieten
 from robusttune.data import ImageTextDataModule
 from robusttune.encoders import ImageEncoder, TextEncoder
@@ -20,45 +29,62 @@ from robusttune.tasks import RobustTask
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
 from robusttune.types import Facts
 
-LINKS = {
-    "image_encoder": ("data.image_encoder", "model.init_args.image_encoder"),
-    "text_encoder": ("data.text_encoder", "model.init_args.text_encoder"),
-    "data.facts": ("model.init_args.facts",),
-}
-
 
 class RobustTuneCLI(LightningCLI):
     """Encoders are named once and linked to data and model; facts are linked from the data to the model."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--name", type=str, default="run", help="Name of the run: files go to <run_root>/<name>/<n>."
-        )
+        parser.add_argument("--name", type=str, default="run", help="Name: files go to <run_root>/<name>/<n>.")
         parser.add_argument("--run_root", type=str, default="runs", help="Folder of all runs.")
-        parser.add_subclass_arguments(ImageEncoder, "image_encoder", required=True)
-        parser.add_subclass_arguments(TextEncoder, "text_encoder", required=True)
-        for source, targets in LINKS.items():
-            for target in targets:
-                parser.link_arguments(source, target, apply_on="instantiate")
+        parser.add_argument(
+            "--monitor",
+            type=str | None,
+            default=None,
+            help="Metric that the best checkpoint is chosen by: val/<condition>/<metric>, or its mean over the "
+            "conditions, val/mean/<metric>. By default val/mean/accuracy, in multi-label data val/mean/f1_macro.",
+        )
+        for encoder, kind in {"image_encoder": ImageEncoder, "text_encoder": TextEncoder}.items():
+            parser.add_subclass_arguments(kind, encoder, required=True)
+            parser.link_arguments(encoder, f"data.{encoder}", apply_on="instantiate")
+            parser.link_arguments(encoder, f"model.init_args.{encoder}", apply_on="instantiate")
+        parser.link_arguments("data", "model.init_args.facts", compute_fn=self.checked_facts, apply_on="instantiate")
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        plugins = self._get(self.config_init, "trainer").plugins or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
-        return super().instantiate_trainer(plugins=[*plugins, SafeCheckpointIO()], **kwargs)
+    def checked_facts(self, data: ImageTextDataModule) -> Facts:
+        """What the model has to know of the data, which are checked here: before any encoder is loaded."""
+        data.check(str(self.subcommand))
+        return data.facts
 
-    def before_instantiate_classes(self) -> None:
-        """The facts of a given checkpoint win over those of the data at hand."""
-        config = self.config[self.subcommand]
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and read a given checkpoint, whose facts win over those of the data at hand."""
+        super().parse_arguments(parser, args)
+        verb = self.config["subcommand"]
+        config = self.config[verb]
         if "verbose" in config:
             config.verbose = False  # the report has a table of its own
         if config.ckpt_path is None:
-            if self.subcommand != "fit":
-                raise RobustTuneError(f"{self.subcommand} needs a checkpoint: give --ckpt_path")
+            if verb != "fit":
+                raise RobustTuneError(f"{verb} needs a checkpoint: give --ckpt_path")
             return
         facts = Facts(**read_checkpoint(config.ckpt_path)[KEY]["facts"])
         if config.data.facts is not None and config.data.facts.class_names != facts.class_names:
             raise RobustTuneError("data.facts contradict those of the checkpoint: leave them out")
         config.data.facts = facts
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self._get(self.config_init, "trainer")
+        plugins = [*_as_list(config.plugins), SafeCheckpointIO()]
+        callbacks = _as_list(config.callbacks) + (self._fit_callbacks(config) if self.subcommand == "fit" else [])
+        return super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
+
+    def _fit_callbacks(self, trainer: Namespace) -> list[Callback]:
+        default = "val/mean/f1_macro" if self.datamodule.facts.multilabel else "val/mean/accuracy"
+        monitor = self._get(self.config_init, "monitor") or default
+        if monitor not in self.model.measured:
+            raise RobustTuneError(f"{monitor} is not measured: monitor one of {', '.join(self.model.measured)}")
+        callbacks: list[Callback] = [] if trainer.fast_dev_run else [LearningRateMonitor()]
+        if trainer.enable_checkpointing is not False:
+            callbacks += [BestCheckpoint(monitor), LastCheckpoint()]
+        return callbacks
 
 
 def run(verb: str, args: list[str]) -> None:
@@ -96,6 +122,10 @@ def one_sentence(message: str) -> str:
     noise = ("Given value", "Subtypes:", "Errors:", "Does not validate", "- Expected a <class 'NoneType'>")
     lines = [line.strip() for line in message.splitlines()]
     return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(noise))
+
+
+def _as_list(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [] if given is None else [given]
 
 
 def project_error(error: BaseException) -> RobustTuneError | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from robusttune.data.corruption import Corruption
 from robusttune.data.dataset import Collate, SampleDataset
+from robusttune.data.files import missing_files
 from robusttune.data.labels import encode_labels, facts_of
 from robusttune.data.sampler import ResumableLoader, ResumableSampler
 from robusttune.data.sources.base import Source
@@ -53,7 +54,7 @@ class ImageTextDataModule(LightningDataModule):
         facts: of the checkpoint that is to be used; its class names and their order then hold for this data, too.
 
     Raises:
-        RobustTuneError: the source's labels do not fit; every split is checked at once.
+        RobustTuneError: a setting is out of its range.
     """
 
     def __init__(
@@ -73,7 +74,13 @@ class ImageTextDataModule(LightningDataModule):
         facts: Facts | None = None,
     ) -> None:
         super().__init__()
-        for name, value, least in (("batch_size", batch_size, 1), ("prefetch", prefetch, 1), ("subset", subset, 1)):
+        given = {
+            "batch_size": (batch_size, 1),
+            "prefetch": (prefetch, 1),
+            "subset": (subset, 1),
+            "workers": (workers, 0),
+        }
+        for name, (value, least) in given.items():
             if value is not None and value < least:
                 raise RobustTuneError(f"data.{name} is {value}: give at least {least}")
         if not 0 < val_fraction < 1:
@@ -111,12 +118,29 @@ class ImageTextDataModule(LightningDataModule):
         train = self.records("train")
         if train is None:
             raise RobustTuneError("there is no training split to learn the classes from: give one, or a checkpoint")
-        facts = facts_of(train, self.source.class_names(self._source_table("train")), self.source.multilabel)
-        for split in get_args(Split):
+        return facts_of(train, self.source.class_names(self._source_table("train")), self.source.multilabel)
+
+    def check(self, stage: str) -> None:
+        """Check labels and image files of the splits that a stage needs; before a fit, of all that there are.
+
+        Raises:
+            RobustTuneError: a split is missing, a label does not fit, or an image file does not exist.
+        """
+        for split in STAGE_SPLITS[stage]:
+            if self.records(split) is None:
+                raise RobustTuneError(f"the data has no {split} split: give one to data.source")
+        for split in get_args(Split) if stage == "fit" else STAGE_SPLITS[stage]:
             table = self.records(split)
-            if table is not None:
-                encode_labels(table, facts, split)
-        return facts
+            if table is None:
+                continue
+            if split != "predict":
+                encode_labels(table, self.facts, split)
+            missing = missing_files(table["image"].to_pylist()) if self.unreadable == "error" else []
+            if missing:
+                raise RobustTuneError(
+                    f"{len(missing)} image files of the {len(table)} {split} samples do not exist, the first is "
+                    f"{missing[0]}: check the folder that image paths are relative to, or set data.unreadable to absent"
+                )
 
     def records(self, split: Split) -> pa.Table | None:
         """The split's records: as the source has them, or cut from its training split; then the subset."""
@@ -130,36 +154,34 @@ class ImageTextDataModule(LightningDataModule):
         return self._splits[split]
 
     def setup(self, stage: str) -> None:
-        transform = ImageTransform(self.image_encoder.preprocessing())
+        self.check(stage)
+        preprocessing = self.image_encoder.preprocessing()
         for split in STAGE_SPLITS[stage]:
-            table = self.records(split)
-            if table is None:
-                raise RobustTuneError(f"the data has no {split} split: give one to data.source")
             training = split == "train"
+            table = self.records(split)
             self._datasets[split] = SampleDataset(
                 table,
-                encode_labels(table, self.facts, split),
-                ImageTransform(self.image_encoder.preprocessing(), self.augmentation) if training else transform,
+                None if split == "predict" else encode_labels(table, self.facts, split),
+                ImageTransform(preprocessing, self.augmentation if training else None),
                 self.corruption if training else None,
                 self.seed,
             )
 
     def train_dataloader(self) -> ResumableLoader:
-        sampler = self._sampler("train", shuffle=True)
-        self._train_loader = ResumableLoader(self._datasets["train"], sampler, self.batch_size, **self._loader_args())
+        self._train_loader = ResumableLoader(**self._loader_args("train"))
         if self._resumed:
             self._train_loader.load_state_dict(self._resumed)
             self._resumed = {}
         return self._train_loader
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        return self._plain_loader("val")
+        return DataLoader(**self._loader_args("val"))
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        return self._plain_loader("test")
+        return DataLoader(**self._loader_args("test"))
 
     def predict_dataloader(self) -> DataLoader[Sample]:
-        return self._plain_loader("predict")
+        return DataLoader(**self._loader_args("predict"))
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Unreadable images are found by workers, and spoken of in the main process."""
@@ -207,30 +229,28 @@ class ImageTextDataModule(LightningDataModule):
         held_out[stratified_sample(_classes_of(whole), size, self.seed)] = True
         return whole.filter(held_out if split == "val" else ~held_out)
 
-    def _sampler(self, split: Split, shuffle: bool) -> ResumableSampler:
+    def _loader_args(self, split: Split) -> dict[str, Any]:
+        """By keyword, since Lightning may make the loader again."""
         trainer = self.trainer
-        return ResumableSampler(
+        sampler = ResumableSampler(
             len(self._datasets[split]),
-            shuffle=shuffle,
+            shuffle=split == "train",
             seed=self.seed,
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
         )
-
-    def _plain_loader(self, split: Split) -> DataLoader[Sample]:
-        sampler = self._sampler(split, shuffle=False)
-        # By keyword, since Lightning makes the loader again for `predict`.
-        return DataLoader(self._datasets[split], batch_size=self.batch_size, sampler=sampler, **self._loader_args())  # type: ignore[arg-type]
-
-    def _loader_args(self) -> dict[str, object]:
+        collate = Collate(
+            self.text_encoder.tokenizer(),
+            self.image_encoder.preprocessing().size,
+            len(self.facts.class_names),
+            self.facts.multilabel,
+        )
         workers = self._default_workers() if self.workers is None else self.workers
         return {
-            "collate_fn": Collate(
-                self.text_encoder.tokenizer(),
-                self.image_encoder.preprocessing().size,
-                len(self.facts.class_names),
-                self.facts.multilabel,
-            ),
+            "dataset": self._datasets[split],
+            "sampler": sampler,
+            "batch_size": self.batch_size,
+            "collate_fn": collate,
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "prefetch_factor": self.prefetch if workers > 0 else None,
@@ -238,8 +258,9 @@ class ImageTextDataModule(LightningDataModule):
         }
 
     def _default_workers(self) -> int:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         devices = 1 if self.trainer is None else self.trainer.num_devices
-        return min(8, max(1, len(os.sched_getaffinity(0)) // devices))
+        return min(8, max(1, cores // devices))
 
 
 def _classes_of(table: pa.Table) -> list[list[int]]:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from robusttune.data.corruption import Corruption, add_pixel_noise, drop_modality, drop_words, sample_generator
 from robusttune.data.sources.base import Record
-from robusttune.encoders import ImageTransform, Tokenizer
+from robusttune.encoders.preprocessing import ImageTransform, Tokenizer
 from robusttune.types import Batch, Draw, Sample
 
 
@@ -47,8 +47,9 @@ class SampleDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, draw: Draw) -> Sample:
-        epoch, row, counted = draw
+    def __getitem__(self, draw: Draw | int) -> Sample:
+        # Lightning puts a sampler of its own in the place of ours where it is told to overfit a few batches.
+        epoch, row, counted = draw if isinstance(draw, Draw) else Draw(0, draw, True)
         record = Record(*(column[row].as_py() for column in self.records.columns))
         labels = None if self.labels is None else self.labels[row].as_py()
         rng = sample_generator(self.seed, epoch, record.id)
@@ -63,10 +64,11 @@ class SampleDataset(Dataset[Sample]):
     def _image(self, path: str, rng: np.random.Generator) -> tuple[Tensor | None, str | None]:
         """The image, or why there is none."""
         try:
-            image = self.transform(read_image(path), seed=int(rng.integers(2**63)))
+            picture = read_image(path)
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             return None, f"{path} cannot be read as an image ({reason})"
+        image = self.transform(picture, seed=int(rng.integers(2**63)))
         if self.corruption is not None and self.corruption.image_noise > 0:
             image = add_pixel_noise(image, self.corruption.image_noise, rng)
         return image, None
@@ -118,7 +120,7 @@ class Collate:
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """An image file as RGB, what is transparent on white.
+    """An image file as RGB, upright as its EXIF orientation says, what is transparent on white.
 
     Raises:
         Exception: of many kinds, where it cannot be read.
@@ -126,10 +128,11 @@ def read_image(path: str | Path) -> Image.Image:
     with warnings.catch_warnings():
         # Pillow warns of odd metadata that does not change the pixels.
         warnings.simplefilter("ignore", UserWarning)
-        with Image.open(path) as image:
-            if image.mode == "RGB":
-                image.load()
-                return image
+        with Image.open(path) as file:
+            ImageOps.exif_transpose(file, in_place=True)
+            image: Image.Image = file
+            if image.mode.startswith("I;16"):  # which Pillow would clip to 8 bits, not scale
+                image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
             if image.has_transparency_data:
                 rgba = image.convert("RGBA")
                 return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

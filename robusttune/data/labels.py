@@ -22,13 +22,13 @@ def facts_of(train: pa.Table, class_names: list[str], multilabel: bool) -> Facts
             f"({', '.join(class_names) or 'none'}), and {least} are needed: check the labels"
         )
     facts = Facts(class_names, [], multilabel)
-    indices = [index for row in encode_labels(train, facts, "train") or [] for index in row]
+    indices = [index for row in encode_labels(train, facts, "train") for index in row]
     counts = np.bincount(np.array(indices, dtype=np.int64), minlength=len(class_names))
     return facts._replace(class_frequencies=(counts / len(train)).tolist())
 
 
-def encode_labels(table: pa.Table, facts: Facts, split: Split) -> list[list[int]] | None:
-    """Class indices of each row, by name; None for a split to predict that is not wholly labelled.
+def encode_labels(table: pa.Table, facts: Facts, split: Split) -> list[list[int]]:
+    """Class indices of each row, by name.
 
     Raises:
         RobustTuneError: rows lack a label, carry several in multi-class data, or one that training does not know.
@@ -36,8 +36,6 @@ def encode_labels(table: pa.Table, facts: Facts, split: Split) -> list[list[int]
     index = {name: i for i, name in enumerate(facts.class_names)}
     labels, ids = table["labels"].to_pylist(), table["id"]
     unlabelled = [row for row, names in enumerate(labels) if names is None]
-    if unlabelled and split == "predict":
-        return None
     problems = [
         ("have no label", unlabelled, "label them, or use them to predict only"),
         (

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler
 
 from robusttune.errors import RobustTuneError
 from robusttune.types import Batch, Draw, Sample
@@ -50,27 +49,20 @@ class ResumableSampler(DistributedSampler[Draw]):
 
 
 class ResumableLoader(DataLoader[Sample]):
-    """A loader that knows how many batches it has handed out; Lightning stores its state in checkpoints."""
+    """A loader over a `ResumableSampler` that knows how far it has come."""
 
-    def __init__(self, dataset: Dataset[Sample], sampler: ResumableSampler, batch_size: int, **kwargs: Any) -> None:
-        super().__init__(dataset, sampler=sampler, batch_size=batch_size, **kwargs)
-        self.resumable = sampler
-        self.samples_a_step = batch_size * sampler.num_replicas
-        self.position = 0
+    position = 0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         # As a generator this runs at the first `next`, which is after Lightning has set the sampler's epoch.
-        self.position = self.resumable.start
+        self.position = getattr(self.sampler, "start", 0)
         for batch in super().__iter__():
-            self.position += self.samples_a_step
+            self.position += self._samples_a_step
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        return {
-            "epoch": self.resumable.epoch,
-            "position": self.position,
-            "samples_a_step": self.samples_a_step,
-        }
+        epoch = getattr(self.sampler, "epoch", 0)
+        return {"epoch": epoch, "position": self.position, "samples_a_step": self._samples_a_step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where the state was taken.
@@ -78,10 +70,16 @@ class ResumableLoader(DataLoader[Sample]):
         Raises:
             RobustTuneError: it was taken inside an epoch with another number of samples a step.
         """
-        inside = 0 < state["position"] < self.resumable.rows
-        if inside and state["samples_a_step"] != self.samples_a_step:
+        sampler = self.sampler
+        assert isinstance(sampler, ResumableSampler)
+        inside = 0 < state["position"] < sampler.rows
+        if inside and state["samples_a_step"] != self._samples_a_step:
             raise RobustTuneError(
                 f"the checkpoint was taken inside an epoch of {state['samples_a_step']} samples a step over all "
-                f"devices, not {self.samples_a_step}: resume with the same batch_size and devices"
+                f"devices, not {self._samples_a_step}: resume with the same batch_size and devices"
             )
-        self.resumable.resume(state["epoch"], state["position"])
+        sampler.resume(state["epoch"], state["position"])
+
+    @property
+    def _samples_a_step(self) -> int:
+        return (self.batch_size or 1) * getattr(self.sampler, "num_replicas", 1)

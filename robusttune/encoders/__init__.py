@@ -1,10 +1,24 @@
 """Frozen image and text encoders behind one interface."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from robusttune.encoders.base import Encoder, FrozenEncoder, ImageEncoder, TextEncoder
 from robusttune.encoders.preprocessing import Augmentation, ImageTransform, Preprocessing, Tokenizer
-from robusttune.encoders.timm_image import TimmEncoder
-from robusttune.encoders.transformers_image import TransformersImageEncoder
-from robusttune.encoders.transformers_text import TransformersTextEncoder
+
+if TYPE_CHECKING:
+    from robusttune.encoders.timm_image import TimmEncoder
+    from robusttune.encoders.transformers_image import TransformersImageEncoder
+    from robusttune.encoders.transformers_text import TransformersTextEncoder
+
+# Imported when asked for: loader workers need neither timm nor transformers.
+LAZY = {
+    "TimmEncoder": "timm_image",
+    "TransformersImageEncoder": "transformers_image",
+    "TransformersTextEncoder": "transformers_text",
+}
 
 __all__ = [
     "Augmentation",
@@ -19,3 +33,9 @@ __all__ = [
     "TransformersImageEncoder",
     "TransformersTextEncoder",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{LAZY[name]}"), name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,10 @@ class Encoder(ABC):
     weights: str = "pretrained"
     revision: str | None = None
     layers: int | list[int] = 4
+
+    @abstractmethod
+    def inputs(self) -> dict[str, Any]:
+        """What decides how a sample becomes this encoder's input, by which a checkpoint knows it again."""
 
     @abstractmethod
     def load(self) -> FrozenEncoder:
@@ -77,6 +82,9 @@ class ImageEncoder(Encoder):
     def preprocessing(self) -> Preprocessing:
         """How an image becomes the encoder's input; read from the model's description, not its weights."""
 
+    def inputs(self) -> dict[str, Any]:
+        return asdict(self.preprocessing())
+
     def override(self, own: Preprocessing) -> Preprocessing:
         """The model's own preprocessing with whatever was set here in its place."""
         return Preprocessing(
@@ -102,6 +110,9 @@ class FrozenEncoder(nn.Module, ABC):
     """A frozen encoder: always in eval mode, no parameter with a gradient, weights left out of checkpoints.
 
     Subclasses set ``widths`` and map a batch of inputs to `Encoded`.
+
+    Attributes:
+        sha256: hash of the weights, by which a checkpoint knows its encoder again.
     """
 
     widths: Widths
@@ -110,24 +121,14 @@ class FrozenEncoder(nn.Module, ABC):
         super().__init__()
         self.backbone = backbone.float().requires_grad_(False)
         self.eval()
-        self._sha256: str | None = None
+        # At once: a Trainer may change the precision of the weights later.
+        self.sha256 = hash_weights(self.backbone)
 
     def train(self, mode: bool = True) -> FrozenEncoder:
         """Stay in eval mode whatever the task asks for."""
         del mode
         super().train(False)
         return self
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the weights (names, shapes, values), by which a checkpoint knows its encoder again."""
-        if self._sha256 is None:
-            digest = hashlib.sha256()
-            for name, tensor in sorted(self.backbone.state_dict().items()):
-                digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-            self._sha256 = digest.hexdigest()
-        return self._sha256
 
 
 class FrozenImageEncoder(FrozenEncoder):
@@ -147,7 +148,7 @@ class FrozenImageEncoder(FrozenEncoder):
     def forward(self, images: Tensor) -> Encoded: ...
 
     def normalise(self, images: Tensor) -> Tensor:
-        return (images.float() / 255 - self.mean) / self.std
+        return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
 
     def measure_widths(self) -> Widths:
         """Widths of the outputs, found by encoding one blank image."""
@@ -169,6 +170,15 @@ class FrozenTextEncoder(FrozenEncoder):
 
     @abstractmethod
     def forward(self, tokens: Tokens) -> Encoded: ...
+
+
+def hash_weights(module: nn.Module) -> str:
+    """SHA-256 of names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def all_real(tokens: list[Tensor]) -> list[Tensor]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
+import tokenizers
 import torch
 from PIL import Image
 from torch import Tensor
@@ -54,6 +56,13 @@ class Augmentation:
     scale: tuple[float, float] = (0.5, 1.0)
     flip: float = 0.5
 
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1 or not 0 <= self.flip <= 1:
+            raise RobustTuneError(
+                f"augmentation scale {self.scale} and flip {self.flip} do not work: "
+                "give 0 < least <= greatest <= 1, and a probability from 0 to 1"
+            )
+
 
 class ImageTransform:
     """PIL image -> (3, size, size) uint8; normalisation is left to the encoder, on the device.
@@ -91,16 +100,22 @@ class Tokenizer:
     """Batched fast tokenisation, truncated to ``max_length`` tokens and padded on the right.
 
     Args:
-        backend: a fast tokenizer of transformers.
+        backend: the Rust tokenizer itself, so that loader workers need not import transformers.
         max_length: most tokens that a text keeps, special ones included.
+        pad_id: token that texts are padded with.
     """
 
-    def __init__(self, backend: object, max_length: int) -> None:
+    def __init__(self, backend: tokenizers.Tokenizer, max_length: int, pad_id: int) -> None:
+        backend.no_padding()
+        backend.no_truncation()
+        self.sha256 = hashlib.sha256(backend.to_str().encode()).hexdigest()
+        backend.enable_truncation(max_length)
+        backend.enable_padding(direction="right", pad_id=pad_id)
         self.backend = backend
-        self.max_length = max_length
 
     def __call__(self, texts: list[str]) -> Tokens:
-        encoded = self.backend(  # type: ignore[operator]
-            texts, max_length=self.max_length, truncation=True, padding=True, padding_side="right", return_tensors="pt"
+        encoded = self.backend.encode_batch(texts)
+        return Tokens(
+            torch.tensor([text.ids for text in encoded]),
+            torch.tensor([text.attention_mask for text in encoded], dtype=torch.bool),
         )
-        return Tokens(encoded["input_ids"], encoded["attention_mask"].bool())

@@ -44,7 +44,10 @@ class TimmEncoder(ImageEncoder):
 
     def load(self) -> FrozenTimmEncoder:
         preprocessing, cfg = self.preprocessing(), self._pretrained_cfg()
-        repository = f"timm/{cfg.architecture}.{cfg.tag}"
+        if self.weights == "pretrained" and not cfg.has_weights:
+            raise RobustTuneError(f"timm publishes no weights of {self.name!r}: set weights to a file, or to random")
+        repository = cfg.hf_hub_id or cfg.url or "timm/"
+        repository += f"{cfg.architecture}.{cfg.tag}" if repository.endswith("/") else ""
         overlay: dict[str, Any] = {}
         if self.weights not in ("pretrained", "random"):
             overlay["file"] = str(_weights_file(local_weights(self.weights)))

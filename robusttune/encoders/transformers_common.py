@@ -45,6 +45,8 @@ def load_tower(settings: Encoder, tower: str, needs_pooler: bool = False) -> nn.
         RobustTuneError: the weights lack something that is used; a pooler often is missing, and need not be used.
     """
     config = load_config(settings)
+    if getattr(config, "is_encoder_decoder", False):
+        raise RobustTuneError(f"{settings.name!r} is an encoder with a decoder: choose an encoder alone, such as BERT")
     missing: set[str] = set()
     with seeded(), fetching(settings.name, settings.weights):
         if settings.weights == "random":

@@ -59,15 +59,16 @@ class FrozenTransformersImage(FrozenImageEncoder):
         config = getattr(config, "vision_config", config)
         if not hasattr(config, "patch_size"):
             raise RobustTuneError(f"{settings.name!r} is no patch-based vision tower: use timm's TimmEncoder for CNNs")
-        if preprocessing.size != config.image_size:
-            raise RobustTuneError(
-                f"{settings.name!r} takes images of {config.image_size} pixels, not {preprocessing.size}: "
-                f"set image_encoder.size to {config.image_size}"
-            )
         super().__init__(load_tower(settings, "vision_model", settings.pooling == "head"), preprocessing, settings.grid)
         self.settings = settings
         self.patches = preprocessing.size // config.patch_size
-        self.widths = self.measure_widths()
+        try:
+            self.widths = self.measure_widths()
+        except ValueError as error:
+            raise RobustTuneError(
+                f"{settings.name!r} does not take images of {preprocessing.size} pixels: "
+                f"set image_encoder.size to {config.image_size}"
+            ) from error
 
     def forward(self, images: Tensor) -> Encoded:
         output = self.backbone(pixel_values=self.normalise(images), output_hidden_states=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -38,13 +38,16 @@ class TransformersTextEncoder(TextEncoder):
             backend = AutoTokenizer.from_pretrained(**location(self), use_fast=True)
         if not isinstance(backend, PreTrainedTokenizerFast):
             raise RobustTuneError(f"{self.name!r} has no fast tokenizer: choose a model that has tokenizer.json")
-        positions = getattr(config, "text_config", config).max_position_embeddings
+        positions = getattr(getattr(config, "text_config", config), "max_position_embeddings", backend.model_max_length)
         longest = min(positions, backend.model_max_length)
         if not 0 < self.max_length <= longest:
             raise RobustTuneError(
                 f"max_length {self.max_length} does not fit {self.name!r}: give a number from 1 to {longest}"
             )
-        return Tokenizer(backend, self.max_length)
+        return Tokenizer(backend.backend_tokenizer, self.max_length, backend.pad_token_id or 0)
+
+    def inputs(self) -> dict[str, Any]:
+        return {"tokenizer": self.tokenizer().sha256}
 
     def load(self) -> FrozenTransformersText:
         return FrozenTransformersText(self)

@@ -22,8 +22,16 @@ class ConditionMetrics(nn.Module):
         self.multilabel = facts.multilabel
         self.by_condition = nn.ModuleDict({condition.name: nn.ModuleDict(_metrics(facts)) for condition in CONDITIONS})
 
+    @property
+    def names(self) -> list[str]:
+        """The keys of `compute`."""
+        metrics = list(next(iter(self.by_condition.values())))  # type: ignore[call-overload]
+        return [f"{condition}/{name}" for condition in [*self.by_condition, "mean"] for name in metrics]
+
     def update(self, condition: str, logits: Tensor, label: Tensor) -> None:
         """Add samples: logits (B, C), labels (B,) int64 or (B, C) in multi-label data."""
+        if len(label) == 0:  # a batch of rows that do not count, which some metrics cannot take
+            return
         metrics: nn.ModuleDict = self.by_condition[condition]  # type: ignore[assignment]
         logits = logits.float()
         for name, metric in metrics.items():
@@ -36,13 +44,13 @@ class ConditionMetrics(nn.Module):
 
     def compute(self) -> dict[str, Tensor]:
         """``<condition>/<metric>`` for every condition, and ``mean/<metric>``, the mean over the conditions."""
-        values = {
-            f"{condition}/{name}": metric.compute()
-            for condition, metrics in self.by_condition.items()
-            for name, metric in metrics.items()  # type: ignore[operator]
-        }
-        for name in next(iter(self.by_condition.values())):  # type: ignore[attr-defined]
-            values[f"mean/{name}"] = torch.stack([values[f"{c}/{name}"] for c in self.by_condition]).mean()
+        values: dict[str, Tensor] = {}
+        for key in self.names:
+            condition, name = key.split("/")
+            if condition == "mean":
+                values[key] = torch.stack([values[f"{c}/{name}"] for c in self.by_condition]).mean()
+            else:
+                values[key] = self.by_condition[condition][name].compute()  # type: ignore[index]
         return values
 
     def reset(self) -> None:

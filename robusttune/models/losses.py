@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+
+from robusttune.ranks import sum_over_ranks
 
 
 class Moments(NamedTuple):
@@ -43,7 +44,7 @@ class CorrelationLoss(nn.Module):
     def __init__(self, views: int, width: int, momentum: float = 0.0) -> None:
         super().__init__()
         self.momentum = momentum
-        self.register_buffer("running", torch.zeros(3, views, width, width, dtype=torch.float64))
+        self.register_buffer("running", torch.zeros(3, views, width, width))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, first: Tensor, second: Tensor, counted: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ class CorrelationLoss(nn.Module):
             counted: (B,) bool, the rows to correlate; elsewhere the views may hold anything.
 
         Returns:
-            () float64.
+            () in float64 (float32 on devices without it).
         """
         moments = gather_moments(first, second, counted)
         if self.momentum > 0 and self.training:
@@ -69,7 +70,7 @@ class CorrelationLoss(nn.Module):
         fresh = torch.stack(moments[1:])
         self.steps += 1
         mixed = self.momentum * self.running + (1 - self.momentum) * fresh
-        self.running = mixed.detach()
+        self.running = mixed.detach().to(self.running.dtype)
         s11, s22, s12 = mixed / (1 - self.momentum ** self.steps.item())
         return Moments(moments.rows, s11, s22, s12)
 
@@ -80,26 +81,31 @@ def gather_moments(first: Tensor, second: Tensor, counted: Tensor) -> Moments:
     Every rank takes part, one without any row with zeros.
     """
     rows = counted.view(1, -1, 1)
-    x, y = (torch.where(rows, view.double(), 0.0) for view in (first, second))
-    total = _sum_over_ranks(counted.sum().double())
-    means = _sum_over_ranks(torch.stack([x.sum(1), y.sum(1)])) / total.clamp(min=1)
+    dtype = torch.float32 if first.device.type == "mps" else torch.float64
+    x, y = (torch.where(rows, view.to(dtype), 0.0) for view in (first, second))
+    total = sum_over_ranks(counted.sum().to(dtype))
+    means = sum_over_ranks(torch.stack([x.sum(1), y.sum(1)])) / total.clamp(min=1)
     x, y = (torch.where(rows, view - mean.unsqueeze(1), 0.0) for view, mean in ((x, means[0]), (y, means[1])))
-    s11, s22, s12 = _sum_over_ranks(torch.stack([x.mT @ x, y.mT @ y, x.mT @ y])) / (total - 1).clamp(min=1)
+    s11, s22, s12 = sum_over_ranks(torch.stack([x.mT @ x, y.mT @ y, x.mT @ y])) / (total - 1).clamp(min=1)
     return Moments(total, s11, s22, s12)
 
 
 def correlation(moments: Moments, ridge: float = 1e-3) -> Tensor:
-    """Sum of the canonical correlations, in [0, c], averaged over the views; 0 with fewer than 2 rows.
+    """Sum of the canonical correlations, in [0, c], averaged over the views.
+
+    It is 0 with fewer than 2 rows, and NaN where the moments are not finite.
 
     Args:
         moments: of the views.
         ridge: what is added to each variance, as a share of the mean variance; it lowers the correlations.
     """
-    lower1, lower2 = (torch.linalg.cholesky(_ridged(s, ridge)) for s in (moments.s11, moments.s22))
-    whitened = torch.linalg.solve_triangular(lower1, moments.s12, upper=False)
+    finite = torch.stack(moments[1:]).isfinite().all()
+    s11, s22, s12 = (torch.where(finite, s, 0.0) for s in moments[1:])
+    lower1, lower2 = (torch.linalg.cholesky(_ridged(s, ridge)) for s in (s11, s22))
+    whitened = torch.linalg.solve_triangular(lower1, s12, upper=False)
     whitened = torch.linalg.solve_triangular(lower2, whitened.mT, upper=False)
     total = torch.linalg.svdvals(whitened).sum(-1).mean()
-    return torch.where(moments.rows >= 2, total, total * 0.0)
+    return torch.where(finite, torch.where(moments.rows >= 2, total, total * 0.0), torch.nan)
 
 
 def _ridged(covariance: Tensor, share: float) -> Tensor:
@@ -108,29 +114,6 @@ def _ridged(covariance: Tensor, share: float) -> Tensor:
     trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
     ridge = share * trace / width + 1e-6
     return covariance + ridge.view(-1, 1, 1) * torch.eye(width, dtype=covariance.dtype, device=covariance.device)
-
-
-class _AllReduceSum(torch.autograd.Function):
-    """The sum over ranks; a gradient that arrives at it belongs to every rank's summand."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        summed = tensor.clone()
-        dist.all_reduce(summed)
-        return summed
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        summed = gradient.clone()
-        dist.all_reduce(summed)
-        return summed
-
-
-def _sum_over_ranks(tensor: Tensor) -> Tensor:
-    if not (dist.is_available() and dist.is_initialized()):
-        return tensor
-    summed: Tensor = _AllReduceSum.apply(tensor)
-    return summed
 
 
 def shuffled_correlation(first: Tensor, second: Tensor, counted: Tensor) -> Tensor:

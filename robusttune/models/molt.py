@@ -126,8 +126,11 @@ class LatentLayer(nn.Module):
         image_latent, text_latent = self.translate(image, image_mask, text, text_mask)
         # Correlations are taken in float32 at least, whatever the precision of the rest.
         with torch.autocast(image.device.type, enabled=False):
-            views = self.image_view(full(image_latent)), self.text_view(full(text_latent))
-        return self.pool(image_latent, text_latent), *views
+            views = [
+                functional.linear(full(latent), full(view.weight))
+                for latent, view in ((image_latent, self.image_view), (text_latent, self.text_view))
+            ]
+        return self.pool(image_latent, text_latent), views[0], views[1]
 
     def translate(self, image: Tensor, image_mask: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Each side told in the other's values, averaged over its tokens: (B, d_c) each."""
@@ -158,7 +161,7 @@ class BilinearPooling(nn.Module):
         pooled = product.reshape(len(product), -1, self.factors).sum(2)
         # sign(x) sqrt(|x|), with the infinite slope at 0 cut off.
         powered = pooled * torch.rsqrt(pooled.abs() + 1e-6)
-        return functional.normalize(powered, dim=1, eps=1e-6)
+        return functional.normalize(powered, dim=1, eps=1e-6).to(image.dtype)
 
 
 class FusionStage(nn.Module):

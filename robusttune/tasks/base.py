@@ -8,10 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -22,6 +21,7 @@ from transformers import get_scheduler
 from robusttune.encoders import Encoder, FrozenEncoder, ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
+from robusttune.ranks import sum_over_ranks, world_size
 from robusttune.settings import differences, from_plain, to_plain
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
 from robusttune.types import CONDITIONS, Batch, Condition, Facts
@@ -35,11 +35,11 @@ class Schedule:
     """The learning rate over training, step by step.
 
     Args:
-        name: ``cosine``, ``linear``, ``constant_with_warmup`` or another schedule of transformers.
+        name: how it falls after the warm-up: as a half ``cosine``, ``linear``, or not at all.
         warmup: share of all steps in which the learning rate rises from 0, in [0, 1].
     """
 
-    name: str = "cosine"
+    name: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     warmup: float = 0.05
 
     def __post_init__(self) -> None:
@@ -81,6 +81,12 @@ class RobustTask(LightningModule, ABC):
         self.image_encoder = image_encoder.load()
         self.text_encoder = text_encoder.load()
         self.metrics = nn.ModuleDict({stage: ConditionMetrics(facts) for stage in ("val", "test")})
+
+    @property
+    def measured(self) -> list[str]:
+        """What validation logs, and so what can be monitored."""
+        metrics: ConditionMetrics = self.metrics["val"]  # type: ignore[assignment]
+        return [f"val/{name}" for name in metrics.names]
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -136,13 +142,19 @@ class RobustTask(LightningModule, ABC):
         rank_zero_info(f"{trained:,} parameters are trained, {frozen:,} are frozen")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
-        steps = int(self.trainer.estimated_stepping_batches)
+        try:
+            optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        except ValueError as error:
+            raise RobustTuneError(f"the optimizer cannot be made ({error}): correct model.optimizer") from error
+        estimated = self.trainer.estimated_stepping_batches
+        if estimated == float("inf"):
+            raise RobustTuneError("the schedule has no end: set trainer.max_epochs or trainer.max_steps")
+        steps = int(estimated)
         scheduler = get_scheduler(self.schedule.name, optimizer, round(self.schedule.warmup * steps), steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def setup(self, stage: str) -> None:
-        """Refuse data whose classes are in another order than those that the model knows."""
+        """Refuse data whose classes are not those that the model knows, or in another order."""
         data_facts: Facts | None = getattr(self.trainer.datamodule, "facts", None)  # type: ignore[attr-defined]
         if data_facts is not None and data_facts.class_names != self.facts.class_names:
             raise RobustTuneError(
@@ -152,13 +164,14 @@ class RobustTask(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the encoders' weights out; write down what they and the task were."""
-        state = checkpoint["state_dict"]
+        state = checkpoint.get("state_dict", {})
         checkpoint["state_dict"] = {key: value for key, value in state.items() if not self._is_frozen(key)}
         checkpoint[KEY] = {
             "task": f"{type(self).__module__}.{type(self).__qualname__}",
             "settings": self.settings(),
             "facts": self.facts._asdict(),
             **{name: to_plain(self.encoder_settings[name]) for name in ENCODERS},
+            "inputs": {name: self.encoder_settings[name].inputs() for name in ENCODERS},
             "sha256": {name: self._encoder(name).sha256 for name in ENCODERS},
         }
 
@@ -175,8 +188,8 @@ class RobustTask(LightningModule, ABC):
         checkpoint["state_dict"] |= {key: value for key, value in own.items() if self._is_frozen(key)}
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, map_location: Any = None, **_: Any) -> Self:  # type: ignore[override]
-        """The task as it was trained, on the CPU unless ``map_location`` says otherwise.
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, device: str | torch.device = "cpu") -> Self:  # type: ignore[override]
+        """The task as it was trained.
 
         Raises:
             RobustTuneError: the file is no checkpoint of this project, or its encoders' weights are not to be had.
@@ -187,7 +200,7 @@ class RobustTask(LightningModule, ABC):
         task = cls.from_settings(about["settings"], **encoders, facts=Facts(**about["facts"]))
         task.on_load_checkpoint(checkpoint)
         task.load_state_dict(checkpoint["state_dict"])
-        return task.to(map_location or "cpu").eval()
+        return task.to(device).eval()
 
     def _evaluate(self, batch: Batch, stage: str) -> None:
         if batch.label is None:
@@ -210,13 +223,13 @@ class RobustTask(LightningModule, ABC):
         return encoder
 
     def _refuse_contradictions(self, about: dict[str, Any]) -> None:
-        ours = {"model": self.settings(), **{name: _comparable(self.encoder_settings[name]) for name in ENCODERS}}
-        theirs = {"model": about["settings"], **{name: _comparable(from_plain(about[name])) for name in ENCODERS}}
-        found = differences(ours, theirs)
+        ours: dict[str, Any] = {}
+        self.on_save_checkpoint(ours)
+        found = differences(_comparable(ours[KEY]), _comparable(about))
         found += [
             f"the weights of {name} are not those it was trained with"
             for name in ENCODERS
-            if self._encoder(name).sha256 != about["sha256"][name] and not any(line.startswith(name) for line in found)
+            if ours[KEY]["sha256"][name] != about["sha256"][name] and not any(line.startswith(name) for line in found)
         ]
         if self.facts.class_names != about["facts"]["class_names"]:
             found.append("the classes are not those it was trained with, or in another order")
@@ -227,27 +240,20 @@ class RobustTask(LightningModule, ABC):
             )
 
 
-def sum_over_ranks(value: Tensor) -> Tensor:
-    """The sum over all ranks, without gradient."""
-    value = value.detach().clone()
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(value)
-    return value
-
-
 def mean_over_ranks(values: Tensor, counted: Tensor) -> Tensor:
     """The mean of (B,) values over the counted rows of all ranks, in this rank's share.
 
     Each rank's share is scaled so that their mean, and so DDP's mean of gradients, is that of all rows, however many
     each rank has.
     """
-    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-    return torch.where(counted, values, 0.0).sum() * ranks / sum_over_ranks(counted.sum()).clamp(min=1)
+    total = sum_over_ranks(counted.sum()).clamp(min=1)
+    return torch.where(counted, values, 0.0).sum() * world_size() / total
 
 
-def _comparable(settings: Encoder) -> dict[str, Any]:
-    """Encoder settings without where the weights come from: a folder may move, and their hash tells them apart."""
-    plain = to_plain(settings)
-    for place in ("name", "weights", "revision"):
-        del plain["init_args"][place]
-    return plain
+def _comparable(about: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of itself, without where weights come from: a folder may move, and hashes tell."""
+    encoders = {name: {**about[name], "init_args": dict(about[name]["init_args"])} for name in ENCODERS}
+    for encoder in encoders.values():
+        for place in ("name", "weights", "revision"):
+            del encoder["init_args"][place]
+    return {"task": about["task"], "model": about["settings"], "inputs": about["inputs"], **encoders}

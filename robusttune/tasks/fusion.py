@@ -14,8 +14,9 @@ from robusttune.errors import RobustTuneError
 from robusttune.evaluation import sample_losses
 from robusttune.models import CorrelationLoss, Fused, FusionModel, MoLT
 from robusttune.models.losses import shuffled_correlation
+from robusttune.ranks import sum_over_ranks
 from robusttune.settings import from_plain, to_plain
-from robusttune.tasks.base import OptimizerCallable, RobustTask, Schedule, adamw, mean_over_ranks, sum_over_ranks
+from robusttune.tasks.base import OptimizerCallable, RobustTask, Schedule, adamw, mean_over_ranks
 from robusttune.types import Batch, Condition, Encoded, Facts
 
 
@@ -109,10 +110,12 @@ class FusionTask(RobustTask):
         return encoded
 
     def _chance_level(self, fused: Fused, pairs: Tensor, batch_idx: int) -> dict[str, Tensor]:
-        """Beside the correlation loss, from time to time, what it would be for pairs that do not belong together."""
-        if batch_idx % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        """In steps that are logged, what the correlation loss would be for pairs that do not belong together."""
+        if batch_idx == 0:
+            self._warn_of_few_pairs(pairs)
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every == 0 or (self.global_step + 1) % every:
             return {}
-        self._warn_of_few_pairs(pairs)
         return {"shuffled_correlation_loss": -shuffled_correlation(fused.image_views, fused.text_views, pairs).float()}
 
     def _warn_of_few_pairs(self, pairs: Tensor) -> None:

@@ -65,7 +65,7 @@ def test_test_writes_the_table_beside_the_checkpoint(run: Path, capsys: pytest.C
 def test_validate_agrees_with_the_score_of_the_checkpoint(run: Path) -> None:
     assert verb("validate", run) == 0
     found = json.loads((run / "report/validate.json").read_text())["conditions"]
-    callbacks = read_checkpoint(run / "checkpoints/best.ckpt")["callbacks"]
+    callbacks: dict[str, Any] = read_checkpoint(run / "checkpoints/best.ckpt")["callbacks"]
     score = next(state["best_model_score"] for name, state in callbacks.items() if "mean/accuracy" in name)
     assert found["mean"]["accuracy"] == pytest.approx(score.item())
 
@@ -189,7 +189,72 @@ def test_a_class_that_the_checkpoint_does_not_know_is_refused(
     )
 
 
+def test_a_resumed_run_keeps_the_best_of_the_first(
+    food101: Path, text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit = ["fit", f"--config={CONFIG}", *tiny_flags(food101, text_folder), f"--run_root={tmp_path}"]
+    assert main(fit) == 0
+    first = tmp_path / "food101/0/checkpoints"
+    assert main([*fit, "--trainer.max_epochs=2", "--model.optimizer.lr=0", f"--ckpt_path={first}/last.ckpt"]) == 0
+    scores = re.findall(r"Best checkpoint \(val/mean/accuracy ([\d.]+)\): (\S+)", capsys.readouterr().out)
+    assert float(scores[1][0]) >= float(scores[0][0])
+    second = tmp_path / "food101/1"
+    assert (second / "checkpoints/best.ckpt").is_file()
+    config = yaml.safe_load((second / "config.yaml").read_text())
+    assert config["ckpt_path"] is None
+    assert config["data"]["facts"] is None
+
+
+def test_multilabel_data_from_fit_to_test(food101: Path, text_folder: Path, tmp_path: Path) -> None:
+    rows = [
+        {"image": str(path), "text": path.stem.replace("_", " "), "label": path.parent.name.split("_")}
+        for path in sorted((food101 / "images/train").rglob("*.jpg"))
+    ]
+    table = write_table(tmp_path, "train", rows)
+    flags = [flag for flag in tiny_flags(food101, text_folder) if "source.root" not in flag]
+    flags += [f"--data.source.train={table}", f"--data.source.test={table}", "--data.source.multilabel=true"]
+    assert main(["fit", f"--config={CONFIG.parent}/table.yaml", *flags, f"--run_root={tmp_path}"]) == 0
+    run = tmp_path / "table/0"
+    assert verb("test", run) == 0
+    assert set(json.loads((run / "report/test.json").read_text())["conditions"]["no_image"]) >= {"f1_macro", "f1_micro"}
+    assert verb("predict", run) == 0
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "32-true"])
+def test_what_is_trained_in_any_precision_can_be_loaded(
+    precision: str, food101: Path, text_folder: Path, tmp_path: Path
+) -> None:
+    flags = [*tiny_flags(food101, text_folder), f"--trainer.precision={precision}", f"--run_root={tmp_path}"]
+    assert main(["fit", f"--config={CONFIG}", *flags]) == 0
+    assert verb("test", tmp_path / "food101/0") == 0
+    FusionTask.load_from_checkpoint(tmp_path / "food101/0/checkpoints/best.ckpt")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--trainer.fast_dev_run=true"],
+        ["--trainer.overfit_batches=1"],
+        ["--trainer.accumulate_grad_batches=2"],
+        ["--trainer.log_every_n_steps=0"],
+        ["--trainer.enable_checkpointing=false"],
+    ],
+)
+def test_trainer_flags_that_people_debug_with(
+    flags: list[str], food101: Path, text_folder: Path, tmp_path: Path
+) -> None:
+    fit = ["fit", f"--config={CONFIG}", *tiny_flags(food101, text_folder), f"--run_root={tmp_path}"]
+    assert main([*fit, *flags]) == 0
+
+
 WRONG = {
+    "wrong schedule": (["--model.schedule.name=cosin"], "cosin"),
+    "wrong optimiser": (["--model.optimizer.lr=-1"], "the optimizer cannot be made (Invalid learning rate"),
+    "endless": (["--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:01"], "set trainer.max_epochs"),
+    "unmeasured": (["--monitor=val/mean/f1"], "val/mean/f1 is not measured: monitor one of val/complete/accuracy"),
+    "no checkpoint": ([f"--ckpt_path={__file__}"], "test_trainer.py"),
+    "wrong crop": (["--data.augmentation.scale=[1.0,0.2]"], "augmentation scale"),
+    "unwritable": (["--run_root=/proc/runs"], "/proc/runs cannot be written"),
     "missing config": (["--config=/nowhere.yaml"], "nowhere.yaml"),
     "wrong key": (["--data.sauce=3"], "data.sauce"),
     "wrong key inside": (["--model.fusion.widht=3"], "'widht' is not accepted"),
@@ -204,6 +269,9 @@ WRONG = {
 }
 
 
+LATE = ("wrong optimiser", "endless")  # found when the optimiser is made, in the open run folder
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_mistakes_are_one_sentence(
     case: str, food101: Path, text_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -214,7 +282,7 @@ def test_mistakes_are_one_sentence(
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert re.match("robusttune: error: .{10,600}$", last), last
     assert message in last
-    assert not (tmp_path / "runs").exists()
+    assert case in LATE or not (tmp_path / "runs").exists()
 
 
 def test_wrong_data_is_found_before_an_encoder_is_loaded(

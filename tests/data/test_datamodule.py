@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fakes import tiny_image_encoder, tiny_text_encoder, write_image, write_table
@@ -13,6 +14,7 @@ from PIL import Image
 
 from robusttune.data import Corruption, ImageTextDataModule
 from robusttune.data.dataset import read_image
+from robusttune.data.sampler import ResumableSampler
 from robusttune.data.sources import Food101, Source, Table
 from robusttune.encoders import Augmentation
 from robusttune.errors import RobustTuneError
@@ -100,7 +102,8 @@ def test_corruption_depends_on_seed_epoch_and_sample_not_on_batch_or_worker(food
         data = module(Food101(str(food101)), text_folder, **changes)
         data.setup("fit")
         loader = data.train_dataloader()
-        loader.resumable.set_epoch(epoch)
+        assert isinstance(loader.sampler, ResumableSampler)
+        loader.sampler.set_epoch(epoch)
         rows = (row for batch in loader for row in enumerate_rows(batch))
         return {i: (row[0].float().sum().item(), *row[1:]) for i, row in rows}
 
@@ -146,7 +149,7 @@ def test_labels_that_do_not_fit_are_found_before_anything_is_loaded(
 ) -> None:
     source = table_of(tmp_path, val=str(write_table(tmp_path, "val", val)))
     with pytest.raises(RobustTuneError, match=message):
-        _ = module(source, Path("/no/encoder")).facts
+        module(source, Path("/no/encoder")).check("fit")
 
 
 def test_one_class_only_is_refused(tmp_path: Path, text_folder: Path) -> None:
@@ -175,15 +178,13 @@ def test_a_missing_split_is_named(tmp_path: Path, text_folder: Path) -> None:
         module(table_of(tmp_path), text_folder).setup("test")
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not an image", "truncated"])
+@pytest.mark.parametrize("content", [b"", b"not an image", "truncated"])
 def test_unreadable_images_stop_or_are_counted(
     tmp_path: Path, text_folder: Path, content: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = table_of(tmp_path)
     broken = tmp_path / "4.png"
-    if content is None:
-        broken.unlink()
-    elif content == "truncated":
+    if content == "truncated":
         broken.write_bytes(broken.read_bytes()[:60])
     else:
         broken.write_bytes(content)
@@ -199,6 +200,42 @@ def test_unreadable_images_stop_or_are_counted(
     assert "1 times an image could not be read" in caplog.text
     row = dict(enumerate_rows(found[0]))["5"]
     assert row[1] is False
+
+
+def test_files_that_do_not_exist_are_counted_before_anything_is_loaded(tmp_path: Path, text_folder: Path) -> None:
+    source = table_of(tmp_path)
+    for number in (1, 2, 5, 7):
+        (tmp_path / f"{number}.png").unlink()
+    data = module(source, text_folder, val_fraction=0.5)
+    with pytest.raises(
+        RobustTuneError, match=r"\d image files of the 10 train samples do not exist, the first is .*png:"
+    ):
+        data.check("fit")
+    absent = module(source, text_folder, val_fraction=0.5, unreadable="absent")
+    absent.check("fit")
+    assert sum(len(batch.unreadable) for split in ("train", "val") for batch in batches(absent, split)) == 4
+
+
+def test_samples_to_predict_may_have_labels_of_their_own(tmp_path: Path, text_folder: Path) -> None:
+    path = write_table(tmp_path, "new", [{"text": "t", "label": "unheard of"}])
+    data = module(table_of(tmp_path, predict=str(path)), text_folder)
+    data.check("fit")
+    assert [batch.label for batch in batches(data, "predict")] == [None]
+
+
+def test_sixteen_bits_are_scaled_and_photos_turned_upright(tmp_path: Path) -> None:
+    ramp = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    deep = np.asarray(read_image(tmp_path / "deep.png"))
+    assert np.abs(deep[..., 0].astype(float) - ramp / 257).max() <= 0.5
+    sideways = Image.new("RGB", (40, 20), "blue")
+    sideways.paste("red", (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    sideways.save(tmp_path / "sideways.png", exif=exif)
+    upright = read_image(tmp_path / "sideways.png")
+    assert upright.size == (20, 40)
+    assert upright.getpixel((10, 5)) == (255, 0, 0)
 
 
 def test_transparent_images_are_laid_on_white(tmp_path: Path) -> None:

@@ -69,10 +69,21 @@ def test_columns_root_and_ids_are_settings(tmp_path: Path) -> None:
 
 
 def test_multilabel_takes_lists_and_separated_names(tmp_path: Path) -> None:
-    rows = [{"text": "t", "label": label} for label in (["a", "b"], "a| c", "", [])]
+    rows = [{"text": "t", "label": label} for label in (["a", "b"], "a| c", "", [], None)]
     table = Table(train=str(write_table(tmp_path, "train", rows)), multilabel=True).read("train")
     assert table is not None
-    assert table["labels"].to_pylist() == [["a", "b"], ["a", "c"], [], []]
+    assert table["labels"].to_pylist() == [["a", "b"], ["a", "c"], [], [], []]
+
+
+def test_not_a_number_is_blank(tmp_path: Path) -> None:
+    """As pandas writes a blank cell."""
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"image": NaN, "text": NaN, "label": "x"}\n{"image": " a.png ", "text": "t", "label": NaN}\n')
+    table = Table(train=str(path)).read("train")
+    assert table is not None
+    assert table["image"].to_pylist() == [None, str(tmp_path / "a.png")]
+    assert table["text"].to_pylist() == [None, "t"]
+    assert table["labels"].to_pylist() == [["x"], None]
 
 
 def test_samples_to_predict_need_no_label(tmp_path: Path) -> None:

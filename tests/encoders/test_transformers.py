@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 import torch
 from fakes import tiny_text_encoder
-from transformers import AutoModel, CLIPModel, RobertaConfig, RobertaModel
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    CLIPImageProcessor,
+    CLIPModel,
+    Dinov2Config,
+    Dinov2Model,
+    RobertaConfig,
+    RobertaModel,
+    T5Config,
+)
 
 from robusttune.encoders import TransformersImageEncoder, TransformersTextEncoder
 from robusttune.encoders.transformers_text import FrozenTransformersText
@@ -92,7 +102,7 @@ def test_tokenizers_that_cannot_be_made_are_named(changes: dict[str, Any], messa
 
 
 def test_a_vision_tower_of_another_size_is_refused(clip_folder: Path) -> None:
-    with pytest.raises(RobustTuneError, match="takes images of 32 pixels, not 64"):
+    with pytest.raises(RobustTuneError, match="does not take images of 64 pixels: .* to 32"):
         TransformersImageEncoder(name=str(clip_folder), size=64).load()
 
 
@@ -100,6 +110,30 @@ def test_models_that_are_not_cached_are_named_with_the_way_to_fetch_them(monkeyp
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(RobustTuneError, match="`hf download bert-base-uncased`"):
         TransformersTextEncoder(name="bert-base-uncased").load()
+
+
+def test_tokens_are_those_of_transformers(text_folder: Path, clip_folder: Path) -> None:
+    for folder in (text_folder, clip_folder):
+        ours = TransformersTextEncoder(name=str(folder), max_length=5).tokenizer()(TEXTS)
+        own = AutoTokenizer.from_pretrained(folder)(
+            TEXTS, max_length=5, truncation=True, padding=True, return_tensors="pt"
+        )
+        assert torch.equal(ours.input_ids, own["input_ids"])
+        assert torch.equal(ours.attention_mask, own["attention_mask"].bool())
+
+
+def test_an_encoder_with_a_decoder_is_refused(tmp_path: Path) -> None:
+    T5Config(d_model=16, num_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(RobustTuneError, match="is an encoder with a decoder"):
+        TransformersTextEncoder(name=str(tmp_path), weights="random").load()
+
+
+def test_dinov2_takes_the_size_of_its_preprocessing(tmp_path: Path) -> None:
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 8, "image_size": 64}
+    Dinov2Model(Dinov2Config(**small)).save_pretrained(tmp_path)
+    CLIPImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    encoder = TransformersImageEncoder(name=str(tmp_path), layers=1, pooling="class").load()
+    assert encoder(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).tokens[0].shape == (1, 1 + 16, 32)
 
 
 def test_encoders_run_under_autocast(text_folder: Path) -> None:

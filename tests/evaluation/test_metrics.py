@@ -31,6 +31,18 @@ def test_multiclass() -> None:
     assert metrics.by_condition["complete"]["accuracy"].compute() == 1  # type: ignore[index, union-attr]
 
 
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_a_batch_without_rows_changes_nothing(multilabel: bool) -> None:
+    metrics = ConditionMetrics(FACTS._replace(multilabel=multilabel))
+    label = torch.tensor([[0.0, 1.0, 0.0]]) if multilabel else torch.tensor([1])
+    for condition in CONDITIONS:
+        metrics.update(condition.name, torch.randn(1, 3), label)
+    before = metrics.compute()
+    metrics.update("complete", torch.zeros(0, 3), label[:0])
+    assert metrics.compute() == before
+    assert list(before) == metrics.names
+
+
 def test_multilabel() -> None:
     torch.manual_seed(0)
     metrics, label = ConditionMetrics(FACTS._replace(multilabel=True)), torch.rand(40, 3).round()

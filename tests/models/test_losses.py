@@ -98,6 +98,12 @@ def test_only_counted_rows_matter_whatever_the_others_hold() -> None:
     assert (x.grad[:, 14:] == 0).all()
 
 
+def test_views_that_are_not_finite_give_nan_not_an_exception() -> None:
+    x, y = correlated_views(rows=9, width=3)
+    y[0, 4, 1] = float("inf")
+    assert CorrelationLoss(1, 3)(x, y, everyone(x)).isnan()
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_is_zero_and_connected_with_fewer_than_two_rows(rows: int) -> None:
     x, y = correlated_views(rows=5, width=3)

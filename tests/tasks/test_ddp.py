@@ -19,6 +19,24 @@ def run(arguments: list[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("subset", [9, 5])
+def test_a_rank_whose_last_batch_only_fills_up(food101: Path, text_folder: Path, tmp_path: Path, subset: int) -> None:
+    flags = [*tiny_flags(food101, text_folder), f"--data.subset={subset}", "--data.batch_size=4"]
+    flags += ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.precision=32-true", f"--run_root={tmp_path}"]
+    run(["fit", f"--config={CONFIG}", *flags])
+    folder = tmp_path / "food101/0"
+    flags = [f"--config={folder}/config.yaml", f"--ckpt_path={folder}/checkpoints/last.ckpt"]
+    run(["test", *flags])
+    two = json.loads((folder / "report/test.json").read_text())["conditions"]
+    run(["predict", *flags])
+    assert len((folder / "report/predictions.csv").read_text().splitlines()) == 1 + subset
+    run(["test", *flags, "--trainer.devices=1", "--trainer.strategy=auto"])
+    one = json.loads((folder / "report/test.json").read_text())["conditions"]
+    for condition, values in one.items():
+        assert two[condition] == pytest.approx(values, abs=1e-3)
+
+
+@pytest.mark.slow
 def test_two_processes_equal_one(food101: Path, text_folder: Path, tmp_path: Path) -> None:
     """Losses step by step, with an uneven last batch and rows that only fill up, and metrics, to 1e-6.
 

@@ -27,7 +27,7 @@ def make_task(text_folder: Path, facts: Facts = FACTS, **changes: Any) -> Fusion
     image = changes.pop("image_encoder", tiny_image_encoder())
     text = changes.pop("text_encoder", tiny_text_encoder(text_folder))
     task = FusionTask(image, text, facts, **{"fusion": SMALL} | changes)
-    task.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    task.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", log_every_n_steps=1)
     return task
 
 
@@ -148,6 +148,13 @@ def test_other_encoder_weights_are_refused(text_folder: Path) -> None:
     checkpoint = saved(make_task(text_folder))
     checkpoint[KEY]["sha256"]["text_encoder"] = "0" * 64
     with pytest.raises(RobustTuneError, match="the weights of text_encoder are not those it was trained with"):
+        make_task(text_folder).on_load_checkpoint(checkpoint)
+
+
+def test_another_tokenizer_is_refused(text_folder: Path) -> None:
+    checkpoint = saved(make_task(text_folder))
+    checkpoint[KEY]["inputs"]["text_encoder"]["tokenizer"] = "0" * 64
+    with pytest.raises(RobustTuneError, match=r"inputs\.text_encoder\.tokenizer"):
         make_task(text_folder).on_load_checkpoint(checkpoint)
 
 

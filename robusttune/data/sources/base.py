@@ -53,7 +53,7 @@ class Source(ABC):
 
 
 def to_table(records: Iterable[Record]) -> pa.Table:
-    """Records as an Arrow table: compact in memory, and shared with worker processes without copies."""
+    """Records as an Arrow table: compact in memory, and not copied into forked worker processes."""
     columns = list(zip(*records, strict=True)) or [(), (), (), ()]
     return pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
 

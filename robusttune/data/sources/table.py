@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ class Table(Source):
         image_root: folder that image paths are relative to; by default the table's own.
         image_column: paths of image files.
         text_column: texts.
-        label_column: class names; in multi-label data a list, or names with ``label_separator`` between them.
+        label_column: class names; in multi-label data a list, or names with ``label_separator`` between them, and a
+            blank says that there is none.
         id_column: unique ids; by default the row numbers, counted from 1.
         multilabel: whether a sample may carry any number of classes.
         label_separator: between the names of several classes in one cell.
@@ -97,13 +99,15 @@ class Table(Source):
         image = or_absent(self._string(path, number, row, self.image_column))
         return Record(
             id=str(number) if self.id_column is None else self._string(path, number, row, self.id_column) or "",
-            image=None if image is None else str(root / image),
+            image=None if image is None else str(root / image.strip()),
             text=or_absent(self._string(path, number, row, self.text_column)),
             labels=self._labels(path, number, row),
         )
 
     def _string(self, path: Path, number: int, row: Mapping[str, Any], column: str) -> str | None:
         value = row.get(column)
+        if isinstance(value, float) and math.isnan(value):  # how pandas writes a blank cell
+            return None
         if value is None or isinstance(value, str):
             return value
         if isinstance(value, int | float):
@@ -111,9 +115,9 @@ class Table(Source):
         raise RobustTuneError(f"{path}, row {number}: {column} is {value!r:.60}: give a string")
 
     def _labels(self, path: Path, number: int, row: Mapping[str, Any]) -> list[str] | None:
-        value = row.get(self.label_column)
-        if value is None:
+        if self.label_column not in row:
             return None
+        value = row[self.label_column]
         if isinstance(value, list):
             if not self.multilabel:
                 raise RobustTuneError(
