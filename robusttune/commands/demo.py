@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from robusttune.commands.quiet import quieten
 from robusttune.errors import RobustTuneError
 
 # Each dish has a colour and a shape of its own, and words that its titles are made of.
@@ -45,6 +46,7 @@ def run(args: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="robusttune demo", description=__doc__)
     parser.add_argument("--root", type=Path, default=Path("runs/demo-assets"), help="folder to write to (%(default)s)")
     root = parser.parse_args(args).root
+    quieten()
     if (root / "food101").exists():
         print(f"{root} is there already and is left as it is")  # noqa: T201
         return

@@ -13,6 +13,7 @@ WARNINGS = (
     "The `srun` command is available",  # on a login node that is no job
     "Experiment logs directory .* exists",  # it is the folder that this run has just made
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's own affair
+    "Be aware that when using `ckpt_path`, callbacks",  # a test needs none of the callbacks of a fit
     "The '.*_dataloader' does not have many workers",  # the default is what the machine has
 )
 MESSAGES = ("💡 Tip", "TPU available", "Loading `train_dataloader` to estimate")
