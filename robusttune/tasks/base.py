@@ -7,6 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -164,10 +165,15 @@ class RobustTask(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the encoders' weights out; write down what they and the task were."""
-        state = checkpoint.get("state_dict", {})
+        state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {key: value for key, value in state.items() if not self._is_frozen(key)}
-        checkpoint[KEY] = {
-            "task": f"{type(self).__module__}.{type(self).__qualname__}",
+        checkpoint[KEY] = self._about
+
+    @cached_property
+    def _about(self) -> dict[str, Any]:
+        """What a checkpoint says of the task that it is of, as plain data."""
+        return {
+            "task": type(self).__name__,
             "settings": self.settings(),
             "facts": self.facts._asdict(),
             **{name: to_plain(self.encoder_settings[name]) for name in ENCODERS},
@@ -223,13 +229,11 @@ class RobustTask(LightningModule, ABC):
         return encoder
 
     def _refuse_contradictions(self, about: dict[str, Any]) -> None:
-        ours: dict[str, Any] = {}
-        self.on_save_checkpoint(ours)
-        found = differences(_comparable(ours[KEY]), _comparable(about))
+        found = differences(_comparable(self._about), _comparable(about))
         found += [
             f"the weights of {name} are not those it was trained with"
             for name in ENCODERS
-            if ours[KEY]["sha256"][name] != about["sha256"][name] and not any(line.startswith(name) for line in found)
+            if self._about["sha256"][name] != about["sha256"][name] and not any(line.startswith(name) for line in found)
         ]
         if self.facts.class_names != about["facts"]["class_names"]:
             found.append("the classes are not those it was trained with, or in another order")
