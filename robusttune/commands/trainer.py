@@ -103,6 +103,7 @@ def run(verb: str, args: list[str]) -> None:
                 subclass_mode_model=True,
                 save_config_callback=RunFolder,
                 auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,  # a task's checkpoint says itself what it was made of
                 seed_everything_default=0,
                 trainer_defaults={"logger": False, "callbacks": [ConditionReport(), PredictionWriter()]},
                 parser_kwargs={"exit_on_error": False}
