@@ -111,7 +111,8 @@ def run(verb: str, args: list[str]) -> None:
                 args=[verb, *args],
             )
         except ArgumentError as error:
-            raise RobustTuneError(one_sentence(str(error))) from None
+            remedy = f"correct the --config or the flags; robusttune {verb} --help lists the settings"
+            raise RobustTuneError(f"{one_sentence(str(error)).rstrip(': ')}: {remedy}") from None
         except MisconfigurationException as error:
             raise RobustTuneError(" ".join(str(error).split())) from error
         except ValueError as error:
