@@ -113,6 +113,8 @@ def run(verb: str, args: list[str]) -> None:
         except ArgumentError as error:
             remedy = f"correct the --config or the flags; robusttune {verb} --help lists the settings"
             raise RobustTuneError(f"{one_sentence(str(error)).rstrip(': ')}: {remedy}") from None
+        except UnicodeDecodeError as error:
+            raise RobustTuneError(f"a --config is no UTF-8 text (byte {error.start}): give a YAML file") from None
         except MisconfigurationException as error:
             raise RobustTuneError(" ".join(str(error).split())) from error
         except ValueError as error:
@@ -121,7 +123,15 @@ def run(verb: str, args: list[str]) -> None:
 
 def one_sentence(message: str) -> str:
     """jsonargparse's report of a wrong argument, without the parts that say the same in other words."""
-    noise = ("Given value", "Subtypes:", "Errors:", "Does not validate", "- Expected a <class 'NoneType'>")
+    noise = (
+        "Given value type",
+        "Given value: Namespace",
+        "Given value: {",
+        "Subtypes:",
+        "Errors:",
+        "Does not validate",
+        "- Expected a <class 'NoneType'>",
+    )
     lines = [line.strip() for line in message.splitlines()]
     return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(noise))
 

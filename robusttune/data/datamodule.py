@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from robusttune.data.corruption import Corruption
@@ -133,6 +134,7 @@ class ImageTextDataModule(LightningDataModule):
             table = self.records(split)
             if table is None:
                 continue
+            _refuse_nothing_but_blanks(table, split)
             if split != "predict":
                 encode_labels(table, self.facts, split)
             missing = missing_files(table["image"].to_pylist()) if self.unreadable == "error" else []
@@ -159,6 +161,8 @@ class ImageTextDataModule(LightningDataModule):
         for split in STAGE_SPLITS[stage]:
             training = split == "train"
             table = self.records(split)
+            present = {side: len(table) - table[side].null_count for side in ("image", "text")}
+            rank_zero_info(f"{split}: {len(table)} samples, {present['image']} with image, {present['text']} with text")
             self._datasets[split] = SampleDataset(
                 table,
                 None if split == "predict" else encode_labels(table, self.facts, split),
@@ -261,6 +265,11 @@ class ImageTextDataModule(LightningDataModule):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         devices = 1 if self.trainer is None else self.trainer.num_devices
         return min(8, max(1, cores // devices))
+
+
+def _refuse_nothing_but_blanks(table: pa.Table, split: Split) -> None:
+    if table["image"].null_count == table["text"].null_count == len(table):
+        raise RobustTuneError(f"none of the {len(table)} {split} samples has an image or a text: check the columns")
 
 
 def _classes_of(table: pa.Table) -> list[list[int]]:

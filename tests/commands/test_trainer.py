@@ -248,6 +248,7 @@ def test_trainer_flags_that_people_debug_with(
 
 
 WRONG = {
+    "binary config": ([f"--config={CONFIG.parent}/binary.yaml"], "a --config is no UTF-8 text"),
     "wrong schedule": (["--model.schedule.name=cosin"], "cosin"),
     "wrong optimiser": (["--model.optimizer.lr=-1"], "the optimizer cannot be made (Invalid learning rate"),
     "endless": (["--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:01"], "set trainer.max_epochs"),
@@ -277,6 +278,8 @@ def test_mistakes_are_one_sentence(
     case: str, food101: Path, text_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     flags, message = WRONG[case]
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xd8 no text")
+    flags = [flag.replace(f"{CONFIG.parent}/binary.yaml", f"{tmp_path}/binary.yaml") for flag in flags]
     base = [*tiny_flags(food101, text_folder), f"--run_root={tmp_path}/runs"]
     assert main(["fit", f"--config={CONFIG}", *base, *flags]) == 1
     last = capfd.readouterr().err.strip().splitlines()[-1]

@@ -129,7 +129,9 @@ def test_labels_in_another_order_are_mapped_by_name(tmp_path: Path, text_folder:
 
 def test_multilabel_vectors(tmp_path: Path, text_folder: Path) -> None:
     rows = [{"text": f"t{i}", "label": ["a", "b"][: i % 3]} for i in range(30)]
-    data = module(Table(train=str(write_table(tmp_path, "train", rows)), multilabel=True), text_folder)
+    data = module(
+        Table(train=str(write_table(tmp_path, "train", rows)), image_column=None, multilabel=True), text_folder
+    )
     assert data.facts.class_frequencies == pytest.approx([2 / 3, 1 / 3], abs=0.03)
     for batch in batches(data):
         assert batch.label is not None
@@ -140,8 +142,11 @@ def test_multilabel_vectors(tmp_path: Path, text_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("val", "message"),
     [
-        ([{"text": "t", "label": "neither"}], "1 of 1 val samples have a label that training does not know.*'neither'"),
-        ([{"text": "t", "label": " "}, {"text": "t", "label": "odd"}], "1 of 2 val samples have no label"),
+        (
+            [{"image": "", "text": "t", "label": "neither"}],
+            "1 of 1 val samples have a label that training does not know.*'neither'",
+        ),
+        ([{"image": "", "text": "t", "label": label} for label in (" ", "odd")], "1 of 2 val samples have no label"),
     ],
 )
 def test_labels_that_do_not_fit_are_found_before_anything_is_loaded(
@@ -155,7 +160,13 @@ def test_labels_that_do_not_fit_are_found_before_anything_is_loaded(
 def test_one_class_only_is_refused(tmp_path: Path, text_folder: Path) -> None:
     path = write_table(tmp_path, "train", [{"text": "t", "label": "same"}] * 20)
     with pytest.raises(RobustTuneError, match=r"has 1 class \(same\)"):
-        _ = module(Table(train=str(path)), text_folder).facts
+        _ = module(Table(train=str(path), image_column=None), text_folder).facts
+
+
+def test_nothing_but_blanks_is_refused(tmp_path: Path, text_folder: Path) -> None:
+    path = write_table(tmp_path, "train", [{"image": " ", "text": "", "label": label} for label in "ab" * 10])
+    with pytest.raises(RobustTuneError, match="none of the 18 train samples has an image or a text"):
+        module(Table(train=str(path)), text_folder).check("fit")
 
 
 @pytest.mark.parametrize(
@@ -217,7 +228,7 @@ def test_files_that_do_not_exist_are_counted_before_anything_is_loaded(tmp_path:
 
 
 def test_samples_to_predict_may_have_labels_of_their_own(tmp_path: Path, text_folder: Path) -> None:
-    path = write_table(tmp_path, "new", [{"text": "t", "label": "unheard of"}])
+    path = write_table(tmp_path, "new", [{"image": "", "text": "t", "label": "unheard of"}])
     data = module(table_of(tmp_path, predict=str(path)), text_folder)
     data.check("fit")
     assert [batch.label for batch in batches(data, "predict")] == [None]

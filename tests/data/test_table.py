@@ -70,7 +70,7 @@ def test_columns_root_and_ids_are_settings(tmp_path: Path) -> None:
 
 def test_multilabel_takes_lists_and_separated_names(tmp_path: Path) -> None:
     rows = [{"text": "t", "label": label} for label in (["a", "b"], "a| c", "", [], None)]
-    table = Table(train=str(write_table(tmp_path, "train", rows)), multilabel=True).read("train")
+    table = Table(train=str(write_table(tmp_path, "train", rows)), image_column=None, multilabel=True).read("train")
     assert table is not None
     assert table["labels"].to_pylist() == [["a", "b"], ["a", "c"], [], [], []]
 
@@ -88,7 +88,7 @@ def test_not_a_number_is_blank(tmp_path: Path) -> None:
 
 def test_samples_to_predict_need_no_label(tmp_path: Path) -> None:
     path = write_table(tmp_path, "new", [{"text": "t"}])
-    table = Table(predict=str(path)).read("predict")
+    table = Table(predict=str(path), image_column=None).read("predict")
     assert table is not None
     assert table["labels"].to_pylist() == [None]
 
@@ -99,12 +99,17 @@ def test_samples_to_predict_need_no_label(tmp_path: Path) -> None:
         ('{"text": "t", "label": "x"}\n{"text": ', {}, "line 2 is no JSON"),
         ("[1]\n", {}, "line 1 is no JSON object"),
         ("", {}, "has no rows"),
-        ('{"text": "t"}\n', {}, "has no column label"),
-        ('{"words": "t", "label": "x"}\n', {}, "has no column image or text"),
-        ('{"text": "t", "label": "x"}\n', {"id_column": "key"}, "has no column key"),
-        ('{"text": {"a": 1}, "label": "x"}\n', {}, "row 1: text is {'a': 1}: give a string"),
-        ('{"text": "t", "label": ["x"]}\n', {}, "row 1: label is a list: set data.source.multilabel"),
-        ('{"text": "t", "label": "x", "id": 1}\n' * 2, {"id_column": "id"}, "rows 1 and 2 have the same id '1'"),
+        ('{"image": "", "text": "t"}\n', {}, "has no column label"),
+        ('{"words": "t", "label": "x"}\n', {}, "has no column image, text"),
+        ('{"text": "t", "photo": "a.png", "label": "x"}\n', {}, "has no column image .it has label, photo, text"),
+        ('{"image": "", "text": "t", "label": "x"}\n', {"id_column": "key"}, "has no column key"),
+        ('{"image": "", "text": {"a": 1}, "label": "x"}\n', {}, "row 1: text is {'a': 1}: give a string"),
+        ('{"image": "", "text": "t", "label": ["x"]}\n', {}, "row 1: label is a list: set data.source.multilabel"),
+        (
+            '{"image": "", "text": "t", "label": "x", "id": 1}\n' * 2,
+            {"id_column": "id"},
+            "rows 1 and 2 have the same id '1'",
+        ),
     ],
 )
 def test_broken_tables_are_named_with_their_row(

@@ -21,7 +21,7 @@ from robusttune.types import Split
 
 @dataclass(frozen=True)
 class Table(Source):
-    """A table of samples for each split. A blank cell is an absent modality; a side without a column always is.
+    """A table of samples for each split. A blank cell is an absent modality.
 
     Args:
         train: table to train on; the ending tells the format: ``.jsonl``, ``.csv`` (with a header) or ``.parquet``.
@@ -29,8 +29,8 @@ class Table(Source):
         test: table to test on.
         predict: table to predict; its labels are not needed.
         image_root: folder that image paths are relative to; by default the table's own.
-        image_column: paths of image files.
-        text_column: texts.
+        image_column: paths of image files; null for a table without images.
+        text_column: texts; null for a table without texts.
         label_column: class names; in multi-label data a list, or names with ``label_separator`` between them, and a
             blank says that there is none.
         id_column: unique ids; by default the row numbers, counted from 1.
@@ -43,8 +43,8 @@ class Table(Source):
     test: str | None = None
     predict: str | None = None
     image_root: str | None = None
-    image_column: str = "image"
-    text_column: str = "text"
+    image_column: str | None = "image"
+    text_column: str | None = "text"
     label_column: str = "label"
     id_column: str | None = None
     multilabel: bool = False
@@ -57,7 +57,8 @@ class Table(Source):
             raise RobustTuneError("no table is given: set data.source.train, and val or test where there are any")
         for split, path in given.items():
             if not path.is_file():
-                raise RobustTuneError(f"{path} does not exist: set data.source.{split} to a table")
+                what = "is a folder" if path.is_dir() else "does not exist"
+                raise RobustTuneError(f"{path} {what}: set data.source.{split} to a table")
             if path.suffix not in READERS:
                 raise RobustTuneError(f"{path} is no {', '.join(READERS)} file: convert it, or give it its ending")
         if self.image_root is not None and not Path(self.image_root).expanduser().is_dir():
@@ -85,14 +86,12 @@ class Table(Source):
 
     def _check_columns(self, path: Path, rows: list[Mapping[str, Any]], labelled: bool) -> None:
         columns = {name for row in rows for name in row}
-        needed = [self.label_column] * labelled + [self.id_column] * (self.id_column is not None)
-        missing = [name for name in needed if name not in columns]
-        if not columns & {self.image_column, self.text_column}:
-            missing += [f"{self.image_column} or {self.text_column}"]
+        needed = [self.image_column, self.text_column, self.label_column if labelled else None, self.id_column]
+        missing = [name for name in needed if name is not None and name not in columns]
         if missing:
             raise RobustTuneError(
-                f"{path} has no column {', '.join(map(str, missing))} (it has {', '.join(sorted(columns))}): "
-                "set data.source.image_column, text_column, label_column or id_column to the table's names"
+                f"{path} has no column {', '.join(missing)} (it has {', '.join(sorted(columns))}): set "
+                "data.source.image_column, text_column or label_column to the table's names, null for a missing side"
             )
 
     def _record(self, path: Path, number: int, row: Mapping[str, Any], root: Path) -> Record:
@@ -104,8 +103,8 @@ class Table(Source):
             labels=self._labels(path, number, row),
         )
 
-    def _string(self, path: Path, number: int, row: Mapping[str, Any], column: str) -> str | None:
-        value = row.get(column)
+    def _string(self, path: Path, number: int, row: Mapping[str, Any], column: str | None) -> str | None:
+        value = None if column is None else row.get(column)
         if isinstance(value, float) and math.isnan(value):  # how pandas writes a blank cell
             return None
         if value is None or isinstance(value, str):
