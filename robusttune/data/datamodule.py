@@ -161,6 +161,7 @@ class ImageTextDataModule(LightningDataModule):
         for split in STAGE_SPLITS[stage]:
             training = split == "train"
             table = self.records(split)
+            assert table is not None, "check has seen to it"
             present = {side: len(table) - table[side].null_count for side in ("image", "text")}
             rank_zero_info(f"{split}: {len(table)} samples, {present['image']} with image, {present['text']} with text")
             self._datasets[split] = SampleDataset(
