@@ -72,6 +72,9 @@ class Tokens:
     input_ids: Tensor
     attention_mask: Tensor
 
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
     def map(self, fn: Callable[[Tensor], Tensor]) -> Tokens:
         """The same with ``fn`` applied to every tensor."""
         return Tokens(fn(self.input_ids), fn(self.attention_mask))
@@ -79,11 +82,11 @@ class Tokens:
 
 @dataclass
 class Batch:
-    """A collated batch. Presence is data of its own: an absent side holds a placeholder that must not matter.
+    """A collated batch of ``B`` samples. What is absent takes no room, and is not encoded.
 
     Attributes:
-        images: variant -> (B, 3, H, W) uint8; the variant ``clean`` always exists.
-        texts: variant -> tokens of (B, n); the variant ``clean`` always exists.
+        images: variant -> (P, 3, H, W) uint8 of the ``P`` rows that have an image, in order; ``clean`` always exists.
+        texts: variant -> tokens (P, n) of the rows that have a text, likewise.
         image_present: (B,) bool.
         text_present: (B,) bool.
         label: (B,) int64 class indices, or (B, C) float 0/1 in multi-label data; None if any is unlabelled.
@@ -143,6 +146,10 @@ class Encoded(NamedTuple):
     pooled: Tensor
     tokens: list[Tensor]
     mask: list[Tensor]
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Encoded:
+        """The same with ``fn`` applied to every tensor."""
+        return Encoded(fn(self.pooled), [fn(tokens) for tokens in self.tokens], [fn(mask) for mask in self.mask])
 
 
 class Condition(NamedTuple):

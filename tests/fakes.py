@@ -75,9 +75,11 @@ def random_batch(size: int = 6, classes: int = 3, side: int = 32, multilabel: bo
     present = torch.ones(2, size, dtype=torch.bool)
     present[0, 1] = present[1, 2] = present[0, 3] = present[1, 3] = False
     label = torch.rand(size, classes).round() if multilabel else torch.randint(classes, (size,))
+    images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8)
+    tokens = Tokens(torch.randint(5, 30, (size, 7)), torch.arange(7) < torch.randint(2, 8, (size, 1)))
     return Batch(
-        images={"clean": torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8)},
-        texts={"clean": Tokens(torch.randint(5, 30, (size, 7)), torch.arange(7) < torch.randint(2, 8, (size, 1)))},
+        images={"clean": images[present[0]]},
+        texts={"clean": tokens.map(lambda tensor: tensor[present[1]])},
         image_present=present[0],
         text_present=present[1],
         label=label,

@@ -80,7 +80,7 @@ class SampleDataset(Dataset[Sample]):
 
 
 class Collate:
-    """Samples to a `Batch`: images stacked, texts tokenised together, placeholders where a side is absent.
+    """Samples to a `Batch`: the images there are stacked, the texts there are tokenised together.
 
     Args:
         tokenizer: of the text encoder.
@@ -91,14 +91,15 @@ class Collate:
 
     def __init__(self, tokenizer: Tokenizer, size: int, classes: int, multilabel: bool) -> None:
         self.tokenizer = tokenizer
-        self.blank = torch.zeros(3, size, size, dtype=torch.uint8)
+        self.no_images = torch.zeros(0, 3, size, size, dtype=torch.uint8)
         self.classes = classes
         self.multilabel = multilabel
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
+        images = [s.image for s in samples if s.image is not None]
         return Batch(
-            images={"clean": torch.stack([self.blank if s.image is None else s.image for s in samples])},
-            texts={"clean": self.tokenizer([s.text or "" for s in samples])},
+            images={"clean": torch.stack(images) if images else self.no_images},
+            texts={"clean": self.tokenizer([s.text for s in samples if s.text is not None])},
             image_present=torch.tensor([s.image is not None for s in samples]),
             text_present=torch.tensor([s.text is not None for s in samples]),
             label=self._label([s.labels for s in samples]),

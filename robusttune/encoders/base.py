@@ -130,6 +130,32 @@ class FrozenEncoder(nn.Module, ABC):
         super().train(False)
         return self
 
+    @torch.no_grad()
+    def encode(self, inputs: Tensor | Tokens, present: Tensor) -> Encoded:
+        """What the encoder makes of the rows that are present, laid out over the whole batch.
+
+        Args:
+            inputs: of the ``P`` rows that are present, in order; nothing else goes through the encoder.
+            present: (B,) bool, of which ``P`` are True.
+
+        Returns:
+            ``B`` rows; those that are not present hold something, and no token of theirs need be real.
+        """
+        if len(inputs) == 0:
+            return self._nothing(len(present))
+        encoded: Encoded = self(inputs)
+        if len(inputs) == len(present):
+            return encoded
+        row = present.cumsum(0).sub(1).clamp(min=0)  # no boolean index: it would wait for the device
+        return encoded.map(lambda tensor: tensor[row])
+
+    def _nothing(self, rows: int) -> Encoded:
+        """One token that is not real in each layer."""
+        like = next(self.backbone.parameters())
+        tokens = [like.new_zeros(rows, 1, width) for width in self.widths.layers]
+        mask = torch.zeros(rows, 1, dtype=torch.bool, device=like.device)
+        return Encoded(like.new_zeros(rows, self.widths.pooled), tokens, [mask] * len(tokens))
+
 
 class FrozenImageEncoder(FrozenEncoder):
     """Takes (B, 3, H, W) uint8 images and normalises them on their own device."""

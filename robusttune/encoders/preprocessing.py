@@ -115,7 +115,8 @@ class Tokenizer:
 
     def __call__(self, texts: list[str]) -> Tokens:
         encoded = self.backend.encode_batch(texts)
+        shape = len(texts), -1 if texts else 0
         return Tokens(
-            torch.tensor([text.ids for text in encoded]),
-            torch.tensor([text.attention_mask for text in encoded], dtype=torch.bool),
+            torch.tensor([text.ids for text in encoded], dtype=torch.int64).reshape(shape),
+            torch.tensor([text.attention_mask for text in encoded], dtype=torch.bool).reshape(shape),
         )

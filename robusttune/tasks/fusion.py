@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Self
 
-import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -97,17 +96,13 @@ class FusionTask(RobustTask):
             for c in conditions
         }
 
-    @torch.no_grad()
     def encode_image(self, batch: Batch, variant: str) -> Encoded:
         """What the frozen image encoder makes of one variant of the images."""
-        encoded: Encoded = self.image_encoder(batch.images[variant])
-        return encoded
+        return self.image_encoder.encode(batch.images[variant], batch.image_present)
 
-    @torch.no_grad()
     def encode_text(self, batch: Batch, variant: str) -> Encoded:
         """What the frozen text encoder makes of one variant of the texts."""
-        encoded: Encoded = self.text_encoder(batch.texts[variant])
-        return encoded
+        return self.text_encoder.encode(batch.texts[variant], batch.text_present)
 
     def _chance_level(self, fused: Fused, pairs: Tensor, batch_idx: int) -> dict[str, Tensor]:
         """In steps that are logged, what the correlation loss would be for pairs that do not belong together."""

@@ -73,26 +73,38 @@ def test_a_subset_keeps_the_classes(food101: Path, text_folder: Path) -> None:
 def test_batches_say_what_is_absent(tmp_path: Path, text_folder: Path) -> None:
     data = module(table_of(tmp_path), text_folder)
     seen = {i: row for batch in batches(data) for i, row in enumerate_rows(batch)}
-    for i, (image, has_image, text_tokens, has_text, label) in seen.items():
+    for i, (image, has_image, tokens, has_text, label) in seen.items():
         number = int(i) - 1
         assert has_image == (number % 3 != 0)
         assert has_text == (number % 4 != 0)
         assert data.facts.class_names[label] == ("odd" if number % 2 else "even")
-        assert image.dtype == torch.uint8
-        assert has_image or not image.any()
-        assert has_text or text_tokens == 2
+        if has_image:
+            assert image.dtype == torch.uint8
+            assert image[2 if number % 2 == 0 else 0].float().mean() > 200 > image.float().mean()
+        assert tokens == (4 if has_text else 0)
 
 
 def enumerate_rows(batch: Batch) -> list[tuple[str, tuple[Any, ...]]]:
+    """Of each sample: image or None, whether there is one, number of tokens, whether there is a text, label."""
     assert batch.label is not None
-    columns = (
-        batch.images["clean"],
-        batch.image_present.tolist(),
-        batch.texts["clean"].attention_mask.sum(1).tolist(),
-        batch.text_present.tolist(),
-        batch.label.tolist(),
-    )
-    return list(zip(batch.sample_id, zip(*columns, strict=True), strict=True))
+    images, tokens = iter(batch.images["clean"]), iter(batch.texts["clean"].attention_mask)
+    rows = [
+        (next(images) if image else None, image, int(next(tokens).sum()) if text else 0, text, label)
+        for image, text, label in zip(
+            batch.image_present.tolist(), batch.text_present.tolist(), batch.label.tolist(), strict=True
+        )
+    ]
+    assert next(images, None) is next(tokens, None) is None
+    return list(zip(batch.sample_id, rows, strict=True))
+
+
+def test_a_batch_in_which_a_side_is_absent_altogether(tmp_path: Path, text_folder: Path) -> None:
+    rows = [{"text": "soup", "label": "ab"[i % 2]} for i in range(20)]
+    data = module(Table(train=str(write_table(tmp_path, "train", rows)), image_column=None), text_folder)
+    for batch in batches(data):
+        assert batch.images["clean"].shape == (0, 3, 32, 32)
+        assert not batch.image_present.any()
+    assert len(data.text_encoder.tokenizer()([])) == 0
 
 
 def test_corruption_depends_on_seed_epoch_and_sample_not_on_batch_or_worker(food101: Path, text_folder: Path) -> None:
@@ -105,7 +117,7 @@ def test_corruption_depends_on_seed_epoch_and_sample_not_on_batch_or_worker(food
         assert isinstance(loader.sampler, ResumableSampler)
         loader.sampler.set_epoch(epoch)
         rows = (row for batch in loader for row in enumerate_rows(batch))
-        return {i: (row[0].float().sum().item(), *row[1:]) for i, row in rows}
+        return {i: (None if row[0] is None else row[0].float().sum().item(), *row[1:]) for i, row in rows}
 
     first = one_epoch(0)
     assert one_epoch(0, batch_size=5, workers=2) == first

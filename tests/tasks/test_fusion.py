@@ -17,7 +17,7 @@ from robusttune.models import MoLT
 from robusttune.tasks import FusionTask, Schedule
 from robusttune.tasks.base import mean_over_ranks
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
-from robusttune.types import CONDITIONS, Facts
+from robusttune.types import CONDITIONS, Facts, Tokens
 
 SMALL = MoLT(common_width=16, bilinear_width=8, fusion_width=16, cca_dim=2)
 
@@ -56,11 +56,8 @@ def test_rows_that_do_not_count_change_nothing(text_folder: Path) -> None:
     task = make_task(text_folder).eval()
     batch = random_batch(8)
     whole = task.training_losses(batch, 0)["loss"]
-    batch.images["clean"] = torch.cat([batch.images["clean"], batch.images["clean"][:2]])
-    tokens = batch.texts["clean"]
-    batch.texts["clean"] = tokens.map(lambda t: torch.cat([t, t[:2]]))
-    for name in ("image_present", "text_present", "label"):
-        setattr(batch, name, torch.cat([getattr(batch, name), getattr(batch, name)[:2]]))
+    # The first sample, which has both sides, twice more.
+    batch = batch.map(lambda tensor: torch.cat([tensor, tensor[:1], tensor[:1]]))
     batch.counted = torch.arange(10) < 8
     torch.testing.assert_close(task.training_losses(batch, 0)["loss"], whole)
 
@@ -79,6 +76,24 @@ def test_each_variant_is_encoded_once_for_all_conditions(text_folder: Path) -> N
     logits = task.condition_logits(random_batch(), CONDITIONS)
     assert sorted(calls) == ["image", "text"]
     assert set(logits) == {"complete", "no_image", "no_text"}
+
+
+def test_only_what_is_present_goes_through_an_encoder(text_folder: Path) -> None:
+    """And whatever stands in the absent rows' place, the answers are those of encoding row by row."""
+    task, batch = make_task(text_folder).eval(), random_batch()
+    seen: dict[str, int] = {}
+    task.image_encoder.register_forward_hook(lambda _, args, __: seen.update(image=len(args[0])))
+    task.text_encoder.register_forward_hook(lambda _, args, __: seen.update(text=len(args[0])))
+    together = task.condition_logits(batch, CONDITIONS[:1])["complete"]
+    assert seen == {"image": 4, "text": 4}
+    images, texts = iter(batch.images["clean"].split(1)), iter(batch.texts["clean"].input_ids.split(1))
+    masks = iter(batch.texts["clean"].attention_mask.split(1))
+    for row, logits in enumerate(together):
+        one = batch.map(lambda tensor, row=row: tensor[row : row + 1])  # type: ignore[misc]
+        none = Tokens(torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.bool))
+        one.images["clean"] = next(images) if one.image_present else torch.zeros(0, 3, 32, 32, dtype=torch.uint8)
+        one.texts["clean"] = Tokens(next(texts), next(masks)) if one.text_present else none
+        torch.testing.assert_close(task.condition_logits(one, CONDITIONS[:1])["complete"][0], logits)
 
 
 def test_conditions_withhold_their_side(text_folder: Path) -> None:
