@@ -38,6 +38,8 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         _run(first, args[1:])
     except RobustTuneError as error:
+        if error.told_elsewhere:  # and failing here would have the launcher end that process before it has told it
+            return 0
         print(f"robusttune: error: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0

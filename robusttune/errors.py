@@ -2,4 +2,13 @@
 
 
 class RobustTuneError(Exception):
-    """Something the user can mend. The message is one sentence: the thing that is wrong and the remedy."""
+    """Something the user can mend. The message is one sentence: the thing that is wrong and the remedy.
+
+    Args:
+        message: the sentence.
+        told_elsewhere: whether another process of a distributed run raises the same, and tells it.
+    """
+
+    def __init__(self, message: str, told_elsewhere: bool = False) -> None:
+        super().__init__(message)
+        self.told_elsewhere = told_elsewhere

@@ -1,17 +1,29 @@
-"""Sums over the processes of a distributed run; with one process they change nothing."""
+"""What the processes of a distributed run tell each other; with one process nothing travels."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from robusttune.errors import RobustTuneError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if _distributed() else 0
+
 
 def world_size() -> int:
     """Number of processes."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _distributed() else 1
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
@@ -20,6 +32,49 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
         return tensor
     summed: Tensor = _AllReduceSum.apply(tensor)
     return summed
+
+
+def any_over_ranks(flag: bool) -> bool:
+    """Whether it is True on any rank; every rank must take part. No device is waited for."""
+    if world_size() == 1:
+        return flag
+    flags = torch.tensor(int(flag))
+    dist.all_reduce(flags, dist.ReduceOp.MAX, group=_cpu_group(dist.group.WORLD))
+    return bool(flags)
+
+
+def on_rank_zero(value: T, fn: Callable[[list[T]], R]) -> R:
+    """``fn`` of every rank's value, computed on rank 0 and given to all; every rank must take part.
+
+    Raises:
+        RobustTuneError: raised by ``fn``; it is then raised on every rank, and told on rank 0.
+    """
+    if world_size() == 1:
+        return fn([value])
+    group = _cpu_group(dist.group.WORLD)
+    values: list[Any] | None = [None] * world_size() if rank() == 0 else None
+    dist.gather_object(value, values, group=group)
+    told: list[Any] = [None, None]  # the result, or the problem
+    if values is not None:
+        try:
+            told[0] = fn(values)
+        except RobustTuneError as error:
+            told[1] = str(error)
+    dist.broadcast_object_list(told, group=group)
+    result, problem = told
+    if problem is not None:
+        raise RobustTuneError(problem, told_elsewhere=rank() != 0)
+    return result  # type: ignore[no-any-return]
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+@cache
+def _cpu_group(world: Any) -> Any:
+    """All ranks over gloo, made when first used: NCCL cannot send what is not on a GPU."""
+    return world if dist.get_backend(world) == "gloo" else dist.new_group(backend="gloo")
 
 
 class _AllReduceSum(torch.autograd.Function):

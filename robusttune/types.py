@@ -91,8 +91,10 @@ class Batch:
         text_present: (B,) bool.
         label: (B,) int64 class indices, or (B, C) float 0/1 in multi-label data; None if any is unlabelled.
         counted: (B,) bool, see `Draw`; rows that do not count take no part in losses and metrics.
-        sample_id: B strings.
+        sample_id: B strings, unique within the split.
+        split: that the samples are of.
         unreadable: a sentence for each image file that could not be read.
+        cut: ids of samples whose text was longer than the encoder takes.
     """
 
     images: dict[str, Tensor]
@@ -102,7 +104,9 @@ class Batch:
     label: Tensor | None
     counted: Tensor
     sample_id: list[str]
+    split: Split
     unreadable: list[str]
+    cut: list[str]
 
     def __len__(self) -> int:
         return len(self.sample_id)

@@ -70,11 +70,14 @@ def random_encoded(batch: int, widths: tuple[int, ...], pooled: int, tokens: int
     )
 
 
-def random_batch(size: int = 6, classes: int = 3, side: int = 32, multilabel: bool = False) -> Batch:
-    """Random images and texts; row 1 has no image, row 2 no text, row 3 neither."""
+def random_batch(
+    size: int = 6, classes: int = 3, side: int = 32, multilabel: bool = False, complete: bool = False
+) -> Batch:
+    """Random images and texts; unless complete, row 1 has no image, row 2 no text, row 3 neither."""
     present = torch.ones(2, size, dtype=torch.bool)
-    present[0, 1] = present[1, 2] = present[0, 3] = present[1, 3] = False
-    label = torch.rand(size, classes).round() if multilabel else torch.randint(classes, (size,))
+    if not complete:
+        present[0, 1] = present[1, 2] = present[0, 3] = present[1, 3] = False
+    label = torch.rand(size, 3).round() if multilabel else torch.randint(3, (size,))
     images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8)
     tokens = Tokens(torch.randint(5, 30, (size, 7)), torch.arange(7) < torch.randint(2, 8, (size, 1)))
     return Batch(
@@ -85,7 +88,9 @@ def random_batch(size: int = 6, classes: int = 3, side: int = 32, multilabel: bo
         label=label,
         counted=torch.ones(size, dtype=torch.bool),
         sample_id=[str(i) for i in range(size)],
+        split="train",
         unreadable=[],
+        cut=[],
     )
 
 

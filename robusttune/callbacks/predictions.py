@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 from typing import Any
 
-import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from torch import Tensor
 
 from robusttune.callbacks.run_folder import run_folder_of
-from robusttune.ranks import world_size
+from robusttune.ranks import on_rank_zero
 from robusttune.tasks import RobustTask
 
 Rows = list[tuple[str, list[float]]]
@@ -37,21 +36,21 @@ class PredictionWriter(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, RobustTask)
-        rows = _gather(self.rows)
-        self.rows = []
-        if not trainer.is_global_zero or trainer.ckpt_path is None:
+        mine, self.rows = self.rows, []
+        on_rank_zero(mine, lambda parts: self._write(trainer, pl_module, interleave(parts)))
+
+    def _write(self, trainer: Trainer, task: RobustTask, rows: Rows) -> None:
+        if trainer.ckpt_path is None:
             return
         path = run_folder_of(trainer.ckpt_path) / "report" / "predictions.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        names = pl_module.facts.class_names
+        names = task.facts.class_names
         with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["id", "prediction", *names])
             for sample_id, probabilities in rows:
-                writer.writerow(
-                    [sample_id, _prediction(probabilities, pl_module), *(f"{p:.6g}" for p in probabilities)]
-                )
+                writer.writerow([sample_id, _prediction(probabilities, task), *(f"{p:.6g}" for p in probabilities)])
         partial.replace(path)
         Console().print(f"{len(rows)} predictions written to {path}", soft_wrap=True, highlight=False)
 
@@ -63,11 +62,8 @@ def _prediction(probabilities: list[float], task: RobustTask) -> str:
     return names[max(range(len(names)), key=probabilities.__getitem__)]
 
 
-def _gather(rows: Rows) -> Rows:
-    """The rows of all ranks, in the order in which the samples stand."""
-    if world_size() == 1:
-        return rows
-    gathered: list[Rows] = [[] for _ in range(world_size())]
-    dist.all_gather_object(gathered, rows)
-    longest = max(map(len, gathered))
-    return [part[i] for i in range(longest) for part in gathered if i < len(part)]
+def interleave(parts: list[Rows]) -> Rows:
+    """The rows of all ranks in the order in which the samples stand, each sample once."""
+    longest = max(map(len, parts))
+    ordered = [part[i] for i in range(longest) for part in parts if i < len(part)]
+    return list(dict(ordered).items())

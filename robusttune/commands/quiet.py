@@ -14,6 +14,8 @@ WARNINGS = (
     "Experiment logs directory .* exists",  # it is the folder that this run has just made
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's own affair
     "Be aware that when using `ckpt_path`, callbacks",  # a test needs none of the callbacks of a fit
+    "The dirpath has changed from",  # BestCheckpoint carries the best over
+    "It is recommended to use `self.log\\(.*sync_dist=True\\)`",  # metrics are the same on all ranks
     "The '.*_dataloader' does not have many workers",  # the default is what the machine has
 )
 MESSAGES = ("💡 Tip", "TPU available", "Loading `train_dataloader` to estimate")

@@ -16,13 +16,15 @@ from torch.utils.data import DataLoader
 
 from robusttune.data.corruption import Corruption
 from robusttune.data.dataset import Collate, SampleDataset
-from robusttune.data.files import missing_files
+from robusttune.data.images import missing_files, unreadable_images
 from robusttune.data.labels import encode_labels, facts_of
 from robusttune.data.sampler import ResumableLoader, ResumableSampler
 from robusttune.data.sources.base import Source
 from robusttune.data.splits import stratified_sample
+from robusttune.data.tally import Tally
 from robusttune.encoders import Augmentation, ImageEncoder, ImageTransform, TextEncoder
 from robusttune.errors import RobustTuneError
+from robusttune.ranks import any_over_ranks, on_rank_zero, rank, world_size
 from robusttune.types import Batch, Facts, Sample, Split
 
 log = logging.getLogger(__name__)
@@ -99,7 +101,7 @@ class ImageTextDataModule(LightningDataModule):
         self.augmentation = augmentation
         self.unreadable = unreadable
         self.given_facts = facts
-        self.unreadable_count = 0
+        self.tally = Tally()
         self._as_given: dict[Split, pa.Table | None] = {}
         self._splits: dict[Split, pa.Table | None] = {}
         self._datasets: dict[Split, SampleDataset] = {}
@@ -189,12 +191,10 @@ class ImageTextDataModule(LightningDataModule):
         return DataLoader(**self._loader_args("predict"))
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Unreadable images are found by workers, and spoken of in the main process."""
-        if batch.unreadable and self.unreadable == "error":
-            raise RobustTuneError(
-                f"{batch.unreadable[0]}: mend or remove it, or set data.unreadable to absent to go on without it"
-            )
-        self.unreadable_count += len(batch.unreadable)
+        """Unreadable images are found by workers, and spoken of in the main process, on all ranks together."""
+        if self.unreadable == "error" and any_over_ranks(bool(batch.unreadable)):
+            self._refuse_unreadable(batch)
+        self.tally.add(batch)
         return batch
 
     # Lightning restores a loader's own state too late: the learning rate schedule, which needs to know the number of
@@ -206,9 +206,23 @@ class ImageTextDataModule(LightningDataModule):
         self._resumed = state_dict
 
     def teardown(self, stage: str) -> None:
-        if self.unreadable_count:
-            log.warning("%d times an image could not be read and was treated as absent", self.unreadable_count)
-            self.unreadable_count = 0
+        self.tally.tell()
+
+    def _refuse_unreadable(self, batch: Batch) -> None:
+        """One image cannot be read: look at all of the split, so that they can be mended at once."""
+        for problem in batch.unreadable[:1]:
+            log.warning("%s; the other %s images are being looked through", problem, batch.split)
+        paths = sorted({path for path in self._datasets[batch.split].records["image"].to_pylist() if path is not None})
+        found = {*unreadable_images(paths[rank() :: world_size()], threads=self._cores()), *batch.unreadable}
+
+        def refuse(parts: list[set[str]]) -> None:
+            problems = sorted(set().union(*parts))
+            raise RobustTuneError(
+                f"{len(problems)} of {len(paths)} {batch.split} image files cannot be read: {'; '.join(problems[:3])}"
+                f"{'; ...' * (len(problems) > 3)}: mend or remove them, or set data.unreadable to absent"
+            )
+
+        on_rank_zero(found, refuse)
 
     def _source_table(self, split: Split) -> pa.Table | None:
         """The split as the source has it, read once."""
@@ -247,10 +261,10 @@ class ImageTextDataModule(LightningDataModule):
         collate = Collate(
             self.text_encoder.tokenizer(),
             self.image_encoder.preprocessing().size,
-            len(self.facts.class_names),
-            self.facts.multilabel,
+            self.facts,
+            split,
         )
-        workers = self._default_workers() if self.workers is None else self.workers
+        workers = min(8, self._cores()) if self.workers is None else self.workers
         return {
             "dataset": self._datasets[split],
             "sampler": sampler,
@@ -262,10 +276,10 @@ class ImageTextDataModule(LightningDataModule):
             "pin_memory": torch.cuda.is_available(),
         }
 
-    def _default_workers(self) -> int:
+    def _cores(self) -> int:
+        """Cores for each device."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        devices = 1 if self.trainer is None else self.trainer.num_devices
-        return min(8, max(1, cores // devices))
+        return max(1, cores // (1 if self.trainer is None else self.trainer.num_devices))
 
 
 def _refuse_nothing_but_blanks(table: pa.Table, split: Split) -> None:

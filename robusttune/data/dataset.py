@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from robusttune.data.corruption import Corruption, add_pixel_noise, drop_modality, drop_words, sample_generator
+from robusttune.data.images import UnreadableImageError, read_image
 from robusttune.data.sources.base import Record
 from robusttune.encoders.preprocessing import ImageTransform, Tokenizer
-from robusttune.types import Batch, Draw, Sample
+from robusttune.types import Batch, Draw, Facts, Sample, Split
 
 
 class SampleDataset(Dataset[Sample]):
@@ -65,9 +63,8 @@ class SampleDataset(Dataset[Sample]):
         """The image, or why there is none."""
         try:
             picture = read_image(path)
-        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            return None, f"{path} cannot be read as an image ({reason})"
+        except UnreadableImageError as error:
+            return None, str(error)
         image = self.transform(picture, seed=int(rng.integers(2**63)))
         if self.corruption is not None and self.corruption.image_noise > 0:
             image = add_pixel_noise(image, self.corruption.image_noise, rng)
@@ -85,56 +82,40 @@ class Collate:
     Args:
         tokenizer: of the text encoder.
         size: side of the images, pixels.
-        classes: number of classes.
-        multilabel: whether labels become 0/1 vectors.
+        facts: of the labels.
+        split: that the samples are of.
     """
 
-    def __init__(self, tokenizer: Tokenizer, size: int, classes: int, multilabel: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, size: int, facts: Facts, split: Split) -> None:
         self.tokenizer = tokenizer
         self.no_images = torch.zeros(0, 3, size, size, dtype=torch.uint8)
-        self.classes = classes
-        self.multilabel = multilabel
+        self.facts = facts
+        self.split = split
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         images = [s.image for s in samples if s.image is not None]
+        texts = [(s.sample_id, s.text) for s in samples if s.text is not None]
+        tokens, cut = self.tokenizer([text for _, text in texts])
         return Batch(
             images={"clean": torch.stack(images) if images else self.no_images},
-            texts={"clean": self.tokenizer([s.text for s in samples if s.text is not None])},
+            texts={"clean": tokens},
             image_present=torch.tensor([s.image is not None for s in samples]),
             text_present=torch.tensor([s.text is not None for s in samples]),
             label=self._label([s.labels for s in samples]),
             counted=torch.tensor([s.counted for s in samples]),
             sample_id=[s.sample_id for s in samples],
+            split=self.split,
             unreadable=[s.unreadable for s in samples if s.unreadable is not None],
+            cut=[sample_id for (sample_id, _), was_cut in zip(texts, cut, strict=True) if was_cut],
         )
 
     def _label(self, labels: list[list[int] | None]) -> Tensor | None:
         known = [indices for indices in labels if indices is not None]
         if len(known) < len(labels):
             return None
-        if not self.multilabel:
+        if not self.facts.multilabel:
             return torch.tensor([indices[0] for indices in known])
-        hot = torch.zeros(len(known), self.classes)
+        hot = torch.zeros(len(known), len(self.facts.class_names))
         for row, indices in zip(hot, known, strict=True):
             row[indices] = 1.0
         return hot
-
-
-def read_image(path: str | Path) -> Image.Image:
-    """An image file as RGB, upright as its EXIF orientation says, what is transparent on white.
-
-    Raises:
-        Exception: of many kinds, where it cannot be read.
-    """
-    with warnings.catch_warnings():
-        # Pillow warns of odd metadata that does not change the pixels.
-        warnings.simplefilter("ignore", UserWarning)
-        with Image.open(path) as file:
-            ImageOps.exif_transpose(file, in_place=True)
-            image: Image.Image = file
-            if image.mode.startswith("I;16"):  # which Pillow would clip to 8 bits, not scale
-                image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
-            if image.has_transparency_data:
-                rgba = image.convert("RGBA")
-                return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-            return image.convert("RGB")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import tokenizers
 import torch
@@ -96,6 +96,13 @@ class ImageTransform:
         return result
 
 
+class Tokenized(NamedTuple):
+    """Texts as tokens, and of each text whether it was cut."""
+
+    tokens: Tokens
+    cut: list[bool]
+
+
 class Tokenizer:
     """Batched fast tokenisation, truncated to ``max_length`` tokens and padded on the right.
 
@@ -113,10 +120,11 @@ class Tokenizer:
         backend.enable_padding(direction="right", pad_id=pad_id)
         self.backend = backend
 
-    def __call__(self, texts: list[str]) -> Tokens:
+    def __call__(self, texts: list[str]) -> Tokenized:
         encoded = self.backend.encode_batch(texts)
         shape = len(texts), -1 if texts else 0
-        return Tokens(
+        tokens = Tokens(
             torch.tensor([text.ids for text in encoded], dtype=torch.int64).reshape(shape),
             torch.tensor([text.attention_mask for text in encoded], dtype=torch.bool).reshape(shape),
         )
+        return Tokenized(tokens, [bool(text.overflowing) for text in encoded])

@@ -2,61 +2,96 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from torchmetrics import Accuracy, AveragePrecision, F1Score, MeanMetric, Metric
+from typing import NamedTuple
 
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_f1_score,
+    multilabel_average_precision,
+    multilabel_f1_score,
+)
+
+from robusttune.errors import RobustTuneError
+from robusttune.ranks import on_rank_zero
 from robusttune.types import CONDITIONS, Facts
 
 
-class ConditionMetrics(nn.Module):
-    """One set of metrics a condition, gathered over all ranks when computed.
+class Scores(NamedTuple):
+    """What was found for ``N`` samples under ``K`` conditions.
+
+    Attributes:
+        sample_id: N strings.
+        label: (N,) int64 class indices, or (N, C) float 0/1 in multi-label data.
+        logits: (K, N, C) float32.
+    """
+
+    sample_id: list[str]
+    label: Tensor
+    logits: Tensor
+
+
+class ConditionMetrics:
+    """One set of metrics a condition, over all samples of all ranks.
+
+    Samples are gathered by their ids: each counts once however often it was seen, and in an order of their own, so that
+    nothing depends on the number of processes, workers or samples a batch.
 
     Multi-class: ``accuracy`` and ``f1_macro``. Multi-label: ``f1_macro``, ``f1_micro`` (threshold 0.5) and
     ``average_precision`` (macro). Both: ``loss``, the mean cross-entropy. All but the loss are in [0, 1].
     """
 
     def __init__(self, facts: Facts) -> None:
-        super().__init__()
-        self.multilabel = facts.multilabel
-        self.by_condition = nn.ModuleDict({condition.name: nn.ModuleDict(_metrics(facts)) for condition in CONDITIONS})
+        self.facts = facts
+        self.scores: list[Scores] = []
 
     @property
     def names(self) -> list[str]:
         """The keys of `compute`."""
-        metrics = list(next(iter(self.by_condition.values())))  # type: ignore[call-overload]
-        return [f"{condition}/{name}" for condition in [*self.by_condition, "mean"] for name in metrics]
+        multiclass, multilabel = ["accuracy", "f1_macro"], ["f1_macro", "f1_micro", "average_precision"]
+        metrics = [*(multilabel if self.facts.multilabel else multiclass), "loss"]
+        return [f"{condition}/{name}" for condition in [*(c.name for c in CONDITIONS), "mean"] for name in metrics]
 
-    def update(self, condition: str, logits: Tensor, label: Tensor) -> None:
-        """Add samples: logits (B, C), labels (B,) int64 or (B, C) in multi-label data."""
-        if len(label) == 0:  # a batch of rows that do not count, which some metrics cannot take
-            return
-        metrics: nn.ModuleDict = self.by_condition[condition]  # type: ignore[assignment]
-        logits = logits.float()
-        for name, metric in metrics.items():
-            if name == "loss":
-                metric.update(sample_losses(logits, label))  # type: ignore[operator]
-            elif self.multilabel:
-                metric.update(logits.sigmoid(), label.long())  # type: ignore[operator]
-            else:
-                metric.update(logits, label)  # type: ignore[operator]
+    def update(self, sample_id: list[str], label: Tensor, logits: dict[str, Tensor]) -> None:
+        """Add samples.
 
-    def compute(self) -> dict[str, Tensor]:
-        """``<condition>/<metric>`` for every condition, and ``mean/<metric>``, the mean over the conditions."""
-        values: dict[str, Tensor] = {}
-        for key in self.names:
-            condition, name = key.split("/")
-            if condition == "mean":
-                values[key] = torch.stack([values[f"{c}/{name}"] for c in self.by_condition]).mean()
-            else:
-                values[key] = self.by_condition[condition][name].compute()  # type: ignore[index]
-        return values
+        Args:
+            sample_id: B strings.
+            label: (B,) int64, or (B, C) in multi-label data.
+            logits: (B, C) under each condition, by name.
+        """
+        stacked = torch.stack([logits[condition.name] for condition in CONDITIONS])
+        self.scores.append(Scores(sample_id, label.cpu(), stacked.float().cpu()))
+
+    def compute(self) -> dict[str, float]:
+        """``<condition>/<metric>`` for every condition, and ``mean/<metric>``, the mean over the conditions.
+
+        Raises:
+            RobustTuneError: a logit is not finite.
+        """
+        mine = _join(self.scores) if self.scores else None
+        return on_rank_zero(mine, lambda parts: self._of(_by_id([part for part in parts if part is not None])))
 
     def reset(self) -> None:
-        for module in self.modules():
-            if isinstance(module, Metric):
-                module.reset()
+        self.scores = []
+
+    def _of(self, scores: Scores) -> dict[str, float]:
+        bad = (~scores.logits.isfinite()).any(2).any(0).nonzero().flatten().tolist()
+        if bad:
+            raise RobustTuneError(
+                f"the answers for {len(bad)} of {len(scores.sample_id)} samples are not finite, the first is "
+                f"{scores.sample_id[bad[0]]!r}: look at it, and at the encoders' precision"
+            )
+        measure = multilabel_metrics if self.facts.multilabel else multiclass_metrics
+        found = {
+            condition.name: measure(logits, scores.label)
+            for condition, logits in zip(CONDITIONS, scores.logits, strict=True)
+        }
+        first = next(iter(found.values()))
+        found["mean"] = {name: sum(values[name] for values in found.values()) / len(found) for name in first}
+        return {f"{condition}/{name}": value for condition, values in found.items() for name, value in values.items()}
 
 
 def sample_losses(logits: Tensor, label: Tensor) -> Tensor:
@@ -66,17 +101,40 @@ def sample_losses(logits: Tensor, label: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, label, reduction="none").mean(1)
 
 
-def _metrics(facts: Facts) -> dict[str, Metric]:
-    classes = len(facts.class_names)
-    if facts.multilabel:
-        return {
-            "f1_macro": F1Score(task="multilabel", num_labels=classes, average="macro"),
-            "f1_micro": F1Score(task="multilabel", num_labels=classes, average="micro"),
-            "average_precision": AveragePrecision(task="multilabel", num_labels=classes, average="macro"),
-            "loss": MeanMetric(),
-        }
+def multiclass_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
+    """Of logits (N, C) and labels (N,)."""
+    classes = logits.shape[1]
     return {
-        "accuracy": Accuracy(task="multiclass", num_classes=classes, average="micro"),
-        "f1_macro": F1Score(task="multiclass", num_classes=classes, average="macro"),
-        "loss": MeanMetric(),
+        "accuracy": float(multiclass_accuracy(logits, label, classes, average="micro")),
+        "f1_macro": float(multiclass_f1_score(logits, label, classes, average="macro")),
+        "loss": _mean_loss(logits, label),
     }
+
+
+def multilabel_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
+    """Of logits (N, C) and labels (N, C)."""
+    classes, shares, hot = logits.shape[1], logits.sigmoid(), label.long()
+    return {
+        "f1_macro": float(multilabel_f1_score(shares, hot, classes, average="macro")),
+        "f1_micro": float(multilabel_f1_score(shares, hot, classes, average="micro")),
+        "average_precision": float(multilabel_average_precision(shares, hot, classes, average="macro")),
+        "loss": _mean_loss(logits, label),
+    }
+
+
+def _mean_loss(logits: Tensor, label: Tensor) -> float:
+    return float(sample_losses(logits, label).double().mean())
+
+
+def _join(parts: list[Scores]) -> Scores:
+    ids, label, logits = zip(*parts, strict=True)
+    return Scores([sample_id for some in ids for sample_id in some], torch.cat(label), torch.cat(logits, 1))
+
+
+def _by_id(parts: list[Scores]) -> Scores:
+    """Each sample once, in the order of the ids."""
+    scores = _join(parts)
+    row = {sample_id: i for i, sample_id in enumerate(scores.sample_id)}
+    ids = sorted(row)
+    rows = torch.tensor([row[sample_id] for sample_id in ids])
+    return Scores(ids, scores.label[rows], scores.logits[:, rows])

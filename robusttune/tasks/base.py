@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -22,7 +22,7 @@ from transformers import get_scheduler
 from robusttune.encoders import Encoder, FrozenEncoder, ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
-from robusttune.ranks import sum_over_ranks, world_size
+from robusttune.ranks import any_over_ranks, on_rank_zero, sum_over_ranks, world_size
 from robusttune.settings import differences, from_plain, to_plain
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
 from robusttune.types import CONDITIONS, Batch, Condition, Facts
@@ -53,6 +53,20 @@ def adamw(parameters: Iterable[nn.Parameter]) -> Optimizer:
     return AdamW(parameters, lr=1e-3, weight_decay=0.05)
 
 
+class Losses(NamedTuple):
+    """What a training step gives.
+
+    Attributes:
+        loss: () the one to minimise; averaged over the ranks it is that of all rows of all ranks.
+        parts: () each, what is logged beside it, by name.
+        finite: (B,) bool, whether all that a sample gives to the loss is finite.
+    """
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    finite: Tensor
+
+
 class RobustTask(LightningModule, ABC):
     """A model on frozen encoders, trained on samples of which a side may be missing, tested under every condition.
 
@@ -81,21 +95,20 @@ class RobustTask(LightningModule, ABC):
         self.schedule = schedule
         self.image_encoder = image_encoder.load()
         self.text_encoder = text_encoder.load()
-        self.metrics = nn.ModuleDict({stage: ConditionMetrics(facts) for stage in ("val", "test")})
+        self.metrics = {stage: ConditionMetrics(facts) for stage in ("val", "test")}
 
     @property
     def measured(self) -> list[str]:
         """What validation logs, and so what can be monitored."""
-        metrics: ConditionMetrics = self.metrics["val"]  # type: ignore[assignment]
-        return [f"val/{name}" for name in metrics.names]
+        return [f"val/{name}" for name in self.metrics["val"].names]
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """This task's own constructor arguments as plain data, without encoders, facts and optimiser."""
 
     @abstractmethod
-    def training_losses(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The quantities to log, each () ; ``loss`` is the one to minimise, gathered over all ranks."""
+    def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
+        """What the batch is trained with."""
 
     @abstractmethod
     def condition_logits(self, batch: Batch, conditions: Iterable[Condition]) -> dict[str, Tensor]:
@@ -114,9 +127,10 @@ class RobustTask(LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.training_losses(batch, batch_idx)
-        for name, value in losses.items():
+        self._refuse_what_is_not_finite(losses, batch)
+        for name, value in {"loss": losses.loss, **losses.parts}.items():
             self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", sync_dist=True, batch_size=len(batch))
-        return losses["loss"]
+        return losses.loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, "val")
@@ -128,8 +142,7 @@ class RobustTask(LightningModule, ABC):
         """Ids and probabilities (B, C) of the samples as they are."""
         complete = CONDITIONS[:1]
         logits = self.condition_logits(batch, complete)[complete[0].name].float()
-        kept = [sample_id for sample_id, counts in zip(batch.sample_id, batch.counted.tolist(), strict=True) if counts]
-        return kept, (logits.sigmoid() if self.facts.multilabel else logits.softmax(1))[batch.counted]
+        return batch.sample_id, logits.sigmoid() if self.facts.multilabel else logits.softmax(1)
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val")
@@ -208,17 +221,32 @@ class RobustTask(LightningModule, ABC):
         task.load_state_dict(checkpoint["state_dict"])
         return task.to(device).eval()
 
+    def _refuse_what_is_not_finite(self, losses: Losses, batch: Batch) -> None:
+        """Stop on all ranks before anything is learned from it."""
+        if not any_over_ranks(not losses.loss.isfinite().item()):
+            return
+        bad = ~losses.finite & batch.counted
+        ids = {sample_id for sample_id, is_bad in zip(batch.sample_id, bad.tolist(), strict=True) if is_bad}
+
+        def refuse(parts: list[tuple[set[str], int]]) -> None:
+            names, rows = sorted(set().union(*(part[0] for part in parts))), sum(part[1] for part in parts)
+            of = f"of {len(names)} of its {rows} samples, {', '.join(map(repr, names[:5]))}{', ...' * (len(names) > 5)}"
+            raise RobustTuneError(
+                f"the loss of step {self.global_step} in epoch {self.current_epoch} is not finite, because "
+                f"{of if 0 < len(names) < rows else f'of all its {rows} samples'}: "
+                "lower model.optimizer.lr, or look at these samples; the checkpoints are those of before"
+            )
+
+        on_rank_zero((ids, int(batch.counted.sum())), refuse)
+
     def _evaluate(self, batch: Batch, stage: str) -> None:
         if batch.label is None:
             raise RobustTuneError("samples without labels cannot be evaluated: use predict")
-        metrics: ConditionMetrics = self.metrics[stage]  # type: ignore[assignment]
-        for name, logits in self.condition_logits(batch, CONDITIONS).items():
-            metrics.update(name, logits[batch.counted], batch.label[batch.counted])
+        self.metrics[stage].update(batch.sample_id, batch.label, self.condition_logits(batch, CONDITIONS))
 
     def _log_metrics(self, stage: str) -> None:
-        metrics: ConditionMetrics = self.metrics[stage]  # type: ignore[assignment]
-        values = {f"{stage}/{key}": value for key, value in metrics.compute().items()}
-        self.log_dict(values, sync_dist=True)  # they are the same on all ranks
+        metrics = self.metrics[stage]
+        self.log_dict({f"{stage}/{key}": value for key, value in metrics.compute().items()})
         metrics.reset()
 
     def _is_frozen(self, key: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Self
 
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from robusttune.models import CorrelationLoss, Fused, FusionModel, MoLT
 from robusttune.models.losses import shuffled_correlation
 from robusttune.ranks import sum_over_ranks
 from robusttune.settings import from_plain, to_plain
-from robusttune.tasks.base import OptimizerCallable, RobustTask, Schedule, adamw, mean_over_ranks
+from robusttune.tasks.base import Losses, OptimizerCallable, RobustTask, Schedule, adamw, mean_over_ranks
 from robusttune.types import Batch, Condition, Encoded, Facts
 
 
@@ -71,20 +72,22 @@ class FusionTask(RobustTask):
     def from_settings(cls, settings: dict[str, Any], **shared: Any) -> Self:
         return cls(**shared, **{**settings, "fusion": from_plain(settings["fusion"])})
 
-    def training_losses(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
         assert batch.label is not None
         fused = self.network(
             self.encode_image(batch, "clean"), self.encode_text(batch, "clean"), batch.image_present, batch.text_present
         )
-        task_loss = mean_over_ranks(sample_losses(fused.logits, batch.label), batch.counted)
+        by_sample = sample_losses(fused.logits, batch.label)
+        task_loss = mean_over_ranks(by_sample, batch.counted)
         pairs = batch.image_present & batch.text_present & batch.counted
         correlation_loss = self.correlation(fused.image_views, fused.text_views, pairs).float()
-        losses = {
-            "loss": self.alpha * task_loss + self.beta * correlation_loss,
-            "task_loss": task_loss,
-            "correlation_loss": correlation_loss,
-        }
-        return losses | self._chance_level(fused, pairs, batch_idx)
+        parts = {"task_loss": task_loss, "correlation_loss": correlation_loss}
+        views = torch.cat([fused.image_views, fused.text_views]).isfinite().all(2).all(0)
+        return Losses(
+            self.alpha * task_loss + self.beta * correlation_loss,
+            parts | self._chance_level(fused, pairs, batch_idx),
+            by_sample.isfinite() & views,
+        )
 
     def condition_logits(self, batch: Batch, conditions: Iterable[Condition]) -> dict[str, Tensor]:
         conditions = list(conditions)

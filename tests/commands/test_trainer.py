@@ -16,6 +16,7 @@ from fakes import tiny_flags, write_table
 
 from robusttune.cli import main
 from robusttune.tasks import FusionTask
+from robusttune.tasks.base import Losses
 from robusttune.tasks.checkpoint import read_checkpoint
 from robusttune.types import Batch
 
@@ -96,10 +97,10 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     steps: list[tuple[Any, ...]] = []
     original = FusionTask.training_losses
 
-    def losses(task: FusionTask, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
+    def losses(task: FusionTask, batch: Batch, batch_idx: int) -> Losses:
         found = original(task, batch, batch_idx)
         present = (tuple(batch.image_present.tolist()), tuple(batch.text_present.tolist()))
-        steps.append((task.current_epoch, batch_idx, tuple(batch.sample_id), present, found["loss"].item()))
+        steps.append((task.current_epoch, batch_idx, tuple(batch.sample_id), present, found.loss.item()))
         return found
 
     monkeypatch.setattr(FusionTask, "training_losses", losses)
@@ -311,7 +312,7 @@ def test_an_unreadable_image_is_one_sentence_and_can_be_passed_over(
     ]
     fit += ["--data.corruption.image_dropout=0"]
     assert main([*fit, "--data.workers=2"]) == 1
-    assert f"robusttune: error: {broken} cannot be read as an image" in capfd.readouterr().err
+    assert f"error: 1 of 48 train image files cannot be read: {broken} cannot be" in capfd.readouterr().err
     assert main([*fit, "--data.unreadable=absent"]) == 0
 
 

@@ -6,14 +6,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from fakes import tiny_image_encoder, tiny_text_encoder, write_image, write_table
-from PIL import Image
 
 from robusttune.data import Corruption, ImageTextDataModule
-from robusttune.data.dataset import read_image
 from robusttune.data.sampler import ResumableSampler
 from robusttune.data.sources import Food101, Source, Table
 from robusttune.encoders import Augmentation
@@ -104,7 +101,7 @@ def test_a_batch_in_which_a_side_is_absent_altogether(tmp_path: Path, text_folde
     for batch in batches(data):
         assert batch.images["clean"].shape == (0, 3, 32, 32)
         assert not batch.image_present.any()
-    assert len(data.text_encoder.tokenizer()([])) == 0
+    assert len(data.text_encoder.tokenizer()([]).tokens) == 0
 
 
 def test_corruption_depends_on_seed_epoch_and_sample_not_on_batch_or_worker(food101: Path, text_folder: Path) -> None:
@@ -201,28 +198,40 @@ def test_a_missing_split_is_named(tmp_path: Path, text_folder: Path) -> None:
         module(table_of(tmp_path), text_folder).setup("test")
 
 
-@pytest.mark.parametrize("content", [b"", b"not an image", "truncated"])
-def test_unreadable_images_stop_or_are_counted(
-    tmp_path: Path, text_folder: Path, content: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    source = table_of(tmp_path)
-    broken = tmp_path / "4.png"
-    if content == "truncated":
-        broken.write_bytes(broken.read_bytes()[:60])
-    else:
-        broken.write_bytes(content)
-    data = module(source, text_folder, val_fraction=0.5)
-    found = [batch for split in ("train", "val") for batch in batches(data, split) if batch.unreadable]
-    assert len(found) == 1
-    with pytest.raises(RobustTuneError, match=f"{broken} cannot be read as an image .*data.unreadable to absent"):
+def test_unreadable_images_stop_naming_them_all(tmp_path: Path, text_folder: Path) -> None:
+    source = table_of(tmp_path, val=str(write_table(tmp_path, "val", [{"image": "", "text": "t", "label": "odd"}])))
+    (tmp_path / "4.png").write_bytes((tmp_path / "4.png").read_bytes()[:60])
+    (tmp_path / "7.png").write_bytes(b"")
+    data = module(source, text_folder)
+    found = [batch for batch in batches(data) if batch.unreadable]
+    assert sum(len(batch.unreadable) for batch in found) == 2
+    what = f"{tmp_path}/4.png cannot be read as an image .*; {tmp_path}/7.png cannot be read as an image .it is empty"
+    with pytest.raises(RobustTuneError, match=f"2 of 13 train image files cannot be read: {what}.*to absent"):
         data.on_before_batch_transfer(found[0], 0)
-    data.unreadable = "absent"
-    data.on_before_batch_transfer(found[0], 0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_was_put_up_with_is_counted_once_and_told_at_the_end(
+    tmp_path: Path, text_folder: Path, caplog: pytest.LogCaptureFixture, workers: int
+) -> None:
+    rows = [{"image": f"{i % 5}.png", "text": "soup " * (5 + 10 * (i % 2)), "label": "ab"[i % 2]} for i in range(20)]
+    for name in "123":
+        write_image(tmp_path / f"{name}.png")
+    (tmp_path / "4.png").write_bytes(b"no image")  # and 0.png does not exist
+    table = write_table(tmp_path, "train", rows)
+    source = Table(train=str(table), val=str(table), image_root=str(tmp_path))
+    data = module(source, text_folder, unreadable="absent", workers=workers)
+    for split in ("train", "train", "val"):
+        for batch in batches(data, split):
+            data.on_before_batch_transfer(batch, 0)
+            assert (~batch.image_present).sum() == len(batch.unreadable)
     with caplog.at_level(logging.WARNING):
         data.teardown("fit")
-    assert "1 times an image could not be read" in caplog.text
-    row = dict(enumerate_rows(found[0]))["5"]
-    assert row[1] is False
+    for split in ("train", "val"):
+        assert f"{split}: 2 image files could not be read and were taken for absent; the first: {tmp_path}/0.png" in (
+            caplog.text
+        )
+        assert f"{split}: 10 texts were longer than text_encoder.max_length and were cut" in caplog.text
 
 
 def test_files_that_do_not_exist_are_counted_before_anything_is_loaded(tmp_path: Path, text_folder: Path) -> None:
@@ -244,29 +253,3 @@ def test_samples_to_predict_may_have_labels_of_their_own(tmp_path: Path, text_fo
     data = module(table_of(tmp_path, predict=str(path)), text_folder)
     data.check("fit")
     assert [batch.label for batch in batches(data, "predict")] == [None]
-
-
-def test_sixteen_bits_are_scaled_and_photos_turned_upright(tmp_path: Path) -> None:
-    ramp = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
-    Image.fromarray(ramp).save(tmp_path / "deep.png")
-    deep = np.asarray(read_image(tmp_path / "deep.png"))
-    assert np.abs(deep[..., 0].astype(float) - ramp / 257).max() <= 0.5
-    sideways = Image.new("RGB", (40, 20), "blue")
-    sideways.paste("red", (0, 0, 20, 20))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
-    sideways.save(tmp_path / "sideways.png", exif=exif)
-    upright = read_image(tmp_path / "sideways.png")
-    assert upright.size == (20, 40)
-    assert upright.getpixel((10, 5)) == (255, 0, 0)
-
-
-def test_transparent_images_are_laid_on_white(tmp_path: Path) -> None:
-    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    palette = Image.new("P", (4, 4), 0)
-    palette.putpalette([0, 255, 0])
-    palette.save(tmp_path / "palette.png", transparency=0)
-    for name in ("clear.png", "palette.png"):
-        image = read_image(tmp_path / name)
-        assert image.mode == "RGB"
-        assert image.getpixel((0, 0)) == (255, 255, 255)

@@ -30,7 +30,7 @@ TEXTS = ["apple pie recipe", "a much longer title of a miso soup", ""]
 
 def test_bert_layers_mask_and_mean(text_folder: Path) -> None:
     settings = tiny_text_encoder(text_folder, layers=[1, 2])
-    tokens = settings.tokenizer()(TEXTS)
+    tokens = settings.tokenizer()(TEXTS).tokens
     encoded = settings.load()(tokens)
     model = AutoModel.from_pretrained(text_folder).eval()
     own = model(tokens.input_ids, tokens.attention_mask.long(), output_hidden_states=True)
@@ -39,13 +39,13 @@ def test_bert_layers_mask_and_mean(text_folder: Path) -> None:
     expected = [own.last_hidden_state[i, mask].mean(0) for i, mask in enumerate(tokens.attention_mask)]
     torch.testing.assert_close(encoded.pooled, torch.stack(expected))
     assert torch.equal(encoded.mask[0], tokens.attention_mask)
-    alone = settings.load()(settings.tokenizer()(TEXTS[:1]))
+    alone = settings.load()(settings.tokenizer()(TEXTS[:1]).tokens)
     torch.testing.assert_close(alone.pooled[0], encoded.pooled[0], rtol=0, atol=1e-5)
 
 
 def test_clip_text_pools_the_end_token_after_its_final_norm(clip_folder: Path) -> None:
     settings = TransformersTextEncoder(name=str(clip_folder), layers=2, pooling="end", max_length=16)
-    tokens = settings.tokenizer()(["a photo of apple pie", "soup"])
+    tokens = settings.tokenizer()(["a photo of apple pie", "soup"]).tokens
     encoded = settings.load()(tokens)
     model = CLIPModel.from_pretrained(clip_folder).eval().text_model
     own = model(tokens.input_ids, tokens.attention_mask.long(), output_hidden_states=True)
@@ -81,7 +81,9 @@ def test_roberta_offsets_positions_and_random_weights_repeat(tmp_path: Path, tex
 
 
 def test_truncates_pads_on_the_right_and_keeps_every_text(text_folder: Path) -> None:
-    tokens = tiny_text_encoder(text_folder, max_length=8).tokenizer()([*TEXTS, "soup " * 1000, "🍜 مرحبا"])
+    texts = [*TEXTS, "soup " * 20_000, "🍜 مرحبا"]
+    tokens, cut = tiny_text_encoder(text_folder, max_length=8).tokenizer()(texts)
+    assert cut == [False, True, False, True, False]
     assert tokens.input_ids.shape == (5, 8)
     assert tokens.attention_mask.dtype == torch.bool
     assert tokens.attention_mask[:, 0].all()
@@ -114,7 +116,7 @@ def test_models_that_are_not_cached_are_named_with_the_way_to_fetch_them(monkeyp
 
 def test_tokens_are_those_of_transformers(text_folder: Path, clip_folder: Path) -> None:
     for folder in (text_folder, clip_folder):
-        ours = TransformersTextEncoder(name=str(folder), max_length=5).tokenizer()(TEXTS)
+        ours = TransformersTextEncoder(name=str(folder), max_length=5).tokenizer()(TEXTS).tokens
         own = AutoTokenizer.from_pretrained(folder)(
             TEXTS, max_length=5, truncation=True, padding=True, return_tensors="pt"
         )

@@ -2,53 +2,78 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 import torch
 from fakes import FACTS
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss
+from torch import Tensor
 
+from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
 from robusttune.types import CONDITIONS
+
+IDS = [str(i) for i in range(40)]
+
+
+def everywhere(logits: Tensor) -> dict[str, Tensor]:
+    """The same logits under every condition."""
+    return {condition.name: logits for condition in CONDITIONS}
 
 
 def test_multiclass() -> None:
     torch.manual_seed(0)
     metrics, label = ConditionMetrics(FACTS), torch.randint(3, (40,))
     logits = {c.name: torch.randn(40, 3) for c in CONDITIONS}
-    for name, values in logits.items():
-        for part in (slice(0, 25), slice(25, 40)):  # uneven batches
-            metrics.update(name, values[part], label[part])
+    for part in (slice(0, 25), slice(25, 40)):  # uneven batches
+        metrics.update(IDS[part], label[part], {name: values[part] for name, values in logits.items()})
     found = metrics.compute()
+    assert list(found) == metrics.names
     for name, values in logits.items():
         guess = values.argmax(1)
         assert found[f"{name}/accuracy"] == pytest.approx(accuracy_score(label, guess))
         assert found[f"{name}/f1_macro"] == pytest.approx(f1_score(label, guess, average="macro"))
-        assert found[f"{name}/loss"] == pytest.approx(log_loss(label, values.softmax(1)), rel=1e-5)
+        assert found[f"{name}/loss"] == pytest.approx(log_loss(label, values.double().softmax(1)), rel=1e-5)
     assert found["mean/accuracy"] == pytest.approx(np.mean([found[f"{c.name}/accuracy"] for c in CONDITIONS]))
     metrics.reset()
-    metrics.update("complete", logits["complete"][:1], logits["complete"][:1].argmax(1))
-    assert metrics.by_condition["complete"]["accuracy"].compute() == 1  # type: ignore[index, union-attr]
+    metrics.update(IDS[:1], torch.tensor([2]), everywhere(torch.tensor([[0.0, 0.0, 9.0]])))
+    assert metrics.compute()["complete/accuracy"] == 1
 
 
-@pytest.mark.parametrize("multilabel", [False, True])
-def test_a_batch_without_rows_changes_nothing(multilabel: bool) -> None:
-    metrics = ConditionMetrics(FACTS._replace(multilabel=multilabel))
-    label = torch.tensor([[0.0, 1.0, 0.0]]) if multilabel else torch.tensor([1])
-    for condition in CONDITIONS:
-        metrics.update(condition.name, torch.randn(1, 3), label)
-    before = metrics.compute()
-    metrics.update("complete", torch.zeros(0, 3), label[:0])
-    assert metrics.compute() == before
-    assert list(before) == metrics.names
+@given(st.randoms(use_true_random=False), st.integers(1, 40), st.booleans())
+def test_order_batches_and_repeats_do_not_matter(random: Random, batch_size: int, multilabel: bool) -> None:
+    facts = FACTS._replace(multilabel=multilabel)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(40, 3, generator=generator)
+    label = torch.rand(40, 3, generator=generator).round() if multilabel else torch.arange(40) % 3
+    plain, other = ConditionMetrics(facts), ConditionMetrics(facts)
+    plain.update(IDS, label, everywhere(logits))
+    order = random.sample(range(40), 40) + random.choices(range(40), k=5)
+    for start in range(0, 45, batch_size):
+        rows = order[start : start + batch_size]
+        other.update([IDS[row] for row in rows], label[rows], everywhere(logits[rows]))
+    assert other.compute() == plain.compute()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_answers_that_are_not_finite_are_refused(value: float) -> None:
+    metrics, logits = ConditionMetrics(FACTS), torch.zeros(40, 3)
+    logits[7, 1] = logits[9, 0] = value
+    metrics.update(IDS, torch.zeros(40, dtype=torch.int64), everywhere(torch.zeros(40, 3)) | {"no_text": logits})
+    with pytest.raises(RobustTuneError, match="the answers for 2 of 40 samples are not finite, the first is '7'"):
+        metrics.compute()
 
 
 def test_multilabel() -> None:
     torch.manual_seed(0)
     metrics, label = ConditionMetrics(FACTS._replace(multilabel=True)), torch.rand(40, 3).round()
     logits = torch.randn(40, 3)
-    for condition in CONDITIONS:
-        metrics.update(condition.name, logits, label)
+    metrics.update(IDS, label, everywhere(logits))
+    assert list(metrics.compute()) == metrics.names
     found, guess = metrics.compute(), logits > 0
     assert found["no_text/f1_macro"] == pytest.approx(f1_score(label, guess, average="macro"))
     assert found["no_text/f1_micro"] == pytest.approx(f1_score(label, guess, average="micro"))

@@ -17,7 +17,7 @@ from robusttune.models import MoLT
 from robusttune.tasks import FusionTask, Schedule
 from robusttune.tasks.base import mean_over_ranks
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
-from robusttune.types import CONDITIONS, Facts, Tokens
+from robusttune.types import CONDITIONS, Encoded, Facts, Tokens
 
 SMALL = MoLT(common_width=16, bilinear_width=8, fusion_width=16, cca_dim=2)
 
@@ -45,27 +45,52 @@ def test_loss_is_its_formula(text_folder: Path, multilabel: bool) -> None:
     logits = task.condition_logits(batch, CONDITIONS[:1])["complete"]
     assert batch.label is not None
     cross_entropy = functional.binary_cross_entropy_with_logits if multilabel else functional.cross_entropy
-    torch.testing.assert_close(losses["task_loss"], cross_entropy(logits, batch.label))
-    total = 0.7 * losses["task_loss"] + 0.2 * losses["correlation_loss"]
-    torch.testing.assert_close(losses["loss"], total)
-    assert -1 <= losses["correlation_loss"] < 0
-    assert -1 <= losses["shuffled_correlation_loss"] <= 0
+    torch.testing.assert_close(losses.parts["task_loss"], cross_entropy(logits, batch.label))
+    total = 0.7 * losses.parts["task_loss"] + 0.2 * losses.parts["correlation_loss"]
+    torch.testing.assert_close(losses.loss, total)
+    assert -1 <= losses.parts["correlation_loss"] < 0
+    assert -1 <= losses.parts["shuffled_correlation_loss"] <= 0
 
 
 def test_rows_that_do_not_count_change_nothing(text_folder: Path) -> None:
     task = make_task(text_folder).eval()
     batch = random_batch(8)
-    whole = task.training_losses(batch, 0)["loss"]
+    whole = task.training_losses(batch, 0).loss
     # The first sample, which has both sides, twice more.
     batch = batch.map(lambda tensor: torch.cat([tensor, tensor[:1], tensor[:1]]))
     batch.counted = torch.arange(10) < 8
-    torch.testing.assert_close(task.training_losses(batch, 0)["loss"], whole)
+    torch.testing.assert_close(task.training_losses(batch, 0).loss, whole)
 
 
 def test_mean_over_counted_rows() -> None:
     values, counted = torch.tensor([1.0, 2.0, float("nan")]), torch.tensor([True, True, False])
     assert mean_over_ranks(values, counted) == 1.5
     assert mean_over_ranks(values, counted & False) == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_a_loss_that_is_not_finite_names_its_samples(text_folder: Path, side: str, value: float) -> None:
+    task = make_task(text_folder)
+    batch = random_batch(8)
+    row = torch.zeros(7, 1)
+    row[4] = value  # of those that have the side: sample 6 for images, and for texts, since each side lacks 2
+
+    def spoil(_: Any, __: Any, encoded: Encoded) -> Encoded:
+        return encoded.map(lambda t: t if t.dtype == torch.bool else t + row[: len(t)].view(-1, *[1] * (t.dim() - 1)))
+
+    getattr(task, f"{side}_encoder").register_forward_hook(spoil)
+    message = r"step 0 in epoch 0 is not finite, because of 1 of its 8 samples, '6': lower model.optimizer.lr"
+    with pytest.raises(RobustTuneError, match=message):
+        task.training_step(batch, 0)
+
+
+def test_weights_that_are_not_finite_are_no_samples_fault(text_folder: Path) -> None:
+    task = make_task(text_folder)
+    with torch.no_grad():
+        task.network.fusion.head.weight.fill_(float("nan"))  # type: ignore[union-attr, operator]
+    with pytest.raises(RobustTuneError, match="because of all its 6 samples"):
+        task.training_step(random_batch(complete=True), 0)
 
 
 def test_each_variant_is_encoded_once_for_all_conditions(text_folder: Path) -> None:
@@ -117,7 +142,7 @@ def test_only_the_network_is_trained(text_folder: Path) -> None:
     task = make_task(text_folder)
     trained = {name.split(".")[0] for name, p in task.named_parameters() if p.requires_grad}
     assert trained == {"network"}
-    task.training_losses(random_batch(), 0)["loss"].backward()
+    task.training_losses(random_batch(), 0).loss.backward()
     assert all((p.grad is not None) == p.requires_grad for p in task.parameters())
 
 

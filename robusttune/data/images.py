@@ -1,0 +1,95 @@
+"""Image files: which are there, which can be read, and as what."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+
+class UnreadableImageError(Exception):
+    """Says which file cannot be read as an image, and why."""
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """An image file as RGB: its first frame, upright as its EXIF orientation says, what is transparent on white.
+
+    Raises:
+        UnreadableImageError: for whatever reason it cannot be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of odd metadata, which do not change the pixels, and of sizes that it does not refuse yet.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as file:
+                file.load()
+                return _as_rgb(_upright(file))
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise UnreadableImageError(f"{path} cannot be read as an image ({_reason(path, error)})") from None
+
+
+def missing_files(paths: Iterable[str | None]) -> list[str]:
+    """The paths that do not exist, in order, without opening any; each folder is listed once."""
+    listed: dict[str, set[str]] = {}
+    missing = []
+    for path in paths:
+        if path is None:
+            continue
+        folder, name = os.path.split(os.path.normpath(path))
+        if folder not in listed:
+            listed[folder] = _names_in(folder or ".")
+        if name not in listed[folder]:
+            missing.append(path)
+    return missing
+
+
+def unreadable_images(paths: Iterable[str], threads: int) -> list[str]:
+    """What is wrong with each image file that cannot be read, in order; every file is decoded."""
+    with ThreadPoolExecutor(threads) as pool:  # decoders let other threads run
+        return [problem for problem in pool.map(_problem, paths) if problem is not None]
+
+
+def _problem(path: str) -> str | None:
+    try:
+        read_image(path)
+    except UnreadableImageError as error:
+        return str(error)
+    return None
+
+
+def _names_in(folder: str) -> set[str]:
+    try:
+        return set(os.listdir(folder))  # noqa: PTH208
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return set()
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # metadata that cannot be understood say nothing of how it was held
+        return image
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # which Pillow would clip to 8 bits, not scale
+        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels are 32-bit numbers, of which nobody knows what is white")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reason(path: str | Path, error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is empty" if Path(path).stat().st_size == 0 else "its format is not known"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, as a decompression bomb has"
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
