@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from robusttune.data.problems import Problems
 from robusttune.errors import RobustTuneError
 from robusttune.types import Facts, Split
 
@@ -34,26 +35,15 @@ def encode_labels(table: pa.Table, facts: Facts, split: Split) -> list[list[int]
         RobustTuneError: rows lack a label, carry several in multi-class data, or one that training does not know.
     """
     index = {name: i for i, name in enumerate(facts.class_names)}
-    labels, ids = table["labels"].to_pylist(), table["id"]
-    unlabelled = [row for row, names in enumerate(labels) if names is None]
-    problems = [
-        ("have no label", unlabelled, "label them, or use them to predict only"),
-        (
-            "have several labels",
-            [row for row, names in enumerate(labels) if not facts.multilabel and len(names or []) > 1],
-            "set multilabel to true",
-        ),
-    ]
-    for what, rows, remedy in problems:
-        if rows:
-            raise RobustTuneError(
-                f"{len(rows)} of {len(labels)} {split} samples {what}, the first is {ids[rows[0]].as_py()!r}: {remedy}"
-            )
-    unknown = [(row, name) for row, names in enumerate(labels) for name in names if name not in index]
-    if unknown:
-        row, name = unknown[0]
-        raise RobustTuneError(
-            f"{len({row for row, _ in unknown})} of {len(labels)} {split} samples have a label that training does not "
-            f"know, the first is {name!r} of {ids[row].as_py()!r}: correct it, or train with it"
-        )
+    labels, bad = table["labels"].to_pylist(), Problems(f"the {split} split", "samples")
+    for sample_id, names in zip(table["id"].to_pylist(), labels, strict=True):
+        unknown = [name for name in names or [] if name not in index]
+        if names is None:
+            bad.add(repr(sample_id), "have no label", "label them, or use them to predict only")
+        elif not facts.multilabel and len(names) != 1:
+            bad.add(repr(sample_id), f"have {'several' if names else 'no'} labels", "set multilabel to true")
+        elif unknown:
+            at = f"{unknown[0]!r} of {sample_id!r}"
+            bad.add(at, "have a label that training does not know", "correct it, or train with it")
+    bad.refuse(len(labels))
     return [[index[name] for name in names] for names in labels]

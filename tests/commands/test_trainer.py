@@ -185,7 +185,7 @@ def test_a_class_that_the_checkpoint_does_not_know_is_refused(
     flags = table_flags(as_table(food101, tmp_path, {"pho": "bun_bo_hue"}), run)
     assert main(["test", *flags]) == 1
     assert (
-        "3 of 36 test samples have a label that training does not know, the first is 'bun_bo_hue'"
+        "of 36 samples, 3 have a label that training does not know (the first: 'bun_bo_hue' of"
         in capsys.readouterr().err
     )
 

@@ -153,9 +153,12 @@ def test_multilabel_vectors(tmp_path: Path, text_folder: Path) -> None:
     [
         (
             [{"image": "", "text": "t", "label": "neither"}],
-            "1 of 1 val samples have a label that training does not know.*'neither'",
+            "val split: of 1 samples, 1 have a label that training does not know .the first: 'neither' of '1'",
         ),
-        ([{"image": "", "text": "t", "label": label} for label in (" ", "odd")], "1 of 2 val samples have no label"),
+        (
+            [{"image": "", "text": "t", "label": label} for label in (" ", "odd")],
+            "of 2 samples, 1 have no label .the first: '1'",
+        ),
     ],
 )
 def test_labels_that_do_not_fit_are_found_before_anything_is_loaded(
@@ -164,6 +167,15 @@ def test_labels_that_do_not_fit_are_found_before_anything_is_loaded(
     source = table_of(tmp_path, val=str(write_table(tmp_path, "val", val)))
     with pytest.raises(RobustTuneError, match=message):
         module(source, Path("/no/encoder")).check("fit")
+
+
+def test_all_bad_labels_are_counted(tmp_path: Path, text_folder: Path) -> None:
+    labels = ["odd", "", "no", "even", "never", None, "nix"]
+    val = write_table(tmp_path, "val", [{"image": "", "text": "t", "label": label} for label in labels])
+    data = module(table_of(tmp_path, val=str(val)), text_folder)
+    message = "of 7 samples, 2 have no label .the first: '2'., 3 have a label that training does not know .*'no' of '3'"
+    with pytest.raises(RobustTuneError, match=message):
+        data.check("fit")
 
 
 def test_one_class_only_is_refused(tmp_path: Path, text_folder: Path) -> None:

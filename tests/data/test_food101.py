@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
+import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from robusttune.data.sources import Food101
 from robusttune.data.sources.food101 import clean_title, parse_titles
@@ -93,9 +99,82 @@ def test_rows_that_are_left_out_are_counted(tmp_path: Path, caplog: pytest.LogCa
         table = Food101(str(root)).read("train")
     assert table is not None
     assert len(table) == len(TITLES) - 1
-    assert "1 of 10 rows name no image there is, left out; first: ramen_0.jpg" in caplog.text
-    assert "1 of 10 rows repeat an image" in caplog.text
-    assert "1 of 10 rows cannot be understood" in caplog.text
+    assert (
+        "of 10 rows, 1 name no image there is (the first: ramen_0.jpg), "
+        "1 repeat an image (the first: apple_pie_0.jpg), "
+        "1 cannot be understood (the first: what is this): they are left out"
+    ) in caplog.text
+
+
+def accounted(root: Path, caplog: pytest.LogCaptureFixture) -> tuple[int, int, int]:
+    """Rows that the training file is said to have, rows that come out, rows that are reported."""
+    caplog.clear()
+    table = Food101(str(root)).read("train")
+    assert table is not None
+    total = re.search(r"of (\d+) rows", caplog.text)
+    reported = [int(count) for count in re.findall(r"(?<=, )(\d+) (?=name no|repeat an|cannot be)", caplog.text)]
+    return int(total[1]) if total else len(table), len(table), sum(reported)
+
+
+titles = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=30)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    given_titles=st.lists(titles, min_size=1, max_size=8),
+    newline=st.sampled_from(["\n", "\r\n"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    unclosed=st.integers(0, 8),
+)
+def test_every_row_comes_out_whatever_its_title(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    given_titles: list[str],
+    newline: str,
+    quoting: Any,
+    unclosed: int,
+) -> None:
+    """Also with one quote that never closes."""
+    assume(not any(",ramen" in title.replace('"', "") or '"' in title[-1:] for title in given_titles))
+    rows = []
+    for number, title in enumerate(given_titles):
+        line = io.StringIO(newline="")
+        csv.writer(line, lineterminator=newline, quoting=quoting).writerow([f"ramen_{number}.jpg", title, "ramen"])
+        is_quoted = number == unclosed and line.getvalue().count(',"')
+        rows.append(line.getvalue().replace('",', ",", 1) if is_quoted and quoting == 0 else line.getvalue())
+    root = write_layout(tmp_path)
+    for number in range(len(rows)):
+        (root / f"images/train/ramen/ramen_{number}.jpg").touch()
+    (root / "texts/train_titles.csv").write_text("".join(rows), newline="", encoding="utf-8")
+    table = Food101(str(root)).read("train")
+    assert table is not None
+    assert table["text"].to_pylist() == [clean_title(title) or None for title in given_titles]
+    assert accounted(root, caplog) == (len(rows), len(rows), 0)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.sampled_from(['"', ",", "\n", "\r\n", "ramen_0.jpg", "ramen_1.jpg", "ramen", ",ramen\n", "[[", "&amp;"])
+    )
+)
+def test_rows_in_are_rows_out_and_rows_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, parts: list[str]
+) -> None:
+    root = write_layout(tmp_path)
+    (root / "texts/train_titles.csv").write_text("".join(parts), newline="")
+    total, out, reported = accounted(root, caplog)
+    assert total == out + reported
+    starts = re.findall(r'^"?ramen_[01]\.jpg"?,', "".join(parts).replace("\r\n", "\n"), re.MULTILINE)
+    assert total >= len(starts)
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    root = write_layout(tmp_path_factory.getbasetemp() / "any_bytes")
+    (root / "texts/train_titles.csv").write_bytes(content)
+    with suppress(RobustTuneError):
+        assert Food101(str(root)).read("train") is not None
 
 
 @pytest.mark.parametrize("part", ["images/train", "images/test", "texts/train_titles.csv", "texts/test_titles.csv"])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from fakes import write_table
+from hypothesis import given
+from hypothesis import strategies as st
 
 from robusttune.data.sources import Table
 from robusttune.errors import RobustTuneError
@@ -96,19 +101,31 @@ def test_samples_to_predict_need_no_label(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "settings", "message"),
     [
-        ('{"text": "t", "label": "x"}\n{"text": ', {}, "line 2 is no JSON"),
-        ("[1]\n", {}, "line 1 is no JSON object"),
+        ('{"text": "t", "label": "x"}\n{"text": ', {}, "of 2 rows, 1 are not JSON .the first: line 2, "),
+        ("[1]\n", {}, "of 1 rows, 1 are not JSON objects .the first: line 1"),
+        ("[" * 100_000, {}, "are not JSON .the first: line 1"),
+        ('{"image": "", "text": "\\ud800", "label": "x"}\n', {}, "have no text in the column text"),
         ("", {}, "has no rows"),
         ('{"image": "", "text": "t"}\n', {}, "has no column label"),
         ('{"words": "t", "label": "x"}\n', {}, "has no column image, text"),
         ('{"text": "t", "photo": "a.png", "label": "x"}\n', {}, "has no column image .it has label, photo, text"),
         ('{"image": "", "text": "t", "label": "x"}\n', {"id_column": "key"}, "has no column key"),
-        ('{"image": "", "text": {"a": 1}, "label": "x"}\n', {}, "row 1: text is {'a': 1}: give a string"),
-        ('{"image": "", "text": "t", "label": ["x"]}\n', {}, "row 1: label is a list: set data.source.multilabel"),
+        (
+            '{"image": "", "text": {"a": 1}, "label": "x"}\n',
+            {},
+            "have no text in the column text .the first: line 1, {'a': 1}",
+        ),
+        ('{"image": "", "text": "t", "label": ["x"]}\n', {}, "1 have a list as label .*set data.source.multilabel"),
+        (
+            '{"image": "", "text": "t", "label": ["x", 3, " "]}\n',
+            {"multilabel": True},
+            "1 have no names in the list of label .the first: line 1, .'x', 3, ' '.",
+        ),
+        ('{"image": "", "text": "t", "label": "x", "id": " "}\n', {"id_column": "id"}, "1 have no id"),
         (
             '{"image": "", "text": "t", "label": "x", "id": 1}\n' * 2,
             {"id_column": "id"},
-            "rows 1 and 2 have the same id '1'",
+            "1 repeat an id .the first: line 2, '1' of line 1",
         ),
     ],
 )
@@ -121,12 +138,82 @@ def test_broken_tables_are_named_with_their_row(
         Table(train=str(path), **settings).read("train")
 
 
-@pytest.mark.parametrize("content", ["text,label\na,b,c\n", "text,label\na\n", 'text,label\n"a\n'])
-def test_broken_csv_is_named_with_its_line(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "image,text,label\n,a,b,c\n,a,x\n\n,a\n",
+            "of 3 rows, 2 have not as many cells as the header .the first: line 2, 4",
+        ),
+        ('image,text,label\n,a,x\n,"a', "of 2 rows, 1 are not CSV .the first: line 3, unexpected end"),
+        ("image,text,text\n", "train.csv names the column 'text' twice"),
+        ("\n\n", "the first line of .*train.csv is blank"),
+    ],
+)
+def test_broken_csv_is_named_with_its_line(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "train.csv"
     path.write_text(content)
-    with pytest.raises(RobustTuneError, match=r"train.csv, line \d"):
+    with pytest.raises(RobustTuneError, match=message):
         Table(train=str(path)).read("train")
+
+
+def test_all_bad_rows_are_counted_by_what_is_wrong(tmp_path: Path) -> None:
+    good = '{"image": "a.png", "text": "t", "label": "x"}\n'
+    lines = [good, "{\n", '{"image": ["a.png"], "text": "t", "label": "x"}\n', good, "}\n", '{"label": {}}\n', good]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(lines))
+    message = "of 7 rows, 2 are not JSON .the first: line 2.* 1 have no text in the column image .* column label "
+    with pytest.raises(RobustTuneError, match=message):
+        Table(train=str(path)).read("train")
+
+
+def rows_or_error(path: Path, content: bytes, rows: int | None = None) -> None:
+    path.write_bytes(content)
+    for multilabel in (False, True):
+        with suppress(RobustTuneError):
+            table = Table(train=str(path), multilabel=multilabel).read("train")
+            assert table is not None
+            assert rows is None or len(table) == rows
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+json_rows = st.fixed_dictionaries({"image": json_values, "text": json_values, "label": json_values})
+
+
+@given(st.lists(json_rows, min_size=1, max_size=5), st.sampled_from(["\n", "\r\n"]))
+def test_any_json_gives_all_its_rows_or_an_error(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], newline: str
+) -> None:
+    content = newline.join(json.dumps(row) for row in rows).encode()
+    rows_or_error(tmp_path_factory.getbasetemp() / "any.jsonl", content, len(rows))
+
+
+@given(st.lists(st.tuples(*[st.text(st.characters(codec="utf-8"))] * 3), max_size=5), st.sampled_from(["\n", "\r\n"]))
+def test_any_csv_gives_all_its_rows_or_an_error(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, ...]], newline: str
+) -> None:
+    content = io.StringIO(newline="")
+    csv.writer(content, lineterminator=newline).writerows([["image", "text", "label"], *rows])
+    rows_or_error(tmp_path_factory.getbasetemp() / "any.csv", content.getvalue().encode(), len(rows))
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
+@given(data=st.data())
+def test_any_bytes_give_rows_or_an_error(
+    tmp_path_factory: pytest.TempPathFactory, ending: str, data: st.DataObject
+) -> None:
+    """Random bytes, and good files with some bytes changed, left out or put in."""
+    path = tmp_path_factory.getbasetemp() / f"bytes{ending}"
+    content = bytearray(write(path.parent, ending).read_bytes())
+    for _ in range(data.draw(st.integers(0, 4))):
+        start, length = data.draw(st.integers(0, len(content))), data.draw(st.integers(0, 8))
+        content[start : start + length] = data.draw(st.binary(max_size=8))
+    rows_or_error(path, bytes(content))
+    rows_or_error(path, data.draw(st.binary(max_size=200)))
 
 
 def test_broken_parquet_is_named(tmp_path: Path) -> None:

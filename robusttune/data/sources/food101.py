@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from robusttune.data.problems import Problems
 from robusttune.data.sources.base import Record, Source, or_absent, read_text, to_table
 from robusttune.errors import RobustTuneError
 from robusttune.types import Split
@@ -63,27 +64,20 @@ class Food101(Source):
         titles, images = self.folder / "texts" / f"{split}_titles.csv", self.folder / "images" / split
         rows = parse_titles(read_text(titles))
         on_disk = _image_files(images)
-        left_out: dict[str, list[str]] = {
-            "cannot be understood": [],
-            "name no image there is": [],
-            "repeat an image": [],
-        }
+        left_out = Problems(titles, "rows")
         records: dict[str, Record] = {}
         for row in rows:
             if row.label is None:
-                left_out["cannot be understood"].append(row.title)
+                left_out.add(row.title, "cannot be understood")
             elif f"{row.label}/{row.image}" not in on_disk:
-                left_out["name no image there is"].append(row.image)
+                left_out.add(row.image, "name no image there is")
             elif row.image in records:
-                left_out["repeat an image"].append(row.image)
+                left_out.add(row.image, "repeat an image")
             else:
                 path = images / row.label / row.image
                 records[row.image] = Record(row.image, str(path), or_absent(clean_title(row.title)), [row.label])
-        for why, which in left_out.items():
-            if which:
-                log.warning(
-                    "%s: %d of %d rows %s, left out; first: %.80s", titles, len(which), len(rows), why, which[0]
-                )
+        if left_out:
+            log.warning("%s: they are left out", left_out.counts(len(rows)))
         return to_table(records.values())
 
 

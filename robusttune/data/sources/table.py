@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet
 
-from robusttune.data.sources.base import Record, Source, or_absent, read_text, to_table
+from robusttune.data.problems import Problems
+from robusttune.data.sources.base import Record, Source, or_absent, to_table
+from robusttune.data.sources.readers import READERS, Row, read_rows
 from robusttune.errors import RobustTuneError
 from robusttune.types import Split
 
@@ -69,23 +66,23 @@ class Table(Source):
         if name is None:
             return None
         path = Path(name).expanduser()
+        bad = Problems(path, "rows")
+        rows = read_rows(path, bad)
+        total = len(rows) + len(bad)
+        if not bad:
+            self._check_columns(path, rows, labelled=split != "predict")
         root = path.parent if self.image_root is None else Path(self.image_root).expanduser()
-        rows = list(READERS[path.suffix](path))
-        if not rows:
-            raise RobustTuneError(f"{path} has no rows: give a table with samples")
-        self._check_columns(path, rows, labelled=split != "predict")
-        records = [self._record(path, number, row, root) for number, row in enumerate(rows, 1)]
-        seen: dict[str, int] = {}
-        for number, record in enumerate(records, 1):
-            if record.id in seen:
-                raise RobustTuneError(
-                    f"{path}: rows {seen[record.id]} and {number} have the same id {record.id!r}: make ids unique"
-                )
-            seen[record.id] = number
+        records = [self._record(number, row, root, bad) for number, row in enumerate(rows, 1)]
+        first: dict[str, str] = {}
+        for record, row in zip(records, rows, strict=True):
+            if first.setdefault(record.id, row.where) != row.where:
+                where = f"{row.where}, {record.id!r} of {first[record.id]}"
+                bad.add(where, "repeat an id", "make ids unique")
+        bad.refuse(total)
         return to_table(records)
 
-    def _check_columns(self, path: Path, rows: list[Mapping[str, Any]], labelled: bool) -> None:
-        columns = {name for row in rows for name in row}
+    def _check_columns(self, path: Path, rows: list[Row], labelled: bool) -> None:
+        columns = {name for row in rows for name in row.cells}
         needed = [self.image_column, self.text_column, self.label_column if labelled else None, self.id_column]
         missing = [name for name in needed if name is not None and name not in columns]
         if missing:
@@ -94,74 +91,52 @@ class Table(Source):
                 "data.source.image_column, text_column or label_column to the table's names, null for a missing side"
             )
 
-    def _record(self, path: Path, number: int, row: Mapping[str, Any], root: Path) -> Record:
-        image = or_absent(self._string(path, number, row, self.image_column))
+    def _record(self, number: int, row: Row, root: Path, bad: Problems) -> Record:
+        image = self._cell(row, self.image_column, bad)
+        sample_id = str(number) if self.id_column is None else self._cell(row, self.id_column, bad)
+        if sample_id is None:
+            bad.add(row.where, "have no id", "give them ids, or set data.source.id_column to null")
         return Record(
-            id=str(number) if self.id_column is None else self._string(path, number, row, self.id_column) or "",
+            id=sample_id or row.where,
             image=None if image is None else str(root / image.strip()),
-            text=or_absent(self._string(path, number, row, self.text_column)),
-            labels=self._labels(path, number, row),
+            text=self._cell(row, self.text_column, bad),
+            labels=self._labels(row, bad),
         )
 
-    def _string(self, path: Path, number: int, row: Mapping[str, Any], column: str | None) -> str | None:
-        value = None if column is None else row.get(column)
-        if isinstance(value, float) and math.isnan(value):  # how pandas writes a blank cell
+    def _cell(self, row: Row, column: str | None, bad: Problems) -> str | None:
+        """A cell's text, or None where it is blank."""
+        value = None if column is None else row.cells.get(column)
+        text = as_text(value)
+        if text is None and value is not None:
+            bad.add(f"{row.where}, {value!r:.40}", f"have no text in the column {column}", "write text there")
+        return or_absent(text)
+
+    def _labels(self, row: Row, bad: Problems) -> list[str] | None:
+        value = row.cells.get(self.label_column)
+        names: list[str | None]
+        if isinstance(value, list) and self.multilabel:
+            names = [as_text(name) for name in value]
+            if any(or_absent(name) is None for name in names):
+                bad.add(f"{row.where}, {value!r:.40}", f"have no names in the list of {self.label_column}")
+        elif isinstance(value, list):
+            bad.add(row.where, f"have a list as {self.label_column}", "set data.source.multilabel to true")
             return None
-        if value is None or isinstance(value, str):
-            return value
-        if isinstance(value, int | float):
-            return str(value)
-        raise RobustTuneError(f"{path}, row {number}: {column} is {value!r:.60}: give a string")
-
-    def _labels(self, path: Path, number: int, row: Mapping[str, Any]) -> list[str] | None:
-        if self.label_column not in row:
+        elif self.label_column not in row.cells:
             return None
-        value = row[self.label_column]
-        if isinstance(value, list):
-            if not self.multilabel:
-                raise RobustTuneError(
-                    f"{path}, row {number}: {self.label_column} is a list: set data.source.multilabel to true"
-                )
-            return [str(name) for name in value]
-        label = or_absent(self._string(path, number, row, self.label_column))
-        if self.multilabel:
-            return [name.strip() for name in (label or "").split(self.label_separator) if name.strip()]
-        return None if label is None else [label.strip()]
+        else:
+            label = self._cell(row, self.label_column, bad)
+            if label is None and not self.multilabel:
+                return None
+            names = list((label or "").split(self.label_separator)) if self.multilabel else [label]
+        return list(dict.fromkeys(name.strip() for name in names if name and name.strip()))
 
 
-def _read_jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise RobustTuneError(f"{path}, line {number} is no JSON ({error}): mend or remove it") from None
-        if not isinstance(row, dict):
-            raise RobustTuneError(f"{path}, line {number} is no JSON object: write one object a line")
-        yield row
-
-
-def _read_csv(path: Path) -> Iterator[Mapping[str, Any]]:
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.DictReader(io.StringIO(read_text(path)), strict=True)
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise RobustTuneError(
-                    f"{path}, line {reader.line_num} has not as many cells as the header: quote cells that hold commas"
-                )
-            yield row
-    except csv.Error as error:
-        raise RobustTuneError(f"{path}, line {reader.line_num} is no CSV ({error}): mend or remove it") from None
-
-
-def _read_parquet(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise RobustTuneError(f"{path} is no readable Parquet file ({error!s:.80}): write it again") from None
-    yield from rows
-
-
-READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+def as_text(value: Any) -> str | None:
+    """A cell as text; blank where it is empty, None where it is no text, number or truth value."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # how pandas writes a blank cell
+        return ""
+    if isinstance(value, str | int | float):
+        text = str(value)
+        # A lone half of a surrogate pair, which JSON can spell and nothing can encode.
+        return None if any("\ud800" <= char <= "\udfff" for char in text) else text
+    return None

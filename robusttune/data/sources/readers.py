@@ -1,0 +1,98 @@
+"""Table files to rows: what cannot be understood is counted and refused, never passed over."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.parquet
+
+from robusttune.data.problems import Problems
+from robusttune.data.sources.base import read_text
+from robusttune.errors import RobustTuneError
+
+
+class Row(NamedTuple):
+    """A row of a table, and where it stands there (``line 7``)."""
+
+    where: str
+    cells: Mapping[str, Any]
+
+
+def read_rows(path: Path, bad: Problems) -> list[Row]:
+    """The rows of a table file; its ending, one of `READERS`, tells the format.
+
+    Raises:
+        RobustTuneError: the file as a whole cannot be read, or has no rows.
+    """
+    rows = list(READERS[path.suffix](path, bad))
+    if not rows and not bad:
+        raise RobustTuneError(f"{path} has no rows: give a table with samples")
+    return rows
+
+
+def _read_jsonl(path: Path, bad: Problems) -> Iterator[Row]:
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            cells = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            bad.add(f"line {number}, {error}", "are not JSON")
+            continue
+        if isinstance(cells, dict):
+            yield Row(f"line {number}", cells)
+        else:
+            bad.add(f"line {number}", "are not JSON objects", "write one object a line")
+
+
+def _read_csv(path: Path, bad: Problems) -> Iterator[Row]:
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(io.StringIO(read_text(path)), strict=True)
+    header: list[str] | None = None
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            bad.add(f"line {reader.line_num}, {error}", "are not CSV")
+            continue
+        if header is None:
+            header = _header(path, cells)
+        elif len(cells) == len(header):
+            yield Row(f"line {reader.line_num}", dict(zip(header, cells, strict=True)))
+        elif cells:  # a blank line has none
+            where = f"line {reader.line_num}, {len(cells)} cells, not {len(header)}"
+            bad.add(where, "have not as many cells as the header", "quote cells that hold commas")
+
+
+def _header(path: Path, names: list[str]) -> list[str]:
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice or not names:
+        what = f"names the column {twice[0]!r} twice" if twice else "is blank"
+        raise RobustTuneError(f"the first line of {path} {what}: give it a header with the names of the columns")
+    return names
+
+
+def _read_parquet(path: Path, bad: Problems) -> Iterator[Row]:
+    try:
+        rows: Iterable[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+    except (
+        Exception
+    ) as error:  # on damaged files it raises ArrowException, OSError, UnicodeDecodeError, MemoryError, ...
+        reason = str(error).split("\n")[0][:80]
+        raise RobustTuneError(f"{path} is no readable Parquet file ({reason}): write it again") from None
+    for number, cells in enumerate(rows, 1):
+        yield Row(f"row {number}", cells)
+
+
+READERS: dict[str, Callable[[Path, Problems], Iterator[Row]]] = {
+    ".jsonl": _read_jsonl,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
