@@ -21,7 +21,9 @@ from robusttune.callbacks import (
     RunFolder,
     SafeCheckpointIO,
 )
+from robusttune.commands.configs import check_configs
 from robusttune.commands.quiet import quieten
+from robusttune.commands.wording import argument_error, instantiation_error
 from robusttune.data import ImageTextDataModule
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
@@ -93,6 +95,7 @@ def run(verb: str, args: list[str]) -> None:
     Raises:
         RobustTuneError: the arguments or what they name do not work.
     """
+    check_configs(args)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader workers are processes already
     with warnings.catch_warnings():
         quieten()
@@ -111,36 +114,12 @@ def run(verb: str, args: list[str]) -> None:
                 args=[verb, *args],
             )
         except ArgumentError as error:
-            remedy = f"correct the --config or the flags; robusttune {verb} --help lists the settings"
-            raise RobustTuneError(f"{one_sentence(str(error)).rstrip(': ')}: {remedy}") from None
-        except UnicodeDecodeError as error:
-            raise RobustTuneError(f"a --config is no UTF-8 text (byte {error.start}): give a YAML file") from None
+            raise argument_error(str(error), verb) from None
         except MisconfigurationException as error:
-            raise RobustTuneError(" ".join(str(error).split())) from error
+            raise RobustTuneError(f"{' '.join(str(error).split())}: correct the settings of the trainer") from error
         except ValueError as error:
-            raise project_error(error) or error from None
-
-
-def one_sentence(message: str) -> str:
-    """jsonargparse's report of a wrong argument, without the parts that say the same in other words."""
-    noise = (
-        "Given value type",
-        "Given value: Namespace",
-        "Given value: {",
-        "Subtypes:",
-        "Errors:",
-        "Does not validate",
-        "- Expected a <class 'NoneType'>",
-    )
-    lines = [line.strip() for line in message.splitlines()]
-    return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(noise))
+            raise instantiation_error(error) or error from None
 
 
 def _as_list(given: Any) -> list[Any]:
     return given if isinstance(given, list) else [] if given is None else [given]
-
-
-def project_error(error: BaseException) -> RobustTuneError | None:
-    """This project's error behind another one: jsonargparse wraps what is raised while a class is made."""
-    behind = error.__cause__ or error.__context__
-    return behind if isinstance(behind, RobustTuneError) or behind is None else project_error(behind)

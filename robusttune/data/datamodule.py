@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
@@ -164,8 +165,7 @@ class ImageTextDataModule(LightningDataModule):
             training = split == "train"
             table = self.records(split)
             assert table is not None, "check has seen to it"
-            present = {side: len(table) - table[side].null_count for side in ("image", "text")}
-            rank_zero_info(f"{split}: {len(table)} samples, {present['image']} with image, {present['text']} with text")
+            rank_zero_info(f"{split}: {presence(table)}")
             self._datasets[split] = SampleDataset(
                 table,
                 None if split == "predict" else encode_labels(table, self.facts, split),
@@ -280,6 +280,14 @@ class ImageTextDataModule(LightningDataModule):
         """Cores for each device."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, cores // (1 if self.trainer is None else self.trainer.num_devices))
+
+
+def presence(table: pa.Table) -> str:
+    """How many samples have an image, a text, or neither."""
+    image, text = pc.is_valid(table["image"]), pc.is_valid(table["text"])
+    counts = [pc.sum(which).as_py() for which in (image, text, pc.invert(pc.or_(image, text)))]
+    line = f"{len(table)} samples, {counts[0]} with image, {counts[1]} with text"
+    return f"{line}, {counts[2]} with neither" if counts[2] else line
 
 
 def _refuse_nothing_but_blanks(table: pa.Table, split: Split) -> None:

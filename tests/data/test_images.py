@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fakes import write_image
+from fakes import write_bomb, write_image
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -85,17 +83,6 @@ def test_metadata_that_make_no_sense_do_not_matter(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.jpg").size == (40, 30)
 
 
-def bomb(path: Path) -> Path:
-    """A PNG of 100 bytes that says it has 400 million pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
-    return path
-
-
 def spoiled(folder: Path) -> dict[str, str]:
     """Image files that cannot be read, and what is said of each."""
     whole = write_image(folder / "whole.jpg").read_bytes()
@@ -104,7 +91,7 @@ def spoiled(folder: Path) -> dict[str, str]:
     (folder / "text.jpg").write_text("<html>404</html>")
     (folder / "folder.jpg").mkdir()
     Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(folder / "float.tif")
-    bomb(folder / "bomb.png")
+    write_bomb(folder / "bomb.png")
     return {
         "nowhere.jpg": "No such file",
         "empty.jpg": "it is empty",

@@ -1,0 +1,69 @@
+"""jsonargparse's reports in the words of a person who wrote a YAML file."""
+
+from __future__ import annotations
+
+import re
+
+from robusttune.errors import RobustTuneError
+
+KINDS = {
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "<class 'str'>": "text",
+    "<class 'list'>": "a list",
+    "<class 'tuple'>": "a list",
+    "<class 'dict'>": "a mapping",
+}
+# What says the same once more.
+NOISE = (
+    "Given value type",
+    "Given value: Namespace",
+    "Given value: {",
+    "Subtypes:",
+    "Errors:",
+    "Does not validate",
+    "- Expected a <class 'NoneType'>",
+)
+
+
+def argument_error(message: str, verb: str) -> RobustTuneError:
+    """What is to be told of a wrong argument."""
+    remedy = f"correct the --config or the flags; robusttune {verb} --help lists the settings"
+    return RobustTuneError(f"{_wrong_value(message) or _one_line(message)}: {remedy}")
+
+
+def instantiation_error(error: ValueError) -> RobustTuneError | None:
+    """What is to be told where a class cannot be made; None where it is no affair of the user's."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, RobustTuneError):
+            return behind
+        behind = behind.__cause__ or behind.__context__
+    found = re.search(r"Problem with given class_path '([^']+)':\s*(.+)", str(error))
+    if found is None:
+        return None
+    return RobustTuneError(f"{found[1]} cannot be made ({found[2]}): correct its arguments, or install what it needs")
+
+
+def _wrong_value(message: str) -> str | None:
+    """``a.b is 'x', not a whole number``, or None where the message is not of a form that is known."""
+    key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    tail = message[message.rfind("Parser key") :]
+    option = re.search(r"Option '(\w+)' is not accepted", tail)
+    if key and option:
+        return f"{key} does not take {option[1]!r}"
+    name = re.search(r"Expected a dot import path string: (\S+)", tail)
+    if key and name:
+        return f"{key} is {name[1]!r}, not a class that is known: give its import path"
+    value = re.search(r"(?:Got value|Given value): (?!Namespace|NestedArg|\{)(.+)", tail)
+    expected = [f"one of {names}" for names in re.findall(r"Expected a typing\.Literal\[(.+?)\]", tail)]
+    expected += [kind for name, kind in KINDS.items() if f"Expected a {name}" in tail]
+    if not key or value is None or not expected:
+        return None
+    return f"{key} is {value[1].strip().rstrip('.')!r}, not {' or '.join(expected)}"
+
+
+def _one_line(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines()]
+    return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(NOISE)).rstrip(": .")

@@ -1,0 +1,414 @@
+"""Everything that people get wrong: one sentence that names the thing and the remedy, and nothing on disk changes.
+
+`pytest tests/commands/test_wrong_input.py -rP` shows the sentences.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import torch
+import yaml
+from fakes import tiny_flags, write_bomb, write_image, write_table
+from PIL import Image
+
+from robusttune.cli import main
+from robusttune.commands.demo import write_text_encoder
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture(scope="module")
+def trained(food101: Path, text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    root = tmp_path_factory.mktemp("runs")
+    flags = [*tiny_flags(food101, text_folder), "--data.val_fraction=0.2", f"--run_root={root}"]
+    assert main(["fit", f"--config={CONFIGS}/food101.yaml", *flags]) == 0
+    return root / "food101/0"
+
+
+@dataclass
+class Place:
+    """A user's folder, in which things go wrong."""
+
+    root: Path
+    original: Path
+    trained: Path
+    text_folder: Path
+
+    @property
+    def food101(self) -> Path:
+        """A copy of the data that may be spoiled."""
+        if not (self.root / "food101").exists():
+            shutil.copytree(self.original, self.root / "food101")
+        return self.root / "food101"
+
+    def fit(self, *flags: str) -> list[str]:
+        tiny = tiny_flags(self.food101, self.text_folder)
+        return ["fit", f"--config={CONFIGS}/food101.yaml", *tiny, f"--run_root={self.root}/runs", *flags]
+
+    def on_table(self, path: Path, *flags: str, verb: str = "fit") -> list[str]:
+        tiny = [flag for flag in tiny_flags(Path("none"), self.text_folder) if "source.root" not in flag]
+        tiny += [f"--data.source.train={path}", f"--run_root={self.root}/runs"]
+        return [verb, f"--config={CONFIGS}/table.yaml", *tiny, *flags]
+
+    def rows(self, *last: dict[str, Any]) -> list[dict[str, Any]]:
+        """Twenty good rows with images, and whatever follows."""
+        names = [write_image(self.root / "images" / f"{i}.png").name for i in range(20)]
+        good = [{"image": f"images/{name}", "text": "soup", "label": "ab"[i % 2]} for i, name in enumerate(names)]
+        return [*good, *last]
+
+    def table(self, *last: dict[str, Any], **flags: str) -> list[str]:
+        given = [f"--data.source.{name}={value}" for name, value in flags.items()]
+        return self.on_table(write_table(self.root, "train", self.rows(*last)), *given)
+
+    def text_table(self, name: str, content: str | bytes) -> list[str]:
+        path = self.root / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return self.on_table(path)
+
+    def val_table(self, *rows: dict[str, Any]) -> list[str]:
+        return self.table(val=str(write_table(self.root, "val", list(rows))))
+
+    def image(self, spoil: Callable[[Path], Any], *flags: str, name: str = "3.png") -> list[str]:
+        """A table of which an image is spoiled, seen in the first epoch."""
+        rows = self.rows({"image": f"images/{name}", "text": "t", "label": "a"})
+        val = write_table(self.root, "val", rows[4:8])
+        spoil(self.root / "images" / name)
+        args = self.on_table(write_table(self.root, "train", rows), f"--data.source.val={val}")
+        return [*args, "--data.corruption.image_dropout=0", "--data.batch_size=8", *flags]
+
+    def yaml(self, content: str | bytes) -> list[str]:
+        path = self.root / "mine.yaml"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return self.fit(f"--config={path}")
+
+    def test(self, *flags: str, checkpoint: Path | None = None) -> list[str]:
+        checkpoint = checkpoint or self.trained / "checkpoints/best.ckpt"
+        return ["test", f"--config={self.trained}/config.yaml", f"--ckpt_path={checkpoint}", *flags]
+
+    def checkpoint(self, content: bytes | object, verb: str = "test") -> list[str]:
+        path = self.root / "other.ckpt"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            torch.save(content, path)
+        return self.fit(f"--ckpt_path={path}") if verb == "fit" else self.test(checkpoint=path)
+
+    def good_checkpoint(self) -> bytes:
+        return (self.trained / "checkpoints/best.ckpt").read_bytes()
+
+    def other_text_encoder(self) -> list[str]:
+        write_text_encoder(self.root / "other", width=16, layers=2)
+        return self.test(f"--text_encoder.name={self.root}/other")
+
+    def test_on_table(self, *rows: dict[str, Any], **settings: Any) -> list[str]:
+        config = yaml.safe_load((self.trained / "config.yaml").read_text())
+        source = {"test": str(write_table(self.root, "test", list(rows))), "image_column": None, **settings}
+        config["data"]["source"] = {"class_path": "robusttune.data.sources.Table", "init_args": source}
+        (self.root / "config.yaml").write_text(yaml.safe_dump(config))
+        return ["test", f"--config={self.root}/config.yaml", f"--ckpt_path={self.trained}/checkpoints/best.ckpt"]
+
+
+class Evil:
+    """What a hostile pickle would run."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path("/tmp/robusttune-was-executed").touch, ()
+
+
+def parquet(place: Place) -> list[str]:
+    path = place.root / "train.parquet"
+    pyarrow.parquet.write_table(pa.table({"image": [None] * 9, "text": ["t"] * 9, "label": list("ababababa")}), path)
+    path.write_bytes(path.read_bytes()[:-9])
+    return place.on_table(path)
+
+
+def float_image(path: Path) -> None:
+    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(path, "tiff")
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def removed(root: Path, part: str) -> None:
+    shutil.rmtree(root / part) if (root / part).is_dir() else (root / part).unlink()
+
+
+def without(place: Place, part: str) -> list[str]:
+    removed(place.food101, part)
+    return place.fit()
+
+
+def titles(place: Place, content: bytes) -> list[str]:
+    (place.food101 / "texts/train_titles.csv").write_bytes(content)
+    return place.fit()
+
+
+READ = "cannot be read: .*3.png cannot be read as an image"
+MEND = "mend or remove them, or set data.unreadable to absent"
+
+CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
+    # Folders, files, columns
+    "root missing": (lambda p: p.fit("--data.source.root=/nowhere"), "/nowhere/images/train does not exist: set"),
+    "images missing": (lambda p: without(p, "images/test"), "images/test does not exist: set data.source.root"),
+    "titles missing": (lambda p: without(p, "texts/train_titles.csv"), "train_titles.csv does not exist: set"),
+    "titles not UTF-8": (lambda p: titles(p, b"\xff\xfe"), r"not UTF-8 \(byte 0\): convert it"),
+    "titles empty": (lambda p: titles(p, b""), "the train split is empty: give it samples"),
+    "titles of something else": (lambda p: titles(p, b"what is this\n"), "the train split is empty"),
+    "table missing": (lambda p: p.on_table(Path("/nowhere.csv")), "/nowhere.csv does not exist: set data.source.train"),
+    "table is a folder": (lambda p: p.on_table(p.root), "is a folder: set data.source.train to a table"),
+    "table of another kind": (lambda p: p.text_table("train.xlsx", "PK"), "is no .jsonl, .csv, .parquet file: convert"),
+    "no table": (lambda p: p.on_table(Path("null")), "set data.source.train"),
+    "image root missing": (
+        lambda p: p.table(image_root="/nowhere"),
+        "/nowhere is no folder: set data.source.image_root",
+    ),
+    "column missing": (
+        lambda p: p.table(text_column="title"),
+        r"has no column title \(it has image, label, text\): set",
+    ),
+    "image files missing": (
+        lambda p: p.table({"image": "gone.png", "text": "t", "label": "a"}, val=str(p.root / "train.jsonl")),
+        r"1 image files of the 21 train samples do not exist, the first is .*/gone.png: check",
+    ),
+    # Rows
+    "broken JSONL": (
+        lambda p: p.text_table("train.jsonl", '{"a": 1}\n{"a": \n{\n'),
+        "of 3 rows, 2 are not JSON .*line 2",
+    ),
+    "a JSON list": (
+        lambda p: p.text_table("train.jsonl", '["a", "b"]'),
+        "are not JSON objects .*: write one object a line",
+    ),
+    "broken CSV": (lambda p: p.text_table("train.csv", "image,text,label\n,a,b,c\n,a\n"), "2 have not as many cells"),
+    "unclosed quote in CSV": (lambda p: p.text_table("train.csv", 'image,text,label\n,"a,b\n'), "are not CSV .*line 2"),
+    "CSV without header": (
+        lambda p: p.text_table("train.csv", "a.png,t,x\nb.png,t,y\n"),
+        "has no column image, text, label",
+    ),
+    "CSV in UTF-16": (lambda p: p.text_table("train.csv", "a,b".encode("utf-16")), "not UTF-8 .*convert it to UTF-8"),
+    "broken Parquet": (parquet, "train.parquet is no readable Parquet file .*: write it again"),
+    "text is a list": (lambda p: p.table({"text": ["t"], "label": "a"}), "1 have no text in the column text .*line 21"),
+    "half a character": (lambda p: p.table({"text": "\ud800", "label": "a"}), "1 have no text in the column text"),
+    "ids repeat": (
+        lambda p: p.table(*[{"id": 7, "text": "t", "label": "a"}] * 3, id_column="id"),
+        "of 23 rows, 20 have no id .*2 repeat an id .*: give them ids.*; make ids unique",
+    ),
+    "table without rows": (lambda p: p.text_table("train.csv", "image,text,label\n"), "train.csv has no rows: give"),
+    "nothing but blanks": (
+        lambda p: p.text_table("train.csv", "image,text,label\n" + ",,a\n,,b\n" * 9),
+        "none of the 16 train samples has an image or a text: check the columns",
+    ),
+    # Labels and splits
+    "empty label": (
+        lambda p: p.table(*[{"text": "t", "label": ""}] * 4),
+        r"have no label \(the first: '2\d'\): label them",
+    ),
+    "unknown label": (
+        lambda p: p.val_table({"text": "t", "label": "c", "image": ""}, {"text": "t", "label": "d", "image": ""}),
+        "val split: of 2 samples, 2 have a label that training does not know .*'c' of '1'.*: correct it, or train with it",
+    ),
+    "label list in multi-class data": (
+        lambda p: p.table({"text": "t", "label": ["a", "b"]}, {"text": "t", "label": ["a"]}),
+        "of 22 rows, 2 have a list as label .*: set data.source.multilabel to true",
+    ),
+    "one class only": (
+        lambda p: p.text_table("train.csv", "image,text,label\n" + ",t,a\n" * 20),
+        r"has 1 class \(a\), and 2 are needed: check the labels",
+    ),
+    "too few samples to hold any out": (
+        lambda p: p.text_table("train.csv", "image,text,label\n,t,a\n"),
+        "leaves a split empty: give more samples, or a validation split",
+    ),
+    "no test split": (
+        lambda p: p.test_on_table(test=None, train=str(p.root / "test.jsonl")),
+        "the data has no test split",
+    ),
+    # Images
+    "broken image": (
+        lambda p: p.image(lambda path: path.write_text("<html>")),
+        f"{READ} .its format is not known.: {MEND}",
+    ),
+    "truncated image": (lambda p: p.image(halve), f"1 of 20 train image files {READ} .*: {MEND}"),
+    "empty image": (lambda p: p.image(lambda path: path.write_bytes(b"")), f"{READ} .it is empty.: {MEND}"),
+    "decompression bomb": (lambda p: p.image(write_bomb), f"{READ} .it has more than .* pixels.*: {MEND}"),
+    "32-bit image": (lambda p: p.image(float_image), f"{READ} .*32-bit numbers.*: {MEND}"),
+    "image found by a worker": (lambda p: p.image(halve, "--data.workers=2"), f"{READ} .*: {MEND}"),
+    # Settings
+    "configuration missing": (lambda p: p.fit("--config=/nowhere.yaml"), "configuration /nowhere.yaml does not exist"),
+    "configuration not YAML": (lambda p: p.yaml("data: {seed: [\n"), r"mine.yaml, line 2 is not YAML"),
+    "configuration binary": (lambda p: p.yaml(b"\xff\xd8"), r"mine.yaml is no UTF-8 text \(byte 0\): give a YAML file"),
+    "configuration with a control character": (lambda p: p.yaml("name: \x07"), "mine.yaml is not YAML"),
+    "configuration empty": (lambda p: p.yaml(""), "mine.yaml holds no settings: give a YAML file such as"),
+    "key given twice": (
+        lambda p: p.yaml("data: {seed: 1}\ndata: {seed: 2}\n"),
+        "line 2 is not YAML .data is given twice",
+    ),
+    "wrong key": (lambda p: p.yaml("data: {sauce: 3}"), "sauce.*: correct the --config"),
+    "wrong key inside": (lambda p: p.fit("--model.fusion.widht=3"), "model.fusion does not take 'widht': correct"),
+    "wrong flag": (lambda p: p.fit("--data.sauce=3"), "data.sauce.*: correct the --config or the flags"),
+    "wrong type": (
+        lambda p: p.yaml("data: {batch_size: many}"),
+        "data.batch_size is 'many', not a whole number: correct",
+    ),
+    "wrong type inside": (
+        lambda p: p.fit("--model.fusion.cca_dim=x"),
+        "model.fusion.cca_dim is 'x', not a whole number",
+    ),
+    "wrong choice": (lambda p: p.fit("--data.unreadable=skip"), "is 'skip', not one of 'error', 'absent': correct"),
+    "wrong schedule": (lambda p: p.fit("--model.schedule.name=cosin"), "'cosin', not one of 'cosine', 'linear'"),
+    "wrong class": (lambda p: p.fit("--data.source=Fod101"), "data.source is 'Fod101', not a class that is known"),
+    "wrong optimiser": (
+        lambda p: p.fit("--model.optimizer=Adm"),
+        "model.optimizer is 'Adm', not a class that is known",
+    ),
+    "wrong learning rate": (lambda p: p.fit("--model.optimizer.lr=-1"), r"cannot be made \(Invalid learning rate"),
+    "endless": (lambda p: p.fit("--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:01"), "set trainer.max_epochs"),
+    "unmeasured": (
+        lambda p: p.fit("--monitor=val/mean/f1"),
+        "val/mean/f1 is not measured: monitor one of val/complete",
+    ),
+    "wrong crop": (lambda p: p.fit("--data.augmentation.scale=[1.0,0.2]"), "augmentation scale .*: give 0 < least"),
+    "impossible rates": (lambda p: p.fit("--data.corruption.image_dropout=0.9"), "add up to more than 1"),
+    "no batch": (lambda p: p.fit("--data.batch_size=0"), "data.batch_size is 0: give at least 1"),
+    "unwritable": (lambda p: p.fit("--run_root=/proc/runs"), "/proc/runs cannot be written .*: give another run_root"),
+    "no devices": (lambda p: p.fit("--trainer.devices=0"), "devices"),
+    "logger not installed": (
+        lambda p: p.fit("--trainer.logger=WandbLogger"),
+        "WandbLogger cannot be made .*pip install",
+    ),
+    "no such model": (lambda p: p.fit("--image_encoder.name=vit_bse_patch16_224"), "did you mean vit_base_patch16_224"),
+    "no such text encoder": (
+        lambda p: p.fit("--text_encoder.name=./nowhere"),
+        "folder ./nowhere does not exist: check",
+    ),
+    "text encoder is empty": (
+        lambda p: p.fit(f"--text_encoder.name={p.food101}"),
+        "food101 cannot be loaded .*: check that it is whole, and fits",
+    ),
+    "layers do not pair": (lambda p: p.fit("--text_encoder.layers=1"), "2 image layers cannot be paired with 1 text"),
+    "texts too long for the encoder": (lambda p: p.fit("--text_encoder.max_length=999"), "give a number from 1 to"),
+    # Training
+    "loss not finite": (
+        lambda p: p.fit("--model.optimizer.lr=1e30", "--model.schedule.warmup=0"),
+        "step 1 in epoch 0 is not finite, because of all its 32 samples: lower model.optimizer.lr",
+    ),
+    # Checkpoints
+    "no checkpoint": (
+        lambda p: ["test", f"--config={p.trained}/config.yaml"],
+        "test needs a checkpoint: give --ckpt_path",
+    ),
+    "checkpoint missing": (lambda p: p.test(checkpoint=Path("/no.ckpt")), "/no.ckpt does not exist: give the path"),
+    "checkpoint empty": (lambda p: p.checkpoint(b""), "other.ckpt is damaged or no checkpoint .*: use another one"),
+    "checkpoint truncated": (lambda p: p.checkpoint(p.good_checkpoint()[:5000]), "is damaged .*: use another one"),
+    "checkpoint to resume truncated": (lambda p: p.checkpoint(p.good_checkpoint()[:5000], "fit"), "is damaged"),
+    "checkpoint of something else": (
+        lambda p: p.checkpoint({"state_dict": {}}),
+        "is no checkpoint of robusttune: give",
+    ),
+    "checkpoint is text": (lambda p: p.checkpoint(b"hello"), "other.ckpt .*: use a"),
+    "checkpoint hostile": (lambda p: p.checkpoint({"robusttune": Evil()}), "holds more than tensors and plain data"),
+    "another text encoder": (lambda p: p.other_text_encoder(), "the checkpoint contradicts .*weights of text_encoder"),
+    "another image encoder": (
+        lambda p: p.test("--image_encoder.name=test_vit2"),
+        "the checkpoint contradicts the settings .*: use the config.yaml of its run",
+    ),
+    "another size": (lambda p: p.test("--model.fusion.common_width=32"), "model.fusion.common_width 32, not 16.*: use"),
+    "another task kind": (
+        lambda p: p.test_on_table({"text": "t", "label": ["pho"]}, multilabel=True),
+        "trained with multilabel False, and the data say True: test it on data of its own kind",
+    ),
+    "other classes": (
+        lambda p: p.test_on_table({"text": "t", "label": "no dish"}),
+        "1 have a label .*'no dish' of '1'",
+    ),
+    # The command itself
+    "no such command": (lambda p: ["trian"], "there is no command 'trian': choose from fit, validate, test"),
+}
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below a folder, by its hash."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture
+def place(food101: Path, trained: Path, text_folder: Path, tmp_path: Path) -> Iterator[Place]:
+    yield Place(tmp_path, food101, trained, text_folder)
+    with suppress(FileNotFoundError):
+        Path("/tmp/robusttune-was-executed").unlink()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_wrong_is_one_sentence(case: str, place: Place, capfd: pytest.CaptureFixture[str]) -> None:
+    make, message = CASES[case]
+    args = make(place)
+    before = contents(place.root) | contents(place.trained)
+    assert main(args) == 1
+    err = capfd.readouterr().err
+    last = err.strip().splitlines()[-1]
+    print(f"{case}: {last}")
+    assert re.fullmatch(f"robusttune: error: (?=.{{20,700}}$).*{message}.*", last), last
+    assert ": " in last.removeprefix("robusttune: error: ")
+    assert "Traceback" not in err
+    assert not Path("/tmp/robusttune-was-executed").exists()
+    after = contents(place.root) | contents(place.trained)
+    assert {path: after.get(path) for path in before} == before
+    left = {Path(path).name for path in after.keys() - before.keys()}
+    assert left <= {"config.yaml", "hparams.yaml", "metrics.csv"} | {name for name in left if "tfevents" in name}
+    assert not any(name.endswith((".partial", ".ckpt")) for name in left)
+
+
+UNUSUAL: dict[str, tuple[Callable[[Place], list[str]], str]] = {
+    "16-bit image": (lambda p: p.image(lambda path: Image.fromarray(np.ones((9, 9), np.uint16)).save(path)), ""),
+    "CMYK image": (lambda p: p.image(lambda path: Image.new("CMYK", (9, 9)).save(path), name="c.jpg"), ""),
+    "palette image": (lambda p: p.image(lambda path: Image.new("P", (9, 9)).save(path)), ""),
+    "animated image": (
+        lambda p: p.image(
+            lambda path: Image.new("L", (9, 9)).save(path, save_all=True, append_images=[Image.new("L", (9, 9))]),
+            name="a.gif",
+        ),
+        "",
+    ),
+    "image of one pixel": (lambda p: p.image(lambda path: Image.new("RGB", (1, 1)).save(path)), ""),
+    "image of one line": (lambda p: p.image(lambda path: Image.new("RGB", (3000, 1)).save(path)), ""),
+    "unreadable image, to be taken for absent": (
+        lambda p: p.image(halve, "--data.unreadable=absent", "--data.workers=2", "--trainer.max_epochs=2"),
+        "train: 1 image files could not be read and were taken for absent; the first: .*3.png",
+    ),
+    "text of 100,000 characters": (
+        lambda p: p.table({"image": "", "text": "soup " * 20_000, "label": "a"}, val=str(p.root / "train.jsonl")),
+        "train: 1 texts were longer than text_encoder.max_length and were cut; the first is that of sample '21'",
+    ),
+    "emoji and right-to-left text": (lambda p: p.table({"image": "", "text": "🍜👩‍🍳 مرحبا \u202e", "label": "a"}), ""),
+    "fewer samples than a batch": (lambda p: p.table(val=str(p.root / "train.jsonl")), ""),
+    "three samples": (lambda p: p.fit("--data.subset=3", "--data.batch_size=2"), ""),
+    "neither image nor text": (
+        lambda p: p.table(*[{"image": "", "text": " ", "label": "a"}] * 5, val=str(p.root / "train.jsonl")),
+        "train: 25 samples, 20 with image, 20 with text, 5 with neither",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNUSUAL)
+def test_what_is_unusual_is_trained_on(case: str, place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    make, message = UNUSUAL[case]
+    assert main(make(place)) == 0
+    found = re.search(f".*{message}.*", caplog.text)
+    assert found
+    print(f"{case}: {found[0] if message else 'trained'}")
+    assert sorted(path.name for path in place.root.rglob("*.ckpt")) == ["best.ckpt", "last.ckpt"]
