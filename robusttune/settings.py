@@ -41,7 +41,7 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
             for key in sorted(ours.keys() | theirs.keys())
             for line in differences(ours.get(key), theirs.get(key), f"{path}.{key}" if path else key)
         ]
-    return [] if ours == theirs else [f"{path.replace('.init_args', '')} {ours!r}, not {theirs!r}"]
+    return [] if ours == theirs else [f"{path.replace('.init_args', '')} {ours!r:.60}, not {theirs!r:.60}"]
 
 
 def _plain(value: Any) -> Any:

@@ -116,7 +116,9 @@ def run(verb: str, args: list[str]) -> None:
         except ArgumentError as error:
             raise argument_error(str(error), verb) from None
         except MisconfigurationException as error:
-            raise RobustTuneError(f"{' '.join(str(error).split())}: correct the settings of the trainer") from error
+            raise RobustTuneError(
+                f"{' '.join(str(error).split()).rstrip('.')}: correct the settings of the trainer"
+            ) from error
         except ValueError as error:
             raise instantiation_error(error) or error from None
 

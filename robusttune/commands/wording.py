@@ -48,6 +48,9 @@ def instantiation_error(error: ValueError) -> RobustTuneError | None:
 
 def _wrong_value(message: str) -> str | None:
     """``a.b is 'x', not a whole number``, or None where the message is not of a form that is known."""
+    unknown = re.search(r"(?:does not accept option '|unrecognized arguments: (?:--)?)([\w.]+)", message)
+    if unknown:
+        return f"{unknown[1]} is no setting"
     key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
     tail = message[message.rfind("Parser key") :]
     option = re.search(r"Option '(\w+)' is not accepted", tail)
@@ -55,7 +58,7 @@ def _wrong_value(message: str) -> str | None:
         return f"{key} does not take {option[1]!r}"
     name = re.search(r"Expected a dot import path string: (\S+)", tail)
     if key and name:
-        return f"{key} is {name[1]!r}, not a class that is known: give its import path"
+        return f"{key} is {name[1]!r}, not a class that is known (give its import path)"
     value = re.search(r"(?:Got value|Given value): (?!Namespace|NestedArg|\{)(.+)", tail)
     expected = [f"one of {names}" for names in re.findall(r"Expected a typing\.Literal\[(.+?)\]", tail)]
     expected += [kind for name, kind in KINDS.items() if f"Expected a {name}" in tail]

@@ -27,9 +27,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise RobustTuneError(
             f"{path} holds more than tensors and plain data, and is not loaded: use a checkpoint of robusttune"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).split("\n")[0]
-        raise RobustTuneError(f"{path} is damaged or no checkpoint ({reason}): use another one") from None
+    except Exception:  # of a damaged file torch says RuntimeError, EOFError, OSError, ValueError, KeyError, ...
+        raise RobustTuneError(f"{path} is damaged or no checkpoint: use another one") from None
     if not isinstance(checkpoint, dict) or KEY not in checkpoint:
         raise RobustTuneError(f"{path} is no checkpoint of robusttune: give one that `robusttune fit` wrote")
     return checkpoint

@@ -78,6 +78,8 @@ class Food101(Source):
                 records[row.image] = Record(row.image, str(path), or_absent(clean_title(row.title)), [row.label])
         if left_out:
             log.warning("%s: they are left out", left_out.counts(len(rows)))
+        if not records:
+            raise RobustTuneError(f"{titles} has no row that can be used: give the title file of UPMC Food-101")
         return to_table(records.values())
 
 

@@ -85,7 +85,7 @@ def _read_parquet(path: Path, bad: Problems) -> Iterator[Row]:
     except (
         Exception
     ) as error:  # on damaged files it raises ArrowException, OSError, UnicodeDecodeError, MemoryError, ...
-        reason = str(error).split("\n")[0][:80]
+        reason = str(error).split("\n")[0].replace(str(path), path.name)[:160]
         raise RobustTuneError(f"{path} is no readable Parquet file ({reason}): write it again") from None
     for number, cells in enumerate(rows, 1):
         yield Row(f"row {number}", cells)
