@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from fakes import tiny_flags, write_table
 
 from robusttune.cli import main
 from robusttune.tasks import FusionTask
-from robusttune.tasks.base import Losses
 from robusttune.tasks.checkpoint import read_checkpoint
-from robusttune.types import Batch
 
 CONFIG = Path(__file__).parents[2] / "configs" / "food101.yaml"
 
@@ -90,46 +87,6 @@ def test_predict_writes_a_row_a_sample(run: Path, food101: Path) -> None:
 def test_python_loads_what_the_command_line_trained(run: Path) -> None:
     task = FusionTask.load_from_checkpoint(run / "checkpoints/best.ckpt")
     assert len(task.facts.class_names) == 12
-
-
-def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What every training step sees and gets, from now on."""
-    steps: list[tuple[Any, ...]] = []
-    original = FusionTask.training_losses
-
-    def losses(task: FusionTask, batch: Batch, batch_idx: int) -> Losses:
-        found = original(task, batch, batch_idx)
-        present = (tuple(batch.image_present.tolist()), tuple(batch.text_present.tolist()))
-        steps.append((task.current_epoch, batch_idx, tuple(batch.sample_id), present, found.loss.item()))
-        return found
-
-    monkeypatch.setattr(FusionTask, "training_losses", losses)
-    return steps
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_resuming_inside_or_after_an_epoch_equals_not_stopping(
-    food101: Path, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
-    """Bit for bit: the samples, their corruption, every loss, and the weights at the end."""
-    steps = spied(monkeypatch)
-    fit = ["fit", f"--config={CONFIG}", *tiny_flags(food101, text_folder), f"--run_root={tmp_path}"]
-    fit += ["--trainer.max_epochs=2", "--data.batch_size=20", f"--data.workers={workers}"]
-    every_step = tmp_path / "every_step.yaml"
-    arguments = {"filename": "{step}", "every_n_train_steps": 1, "save_top_k": -1}
-    callback = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": arguments}
-    every_step.write_text(yaml.safe_dump({"trainer": {"callbacks+": [callback]}}))
-    assert main([*fit, f"--config={every_step}"]) == 0
-    whole, first = list(steps), tmp_path / "food101/0/checkpoints"
-    assert len(whole) == 10
-    for stop in (2, 5, 8):
-        steps.clear()
-        assert main([*fit, f"--ckpt_path={first}/step={stop}.ckpt"]) == 0
-        assert steps == whole[stop:]
-        folder = max((tmp_path / "food101").iterdir(), key=lambda path: int(path.name))
-        expected, found = (read_checkpoint(path / "last.ckpt") for path in (first, folder / "checkpoints"))
-        assert found["global_step"] == expected["global_step"]
-        assert all(torch.equal(found["state_dict"][key], value) for key, value in expected["state_dict"].items())
 
 
 def test_resuming_inside_an_epoch_with_another_batch_size_is_refused(

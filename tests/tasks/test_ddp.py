@@ -1,63 +1,143 @@
-"""Two processes at half the batch each do what one process does."""
+"""Two processes at half the batch each do what one process does, and fail together."""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from fakes import tiny_flags
+from fakes import tiny_flags, write_table
 
-CONFIG = Path(__file__).parents[2] / "configs" / "food101.yaml"
+CONFIGS = Path(__file__).parents[2] / "configs"
+TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+ONE = ["--trainer.devices=1", "--trainer.strategy=auto"]
 
-
-def run(arguments: list[str]) -> None:
-    subprocess.run([sys.executable, "-m", "robusttune", *arguments], check=True, capture_output=True, timeout=300)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("subset", [9, 5])
-def test_a_rank_whose_last_batch_only_fills_up(food101: Path, text_folder: Path, tmp_path: Path, subset: int) -> None:
-    flags = [*tiny_flags(food101, text_folder), f"--data.subset={subset}", "--data.batch_size=4"]
-    flags += ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.precision=32-true", f"--run_root={tmp_path}"]
-    run(["fit", f"--config={CONFIG}", *flags])
-    folder = tmp_path / "food101/0"
-    flags = [f"--config={folder}/config.yaml", f"--ckpt_path={folder}/checkpoints/last.ckpt"]
-    run(["test", *flags])
-    two = json.loads((folder / "report/test.json").read_text())["conditions"]
-    run(["predict", *flags])
-    assert len((folder / "report/predictions.csv").read_text().splitlines()) == 1 + subset
-    run(["test", *flags, "--trainer.devices=1", "--trainer.strategy=auto"])
-    one = json.loads((folder / "report/test.json").read_text())["conditions"]
-    for condition, values in one.items():
-        assert two[condition] == pytest.approx(values, abs=1e-3)
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.slow
+def run(*arguments: str, status: int = 0) -> str:
+    """What a command line says on stderr; it must end."""
+    command = [sys.executable, "-m", "robusttune", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == status, done.stderr
+    return done.stderr
+
+
+def conditions(folder: Path, *flags: str) -> dict[str, dict[str, float]]:
+    """What a test of the last checkpoint finds."""
+    run("test", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/checkpoints/last.ckpt", *flags)
+    found: dict[str, dict[str, float]] = json.loads((folder / "report/test.json").read_text())["conditions"]
+    return found
+
+
+def assert_same(found: dict[str, dict[str, float]], expected: dict[str, dict[str, float]], rel: float) -> None:
+    """What counts samples is the same; losses are close."""
+    for condition, values in expected.items():
+        assert found[condition].pop("loss") == pytest.approx(values["loss"], rel=rel)
+        assert found[condition] == {name: value for name, value in values.items() if name != "loss"}
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    """What each step logged."""
+    names = ("train/loss", "train/task_loss", "train/correlation_loss")
+    with (folder / "metrics.csv").open() as file:
+        return [{name: float(row[name]) for name in names} for row in csv.DictReader(file) if row[names[0]]]
+
+
 def test_two_processes_equal_one(food101: Path, text_folder: Path, tmp_path: Path) -> None:
     """Losses step by step, with an uneven last batch and rows that only fill up, and metrics, to 1e-6.
 
     In float64, since training blows up the last digit, in which sums in another order differ, a thousandfold in a few
     steps: there are 8 samples a step, and the slope of a square root.
     """
-    losses, metrics = {}, {}
-    for name, devices, batch_size in (("one", "1", "10"), ("two", "2", "5")):
-        fit = [*tiny_flags(food101, text_folder), f"--data.batch_size={batch_size}", "--trainer.log_every_n_steps=1"]
+    found, metrics = {}, {}
+    for name, flags in (("one", [*ONE, "--data.batch_size=10"]), ("two", [*TWO, "--data.batch_size=5"])):
         # 77 training samples: the last step has 7, so one of two ranks has a row that does not count.
+        fit = [*tiny_flags(food101, text_folder), "--trainer.log_every_n_steps=1", *flags]
         fit += ["--data.val_fraction=0.2", "--trainer.max_epochs=2", "--trainer.precision=64-true"]
-        fit += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1"]
-        fit += ["--model.fusion.dropout=0", f"--trainer.devices={devices}", "--trainer.strategy=ddp"]
-        run(["fit", f"--config={CONFIG}", *fit, f"--name={name}", f"--run_root={tmp_path}"])
-        folder = tmp_path / name / "0"
-        with (folder / "metrics.csv").open() as file:
-            losses[name] = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
-        run(["test", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/checkpoints/last.ckpt"])
-        metrics[name] = json.loads((folder / "report/test.json").read_text())["conditions"]
-    assert len(losses["one"]) == 16
-    assert losses["two"] == pytest.approx(losses["one"], rel=1e-6)
-    for condition, values in metrics["one"].items():
-        assert metrics["two"][condition]["loss"] == pytest.approx(values["loss"], rel=1e-6)
-        assert metrics["two"][condition]["accuracy"] == pytest.approx(values["accuracy"], abs=1e-6)
+        fit += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1", "--model.fusion.dropout=0"]
+        run("fit", f"--config={CONFIGS}/food101.yaml", *fit, f"--name={name}", f"--run_root={tmp_path}")
+        found[name] = losses(tmp_path / name / "0")
+        metrics[name] = conditions(tmp_path / name / "0")
+    assert len(found["one"]) == 16
+    assert sum(step["train/correlation_loss"] < 0 for step in found["one"]) > 12  # it is 0 where there are no pairs
+    worst = 0.0
+    for one, two in zip(found["one"], found["two"], strict=True):
+        assert two == pytest.approx(one, rel=1e-6)
+        worst = max(worst, *(abs(two[key] / one[key] - 1) for key in one if one[key]))
+    print(f"largest relative difference of a logged loss in {len(found['one'])} steps: {worst:.1e}")
+    assert_same(metrics["two"], metrics["one"], rel=1e-6)
+
+
+@pytest.mark.parametrize("subset", [9, 5, 1])
+def test_ranks_that_have_less_or_nothing(food101: Path, text_folder: Path, tmp_path: Path, subset: int) -> None:
+    """A rank whose last batch only fills up, or that has no sample at all: no hang, no NaN, the same metrics."""
+    flags = [*tiny_flags(food101, text_folder), f"--data.subset={subset}", "--data.batch_size=4", *TWO]
+    flags += ["--trainer.precision=32-true", "--trainer.log_every_n_steps=1", f"--run_root={tmp_path}"]
+    run("fit", f"--config={CONFIGS}/food101.yaml", *flags)
+    folder = tmp_path / "food101/0"
+    assert all(value == value for step in losses(folder) for value in step.values())
+    two = conditions(folder)
+    run("predict", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/checkpoints/last.ckpt")
+    assert len((folder / "report/predictions.csv").read_text().splitlines()) == 1 + subset
+    assert_same(two, conditions(folder, *ONE, "--data.batch_size=3"), rel=1e-5)
+
+
+def test_multilabel_with_an_empty_rank(food101: Path, text_folder: Path, tmp_path: Path) -> None:
+    rows = [{"text": f"soup {i}", "label": ["a", "b"][i % 2 :]} for i in range(6)]
+    table = write_table(tmp_path, "train", rows)
+    few = write_table(tmp_path, "few", rows[:1])
+    flags = [flag for flag in tiny_flags(food101, text_folder) if "source.root" not in flag]
+    flags += [f"--data.source.{name}={path}" for name, path in {"train": table, "val": few, "test": few}.items()]
+    flags += ["--data.source.image_column=null", "--data.source.multilabel=true", *TWO, f"--run_root={tmp_path}"]
+    run("fit", f"--config={CONFIGS}/table.yaml", *flags)
+    assert_same(conditions(tmp_path / "table/0"), conditions(tmp_path / "table/0", *ONE), rel=1e-5)
+
+
+def spoiled(food101: Path, tmp_path: Path) -> Path:
+    """The data with two images that cannot be read."""
+    root = shutil.copytree(food101, tmp_path / "food101")
+    for number in (1, 2):
+        (root / f"images/train/pho/pho_{number}.jpg").write_bytes(b"no image")
+    return root
+
+
+MISTAKES: dict[str, tuple[list[str], str]] = {
+    "unreadable images": (
+        [],
+        "2 of 48 train image files cannot be read: .*pho_1.jpg .*; .*pho_2.jpg .*: mend or remove",
+    ),
+    "a loss that is not finite": (
+        ["--model.optimizer.lr=1e30", "--data.unreadable=absent", "--model.schedule.warmup=0"],
+        "the loss of step 1 in epoch 0 is not finite, because of all its 16 samples: lower model.optimizer.lr",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_all_ranks_stop_with_one_sentence(mistake: str, food101: Path, text_folder: Path, tmp_path: Path) -> None:
+    flags, message = MISTAKES[mistake]
+    fit = [*tiny_flags(spoiled(food101, tmp_path), text_folder), "--data.batch_size=8", "--data.val_fraction=0.5", *TWO]
+    fit += ["--data.corruption.image_dropout=0", "--data.workers=1", f"--run_root={tmp_path}/runs"]
+    err = run("fit", f"--config={CONFIGS}/food101.yaml", *fit, *flags, status=1)
+    assert "Traceback" not in err
+    assert re.fullmatch(f"robusttune: error: {message}.*", err.strip().splitlines()[-1])
+    assert err.count("robusttune: error") == 1
+
+
+def test_what_was_put_up_with_is_counted_over_ranks(food101: Path, text_folder: Path, tmp_path: Path) -> None:
+    fit = [*tiny_flags(spoiled(food101, tmp_path), text_folder), "--data.unreadable=absent", "--data.batch_size=8"]
+    fit += ["--data.corruption.image_dropout=0", "--data.corruption.text_dropout=0", "--text_encoder.max_length=3"]
+    fit += ["--data.val_fraction=0.5", "--data.workers=1", "--trainer.max_epochs=2", f"--run_root={tmp_path}", *TWO]
+    err = run("fit", f"--config={CONFIGS}/food101.yaml", *fit)
+    counted = re.findall(r"(\w+): (\d+) (image files could not|texts were longer)", err)
+    assert ("train", "2", "image files could not") in counted
+    assert len(counted) == len(set(counted)) == 3  # no line of the second rank's
+    texts = {split: int(count) for split, count, what in counted if what.startswith("texts")}
+    with_text = {split: int(count) for split, count in re.findall(r"(\w+): \d+ samples, \d+ with image, (\d+)", err)}
+    assert texts == with_text
