@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,8 @@ def read_image(path: str | Path) -> Image.Image:
             warnings.simplefilter("ignore")
             with Image.open(path) as file:
                 file.load()
-                return _as_rgb(_upright(file))
+                _turn_upright(file)
+                return _as_rgb(file)
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise UnreadableImageError(f"{path} cannot be read as an image ({_reason(path, error)})") from None
 
@@ -69,14 +71,14 @@ def _names_in(folder: str) -> set[str]:
         return set()
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # metadata that cannot be understood say nothing of how it was held
-        return image
+def _turn_upright(image: Image.Image) -> None:
+    with suppress(Exception):  # metadata that cannot be understood say nothing of how it was held
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image  # to convert it would copy it
     if image.mode.startswith("I;16"):  # which Pillow would clip to 8 bits, not scale
         image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     if image.mode in ("I", "F"):

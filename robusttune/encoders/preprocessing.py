@@ -71,29 +71,39 @@ class ImageTransform:
     """
 
     def __init__(self, preprocessing: Preprocessing, augmentation: Augmentation | None = None) -> None:
-        size, interpolation = preprocessing.size, InterpolationMode(preprocessing.interpolation)
-        resized = round(size / preprocessing.crop)
-        squash = preprocessing.crop_mode == "squash"
-        self.clean = v2.Compose(
-            [
-                v2.Resize([resized, resized] if squash else [resized], interpolation=interpolation),
-                v2.CenterCrop(size),
-                v2.PILToTensor(),
-            ]
-        )
+        self.preprocessing = preprocessing
         self.random: v2.Compose | None = None
         if augmentation is not None:
-            crop = v2.RandomResizedCrop(size, scale=augmentation.scale, interpolation=interpolation)
-            self.random = v2.Compose([crop, v2.RandomHorizontalFlip(augmentation.flip), v2.PILToTensor()])
+            interpolation = InterpolationMode(preprocessing.interpolation)
+            crop = v2.RandomResizedCrop(preprocessing.size, scale=augmentation.scale, interpolation=interpolation)
+            self.random = v2.Compose([crop, v2.RandomHorizontalFlip(augmentation.flip)])
 
     def __call__(self, image: Image.Image, seed: int) -> Tensor:
         if self.random is None:
-            result: Tensor = self.clean(image)
+            view = resize_and_crop(image, self.preprocessing)
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                result = self.random(image)
-        return result
+                view = self.random(image)
+        tensor: Tensor = v2.functional.pil_to_tensor(view)
+        return tensor
+
+
+def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """The image resized and cropped at its centre, without computing what is cropped away.
+
+    The same as torchvision's Resize and CenterCrop one after the other, but for rounding here and there, by 1 of 255.
+    """
+    size, resized = preprocessing.size, round(preprocessing.size / preprocessing.crop)
+    if preprocessing.crop_mode == "squash":
+        width = height = resized
+    else:
+        shorter = min(image.size)
+        width, height = (int(resized * side / shorter) for side in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    across, down = image.width / width, image.height / height
+    box = (left * across, top * down, min((left + size) * across, image.width), min((top + size) * down, image.height))
+    return image.resize((size, size), Image.Resampling[preprocessing.interpolation.upper()], box)
 
 
 class Tokenized(NamedTuple):
