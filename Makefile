@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint types clean
+.PHONY: help install demo test test-all bench lint types clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ test: install ## Run the tests
 
 test-all: install ## Run the tests, slow ones included
 	$(BIN)/python -m pytest -m ''
+
+bench: install ## Run the benchmarks; tables here, JSON in runs/benchmarks
+	@set -e; for file in tests/benchmarks/bench_*.py; do echo "$$file"; $(BIN)/python $$file; done
 
 lint: install ## Check style and format
 	$(BIN)/ruff check .

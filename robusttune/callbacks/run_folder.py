@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ class RunFolder(SaveConfigCallback):
         self.folder = self._open(trainer)
         place: dict[str, Any] = {"save_dir": self.folder.parents[1], "name": self.config.name}
         ours: list[Logger] = [CSVLogger(**place, version=self.folder.name)]
-        ours.append(TensorBoardLogger(**place, version=self.folder.name, default_hp_metric=False))
+        if find_spec("tensorboard"):
+            ours.append(TensorBoardLogger(**place, version=self.folder.name, default_hp_metric=False))
         trainer.loggers = [*ours, *trainer.loggers]
         # What it went on from is no setting of a run: given again, it would be used again.
         self.config = self.config.clone()

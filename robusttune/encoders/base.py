@@ -25,12 +25,14 @@ class Encoder(ABC):
         weights: ``pretrained`` (fetched by name), ``random`` (seeded, always the same), or a local file or folder.
         revision: branch, tag or commit of the published weights.
         layers: that many layers evenly spaced up to the last, or a list of layer numbers counted from 1.
+        depth: run only that many layers, and take the pooled embedding from there too; None for all.
     """
 
     name: str
     weights: str = "pretrained"
     revision: str | None = None
     layers: int | list[int] = 4
+    depth: int | None = None
 
     @abstractmethod
     def inputs(self) -> dict[str, Any]:
@@ -43,6 +45,17 @@ class Encoder(ABC):
         Raises:
             RobustTuneError: the model is unknown, or its weights are neither here nor to be fetched.
         """
+
+    def run_depth(self, own: int) -> int:
+        """How many of a model's own layers are run.
+
+        Raises:
+            RobustTuneError: it has fewer than were asked for.
+        """
+        depth = own if self.depth is None else self.depth
+        if not 1 <= depth <= own:
+            raise RobustTuneError(f"depth {depth} does not fit {self.name!r}, which has {own} layers: give 1 to {own}")
+        return depth
 
     def layer_numbers(self, depth: int) -> list[int]:
         """The chosen layers of a model of ``depth`` layers, ascending, counted from 1."""

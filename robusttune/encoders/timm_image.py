@@ -83,8 +83,16 @@ class FrozenTimmEncoder(FrozenImageEncoder):
     """The module of a `TimmEncoder`. ``pooled`` is what the model's own classifier would read."""
 
     def __init__(self, backbone: nn.Module, preprocessing: Preprocessing, settings: TimmEncoder) -> None:
+        layers: Any = backbone.feature_info
+        depth = settings.run_depth(len(layers))
+        if depth < len(layers):
+            if layers[depth - 1]["num_chs"] != layers[-1]["num_chs"]:
+                raise RobustTuneError(
+                    f"timm's {settings.name!r} cannot stop after layer {depth}, which is not as wide as the last: "
+                    "set image_encoder.depth to null"
+                )
+            backbone.prune_intermediate_layers([depth - 1], prune_head=False)  # type: ignore[operator]
         super().__init__(backbone, preprocessing, settings.grid)
-        depth = len(backbone.feature_info)  # type: ignore[arg-type]
         self.indices = [number - 1 for number in settings.layer_numbers(depth)]
         accepted = inspect.signature(backbone.forward_intermediates).parameters  # type: ignore[arg-type]
         self.prefix_arg = {"return_prefix_tokens": True} if "return_prefix_tokens" in accepted else {}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
+from transformers.utils import logging as transformers_logging
 
 from robusttune.encoders.base import Encoder
 from robusttune.encoders.weights import fetching, local_weights, seeded
@@ -45,15 +48,17 @@ def load_tower(settings: Encoder, tower: str, needs_pooler: bool = False) -> nn.
         RobustTuneError: the weights lack something that is used; a pooler often is missing, and need not be used.
     """
     config = load_config(settings)
+    own = getattr(config, tower.replace("_model", "_config"), config)
+    own.num_hidden_layers = settings.run_depth(own.num_hidden_layers)
     if getattr(config, "is_encoder_decoder", False):
         raise RobustTuneError(f"{settings.name!r} is an encoder with a decoder: choose an encoder alone, such as BERT")
     missing: set[str] = set()
-    with seeded(), fetching(settings.name, settings.weights):
+    with seeded(), fetching(settings.name, settings.weights), _without_report():
         if settings.weights == "random":
             model = AutoModel.from_config(config)
         else:
             model, about = AutoModel.from_pretrained(
-                **location(settings), dtype=torch.float32, output_loading_info=True
+                **location(settings), config=config, dtype=torch.float32, output_loading_info=True
             )
             missing = {key for key in about["missing_keys"] if needs_pooler or "pooler" not in key}
     if missing:
@@ -63,6 +68,17 @@ def load_tower(settings: Encoder, tower: str, needs_pooler: bool = False) -> nn.
         )
     found: nn.Module = getattr(model, tower, model)
     return found
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Of weights that a file has and nothing uses: heads, the other tower, layers beyond the depth."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
 
 
 def chosen_layers(settings: Encoder, hidden_states: tuple[Tensor, ...]) -> list[Tensor]:

@@ -47,7 +47,9 @@ def fetching(repository: str, weights: str) -> Iterator[None]:
         reason = str(error).strip().split("\n")[0].rstrip(".:") or type(error).__name__
         place = repository if weights in ("pretrained", "random") else weights
         if Path(place).expanduser().exists():
-            raise RobustTuneError(f"{place} cannot be loaded ({reason}): check that it is whole, and fits") from error
+            raise RobustTuneError(
+                f"{place} cannot be loaded ({reason}): check that it is whole, and fits the model"
+            ) from error
         raise RobustTuneError(
             f"{repository} cannot be loaded ({reason}): where there is a network run `hf download {repository}` "
             "and copy its cache here, or set weights to a local file or folder"

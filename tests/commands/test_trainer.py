@@ -178,6 +178,15 @@ def test_multilabel_data_from_fit_to_test(food101: Path, text_folder: Path, tmp_
     assert verb("predict", run) == 0
 
 
+def test_tensorboard_need_not_be_installed(
+    food101: Path, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robusttune.callbacks.run_folder.find_spec", lambda _: None)
+    assert main(["fit", f"--config={CONFIG}", *tiny_flags(food101, text_folder), f"--run_root={tmp_path}"]) == 0
+    assert not list((tmp_path / "food101/0").glob("events.*"))
+    assert (tmp_path / "food101/0/metrics.csv").is_file()
+
+
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true", "32-true"])
 def test_what_is_trained_in_any_precision_can_be_loaded(
     precision: str, food101: Path, text_folder: Path, tmp_path: Path

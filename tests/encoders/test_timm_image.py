@@ -123,7 +123,7 @@ def test_what_cannot_be_loaded_is_named(changes: dict[str, Any], message: str) -
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), tmp_path / "model.safetensors")
-    with pytest.raises(RobustTuneError, match=r"weights are missing, first .*: check that it fits the model"):
+    with pytest.raises(RobustTuneError, match=r"weights are missing, first .*: check that it is whole, and fits"):
         tiny_image_encoder(weights=str(tmp_path)).load()
 
 
@@ -131,3 +131,29 @@ def test_weights_that_are_not_cached_are_named_with_the_way_to_fetch_them(monkey
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(RobustTuneError, match=r"timm/test_vit\.r160_in1k cannot be loaded .* `hf download"):
         tiny_image_encoder(weights="pretrained").load()
+
+
+def test_layers_beyond_the_depth_are_not_run() -> None:
+    """The layers before it are what they are, and the pooled embedding comes from the last that is run."""
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    whole = tiny_image_encoder(layers=[2, 4]).load()
+    short = tiny_image_encoder(layers=[2, 4], depth=4).load()
+    assert len(short.backbone.blocks) == 4  # type: ignore[arg-type]
+    for one, other in zip(whole(images).tokens, short(images).tokens, strict=True):
+        assert torch.equal(one, other)
+    assert short(images).pooled.shape == whole(images).pooled.shape
+    assert not torch.equal(short(images).pooled, whole(images).pooled)
+    assert torch.equal(tiny_image_encoder(layers=[2, 4], depth=6).load()(images).pooled, whole(images).pooled)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"depth": 7}, "depth 7 does not fit 'test_vit', which has 6 layers: give 1 to 6"),
+        ({"depth": 4, "layers": [2, 5]}, "do not fit 'test_vit', which has 4"),
+        ({"depth": 2, "name": "test_efficientnet"}, "cannot stop after layer 2, which is not as wide as the last"),
+    ],
+)
+def test_a_depth_that_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RobustTuneError, match=message):
+        tiny_image_encoder(**changes).load()

@@ -144,3 +144,18 @@ def test_encoders_run_under_autocast(text_folder: Path) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = encoder(tokens).pooled
     torch.testing.assert_close(half.float(), encoder(tokens).pooled, rtol=0.1, atol=0.1)
+
+
+def test_layers_beyond_the_depth_are_not_run(
+    text_folder: Path, clip_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tokens = tiny_text_encoder(text_folder).tokenizer()(TEXTS).tokens
+    whole, short = (tiny_text_encoder(text_folder, layers=[1], depth=depth).load() for depth in (2, 1))
+    assert torch.equal(whole(tokens).tokens[0], short(tokens).tokens[0])
+    first = tiny_text_encoder(text_folder, layers=1, depth=1, pooling="class").load()
+    assert torch.equal(first(tokens).pooled, whole(tokens).tokens[0][:, 0])
+    assert sum(p.numel() for p in short.parameters()) < sum(p.numel() for p in whole.parameters())
+    for clip in (TransformersImageEncoder, TransformersTextEncoder):
+        args = {"max_length": 8} if clip is TransformersTextEncoder else {"grid": 2}
+        assert len(clip(name=str(clip_folder), layers=1, depth=3, **args).load().backbone.encoder.layers) == 3  # type: ignore[arg-type, union-attr]
+    assert "REPORT" not in capfd.readouterr().err

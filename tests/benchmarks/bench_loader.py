@@ -1,6 +1,6 @@
 """Samples a second: the loader with one worker, against bare Pillow that decodes and resizes the same files.
 
-`python tests/benchmarks/loader.py`
+`python tests/benchmarks/bench_loader.py`
 """
 
 from __future__ import annotations
