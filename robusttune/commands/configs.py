@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentError, ArgumentParser
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,33 @@ import yaml
 from robusttune.errors import RobustTuneError
 
 
-def check_configs(args: list[str]) -> None:
+def check_configs(args: list[str]) -> set[str]:
     """Check every file that is given as ``--config``.
+
+    Returns:
+        The settings that the files name, as they are given on the command line: ``data.source.root``.
 
     Raises:
         RobustTuneError: one does not exist, is not UTF-8, is no YAML, gives a key twice, or holds no settings.
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-c", "--config", action="append", default=[])
-    for given in parser.parse_known_args(args)[0].config:
-        _check(Path(given).expanduser())
+    try:
+        given = parser.parse_known_args(args)[0].config
+    except ArgumentError:
+        raise RobustTuneError("--config stands without a file: give the path of a YAML file") from None
+    return set().union(*(_names(_read(Path(path).expanduser())) for path in given))
 
 
-def _check(path: Path) -> None:
+def _names(settings: Any, prefix: str = "") -> set[str]:
+    names = set()
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        name = prefix if key == "init_args" else f"{prefix}.{key}".removeprefix(".")
+        names |= {name} | _names(value, name)
+    return names
+
+
+def _read(path: Path) -> dict[Any, Any]:
     if not path.is_file():
         raise RobustTuneError(f"the configuration {path} does not exist: give the path of a YAML file")
     try:
@@ -38,6 +52,7 @@ def _check(path: Path) -> None:
         raise RobustTuneError(f"{path} is not YAML ({' '.join(str(error).split())}): give a YAML file") from None
     if not isinstance(settings, dict):
         raise RobustTuneError(f"{path} holds no settings: give a YAML file such as configs/food101.yaml")
+    return settings
 
 
 class _OnceLoader(yaml.SafeLoader):  # type: ignore[misc]
@@ -46,7 +61,9 @@ class _OnceLoader(yaml.SafeLoader):  # type: ignore[misc]
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen and key.value != "<<":
+            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+                continue
+            if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
             seen.add(key.value)
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)

@@ -95,7 +95,7 @@ def run(verb: str, args: list[str]) -> None:
     Raises:
         RobustTuneError: the arguments or what they name do not work.
     """
-    check_configs(args)
+    known = check_configs(args)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader workers are processes already
     with warnings.catch_warnings():
         quieten()
@@ -114,7 +114,7 @@ def run(verb: str, args: list[str]) -> None:
                 args=[verb, *args],
             )
         except ArgumentError as error:
-            raise argument_error(str(error), verb) from None
+            raise argument_error(str(error), verb, known) from None
         except MisconfigurationException as error:
             raise RobustTuneError(
                 f"{' '.join(str(error).split()).rstrip('.')}: correct the settings of the trainer"

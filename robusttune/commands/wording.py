@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 
 from robusttune.errors import RobustTuneError
@@ -27,9 +28,18 @@ NOISE = (
 )
 
 
-def argument_error(message: str, verb: str) -> RobustTuneError:
-    """What is to be told of a wrong argument."""
+def argument_error(message: str, verb: str, known: set[str]) -> RobustTuneError:
+    """What is to be told of a wrong argument.
+
+    Args:
+        message: jsonargparse's.
+        verb: that was given.
+        known: names of settings, of which one might be meant.
+    """
     remedy = f"correct the --config or the flags; robusttune {verb} --help lists the settings"
+    unknown = _unknown_setting(message)
+    if unknown is not None:
+        return RobustTuneError(f"{unknown} is no setting{_suggestion(unknown, known)}: {remedy}")
     return RobustTuneError(f"{_wrong_value(message) or _one_line(message)}: {remedy}")
 
 
@@ -46,16 +56,32 @@ def instantiation_error(error: ValueError) -> RobustTuneError | None:
     return RobustTuneError(f"{found[1]} cannot be made ({found[2]}): correct its arguments, or install what it needs")
 
 
+def _unknown_setting(message: str) -> str | None:
+    """The name of the setting that there is not, if that is what is wrong."""
+    found = re.search(r"(?:does not accept option '|unrecognized arguments: (?:--)?)([\w.]+)", message)
+    if found:
+        return found[1]
+    option = re.search(r"Option '([\w.]+)' is not accepted", message)
+    return ".".join([*_keys(message), option[1]]) if option else None
+
+
+def _suggestion(unknown: str, known: set[str]) -> str:
+    """A setting beside it that is spelt alike."""
+    group, _, name = unknown.rpartition(".")
+    beside = [other.rpartition(".")[2] for other in known - {unknown} if other.rpartition(".")[0] == group]
+    near = difflib.get_close_matches(name, sorted(beside), n=1)
+    return f", did you mean {group}.{near[0]}?".replace(" .", " ") if near else ""
+
+
+def _keys(message: str) -> list[str]:
+    """The setting that is spoken of, from the outside in."""
+    return re.findall(r'Parser key "([^"]+)"', message)
+
+
 def _wrong_value(message: str) -> str | None:
     """``a.b is 'x', not a whole number``, or None where the message is not of a form that is known."""
-    unknown = re.search(r"(?:does not accept option '|unrecognized arguments: (?:--)?)([\w.]+)", message)
-    if unknown:
-        return f"{unknown[1]} is no setting"
-    key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    key = ".".join(_keys(message))
     tail = message[message.rfind("Parser key") :]
-    option = re.search(r"Option '(\w+)' is not accepted", tail)
-    if key and option:
-        return f"{key} does not take {option[1]!r}"
     name = re.search(r"Expected a dot import path string: (\S+)", tail)
     if key and name:
         return f"{key} is {name[1]!r}, not a class that is known (give its import path)"

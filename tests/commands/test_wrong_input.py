@@ -260,9 +260,22 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         lambda p: p.yaml("data: {seed: 1}\ndata: {seed: 2}\n"),
         "line 2 is not YAML .data is given twice",
     ),
-    "wrong key": (lambda p: p.yaml("data: {sauce: 3}"), "data.sauce is no setting: correct the --config"),
-    "wrong key inside": (lambda p: p.fit("--model.fusion.widht=3"), "model.fusion does not take 'widht': correct"),
-    "wrong flag": (lambda p: p.fit("--data.sauce=3"), "data.sauce is no setting: correct the --config"),
+    "wrong key": (
+        lambda p: p.yaml("data: {sauce: 3}"),
+        "data.sauce is no setting, did you mean data.source.: correct the --config",
+    ),
+    "wrong key inside": (lambda p: p.fit("--model.fusion.widht=3"), "model.fusion.widht is no setting: correct"),
+    "misspelt flag": (
+        lambda p: p.fit("--data.batch_sise=3"),
+        "data.batch_sise is no setting, did you mean data.batch_size",
+    ),
+    "misspelt flag inside": (lambda p: p.fit("--model.fusion.common_with=3"), "did you mean model.fusion.common_width"),
+    "misspelt source": (lambda p: p.fit("--data.source.rot=/data"), "did you mean data.source.root"),
+    "configuration left out": (lambda p: ["fit", "--config"], "--config stands without a file: give the path"),
+    "wrong flag": (
+        lambda p: p.fit("--data.sauce=3"),
+        "data.sauce is no setting, did you mean data.source.: correct the --config",
+    ),
     "wrong type": (
         lambda p: p.yaml("data: {batch_size: many}"),
         "data.batch_size is 'many', not a whole number: correct",
