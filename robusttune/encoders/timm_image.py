@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robusttune.encoders.base import FrozenImageEncoder, ImageEncoder, all_real
 from robusttune.encoders.preprocessing import Preprocessing
-from robusttune.encoders.weights import fetching, local_weights, refusing_gaps, seeded
+from robusttune.encoders.weights import fetching, local_weights, refuse_code, refusing_gaps, seeded
 from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded
 
@@ -57,6 +57,8 @@ class TimmEncoder(ImageEncoder):
         if cfg.fixed_input_size:
             args.setdefault("img_size", preprocessing.size)
         with seeded(), fetching(repository, self.weights), refusing_gaps():
+            if "file" in overlay:
+                refuse_code(Path(overlay["file"]))
             backbone = timm.create_model(
                 self.name,
                 pretrained=self.weights != "random",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,20 @@ def local_weights(path: str) -> Path:
     if not found.exists():
         raise RobustTuneError(f"weights {path} do not exist: give a file, a folder, 'pretrained' or 'random'")
     return found
+
+
+def refuse_code(path: Path) -> None:
+    """Check that a weights file holds nothing that is executed when it is read; older timm would read it all the same.
+
+    Raises:
+        RobustTuneError: it holds more than tensors.
+    """
+    if path.suffix == ".safetensors":
+        return
+    try:
+        torch.load(path, map_location="meta", weights_only=True)
+    except pickle.UnpicklingError:
+        raise RobustTuneError(f"{path} holds more than tensors, and is not loaded: give a .safetensors file") from None
 
 
 @contextmanager

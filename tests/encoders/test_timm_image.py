@@ -133,6 +133,26 @@ def test_weights_that_are_not_cached_are_named_with_the_way_to_fetch_them(monkey
         tiny_image_encoder(weights="pretrained").load()
 
 
+class Evil:
+    """What a hostile pickle would run."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.proof.touch, ()
+
+
+def test_weights_are_not_executed(tmp_path: Path) -> None:
+    good = timm.create_model("test_vit", num_classes=0).state_dict()
+    torch.save(good, tmp_path / "good.bin")
+    assert tiny_image_encoder(weights=str(tmp_path / "good.bin")).load()
+    torch.save({**good, "more": Evil(tmp_path / "executed")}, tmp_path / "evil.bin")
+    with pytest.raises(RobustTuneError, match="evil.bin holds more than tensors, and is not loaded: give"):
+        tiny_image_encoder(weights=str(tmp_path / "evil.bin")).load()
+    assert not (tmp_path / "executed").exists()
+
+
 def test_layers_beyond_the_depth_are_not_run() -> None:
     """The layers before it are what they are, and the pooled embedding comes from the last that is run."""
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
