@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
 import socket
 import traceback
 from collections.abc import Callable
@@ -10,7 +12,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
 
 TIMEOUT = 60  # seconds; a test that hangs fails
 
@@ -25,7 +26,7 @@ def in_two_ranks(fn: Callable[[int], Any]) -> list[Any]:
     processes = [context.Process(target=_run, args=(fn, rank, port, queue), daemon=True) for rank in range(2)]
     for process in processes:
         process.start()
-    found = dict(queue.get(timeout=TIMEOUT) for _ in processes)
+    found = dict(pickle.loads(queue.get(timeout=TIMEOUT)) for _ in processes)
     for process in processes:
         process.join(TIMEOUT)
     return [found[0], found[1]]
@@ -40,6 +41,6 @@ def _run(fn: Callable[[int], Any], rank: int, port: int, queue: Any) -> None:
     except Exception as error:
         traceback.print_exc()
         result = error
-    queue.put((rank, result))
+    queue.put(pickle.dumps((rank, result)))  # not as shared memory, which ends with its process
     dist.barrier()
     dist.destroy_process_group()

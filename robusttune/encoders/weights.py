@@ -59,7 +59,7 @@ def fetching(repository: str, weights: str) -> Iterator[None]:
     except RobustTuneError:
         raise
     except Exception as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".:") or type(error).__name__
+        reason = str(error).strip().split("\n")[0][:200].rstrip(".:") or type(error).__name__
         place = repository if weights in ("pretrained", "random") else weights
         if Path(place).expanduser().exists():
             raise RobustTuneError(

@@ -54,7 +54,6 @@ def test_transparent_images_are_laid_on_white(tmp_path: Path) -> None:
         ("RGBA", "alpha.webp", {"lossless": True}),
         ("RGB", "photo.bmp", {}),
         ("RGB", "progressive.jpg", {"progressive": True}),
-        ("YCbCr", "video.tif", {}),
     ],
 )
 def test_every_mode_comes_out_as_rgb(tmp_path: Path, mode: str, name: str, options: dict[str, Any]) -> None:
