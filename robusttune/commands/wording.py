@@ -16,6 +16,9 @@ KINDS = {
     "<class 'tuple'>": "a list",
     "<class 'dict'>": "a mapping",
 }
+VALUE = re.compile(
+    r"(?:Got value|Given value|path string): (?!Namespace|NestedArg|\{)(.+?)(?:\. Got value|\.?$)", re.MULTILINE
+)
 # What says the same once more.
 NOISE = (
     "Given value type",
@@ -82,15 +85,16 @@ def _wrong_value(message: str) -> str | None:
     """``a.b is 'x', not a whole number``, or None where the message is not of a form that is known."""
     key = ".".join(_keys(message))
     tail = message[message.rfind("Parser key") :]
-    name = re.search(r"Expected a dot import path string: (\S+)", tail)
-    if key and name:
-        return f"{key} is {name[1]!r}, not a class that is known (give its import path)"
-    value = re.search(r"(?:Got value|Given value): (?!Namespace|NestedArg|\{)(.+)", tail)
+    value = re.search(
+        r"(?:Got value|Given value|path string): (?!Namespace|NestedArg|\{)(.+?)(?:\. Got value|\.?$)", tail, re.M
+    )
     expected = [f"one of {names}" for names in re.findall(r"Expected a typing\.Literal\[(.+?)\]", tail)]
     expected += [kind for name, kind in KINDS.items() if f"Expected a {name}" in tail]
-    if not key or value is None or not expected:
+    if not key or value is None:
         return None
-    return f"{key} is {value[1].strip().rstrip('.')!r}, not {' or '.join(expected)}"
+    if "Expected a dot import path" in tail and not set(expected) & {"a number", "a whole number"}:
+        return f"{key} is {value[1]!r}, not a class that is known (give its import path)"
+    return f"{key} is {value[1]!r}, not {' or '.join(expected)}" if expected else None
 
 
 def _one_line(message: str) -> str:

@@ -47,7 +47,7 @@ class FusionTask(RobustTask):
         optimizer: OptimizerCallable = adamw,
         schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
     ) -> None:
-        if alpha < 0 or beta < 0 or not 0 <= correlation_momentum < 1:
+        if not (alpha >= 0 and beta >= 0 and 0 <= correlation_momentum < 1):  # not a number is none of it
             raise RobustTuneError(
                 f"alpha {alpha}, beta {beta}, correlation_momentum {correlation_momentum} do not work: "
                 "give weights of at least 0, and a momentum in [0, 1)"

@@ -284,6 +284,12 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         lambda p: p.fit("--model.fusion.cca_dim=x"),
         "model.fusion.cca_dim is 'x', not a whole number",
     ),
+    "wrong type of an optimiser's": (
+        lambda p: p.fit("--model.optimizer.weight_decay=x"),
+        "model.optimizer.weight_decay is 'x', not a number: correct",
+    ),
+    "learning rate in words": (lambda p: p.fit("--model.optimizer.lr=abc"), "optimizer.lr is 'abc', not a number"),
+    "weight not a number": (lambda p: p.fit("--model.alpha=.nan"), "alpha nan, .* do not work: give weights of at"),
     "wrong choice": (lambda p: p.fit("--data.unreadable=skip"), "is 'skip', not one of 'error', 'absent': correct"),
     "wrong schedule": (lambda p: p.fit("--model.schedule.name=cosin"), "'cosin', not one of 'cosine', 'linear'"),
     "wrong class": (lambda p: p.fit("--data.source=Fod101"), "data.source is 'Fod101', not a class that is known"),
