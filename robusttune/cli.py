@@ -37,6 +37,12 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     try:
         _run(first, args[1:])
+    except OSError as error:  # of the machine, such as a disk that is full
+        if error.filename is None:
+            raise
+        what = f"{error.filename!s:.300}: {error.strerror}"
+        print(f"robusttune: error: {what}: check the path, who may use it, and the disk", file=sys.stderr)  # noqa: T201
+        return 1
     except RobustTuneError as error:
         if error.told_elsewhere:  # and failing here would have the launcher end that process before it has told it
             return 0

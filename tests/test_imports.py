@@ -16,6 +16,7 @@ ROOT = Path(robusttune.__file__).parent
 RANK = {
     "types": 0,
     "errors": 0,
+    "paths": 0,
     "ranks": 1,
     "settings": 1,
     "encoders": 1,

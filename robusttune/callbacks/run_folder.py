@@ -14,6 +14,7 @@ from rich.console import Console
 
 from robusttune.callbacks.checkpoints import BestCheckpoint
 from robusttune.errors import RobustTuneError
+from robusttune.paths import user_path
 
 
 class RunFolder(SaveConfigCallback):
@@ -47,7 +48,7 @@ class RunFolder(SaveConfigCallback):
         found = ""
         if trainer.is_global_zero:
             try:
-                found = str(next_folder(Path(self.config.run_root).expanduser() / self.config.name))
+                found = str(next_folder(user_path(self.config.run_root) / self.config.name))
             except OSError as error:
                 found = f"!{self.config.run_root} cannot be written ({error.strerror}): give another run_root"
         found = trainer.strategy.broadcast(found)

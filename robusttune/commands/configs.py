@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from robusttune.errors import RobustTuneError
+from robusttune.paths import user_path
 
 
 def check_configs(args: list[str]) -> set[str]:
@@ -27,7 +28,7 @@ def check_configs(args: list[str]) -> set[str]:
         given = parser.parse_known_args(args)[0].config
     except ArgumentError:
         raise RobustTuneError("--config stands without a file: give the path of a YAML file") from None
-    return set().union(*(_names(_read(Path(path).expanduser())) for path in given))
+    return set().union(*(_names(_read(user_path(path))) for path in given))
 
 
 def _names(settings: Any, prefix: str = "") -> set[str]:

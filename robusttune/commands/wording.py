@@ -53,10 +53,17 @@ def instantiation_error(error: ValueError) -> RobustTuneError | None:
         if isinstance(behind, RobustTuneError):
             return behind
         behind = behind.__cause__ or behind.__context__
+    if "is not in bounds" in str(error):  # numpy's range of seeds
+        return RobustTuneError(f"seed_everything {error}: give another number")
     found = re.search(r"Problem with given class_path '([^']+)':\s*(.+)", str(error))
-    if found is None:
+    reason = re.search(r"Errors:\s*- (.+)", str(error))
+    name = re.search(r"Namespace\(class_path='([^']+)'", str(error))
+    if found is None and (reason is None or name is None):
         return None
-    return RobustTuneError(f"{found[1]} cannot be made ({found[2]}): correct its arguments, or install what it needs")
+    what, why = found.groups() if found else (name[1], reason[1])  # type: ignore[index]
+    return RobustTuneError(
+        f"{what} cannot be made ({why.rstrip('.')}): correct its arguments, or install what it needs"
+    )
 
 
 def _unknown_setting(message: str) -> str | None:
@@ -89,6 +96,7 @@ def _wrong_value(message: str) -> str | None:
         r"(?:Got value|Given value|path string): (?!Namespace|NestedArg|\{)(.+?)(?:\. Got value|\.?$)", tail, re.M
     )
     expected = [f"one of {names}" for names in re.findall(r"Expected a typing\.Literal\[(.+?)\]", tail)]
+    expected += [f"a list of {count}" for count in re.findall(r"Expected a tuple with (\d+) elements", tail)]
     expected += [kind for name, kind in KINDS.items() if f"Expected a {name}" in tail]
     if not key or value is None:
         return None

@@ -83,6 +83,7 @@ class ImageTextDataModule(LightningDataModule):
             "prefetch": (prefetch, 1),
             "subset": (subset, 1),
             "workers": (workers, 0),
+            "seed": (seed, 0),
         }
         for name, (value, least) in given.items():
             if value is not None and value < least:

@@ -91,6 +91,10 @@ class ImageEncoder(Encoder):
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
 
+    def __post_init__(self) -> None:
+        if self.grid < 1:
+            raise RobustTuneError(f"image_encoder.grid is {self.grid}: give at least 1")
+
     @abstractmethod
     def preprocessing(self) -> Preprocessing:
         """How an image becomes the encoder's input; read from the model's description, not its weights."""

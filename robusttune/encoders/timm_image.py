@@ -98,7 +98,14 @@ class FrozenTimmEncoder(FrozenImageEncoder):
         self.indices = [number - 1 for number in settings.layer_numbers(depth)]
         accepted = inspect.signature(backbone.forward_intermediates).parameters  # type: ignore[arg-type]
         self.prefix_arg = {"return_prefix_tokens": True} if "return_prefix_tokens" in accepted else {}
-        self.widths = self.measure_widths()
+        try:
+            self.widths = self.measure_widths()
+        except (AssertionError, RuntimeError) as error:
+            reason = str(error).split("\n")[0].rstrip(".")
+            raise RobustTuneError(
+                f"timm's {settings.name!r} does not take images of {self.size} pixels ({reason}): "
+                "set image_encoder.size to null, or to a size that fits"
+            ) from error
 
     def forward(self, images: Tensor) -> Encoded:
         final, layers = self.backbone.forward_intermediates(  # type: ignore[operator]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,16 +14,17 @@ from transformers.utils import logging as transformers_logging
 from robusttune.encoders.base import Encoder
 from robusttune.encoders.weights import fetching, local_weights, seeded
 from robusttune.errors import RobustTuneError
+from robusttune.paths import user_path
 
 
 def location(settings: Encoder) -> dict[str, Any]:
     """Arguments of ``from_pretrained`` for the folder or published repository that the settings name."""
     if settings.weights in ("pretrained", "random"):
-        if settings.name.startswith(("/", "./", "../", "~")) and not Path(settings.name).expanduser().is_dir():
+        if settings.name.startswith(("/", "./", "../", "~")) and not user_path(settings.name).is_dir():
             raise RobustTuneError(f"the encoder folder {settings.name} does not exist: check the name")
         return {
-            "pretrained_model_name_or_path": str(Path(settings.name).expanduser())
-            if Path(settings.name).expanduser().is_dir()
+            "pretrained_model_name_or_path": str(user_path(settings.name))
+            if user_path(settings.name).is_dir()
             else settings.name,
             "revision": settings.revision or "main",
         }

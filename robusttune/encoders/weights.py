@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from robusttune.errors import RobustTuneError
+from robusttune.paths import user_path
 
 
 def local_weights(path: str) -> Path:
@@ -20,7 +21,7 @@ def local_weights(path: str) -> Path:
     Raises:
         RobustTuneError: nothing is there.
     """
-    found = Path(path).expanduser()
+    found = user_path(path)
     if not found.exists():
         raise RobustTuneError(f"weights {path} do not exist: give a file, a folder, 'pretrained' or 'random'")
     return found
@@ -61,10 +62,12 @@ def fetching(repository: str, weights: str) -> Iterator[None]:
     except Exception as error:
         reason = str(error).strip().split("\n")[0][:200].rstrip(".:") or type(error).__name__
         place = repository if weights in ("pretrained", "random") else weights
-        if Path(place).expanduser().exists():
+        if user_path(place).exists():
             raise RobustTuneError(
                 f"{place} cannot be loaded ({reason}): check that it is whole, and fits the model"
             ) from error
+        if weights == "random" and isinstance(error, TypeError):
+            raise RobustTuneError(f"{repository} cannot be made ({reason}): correct model_args") from error
         raise RobustTuneError(
             f"{repository} cannot be loaded ({reason}): where there is a network run `hf download {repository}` "
             "and copy its cache here, or set weights to a local file or folder"

@@ -43,15 +43,15 @@ class MoLT(FusionModel):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        small = [name for name, value in vars(self).items() if name != "dropout" and value < 1]
+        if small or not 0 <= self.dropout < 1:
+            raise RobustTuneError(f"{', '.join(small) or 'dropout'} is out of range: see the setting's help")
         for width, heads in (("common_width", "translation_heads"), ("fusion_width", "fusion_heads")):
             if getattr(self, width) % getattr(self, heads):
                 raise RobustTuneError(
                     f"{width} {getattr(self, width)} cannot be split into {getattr(self, heads)} heads: "
                     f"give a multiple of {heads}"
                 )
-        small = [name for name, value in vars(self).items() if name != "dropout" and value < 1]
-        if small or not 0 <= self.dropout < 1:
-            raise RobustTuneError(f"{', '.join(small) or 'dropout'} is out of range: see the setting's help")
 
     def build(self, image: Widths, text: Widths, facts: Facts) -> MoLTNetwork:
         return MoLTNetwork(self, image, text, facts)

@@ -15,6 +15,7 @@ import pyarrow as pa
 from robusttune.data.problems import Problems
 from robusttune.data.sources.base import Record, Source, or_absent, read_text, to_table
 from robusttune.errors import RobustTuneError
+from robusttune.paths import user_path
 from robusttune.types import Split
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Food101(Source):
 
     @property
     def folder(self) -> Path:
-        return Path(self.root).expanduser()
+        return user_path(self.root)
 
     def read(self, split: Split) -> pa.Table | None:
         if split not in ("train", "test"):

@@ -13,6 +13,7 @@ from robusttune.data.problems import Problems
 from robusttune.data.sources.base import Record, Source, or_absent, to_table
 from robusttune.data.sources.readers import READERS, Row, read_rows
 from robusttune.errors import RobustTuneError
+from robusttune.paths import user_path
 from robusttune.types import Split
 
 
@@ -49,7 +50,7 @@ class Table(Source):
 
     def __post_init__(self) -> None:
         paths = {split: getattr(self, split) for split in ("train", "val", "test", "predict")}
-        given = {split: Path(path).expanduser() for split, path in paths.items() if path is not None}
+        given = {split: user_path(path) for split, path in paths.items() if path is not None}
         if not given:
             raise RobustTuneError("no table is given: set data.source.train, and val or test where there are any")
         for split, path in given.items():
@@ -58,20 +59,20 @@ class Table(Source):
                 raise RobustTuneError(f"{path} {what}: set data.source.{split} to a table")
             if path.suffix not in READERS:
                 raise RobustTuneError(f"{path} is no {', '.join(READERS)} file: convert it, or give it its ending")
-        if self.image_root is not None and not Path(self.image_root).expanduser().is_dir():
+        if self.image_root is not None and not user_path(self.image_root).is_dir():
             raise RobustTuneError(f"{self.image_root} is no folder: set data.source.image_root to that of the images")
 
     def read(self, split: Split) -> pa.Table | None:
         name: str | None = getattr(self, split)
         if name is None:
             return None
-        path = Path(name).expanduser()
+        path = user_path(name)
         bad = Problems(path, "rows")
         rows = read_rows(path, bad)
         total = len(rows) + len(bad)
         if not bad:
             self._check_columns(path, rows, labelled=split != "predict")
-        root = path.parent if self.image_root is None else Path(self.image_root).expanduser()
+        root = path.parent if self.image_root is None else user_path(self.image_root)
         records = [self._record(number, row, root, bad) for number, row in enumerate(rows, 1)]
         first: dict[str, str] = {}
         for record, row in zip(records, rows, strict=True):
