@@ -8,7 +8,6 @@ from argparse import ArgumentError
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -23,7 +22,7 @@ from robusttune.callbacks import (
 )
 from robusttune.commands.configs import check_configs
 from robusttune.commands.quiet import quieten
-from robusttune.commands.wording import argument_error, instantiation_error
+from robusttune.commands.wording import argument_error, instantiation_error, trainer_error
 from robusttune.data import ImageTextDataModule
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
@@ -74,6 +73,9 @@ class RobustTuneCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
+        for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
+            if config[name] == 0:  # by which Lightning divides
+                raise RobustTuneError(f"trainer.{name} is 0: give more, or leave it out")
         plugins = [*_as_list(config.plugins), SafeCheckpointIO()]
         callbacks = _as_list(config.callbacks) + (self._fit_callbacks(config) if self.subcommand == "fit" else [])
         return super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
@@ -115,12 +117,13 @@ def run(verb: str, args: list[str]) -> None:
             )
         except ArgumentError as error:
             raise argument_error(str(error), verb, known) from None
-        except MisconfigurationException as error:
-            raise RobustTuneError(
-                f"{' '.join(str(error).split()).rstrip('.')}: correct the settings of the trainer"
-            ) from error
-        except ValueError as error:
-            raise instantiation_error(error) or error from None
+        except RobustTuneError:
+            raise
+        except Exception as error:
+            told = instantiation_error(error) or trainer_error(error)
+            if told is None:
+                raise
+            raise told from error
 
 
 def _as_list(given: Any) -> list[Any]:

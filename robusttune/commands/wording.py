@@ -46,7 +46,18 @@ def argument_error(message: str, verb: str, known: set[str]) -> RobustTuneError:
     return RobustTuneError(f"{_wrong_value(message) or _one_line(message)}: {remedy}")
 
 
-def instantiation_error(error: ValueError) -> RobustTuneError | None:
+def trainer_error(error: Exception) -> RobustTuneError | None:
+    """What is to be told where Lightning itself refuses something; None where the error is of another origin."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    if frame is None or not frame.tb_frame.f_globals["__name__"].startswith(("lightning.", "lightning_utilities.")):
+        return None
+    reason = " ".join(str(error).split()).rstrip(".")
+    return RobustTuneError(f"{reason:.400}: correct the settings of the trainer")
+
+
+def instantiation_error(error: Exception) -> RobustTuneError | None:
     """What is to be told where a class cannot be made; None where it is no affair of the user's."""
     behind: BaseException | None = error
     while behind is not None:

@@ -320,6 +320,26 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "no batch": (lambda p: p.fit("--data.batch_size=0"), "data.batch_size is 0: give at least 1"),
     "unwritable": (lambda p: p.fit("--run_root=/proc/runs"), "/proc/runs cannot be written .*: give another run_root"),
     "no devices": (lambda p: p.fit("--trainer.devices=0"), "devices"),
+    "no such accelerator": (
+        lambda p: p.fit("--trainer.accelerator=foo"),
+        "invalid accelerator name.*: correct the settings",
+    ),
+    "no such strategy": (
+        lambda p: p.fit("--trainer.strategy=foo"),
+        "invalid strategy name.*: correct the settings of the",
+    ),
+    "no batches to accumulate": (
+        lambda p: p.fit("--trainer.accumulate_grad_batches=0"),
+        "accumulate_grad_batches is 0: give",
+    ),
+    "validation too rare": (
+        lambda p: p.fit("--trainer.val_check_interval=1000"),
+        "must be less than or equal to .*: correct",
+    ),
+    "unmeasured by a callback": (
+        lambda p: p.fit("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/foo"),
+        "`val/foo` which is not available.*: correct the settings of the trainer",
+    ),
     "logger not installed": (
         lambda p: p.fit("--trainer.logger=WandbLogger"),
         "WandbLogger cannot be made .*pip install",
