@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from fakes import write_clip
+from hypothesis import settings
 
 from robusttune.commands.demo import write_food101, write_text_encoder
+
+# Slow machines are no failure, and CI tries the same examples every time.
+settings.register_profile("robusttune", deadline=None, derandomize="CI" in os.environ, database=None)
+settings.load_profile("robusttune")
 
 
 @pytest.fixture(scope="session")
