@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from robusttune.data.corruption import Corruption
 from robusttune.data.dataset import Collate, SampleDataset
-from robusttune.data.images import missing_files, unreadable_images
+from robusttune.data.images import missing_files, refuse_unreadable
 from robusttune.data.labels import encode_labels, facts_of
 from robusttune.data.sampler import ResumableLoader, ResumableSampler
 from robusttune.data.sources.base import Source
@@ -25,7 +25,7 @@ from robusttune.data.splits import stratified_sample
 from robusttune.data.tally import Tally
 from robusttune.encoders import Augmentation, ImageEncoder, ImageTransform, TextEncoder
 from robusttune.errors import RobustTuneError
-from robusttune.ranks import any_over_ranks, on_rank_zero, rank, world_size
+from robusttune.ranks import any_over_ranks
 from robusttune.types import Batch, Facts, Sample, Split
 
 log = logging.getLogger(__name__)
@@ -194,7 +194,8 @@ class ImageTextDataModule(LightningDataModule):
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Unreadable images are found by workers, and spoken of in the main process, on all ranks together."""
         if self.unreadable == "error" and any_over_ranks(bool(batch.unreadable)):
-            self._refuse_unreadable(batch)
+            paths = self._datasets[batch.split].records["image"].drop_null().unique().to_pylist()
+            refuse_unreadable(batch.split, paths, batch.unreadable, threads=self._cores())
         self.tally.add(batch)
         return batch
 
@@ -208,22 +209,6 @@ class ImageTextDataModule(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         self.tally.tell()
-
-    def _refuse_unreadable(self, batch: Batch) -> None:
-        """One image cannot be read: look at all of the split, so that they can be mended at once."""
-        for problem in batch.unreadable[:1]:
-            log.warning("%s; the other %s images are being looked through", problem, batch.split)
-        paths = sorted({path for path in self._datasets[batch.split].records["image"].to_pylist() if path is not None})
-        found = {*unreadable_images(paths[rank() :: world_size()], threads=self._cores()), *batch.unreadable}
-
-        def refuse(parts: list[set[str]]) -> None:
-            problems = sorted(set().union(*parts))
-            raise RobustTuneError(
-                f"{len(problems)} of {len(paths)} {batch.split} image files cannot be read: {'; '.join(problems[:3])}"
-                f"{'; ...' * (len(problems) > 3)}: mend or remove them, or set data.unreadable to absent"
-            )
-
-        on_rank_zero(found, refuse)
 
     def _source_table(self, split: Split) -> pa.Table | None:
         """The split as the source has it, read once."""

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from robusttune.errors import RobustTuneError
+from robusttune.ranks import on_rank_zero, rank, world_size
+from robusttune.types import Split
+
+log = logging.getLogger(__name__)
 
 
 class UnreadableImageError(Exception):
@@ -54,6 +62,34 @@ def unreadable_images(paths: Iterable[str], threads: int) -> list[str]:
     """What is wrong with each image file that cannot be read, in order; every file is decoded."""
     with ThreadPoolExecutor(threads) as pool:  # decoders let other threads run
         return [problem for problem in pool.map(_problem, paths) if problem is not None]
+
+
+def refuse_unreadable(split: Split, paths: Sequence[str], found: list[str], threads: int) -> NoReturn:
+    """One image of a split cannot be read: look through all of them, so that they can be mended at once.
+
+    The ranks share the work, and every rank must take part.
+
+    Args:
+        split: that the images are of.
+        paths: of all its image files.
+        found: what is wrong with those that are known already on this rank.
+        threads: that read on this rank.
+
+    Raises:
+        RobustTuneError: always; it tells how many there are, and the first of them.
+    """
+    for problem in found[:1]:
+        log.warning("%s; the other %s images are being looked through", problem, split)
+
+    def refuse(parts: list[set[str]]) -> None:
+        problems = sorted(set().union(*parts))
+        raise RobustTuneError(
+            f"{len(problems)} of {len(paths)} {split} image files cannot be read: {'; '.join(problems[:3])}"
+            f"{'; ...' * (len(problems) > 3)}: mend or remove them, or set data.unreadable to absent"
+        )
+
+    on_rank_zero({*unreadable_images(paths[rank() :: world_size()], threads), *found}, refuse)
+    raise AssertionError("rank 0 refuses")
 
 
 def _problem(path: str) -> str | None:
