@@ -38,9 +38,9 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         _run(first, args[1:])
     except OSError as error:  # of the machine, such as a disk that is full
-        if error.filename is None:
+        if error.errno is None:
             raise
-        what = f"{error.filename!s:.300}: {error.strerror}"
+        what = f"{error.filename!s:.300}: {error.strerror}" if error.filename else error.strerror
         print(f"robusttune: error: {what}: check the path, who may use it, and the disk", file=sys.stderr)  # noqa: T201
         return 1
     except RobustTuneError as error:

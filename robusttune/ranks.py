@@ -47,7 +47,7 @@ def on_rank_zero(value: T, fn: Callable[[list[T]], R]) -> R:
     """``fn`` of every rank's value, computed on rank 0 and given to all; every rank must take part.
 
     Raises:
-        RobustTuneError: raised by ``fn``; it is then raised on every rank, and told on rank 0.
+        Exception: whatever ``fn`` raises, on rank 0; on the others it is a `RobustTuneError` that is told elsewhere.
     """
     if world_size() == 1:
         return fn([value])
@@ -55,15 +55,16 @@ def on_rank_zero(value: T, fn: Callable[[list[T]], R]) -> R:
     values: list[Any] | None = [None] * world_size() if rank() == 0 else None
     dist.gather_object(value, values, group=group)
     told: list[Any] = [None, None]  # the result, or the problem
+    raised: Exception | None = None
     if values is not None:
         try:
             told[0] = fn(values)
-        except RobustTuneError as error:
-            told[1] = str(error)
+        except Exception as error:  # the other ranks must not wait for a result
+            raised, told[1] = error, str(error)
     dist.broadcast_object_list(told, group=group)
     result, problem = told
     if problem is not None:
-        raise RobustTuneError(problem, told_elsewhere=rank() != 0)
+        raise raised or RobustTuneError(problem, told_elsewhere=True)
     return result  # type: ignore[no-any-return]
 
 

@@ -37,6 +37,16 @@ def test_a_problem_is_raised_on_all_and_told_by_one() -> None:
     assert second.told_elsewhere
 
 
+def test_what_rank_zero_alone_could_not_do_ends_all() -> None:
+    def fail(_: list[int]) -> None:
+        raise PermissionError(13, "Permission denied", "report.json")
+
+    first, second = in_two_ranks(lambda rank: on_rank_zero(rank, fail))
+    assert isinstance(first, PermissionError)
+    assert isinstance(second, RobustTuneError)
+    assert second.told_elsewhere
+
+
 def rows_of(rank: int, share: str, count: int) -> slice:
     """Which of ``count`` rows a rank has."""
     cut = {"half": count // 2, "uneven": count - 1, "all": count}[share]

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+from robusttune.errors import RobustTuneError
 from robusttune.tasks.checkpoint import read_checkpoint
 
 
@@ -23,6 +24,11 @@ class SafeCheckpointIO(TorchCheckpointIO):
             with partial.open("rb") as written:
                 os.fsync(written.fileno())
             partial.replace(final)
+        except OSError as error:
+            raise RobustTuneError(
+                f"the checkpoint {final} cannot be written ({error.strerror}), and the one before is as it was: "
+                "make room, and go on from it with --ckpt_path"
+            ) from error
         finally:
             partial.unlink(missing_ok=True)
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from robusttune.callbacks.checkpoints import BestCheckpoint
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
+from robusttune.ranks import on_rank_zero
 
 
 class RunFolder(SaveConfigCallback):
@@ -23,7 +24,7 @@ class RunFolder(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        self.folder = self._open(trainer)
+        self.folder = self._open()
         place: dict[str, Any] = {"save_dir": self.folder.parents[1], "name": self.config.name}
         ours: list[Logger] = [CSVLogger(**place, version=self.folder.name)]
         if find_spec("tensorboard"):
@@ -43,18 +44,19 @@ class RunFolder(SaveConfigCallback):
                 f"Test it: robusttune test --config {_short(config)} --ckpt_path {_short(path)}"
             )
 
-    def _open(self, trainer: Trainer) -> Path:
+    def _open(self) -> Path:
         """The run's folder, the same on all ranks, which also fail together."""
-        found = ""
-        if trainer.is_global_zero:
+
+        def made(_: list[None]) -> Path:
+            root = user_path(self.config.run_root) / self.config.name
             try:
-                found = str(next_folder(user_path(self.config.run_root) / self.config.name))
+                return next_folder(root)
             except OSError as error:
-                found = f"!{self.config.run_root} cannot be written ({error.strerror}): give another run_root"
-        found = trainer.strategy.broadcast(found)
-        if found.startswith("!"):
-            raise RobustTuneError(found[1:])
-        return Path(found)
+                raise RobustTuneError(
+                    f"{root!s:.300} cannot be written ({error.strerror}): give another run_root or name"
+                ) from error
+
+        return on_rank_zero(None, made)
 
 
 def run_folder_of(checkpoint: str | Path) -> Path:

@@ -41,7 +41,8 @@ def _names(settings: Any, prefix: str = "") -> set[str]:
 
 def _read(path: Path) -> dict[Any, Any]:
     if not path.is_file():
-        raise RobustTuneError(f"the configuration {path} does not exist: give the path of a YAML file")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise RobustTuneError(f"the configuration {path} {what}: give the path of a YAML file")
     try:
         settings = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
     except UnicodeDecodeError as error:
@@ -49,7 +50,7 @@ def _read(path: Path) -> dict[Any, Any]:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise RobustTuneError(f"{path}{line} is not YAML ({error.problem}): correct it") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that there is not
         raise RobustTuneError(f"{path} is not YAML ({' '.join(str(error).split())}): give a YAML file") from None
     if not isinstance(settings, dict):
         raise RobustTuneError(f"{path} holds no settings: give a YAML file such as configs/food101.yaml")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import random
-import shutil
+import tempfile
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -52,10 +52,11 @@ def run(args: list[str]) -> None:
         return
     try:
         # Last of all the name that says that it is whole.
+        root.mkdir(parents=True, exist_ok=True)
         write_text_encoder(root / "text_encoder")
-        shutil.rmtree(root / "partial", ignore_errors=True)
-        write_food101(root / "partial", {"train": 40, "test": 20}, seed=0)
-        (root / "partial").rename(root / "food101")
+        with tempfile.TemporaryDirectory(dir=root) as partial:
+            write_food101(Path(partial) / "food101", {"train": 40, "test": 20}, seed=0)
+            (Path(partial) / "food101").rename(root / "food101")
     except OSError as error:
         raise RobustTuneError(f"{root} cannot be written ({error.strerror}): give another --root") from None
     print(f"Wrote {len(DISHES)} dishes and a tiny text encoder to {root}")  # noqa: T201

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
 from robusttune.errors import RobustTuneError
 
 KINDS = {
@@ -51,7 +53,12 @@ def trainer_error(error: Exception) -> RobustTuneError | None:
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    if frame is None or not frame.tb_frame.f_globals["__name__"].startswith(("lightning.", "lightning_utilities.")):
+    refusals = ValueError, TypeError, ImportError, RuntimeError, MisconfigurationException
+    if (
+        not isinstance(error, refusals)
+        or frame is None
+        or not frame.tb_frame.f_globals["__name__"].startswith(("lightning.", "lightning_utilities."))
+    ):
         return None
     reason = " ".join(str(error).split()).rstrip(".")
     return RobustTuneError(f"{reason:.400}: correct the settings of the trainer")
@@ -63,6 +70,8 @@ def instantiation_error(error: Exception) -> RobustTuneError | None:
     while behind is not None:
         if isinstance(behind, RobustTuneError):
             return behind
+        if isinstance(behind, OSError) and behind.filename is not None:
+            return RobustTuneError(f"{behind.filename!s:.300}: {behind.strerror}: check the path, and who may use it")
         behind = behind.__cause__ or behind.__context__
     if "is not in bounds" in str(error):  # numpy's range of seeds
         return RobustTuneError(f"seed_everything {error}: give another number")
@@ -79,7 +88,7 @@ def instantiation_error(error: Exception) -> RobustTuneError | None:
 
 def _unknown_setting(message: str) -> str | None:
     """The name of the setting that there is not, if that is what is wrong."""
-    found = re.search(r"(?:does not accept option '|unrecognized arguments: (?:--)?)([\w.]+)", message)
+    found = re.search(r"(?:does not accept option '|unrecognized arguments: (?:--)?)([^\s=']+)", message)
     if found:
         return found[1]
     option = re.search(r"Option '([\w.]+)' is not accepted", message)
@@ -91,7 +100,7 @@ def _suggestion(unknown: str, known: set[str]) -> str:
     group, _, name = unknown.rpartition(".")
     beside = [other.rpartition(".")[2] for other in known - {unknown} if other.rpartition(".")[0] == group]
     near = difflib.get_close_matches(name, sorted(beside), n=1)
-    return f", did you mean {group}.{near[0]}?".replace(" .", " ") if near else ""
+    return f" (did you mean {group}.{near[0]}?)".replace(" .", " ") if near else ""
 
 
 def _keys(message: str) -> list[str]:

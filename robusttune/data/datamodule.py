@@ -129,7 +129,8 @@ class ImageTextDataModule(LightningDataModule):
         """Check labels and image files of the splits that a stage needs; before a fit, of all that there are.
 
         Raises:
-            RobustTuneError: a split is missing, a label does not fit, or an image file does not exist.
+            RobustTuneError: a split is missing, a label does not fit, an image file does not exist and must not be
+                absent, or none exists.
         """
         for split in STAGE_SPLITS[stage]:
             if self.records(split) is None:
@@ -141,12 +142,19 @@ class ImageTextDataModule(LightningDataModule):
             _refuse_nothing_but_blanks(table, split)
             if split != "predict":
                 encode_labels(table, self.facts, split)
-            missing = missing_files(table["image"].to_pylist()) if self.unreadable == "error" else []
-            if missing:
-                raise RobustTuneError(
-                    f"{len(missing)} image files of the {len(table)} {split} samples do not exist, the first is "
-                    f"{missing[0]}: check the folder that image paths are relative to, or set data.unreadable to absent"
-                )
+            self._look_for_images(table, split)
+
+    def _look_for_images(self, table: pa.Table, split: Split) -> None:
+        missing = missing_files(table["image"].to_pylist())
+        if not missing:
+            return
+        what = f"{len(missing)} image files of the {len(table)} {split} samples do not exist, the first is {missing[0]}"
+        remedy = "check the folder that image paths are relative to"
+        if self.unreadable == "error":
+            raise RobustTuneError(f"{what}: {remedy}, or set data.unreadable to absent")
+        if len(missing) == len(table) - table["image"].null_count:
+            raise RobustTuneError(f"{what}, and no other does: {remedy}")
+        log.warning("%s; they are taken for absent", what)
 
     def records(self, split: Split) -> pa.Table | None:
         """The split's records: as the source has them, or cut from its training split; then the subset."""
@@ -192,10 +200,14 @@ class ImageTextDataModule(LightningDataModule):
         return DataLoader(**self._loader_args("predict"))
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Unreadable images are found by workers, and spoken of in the main process, on all ranks together."""
+        """Unreadable images are found by workers, and spoken of in the main process, on all ranks together.
+
+        Raises:
+            RobustTuneError: there are any, and they must not be taken for absent.
+        """
         if self.unreadable == "error" and any_over_ranks(bool(batch.unreadable)):
-            paths = self._datasets[batch.split].records["image"].drop_null().unique().to_pylist()
-            refuse_unreadable(batch.split, paths, batch.unreadable, threads=self._cores())
+            images = pa.chunked_array([c for data in self._datasets.values() for c in data.records["image"].chunks])
+            refuse_unreadable(images.drop_null().unique().to_pylist(), batch.unreadable, threads=self._cores())
         self.tally.add(batch)
         return batch
 
@@ -209,6 +221,9 @@ class ImageTextDataModule(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         self.tally.tell()
+
+    def on_exception(self, exception: BaseException) -> None:
+        self.tally.tell_alone()
 
     def _source_table(self, split: Split) -> pa.Table | None:
         """The split as the source has it, read once."""

@@ -56,6 +56,7 @@ class SampleDataset(Dataset[Sample]):
             has_image, has_text = drop_modality(has_image, has_text, self.corruption, rng)
         # What a sample loses is not even read.
         image, unreadable = self._image(record.image, rng) if record.image and has_image else (None, None)
+        has_text = has_text or (unreadable is not None and record.text is not None)  # no sample loses both sides
         text = self._text(record.text, rng) if record.text and has_text else None
         return Sample(image, text, labels, record.id, counted, unreadable)
 

@@ -16,7 +16,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from robusttune.errors import RobustTuneError
 from robusttune.ranks import on_rank_zero, rank, world_size
-from robusttune.types import Split
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def missing_files(paths: Iterable[str | None]) -> list[str]:
     for path in paths:
         if path is None:
             continue
-        folder, name = os.path.split(os.path.normpath(path))
+        folder, name = os.path.split(path)
         if folder not in listed:
             listed[folder] = _names_in(folder or ".")
         if name not in listed[folder]:
@@ -64,14 +63,13 @@ def unreadable_images(paths: Iterable[str], threads: int) -> list[str]:
         return [problem for problem in pool.map(_problem, paths) if problem is not None]
 
 
-def refuse_unreadable(split: Split, paths: Sequence[str], found: list[str], threads: int) -> NoReturn:
-    """One image of a split cannot be read: look through all of them, so that they can be mended at once.
+def refuse_unreadable(paths: Sequence[str], found: list[str], threads: int) -> NoReturn:
+    """One image cannot be read: look through all of them, so that they can be mended at once.
 
     The ranks share the work, and every rank must take part.
 
     Args:
-        split: that the images are of.
-        paths: of all its image files.
+        paths: of all image files.
         found: what is wrong with those that are known already on this rank.
         threads: that read on this rank.
 
@@ -79,12 +77,12 @@ def refuse_unreadable(split: Split, paths: Sequence[str], found: list[str], thre
         RobustTuneError: always; it tells how many there are, and the first of them.
     """
     for problem in found[:1]:
-        log.warning("%s; the other %s images are being looked through", problem, split)
+        log.warning("%s; the other %d images are being looked through", problem, len(paths) - 1)
 
     def refuse(parts: list[set[str]]) -> None:
         problems = sorted(set().union(*parts))
         raise RobustTuneError(
-            f"{len(problems)} of {len(paths)} {split} image files cannot be read: {'; '.join(problems[:3])}"
+            f"{len(problems)} of {len(paths)} image files cannot be read: {'; '.join(problems[:3])}"
             f"{'; ...' * (len(problems) > 3)}: mend or remove them, or set data.unreadable to absent"
         )
 

@@ -39,6 +39,11 @@ class Tally:
         found, self.found = self.found, {}
         on_rank_zero(found, lambda parts: _tell(_merge(parts)))
 
+    def tell_alone(self) -> None:
+        """Log what was found on this rank: where a run fails, the others may not take part."""
+        found, self.found = self.found, {}
+        _tell(found)
+
 
 def _merge(parts: list[dict[Split, Found]]) -> dict[Split, Found]:
     merged: dict[Split, Found] = {}

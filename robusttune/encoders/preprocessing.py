@@ -92,7 +92,8 @@ class ImageTransform:
 def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """The image resized and cropped at its centre, without computing what is cropped away.
 
-    The same as torchvision's Resize and CenterCrop one after the other, but for rounding here and there, by 1 of 255.
+    The same as torchvision's Resize and CenterCrop one after the other, but for rounding: in photos by 1 of 255 here
+    and there, in noise by more, where values are clipped between the two passes.
     """
     size, resized = preprocessing.size, round(preprocessing.size / preprocessing.crop)
     if preprocessing.crop_mode == "squash":

@@ -49,6 +49,8 @@ def load_tower(settings: Encoder, tower: str, needs_pooler: bool = False) -> nn.
     """
     config = load_config(settings)
     own = getattr(config, tower.replace("_model", "_config"), config)
+    if not hasattr(own, "num_hidden_layers"):
+        raise RobustTuneError(f"{settings.name!r} is no stack of layers: choose another model, such as BERT or CLIP")
     own.num_hidden_layers = settings.run_depth(own.num_hidden_layers)
     if getattr(config, "is_encoder_decoder", False):
         raise RobustTuneError(f"{settings.name!r} is an encoder with a decoder: choose an encoder alone, such as BERT")

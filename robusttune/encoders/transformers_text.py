@@ -40,9 +40,10 @@ class TransformersTextEncoder(TextEncoder):
             raise RobustTuneError(f"{self.name!r} has no fast tokenizer: choose a model that has tokenizer.json")
         positions = getattr(getattr(config, "text_config", config), "max_position_embeddings", backend.model_max_length)
         longest = min(positions, backend.model_max_length)
-        if not 0 < self.max_length <= longest:
+        least = backend.num_special_tokens_to_add() + 1  # with fewer nothing would be cut at all
+        if not least <= self.max_length <= longest:
             raise RobustTuneError(
-                f"max_length {self.max_length} does not fit {self.name!r}: give a number from 1 to {longest}"
+                f"max_length {self.max_length} does not fit {self.name!r}: give a number from {least} to {longest}"
             )
         return Tokenizer(backend.backend_tokenizer, self.max_length, backend.pad_token_id or 0)
 

@@ -79,6 +79,8 @@ class ConditionMetrics:
 
     def _of(self, scores: Scores) -> dict[str, float]:
         bad = (~scores.logits.isfinite()).any(2).any(0).nonzero().flatten().tolist()
+        if len(bad) == len(scores.sample_id):
+            raise RobustTuneError("no answer is finite, so the weights have diverged: lower model.optimizer.lr")
         if bad:
             raise RobustTuneError(
                 f"the answers for {len(bad)} of {len(scores.sample_id)} samples are not finite, the first is "

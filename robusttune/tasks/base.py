@@ -144,6 +144,12 @@ class RobustTask(LightningModule, ABC):
         logits = self.condition_logits(batch, complete)[complete[0].name].float()
         return batch.sample_id, logits.sigmoid() if self.facts.multilabel else logits.softmax(1)
 
+    def on_validation_epoch_start(self) -> None:
+        self.metrics["val"].reset()
+
+    def on_test_epoch_start(self) -> None:
+        self.metrics["test"].reset()
+
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val")
 
@@ -204,6 +210,9 @@ class RobustTask(LightningModule, ABC):
             raise RobustTuneError("this is no checkpoint of robusttune: give one that `robusttune fit` wrote")
         self._refuse_contradictions(checkpoint[KEY])
         own = self.state_dict()
+        shapes = {key: value.shape for key, value in own.items() if not self._is_frozen(key)}
+        if {key: value.shape for key, value in checkpoint["state_dict"].items()} != shapes:
+            raise RobustTuneError("the checkpoint lacks weights, or has others: give one of this version")
         checkpoint["state_dict"] |= {key: value for key, value in own.items() if self._is_frozen(key)}
 
     @classmethod
@@ -226,15 +235,16 @@ class RobustTask(LightningModule, ABC):
         if not any_over_ranks(not losses.loss.isfinite().item()):
             return
         bad = ~losses.finite & batch.counted
+        bad = bad if bad.any() else batch.counted  # it is of none alone
         ids = {sample_id for sample_id, is_bad in zip(batch.sample_id, bad.tolist(), strict=True) if is_bad}
 
         def refuse(parts: list[tuple[set[str], int]]) -> None:
             names, rows = sorted(set().union(*(part[0] for part in parts))), sum(part[1] for part in parts)
-            of = f"of {len(names)} of its {rows} samples, {', '.join(map(repr, names[:5]))}{', ...' * (len(names) > 5)}"
+            which = f"{', '.join(map(repr, names[:5]))}{', ...' * (len(names) > 5)}"
+            of = f"{len(names)} of its {rows}" if len(names) < rows else f"all its {rows}"
             raise RobustTuneError(
-                f"the loss of step {self.global_step} in epoch {self.current_epoch} is not finite, because "
-                f"{of if 0 < len(names) < rows else f'of all its {rows} samples'}: "
-                "lower model.optimizer.lr, or look at these samples; the checkpoints are those of before"
+                f"the loss of step {self.global_step} in epoch {self.current_epoch} is not finite, because of {of} "
+                f"samples, {which}: lower model.optimizer.lr, or look at these samples; nothing was learned from them"
             )
 
         on_rank_zero((ids, int(batch.counted.sum())), refuse)
@@ -245,9 +255,7 @@ class RobustTask(LightningModule, ABC):
         self.metrics[stage].update(batch.sample_id, batch.label, self.condition_logits(batch, CONDITIONS))
 
     def _log_metrics(self, stage: str) -> None:
-        metrics = self.metrics[stage]
-        self.log_dict({f"{stage}/{key}": value for key, value in metrics.compute().items()})
-        metrics.reset()
+        self.log_dict({f"{stage}/{key}": value for key, value in self.metrics[stage].compute().items()})
 
     def _is_frozen(self, key: str) -> bool:
         return key.startswith(tuple(f"{name}." for name in ENCODERS))

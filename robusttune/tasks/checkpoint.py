@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from robusttune.errors import RobustTuneError
+from robusttune.types import Facts
 
 KEY = "robusttune"
+ABOUT = {"task", "settings", "facts", "image_encoder", "text_encoder", "inputs", "sha256"}  # what is told under it
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -27,8 +29,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise RobustTuneError(
             f"{path} holds more than tensors and plain data, and is not loaded: use a checkpoint of robusttune"
         ) from None
+    except PermissionError as error:
+        raise RobustTuneError(f"{path} cannot be read ({error.strerror}): see to it that you may") from None
     except Exception:  # of a damaged file torch says RuntimeError, EOFError, OSError, ValueError, KeyError, ...
         raise RobustTuneError(f"{path} is damaged or no checkpoint: use another one") from None
-    if not isinstance(checkpoint, dict) or KEY not in checkpoint:
+    about = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
+    whole = isinstance(about, dict) and "state_dict" in checkpoint and about.keys() >= ABOUT
+    if not whole or about["facts"].keys() != set(Facts._fields):  # type: ignore[index]
         raise RobustTuneError(f"{path} is no checkpoint of robusttune: give one that `robusttune fit` wrote")
     return checkpoint

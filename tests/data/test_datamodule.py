@@ -218,7 +218,7 @@ def test_unreadable_images_stop_naming_them_all(tmp_path: Path, text_folder: Pat
     found = [batch for batch in batches(data) if batch.unreadable]
     assert sum(len(batch.unreadable) for batch in found) == 2
     what = f"{tmp_path}/4.png cannot be read as an image .*; {tmp_path}/7.png cannot be read as an image .it is empty"
-    with pytest.raises(RobustTuneError, match=f"2 of 13 train image files cannot be read: {what}.*to absent"):
+    with pytest.raises(RobustTuneError, match=f"2 of 13 image files cannot be read: {what}.*to absent"):
         data.on_before_batch_transfer(found[0], 0)
 
 
@@ -244,6 +244,31 @@ def test_what_was_put_up_with_is_counted_once_and_told_at_the_end(
             caplog.text
         )
         assert f"{split}: 10 texts were longer than text_encoder.max_length and were cut" in caplog.text
+
+
+def test_no_sample_loses_both_sides_where_an_image_cannot_be_read(tmp_path: Path, text_folder: Path) -> None:
+    rows = [{"image": f"{i}.png", "text": "soup", "label": "ab"[i % 2]} for i in range(20)]
+    for row in rows:
+        (tmp_path / row["image"]).write_bytes(b"no image")
+    write_image(tmp_path / "0.png")
+    table = str(write_table(tmp_path, "train", rows))
+    dropping = Corruption(image_dropout=0.3, text_dropout=0.7)
+    data = module(Table(train=table, val=table), text_folder, corruption=dropping, unreadable="absent")
+    assert all((batch.image_present | batch.text_present).all() for batch in batches(data))
+
+
+def test_a_wrong_folder_of_images_is_refused_also_where_some_may_be_absent(
+    tmp_path: Path, text_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = table_of(tmp_path)
+    (tmp_path / "4.png").unlink()
+    with caplog.at_level(logging.WARNING):
+        module(source, text_folder, unreadable="absent").check("fit")
+    assert "1 image files of the " in caplog.text
+    (tmp_path / "elsewhere").mkdir()
+    moved = Table(train=source.train, image_root=str(tmp_path / "elsewhere"))
+    with pytest.raises(RobustTuneError, match="12 image files of the 18 train samples do not exist, .* no other does"):
+        module(moved, text_folder, unreadable="absent").check("fit")
 
 
 def test_files_that_do_not_exist_are_counted_before_anything_is_loaded(tmp_path: Path, text_folder: Path) -> None:

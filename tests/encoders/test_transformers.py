@@ -93,7 +93,7 @@ def test_truncates_pads_on_the_right_and_keeps_every_text(text_folder: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"max_length": 65}, "max_length 65 does not fit .* from 1 to 64"),
+        ({"max_length": 65}, "max_length 65 does not fit .* from 3 to 64"),
         ({"name": "./nowhere"}, "folder ./nowhere does not exist"),
         ({"weights": "/nowhere"}, "/nowhere do not exist"),
     ],

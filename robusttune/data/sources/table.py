@@ -59,6 +59,8 @@ class Table(Source):
                 raise RobustTuneError(f"{path} {what}: set data.source.{split} to a table")
             if path.suffix not in READERS:
                 raise RobustTuneError(f"{path} is no {', '.join(READERS)} file: convert it, or give it its ending")
+        if not self.label_separator:
+            raise RobustTuneError("data.source.label_separator is empty: give what stands between names of classes")
         if self.image_root is not None and not user_path(self.image_root).is_dir():
             raise RobustTuneError(f"{self.image_root} is no folder: set data.source.image_root to that of the images")
 
