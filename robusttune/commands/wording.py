@@ -112,9 +112,7 @@ def _wrong_value(message: str) -> str | None:
     """``a.b is 'x', not a whole number``, or None where the message is not of a form that is known."""
     key = ".".join(_keys(message))
     tail = message[message.rfind("Parser key") :]
-    value = re.search(
-        r"(?:Got value|Given value|path string): (?!Namespace|NestedArg|\{)(.+?)(?:\. Got value|\.?$)", tail, re.M
-    )
+    value = VALUE.search(tail)
     expected = [f"one of {names}" for names in re.findall(r"Expected a typing\.Literal\[(.+?)\]", tail)]
     expected += [f"a list of {count}" for count in re.findall(r"Expected a tuple with (\d+) elements", tail)]
     expected += [kind for name, kind in KINDS.items() if f"Expected a {name}" in tail]
