@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from two_ranks import in_two_ranks
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
 from robusttune.models import CorrelationLoss
-from robusttune.ranks import any_over_ranks, on_rank_zero, sum_over_ranks
+from robusttune.ranks import any_over_ranks, leave, on_rank_zero, sum_over_ranks
 from robusttune.tasks.base import mean_over_ranks
 from robusttune.types import CONDITIONS, Facts
 
@@ -45,6 +46,21 @@ def test_what_rank_zero_alone_could_not_do_ends_all() -> None:
     assert isinstance(first, PermissionError)
     assert isinstance(second, RobustTuneError)
     assert second.told_elsewhere
+
+
+def test_no_thread_of_a_rank_that_left_outlives_it() -> None:
+    def threads() -> list[str]:
+        return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+    def count(rank: int) -> list[int]:
+        on_rank_zero(rank, sum)
+        found = [sum("gloo" in name for name in threads())]
+        leave()
+        return [*found, sum("gloo" in name for name in threads())]
+
+    for before, after in in_two_ranks(count):
+        assert before > 0
+        assert after == 0
 
 
 def rows_of(rank: int, share: str, count: int) -> slice:

@@ -42,5 +42,6 @@ def _run(fn: Callable[[int], Any], rank: int, port: int, queue: Any) -> None:
         traceback.print_exc()
         result = error
     queue.put(pickle.dumps((rank, result)))  # not as shared memory, which ends with its process
-    dist.barrier()
-    dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()

@@ -26,6 +26,7 @@ from robusttune.commands.wording import argument_error, instantiation_error, tra
 from robusttune.data import ImageTextDataModule
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
+from robusttune.ranks import leave
 from robusttune.tasks import RobustTask
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
 from robusttune.types import Facts
@@ -97,6 +98,16 @@ def run(verb: str, args: list[str]) -> None:
     Raises:
         RobustTuneError: the arguments or what they name do not work.
     """
+    try:
+        _run(verb, args)
+    except RobustTuneError as error:
+        error.__traceback__ = error.__context__ = error.__cause__ = None  # whose frames would keep the group
+        leave()  # not after other errors, which can strike one rank while the others wait for it
+        raise
+    leave()
+
+
+def _run(verb: str, args: list[str]) -> None:
     known = check_configs(args)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader workers are processes already
     with warnings.catch_warnings():
