@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,16 +44,16 @@ class Sample(NamedTuple):
     """One sample, read and preprocessed, before collation.
 
     Attributes:
-        image: (3, H, W) uint8, or None where the image is absent.
-        text: the text, or None where it is absent.
+        image: what its side reads of it, or None where the image is absent.
+        text: likewise.
         labels: indices of its classes (one in multi-class data), or None where unlabelled.
         sample_id: unique within its split.
         counted: see `Draw`.
         unreadable: why the image file could not be read, or None.
     """
 
-    image: Tensor | None
-    text: str | None
+    image: Any
+    text: Any
     labels: list[int] | None
     sample_id: str
     counted: bool
@@ -81,11 +81,37 @@ class Tokens:
 
 
 @dataclass
+class Encoded:
+    """What a frozen encoder makes of a batch.
+
+    Attributes:
+        pooled: (B, d_p).
+        tokens: for each chosen layer l, (B, n_l, d_l).
+        mask: for each chosen layer l, (B, n_l) bool, True on real tokens, False on padding.
+    """
+
+    pooled: Tensor
+    tokens: list[Tensor]
+    mask: list[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.pooled)
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Encoded:
+        """The same with ``fn`` applied to every tensor."""
+        return Encoded(fn(self.pooled), [fn(tokens) for tokens in self.tokens], [fn(mask) for mask in self.mask])
+
+
+EncoderInputs = Tensor | Tokens | Encoded  # images, texts, or what the encoder has made of either
+
+
+@dataclass
 class Batch:
     """A collated batch of ``B`` samples. What is absent takes no room, and is not encoded.
 
     Attributes:
-        images: variant -> (P, 3, H, W) uint8 of the ``P`` rows that have an image, in order; ``clean`` always exists.
+        images: variant -> (P, 3, H, W) uint8 of the ``P`` rows that have an image, in order, or what the encoder has
+            made of them; ``clean`` always exists.
         texts: variant -> tokens (P, n) of the rows that have a text, likewise.
         image_present: (B,) bool.
         text_present: (B,) bool.
@@ -97,8 +123,8 @@ class Batch:
         cut: ids of samples whose text was longer than the encoder takes.
     """
 
-    images: dict[str, Tensor]
-    texts: dict[str, Tokens]
+    images: dict[str, EncoderInputs]
+    texts: dict[str, EncoderInputs]
     image_present: Tensor
     text_present: Tensor
     label: Tensor | None
@@ -115,8 +141,8 @@ class Batch:
         """The same with ``fn`` applied to every tensor."""
         return replace(
             self,
-            images={variant: fn(images) for variant, images in self.images.items()},
-            texts={variant: tokens.map(fn) for variant, tokens in self.texts.items()},
+            images={variant: _map(images, fn) for variant, images in self.images.items()},
+            texts={variant: _map(texts, fn) for variant, texts in self.texts.items()},
             image_present=fn(self.image_present),
             text_present=fn(self.text_present),
             label=None if self.label is None else fn(self.label),
@@ -138,22 +164,8 @@ class Widths(NamedTuple):
     pooled: int
 
 
-class Encoded(NamedTuple):
-    """What a frozen encoder makes of a batch.
-
-    Attributes:
-        pooled: (B, d_p).
-        tokens: for each chosen layer l, (B, n_l, d_l).
-        mask: for each chosen layer l, (B, n_l) bool, True on real tokens, False on padding.
-    """
-
-    pooled: Tensor
-    tokens: list[Tensor]
-    mask: list[Tensor]
-
-    def map(self, fn: Callable[[Tensor], Tensor]) -> Encoded:
-        """The same with ``fn`` applied to every tensor."""
-        return Encoded(fn(self.pooled), [fn(tokens) for tokens in self.tokens], [fn(mask) for mask in self.mask])
+def _map(inputs: EncoderInputs, fn: Callable[[Tensor], Tensor]) -> EncoderInputs:
+    return fn(inputs) if isinstance(inputs, Tensor) else inputs.map(fn)
 
 
 class Condition(NamedTuple):

@@ -39,9 +39,9 @@ class Corruption:
             )
 
 
-def sample_generator(seed: int, epoch: int, sample_id: str) -> np.random.Generator:
-    """A generator that depends on these three alone, so never on rank, worker or order."""
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{sample_id}".encode(), digest_size=8).digest()
+def sample_generator(seed: int, epoch: int, sample_id: str, use: str) -> np.random.Generator:
+    """A generator for one use that depends on these alone, so never on rank, worker, order or other uses."""
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{use}/{sample_id}".encode(), digest_size=8).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 

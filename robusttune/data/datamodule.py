@@ -20,6 +20,7 @@ from robusttune.data.dataset import Collate, SampleDataset
 from robusttune.data.images import missing_files, refuse_unreadable
 from robusttune.data.labels import encode_labels, facts_of
 from robusttune.data.sampler import ResumableLoader, ResumableSampler
+from robusttune.data.sides import Images, Texts
 from robusttune.data.sources.base import Source
 from robusttune.data.splits import stratified_sample
 from robusttune.data.tally import Tally
@@ -36,6 +37,7 @@ STAGE_SPLITS: dict[str, list[Split]] = {
     "test": ["test"],
     "predict": ["predict"],
 }
+NO_CORRUPTION = Corruption(image_dropout=0, text_dropout=0)
 
 
 class ImageTextDataModule(LightningDataModule):
@@ -169,17 +171,20 @@ class ImageTextDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         self.check(stage)
-        preprocessing = self.image_encoder.preprocessing()
+        preprocessing, tokenizer = self.image_encoder.preprocessing(), self.text_encoder.tokenizer()
         for split in STAGE_SPLITS[stage]:
             training = split == "train"
             table = self.records(split)
             assert table is not None, "check has seen to it"
             rank_zero_info(f"{split}: {presence(table)}")
+            corruption = self.corruption if training else NO_CORRUPTION
+            transform = ImageTransform(preprocessing, self.augmentation if training else None)
             self._datasets[split] = SampleDataset(
                 table,
                 None if split == "predict" else encode_labels(table, self.facts, split),
-                ImageTransform(preprocessing, self.augmentation if training else None),
-                self.corruption if training else None,
+                Images(table, transform, corruption.image_noise, self.seed, views=None),
+                Texts(table, tokenizer, corruption.word_dropout, self.seed, views=None),
+                corruption,
                 self.seed,
             )
 
@@ -251,26 +256,20 @@ class ImageTextDataModule(LightningDataModule):
 
     def _loader_args(self, split: Split) -> dict[str, Any]:
         """By keyword, since Lightning may make the loader again."""
-        trainer = self.trainer
+        trainer, data = self.trainer, self._datasets[split]
         sampler = ResumableSampler(
-            len(self._datasets[split]),
+            len(data),
             shuffle=split == "train",
             seed=self.seed,
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
         )
-        collate = Collate(
-            self.text_encoder.tokenizer(),
-            self.image_encoder.preprocessing().size,
-            self.facts,
-            split,
-        )
         workers = min(8, self._cores()) if self.workers is None else self.workers
         return {
-            "dataset": self._datasets[split],
+            "dataset": data,
             "sampler": sampler,
             "batch_size": self.batch_size,
-            "collate_fn": collate,
+            "collate_fn": Collate(data.images, data.texts, self.facts, split),
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "prefetch_factor": self.prefetch if workers > 0 else None,

@@ -1,19 +1,18 @@
-"""From records to samples to batches."""
+"""From rows to samples to batches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from robusttune.data.corruption import Corruption, add_pixel_noise, drop_modality, drop_words, sample_generator
-from robusttune.data.images import UnreadableImageError, read_image
-from robusttune.data.sources.base import Record
-from robusttune.encoders.preprocessing import ImageTransform, Tokenizer
+from robusttune.data.corruption import Corruption, drop_modality, sample_generator
+from robusttune.data.images import UnreadableImageError
+from robusttune.data.sides import Side
 from robusttune.types import Batch, Draw, Facts, Sample, Split
 
 
@@ -23,22 +22,25 @@ class SampleDataset(Dataset[Sample]):
     Args:
         records: a table of `SCHEMA`.
         labels: class indices of each row, or None where the split is unlabelled.
-        transform: from an image to (3, H, W) uint8.
-        corruption: what is done to each sample, or None.
-        seed: of corruption and random views.
+        images: their images.
+        texts: their texts.
+        corruption: whose modality dropout each sample undergoes, or None.
+        seed: of modality dropout.
     """
 
     def __init__(
         self,
         records: pa.Table,
         labels: list[list[int]] | None,
-        transform: ImageTransform,
+        images: Side,
+        texts: Side,
         corruption: Corruption | None,
         seed: int,
     ) -> None:
         self.records = records
         self.labels = None if labels is None else pa.array(labels, pa.list_(pa.int32()))
-        self.transform = transform
+        self.images = images
+        self.texts = texts
         self.corruption = corruption
         self.seed = seed
 
@@ -48,58 +50,49 @@ class SampleDataset(Dataset[Sample]):
     def __getitem__(self, draw: Draw | int) -> Sample:
         # Lightning puts a sampler of its own in the place of ours where it is told to overfit a few batches.
         epoch, row, counted = draw if isinstance(draw, Draw) else Draw(0, draw, True)
-        record = Record(*(column[row].as_py() for column in self.records.columns))
+        sample_id = self.records["id"][row].as_py()
         labels = None if self.labels is None else self.labels[row].as_py()
-        rng = sample_generator(self.seed, epoch, record.id)
-        has_image, has_text = record.image is not None, record.text is not None
+        image_kept, text_kept = has_image, has_text = self.images.has(row), self.texts.has(row)
         if self.corruption is not None:
-            has_image, has_text = drop_modality(has_image, has_text, self.corruption, rng)
+            rng = sample_generator(self.seed, epoch, sample_id, "modality")
+            image_kept, text_kept = drop_modality(has_image, has_text, self.corruption, rng)
         # What a sample loses is not even read.
-        image, unreadable = self._image(record.image, rng) if record.image and has_image else (None, None)
-        has_text = has_text or (unreadable is not None and record.text is not None)  # no sample loses both sides
-        text = self._text(record.text, rng) if record.text and has_text else None
-        return Sample(image, text, labels, record.id, counted, unreadable)
+        image, unreadable = self._image(row, epoch) if image_kept else (None, None)
+        text_kept = text_kept or (unreadable is not None and has_text)  # no sample loses both sides
+        text = self.texts.read(row, epoch) if text_kept else None
+        return Sample(image, text, labels, sample_id, counted, unreadable)
 
-    def _image(self, path: str, rng: np.random.Generator) -> tuple[Tensor | None, str | None]:
+    def _image(self, row: int, epoch: int) -> tuple[Any, str | None]:
         """The image, or why there is none."""
         try:
-            picture = read_image(path)
+            return self.images.read(row, epoch), None
         except UnreadableImageError as error:
             return None, str(error)
-        image = self.transform(picture, seed=int(rng.integers(2**63)))
-        if self.corruption is not None and self.corruption.image_noise > 0:
-            image = add_pixel_noise(image, self.corruption.image_noise, rng)
-        return image, None
-
-    def _text(self, text: str, rng: np.random.Generator) -> str:
-        if self.corruption is None or self.corruption.word_dropout == 0:
-            return text
-        return drop_words(text, self.corruption.word_dropout, rng)
 
 
 class Collate:
-    """Samples to a `Batch`: the images there are stacked, the texts there are tokenised together.
+    """Samples to a `Batch`: what there is of each side is put together.
 
     Args:
-        tokenizer: of the text encoder.
-        size: side of the images, pixels.
+        images: of the split.
+        texts: of the split.
         facts: of the labels.
         split: that the samples are of.
     """
 
-    def __init__(self, tokenizer: Tokenizer, size: int, facts: Facts, split: Split) -> None:
-        self.tokenizer = tokenizer
-        self.no_images = torch.zeros(0, 3, size, size, dtype=torch.uint8)
+    def __init__(self, images: Side, texts: Side, facts: Facts, split: Split) -> None:
+        self.images = images
+        self.texts = texts
         self.facts = facts
         self.split = split
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
-        images = [s.image for s in samples if s.image is not None]
-        texts = [(s.sample_id, s.text) for s in samples if s.text is not None]
-        tokens, cut = self.tokenizer([text for _, text in texts])
+        images, _ = self.images.collate([s.image for s in samples if s.image is not None])
+        texts, cut = self.texts.collate([s.text for s in samples if s.text is not None])
+        with_text = [s.sample_id for s in samples if s.text is not None]
         return Batch(
-            images={"clean": torch.stack(images) if images else self.no_images},
-            texts={"clean": tokens},
+            images={"clean": images},
+            texts={"clean": texts},
             image_present=torch.tensor([s.image is not None for s in samples]),
             text_present=torch.tensor([s.text is not None for s in samples]),
             label=self._label([s.labels for s in samples]),
@@ -107,7 +100,7 @@ class Collate:
             sample_id=[s.sample_id for s in samples],
             split=self.split,
             unreadable=[s.unreadable for s in samples if s.unreadable is not None],
-            cut=[sample_id for (sample_id, _), was_cut in zip(texts, cut, strict=True) if was_cut],
+            cut=[sample_id for sample_id, was_cut in zip(with_text, cut, strict=True) if was_cut],
         )
 
     def _label(self, labels: list[list[int] | None]) -> Tensor | None:

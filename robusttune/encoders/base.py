@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robusttune.encoders.preprocessing import Preprocessing, Tokenizer
 from robusttune.errors import RobustTuneError
-from robusttune.types import Encoded, Tokens, Widths
+from robusttune.types import Encoded, EncoderInputs, Tokens, Widths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +148,12 @@ class FrozenEncoder(nn.Module, ABC):
         return self
 
     @torch.no_grad()
-    def encode(self, inputs: Tensor | Tokens, present: Tensor) -> Encoded:
+    def encode(self, inputs: EncoderInputs, present: Tensor) -> Encoded:
         """What the encoder makes of the rows that are present, laid out over the whole batch.
 
         Args:
-            inputs: of the ``P`` rows that are present, in order; nothing else goes through the encoder.
+            inputs: of the ``P`` rows that are present, in order; nothing else goes through the encoder. What it has
+                made of them before is taken as it is.
             present: (B,) bool, of which ``P`` are True.
 
         Returns:
@@ -160,11 +161,16 @@ class FrozenEncoder(nn.Module, ABC):
         """
         if len(inputs) == 0:
             return self._nothing(len(present))
-        encoded: Encoded = self(inputs)
+        encoded = self._as_computed(inputs) if isinstance(inputs, Encoded) else self(inputs)
         if len(inputs) == len(present):
             return encoded
         row = present.cumsum(0).sub(1).clamp(min=0)  # no boolean index: it would wait for the device
         return encoded.map(lambda tensor: tensor[row])
+
+    def _as_computed(self, kept: Encoded) -> Encoded:
+        """In the encoder's own precision, whatever it was kept in."""
+        dtype = next(self.backbone.parameters()).dtype
+        return kept.map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
     def _nothing(self, rows: int) -> Encoded:
         """One token that is not real in each layer."""

@@ -72,6 +72,7 @@ class ImageTransform:
 
     def __init__(self, preprocessing: Preprocessing, augmentation: Augmentation | None = None) -> None:
         self.preprocessing = preprocessing
+        self.augmentation = augmentation
         self.random: v2.Compose | None = None
         if augmentation is not None:
             interpolation = InterpolationMode(preprocessing.interpolation)

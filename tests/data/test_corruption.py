@@ -15,7 +15,7 @@ from robusttune.errors import RobustTuneError
 
 def test_rates_are_kept_and_never_both_sides_go() -> None:
     settings = Corruption(image_dropout=0.2, text_dropout=0.5)
-    kept = Counter(drop_modality(True, True, settings, sample_generator(0, 0, str(i))) for i in range(4000))
+    kept = Counter(drop_modality(True, True, settings, sample_generator(0, 0, str(i), "modality")) for i in range(4000))
     assert kept[(False, True)] / 4000 == pytest.approx(0.2, abs=0.025)
     assert kept[(True, False)] / 4000 == pytest.approx(0.5, abs=0.025)
     assert (False, False) not in kept
@@ -24,13 +24,14 @@ def test_rates_are_kept_and_never_both_sides_go() -> None:
 @pytest.mark.parametrize("sides", [(True, False), (False, True), (False, False)])
 def test_a_side_that_is_alone_stays(sides: tuple[bool, bool]) -> None:
     settings = Corruption(image_dropout=0.5, text_dropout=0.5)
-    assert all(drop_modality(*sides, settings, sample_generator(0, 0, str(i))) == sides for i in range(50))
+    assert all(drop_modality(*sides, settings, sample_generator(0, 0, str(i), "modality")) == sides for i in range(50))
 
 
-def test_generators_depend_on_seed_epoch_and_sample() -> None:
-    draws = {key: sample_generator(*key).random() for key in ((0, 0, "a"), (1, 0, "a"), (0, 1, "a"), (0, 0, "b"))}
-    assert len(set(draws.values())) == 4
-    assert sample_generator(0, 0, "a").random() == draws[(0, 0, "a")]
+def test_generators_depend_on_seed_epoch_sample_and_use() -> None:
+    keys = [(0, 0, "a", "x"), (1, 0, "a", "x"), (0, 1, "a", "x"), (0, 0, "b", "x"), (0, 0, "a", "y")]
+    draws = {key: sample_generator(*key).random() for key in keys}
+    assert len(set(draws.values())) == 5
+    assert sample_generator(0, 0, "a", "x").random() == draws[0, 0, "a", "x"]
 
 
 def test_pixel_noise_has_its_deviation() -> None:

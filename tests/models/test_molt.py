@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from fakes import FACTS, random_encoded
@@ -25,7 +27,7 @@ def inputs(batch: int = 6) -> tuple[Encoded, Encoded]:
     torch.manual_seed(1)
     text = random_encoded(batch, TEXT.layers, TEXT.pooled, tokens=4)
     mask = torch.arange(4) < torch.randint(1, 5, (batch, 1))
-    return random_encoded(batch, IMAGE.layers, IMAGE.pooled), text._replace(mask=[mask, mask])
+    return random_encoded(batch, IMAGE.layers, IMAGE.pooled), replace(text, mask=[mask, mask])
 
 
 def present(*rows: str) -> tuple[Tensor, Tensor]:
@@ -76,7 +78,8 @@ def test_padding_never_matters() -> None:
     for tokens, mask in zip(text.tokens, text.mask, strict=True):
         tokens[~mask] = 1e3
     torch.testing.assert_close(model(image, text, *everything).logits, expected, rtol=0, atol=1e-6)
-    longer = text._replace(
+    longer = replace(
+        text,
         tokens=[nn.functional.pad(t, (0, 0, 0, 3), value=7.0) for t in text.tokens],
         mask=[nn.functional.pad(m, (0, 3)) for m in text.mask],
     )
