@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
+from robusttune.data.cache import Cached, FeatureCache, Running
 from robusttune.data.corruption import Corruption
 from robusttune.data.dataset import Collate, SampleDataset
 from robusttune.data.images import missing_files, refuse_unreadable
@@ -24,7 +27,7 @@ from robusttune.data.sides import Images, Texts
 from robusttune.data.sources.base import Source
 from robusttune.data.splits import stratified_sample
 from robusttune.data.tally import Tally
-from robusttune.encoders import Augmentation, ImageEncoder, ImageTransform, TextEncoder
+from robusttune.encoders import Augmentation, Encoder, FrozenEncoder, ImageEncoder, ImageTransform, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.ranks import any_over_ranks
 from robusttune.types import Batch, Facts, Sample, Split
@@ -48,7 +51,8 @@ class ImageTextDataModule(LightningDataModule):
         image_encoder: its preprocessing is applied to images.
         text_encoder: its tokenizer is applied to texts.
         batch_size: samples a batch, on each device.
-        workers: loader processes a device; by default the cores a device, at most 8.
+        workers: loader processes a device; by default the cores a device, at most 8, but none where a model that is
+            trained on the CPU reads from the cache: to fork would cost more than to read.
         prefetch: batches that each worker loads ahead.
         val_fraction: share of the training split that is held out for validation where the source has no such
             split, in (0, 1); stratified, seeded.
@@ -57,6 +61,11 @@ class ImageTextDataModule(LightningDataModule):
         corruption: modality dropout and noise in training.
         augmentation: random views of images in training, instead of the clean transform.
         unreadable: what an image file that cannot be read is: an ``error``, or an ``absent`` image, counted.
+        cache: folder in which what the encoders make of the samples is kept, so that it is computed once; ``auto`` for
+            one in the user's cache, None to compute it in every epoch.
+        cache_dtype: numbers in the cache: ``bfloat16`` takes half the room, ``float32`` is exact.
+        cache_views: number of random views that the cache has of each training input, which the epochs take in turns,
+            where augmentation or noise make random views.
         facts: of the checkpoint that is to be used; its class names and their order then hold for this data, too.
 
     Raises:
@@ -77,6 +86,9 @@ class ImageTextDataModule(LightningDataModule):
         corruption: Corruption = Corruption(),  # noqa: B008, it is frozen
         augmentation: Augmentation | None = None,
         unreadable: Literal["error", "absent"] = "error",
+        cache: str | None = None,
+        cache_dtype: Literal["bfloat16", "float32"] = "bfloat16",
+        cache_views: int | None = None,
         facts: Facts | None = None,
     ) -> None:
         super().__init__()
@@ -86,12 +98,14 @@ class ImageTextDataModule(LightningDataModule):
             "subset": (subset, 1),
             "workers": (workers, 0),
             "seed": (seed, 0),
+            "cache_views": (cache_views, 1),
         }
         for name, (value, least) in given.items():
             if value is not None and value < least:
                 raise RobustTuneError(f"data.{name} is {value}: give at least {least}")
         if not 0 < val_fraction < 1:
             raise RobustTuneError(f"data.val_fraction is {val_fraction}: give a share between 0 and 1")
+        _refuse_what_cannot_be_cached(cache, cache_views, corruption, augmentation)
         self.source = source
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
@@ -104,6 +118,8 @@ class ImageTextDataModule(LightningDataModule):
         self.corruption = corruption
         self.augmentation = augmentation
         self.unreadable = unreadable
+        self.cache = None if cache is None else FeatureCache(cache, cache_dtype)
+        self.cache_views = cache_views
         self.given_facts = facts
         self.tally = Tally()
         self._as_given: dict[Split, pa.Table | None] = {}
@@ -182,11 +198,38 @@ class ImageTextDataModule(LightningDataModule):
             self._datasets[split] = SampleDataset(
                 table,
                 None if split == "predict" else encode_labels(table, self.facts, split),
-                Images(table, transform, corruption.image_noise, self.seed, views=None),
-                Texts(table, tokenizer, corruption.word_dropout, self.seed, views=None),
+                Images(table, transform, corruption.image_noise, self.seed, self.cache_views),
+                Texts(table, tokenizer, corruption.word_dropout, self.seed, self.cache_views),
                 corruption,
                 self.seed,
             )
+
+    def fill_cache(self, stage: str, encoders: Mapping[str, FrozenEncoder]) -> None:
+        """Where there is a cache, compute what it lacks of a stage's samples, and read from it from now on.
+
+        Every rank must take part, after `setup`.
+
+        Args:
+            stage: of the Trainer.
+            encoders: ``image_encoder`` and ``text_encoder``, in the precision and on the device of the Trainer.
+
+        Raises:
+            RobustTuneError: the cache cannot be written, or an image cannot be read and must not be absent.
+        """
+        if self.cache is None:
+            return
+        datasets, stop = [self._datasets[split] for split in STAGE_SPLITS[stage]], self.unreadable == "error"
+        settings: dict[Literal["images", "texts"], tuple[str, Encoder]] = {
+            "images": ("image_encoder", self.image_encoder),
+            "texts": ("text_encoder", self.text_encoder),
+        }
+        for what, (name, encoder) in settings.items():
+            raw = [getattr(data, what) for data in datasets]
+            sides, unreadable = self.cache.fill(what, encoder, encoders[name], raw, self._running(), stop)
+            if stop and any_over_ranks(bool(unreadable)):
+                self._refuse_unreadable(unreadable)
+            for data, side in zip(datasets, sides, strict=True):
+                setattr(data, what, side)
 
     def train_dataloader(self) -> ResumableLoader:
         self._train_loader = ResumableLoader(**self._loader_args("train"))
@@ -211,8 +254,7 @@ class ImageTextDataModule(LightningDataModule):
             RobustTuneError: there are any, and they must not be taken for absent.
         """
         if self.unreadable == "error" and any_over_ranks(bool(batch.unreadable)):
-            images = pa.chunked_array([c for data in self._datasets.values() for c in data.records["image"].chunks])
-            refuse_unreadable(images.drop_null().unique().to_pylist(), batch.unreadable, threads=self._cores())
+            self._refuse_unreadable(batch.unreadable)
         self.tally.add(batch)
         return batch
 
@@ -229,6 +271,10 @@ class ImageTextDataModule(LightningDataModule):
 
     def on_exception(self, exception: BaseException) -> None:
         self.tally.tell_alone()
+
+    def _refuse_unreadable(self, found: list[str]) -> NoReturn:
+        images = pa.chunked_array([c for data in self._datasets.values() for c in data.records["image"].chunks])
+        refuse_unreadable(images.drop_null().unique().to_pylist(), found, threads=self._cores())
 
     def _source_table(self, split: Split) -> pa.Table | None:
         """The split as the source has it, read once."""
@@ -264,7 +310,9 @@ class ImageTextDataModule(LightningDataModule):
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
         )
-        workers = min(8, self._cores()) if self.workers is None else self.workers
+        cached = isinstance(data.images, Cached) and isinstance(data.texts, Cached)
+        on_cpu = trainer is None or trainer.strategy.root_device.type == "cpu"
+        workers = 0 if cached and on_cpu and self.workers is None else self._workers()
         return {
             "dataset": data,
             "sampler": sampler,
@@ -276,10 +324,37 @@ class ImageTextDataModule(LightningDataModule):
             "pin_memory": torch.cuda.is_available(),
         }
 
+    def _running(self) -> Running:
+        """How the Trainer runs an encoder."""
+        if self.trainer is None:
+            return Running("32-true", nullcontext, self._workers(), self._cores())
+        plugin = self.trainer.precision_plugin
+        return Running(str(plugin.precision), plugin.forward_context, self._workers(), self._cores())
+
+    def _workers(self) -> int:
+        """Loader processes for each device."""
+        return min(8, self._cores()) if self.workers is None else self.workers
+
     def _cores(self) -> int:
         """Cores for each device."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, cores // (1 if self.trainer is None else self.trainer.num_devices))
+
+
+def _refuse_what_cannot_be_cached(
+    cache: str | None, views: int | None, corruption: Corruption, augmentation: Augmentation | None
+) -> None:
+    """Random views of an input have no end, but a number of them can be kept."""
+    if cache is None and views is not None:
+        raise RobustTuneError(f"data.cache_views is {views}, and there is no cache: give data.cache, or leave it out")
+    noise = {"image_noise": corruption.image_noise, "word_dropout": corruption.word_dropout}
+    random = [f"data.corruption.{name} {value}" for name, value in noise.items() if value > 0]
+    random += ["data.augmentation"] if augmentation is not None else []
+    if cache is not None and views is None and random:
+        raise RobustTuneError(
+            f"{' and '.join(random)} makes new inputs in every epoch, of which nothing can be cached: "
+            "set data.cache_views to a number of views to choose from, or leave data.cache out"
+        )
 
 
 def presence(table: pa.Table) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -37,6 +39,10 @@ class Side(ABC):
     views: int | None
 
     @abstractmethod
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    @abstractmethod
     def has(self, row: int) -> bool:
         """Whether the sample has this side."""
 
@@ -57,7 +63,28 @@ class Side(ABC):
         return epoch if self.views is None else epoch % self.views
 
 
-class Images(Side):
+class RawSide(Side):
+    """A side before any encoder."""
+
+    @abstractmethod
+    def files(self) -> list[str]:
+        """The files that it is read from, each once."""
+
+    @abstractmethod
+    def keys(self, inputs: list[tuple[int, int]], digests: Mapping[str, bytes | None]) -> list[bytes | None]:
+        """What tells inputs apart: 16 bytes each, the same where two are the same, None where one cannot be read.
+
+        Args:
+            inputs: (row, view) each.
+            digests: of what image files hold.
+        """
+
+    @abstractmethod
+    def lengths(self, inputs: list[tuple[int, int]]) -> list[int]:
+        """Of each input, (row, view), how many tokens its text has; 0 for images."""
+
+
+class Images(RawSide):
     """Image files, read when asked for.
 
     Args:
@@ -77,13 +104,33 @@ class Images(Side):
         self.seed = seed
         self.views = views if noise > 0 or transform.augmentation is not None else 1
 
+    def __len__(self) -> int:
+        return len(self.paths)
+
     def has(self, row: int) -> bool:
         return bool(self.paths[row].is_valid)
+
+    def files(self) -> list[str]:
+        found: list[str] = self.paths.drop_null().unique().to_pylist()
+        return found
 
     def read(self, row: int, epoch: int) -> Tensor:
         rng = sample_generator(self.seed, self.view(epoch), self.ids[row].as_py(), "image")
         image = self.transform(read_image(self.paths[row].as_py()), seed=int(rng.integers(2**63)))
         return add_pixel_noise(image, self.noise, rng) if self.noise > 0 else image
+
+    def keys(self, inputs: list[tuple[int, int]], digests: Mapping[str, bytes | None]) -> list[bytes | None]:
+        paths, ids = self.paths.to_pylist(), self.ids.to_pylist()
+        if self.views == 1:
+            return [digests[paths[row]] for row, _ in inputs]
+        made = f"{self.transform.augmentation} {self.noise} {self.seed}"
+        return [
+            None if (digest := digests[paths[row]]) is None else _digest(f"{digest.hex()} {made} {view} {ids[row]}")
+            for row, view in inputs
+        ]
+
+    def lengths(self, inputs: list[tuple[int, int]]) -> list[int]:
+        return [0] * len(inputs)
 
     def collate(self, values: list[Tensor]) -> Inputs:
         size = self.transform.preprocessing.size
@@ -91,7 +138,7 @@ class Images(Side):
         return Inputs(torch.stack(values) if values else nothing, [False] * len(values))
 
 
-class Texts(Side):
+class Texts(RawSide):
     """Texts, tokenised together.
 
     Args:
@@ -111,8 +158,14 @@ class Texts(Side):
         self.seed = seed
         self.views = views if word_dropout > 0 else 1
 
+    def __len__(self) -> int:
+        return len(self.texts)
+
     def has(self, row: int) -> bool:
         return bool(self.texts[row].is_valid)
+
+    def files(self) -> list[str]:
+        return []
 
     def read(self, row: int, epoch: int) -> str:
         text: str = self.texts[row].as_py()
@@ -121,5 +174,15 @@ class Texts(Side):
         rng = sample_generator(self.seed, self.view(epoch), self.ids[row].as_py(), "text")
         return drop_words(text, self.word_dropout, rng)
 
+    def keys(self, inputs: list[tuple[int, int]], digests: Mapping[str, bytes | None]) -> list[bytes | None]:
+        return [_digest(self.read(row, view)) for row, view in inputs]
+
+    def lengths(self, inputs: list[tuple[int, int]]) -> list[int]:
+        return self.tokenizer.lengths([self.read(row, view) for row, view in inputs])
+
     def collate(self, values: list[str]) -> Inputs:
         return Inputs(*self.tokenizer(values))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()

@@ -141,6 +141,22 @@ class FrozenEncoder(nn.Module, ABC):
         # At once: a Trainer may change the precision of the weights later.
         self.sha256 = hash_weights(self.backbone)
 
+    @property
+    def architecture(self) -> str:
+        """What the weights are used in, in words: encoders that differ in it may have the same weights."""
+        config = getattr(self.backbone, "config", None)
+        settings = {} if config is None else config.to_dict()
+        place = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+        return f"{self.backbone!r} {sorted((name, str(v)) for name, v in settings.items() if name not in place)}"
+
+    @abstractmethod
+    def numbers(self, length: int) -> int:
+        """How many numbers the features of one input have.
+
+        Args:
+            length: of a text, in tokens; images are all alike.
+        """
+
     def train(self, mode: bool = True) -> FrozenEncoder:
         """Stay in eval mode whatever the task asks for."""
         del mode
@@ -185,6 +201,7 @@ class FrozenImageEncoder(FrozenEncoder):
 
     mean: Tensor
     std: Tensor
+    _numbers: int
 
     def __init__(self, backbone: nn.Module, preprocessing: Preprocessing, grid: int) -> None:
         super().__init__(backbone)
@@ -203,7 +220,11 @@ class FrozenImageEncoder(FrozenEncoder):
         """Widths of the outputs, found by encoding one blank image."""
         with torch.no_grad():
             encoded = self(torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8))
+        self._numbers = encoded.pooled.numel() + sum(tokens.numel() for tokens in encoded.tokens)
         return Widths(tuple(tokens.shape[-1] for tokens in encoded.tokens), encoded.pooled.shape[-1])
+
+    def numbers(self, length: int) -> int:
+        return self._numbers
 
     def to_tokens(self, maps: Tensor, prefix: Tensor | None) -> Tensor:
         """Maps (B, d, h, w), pooled to the grid where they are larger, as tokens after the prefix (B, p, d)."""
@@ -219,6 +240,9 @@ class FrozenTextEncoder(FrozenEncoder):
 
     @abstractmethod
     def forward(self, tokens: Tokens) -> Encoded: ...
+
+    def numbers(self, length: int) -> int:
+        return self.widths.pooled + length * sum(self.widths.layers)
 
 
 def hash_weights(module: nn.Module) -> str:

@@ -140,3 +140,12 @@ class Tokenizer:
             torch.tensor([text.attention_mask for text in encoded], dtype=torch.bool).reshape(shape),
         )
         return Tokenized(tokens, [bool(text.overflowing) for text in encoded])
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        """Number of tokens that each text keeps."""
+        block = 1024  # texts at once, so that little memory is held
+        return [
+            sum(text.attention_mask)
+            for start in range(0, len(texts), block)
+            for text in self.backend.encode_batch(texts[start : start + block])
+        ]

@@ -174,13 +174,18 @@ class RobustTask(LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def setup(self, stage: str) -> None:
-        """Refuse data whose classes are not those that the model knows, or in another order."""
-        data_facts: Facts | None = getattr(self.trainer.datamodule, "facts", None)  # type: ignore[attr-defined]
+        """Refuse data whose classes are not those that the model knows, or in another order; fill their cache."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data_facts: Facts | None = getattr(data, "facts", None)
         if data_facts is not None and data_facts.class_names != self.facts.class_names:
             raise RobustTuneError(
                 "the data's classes are not the model's, or in another order: "
                 "give the data module facts=task.facts, so that labels are mapped by name"
             )
+        if getattr(data, "cache", None) is not None:
+            # As the Trainer is going to, but later.
+            convert, device = self.trainer.precision_plugin.convert_module, self.trainer.strategy.root_device
+            data.fill_cache(stage, {name: convert(self._encoder(name)).to(device) for name in ENCODERS})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the encoders' weights out; write down what they and the task were."""

@@ -10,12 +10,12 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.paired import compare
+from benchmarks.photos import write_photos
 from fakes import tiny_text_encoder, write_table
 
 from robusttune.commands.demo import write_text_encoder
@@ -27,21 +27,10 @@ COUNT = 512
 SIZE, RESIZED = 224, 249  # of ViT-B/16 in timm
 
 
-def write_photos(folder: Path) -> list[Path]:
-    """JPEGs of 512 x 384 with some texture, about 60 kB each as photos of that size are."""
-    rng, paths = np.random.default_rng(0), []
-    for number in range(COUNT):
-        coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((512, 384), Image.BICUBIC)
-        pixels = np.asarray(coarse) + rng.normal(0, 6, (384, 512, 1))
-        paths.append(folder / f"{number}.jpg")
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(paths[-1], quality=90)
-    return paths
-
-
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = write_photos(folder)
+        paths = write_photos(folder, COUNT)
         write_text_encoder(folder / "bert", width=32, layers=2)
         rows = [
             {"image": path.name, "text": f"soup of the day {i}", "label": "ab"[i % 2]} for i, path in enumerate(paths)

@@ -1,0 +1,64 @@
+"""What decides what the features of an input are, as plain data and as a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robusttune import __version__, encoders
+from robusttune.encoders import Encoder, FrozenEncoder
+from robusttune.paths import user_path
+from robusttune.settings import to_plain
+
+LIBRARIES = ("timm", "transformers", "tokenizers", "pillow")
+
+
+def describe(settings: Encoder, encoder: FrozenEncoder, precision: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Everything that decides what the features are.
+
+    Where weights come from is not among it: a folder may move, and their hash tells.
+
+    Args:
+        settings: of the encoder.
+        encoder: the encoder itself.
+        precision: in which it is run, as the Trainer has it.
+        dtype: in which its features are kept.
+    """
+    plain = to_plain(settings)
+    args = {name: value for name, value in plain["init_args"].items() if name not in ("weights", "revision")}
+    if user_path(settings.name).is_dir():
+        del args["name"]
+    about = {
+        "encoder": {"class_path": plain["class_path"], "init_args": args},
+        "inputs": settings.inputs(),
+        "weights": encoder.sha256,
+        "architecture": _hash(encoder.architecture),
+        "precision": precision,
+        "dtype": str(dtype).removeprefix("torch."),
+        "code": code_version(),
+    }
+    as_json: dict[str, Any] = json.loads(json.dumps(about))  # with lists for tuples
+    return as_json
+
+
+def fingerprint(about: dict[str, Any]) -> str:
+    """A hash of what `describe` gives."""
+    return _hash(json.dumps(about, sort_keys=True))
+
+
+@cache
+def code_version() -> dict[str, str]:
+    """Versions of this package and of the libraries that make features, and a hash of the code that does."""
+    files = [*sorted(Path(encoders.__file__).parent.glob("*.py")), Path(__file__).parents[1] / "images.py"]
+    own = _hash("".join(path.read_text(encoding="utf-8") for path in files))
+    return {"robusttune": f"{__version__} {own[:12]}", **{name: version(name) for name in LIBRARIES}}
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
