@@ -352,7 +352,7 @@ def _refuse_what_cannot_be_cached(
     random += ["data.augmentation"] if augmentation is not None else []
     if cache is not None and views is None and random:
         raise RobustTuneError(
-            f"{' and '.join(random)} makes new inputs in every epoch, of which nothing can be cached: "
+            f"{' and '.join(random)} make{'s' * (len(random) == 1)} new inputs in every epoch, which cannot be cached: "
             "set data.cache_views to a number of views to choose from, or leave data.cache out"
         )
 

@@ -129,25 +129,39 @@ class FrozenEncoder(nn.Module, ABC):
     Subclasses set ``widths`` and map a batch of inputs to `Encoded`.
 
     Attributes:
+        widths: of the outputs.
+        settings: that it was loaded by.
         sha256: hash of the weights, by which a checkpoint knows its encoder again.
+        architecture: what the weights are used in, in words; encoders that differ in it may have the same weights.
+        size: number of weights.
+        anchor: holds nothing; it is where the encoder is, and of its precision, also while it has no weights.
     """
 
     widths: Widths
+    anchor: Tensor
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, settings: Encoder) -> None:
         super().__init__()
         self.backbone = backbone.float().requires_grad_(False)
+        self.settings = settings
         self.eval()
         # At once: a Trainer may change the precision of the weights later.
         self.sha256 = hash_weights(self.backbone)
+        self.architecture = describe_architecture(self.backbone)
+        self.size = sum(weights.numel() for weights in self.backbone.parameters())
+        self.register_buffer("anchor", torch.empty(0), persistent=False)
+        self._released = False
 
-    @property
-    def architecture(self) -> str:
-        """What the weights are used in, in words: encoders that differ in it may have the same weights."""
-        config = getattr(self.backbone, "config", None)
-        settings = {} if config is None else config.to_dict()
-        place = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
-        return f"{self.backbone!r} {sorted((name, str(v)) for name, v in settings.items() if name not in place)}"
+    def __call__(self, inputs: Any) -> Encoded:
+        if self._released:
+            self._load_again()
+        encoded: Encoded = super().__call__(inputs)
+        return encoded
+
+    def release(self) -> None:
+        """Give the weights' memory back, where all that is needed of it is in the cache; it is loaded again if not."""
+        self.backbone = nn.Identity()
+        self._released = True
 
     @abstractmethod
     def numbers(self, length: int) -> int:
@@ -185,15 +199,20 @@ class FrozenEncoder(nn.Module, ABC):
 
     def _as_computed(self, kept: Encoded) -> Encoded:
         """In the encoder's own precision, whatever it was kept in."""
-        dtype = next(self.backbone.parameters()).dtype
-        return kept.map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+        return kept.map(lambda tensor: tensor.to(self.anchor.dtype) if tensor.is_floating_point() else tensor)
+
+    def _load_again(self) -> None:
+        fresh = self.settings.load()
+        if fresh.sha256 != self.sha256:
+            raise RobustTuneError(f"the weights of {self.settings.name!r} have changed since: start again")
+        self.backbone = fresh.backbone.to(self.anchor)
+        self._released = False
 
     def _nothing(self, rows: int) -> Encoded:
         """One token that is not real in each layer."""
-        like = next(self.backbone.parameters())
-        tokens = [like.new_zeros(rows, 1, width) for width in self.widths.layers]
-        mask = torch.zeros(rows, 1, dtype=torch.bool, device=like.device)
-        return Encoded(like.new_zeros(rows, self.widths.pooled), tokens, [mask] * len(tokens))
+        tokens = [self.anchor.new_zeros(rows, 1, width) for width in self.widths.layers]
+        mask = torch.zeros(rows, 1, dtype=torch.bool, device=self.anchor.device)
+        return Encoded(self.anchor.new_zeros(rows, self.widths.pooled), tokens, [mask] * len(tokens))
 
 
 class FrozenImageEncoder(FrozenEncoder):
@@ -203,10 +222,10 @@ class FrozenImageEncoder(FrozenEncoder):
     std: Tensor
     _numbers: int
 
-    def __init__(self, backbone: nn.Module, preprocessing: Preprocessing, grid: int) -> None:
-        super().__init__(backbone)
-        self.size = preprocessing.size
-        self.grid = grid
+    def __init__(self, backbone: nn.Module, settings: ImageEncoder, preprocessing: Preprocessing) -> None:
+        super().__init__(backbone, settings)
+        self.side = preprocessing.size
+        self.grid = settings.grid
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
 
@@ -219,7 +238,7 @@ class FrozenImageEncoder(FrozenEncoder):
     def measure_widths(self) -> Widths:
         """Widths of the outputs, found by encoding one blank image."""
         with torch.no_grad():
-            encoded = self(torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8))
+            encoded = self(torch.zeros(1, 3, self.side, self.side, dtype=torch.uint8))
         self._numbers = encoded.pooled.numel() + sum(tokens.numel() for tokens in encoded.tokens)
         return Widths(tuple(tokens.shape[-1] for tokens in encoded.tokens), encoded.pooled.shape[-1])
 
@@ -252,6 +271,14 @@ def hash_weights(module: nn.Module) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def describe_architecture(module: nn.Module) -> str:
+    """The modules, and the configuration of those of transformers."""
+    config = getattr(module, "config", None)
+    settings = {} if config is None else config.to_dict()
+    place = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+    return f"{module!r} {sorted((name, str(value)) for name, value in settings.items() if name not in place)}"
 
 
 def all_real(tokens: list[Tensor]) -> list[Tensor]:

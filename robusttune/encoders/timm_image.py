@@ -94,7 +94,7 @@ class FrozenTimmEncoder(FrozenImageEncoder):
                     "set image_encoder.depth to null"
                 )
             backbone.prune_intermediate_layers([depth - 1], prune_head=False)  # type: ignore[operator]
-        super().__init__(backbone, preprocessing, settings.grid)
+        super().__init__(backbone, settings, preprocessing)
         self.indices = [number - 1 for number in settings.layer_numbers(depth)]
         accepted = inspect.signature(backbone.forward_intermediates).parameters  # type: ignore[arg-type]
         self.prefix_arg = {"return_prefix_tokens": True} if "return_prefix_tokens" in accepted else {}
@@ -103,7 +103,7 @@ class FrozenTimmEncoder(FrozenImageEncoder):
         except (AssertionError, RuntimeError) as error:
             reason = str(error).split("\n")[0].rstrip(".")
             raise RobustTuneError(
-                f"timm's {settings.name!r} does not take images of {self.size} pixels ({reason}): "
+                f"timm's {settings.name!r} does not take images of {self.side} pixels ({reason}): "
                 "set image_encoder.size to null, or to a size that fits"
             ) from error
 

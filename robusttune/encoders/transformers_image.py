@@ -53,14 +53,15 @@ class TransformersImageEncoder(ImageEncoder):
 class FrozenTransformersImage(FrozenImageEncoder):
     """The module of a `TransformersImageEncoder`."""
 
+    settings: TransformersImageEncoder
+
     def __init__(self, settings: TransformersImageEncoder) -> None:
         preprocessing = settings.preprocessing()
         config = load_config(settings)
         config = getattr(config, "vision_config", config)
         if not hasattr(config, "patch_size"):
             raise RobustTuneError(f"{settings.name!r} is no patch-based vision tower: use timm's TimmEncoder for CNNs")
-        super().__init__(load_tower(settings, "vision_model", settings.pooling == "head"), preprocessing, settings.grid)
-        self.settings = settings
+        super().__init__(load_tower(settings, "vision_model", settings.pooling == "head"), settings, preprocessing)
         self.patches = preprocessing.size // config.patch_size
         try:
             self.widths = self.measure_widths()

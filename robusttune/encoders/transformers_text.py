@@ -57,9 +57,10 @@ class TransformersTextEncoder(TextEncoder):
 class FrozenTransformersText(FrozenTextEncoder):
     """The module of a `TransformersTextEncoder`."""
 
+    settings: TransformersTextEncoder
+
     def __init__(self, settings: TransformersTextEncoder) -> None:
-        super().__init__(load_tower(settings, "text_model"))
-        self.settings = settings
+        super().__init__(load_tower(settings, "text_model"), settings)
         two_tokens = Tokens(torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2, dtype=torch.bool))
         with torch.no_grad():
             encoded = self(two_tokens)

@@ -158,7 +158,7 @@ class RobustTask(LightningModule, ABC):
 
     def on_fit_start(self) -> None:
         trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
-        frozen = sum(p.numel() for p in self.parameters() if not p.requires_grad)
+        frozen = sum(self._encoder(name).size for name in ENCODERS)
         rank_zero_info(f"{trained:,} parameters are trained, {frozen:,} are frozen")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -186,6 +186,8 @@ class RobustTask(LightningModule, ABC):
             # As the Trainer is going to, but later.
             convert, device = self.trainer.precision_plugin.convert_module, self.trainer.strategy.root_device
             data.fill_cache(stage, {name: convert(self._encoder(name)).to(device) for name in ENCODERS})
+            for name in ENCODERS:
+                self._encoder(name).release()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the encoders' weights out; write down what they and the task were."""

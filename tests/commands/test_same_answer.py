@@ -99,6 +99,31 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return steps
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_cache_gives_the_same_losses_and_metrics(
+    food101: Path, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    """With dropout of modalities and in the network; a second run from the cache equals the first bit for bit."""
+    steps = spied(monkeypatch)
+    cache = [f"--data.cache={tmp_path}/cache", f"--data.cache_dtype={dtype}"]
+    runs, tested = [], []
+    for number, flags in enumerate(([], cache, cache)):
+        steps.clear()
+        fitted(food101, text_folder, tmp_path, "--trainer.precision=32-true", "--trainer.max_epochs=3", *flags)
+        runs.append(list(steps))
+        run = tmp_path / f"food101/{number}"
+        assert main(["test", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/last.ckpt"]) == 0
+        tested.append(json.loads((run / "report/test.json").read_text())["conditions"])
+    plain, cached, again = runs
+    assert cached == again
+    assert [step[:-1] for step in cached] == [step[:-1] for step in plain]
+    rel = 1e-5 if dtype == "float32" else 0.05
+    assert [step[-1] for step in cached] == pytest.approx([step[-1] for step in plain], rel=rel)
+    for condition, values in tested[0].items():
+        assert tested[1][condition]["loss"] == pytest.approx(values["loss"], rel=rel)
+    assert tested[1] == tested[2]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resuming_inside_or_after_an_epoch_equals_not_stopping(
     food101: Path, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int

@@ -89,6 +89,12 @@ class Place:
         args = self.on_table(write_table(self.root, "train", rows), f"--data.source.val={val}")
         return [*args, "--data.corruption.image_dropout=0", "--data.batch_size=8", *flags]
 
+    def cached(self, root: Path) -> None:
+        """The table's images cached, and one of them changed since."""
+        fit = self.on_table(write_table(root, "train", self.rows()), "--trainer.fast_dev_run=true")
+        assert main([*fit, f"--data.cache={self.root}/cache"]) == 0
+        write_image(root / "images/3.png", colour="lime")
+
     def yaml(self, content: str | bytes) -> list[str]:
         path = self.root / "mine.yaml"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -407,6 +413,24 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         lambda p: p.test_on_table({"text": "t", "label": "no dish"}),
         "1 have a label .*'no dish' of '1'",
     ),
+    # The feature cache
+    "cache is a file": (
+        lambda p: p.fit(f"--data.cache={p.food101}/texts/train_titles.csv"),
+        r"the feature cache .*train_titles.csv cannot be written \(.*\), and what is in it stays: make room, or give",
+    ),
+    "cache of random views": (
+        lambda p: p.fit(f"--data.cache={p.root}", "--data.augmentation.flip=0.5", "--data.corruption.image_noise=0.1"),
+        "data.corruption.image_noise 0.1 and data.augmentation make new inputs in every epoch, .*: set data.cache_views",
+    ),
+    "views without cache": (
+        lambda p: p.fit("--data.cache_views=3"),
+        "data.cache_views is 3, and there is no cache: give",
+    ),
+    "cache of an unreadable image": (
+        lambda p: p.image(halve, f"--data.cache={p.root}/cache"),
+        f"1 of 2. image files {READ}",
+    ),
+    "numbers that no cache has": (lambda p: p.fit("--data.cache_dtype=int8"), "data.cache_dtype.*'int8'"),
     # The command itself
     "no such command": (lambda p: ["trian"], "there is no command 'trian': choose from fit, validate, test"),
 }
@@ -440,7 +464,7 @@ def test_what_is_wrong_is_one_sentence(case: str, place: Place, capfd: pytest.Ca
     assert not Path("/tmp/robusttune-was-executed").exists()
     after = contents(place.root) | contents(place.trained)
     assert {path: after.get(path) for path in before} == before
-    left = {Path(path).name for path in after.keys() - before.keys()}
+    left = {Path(path).name for path in after.keys() - before.keys() if "/cache/" not in path}
     assert left <= {"config.yaml", "hparams.yaml", "metrics.csv"} | {name for name in left if "tfevents" in name}
     assert not any(name.endswith((".partial", ".ckpt")) for name in left)
 
@@ -467,6 +491,10 @@ UNUSUAL: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         "train: 1 texts were longer than text_encoder.max_length and were cut; the first is that of sample '21'",
     ),
     "emoji and right-to-left text": (lambda p: p.table({"image": "", "text": "🍜👩‍🍳 مرحبا \u202e", "label": "a"}), ""),
+    "image that has changed since it was cached": (
+        lambda p: p.image(lambda path: p.cached(path.parents[1]), f"--data.cache={p.root}/cache"),
+        "1 image files are not what they were, the first is .*3.png: their features are computed anew",
+    ),
     "fewer samples than a batch": (lambda p: p.table(val=str(p.root / "train.jsonl")), ""),
     "three samples": (lambda p: p.fit("--data.subset=3", "--data.batch_size=2"), ""),
     "neither image nor text": (

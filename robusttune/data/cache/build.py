@@ -202,7 +202,7 @@ class Builder:
 
     def _encode(self, keys: list[bytes], inputs: Inputs) -> Iterator[Row]:
         if keys:
-            device = next(self.encoder.parameters()).device
+            device = self.encoder.anchor.device
             with torch.inference_mode(), self.precision():
                 values: Any = inputs.values
                 values = values.to(device) if isinstance(values, torch.Tensor) else values.map(lambda t: t.to(device))

@@ -18,7 +18,7 @@ from robusttune.types import Encoded, Widths
 
 log = logging.getLogger(__name__)
 
-MAPPED = 1 << 28  # bytes that are read before shards are unmapped, since what was read counts as resident memory
+MAPPED = 1 << 26  # bytes that are read before shards are unmapped, since what was read counts as resident memory
 ABSENT = -1
 
 

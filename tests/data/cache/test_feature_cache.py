@@ -356,9 +356,9 @@ def test_views(make: Callable[..., Any], encoders: Encoders, inputs: list[int]) 
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "augmentation": ({"augmentation": Augmentation()}, "data.augmentation makes new inputs in every epoch"),
-    "noise": ({"corruption": Corruption(image_noise=0.1)}, "data.corruption.image_noise 0.1 makes new inputs"),
-    "words": ({"corruption": Corruption(word_dropout=0.1)}, "data.corruption.word_dropout 0.1 makes new inputs"),
+    "augmentation": ({"augmentation": Augmentation()}, "data.augmentation makes? new inputs in every epoch"),
+    "noise": ({"corruption": Corruption(image_noise=0.1)}, "data.corruption.image_noise 0.1 make.? new inputs"),
+    "words": ({"corruption": Corruption(word_dropout=0.1)}, "data.corruption.word_dropout 0.1 make.? new inputs"),
     "views of nothing": ({"cache": None, "cache_views": 2}, "data.cache_views is 2, and there is no cache"),
     "no views": ({"cache_views": 0}, "data.cache_views is 0: give at least 1"),
 }
