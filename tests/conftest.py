@@ -16,6 +16,12 @@ settings.register_profile("robusttune", deadline=None, derandomize="CI" in os.en
 settings.load_profile("robusttune")
 
 
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is cached by default is not the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache_home"))
+
+
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random BERT with its tokenizer."""

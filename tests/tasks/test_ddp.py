@@ -99,6 +99,27 @@ def test_multilabel_with_an_empty_rank(food101: Path, text_folder: Path, tmp_pat
     assert_same(conditions(tmp_path / "table/0"), conditions(tmp_path / "table/0", *ONE), rel=1e-5)
 
 
+def test_two_processes_fill_and_read_one_cache(food101: Path, text_folder: Path, tmp_path: Path) -> None:
+    """Losses and metrics are those of one process without cache; what one process wrote, another reads."""
+    found, metrics = {}, {}
+    cache = [f"--data.cache={tmp_path}/cache", "--data.cache_dtype=float32"]
+    for name, flags in (("plain", [*ONE, "--data.batch_size=10"]), ("cached", [*TWO, "--data.batch_size=5", *cache])):
+        fit = [*tiny_flags(food101, text_folder), "--trainer.log_every_n_steps=1", *flags]
+        fit += ["--data.val_fraction=0.2", "--trainer.max_epochs=2", "--trainer.precision=64-true"]
+        fit += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1", "--model.fusion.dropout=0"]
+        run("fit", f"--config={CONFIGS}/food101.yaml", *fit, f"--name={name}", f"--run_root={tmp_path}")
+        found[name] = losses(tmp_path / name / "0")
+        metrics[name] = conditions(tmp_path / name / "0")
+    for plain, cached in zip(found["plain"], found["cached"], strict=True):
+        assert cached == pytest.approx(plain, rel=1e-5)
+    assert_same(metrics["cached"], metrics["plain"], rel=1e-5)
+    shards = list((tmp_path / "cache").rglob("*.safetensors"))
+    assert len(shards) >= 4  # of images and of texts, from each rank
+    one = conditions(tmp_path / "cached/0", *ONE, "--trainer.limit_test_batches=1.0")
+    assert_same(one, metrics["plain"], rel=1e-5)
+    assert list((tmp_path / "cache").rglob("*.safetensors")) == shards
+
+
 def spoiled(food101: Path, tmp_path: Path) -> Path:
     """The data with two images that cannot be read."""
     root = shutil.copytree(food101, tmp_path / "food101")
@@ -107,10 +128,19 @@ def spoiled(food101: Path, tmp_path: Path) -> Path:
     return root
 
 
+CACHE = "--data.cache={tmp_path}/cache"
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "unreadable images": (
         [],
         "2 of 96 image files cannot be read: .*pho_1.jpg .*; .*pho_2.jpg .*: mend or remove",
+    ),
+    "unreadable images that are to be cached": (
+        [CACHE],
+        "2 of 96 image files cannot be read: .*pho_1.jpg .*; .*pho_2.jpg .*: mend or remove",
+    ),
+    "a cache that cannot be written": (
+        ["--data.cache={tmp_path}/food101/texts/train_titles.csv", "--data.unreadable=absent"],
+        r"the feature cache .*train_titles.csv cannot be written \(.*\), and what is in it stays",
     ),
     "a loss that is not finite": (
         ["--model.optimizer.lr=1e30", "--data.unreadable=absent", "--model.schedule.warmup=0"],
@@ -124,6 +154,7 @@ def test_all_ranks_stop_with_one_sentence(mistake: str, food101: Path, text_fold
     flags, message = MISTAKES[mistake]
     fit = [*tiny_flags(spoiled(food101, tmp_path), text_folder), "--data.batch_size=8", "--data.val_fraction=0.5", *TWO]
     fit += ["--data.corruption.image_dropout=0", "--data.workers=1", f"--run_root={tmp_path}/runs"]
+    flags = [flag.format(tmp_path=tmp_path) for flag in flags]
     err = run("fit", f"--config={CONFIGS}/food101.yaml", *fit, *flags, status=1)
     assert "Traceback" not in err
     assert re.fullmatch(f"robusttune: error: {message}.*", err.strip().splitlines()[-1])

