@@ -23,7 +23,7 @@ from robusttune.encoders import Encoder, FrozenEncoder, ImageEncoder, TextEncode
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
 from robusttune.ranks import any_over_ranks, on_rank_zero, sum_over_ranks, world_size
-from robusttune.settings import differences, from_plain, to_plain
+from robusttune.settings import differences, from_plain, plain, to_plain
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
 from robusttune.types import CONDITIONS, Batch, Condition, Facts
 
@@ -303,4 +303,4 @@ def _comparable(about: dict[str, Any]) -> dict[str, Any]:
     for encoder in encoders.values():
         for place in ("name", "weights", "revision"):
             del encoder["init_args"][place]
-    return {"task": about["task"], "model": about["settings"], "inputs": about["inputs"], **encoders}
+    return {"task": about["task"], "model": about["settings"], "inputs": plain(about["inputs"]), **encoders}

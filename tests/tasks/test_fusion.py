@@ -147,7 +147,8 @@ def test_only_the_network_is_trained(text_folder: Path) -> None:
 
 
 def test_a_checkpoint_holds_no_encoder_and_only_plain_data(text_folder: Path, tmp_path: Path) -> None:
-    task = make_task(text_folder, correlation_momentum=0.5)
+    encoder = tiny_image_encoder(mean=(0.4, 0.5, 0.5))
+    task = make_task(text_folder, image_encoder=encoder, correlation_momentum=0.5)
     checkpoint = saved(task)
     assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"network", "correlation"}
     torch.save(checkpoint, tmp_path / "task.ckpt")

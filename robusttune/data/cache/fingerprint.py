@@ -14,7 +14,7 @@ import torch
 from robusttune import __version__, encoders
 from robusttune.encoders import Encoder, FrozenEncoder
 from robusttune.paths import user_path
-from robusttune.settings import to_plain
+from robusttune.settings import plain, to_plain
 
 LIBRARIES = ("timm", "transformers", "tokenizers", "pillow")
 
@@ -30,21 +30,19 @@ def describe(settings: Encoder, encoder: FrozenEncoder, precision: str, dtype: t
         precision: in which it is run, as the Trainer has it.
         dtype: in which its features are kept.
     """
-    plain = to_plain(settings)
-    args = {name: value for name, value in plain["init_args"].items() if name not in ("weights", "revision")}
+    own = to_plain(settings)
+    args = {name: value for name, value in own["init_args"].items() if name not in ("weights", "revision")}
     if user_path(settings.name).is_dir():
         del args["name"]
-    about = {
-        "encoder": {"class_path": plain["class_path"], "init_args": args},
-        "inputs": settings.inputs(),
+    return {
+        "encoder": {"class_path": own["class_path"], "init_args": args},
+        "inputs": plain(settings.inputs()),
         "weights": encoder.sha256,
         "architecture": _hash(encoder.architecture),
         "precision": precision,
         "dtype": str(dtype).removeprefix("torch."),
         "code": code_version(),
     }
-    as_json: dict[str, Any] = json.loads(json.dumps(about))  # with lists for tuples
-    return as_json
 
 
 def fingerprint(about: dict[str, Any]) -> str:
