@@ -124,7 +124,8 @@ class Builder:
         """
         missing = [i for i, item in enumerate(wanted) if item.key not in self.store]
         if not missing:
-            rank_zero_info(f"the features of {len(wanted):,} {self.what} are read from {self.store.folder}")
+            if wanted:
+                rank_zero_info(f"the features of {len(wanted):,} {self.what} are read from {self.store.folder}")
             return []
         lengths = self._lengths([wanted[i] for i in missing])
         sizes = [self.encoder.numbers(length) * self.dtype.itemsize for length in lengths]

@@ -98,7 +98,7 @@ class FeatureCache:
                 encoder,
                 self.dtype,
                 running.context,
-                running.workers,
+                running.workers if what == "images" else 0,  # a process more costs more than to tokenise
                 running.threads,
                 stop_at_unreadable,
             )
