@@ -1,8 +1,8 @@
 """How well one MoLT model does on emoji, with everything, without images, without texts: the mean of three seeds.
 
 It is trained on Noto's drawings, and tested on drawings of the same style and of one that it has never seen: as it is
-after the last epoch, since the best of noto_val's 173 samples is chance. Beside it stand specialists: logistic regression on what the same encoders pool, one for each
-column, its regularisation chosen on the test set.
+after the last epoch, since the best on the 173 samples of noto_val is chance. Beside it stand specialists: logistic
+regression on what the same encoders pool, one for each row, its regularisation chosen on the test set.
 
 `make emoji DATA=folder WEIGHTS=mobilenetv2_100.safetensors`
 """
