@@ -2,7 +2,7 @@
 
 ViT-B/16 and BERT-base with random weights, images of 224 px, 4 layers, 4 x 4 tokens an image, complete samples.
 
-`python tests/benchmarks/bench_cache.py [SAMPLES]`
+`python tests/benchmarks/bench_cache.py`
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from robusttune.data.sources import Table
 from robusttune.encoders import TimmEncoder, TransformersTextEncoder
 from robusttune.tasks import FusionTask
 
-SAMPLES = int(sys.argv[1]) if len(sys.argv) > 1 else 192
+SAMPLES = 192
 IMAGE = TimmEncoder(name="vit_base_patch16_224.augreg_in21k", weights="random", layers=4, grid=4)
 
 

@@ -1,9 +1,8 @@
-"""A shard: one safetensors file with the features of some inputs, checked by checksums and read in place."""
+"""A shard: one safetensors file with the features of some inputs, checked by checksums and read by the input."""
 
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import zlib
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
+from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded, Widths
 
 Array = NDArray[Any]
@@ -142,11 +142,23 @@ class Shard:
                 if left or checksum != expected:
                     raise DamagedShardError("its checksum does not match")
 
-    def map(self) -> Array:
-        """All its numbers, memory-mapped."""
-        with self.path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return np.frombuffer(mapped, self.dtype, int(self.offsets[-1]), self.start)
+    def read_into(self, file: BinaryIO, row: int, parts: list[Array]) -> None:
+        """Read an input's numbers.
+
+        Not by mapping the file: what was touched of a map counts as resident memory, whole folios of it.
+
+        Args:
+            file: the shard's.
+            row: of the input.
+            parts: where the numbers go to, one after the other.
+
+        Raises:
+            RobustTuneError: the file is shorter than it was.
+        """
+        size = sum(part.nbytes for part in parts)
+        start = self.start + int(self.offsets[row]) * parts[0].itemsize
+        if os.preadv(file.fileno(), [part.data for part in parts], start) != size:
+            raise RobustTuneError(f"{self.path} of the feature cache was changed while it was read: start again")
 
 
 def _header(file: BinaryIO) -> dict[str, Any]:

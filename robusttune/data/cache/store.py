@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from robusttune.types import Encoded, Widths
 
 log = logging.getLogger(__name__)
 
-MAPPED = 1 << 26  # bytes that are read before shards are unmapped, since what was read counts as resident memory
+OPEN = 256  # files at a time
 ABSENT = -1
 
 
@@ -38,8 +38,7 @@ class Store:
         self.shards: list[Shard] = []
         self._places: dict[bytes, tuple[int, int]] = {}
         self._seen: set[Path] = set()
-        self._maps: dict[int, NDArray[Any]] = {}
-        self._mapped = 0
+        self._files: dict[int, BinaryIO] = {}
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._places
@@ -66,39 +65,29 @@ class Store:
         at = [(place >> 32, place & 0xFFFFFFFF) for place in places]
         counts = np.array([self.shards[number].counts[row] for number, row in at], dtype=np.int64)
         counts = counts.reshape(len(at), len(self.widths.layers))
-        numbers = [self._numbers(number, row) for number, row in at]
         dtype = self.shards[0].dtype if self.shards else "<f4"
         pooled = np.empty((len(at), self.widths.pooled), dtype)
         tokens = [
             np.zeros((len(at), int(column.max(initial=0)), width), dtype)
             for column, width in zip(counts.T, self.widths.layers, strict=True)
         ]
-        for i, mine in enumerate(numbers):
-            pooled[i], position = mine[: self.widths.pooled], self.widths.pooled
-            for padded, count in zip(tokens, counts[i].tolist(), strict=True):
-                end = position + count * padded.shape[2]
-                padded[i, :count] = mine[position:end].reshape(count, -1)
-                position = end
-        del numbers
-        self._unmap_at_times(pooled.nbytes + sum(padded.nbytes for padded in tokens))
+        for i, (number, row) in enumerate(at):
+            parts = [padded[i, :count] for padded, count in zip(tokens, counts[i].tolist(), strict=True)]
+            self.shards[number].read_into(self._file(number), row, [pooled[i], *parts])
         masks = [np.arange(padded.shape[1]) < column[:, None] for padded, column in zip(tokens, counts.T, strict=True)]
         encoded = Encoded(_as_torch(pooled), [_as_torch(t) for t in tokens], [torch.from_numpy(m) for m in masks])
         return Inputs(encoded, [bool(self.shards[number].cut[row]) for number, row in at])
 
     def __getstate__(self) -> dict[str, Any]:
-        """To a loader worker goes all but the mapped memory."""
-        return self.__dict__ | {"_maps": {}, "_mapped": 0}
+        """Files are opened again where it is unpickled."""
+        return self.__dict__ | {"_files": {}}
 
-    def _numbers(self, number: int, row: int) -> NDArray[Any]:
-        if number not in self._maps:
-            self._maps[number] = self.shards[number].map()
-        start, end = self.shards[number].offsets[row : row + 2]
-        return self._maps[number][start:end]
-
-    def _unmap_at_times(self, read: int) -> None:
-        self._mapped += read
-        if self._mapped > MAPPED:
-            self._maps, self._mapped = {}, 0
+    def _file(self, number: int) -> BinaryIO:
+        if number not in self._files:
+            if len(self._files) == OPEN:
+                self._files.pop(next(iter(self._files))).close()
+            self._files[number] = self.shards[number].path.open("rb", buffering=0)
+        return self._files[number]
 
     def _read(self, path: Path, wanted: set[bytes]) -> Shard | None:
         """A shard, checked if any of it is wanted; None where it was damaged and is no more."""

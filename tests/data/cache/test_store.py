@@ -15,6 +15,7 @@ from safetensors import safe_open
 from robusttune.data.cache import store as store_module
 from robusttune.data.cache.shard import Row, rows_of, write_shard
 from robusttune.data.cache.store import ABSENT, Store
+from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded, Widths
 
 WIDTHS = Widths((3, 5), 4)
@@ -109,14 +110,23 @@ def test_shards_are_safetensors(tmp_path: Path) -> None:
         assert shard.get_tensor("counts").tolist() == [[1, 2], [2, 1]]
 
 
-def test_mapped_memory_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_files_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = encoded([(2, 2)] * 4)
-    written(tmp_path, values, keys(4))
-    monkeypatch.setattr(store_module, "MAPPED", 100)
+    for i, key in enumerate(keys(4)):
+        written(tmp_path, values.map(lambda t, i=i: t[i : i + 1]), [key])  # type: ignore[misc]
+    monkeypatch.setattr(store_module, "OPEN", 2)
     store = opened(tmp_path, keys(4))
     for _ in range(3):
         assert_holds(store, keys(4), values)
-        assert not store._maps
+        assert len(store._files) == 2
+
+
+def test_a_shard_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path, encoded([(2, 2)]), keys(1))
+    store = opened(tmp_path, keys(1))
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(RobustTuneError, match="was changed while it was read: start again"):
+        store.gather(store.places(keys(1)).tolist())
 
 
 def damages(path: Path) -> dict[str, bytes]:
