@@ -146,6 +146,24 @@ def test_only_the_network_is_trained(text_folder: Path) -> None:
     assert all((p.grad is not None) == p.requires_grad for p in task.parameters())
 
 
+def test_an_encoder_that_gave_its_memory_back_computes_again(
+    text_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it is needed after all, in its old precision; unless its weights have changed on disk."""
+    task, batch = make_task(text_folder).double().eval(), random_batch()
+    expected = task.condition_logits(batch, CONDITIONS)
+    for encoder in (task.image_encoder, task.text_encoder):
+        encoder.release()
+        assert not list(encoder.parameters())
+    assert {key.split(".")[0] for key in saved(task)["state_dict"]} == {"network", "correlation"}
+    for name, logits in task.condition_logits(batch, CONDITIONS).items():
+        assert torch.equal(logits, expected[name])
+    task.image_encoder.release()
+    task.image_encoder.sha256 = "of others"
+    with pytest.raises(RobustTuneError, match="the weights of 'test_vit' have changed since: start again"):
+        task.condition_logits(batch, CONDITIONS)
+
+
 def test_a_checkpoint_holds_no_encoder_and_only_plain_data(text_folder: Path, tmp_path: Path) -> None:
     encoder = tiny_image_encoder(mean=(0.4, 0.5, 0.5))
     task = make_task(text_folder, image_encoder=encoder, correlation_momentum=0.5)

@@ -353,6 +353,13 @@ def test_views(make: Callable[..., Any], encoders: Encoders, inputs: list[int]) 
     assert not any(torch.equal(seen[1][i], x) for i, x in seen[0].items() if i in seen[1])
 
 
+@pytest.mark.parametrize("column", ["image_column", "text_column"])
+def test_data_of_one_side(make: Callable[..., Any], encoders: Encoders, tmp_path: Path, column: str) -> None:
+    pictures(tmp_path)
+    source = Table(train=str(tmp_path / "data/train.jsonl"), **{column: None})  # type: ignore[arg-type]
+    assert_same(epochs(make(source), encoders), epochs(make(source, cache=None), encoders))
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "augmentation": ({"augmentation": Augmentation()}, "data.augmentation makes? new inputs in every epoch"),
     "noise": ({"corruption": Corruption(image_noise=0.1)}, "data.corruption.image_noise 0.1 make.? new inputs"),
