@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from pathlib import Path
 
@@ -56,6 +57,9 @@ def test_no_thread_of_a_rank_that_left_outlives_it() -> None:
         on_rank_zero(rank, sum)
         before = threads()
         leave()
+        deadline = time.monotonic() + 10  # a thread that was joined is listed for a moment longer
+        while threads() > 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
         return before, threads()
 
     for before, after in in_two_ranks(count):

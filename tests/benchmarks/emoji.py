@@ -75,7 +75,7 @@ def show(found: dict[int, dict[str, dict[str, float]]], seconds: float) -> None:
         table.add_column(column, justify="right")
     for name, values in rows.items():
         table.add_row(name, *(f"{value:.3f}" for value in values.values()))
-    Console().print(table)
+    Console(width=140).print(table)
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / "emoji.json").write_text(json.dumps({"seconds": seconds, "accuracy": rows}, indent=2) + "\n")
 
