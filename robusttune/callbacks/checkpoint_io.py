@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from robusttune.errors import RobustTuneError
+from robusttune.paths import whole_file
 from robusttune.tasks.checkpoint import read_checkpoint
 
 
@@ -18,19 +18,14 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         final = Path(path)
-        partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
         try:
-            super().save_checkpoint(checkpoint, partial, storage_options)
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
-            partial.replace(final)
+            with whole_file(final) as partial:
+                super().save_checkpoint(checkpoint, partial, storage_options)
         except OSError as error:
             raise RobustTuneError(
                 f"the checkpoint {final} cannot be written ({error.strerror}), and the one before is as it was: "
                 "make room, and go on from it with --ckpt_path"
             ) from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     def load_checkpoint(
         self,

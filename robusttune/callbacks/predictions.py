@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import Tensor
 
 from robusttune.callbacks.run_folder import run_folder_of
+from robusttune.paths import whole_file
 from robusttune.ranks import on_rank_zero
 from robusttune.tasks import RobustTask
 
@@ -44,14 +45,12 @@ class PredictionWriter(Callback):
             return
         path = run_folder_of(trainer.ckpt_path) / "report" / "predictions.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
         names = task.facts.class_names
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["id", "prediction", *names])
             for sample_id, probabilities in rows:
                 writer.writerow([sample_id, _prediction(probabilities, task), *(f"{p:.6g}" for p in probabilities)])
-        partial.replace(path)
         Console().print(f"{len(rows)} predictions written to {path}", soft_wrap=True, highlight=False)
 
 

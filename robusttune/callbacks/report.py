@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from robusttune.callbacks.run_folder import run_folder_of
+from robusttune.paths import whole_file
 
 Values = dict[str, dict[str, float]]
 
@@ -65,11 +66,10 @@ def write_report(stem: Path, values: Values, checkpoint: str) -> None:
     """``<stem>.json`` and ``<stem>.csv``, each whole or not there."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     metrics = list(next(iter(values.values()), {}))
-    partial = stem.with_suffix(".partial")
-    partial.write_text(json.dumps({"checkpoint": checkpoint, "conditions": values}, indent=2) + "\n", encoding="utf-8")
-    partial.replace(stem.with_suffix(".json"))
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(stem.with_suffix(".json")) as partial:
+        text = json.dumps({"checkpoint": checkpoint, "conditions": values}, indent=2)
+        partial.write_text(text + "\n", encoding="utf-8")
+    with whole_file(stem.with_suffix(".csv")) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["condition", *metrics])
         writer.writerows([condition, *(row[metric] for metric in metrics)] for condition, row in values.items())
-    partial.replace(stem.with_suffix(".csv"))

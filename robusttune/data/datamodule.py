@@ -200,7 +200,7 @@ class ImageTextDataModule(LightningDataModule):
                 None if split == "predict" else encode_labels(table, self.facts, split),
                 Images(table, transform, corruption.image_noise, self.seed, self.cache_views),
                 Texts(table, tokenizer, corruption.word_dropout, self.seed, self.cache_views),
-                corruption,
+                self.corruption if training else None,
                 self.seed,
             )
 

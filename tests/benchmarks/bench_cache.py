@@ -94,7 +94,6 @@ def build(folder: Path, task: FusionTask) -> float:
     """Seconds to fill an empty cache with the training samples."""
     shutil.rmtree(folder / "new", ignore_errors=True)
     data = make_data(folder, folder / "new")
-    data.setup("validate")  # of val there is none to build
     data.setup("fit")
     start = perf_counter()
     data.fill_cache("fit", {"image_encoder": task.image_encoder, "text_encoder": task.text_encoder})

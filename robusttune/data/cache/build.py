@@ -145,12 +145,8 @@ class Builder:
         return [[missing[i] for i in sorted(chunk, key=lengths.__getitem__)] for chunk in chunks]
 
     def _lengths(self, items: list[Wanted]) -> list[int]:
-        lengths: dict[int, list[int]] = {}
-        sides = {id(item.side): item.side for item in items}
-        for number, side in sides.items():
-            lengths[number] = side.lengths([(item.row, item.view) for item in items if item.side is side])
-        turns = {number: iter(found) for number, found in lengths.items()}
-        return [next(turns[id(item.side)]) for item in items]
+        groups = itertools.groupby(items, key=lambda item: item.side)
+        return [n for side, group in groups for n in side.lengths([(item.row, item.view) for item in group])]
 
     def _open(self) -> None:
         """Make the folder, and say in it, for people, what it holds features of."""

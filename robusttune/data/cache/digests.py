@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pyarrow as pa
 from pyarrow import feather
 
+from robusttune.paths import whole_file
 from robusttune.ranks import on_rank_zero, rank, world_size
 
 SETTLED = 2_000_000_000  # ns after which a file that is changed again is sure to have another time of change
@@ -82,11 +83,8 @@ def _remember(memory: Path, entries: dict[str, tuple[Stat | None, bytes | None]]
     kept = [(path, stat, digest) for path, (stat, digest) in entries.items() if digest is not None]
     types = [pa.string(), pa.list_(pa.int64()), pa.binary()]
     columns = [pa.array(column, kind) for column, kind in zip(zip(*kept, strict=True), types, strict=False)]
-    partial = memory.with_name(f".{memory.name}.{os.uname().nodename}.{os.getpid()}.partial")
-    with suppress(OSError):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        if columns:
-            feather.write_feather(pa.table(columns, ["path", "stat", "digest"]), partial)
-            partial.replace(memory)
-    with suppress(OSError):
-        partial.unlink(missing_ok=True)
+    if columns:
+        with suppress(OSError):
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(memory) as partial:
+                feather.write_feather(pa.table(columns, ["path", "stat", "digest"]), partial)

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from robusttune.errors import RobustTuneError
+from robusttune.paths import whole_file
 from robusttune.types import Encoded, Widths
 
 Array = NDArray[Any]
@@ -55,7 +56,7 @@ def rows_of(encoded: Encoded, keys: list[bytes], cut: list[bool], dtype: torch.d
 
 
 def write_shard(path: Path, fingerprint: str, rows: list[Row]) -> None:
-    """Write a shard beside its place and rename it, so that it is whole or not there.
+    """Write a shard, so that it is whole or not there.
 
     Raises:
         OSError: it cannot be written.
@@ -67,15 +68,8 @@ def write_shard(path: Path, fingerprint: str, rows: list[Row]) -> None:
         "cut": torch.tensor([row.cut for row in rows], dtype=torch.uint8),
     }
     about = {name: str(zlib.crc32(tensor.view(torch.uint8).numpy().data)) for name, tensor in tensors.items()}
-    partial = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(save(tensors, {"fingerprint": fingerprint, **about}))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        partial.write_bytes(save(tensors, {"fingerprint": fingerprint, **about}))
 
 
 @dataclass
@@ -108,6 +102,7 @@ class Shard:
 
         Raises:
             DamagedShardError: the file is torn, or of another encoder.
+            OSError: it cannot be read; it may be whole.
         """
         try:
             with path.open("rb") as file:
@@ -124,7 +119,7 @@ class Shard:
             spans = [(*entry["data_offsets"], int(about[name])) for name, entry in header.items()]
             dtype = NUMPY[header["numbers"]["dtype"]]
             return cls(path, [key.tobytes() for key in keys], counts, cut != 0, start, dtype, offsets, spans)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedShardError("it is torn") from error
 
     def verify(self) -> None:

@@ -90,11 +90,13 @@ class Store:
         return self._files[number]
 
     def _read(self, path: Path, wanted: set[bytes]) -> Shard | None:
-        """A shard, checked if any of it is wanted; None where it was damaged and is no more."""
+        """A shard, checked if any of it is wanted; None where it is no more."""
         try:
             shard = Shard.read(path, self.fingerprint, self.widths)
             if not wanted.isdisjoint(shard.keys):
                 shard.verify()
+        except FileNotFoundError:  # another job has removed it
+            return None
         except DamagedShardError as error:
             log.warning("%s of the feature cache cannot be used (%s): it is built anew", path, error)
             path.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from two_ranks import in_two_ranks
 
 from robusttune.data import Corruption, ImageTextDataModule
 from robusttune.data.cache import build as build_module
+from robusttune.data.cache.shard import Shard
 from robusttune.data.sources import Food101, Source, Table
 from robusttune.encoders import Augmentation, Encoder, FrozenEncoder
 from robusttune.errors import RobustTuneError
@@ -142,13 +143,18 @@ def _columns(data: ImageTextDataModule, *splits: Any) -> list[list[str]]:
     ]
 
 
-def test_what_is_dropped_is_not_read(make: Callable[..., Any], encoders: Encoders) -> None:
+def test_what_is_dropped_is_not_read(
+    make: Callable[..., Any], encoders: Encoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = make(corruption=Corruption(image_dropout=1, text_dropout=0))
     epochs(data, encoders)
+    read, read_into = [], Shard.read_into
+    monkeypatch.setattr(Shard, "read_into", lambda self, *args: [read.append(self), read_into(self, *args)][1])
     batches = list(data.train_dataloader())
     with_text = [row for batch in batches for row in batch.text_present.tolist()]
     assert sum(with_text) > 80
     assert sum(len(batch.images["clean"]) for batch in batches) == len(with_text) - sum(with_text)
+    assert len(read) == len(with_text)  # one side of each sample
 
 
 SETTINGS: dict[str, Callable[[Path], dict[str, Encoder]]] = {

@@ -155,6 +155,20 @@ def test_damage_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
     assert keys(1)[0] in opened(tmp_path, keys(2))
 
 
+def test_a_shard_that_cannot_be_read_now_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the system says of it is no damage."""
+    path = written(tmp_path, encoded([(2, 3)]), keys(1))
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", denied)
+        with pytest.raises(PermissionError):
+            opened(tmp_path, keys(1))
+    assert keys(1)[0] in opened(tmp_path, keys(1))
+
+
 def test_features_of_something_else_are_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     written(tmp_path, encoded([(2, 3)]), keys(1), fingerprint="theirs")
     with caplog.at_level(logging.WARNING):
