@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from robusttune.data.cache import Cached, FeatureCache, Running
 from robusttune.data.corruption import Corruption
 from robusttune.data.dataset import Collate, SampleDataset
-from robusttune.data.images import missing_files, refuse_unreadable
+from robusttune.data.images import refuse_unreadable
 from robusttune.data.labels import encode_labels, facts_of
 from robusttune.data.sampler import ResumableLoader, ResumableSampler
 from robusttune.data.sides import Images, Texts
@@ -163,7 +163,7 @@ class ImageTextDataModule(LightningDataModule):
             self._look_for_images(table, split)
 
     def _look_for_images(self, table: pa.Table, split: Split) -> None:
-        missing = missing_files(table["image"].to_pylist())
+        missing = self.source.images.missing(table["image"].to_pylist())
         if not missing:
             return
         what = f"{len(missing)} image files of the {len(table)} {split} samples do not exist, the first is {missing[0]}"
@@ -198,7 +198,7 @@ class ImageTextDataModule(LightningDataModule):
             self._datasets[split] = SampleDataset(
                 table,
                 None if split == "predict" else encode_labels(table, self.facts, split),
-                Images(table, transform, corruption.image_noise, self.seed, self.cache_views),
+                Images(table, self.source.images, transform, corruption.image_noise, self.seed, self.cache_views),
                 Texts(table, tokenizer, corruption.word_dropout, self.seed, self.cache_views),
                 self.corruption if training else None,
                 self.seed,

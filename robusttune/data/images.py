@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,6 +23,39 @@ log = logging.getLogger(__name__)
 
 class UnreadableImageError(Exception):
     """Says which file cannot be read as an image, and why."""
+
+
+class ImageReader(ABC):
+    """Reads the images of a source, by the names that its records give them."""
+
+    @abstractmethod
+    def missing(self, names: Iterable[str | None]) -> list[str]:
+        """The names that no image has, in order, without reading any."""
+
+    @abstractmethod
+    def read(self, name: str) -> Image.Image:
+        """An image as RGB.
+
+        Raises:
+            UnreadableImageError: it cannot be read.
+        """
+
+    @abstractmethod
+    def digest(self, name: str) -> bytes | None:
+        """16 bytes that tell it from other images, or None where it is a file, whose content tells."""
+
+
+class ImageFiles(ImageReader):
+    """Image files, named by their paths."""
+
+    def missing(self, names: Iterable[str | None]) -> list[str]:
+        return missing_files(names)
+
+    def read(self, name: str) -> Image.Image:
+        return read_image(name)
+
+    def digest(self, name: str) -> None:
+        return None
 
 
 def read_image(path: str | Path) -> Image.Image:

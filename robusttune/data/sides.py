@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robusttune.data.corruption import add_pixel_noise, drop_words, sample_generator
-from robusttune.data.images import read_image
+from robusttune.data.images import ImageReader
 from robusttune.encoders.preprocessing import ImageTransform, Tokenizer
 from robusttune.types import EncoderInputs
 
@@ -85,10 +85,11 @@ class RawSide(Side):
 
 
 class Images(RawSide):
-    """Image files, read when asked for.
+    """Images, read when asked for.
 
     Args:
         records: a table of `SCHEMA`.
+        reader: of the images that it names.
         transform: from an image to (3, H, W) uint8.
         noise: standard deviation of Gaussian noise on pixels, as a share of their range.
         seed: of random views.
@@ -96,37 +97,45 @@ class Images(RawSide):
     """
 
     def __init__(
-        self, records: pa.Table, transform: ImageTransform, noise: float, seed: int, views: int | None
+        self,
+        records: pa.Table,
+        reader: ImageReader,
+        transform: ImageTransform,
+        noise: float,
+        seed: int,
+        views: int | None,
     ) -> None:
-        self.ids, self.paths = records["id"], records["image"]
+        self.ids, self.names = records["id"], records["image"]
+        self.reader = reader
         self.transform = transform
         self.noise = noise
         self.seed = seed
         self.views = views if noise > 0 or transform.augmentation is not None else 1
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.names)
 
     def has(self, row: int) -> bool:
-        return bool(self.paths[row].is_valid)
+        return bool(self.names[row].is_valid)
 
     def files(self) -> list[str]:
-        found: list[str] = self.paths.drop_null().unique().to_pylist()
-        return found
+        names = self.names.drop_null().unique().to_pylist()
+        return [name for name in names if self.reader.digest(name) is None]
 
     def read(self, row: int, epoch: int) -> Tensor:
         rng = sample_generator(self.seed, self.view(epoch), self.ids[row].as_py(), "image")
-        image = self.transform(read_image(self.paths[row].as_py()), seed=int(rng.integers(2**63)))
+        image = self.transform(self.reader.read(self.names[row].as_py()), seed=int(rng.integers(2**63)))
         return add_pixel_noise(image, self.noise, rng) if self.noise > 0 else image
 
     def keys(self, inputs: list[tuple[int, int]], digests: Mapping[str, bytes | None]) -> list[bytes | None]:
-        paths, ids = self.paths.to_pylist(), self.ids.to_pylist()
+        names, ids = self.names.to_pylist(), self.ids.to_pylist()
+        found = [self.reader.digest(names[row]) or digests[names[row]] for row, _ in inputs]
         if self.views == 1:
-            return [digests[paths[row]] for row, _ in inputs]
+            return found
         made = f"{self.transform.augmentation} {self.noise} {self.seed}"
         return [
-            None if (digest := digests[paths[row]]) is None else _digest(f"{digest.hex()} {made} {view} {ids[row]}")
-            for row, view in inputs
+            None if digest is None else _digest(f"{digest.hex()} {made} {view} {ids[row]}")
+            for digest, (row, view) in zip(found, inputs, strict=True)
         ]
 
     def lengths(self, inputs: list[tuple[int, int]]) -> list[int]:

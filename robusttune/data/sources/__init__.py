@@ -2,6 +2,7 @@
 
 from robusttune.data.sources.base import Record, Source
 from robusttune.data.sources.food101 import Food101
+from robusttune.data.sources.shapes import Shapes, Visibility, World
 from robusttune.data.sources.table import Table
 
-__all__ = ["Food101", "Record", "Source", "Table"]
+__all__ = ["Food101", "Record", "Shapes", "Source", "Table", "Visibility", "World"]

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from robusttune.data.images import ImageFiles, ImageReader
 from robusttune.errors import RobustTuneError
-from robusttune.types import Split
+from robusttune.types import Condition, Split
 
 
 class Record(NamedTuple):
@@ -18,7 +19,7 @@ class Record(NamedTuple):
 
     Attributes:
         id: unique within the split.
-        image: path of the image file, or None where the image is absent.
+        image: name by which the source's `ImageReader` finds it, such as a path, or None where the image is absent.
         text: the text, or None where it is absent.
         labels: names of its classes, exactly one in multi-class data; None where it is unlabelled.
     """
@@ -35,9 +36,18 @@ SCHEMA = pa.schema(
 
 
 class Source(ABC):
-    """An on-disk layout. Making one checks that what it names is there."""
+    """An on-disk layout, or what takes its place. Making one checks that what it names is there.
+
+    Attributes:
+        multilabel: whether a sample may carry any number of classes (else exactly one).
+    """
 
     multilabel: bool = False
+
+    @property
+    def images(self) -> ImageReader:
+        """Reads the images that records name: as files, if the source does not say otherwise."""
+        return ImageFiles()
 
     @abstractmethod
     def read(self, split: Split) -> pa.Table | None:
@@ -50,6 +60,10 @@ class Source(ABC):
     def class_names(self, train: pa.Table) -> list[str]:
         """Class names in label order: those of the training split, sorted."""
         return sorted({name for labels in train["labels"].to_pylist() for name in labels or []})
+
+    def best_accuracy(self, condition: Condition) -> float | None:
+        """The best accuracy in [0, 1] that any model can have under a condition, or None where it is unknown."""
+        return None
 
 
 def to_table(records: Iterable[Record]) -> pa.Table:

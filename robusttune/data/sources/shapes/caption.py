@@ -1,0 +1,44 @@
+"""Captions: what a text tells of a scene, in words drawn from a grammar that knows nothing else of it."""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache
+
+import numpy as np
+
+from robusttune.data.sources.shapes.factors import FACTORS, HIDDEN, Factor
+from robusttune.data.sources.shapes.world import Scene
+
+OPENINGS = ("", "a drawing of the", "look here,", "picture 12:", "this shows the", "one more", "scene with the", "my")
+SENTENCES = (
+    "{size} {texture} {colour} {shape} placed {position} and drawn {count}",
+    "{colour} {shape} {position}, {size} and {texture}, drawn {count}",
+    "{texture} {shape} in {colour}, {size}, to be seen {count}, {position}",
+    "{size} {colour} {shape} that is {texture} and appears {count} {position}",
+    "{count} a {colour} {size} {shape} with {texture} filling, put {position}",
+)
+CLOSINGS = ("", "on paper", "for the children", "as we saw it yesterday", "(draft)", "in the old book", "again")
+WORDS = {word: factor for factor in FACTORS for words in (*factor.values, factor.neutral) for word in words}
+
+
+def caption(scene: Scene, rng: np.random.Generator) -> str:
+    """A caption of what the text tells. Its length and fillers are independent of the scene."""
+    draw = iter(rng.random(3 + len(FACTORS)).tolist())
+    opening, sentence, closing = (
+        choices[int(next(draw) * len(choices))] for choices in (OPENINGS, SENTENCES, CLOSINGS)
+    )
+    said = {factor.name: _word(factor, value, next(draw)) for factor, value in zip(FACTORS, scene.text, strict=True)}
+    return " ".join(part for part in (opening, sentence.format(**said), closing) if part)
+
+
+@cache
+def caption_lengths() -> dict[int, float]:
+    """Probability of each number of words."""
+    lengths = [sum(len(part.split()) for part in parts) for parts in itertools.product(OPENINGS, SENTENCES, CLOSINGS)]
+    return {length: lengths.count(length) / len(lengths) for length in sorted(set(lengths))}
+
+
+def _word(factor: Factor, value: int, draw: float) -> str:
+    words = factor.neutral if value == HIDDEN else factor.values[value]
+    return words[int(draw * len(words))]
