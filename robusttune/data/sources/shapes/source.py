@@ -70,6 +70,10 @@ class Shapes(Source):
         """The image of a sample, (64, 64) RGB."""
         return draw(self.world.scene(self.seed, split, index), self.style, self._rng(split, index, "image"))
 
+    def tell(self, split: str, index: int) -> str:
+        """The text of a sample."""
+        return caption(self.world.scene(self.seed, split, index), self._rng(split, index, "text"))
+
     def best_accuracy(self, condition: Condition) -> float | None:
         """That of Bayes' rule over all samples that might be drawn; None where a side is neither clean nor absent."""
         if not {condition.image, condition.text} <= {"clean", None}:
@@ -99,9 +103,8 @@ class Shapes(Source):
         )
 
     def _record(self, split: str, index: int) -> Record:
-        scene = self.world.scene(self.seed, split, index)
-        text = caption(scene, self._rng(split, index, "text"))
-        return Record(str(index), f"{split}/{index}", text, [self.world.class_names[scene.label]])
+        label = self.world.class_names[self.world.scene(self.seed, split, index).label]
+        return Record(str(index), f"{split}/{index}", self.tell(split, index), [label])
 
     def _rng(self, split: str, index: int, use: str) -> np.random.Generator:
         return sample_generator(self.seed, 0, f"{split}/{index}", use)

@@ -1,0 +1,210 @@
+"""Makes the CLIP in this folder: contrastive training on scenes and captions that are drawn as they are needed.
+
+`make pretrain-demo`, or `python -m robusttune.demo_clip.pretrain --config FILE --out FOLDER`
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import numpy as np
+import tokenizers
+import torch
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast, get_scheduler
+
+from robusttune.data.corruption import drop_words, sample_generator
+from robusttune.data.sources.shapes import Shapes, Visibility, World
+from robusttune.data.sources.shapes.caption import CLOSINGS, OPENINGS, SENTENCES, WORDS
+from robusttune.data.sources.shapes.drawing import SIDE, STYLES, StyleName
+
+HERE = Path(__file__).parent
+PROMPT = "a drawing of the {}"
+SPLIT = "pretrain"  # no split of any data has samples of this one
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See pretrain.yaml."""
+
+    seed: int
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup: int
+    weight_decay: float
+    word_dropout: float
+    world: World
+    styles: list[StyleName]
+    vocabulary: int
+    context: int
+    projection: int
+    patch: int
+    vision: dict[str, Any] = field(default_factory=dict)
+    text: dict[str, Any] = field(default_factory=dict)
+
+
+class Pairs(IterableDataset[dict[str, Tensor]]):
+    """Batches of images and tokenised captions, without end, each a function of its number."""
+
+    def __init__(self, settings: Settings, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.settings = settings
+        self.shapes = [Shapes(settings.world, style, seed=settings.seed) for style in settings.styles]
+        self.tokenizer = tokenizer
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        size = self.settings.batch_size
+        for step in range(self.settings.steps):
+            yield self.batch(range(step * size, (step + 1) * size))
+
+    def batch(self, indices: range) -> dict[str, Tensor]:
+        """``pixel_values`` (B, 3, 64, 64) in [-1, 1], ``input_ids`` and ``attention_mask`` (B, n)."""
+        drawn = [self._source(index).draw(SPLIT, index) for index in indices]
+        texts = self.tokenizer([self._text(index) for index in indices], padding=True, return_tensors="pt")
+        return {"pixel_values": to_pixels(drawn), **texts}
+
+    def _source(self, index: int) -> Shapes:
+        return self.shapes[index % len(self.shapes)]
+
+    def _text(self, index: int) -> str:
+        rng = sample_generator(self.settings.seed, 0, f"{SPLIT}/{index}", "words")
+        return drop_words(self._source(index).tell(SPLIT, index), self.settings.word_dropout * 2 * rng.random(), rng)
+
+
+class Pretraining(LightningModule):
+    """The contrastive loss of CLIP (arXiv 2103.00020)."""
+
+    def __init__(self, settings: Settings, model: CLIPModel) -> None:
+        super().__init__()
+        self.settings = settings
+        self.model = model
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        loss: Tensor = self.model(**batch, return_loss=True).loss
+        self.log("loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.model.logit_scale.data.clamp_(max=np.log(100.0))
+
+    def configure_optimizers(self) -> Any:
+        decayed = [p for p in self.parameters() if p.ndim > 1]
+        others = [p for p in self.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": self.settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, betas=(0.9, 0.98))
+        schedule = get_scheduler("cosine", optimizer, self.settings.warmup, self.settings.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def to_pixels(images: Sequence[Image.Image]) -> Tensor:
+    """(B, 3, 64, 64) in [-1, 1], as the model takes them."""
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def make_tokenizer(settings: Settings) -> PreTrainedTokenizerFast:
+    """Byte-level pairs, so that no text is out of its vocabulary; each word that captions have is one token."""
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.normalizer = tokenizers.normalizers.Lowercase()
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=settings.vocabulary,
+        special_tokens=["<start>", "<end>"],
+        initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(
+        [*OPENINGS, *CLOSINGS, *(s.replace("{", "").replace("}", "") for s in SENTENCES), *WORDS], trainer
+    )
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        "<start> $A <end>", special_tokens=[("<start>", 0), ("<end>", 1)]
+    )
+    special = {"bos_token": "<start>", "eos_token": "<end>", "pad_token": "<end>", "unk_token": "<end>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=settings.context, **special)
+
+
+def make_model(settings: Settings, tokens: int) -> CLIPModel:
+    """A CLIP with random weights."""
+    special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    config = CLIPConfig(
+        text_config={**settings.text, **special, "vocab_size": tokens, "max_position_embeddings": settings.context},
+        vision_config={**settings.vision, "image_size": SIDE, "patch_size": settings.patch},
+        projection_dim=settings.projection,
+    )
+    return CLIPModel(config)
+
+
+def zero_shot(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, shapes: Shapes, images: int) -> float:
+    """Accuracy on a source's classes from their names alone."""
+    names = shapes.world.class_names
+    prompts = tokenizer([PROMPT.format(name) for name in names], padding=True, return_tensors="pt")
+    records = shapes.read("test").slice(0, images)
+    pixels = to_pixels([shapes.images.read(name) for name in records["image"].to_pylist()])
+    with torch.inference_mode():
+        answers = model(pixel_values=pixels, **prompts).logits_per_image.argmax(1)
+    return float(np.mean([[names[i]] == own for i, own in zip(answers, records["labels"].to_pylist(), strict=True)]))
+
+
+def pretrain(settings: Settings, out: Path) -> None:
+    """Train a CLIP, and write it, its tokenizer, its preprocessing and its zero-shot accuracies to a folder."""
+    seed_everything(settings.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = make_tokenizer(settings)
+    task = Pretraining(settings, make_model(settings, len(tokenizer)))
+    trainer = Trainer(
+        max_steps=settings.steps,
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(task, DataLoader(Pairs(settings, tokenizer), batch_size=None))
+    model = task.model.cpu().half()
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    CLIPImageProcessor(
+        size={"shortest_edge": SIDE},
+        crop_size={"height": SIDE, "width": SIDE},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    ).save_pretrained(out)
+    measure(model.float().eval(), tokenizer, out)
+
+
+def measure(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Write zero-shot accuracies of base and new classes, in either style, on images that show everything."""
+    found = {}
+    for style in STYLES:
+        for part in ("base", "new"):
+            world = World(part=part, visibility=Visibility(image=0, text=0, both=1))
+            shapes = Shapes(world=world, style=style)
+            accuracy, chance = zero_shot(model, tokenizer, shapes, shapes.test), 1 / len(world.class_names)
+            found[f"{style}, {part}"] = {"accuracy": accuracy, "chance": chance}
+            print(f"{style}, {part} classes: accuracy {accuracy:.3f}, chance {chance:.3f}")  # noqa: T201
+    (out / "zero_shot.json").write_text(json.dumps(found, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = jsonargparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder to write to")
+    parser.add_class_arguments(Settings)
+    given = parser.instantiate_classes(parser.parse_args())
+    out = given.pop("out")
+    del given["config"]
+    pretrain(Settings(**given.as_dict()), out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""The best possible accuracy, held against enumeration in full and against an oracle that reads pixels and words."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shapes_oracle import answer, read_image, read_text
+
+from robusttune.data.corruption import Corruption, drop_modality, drop_words, sample_generator
+from robusttune.data.sources import Shapes, Visibility, World
+from robusttune.data.sources.shapes import FACTORS, HIDDEN
+from robusttune.data.sources.shapes.bayes import best_accuracy
+from robusttune.data.sources.shapes.caption import caption_lengths
+from robusttune.data.sources.shapes.factors import INDEX
+from robusttune.errors import RobustTuneError
+from robusttune.types import CONDITIONS, Condition
+
+WORLDS = {
+    "default": World(),
+    "complete images": World(visibility=Visibility(0.5, 0.0, 0.5)),
+    "distractors": World(hidden="distractor"),
+    "three factors": World(factors=("size", "texture", "count"), part="all", visibility=Visibility(0.3, 0.3, 0.4)),
+    "label noise": World(factors=("position", "colour"), label_noise=0.2, hidden="distractor"),
+    "mostly noise": World(factors=("shape",), label_noise=0.9),
+    "prior": World(classes=3, prior=[0.7, 0.2, 0.1], hidden="distractor", visibility=Visibility(0.4, 0.4, 0.2)),
+}
+RATES = {
+    "complete": Corruption(0, 0),
+    "no_image": Corruption(1, 0),
+    "no_text": Corruption(0, 1),
+    "missing": Corruption(0.3, 0.4),
+    "word dropout": Corruption(0, 0, word_dropout=0.5),
+    "all of it": Corruption(0.5, 0.1, word_dropout=0.8),
+}
+
+
+def found(shapes: Shapes, rates: Corruption, samples: int, pixels: bool) -> float:
+    """The oracle's accuracy; without pixels it is told what the image shows."""
+    right = 0
+    for index in range(samples):
+        rng = sample_generator(1, 0, str(index), "test")
+        scene = shapes.world.scene(shapes.seed, "test", index)
+        has_image, has_text = drop_modality(True, True, rates, rng)
+        words = drop_words(shapes.tell("test", index), rates.word_dropout, rng)
+        image = read_image(shapes.draw("test", index)) if pixels else scene.image
+        right += scene.label == answer(
+            shapes.world, image if has_image else None, read_text(words) if has_text else None
+        )
+    return right / samples
+
+
+def agrees(accuracy: float, best: float, samples: int) -> bool:
+    return abs(accuracy - best) <= 4 * (best * (1 - best) / samples) ** 0.5 + 1e-9
+
+
+def best(shapes: Shapes, rates: Corruption) -> float:
+    return shapes.best_possible(rates.image_dropout, rates.text_dropout, rates.word_dropout)
+
+
+@pytest.mark.parametrize("rates", RATES.values(), ids=RATES)
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_oracle_reaches_it(world: World, rates: Corruption) -> None:
+    shapes = Shapes(world)
+    assert agrees(found(shapes, rates, 2000, pixels=False), best(shapes, rates), 2000)
+
+
+@pytest.mark.parametrize("name", ["default", "three factors"])
+def test_oracle_reaches_it_from_pixels(name: str) -> None:
+    shapes = Shapes(WORLDS[name])
+    for rates in (RATES["complete"], RATES["no_text"]):
+        assert agrees(found(shapes, rates, 150, pixels=True), best(shapes, rates), 150)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_oracle_reaches_it_from_many_pixels(world: World) -> None:
+    shapes = Shapes(world)
+    for rates in RATES.values():
+        if rates.image_dropout < 1:
+            assert agrees(found(shapes, rates, 1000, pixels=True), best(shapes, rates), 1000)
+
+
+def in_full(world: World, image: bool, text: bool, words: int, dropout: float) -> float:
+    """The same number by listing all that may happen to a sample, a caption of so many words included."""
+    joint: dict[object, dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    sizes = [len(FACTORS[INDEX[name]].values) for name in world.factors]
+    sees = (world.visibility.image, world.visibility.text, world.visibility.both)
+    subsets = list(itertools.product((False, True), repeat=words))
+    for label, (values, prior) in enumerate(zip(world.combinations, world.class_prior, strict=True)):
+        for ways in itertools.product(range(3), repeat=len(sizes)):
+            hides = [i for i, way in enumerate(ways) if way < 2]
+            drawn = [range(sizes[i]) if world.hidden == "distractor" else [HIDDEN] for i in hides]
+            for stands_in in itertools.product(*drawn):
+                chance = prior * np.prod([sees[way] for way in ways]) / np.prod([len(some) for some in drawn])
+                shown, told = list(values), list(values)
+                for i, value in zip(hides, stands_in, strict=True):
+                    (told if ways[i] == 0 else shown)[i] = value
+                for kept in subsets:
+                    number = sum(kept)
+                    share = (1 - dropout) ** number * dropout ** (words - number)
+                    outcomes = [(kept, share)]
+                    if number == 0:
+                        rescued = [tuple(i == one for i in range(words)) for one in range(words)]
+                        outcomes = [(only, share / words) for only in rescued]
+                    for which, weight in outcomes:
+                        left = tuple(v if keep else None for v, keep in zip(told, which, strict=False))
+                        seen = (tuple(shown) if image else None, (left, sum(which)) if text else None)
+                        for other in range(len(world.combinations)):
+                            noise = world.label_noise / (len(world.combinations) - 1)
+                            p = 1 - world.label_noise if other == label else noise
+                            joint[seen][other] += chance * weight * p
+    return sum(max(labels.values()) for labels in joint.values())
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_is_the_full_enumeration(data: st.DataObject) -> None:
+    shares = data.draw(st.lists(st.integers(0, 4), min_size=3, max_size=3).filter(any))
+    factors = data.draw(st.sampled_from([("size",), ("count",), ("size", "count"), ("size", "position")]))
+    world = World(
+        factors=factors,
+        part="all",
+        classes=data.draw(st.integers(2, 4 if len(factors) > 1 else 2)),
+        visibility=Visibility(*(share / sum(shares) for share in shares)),
+        hidden=data.draw(st.sampled_from(["neutral", "distractor"])),
+        label_noise=data.draw(st.sampled_from([0.0, 0.3, 0.95])),
+    )
+    image, text = data.draw(st.sampled_from([(True, True), (True, False), (False, True), (False, False)]))
+    words, dropout = len(factors) + data.draw(st.integers(0, 2)), data.draw(st.sampled_from([0.0, 0.4, 1.0]))
+    expected = in_full(world, image, text, words, dropout)
+    assert best_accuracy(world, {words: 1.0}, image, text, dropout) == pytest.approx(expected, abs=1e-12)
+
+
+def test_large_worlds_are_enumerated_piece_by_piece() -> None:
+    world = World(factors=("colour", "shape", "texture", "position"), hidden="distractor")
+    assert best_accuracy(world, caption_lengths()) == pytest.approx(0.694375)
+
+
+def test_known_numbers() -> None:
+    """By hand: a hidden colour leaves 4 of the 8 in base classes, a hidden shape 3 of 6, both leave all 24."""
+    shapes = Shapes()
+    assert shapes.best_possible() == pytest.approx(1)
+    assert shapes.best_possible(image_missing=1) == pytest.approx(0.64 + 0.16 / 4 + 0.16 / 3 + 0.04 / 24)
+    noisy = Shapes(World(label_noise=0.1))
+    assert noisy.best_possible() == pytest.approx(0.9)
+    assert best_accuracy(World(), caption_lengths(), image=False, text=False) == pytest.approx(1 / 24)
+
+
+def test_conditions() -> None:
+    shapes = Shapes()
+    assert [shapes.best_accuracy(condition) for condition in CONDITIONS] == [
+        shapes.best_possible(),
+        shapes.best_possible(image_missing=1),
+        shapes.best_possible(text_missing=1),
+    ]
+    assert shapes.best_accuracy(Condition("noise", image="noisy")) is None
+    assert shapes.best_accuracy(Condition("nothing", None, None)) == pytest.approx(1 / 24)
+
+
+@pytest.mark.parametrize("rates", [(1.2, 0, 0), (0, -0.1, 0), (0.6, 0.6, 0), (0, 0, 2)])
+def test_refuses_what_is_no_probability(rates: tuple[float, ...]) -> None:
+    with pytest.raises(RobustTuneError, match="give a number|lower one"):
+        Shapes().best_possible(*rates)

@@ -1,0 +1,139 @@
+"""Reads scenes back from pixels and words, and answers by Bayes' rule sample by sample: it knows every distribution."""
+
+from __future__ import annotations
+
+import itertools
+import string
+from functools import cache
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from robusttune.data.sources.shapes import FACTORS, HIDDEN, World
+from robusttune.data.sources.shapes.drawing import PALETTE, RADII, SHIFTS, STYLES, TILTS, stamp
+from robusttune.data.sources.shapes.factors import INDEX
+
+REACH = 15  # pixels to each side of an object
+Seen = tuple[int | None, ...]  # of each factor the value that a side shows, HIDDEN, or None where nothing is known
+
+
+def read_text(text: str) -> Seen:
+    """Of each factor, what the words say."""
+    meaning = {
+        word: (number, value)
+        for number, factor in enumerate(FACTORS)
+        for value, words in [*enumerate(factor.values), (HIDDEN, factor.neutral)]
+        for word in words
+    }
+    found = dict(meaning[word] for raw in text.split() if (word := raw.strip(string.punctuation)) in meaning)
+    return tuple(found.get(number) for number in range(len(FACTORS)))
+
+
+def read_image(image: Image.Image) -> Seen:
+    """Of each factor, what a drawing on paper shows: objects are cut out, and held against all that may be drawn."""
+    pixels = np.asarray(image, dtype=np.float64)
+    ground = np.median(pixels, axis=(0, 1))
+    pieces, objects = _objects(np.abs(pixels - ground).max(2))
+    boxes = [box for box in ndimage.find_objects(np.where(np.isin(pieces, objects), pieces, 0)) if box is not None]
+    down, across = (
+        (min(box[axis].start for box in boxes) + max(box[axis].stop for box in boxes) - 1) / 2 for axis in (0, 1)
+    )
+    position = int(np.argmin([np.hypot(across - 32 - x, down - 32 - y) for x, y in SHIFTS]))
+    own = max(objects, key=lambda piece: (pieces == piece).sum())  # the border does not cut it
+    shape, texture, size, paint = _fit(pixels - ground, ndimage.binary_dilation(pieces == own), ground)
+    colour = int(np.linalg.norm(PALETTE - paint, axis=1).argmin())
+    found = {
+        "size": size,
+        "texture": texture,
+        "colour": HIDDEN if colour == len(PALETTE) - 1 else colour,
+        "shape": shape,
+        "count": HIDDEN if len(objects) == 4 else len(objects) - 1,
+        "position": HIDDEN if position == len(SHIFTS) - 1 else position,
+    }
+    return tuple(found[factor.name] for factor in FACTORS)
+
+
+def _objects(change: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Numbered pieces of what is not ground, and the numbers of those that are objects; crosses may nearly touch."""
+    for threshold in (42, 70, 100):
+        pieces, number = ndimage.label(change > threshold, np.ones((3, 3)))
+        found = [piece for piece in range(1, number + 1) if (pieces == piece).sum() >= 12]
+        widest = max(box[1].stop - box[1].start for box in ndimage.find_objects(pieces))
+        if widest <= 25:
+            break
+    return pieces, found
+
+
+def _fit(change: np.ndarray, mask: np.ndarray, ground: np.ndarray) -> tuple[int, int, int, np.ndarray]:
+    """Shape, texture, size and paint of the object in a mask, by least squares over all stamps and small shifts."""
+    settings, alpha, painted = _stamps()
+    rows, columns = np.nonzero(mask)
+    middle = (rows.min() + rows.max()) // 2, (columns.min() + columns.max()) // 2
+    near = [i for i, (*_, radius) in enumerate(settings) if abs(2 * radius - (np.ptp(columns) - 1)) < 6]
+    alpha, painted = alpha[near], painted[near]
+    only = np.where(mask[..., None], change, 0.0)
+    padded = np.pad(only, ((REACH + 2,) * 2, (REACH + 2,) * 2, (0, 0)))
+    shifts = [(2 + middle[0] + y, 2 + middle[1] + x) for y in range(-2, 3) for x in range(-2, 3)]
+    window = 2 * REACH + 1
+    patches = np.stack([padded[top : top + window, left : left + window].reshape(-1, 3) for top, left in shifts])
+    flat = patches.transpose(1, 0, 2).reshape(window**2, -1).astype(np.float32)
+    covered, shaded = ((stamps @ flat).reshape(len(near), len(patches), 3) for stamps in (alpha, painted))
+    # The patch, less what the stamp leaves of the ground, must be the paint where it is painted.
+    target = (patches**2).sum((1, 2)) + 2 * covered @ ground + ((alpha**2).sum(1) * (ground**2).sum())[:, None]
+    along = shaded + (painted * alpha).sum(1)[:, None, None] * ground
+    power = (painted**2).sum(1)[:, None]
+    best, shift = np.unravel_index((target - (along**2).sum(2) / power).argmin(), target.shape)
+    shape, texture, size, _ = settings[near[best]]
+    return shape, texture, size, along[best, shift] / power[best]
+
+
+@cache
+def _stamps() -> tuple[list[tuple[int, int, int, float]], np.ndarray, np.ndarray]:
+    """All that may be stamped: (shape, texture, size, radius), and for each what it covers, and that by its shade."""
+    settings, alphas, painted = [], [], []
+    values = [[*range(len(FACTORS[INDEX[name]].values)), HIDDEN] for name in ("shape", "texture", "size")]
+    for (shape, texture, size), tilt in itertools.product(itertools.product(*values), TILTS):
+        for stretch in (-0.5, -0.25, 0.0, 0.25, 0.5):
+            alpha, shade = stamp(shape, texture, RADII[size] + stretch, tilt, STYLES["paper"])
+            room = REACH - len(alpha) // 2
+            settings.append((shape, texture, size, RADII[size] + stretch))
+            alphas.append(np.pad(alpha[..., 0], room).reshape(-1))
+            painted.append(np.pad(alpha[..., 0] * shade, room).reshape(-1))
+    return settings, np.array(alphas, np.float32), np.array(painted, np.float32)
+
+
+def answer(world: World, image: Seen | None, text: Seen | None) -> int:
+    """The class with the greatest posterior probability, of what is seen; None for a side that is missing."""
+    nothing: Seen = (None,) * len(FACTORS)
+    weights = np.array(world.class_prior, dtype=np.float64)
+    for which, name in enumerate(world.factors):
+        number = INDEX[name]
+        likely = [
+            _likelihood(
+                world, len(FACTORS[number].values), value, (image or nothing)[number], (text or nothing)[number]
+            )
+            for value in range(len(FACTORS[number].values))
+        ]
+        weights *= [likely[values[which]] for values in world.combinations]
+    weights /= weights.sum()
+    labelled = (1 - world.label_noise) * weights + world.label_noise * (1 - weights) / (len(weights) - 1)
+    return int(labelled.argmax())
+
+
+def _likelihood(world: World, count: int, value: int, image: int | None, text: int | None) -> float:
+    """How likely a factor of that value shows as it does."""
+
+    def shows(seen: int | None, hidden: bool) -> float:
+        if seen is None:
+            return 1.0
+        if not hidden:
+            return float(seen == value)
+        return float(seen == HIDDEN) if world.hidden == "neutral" else float(seen != HIDDEN) / count
+
+    sees = world.visibility
+    return (
+        sees.image * shows(image, False) * shows(text, True)
+        + sees.text * shows(image, True) * shows(text, False)
+        + sees.both * shows(image, False) * shows(text, False)
+    )
