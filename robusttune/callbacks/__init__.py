@@ -2,6 +2,7 @@
 
 from robusttune.callbacks.checkpoint_io import SafeCheckpointIO
 from robusttune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from robusttune.callbacks.picture import SamplePicture
 from robusttune.callbacks.predictions import PredictionWriter
 from robusttune.callbacks.report import ConditionReport
 from robusttune.callbacks.run_folder import RunFolder
@@ -13,4 +14,5 @@ __all__ = [
     "PredictionWriter",
     "RunFolder",
     "SafeCheckpointIO",
+    "SamplePicture",
 ]

@@ -11,9 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from robusttune.callbacks.run_folder import run_folder_of
+from robusttune.data.sources import Source
 from robusttune.paths import whole_file
+from robusttune.types import CONDITIONS
 
-Values = dict[str, dict[str, float]]
+Values = dict[str, dict[str, float | None]]  # None where it is unknown
+HEADERS = {"best_possible": "best possible", "of_the_best_possible": "of the best possible"}
 
 
 class ConditionReport(Callback):
@@ -30,6 +33,9 @@ class ConditionReport(Callback):
         if not trainer.is_global_zero:
             return
         values = by_condition({k: float(v) for k, v in trainer.callback_metrics.items()}, stage)
+        source = getattr(trainer.datamodule, "source", None)  # type: ignore[attr-defined]
+        if isinstance(source, Source):
+            values = with_best_possible(values, {c.name: source.best_accuracy(c) for c in CONDITIONS})
         console = Console()
         console.print(as_table(values, title=f"{name}: {trainer.ckpt_path or 'untrained'}"))
         if trainer.ckpt_path is not None:
@@ -49,16 +55,35 @@ def by_condition(metrics: dict[str, float], stage: str) -> Values:
     return values
 
 
+def with_best_possible(values: Values, best: dict[str, float | None]) -> Values:
+    """Beside accuracies their share of the best possible ones, where any of these is known.
+
+    Args:
+        values: condition -> metric -> value.
+        best: the best possible accuracy in (0, 1] under each condition, None where it is unknown.
+    """
+    known = [accuracy for accuracy in best.values() if accuracy is not None]
+    if not known:
+        return values
+    best = best | {"mean": sum(known) / len(known) if len(known) == len(best) else None}
+    found: Values = {}
+    for condition, row in values.items():
+        of, accuracy = best.get(condition), row.get("accuracy")
+        share = None if of is None or accuracy is None else accuracy / of
+        found[condition] = {"accuracy": accuracy, "best_possible": of, "of_the_best_possible": share} | row
+    return found
+
+
 def as_table(values: Values, title: str) -> Table:
     """Rows are conditions, columns are metrics."""
     table = Table(title=title, title_justify="left")
     table.add_column("condition")
     for metric in next(iter(values.values()), {}):
-        table.add_column(metric, justify="right")
+        table.add_column(HEADERS.get(metric, metric), justify="right")
     for condition, row in values.items():
         if condition == "mean":
             table.add_section()
-        table.add_row(condition, *(f"{value:.4f}" for value in row.values()))
+        table.add_row(condition, *("unknown" if value is None else f"{value:.4f}" for value in row.values()))
     return table
 
 

@@ -19,6 +19,7 @@ from robusttune.callbacks import (
     PredictionWriter,
     RunFolder,
     SafeCheckpointIO,
+    SamplePicture,
 )
 from robusttune.commands.configs import check_configs
 from robusttune.commands.quiet import quieten
@@ -30,6 +31,8 @@ from robusttune.ranks import leave
 from robusttune.tasks import RobustTask
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
 from robusttune.types import Facts
+
+REPORTS = [ConditionReport(), SamplePicture(), PredictionWriter()]
 
 
 class RobustTuneCLI(LightningCLI):
@@ -121,7 +124,10 @@ def _run(verb: str, args: list[str]) -> None:
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,  # a task's checkpoint says itself what it was made of
                 seed_everything_default=0,
-                trainer_defaults={"logger": False, "callbacks": [ConditionReport(), PredictionWriter()]},
+                trainer_defaults={
+                    "logger": False,
+                    "callbacks": [ConditionReport(), SamplePicture(), PredictionWriter()],
+                },
                 parser_kwargs={"exit_on_error": False}
                 | {name: {"exit_on_error": False} for name in LightningCLI.subcommands()},
                 args=[verb, *args],

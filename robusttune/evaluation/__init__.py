@@ -1,5 +1,5 @@
 """How well a model does, condition by condition."""
 
-from robusttune.evaluation.metrics import ConditionMetrics, sample_losses
+from robusttune.evaluation.metrics import ConditionMetrics, Scores, sample_losses
 
-__all__ = ["ConditionMetrics", "sample_losses"]
+__all__ = ["ConditionMetrics", "Scores", "sample_losses"]

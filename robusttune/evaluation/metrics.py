@@ -46,6 +46,7 @@ class ConditionMetrics:
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self.scores: list[Scores] = []
+        self.gathered: Scores | None = None  # of all ranks, on rank 0, from `compute` on
 
     @property
     def names(self) -> list[str]:
@@ -72,10 +73,15 @@ class ConditionMetrics:
             RobustTuneError: a logit is not finite.
         """
         mine = _join(self.scores) if self.scores else None
-        return on_rank_zero(mine, lambda parts: self._of(_by_id([part for part in parts if part is not None])))
+
+        def measured(parts: list[Scores | None]) -> dict[str, float]:
+            self.gathered = _by_id([part for part in parts if part is not None])
+            return self._of(self.gathered)
+
+        return on_rank_zero(mine, measured)
 
     def reset(self) -> None:
-        self.scores = []
+        self.scores, self.gathered = [], None
 
     def _of(self, scores: Scores) -> dict[str, float]:
         bad = (~scores.logits.isfinite()).any(2).any(0).nonzero().flatten().tolist()

@@ -6,9 +6,10 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
-from robusttune.callbacks.report import as_table, by_condition, write_report
+from robusttune.callbacks.report import as_table, by_condition, with_best_possible, write_report
 
 METRICS = {"test/complete/accuracy": 0.5, "test/complete/loss": 1.25, "test/mean/accuracy": 0.25, "train/loss": 9.0}
 
@@ -30,3 +31,26 @@ def test_files_say_the_same(tmp_path: Path) -> None:
     with (tmp_path / "report/test.csv").open() as file:
         assert list(csv.reader(file)) == [["condition", "accuracy"], ["complete", "0.5"], ["mean", "0.25"]]
     assert {path.name for path in (tmp_path / "report").iterdir()} == {"test.json", "test.csv"}
+
+
+def test_share_of_the_best_possible() -> None:
+    values = {"complete": {"accuracy": 0.45, "loss": 1.0}, "no_text": {"accuracy": 0.3}, "mean": {"accuracy": 0.375}}
+    found = with_best_possible(values, {"complete": 0.9, "no_text": 0.4})
+    assert found["complete"] == {"accuracy": 0.45, "best_possible": 0.9, "of_the_best_possible": 0.5, "loss": 1.0}
+    assert found["no_text"]["of_the_best_possible"] == 0.3 / 0.4
+    assert found["mean"]["of_the_best_possible"] == pytest.approx(0.375 / 0.65)
+    console = Console(record=True, width=120)
+    console.print(as_table(found, "title"))
+    assert "of the best possible" in console.export_text()
+
+
+def test_an_unknown_best_is_said(tmp_path: Path) -> None:
+    values = {"complete": {"accuracy": 0.5}, "noise": {"accuracy": 0.5}, "mean": {"accuracy": 0.5}}
+    assert with_best_possible(values, {"complete": None, "noise": None}) == values
+    found = with_best_possible(values, {"complete": 1.0, "noise": None})
+    assert [row["of_the_best_possible"] for row in found.values()] == [0.5, None, None]
+    console = Console(record=True, width=120)
+    console.print(as_table(found, "title"))
+    assert console.export_text().count("unknown") == 4
+    write_report(tmp_path / "test", found, "best.ckpt")
+    assert json.loads((tmp_path / "test.json").read_text())["conditions"]["noise"]["best_possible"] is None

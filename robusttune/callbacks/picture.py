@@ -1,0 +1,73 @@
+"""A picture of what a test found: some samples, and the answers when either side is hidden."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+
+from robusttune.callbacks.run_folder import run_folder_of
+from robusttune.data import ImageTextDataModule
+from robusttune.data.images import UnreadableImageError
+from robusttune.evaluation import Scores
+from robusttune.evaluation.cards import Answer, Card, draw_cards
+from robusttune.paths import whole_file
+from robusttune.tasks import RobustTask
+from robusttune.types import CONDITIONS
+
+SAMPLES = 12
+
+
+class SamplePicture(Callback):
+    """Draws ``report/test.png`` beside the checkpoint: samples spread evenly over the test split, not chosen."""
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(pl_module, RobustTask)
+        scores = pl_module.metrics["test"].gathered
+        if trainer.ckpt_path is None or scores is None or not isinstance(data, ImageTextDataModule):
+            return
+        sheet = draw_cards(cards_of(data, scores), title=f"test: {trainer.ckpt_path}")
+        path = run_folder_of(trainer.ckpt_path) / "report" / "test.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as partial:
+            sheet.save(partial, format="PNG")
+        Console().print(f"Samples and answers drawn in {path}", soft_wrap=True, highlight=False)
+
+
+def cards_of(data: ImageTextDataModule, scores: Scores) -> list[Card]:
+    """Evenly spread over those of the test split that were scored."""
+    table, row_of = data.records("test"), {sample_id: row for row, sample_id in enumerate(scores.sample_id)}
+    assert table is not None
+    scored = [row for row, sample_id in enumerate(table["id"].to_pylist()) if sample_id in row_of]
+    step = max(1, len(scored) / SAMPLES)
+    chosen = table.take([scored[int(number * step)] for number in range(min(SAMPLES, len(scored)))])
+    return [
+        Card(
+            image=None if record["image"] is None else _read(data, record["image"]),
+            text=record["text"],
+            label=", ".join(record["labels"]),
+            answers=_answers(scores.logits[:, row_of[record["id"]]], record["labels"], data),
+        )
+        for record in chosen.to_pylist()
+    ]
+
+
+def _answers(logits: Tensor, labels: list[str], data: ImageTextDataModule) -> list[Answer]:
+    """Of a sample's logits (K, C), one a condition."""
+    names, multilabel = data.facts.class_names, data.facts.multilabel
+    found = []
+    for condition, shares in zip(CONDITIONS, logits.sigmoid() if multilabel else logits.softmax(1), strict=True):
+        order = shares.argsort(descending=True).tolist()
+        said = [names[i] for i in order if shares[i] >= 0.5] if multilabel else [names[order[0]]]
+        answer = Answer(condition.name, ", ".join(said) or "none", float(shares[order[0]]), {*said} == {*labels})
+        found.append(answer)
+    return found
+
+
+def _read(data: ImageTextDataModule, name: str) -> Image.Image | None:
+    try:
+        return data.source.images.read(name)
+    except UnreadableImageError:
+        return None
