@@ -1,11 +1,13 @@
-"""What every fusion model is: settings that can be stored, and the network that they build."""
+"""What every fusion model is: settings that can be stored, the network that they build, and what networks share."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from robusttune.types import Encoded, Facts, Widths
 
@@ -28,7 +30,7 @@ class FusionNetwork(nn.Module, ABC):
     """Fuses what the frozen encoders return; every parameter is trained and is in every graph.
 
     Attributes:
-        view_shape: (M, c), how many pairs of views there are to correlate, and their width.
+        view_shape: (M, c), how many pairs of views there are to correlate, and their width; ``M`` may be 0.
     """
 
     view_shape: tuple[int, int]
@@ -54,3 +56,27 @@ class FusionModel(ABC):
     @abstractmethod
     def build(self, image: Widths, text: Widths, facts: Facts) -> FusionNetwork:
         """The network for encoders of these widths and data of these facts."""
+
+
+def keep(encoded: Encoded, present: Tensor) -> Encoded:
+    """The encoder's output with zeros where the side is absent: a mask alone would let Inf and NaN through."""
+    rows = present.view(-1, 1)
+    return Encoded(
+        torch.where(rows, encoded.pooled, 0.0),
+        [torch.where(rows.unsqueeze(2), tokens, 0.0) for tokens in encoded.tokens],
+        [mask & rows for mask in encoded.mask],
+    )
+
+
+def layer_norm(tokens: Tensor) -> Tensor:
+    """Without parameters: the scales of encoder layers differ by a factor of ten."""
+    return functional.layer_norm(tokens, tokens.shape[-1:])
+
+
+def log_prior(facts: Facts) -> Tensor:
+    """(C,) logits of the training class frequencies: the answer when nothing is present.
+
+    Softmax of it (sigmoid in multi-label data) gives the frequencies back.
+    """
+    share = torch.tensor(facts.class_frequencies, dtype=torch.float32).clamp(1e-6, 1 - 1e-6)
+    return torch.logit(share) if facts.multilabel else share.log()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robusttune.errors import RobustTuneError
-from robusttune.models.base import Fused, FusionModel, FusionNetwork
+from robusttune.models.base import Fused, FusionModel, FusionNetwork, keep, layer_norm, log_prior
 from robusttune.types import Encoded, Facts, Widths
 
 
@@ -215,16 +215,6 @@ class FusionStage(nn.Module):
         return logits
 
 
-def keep(encoded: Encoded, present: Tensor) -> Encoded:
-    """The encoder's output with zeros where the side is absent: a mask alone would let Inf and NaN through."""
-    rows = present.view(-1, 1)
-    return Encoded(
-        torch.where(rows, encoded.pooled, 0.0),
-        [torch.where(rows.unsqueeze(2), tokens, 0.0) for tokens in encoded.tokens],
-        [mask & rows for mask in encoded.mask],
-    )
-
-
 def with_nulls(tokens: Tensor, mask: Tensor, nulls: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens (B, n, d) and mask (B, n) with null tokens (k, d) added, unmasked exactly where the side is absent."""
     nulls = nulls.to(tokens.dtype).expand(len(tokens), -1, -1)
@@ -242,17 +232,3 @@ def masked_mean(told: Tensor, mask: Tensor) -> Tensor:
 def full(tensor: Tensor) -> Tensor:
     """In float32 at least."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def layer_norm(tokens: Tensor) -> Tensor:
-    """Without parameters: the scales of encoder layers differ by a factor of ten."""
-    return functional.layer_norm(tokens, tokens.shape[-1:])
-
-
-def log_prior(facts: Facts) -> Tensor:
-    """(C,) logits of the training class frequencies: the answer when nothing is present.
-
-    Softmax of it (sigmoid in multi-label data) gives the frequencies back.
-    """
-    share = torch.tensor(facts.class_frequencies, dtype=torch.float32).clamp(1e-6, 1 - 1e-6)
-    return torch.logit(share) if facts.multilabel else share.log()

@@ -57,6 +57,8 @@ class FusionTask(RobustTask):
         self.alpha = alpha
         self.beta = beta
         self.network = fusion.build(self.image_encoder.widths, self.text_encoder.widths, facts)
+        if beta > 0 and self.network.view_shape[0] == 0:
+            raise RobustTuneError(f"{type(fusion).__name__} has nothing to correlate: set model.beta to 0")
         self.correlation = CorrelationLoss(*self.network.view_shape, correlation_momentum)
         self._warned = False
 
@@ -80,14 +82,13 @@ class FusionTask(RobustTask):
         by_sample = sample_losses(fused.logits, batch.label)
         task_loss = mean_over_ranks(by_sample, batch.counted)
         pairs = batch.image_present & batch.text_present & batch.counted
-        correlation_loss = self.correlation(fused.image_views, fused.text_views, pairs).float()
-        parts = {"task_loss": task_loss, "correlation_loss": correlation_loss}
+        parts, loss = {"task_loss": task_loss}, self.alpha * task_loss
+        if self.network.view_shape[0] > 0:
+            parts["correlation_loss"] = self.correlation(fused.image_views, fused.text_views, pairs).float()
+            parts |= self._chance_level(fused, pairs, batch_idx)
+            loss = loss + self.beta * parts["correlation_loss"]
         views = torch.cat([fused.image_views, fused.text_views]).isfinite().all(2).all(0)
-        return Losses(
-            self.alpha * task_loss + self.beta * correlation_loss,
-            parts | self._chance_level(fused, pairs, batch_idx),
-            by_sample.isfinite() & views,
-        )
+        return Losses(loss, parts, by_sample.isfinite() & views)
 
     def condition_logits(self, batch: Batch, conditions: Iterable[Condition]) -> dict[str, Tensor]:
         conditions = list(conditions)

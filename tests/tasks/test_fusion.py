@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robusttune.errors import RobustTuneError
-from robusttune.models import MoLT
+from robusttune.models import Concatenation, MoLT
 from robusttune.tasks import FusionTask, Schedule
 from robusttune.tasks.base import mean_over_ranks
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
@@ -50,6 +50,18 @@ def test_loss_is_its_formula(text_folder: Path, multilabel: bool) -> None:
     torch.testing.assert_close(losses.loss, total)
     assert -1 <= losses.parts["correlation_loss"] < 0
     assert -1 <= losses.parts["shuffled_correlation_loss"] <= 0
+
+
+def test_a_fusion_with_nothing_to_correlate(text_folder: Path) -> None:
+    task = make_task(text_folder, fusion=Concatenation(width=8), beta=0.0).eval()
+    losses = task.training_losses(random_batch(12), 0)
+    assert [*losses.parts] == ["task_loss"]
+    assert losses.finite.all()
+    torch.testing.assert_close(losses.loss, losses.parts["task_loss"])
+    losses.loss.backward()
+    assert all(p.grad is not None for p in task.parameters() if p.requires_grad)
+    with pytest.raises(RobustTuneError, match="Concatenation has nothing to correlate: set model.beta to 0"):
+        make_task(text_folder, fusion=Concatenation())
 
 
 def test_rows_that_do_not_count_change_nothing(text_folder: Path) -> None:
