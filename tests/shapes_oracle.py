@@ -11,10 +11,15 @@ from PIL import Image
 from scipy import ndimage
 
 from robusttune.data.sources.shapes import FACTORS, HIDDEN, World
-from robusttune.data.sources.shapes.drawing import PALETTE, RADII, SHIFTS, STYLES, TILTS, stamp
+from robusttune.data.sources.shapes.drawing import PALETTE, RADII, SHIFTS, STYLES, TILTS, StyleName, stamp
 from robusttune.data.sources.shapes.factors import INDEX
 
 REACH = 15  # pixels to each side of an object
+# To try in turn, above the clutter's contrast: what is an object, and how many rows of it may be too dark to see.
+THRESHOLDS: dict[StyleName, list[tuple[int, int]]] = {
+    "paper": [(42, 0), (70, 0), (100, 0)],
+    "blackboard": [(44, 2), (50, 2), (56, 0), (70, 0)],
+}
 Seen = tuple[int | None, ...]  # of each factor the value that a side shows, HIDDEN, or None where nothing is known
 
 
@@ -30,19 +35,20 @@ def read_text(text: str) -> Seen:
     return tuple(found.get(number) for number in range(len(FACTORS)))
 
 
-def read_image(image: Image.Image) -> Seen:
-    """Of each factor, what a drawing on paper shows: objects are cut out, and held against all that may be drawn."""
+def read_image(image: Image.Image, style: StyleName = "paper") -> Seen:
+    """Of each factor, what a drawing shows: objects are cut out, and held against all that may be drawn."""
     pixels = np.asarray(image, dtype=np.float64)
     ground = np.median(pixels, axis=(0, 1))
-    pieces, objects = _objects(np.abs(pixels - ground).max(2))
+    pieces, objects = _objects(np.abs(pixels - ground).max(2), style)
     boxes = [box for box in ndimage.find_objects(np.where(np.isin(pieces, objects), pieces, 0)) if box is not None]
     down, across = (
         (min(box[axis].start for box in boxes) + max(box[axis].stop for box in boxes) - 1) / 2 for axis in (0, 1)
     )
     position = int(np.argmin([np.hypot(across - 32 - x, down - 32 - y) for x, y in SHIFTS]))
     own = max(objects, key=lambda piece: (pieces == piece).sum())  # the border does not cut it
-    shape, texture, size, paint = _fit(pixels - ground, ndimage.binary_dilation(pieces == own), ground)
-    colour = int(np.linalg.norm(PALETTE - paint, axis=1).argmin())
+    shape, texture, size, paint = _fit(pixels - ground, ndimage.binary_dilation(pieces == own), ground, style)
+    pale = STYLES[style].pale
+    colour = int(np.linalg.norm(PALETTE * (1 - pale) + 255 * pale - paint, axis=1).argmin())
     found = {
         "size": size,
         "texture": texture,
@@ -54,20 +60,23 @@ def read_image(image: Image.Image) -> Seen:
     return tuple(found[factor.name] for factor in FACTORS)
 
 
-def _objects(change: np.ndarray) -> tuple[np.ndarray, list[int]]:
+def _objects(change: np.ndarray, style: StyleName) -> tuple[np.ndarray, list[int]]:
     """Numbered pieces of what is not ground, and the numbers of those that are objects; crosses may nearly touch."""
-    for threshold in (42, 70, 100):
-        pieces, number = ndimage.label(change > threshold, np.ones((3, 3)))
-        found = [piece for piece in range(1, number + 1) if (pieces == piece).sum() >= 12]
-        widest = max(box[1].stop - box[1].start for box in ndimage.find_objects(pieces))
-        if widest <= 25:
+    for threshold, gap in THRESHOLDS[style]:
+        mask = ndimage.binary_closing(change > threshold, np.ones((1 + gap, 1)))  # dark stripes are nearly ground
+        pieces, number = ndimage.label(ndimage.binary_fill_holes(mask), np.ones((3, 3)))
+        found = [piece for piece in range(1, number + 1) if (pieces == piece).sum() >= 14]
+        boxes = [ndimage.find_objects(pieces)[piece - 1] for piece in found]
+        if found and max(side.stop - side.start for box in boxes for side in box) <= 25:
             break
     return pieces, found
 
 
-def _fit(change: np.ndarray, mask: np.ndarray, ground: np.ndarray) -> tuple[int, int, int, np.ndarray]:
+def _fit(
+    change: np.ndarray, mask: np.ndarray, ground: np.ndarray, style: StyleName
+) -> tuple[int, int, int, np.ndarray]:
     """Shape, texture, size and paint of the object in a mask, by least squares over all stamps and small shifts."""
-    settings, alpha, painted = _stamps()
+    settings, alpha, painted = _stamps(style)
     rows, columns = np.nonzero(mask)
     middle = (rows.min() + rows.max()) // 2, (columns.min() + columns.max()) // 2
     near = [i for i, (*_, radius) in enumerate(settings) if abs(2 * radius - (np.ptp(columns) - 1)) < 6]
@@ -89,13 +98,13 @@ def _fit(change: np.ndarray, mask: np.ndarray, ground: np.ndarray) -> tuple[int,
 
 
 @cache
-def _stamps() -> tuple[list[tuple[int, int, int, float]], np.ndarray, np.ndarray]:
+def _stamps(style: StyleName) -> tuple[list[tuple[int, int, int, float]], np.ndarray, np.ndarray]:
     """All that may be stamped: (shape, texture, size, radius), and for each what it covers, and that by its shade."""
     settings, alphas, painted = [], [], []
     values = [[*range(len(FACTORS[INDEX[name]].values)), HIDDEN] for name in ("shape", "texture", "size")]
     for (shape, texture, size), tilt in itertools.product(itertools.product(*values), TILTS):
         for stretch in (-0.5, -0.25, 0.0, 0.25, 0.5):
-            alpha, shade = stamp(shape, texture, RADII[size] + stretch, tilt, STYLES["paper"])
+            alpha, shade = stamp(shape, texture, RADII[size] + stretch, tilt, STYLES[style])
             room = REACH - len(alpha) // 2
             settings.append((shape, texture, size, RADII[size] + stretch))
             alphas.append(np.pad(alpha[..., 0], room).reshape(-1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from rich.console import Console
@@ -42,7 +43,7 @@ def cards_of(data: ImageTextDataModule, scores: Scores) -> list[Card]:
     assert table is not None
     scored = [row for row, sample_id in enumerate(table["id"].to_pylist()) if sample_id in row_of]
     step = max(1, len(scored) / SAMPLES)
-    chosen = table.take([scored[int(number * step)] for number in range(min(SAMPLES, len(scored)))])
+    rows = [scored[int(number * step)] for number in range(min(SAMPLES, len(scored)))]
     return [
         Card(
             image=None if record["image"] is None else _read(data, record["image"]),
@@ -50,7 +51,7 @@ def cards_of(data: ImageTextDataModule, scores: Scores) -> list[Card]:
             label=", ".join(record["labels"]),
             answers=_answers(scores.logits[:, row_of[record["id"]]], record["labels"], data),
         )
-        for record in chosen.to_pylist()
+        for record in table.take(pa.array(rows, pa.int64())).to_pylist()
     ]
 
 

@@ -274,7 +274,8 @@ class ImageTextDataModule(LightningDataModule):
 
     def _refuse_unreadable(self, found: list[str]) -> NoReturn:
         images = pa.chunked_array([c for data in self._datasets.values() for c in data.records["image"].chunks])
-        refuse_unreadable(images.drop_null().unique().to_pylist(), found, threads=self._cores())
+        names = images.drop_null().unique().to_pylist()
+        refuse_unreadable(names, self.source.images, found, threads=self._cores())
 
     def _source_table(self, split: Split) -> pa.Table | None:
         """The split as the source has it, read once."""

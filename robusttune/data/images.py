@@ -91,19 +91,28 @@ def missing_files(paths: Iterable[str | None]) -> list[str]:
     return missing
 
 
-def unreadable_images(paths: Iterable[str], threads: int) -> list[str]:
-    """What is wrong with each image file that cannot be read, in order; every file is decoded."""
+def unreadable_images(names: Iterable[str], reader: ImageReader, threads: int) -> list[str]:
+    """What is wrong with each image that cannot be read, in order; every one is decoded."""
+
+    def problem(name: str) -> str | None:
+        try:
+            reader.read(name)
+        except UnreadableImageError as error:
+            return str(error)
+        return None
+
     with ThreadPoolExecutor(threads) as pool:  # decoders let other threads run
-        return [problem for problem in pool.map(_problem, paths) if problem is not None]
+        return [found for found in pool.map(problem, names) if found is not None]
 
 
-def refuse_unreadable(paths: Sequence[str], found: list[str], threads: int) -> NoReturn:
+def refuse_unreadable(names: Sequence[str], reader: ImageReader, found: list[str], threads: int) -> NoReturn:
     """One image cannot be read: look through all of them, so that they can be mended at once.
 
     The ranks share the work, and every rank must take part.
 
     Args:
-        paths: of all image files.
+        names: of all images.
+        reader: of them.
         found: what is wrong with those that are known already on this rank.
         threads: that read on this rank.
 
@@ -111,25 +120,17 @@ def refuse_unreadable(paths: Sequence[str], found: list[str], threads: int) -> N
         RobustTuneError: always; it tells how many there are, and the first of them.
     """
     for problem in found[:1]:
-        log.warning("%s; the other %d images are being looked through", problem, len(paths) - 1)
+        log.warning("%s; the other %d images are being looked through", problem, len(names) - 1)
 
     def refuse(parts: list[set[str]]) -> None:
         problems = sorted(set().union(*parts))
         raise RobustTuneError(
-            f"{len(problems)} of {len(paths)} image files cannot be read: {'; '.join(problems[:3])}"
+            f"{len(problems)} of {len(names)} image files cannot be read: {'; '.join(problems[:3])}"
             f"{'; ...' * (len(problems) > 3)}: mend or remove them, or set data.unreadable to absent"
         )
 
-    on_rank_zero({*unreadable_images(paths[rank() :: world_size()], threads), *found}, refuse)
+    on_rank_zero({*unreadable_images(names[rank() :: world_size()], reader, threads), *found}, refuse)
     raise AssertionError("rank 0 refuses")
-
-
-def _problem(path: str) -> str | None:
-    try:
-        read_image(path)
-    except UnreadableImageError as error:
-        return str(error)
-    return None
 
 
 def _names_in(folder: str) -> set[str]:

@@ -12,20 +12,18 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
 from robusttune.encoders.base import Encoder
-from robusttune.encoders.weights import fetching, local_weights, seeded
+from robusttune.encoders.weights import PACKAGED, fetching, local_weights, model_folder, seeded
 from robusttune.errors import RobustTuneError
-from robusttune.paths import user_path
 
 
 def location(settings: Encoder) -> dict[str, Any]:
     """Arguments of ``from_pretrained`` for the folder or published repository that the settings name."""
     if settings.weights in ("pretrained", "random"):
-        if settings.name.startswith(("/", "./", "../", "~")) and not user_path(settings.name).is_dir():
+        folder = model_folder(settings.name)
+        if settings.name.startswith(("/", "./", "../", "~", PACKAGED)) and not folder.is_dir():
             raise RobustTuneError(f"the encoder folder {settings.name} does not exist: check the name")
         return {
-            "pretrained_model_name_or_path": str(user_path(settings.name))
-            if user_path(settings.name).is_dir()
-            else settings.name,
+            "pretrained_model_name_or_path": str(folder) if folder.is_dir() else settings.name,
             "revision": settings.revision or "main",
         }
     folder = local_weights(settings.weights)

@@ -14,6 +14,18 @@ from torch import nn
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 
+PACKAGED = "robusttune:"  # begins the name of an encoder that ships with the package
+
+
+def model_folder(name: str) -> Path:
+    """The folder that a model's name stands for, whether or not it exists.
+
+    ``robusttune:demo_clip`` is the package's own, wherever that is installed.
+    """
+    if name.startswith(PACKAGED):
+        return Path(__file__).parents[1] / Path(name.removeprefix(PACKAGED)).name
+    return user_path(name)
+
 
 def local_weights(path: str) -> Path:
     """The path of local weights.
@@ -62,7 +74,7 @@ def fetching(repository: str, weights: str) -> Iterator[None]:
     except Exception as error:
         reason = str(error).strip().split("\n")[0][:200].rstrip(".:") or type(error).__name__
         place = repository if weights in ("pretrained", "random") else weights
-        if user_path(place).exists():
+        if model_folder(place).exists():
             raise RobustTuneError(
                 f"{place} cannot be loaded ({reason}): check that it is whole, and fits the model"
             ) from error

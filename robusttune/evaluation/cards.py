@@ -17,7 +17,7 @@ class Answer(NamedTuple):
     Attributes:
         condition: its name.
         said: the classes, joined by commas.
-        probability: of the first of them, in [0, 1].
+        probability: of the likeliest class, in [0, 1].
         right: whether that is the sample's label.
     """
 
@@ -79,8 +79,9 @@ def _draw_card(sheet: Image.Image, card: Card, left: int, top: int) -> None:
     top += LINE + 4
     for answer in card.answers:
         _mark(draw, across, top + 3, answer.right)
-        said = f"{answer.condition}: {answer.said} {answer.probability:.2f}"
-        draw.text((across + 16, top), fit(said, room - 16, 14), INK, _font(14))
+        share = f" {answer.probability:.2f}"
+        said = fit(f"{answer.condition}: {answer.said}", int(room - 16 - _font(14).getlength(share)), 14)
+        draw.text((across + 16, top), said + share, INK, _font(14))
         top += LINE
 
 

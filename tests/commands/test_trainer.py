@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from fakes import tiny_flags, write_table
+from PIL import Image
 
 from robusttune.cli import main
 from robusttune.tasks import FusionTask
@@ -55,6 +56,8 @@ def test_test_writes_the_table_beside_the_checkpoint(run: Path, capsys: pytest.C
     assert list(found) == ["complete", "no_image", "no_text", "mean"]
     for name, metrics in found.items():
         assert f"{metrics['accuracy']:.4f}" in next(line for line in out.splitlines() if f"│ {name} " in line)
+    with Image.open(run / "report/test.png") as picture:
+        assert picture.width > 1000
     with (run / "report/test.csv").open() as file:
         rows = {row.pop("condition"): row for row in csv.DictReader(file)}
     assert {name: {k: float(v) for k, v in row.items()} for name, row in rows.items()} == found

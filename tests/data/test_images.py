@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from robusttune.data.images import UnreadableImageError, missing_files, read_image, unreadable_images
+from robusttune.data.images import ImageFiles, UnreadableImageError, missing_files, read_image, unreadable_images
 
 RED = (255, 0, 0)
 
@@ -108,7 +108,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
         with pytest.raises(UnreadableImageError, match=f"{name} cannot be read as an image .*{reason}.*$"):
             read_image(tmp_path / name)
     paths = [str(tmp_path / name) for name in ("whole.jpg", *reasons)]
-    assert [problem.split()[0] for problem in unreadable_images(paths, threads=3)] == paths[1:]
+    assert [problem.split()[0] for problem in unreadable_images(paths, ImageFiles(), threads=3)] == paths[1:]
 
 
 @given(cut=st.floats(0, 1), flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(1, 255)), max_size=4))

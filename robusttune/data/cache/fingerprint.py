@@ -13,7 +13,7 @@ import torch
 
 from robusttune import __version__, encoders
 from robusttune.encoders import Encoder, FrozenEncoder
-from robusttune.paths import user_path
+from robusttune.encoders.weights import model_folder
 from robusttune.settings import plain, to_plain
 
 LIBRARIES = ("timm", "transformers", "tokenizers", "pillow")
@@ -32,7 +32,7 @@ def describe(settings: Encoder, encoder: FrozenEncoder, precision: str, dtype: t
     """
     own = to_plain(settings)
     args = {name: value for name, value in own["init_args"].items() if name not in ("weights", "revision")}
-    if user_path(settings.name).is_dir():
+    if model_folder(settings.name).is_dir():
         del args["name"]
     return {
         "encoder": {"class_path": own["class_path"], "init_args": args},

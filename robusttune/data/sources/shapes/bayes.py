@@ -34,14 +34,18 @@ def best_accuracy(
 
 
 def _told(factors: tuple[str, ...], lengths: Mapping[int, float], word_dropout: float) -> dict[tuple[str, ...], float]:
-    """How probable it is that the words of exactly these factors stay. Which words stay says nothing of the class."""
+    """How probable it is that the words of exactly these factors stay. Which words stay says nothing of the class.
+
+    A caption has one word for each factor, so as many words as factors at least.
+    """
     # Where all n words were to go, one stays, each of them as likely.
     rescued = sum(share * word_dropout**n / n for n, share in lengths.items())
     found: dict[tuple[str, ...], float] = {}
     for kept in range(len(factors) + 1):
         probability = (1 - word_dropout) ** kept * word_dropout ** (len(factors) - kept)
         probability += {0: -len(factors) * rescued, 1: rescued}.get(kept, 0.0)
-        found |= dict.fromkeys(itertools.combinations(factors, kept), max(probability, 0.0))
+        probability = max(probability, 0.0)  # rounding may leave -1e-17
+        found |= dict.fromkeys(itertools.combinations(factors, kept), probability)
     return found
 
 
@@ -71,13 +75,13 @@ def _outcomes(world: World, count: int, image: bool, told: bool) -> np.ndarray:
 
     What is seen is a value or nothing in the image, and a value or nothing in the text.
     """
-    sees = world.visibility
+    in_image_only, in_text_only, in_both = world.visibility.shares
     own = np.eye(count + 1)[:count]  # (value, shown), where the last is the neutral one
     if world.hidden == "neutral":
         hides = np.tile(np.eye(count + 1)[count], (count, 1))
     else:
         hides = np.tile(np.append(np.full(count, 1 / count), 0.0), (count, 1))
-    ways = [(sees.image, own, hides), (sees.text, hides, own), (sees.both, own, own)]
+    ways = [(in_image_only, own, hides), (in_text_only, hides, own), (in_both, own, own)]
     joint = sum(p * np.einsum("vi,vt->itv", in_image, in_text) for p, in_image, in_text in ways)
     seen = joint if image else joint.sum(0, keepdims=True)
     seen = seen if told else seen.sum(1, keepdims=True)

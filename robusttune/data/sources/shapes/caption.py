@@ -19,7 +19,7 @@ SENTENCES = (
     "{count} a {colour} {size} {shape} with {texture} filling, put {position}",
 )
 CLOSINGS = ("", "on paper", "for the children", "as we saw it yesterday", "(draft)", "in the old book", "again")
-WORDS = {word: factor for factor in FACTORS for words in (*factor.values, factor.neutral) for word in words}
+WORDS = tuple(word for factor in FACTORS for words in (*factor.values, factor.neutral) for word in words)
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:

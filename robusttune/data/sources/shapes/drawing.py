@@ -73,7 +73,7 @@ def draw(scene: Scene, style: StyleName, rng: np.random.Generator) -> Image.Imag
     """(64, 64) RGB of what the image shows. Ground, clutter, grain and small shifts are independent of the scene."""
     look = STYLES[style]
     numbers = rng.random(12 + 4 * CLUTTER)
-    tint, tone, shift, (stretch, tilt, strokes) = numbers[:3], numbers[3:6], numbers[6:8], numbers[8:11]
+    tint, tone, shift, (stretch, tilt, strokes, _) = numbers[:3], numbers[3:6], numbers[6:8], numbers[8:12]
     ground = (look.ground + 16 * (tint - 0.5)).astype(np.float32)
     pixels = np.broadcast_to(ground, (SIDE, SIDE, 3)).copy()
     _add_clutter(pixels, ground + look.stroke, int(strokes * (CLUTTER + 1)), numbers[12:].reshape(CLUTTER, 4))

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from robusttune.data.corruption import Corruption, sample_generator
+from robusttune.data import corruption
+from robusttune.data.corruption import sample_generator
 from robusttune.data.images import ImageReader
 from robusttune.data.sources.base import Record, Source, to_table
 from robusttune.data.sources.shapes.bayes import best_accuracy
@@ -32,10 +33,10 @@ class Shapes(Source):
     Args:
         world: which scenes there are, what makes their classes, and what either side hides.
         style: how scenes are drawn: on ``paper``, or on a ``blackboard``, which shifts the domain.
-        train: number of training samples.
-        val: number of validation samples.
-        test: number of test samples.
-        seed: another one gives other samples of the same distribution.
+        train: number of training samples, at least 1.
+        val: number of validation samples, at least 1.
+        test: number of test samples, at least 1.
+        seed: at least 0; another one gives other samples of the same distribution.
 
     Raises:
         RobustTuneError: a split has no samples.
@@ -80,8 +81,10 @@ class Shapes(Source):
             return None
         return best_accuracy(self.world, caption_lengths(), condition.image is not None, condition.text is not None)
 
-    def best_possible(self, image_missing: float = 0.0, text_missing: float = 0.0, word_dropout: float = 0.0) -> float:
-        """Accuracy of the best possible answers, in [0, 1], where sides are missing at random and texts lack words.
+    def best_accuracy_when(
+        self, image_missing: float = 0.0, text_missing: float = 0.0, word_dropout: float = 0.0
+    ) -> float:
+        """That of Bayes' rule, in [0, 1], where sides are missing at random and texts lack words.
 
         Args:
             image_missing: probability that a sample has no image.
@@ -91,12 +94,13 @@ class Shapes(Source):
         Raises:
             RobustTuneError: these are no such probabilities.
         """
-        rates = Corruption(image_missing, text_missing, word_dropout=word_dropout)
-        shares = {
-            (False, True): rates.image_dropout,
-            (True, False): rates.text_dropout,
-            (True, True): 1 - rates.image_dropout - rates.text_dropout,
-        }
+        rates = (image_missing, text_missing)
+        if not (min(rates) >= 0 and sum(rates) <= 1):  # not a number is none of it
+            raise RobustTuneError(
+                f"image_missing {image_missing} and text_missing {text_missing} do not work: "
+                "give probabilities that add up to at most 1"
+            )
+        shares = {(False, True): image_missing, (True, False): text_missing, (True, True): 1 - sum(rates)}
         return sum(
             share * best_accuracy(self.world, caption_lengths(), *shown, word_dropout)
             for shown, share in shares.items()
@@ -134,6 +138,7 @@ class Drawings(ImageReader):
 
 @cache
 def _code() -> str:
-    """A hash of the code that draws."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256("".join(path.read_text(encoding="utf-8") for path in files).encode()).hexdigest()
+    """What draws: a hash of the code, and the version of the library whose random numbers it takes."""
+    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(corruption.__file__)]  # which has the generator
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
+    return f"numpy {np.__version__} {hashlib.sha256(text.encode()).hexdigest()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -33,7 +34,13 @@ class Visibility:
     both: float = 0.6
 
     def __post_init__(self) -> None:
-        refuse_off_simplex("visibility", list(vars(self).values()))
+        refuse_off_simplex("visibility (image, text, both)", (self.image, self.text, self.both))
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """The three, to the last digit summing to 1."""
+        total = self.image + self.text + self.both
+        return self.image / total, self.text / total, self.both / total
 
 
 class Scene(NamedTuple):
@@ -54,18 +61,18 @@ class Scene(NamedTuple):
 class World:
     """A distribution of scenes. A class is a combination of the values of some factors; the other factors are noise.
 
-    Half of the combinations are base, half are new, like the fields of a chess board, so that base classes show every
-    value, but never a new combination.
+    Half of the combinations are base, half are new, like the fields of a chess board: where two factors or more make a
+    class, base classes have every value, and no new combination.
 
     Args:
         factors: that make a class, one to four of size, texture, colour, shape, count and position.
         part: which combinations may be classes.
-        classes: how many of them are; None for all.
-        prior: probability of each class, in their order; None for uniform.
+        classes: how many of them are, the first of an order in which all values come early; at least 2, None for all.
+        prior: probability of each class, in their order, which sum to 1; None for uniform.
         visibility: where a factor shows.
         hidden: how a side draws a factor that it hides: as a ``neutral`` value that nothing else is drawn as, or, which
             is harder, as a ``distractor``, a value drawn at random.
-        label_noise: probability that a label is another class's, drawn uniformly.
+        label_noise: probability in [0, 1] that a label is another class's, drawn uniformly.
 
     Raises:
         RobustTuneError: no such scenes can be.
@@ -74,7 +81,7 @@ class World:
     factors: tuple[str, ...] = ("colour", "shape")
     part: Literal["base", "new", "all"] = "base"
     classes: int | None = None
-    prior: list[float] | None = None
+    prior: tuple[float, ...] | None = None
     visibility: Visibility = field(default_factory=Visibility)
     hidden: Literal["neutral", "distractor"] = "neutral"
     label_noise: float = 0.0
@@ -86,12 +93,13 @@ class World:
                 f"factors {', '.join(self.factors) or 'none'} do not work: "
                 f"give 1 to {MOST_FACTORS} different ones of {', '.join(INDEX)}"
             )
-        combinations = len(self._combinations())
-        if self.classes is not None and not 2 <= self.classes <= combinations:
+        most = len(self._combinations())
+        classes = most if self.classes is None else self.classes
+        if not 2 <= classes <= most:
             sizes = " x ".join(f"{len(FACTORS[INDEX[name]].values)} {name}" for name in self.factors)
             raise RobustTuneError(
-                f"{self.classes} classes do not fit the {combinations} {self.part} combinations of {sizes}: "
-                f"give 2 to {combinations}, or other factors"
+                f"classes {classes} do not fit the {self.part} combinations of {sizes}, of which there are {most}: "
+                f"give 2 or more, and no more than there are, or other factors"
             )
         if self.prior is not None:
             if len(self.prior) != len(self.combinations):
@@ -121,7 +129,9 @@ class World:
     def class_prior(self) -> np.ndarray:
         """(C,) probability of each class before label noise."""
         count = len(self.combinations)
-        return np.full(count, 1 / count) if self.prior is None else np.array(self.prior)
+        prior: np.ndarray = np.ones(count) if self.prior is None else np.array(self.prior)
+        prior /= prior.sum()
+        return prior
 
     def scene(self, seed: int, split: str, index: int) -> Scene:
         """One scene; the same for the same arguments."""
@@ -132,6 +142,7 @@ class World:
         if noise < self.label_noise:
             label = int(other * (len(self.combinations) - 1))
             label += label >= chosen
+        in_image_only, in_text_only, _ = self.visibility.shares
         image, text = [], []
         for factor in FACTORS:
             count = len(factor.values)
@@ -140,8 +151,8 @@ class World:
             shown, in_image, in_text = next(draw), int(next(draw) * count), int(next(draw) * count)
             if self.hidden == "neutral":
                 in_image = in_text = HIDDEN
-            only_image = shown < self.visibility.image
-            only_text = self.visibility.image <= shown < self.visibility.image + self.visibility.text
+            only_image = shown < in_image_only
+            only_text = in_image_only <= shown < in_image_only + in_text_only
             image.append(in_image if only_text else value)
             text.append(in_text if only_image else value)
         return Scene(label, tuple(image), tuple(text))
@@ -159,7 +170,7 @@ class World:
         return sorted(found, key=lambda values: ([(value - values[0]) % first for value in values[1:]], values))
 
 
-def refuse_off_simplex(what: str, probabilities: list[float]) -> None:
+def refuse_off_simplex(what: str, probabilities: Sequence[float]) -> None:
     """Check that they are probabilities that sum to 1.
 
     Raises:
