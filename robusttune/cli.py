@@ -1,4 +1,4 @@
-"""The command line: Trainer verbs go to LightningCLI, the rest to `commands`; a project error is one line."""
+"""The command line: Trainer verbs go to LightningCLI; a project error is one line."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ VERBS = {
     "test": "evaluate a checkpoint on the test split under every condition",
     "predict": "write a checkpoint's predictions for samples without labels",
 }
-COMMANDS = {
-    "demo": "write small generated data and a tiny encoder, to try everything without a network",
-}
 USAGE = f"""usage: robusttune COMMAND [OPTIONS]
 
-{chr(10).join(f"  {name:<10}{text}" for name, text in {**VERBS, **COMMANDS}.items())}
+{chr(10).join(f"  {name:<10}{text}" for name, text in VERBS.items())}
 
 robusttune COMMAND --help tells the options of a command. Start with: robusttune fit --config configs/food101.yaml"""
 
@@ -52,10 +49,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, args: list[str]) -> None:
-    # Commands are imported when they are run: torch takes seconds.
-    if command in VERBS:
-        import_module("robusttune.commands.trainer").run(command, args)
-    elif command in COMMANDS:
-        import_module(f"robusttune.commands.{command}").run(args)
-    else:
-        raise RobustTuneError(f"there is no command {command!r}: choose from {', '.join({**VERBS, **COMMANDS})}")
+    if command not in VERBS:
+        raise RobustTuneError(f"there is no command {command!r}: choose from {', '.join(VERBS)}")
+    # Imported when it is run: torch takes seconds.
+    import_module("robusttune.commands.trainer").run(command, args)

@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from dishes import write_food101, write_text_encoder
 from fakes import write_clip
 from hypothesis import settings
-
-from robusttune.commands.demo import write_food101, write_text_encoder
 
 # Slow machines are no failure, and CI tries the same examples every time.
 settings.register_profile("robusttune", deadline=None, derandomize="CI" in os.environ, database=None)

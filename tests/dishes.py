@@ -1,17 +1,12 @@
-"""Small generated data in the layout of UPMC Food-101, and a tiny random text encoder: a try-out without a network."""
+"""Small drawn data in the layout of UPMC Food-101, and a tiny random text encoder that knows its words."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import random
-import tempfile
 from pathlib import Path
 
 from PIL import Image, ImageDraw
-
-from robusttune.commands.quiet import quieten
-from robusttune.errors import RobustTuneError
 
 # Each dish has a colour and a shape of its own, and words that its titles are made of.
 DISHES = {
@@ -39,27 +34,6 @@ FILLERS = [
     "Mom&#39;s",
     "quick &amp; easy",
 ]
-
-
-def run(args: list[str]) -> None:
-    """``robusttune demo [--root DIR]``: write the demo's data and encoder under a folder."""
-    parser = argparse.ArgumentParser(prog="robusttune demo", description=__doc__)
-    parser.add_argument("--root", type=Path, default=Path("runs/demo-assets"), help="folder to write to (%(default)s)")
-    root = parser.parse_args(args).root
-    quieten()
-    if (root / "food101").exists():
-        print(f"{root} is there already and is left as it is")  # noqa: T201
-        return
-    try:
-        # Last of all the name that says that it is whole.
-        root.mkdir(parents=True, exist_ok=True)
-        write_text_encoder(root / "text_encoder")
-        with tempfile.TemporaryDirectory(dir=root) as partial:
-            write_food101(Path(partial) / "food101", {"train": 40, "test": 20}, seed=0)
-            (Path(partial) / "food101").rename(root / "food101")
-    except OSError as error:
-        raise RobustTuneError(f"{root} cannot be written ({error.strerror}): give another --root") from None
-    print(f"Wrote {len(DISHES)} dishes and a tiny text encoder to {root}")  # noqa: T201
 
 
 def write_food101(root: Path, per_class: dict[str, int], seed: int, size: int = 96) -> None:

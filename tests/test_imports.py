@@ -23,6 +23,7 @@ RANK = {
     "data": 2,
     "models": 2,
     "evaluation": 2,
+    "demo_clip": 3,
     "tasks": 3,
     "callbacks": 4,
     "commands": 5,

@@ -32,8 +32,6 @@ from robusttune.tasks import RobustTask
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
 from robusttune.types import Facts
 
-REPORTS = [ConditionReport(), SamplePicture(), PredictionWriter()]
-
 
 class RobustTuneCLI(LightningCLI):
     """Encoders are named once and linked to data and model; facts are linked from the data to the model."""

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast, get_scheduler
 
 from robusttune.data.corruption import drop_words, sample_generator
@@ -33,7 +34,26 @@ SPLIT = "pretrain"  # no split of any data has samples of this one
 
 @dataclass(frozen=True)
 class Settings:
-    """See pretrain.yaml."""
+    """How it is made; widths and depths are those of transformers' CLIP configurations.
+
+    Args:
+        seed: of the weights, and of the scenes.
+        steps: of the optimiser.
+        batch_size: pairs a step, which are each other's negatives.
+        learning_rate: the greatest.
+        warmup: steps in which the learning rate rises.
+        weight_decay: of matrices.
+        word_dropout: mean probability that a word of a caption is left out, in [0, 0.5]; drawn for each caption.
+        world: that scenes are drawn from.
+        styles: that scenes are drawn in, in turns.
+        vocabulary: most tokens.
+        context: most tokens a text.
+        projection: width of the space in which images and texts meet.
+        patch: side of a patch, pixels.
+        measured: images of which zero-shot accuracies are taken, for each style and part of the classes.
+        vision: settings of the image tower.
+        text: settings of the text tower.
+    """
 
     seed: int
     steps: int
@@ -48,25 +68,26 @@ class Settings:
     context: int
     projection: int
     patch: int
+    measured: int
     vision: dict[str, Any] = field(default_factory=dict)
     text: dict[str, Any] = field(default_factory=dict)
 
 
-class Pairs(IterableDataset[dict[str, Tensor]]):
-    """Batches of images and tokenised captions, without end, each a function of its number."""
+class Pairs(Dataset[dict[str, Tensor]]):
+    """Batches of images and tokenised captions, each a function of its number; no pair comes twice."""
 
     def __init__(self, settings: Settings, tokenizer: PreTrainedTokenizerFast) -> None:
         self.settings = settings
         self.shapes = [Shapes(settings.world, style, seed=settings.seed) for style in settings.styles]
         self.tokenizer = tokenizer
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        size = self.settings.batch_size
-        for step in range(self.settings.steps):
-            yield self.batch(range(step * size, (step + 1) * size))
+    def __len__(self) -> int:
+        return self.settings.steps
 
-    def batch(self, indices: range) -> dict[str, Tensor]:
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
         """``pixel_values`` (B, 3, 64, 64) in [-1, 1], ``input_ids`` and ``attention_mask`` (B, n)."""
+        size = self.settings.batch_size
+        indices = range(step * size, (step + 1) * size)
         drawn = [self._source(index).draw(SPLIT, index) for index in indices]
         texts = self.tokenizer([self._text(index) for index in indices], padding=True, return_tensors="pt")
         return {"pixel_values": to_pixels(drawn), **texts}
@@ -149,11 +170,11 @@ def zero_shot(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, shapes: Shap
     """Accuracy on a source's classes from their names alone."""
     names = shapes.world.class_names
     prompts = tokenizer([PROMPT.format(name) for name in names], padding=True, return_tensors="pt")
-    records = shapes.read("test").slice(0, images)
-    pixels = to_pixels([shapes.images.read(name) for name in records["image"].to_pylist()])
+    pixels = to_pixels([shapes.draw("test", index) for index in range(images)])
+    labels = [shapes.world.scene(shapes.seed, "test", index).label for index in range(images)]
     with torch.inference_mode():
         answers = model(pixel_values=pixels, **prompts).logits_per_image.argmax(1)
-    return float(np.mean([[names[i]] == own for i, own in zip(answers, records["labels"].to_pylist(), strict=True)]))
+    return float((answers == torch.tensor(labels)).float().mean())
 
 
 def pretrain(settings: Settings, out: Path) -> None:
@@ -163,13 +184,16 @@ def pretrain(settings: Settings, out: Path) -> None:
     tokenizer = make_tokenizer(settings)
     task = Pretraining(settings, make_model(settings, len(tokenizer)))
     trainer = Trainer(
-        max_steps=settings.steps,
+        max_epochs=1,
+        devices=1,
         gradient_clip_val=1.0,
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    trainer.fit(task, DataLoader(Pairs(settings, tokenizer), batch_size=None))
+    # On a GPU, drawing is what takes long, and needs processes of its own.
+    workers = len(os.sched_getaffinity(0)) if trainer.strategy.root_device.type != "cpu" else 0
+    trainer.fit(task, DataLoader(Pairs(settings, tokenizer), batch_size=None, num_workers=workers))
     model = task.model.cpu().half()
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -179,17 +203,26 @@ def pretrain(settings: Settings, out: Path) -> None:
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     ).save_pretrained(out)
-    measure(model.float().eval(), tokenizer, out)
+    _name_any_tokenizer(out / "tokenizer_config.json")
+    measure(model.float().eval(), tokenizer, out, settings.measured)
 
 
-def measure(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+def _name_any_tokenizer(path: Path) -> None:
+    """Release 5 of transformers writes a class that earlier ones do not know; this one they all do."""
+    about = json.loads(path.read_text())
+    about["tokenizer_class"] = "PreTrainedTokenizerFast"
+    about.pop("backend", None)
+    path.write_text(json.dumps(about, indent=2) + "\n")
+
+
+def measure(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, out: Path, images: int) -> None:
     """Write zero-shot accuracies of base and new classes, in either style, on images that show everything."""
     found = {}
     for style in STYLES:
         for part in ("base", "new"):
             world = World(part=part, visibility=Visibility(image=0, text=0, both=1))
             shapes = Shapes(world=world, style=style)
-            accuracy, chance = zero_shot(model, tokenizer, shapes, shapes.test), 1 / len(world.class_names)
+            accuracy, chance = zero_shot(model, tokenizer, shapes, images), 1 / len(world.class_names)
             found[f"{style}, {part}"] = {"accuracy": accuracy, "chance": chance}
             print(f"{style}, {part} classes: accuracy {accuracy:.3f}, chance {chance:.3f}")  # noqa: T201
     (out / "zero_shot.json").write_text(json.dumps(found, indent=2) + "\n")
@@ -200,7 +233,7 @@ def main() -> None:
     parser.add_argument("--config", action="config")
     parser.add_argument("--out", type=Path, default=HERE, help="folder to write to")
     parser.add_class_arguments(Settings)
-    given = parser.instantiate_classes(parser.parse_args())
+    given = parser.instantiate(parser.parse_args())
     out = given.pop("out")
     del given["config"]
     pretrain(Settings(**given.as_dict()), out)

@@ -22,12 +22,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from benchmarks.paired import compare
 from benchmarks.photos import write_photos
+from dishes import DISHES, FILLERS, write_text_encoder
 from fakes import write_table
 from lightning.pytorch import Callback, Trainer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig
 
-from robusttune.commands.demo import DISHES, FILLERS, write_text_encoder
 from robusttune.commands.quiet import quieten
 from robusttune.data import Corruption, ImageTextDataModule
 from robusttune.data.sources import Table

@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.paired import compare
 from benchmarks.photos import write_photos
+from dishes import write_text_encoder
 from fakes import tiny_text_encoder, write_table
 
-from robusttune.commands.demo import write_text_encoder
 from robusttune.data import Corruption, ImageTextDataModule
 from robusttune.data.sources import Table
 from robusttune.encoders import TimmEncoder

@@ -20,11 +20,11 @@ import pyarrow.parquet
 import pytest
 import torch
 import yaml
+from dishes import write_text_encoder
 from fakes import tiny_flags, write_bomb, write_image, write_table
 from PIL import Image
 
 from robusttune.cli import main
-from robusttune.commands.demo import write_text_encoder
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -62,6 +62,9 @@ class Place:
         tiny = [flag for flag in tiny_flags(Path("none"), self.text_folder) if "source.root" not in flag]
         tiny += [f"--data.source.train={path}", f"--run_root={self.root}/runs"]
         return [verb, f"--config={CONFIGS}/table.yaml", *tiny, *flags]
+
+    def shapes(self, *flags: str) -> list[str]:
+        return ["fit", f"--config={CONFIGS}/demo.yaml", f"--run_root={self.root}/runs", *flags]
 
     def rows(self, *last: dict[str, Any]) -> list[dict[str, Any]]:
         """Twenty good rows with images, and whatever follows."""
@@ -167,6 +170,36 @@ READ = "cannot be read: .*3.png cannot be read as an image"
 MEND = "mend or remove them, or set data.unreadable to absent"
 
 CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
+    # Generated data
+    "visibility off the simplex": (
+        lambda p: p.shapes("--data.source.world.visibility.image=0.5"),
+        r"visibility \(image, text, both\) 0.5, 0.2, 0.6 sums to 1.3: give",
+    ),
+    "more classes than there are": (
+        lambda p: p.shapes("--data.source.world.classes=25"),
+        "classes 25 do not fit the base combinations of 8 colour x 6 shape, of which there are 24: give",
+    ),
+    "a prior of others": (
+        lambda p: p.shapes("--data.source.world.prior=[0.5,0.5]"),
+        "prior has 2 numbers for 24 classes: give one each",
+    ),
+    "nothing to test on": (lambda p: p.shapes("--data.source.test=0"), "data.source.test is 0: give at least 1"),
+    "an unknown factor": (
+        lambda p: p.shapes("--data.source.world.factors=[smell]"),
+        "factors smell do not work: give 1 to 4 different ones of size",
+    ),
+    "an unknown style": (
+        lambda p: p.shapes("--data.source.style=chalk"),
+        "data.source.style is 'chalk', not one of 'paper', 'blackboard'",
+    ),
+    "nothing ships by that name": (
+        lambda p: p.shapes("--image_encoder.name=robusttune:other"),
+        "the encoder folder robusttune:other does not exist: check the name",
+    ),
+    "nothing to correlate": (
+        lambda p: p.shapes("--model.fusion=robusttune.models.Concatenation"),
+        "Concatenation has nothing to correlate: set model.beta to 0",
+    ),
     # Folders, files, columns
     "root missing": (lambda p: p.fit("--data.source.root=/nowhere"), "/nowhere/images/train does not exist: set"),
     "images missing": (lambda p: without(p, "images/test"), "images/test does not exist: set data.source.root"),
