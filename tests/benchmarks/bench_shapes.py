@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from robusttune.data.sources import Shapes
-from robusttune.data.sources.shapes.drawing import STYLES, stamp
+from robusttune.data.sources.shapes.drawing import STYLES
 
 NUMBER, ROUNDS = 2000, 5
 
@@ -36,7 +36,6 @@ def main() -> None:
     measured = {}
     for style in STYLES:
         shapes = Shapes(style=style)
-        stamp.cache_clear()
         measured[f"scenes on {style}"] = rates(lambda index, shapes=shapes: shapes.draw("train", index))
     measured["captions"] = rates(lambda index: Shapes().tell("train", index))
     table = Table("", "first round", "median", "least", "greatest", title="a second, one core", title_justify="left")

@@ -91,21 +91,29 @@ def draw(scene: Scene, style: StyleName, rng: np.random.Generator) -> Image.Imag
     return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
 
 
-@lru_cache(maxsize=8192)
 def stamp(shape: int, texture: int, radius: float, tilt: int, look: Style) -> tuple[np.ndarray, np.ndarray]:
-    """How much of each pixel an object covers, and how bright its paint is there: two (n, n) in [0, 1], n odd."""
+    """How much of each pixel an object covers, (n, n, 1), and how bright its paint is there, (n, n); both in [0, 1]."""
     reach = math.ceil(radius * 1.2) + 1
-    canvas = Image.new("L", ((2 * reach + 1) * ZOOM,) * 2)
+    return _cover(shape, radius, reach, tilt, look.hollow), _shade(texture, reach, look.dark)
+
+
+@lru_cache(maxsize=4096)
+def _cover(shape: int, radius: float, reach: int, tilt: int, hollow: float) -> np.ndarray:
+    n = 2 * reach + 1
+    canvas = Image.new("L", (n * ZOOM,) * 2)
     _outline(ImageDraw.Draw(canvas), shape, radius * ZOOM, canvas.width / 2)
     fine = np.asarray(canvas.rotate(tilt, resample=Image.Resampling.BILINEAR), np.float32) / 255
-    n = 2 * reach + 1
-    alpha = fine.reshape(n, ZOOM, n, ZOOM).mean((1, 3))
-    rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    shade = np.where(_is_dark(texture, rows, columns), look.dark, 1.0).astype(np.float32)
-    if look.hollow:
+    alpha: np.ndarray = fine.reshape(n, ZOOM, n, ZOOM).mean((1, 3))
+    if hollow:
         inside = np.minimum.reduce([np.roll(alpha, step, axis) for step in (-2, 2) for axis in (0, 1)])
-        alpha = alpha * (1 - look.hollow * inside)
-    return alpha[..., None], shade
+        alpha = alpha * (1 - hollow * inside)
+    return alpha[..., None]
+
+
+@lru_cache
+def _shade(texture: int, reach: int, dark: float) -> np.ndarray:
+    rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    return np.where(_is_dark(texture, rows, columns), dark, 1.0).astype(np.float32)
 
 
 def _outline(draw: ImageDraw.ImageDraw, shape: int, radius: float, centre: float) -> None:
