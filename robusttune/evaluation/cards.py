@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from functools import cache
+from math import ceil
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
@@ -96,7 +99,7 @@ def _mark(draw: ImageDraw.ImageDraw, left: int, top: int, right: bool) -> None:
 def wrap(text: str, room: int, lines: int, size: int = 14) -> list[str]:
     """The text in lines of ``room`` pixels at most; what is beyond the last ends in dots."""
     found, line = [], ""
-    for word in text.split():
+    for word in text[: lines * room].split():
         longer = f"{line} {word}".strip()
         if line and _font(size).getlength(longer) > room:
             found.append(line)
@@ -112,12 +115,12 @@ def wrap(text: str, room: int, lines: int, size: int = 14) -> list[str]:
 def fit(text: str, room: int, size: int) -> str:
     """The text, cut where it would be wider than ``room`` pixels."""
     font = _font(size)
-    if font.getlength(text) <= room:
+    if len(text) <= room and font.getlength(text) <= room:  # a letter is wider than a pixel
         return text
-    while text and font.getlength(text + "...") > room:
-        text = text[:-1]
-    return text + "..."
+    kept = bisect_right(range(room), room, key=lambda letters: ceil(font.getlength(text[:letters] + "...")))
+    return text[: max(0, kept - 1)] + "..."
 
 
+@cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
