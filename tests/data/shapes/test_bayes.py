@@ -74,7 +74,7 @@ def best(shapes: Shapes, rates: Corruption) -> float:
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
 def test_oracle_reaches_it(world: World, rates: Corruption) -> None:
     shapes = Shapes(world)
-    assert agrees(found(shapes, rates, shown(shapes, 2000)), best(shapes, rates), 2000)
+    assert agrees(found(shapes, rates, shown(shapes, 1000)), best(shapes, rates), 1000)
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,10 @@ def test_oracle_reaches_it(world: World, rates: Corruption) -> None:
 )
 def test_oracle_reaches_it_from_pixels(name: str, style: Any) -> None:
     shapes = Shapes(WORLDS[name], style)
-    images = seen(shapes, 150)
+    images = seen(shapes, 100)
     for condition in ("no_text", "missing") if style == "blackboard" else ("complete", "no_text"):
         rates = RATES[condition]
-        assert agrees(found(shapes, rates, images), best(shapes, rates), 150)
+        assert agrees(found(shapes, rates, images), best(shapes, rates), 100)
 
 
 @pytest.mark.slow
