@@ -152,7 +152,14 @@ def make_tokenizer(settings: Settings) -> PreTrainedTokenizerFast:
         "<start> $A <end>", special_tokens=[("<start>", 0), ("<end>", 1)]
     )
     special = {"bos_token": "<start>", "eos_token": "<end>", "pad_token": "<end>", "unk_token": "<end>"}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=settings.context, **special)
+    # Earlier releases of transformers have other defaults, by which they would change the tokenizer.
+    about = {
+        "model_max_length": settings.context,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        "add_prefix_space": True,
+    }
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **about, **special)
 
 
 def make_model(settings: Settings, tokens: int) -> CLIPModel:
