@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,8 @@ class Settings:
     projection: int
     patch: int
     measured: int
-    vision: dict[str, Any] = field(default_factory=dict)
-    text: dict[str, Any] = field(default_factory=dict)
+    vision: dict[str, Any]
+    text: dict[str, Any]
 
 
 class Pairs(Dataset[dict[str, Tensor]]):

@@ -107,8 +107,9 @@ class Shapes(Source):
         )
 
     def _record(self, split: str, index: int) -> Record:
-        label = self.world.class_names[self.world.scene(self.seed, split, index).label]
-        return Record(str(index), f"{split}/{index}", self.tell(split, index), [label])
+        scene = self.world.scene(self.seed, split, index)
+        text = caption(scene, self._rng(split, index, "text"))
+        return Record(str(index), f"{split}/{index}", text, [self.world.class_names[scene.label]])
 
     def _rng(self, split: str, index: int, use: str) -> np.random.Generator:
         return sample_generator(self.seed, 0, f"{split}/{index}", use)
