@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,15 +23,11 @@ class Encoder(ABC):
         name: the model's name where it is published, or a local folder.
         weights: ``pretrained`` (fetched by name), ``random`` (seeded, always the same), or a local file or folder.
         revision: branch, tag or commit of the published weights.
-        layers: that many layers evenly spaced up to the last, or a list of layer numbers counted from 1.
-        depth: run only that many layers, and take the pooled embedding from there too; None for all.
     """
 
     name: str
     weights: str = "pretrained"
     revision: str | None = None
-    layers: int | list[int] = 4
-    depth: int | None = None
 
     @abstractmethod
     def inputs(self) -> dict[str, Any]:
@@ -46,54 +41,22 @@ class Encoder(ABC):
             RobustTuneError: the model is unknown, or its weights are neither here nor to be fetched.
         """
 
-    def run_depth(self, own: int) -> int:
-        """How many of a model's own layers are run.
-
-        Raises:
-            RobustTuneError: it has fewer than were asked for.
-        """
-        depth = own if self.depth is None else self.depth
-        if not 1 <= depth <= own:
-            raise RobustTuneError(f"depth {depth} does not fit {self.name!r}, which has {own} layers: give 1 to {own}")
-        return depth
-
-    def layer_numbers(self, depth: int) -> list[int]:
-        """The chosen layers of a model of ``depth`` layers, ascending, counted from 1."""
-        if isinstance(self.layers, int):
-            chosen = [math.ceil(depth * k / self.layers) for k in range(1, self.layers + 1)]
-            fits = 1 <= self.layers <= depth
-        else:
-            chosen = sorted(self.layers)
-            fits = bool(chosen) and len(set(chosen)) == len(chosen) and chosen[0] >= 1 and chosen[-1] <= depth
-        if not fits:
-            raise RobustTuneError(
-                f"layers {self.layers} do not fit {self.name!r}, which has {depth}: "
-                f"give a number from 1 to {depth}, or a list of different layer numbers in that range"
-            )
-        return chosen
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEncoder(Encoder):
     """Settings of a frozen image encoder; what is None follows the model's own preprocessing.
 
     Args:
-        grid: maps larger than this many tokens a side are average-pooled down to it.
         size: side of the square input, pixels.
         crop: share of the resized image's side that the crop keeps, in (0, 1].
         mean: per-channel mean of the input, of values in [0, 1].
         std: per-channel standard deviation of the input.
     """
 
-    grid: int = 7
     size: int | None = None
     crop: float | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
-
-    def __post_init__(self) -> None:
-        if self.grid < 1:
-            raise RobustTuneError(f"image_encoder.grid is {self.grid}: give at least 1")
 
     @abstractmethod
     def preprocessing(self) -> Preprocessing:
@@ -225,7 +188,6 @@ class FrozenImageEncoder(FrozenEncoder):
     def __init__(self, backbone: nn.Module, settings: ImageEncoder, preprocessing: Preprocessing) -> None:
         super().__init__(backbone, settings)
         self.side = preprocessing.size
-        self.grid = settings.grid
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
 
@@ -244,14 +206,6 @@ class FrozenImageEncoder(FrozenEncoder):
 
     def numbers(self, length: int) -> int:
         return self._numbers
-
-    def to_tokens(self, maps: Tensor, prefix: Tensor | None) -> Tensor:
-        """Maps (B, d, h, w), pooled to the grid where they are larger, as tokens after the prefix (B, p, d)."""
-        if max(maps.shape[-2:]) > self.grid:
-            height, width = (min(extent, self.grid) for extent in maps.shape[-2:])
-            maps = nn.functional.adaptive_avg_pool2d(maps, (height, width))
-        tokens = maps.flatten(2).transpose(1, 2)
-        return tokens if prefix is None else torch.cat([prefix, tokens], dim=1)
 
 
 class FrozenTextEncoder(FrozenEncoder):

@@ -12,7 +12,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from robusttune.encoders.base import FrozenImageEncoder, ImageEncoder, all_real
+from robusttune.encoders.base import all_real
+from robusttune.encoders.layered import FrozenLayeredImageEncoder, LayeredImageEncoder
 from robusttune.encoders.preprocessing import Preprocessing
 from robusttune.encoders.weights import fetching, local_weights, refuse_code, refusing_gaps, seeded
 from robusttune.errors import RobustTuneError
@@ -20,7 +21,7 @@ from robusttune.types import Encoded
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimmEncoder(ImageEncoder):
+class TimmEncoder(LayeredImageEncoder):
     """An image model of timm, by its name there (``vit_base_patch16_224.augreg_in21k``).
 
     Args:
@@ -81,7 +82,7 @@ class TimmEncoder(ImageEncoder):
         return cfg
 
 
-class FrozenTimmEncoder(FrozenImageEncoder):
+class FrozenTimmEncoder(FrozenLayeredImageEncoder):
     """The module of a `TimmEncoder`. ``pooled`` is what the model's own classifier would read."""
 
     def __init__(self, backbone: nn.Module, preprocessing: Preprocessing, settings: TimmEncoder) -> None:

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
 from robusttune.encoders.base import Encoder
+from robusttune.encoders.layered import LayeredEncoder
 from robusttune.encoders.weights import PACKAGED, fetching, local_weights, model_folder, seeded
 from robusttune.errors import RobustTuneError
 
@@ -39,7 +40,7 @@ def load_config(settings: Encoder) -> Any:
         return AutoConfig.from_pretrained(**location(settings))
 
 
-def load_tower(settings: Encoder, tower: str, needs_pooler: bool = False) -> nn.Module:
+def load_tower(settings: LayeredEncoder, tower: str, needs_pooler: bool = False) -> nn.Module:
     """The encoder alone: of a two-tower model (CLIP, SigLIP) the one named, ``text_model`` or ``vision_model``.
 
     Raises:
@@ -81,6 +82,6 @@ def _without_report() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
 
 
-def chosen_layers(settings: Encoder, hidden_states: tuple[Tensor, ...]) -> list[Tensor]:
+def chosen_layers(settings: LayeredEncoder, hidden_states: tuple[Tensor, ...]) -> list[Tensor]:
     """The chosen of the hidden states, of which the first is the embedding before any layer."""
     return [hidden_states[number] for number in settings.layer_numbers(len(hidden_states) - 1)]

@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor
 
-from robusttune.encoders.base import FrozenImageEncoder, ImageEncoder, all_real
+from robusttune.encoders.base import all_real
+from robusttune.encoders.layered import FrozenLayeredImageEncoder, LayeredImageEncoder
 from robusttune.encoders.preprocessing import Preprocessing
 from robusttune.encoders.transformers_common import chosen_layers, load_config, load_tower, location
 from robusttune.encoders.weights import fetching
@@ -19,7 +20,7 @@ from robusttune.types import Encoded
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformersImageEncoder(ImageEncoder):
+class TransformersImageEncoder(LayeredImageEncoder):
     """A vision tower of transformers, by its published name or a local folder.
 
     Args:
@@ -50,7 +51,7 @@ class TransformersImageEncoder(ImageEncoder):
         return FrozenTransformersImage(self)
 
 
-class FrozenTransformersImage(FrozenImageEncoder):
+class FrozenTransformersImage(FrozenLayeredImageEncoder):
     """The module of a `TransformersImageEncoder`."""
 
     settings: TransformersImageEncoder

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from robusttune.encoders.base import FrozenTextEncoder, TextEncoder
+from robusttune.encoders.layered import LayeredEncoder
 from robusttune.encoders.preprocessing import Tokenizer
 from robusttune.encoders.transformers_common import chosen_layers, load_config, load_tower, location
 from robusttune.encoders.weights import fetching
@@ -20,7 +21,7 @@ Pooling = Literal["mean", "class", "end"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformersTextEncoder(TextEncoder):
+class TransformersTextEncoder(LayeredEncoder, TextEncoder):
     """A text encoder of transformers, by its published name or a local folder.
 
     Args:
