@@ -9,12 +9,15 @@ from robusttune.encoders.base import Encoder, FrozenEncoder, ImageEncoder, TextE
 from robusttune.encoders.preprocessing import Augmentation, ImageTransform, Preprocessing, Tokenizer
 
 if TYPE_CHECKING:
+    from robusttune.encoders.clip import CLIPImageEncoder, CLIPTextEncoder
     from robusttune.encoders.timm_image import TimmEncoder
     from robusttune.encoders.transformers_image import TransformersImageEncoder
     from robusttune.encoders.transformers_text import TransformersTextEncoder
 
 # Imported when asked for: loader workers need neither timm nor transformers.
 LAZY = {
+    "CLIPImageEncoder": "clip",
+    "CLIPTextEncoder": "clip",
     "TimmEncoder": "timm_image",
     "TransformersImageEncoder": "transformers_image",
     "TransformersTextEncoder": "transformers_text",
@@ -22,6 +25,8 @@ LAZY = {
 
 __all__ = [
     "Augmentation",
+    "CLIPImageEncoder",
+    "CLIPTextEncoder",
     "Encoder",
     "FrozenEncoder",
     "ImageEncoder",

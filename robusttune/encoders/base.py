@@ -85,6 +85,9 @@ class TextEncoder(Encoder):
     def tokenizer(self) -> Tokenizer:
         """How texts become the encoder's input."""
 
+    def inputs(self) -> dict[str, Any]:
+        return {"tokenizer": self.tokenizer().sha256}
+
 
 class FrozenEncoder(nn.Module, ABC):
     """A frozen encoder: always in eval mode, no parameter with a gradient, weights left out of checkpoints.
@@ -116,8 +119,7 @@ class FrozenEncoder(nn.Module, ABC):
         self._released = False
 
     def __call__(self, inputs: Any) -> Encoded:
-        if self._released:
-            self._load_again()
+        self.ready()
         encoded: Encoded = super().__call__(inputs)
         return encoded
 
@@ -154,17 +156,20 @@ class FrozenEncoder(nn.Module, ABC):
         """
         if len(inputs) == 0:
             return self._nothing(len(present))
-        encoded = self._as_computed(inputs) if isinstance(inputs, Encoded) else self(inputs)
+        encoded = self.as_computed(inputs) if isinstance(inputs, Encoded) else self(inputs)
         if len(inputs) == len(present):
             return encoded
         row = present.cumsum(0).sub(1).clamp(min=0)  # no boolean index: it would wait for the device
         return encoded.map(lambda tensor: tensor[row])
 
-    def _as_computed(self, kept: Encoded) -> Encoded:
+    def as_computed(self, kept: Encoded) -> Encoded:
         """In the encoder's own precision, whatever it was kept in."""
         return kept.map(lambda tensor: tensor.to(self.anchor.dtype) if tensor.is_floating_point() else tensor)
 
-    def _load_again(self) -> None:
+    def ready(self) -> None:
+        """Load the weights again if their memory was given back."""
+        if not self._released:
+            return
         fresh = self.settings.load()
         if fresh.sha256 != self.sha256:
             raise RobustTuneError(f"the weights of {self.settings.name!r} have changed since: start again")

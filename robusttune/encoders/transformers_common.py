@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,22 +53,37 @@ def load_tower(settings: LayeredEncoder, tower: str, needs_pooler: bool = False)
     own.num_hidden_layers = settings.run_depth(own.num_hidden_layers)
     if getattr(config, "is_encoder_decoder", False):
         raise RobustTuneError(f"{settings.name!r} is an encoder with a decoder: choose an encoder alone, such as BERT")
+    model = load_model(settings, config, lambda key: needs_pooler or "pooler" not in key)
+    found: nn.Module = getattr(model, tower, model)
+    return found
+
+
+def load_model(settings: Encoder, config: Any, needs: Callable[[str], bool] = lambda _: True) -> nn.Module:
+    """The whole model.
+
+    Args:
+        settings: that name it.
+        config: of transformers, to make it by.
+        needs: whether a weight, by its key, is used.
+
+    Raises:
+        RobustTuneError: the weights are not to be had, or lack something that is used.
+    """
     missing: set[str] = set()
     with seeded(), fetching(settings.name, settings.weights), _without_report():
         if settings.weights == "random":
-            model = AutoModel.from_config(config)
+            model: nn.Module = AutoModel.from_config(config)
         else:
             model, about = AutoModel.from_pretrained(
                 **location(settings), config=config, dtype=torch.float32, output_loading_info=True
             )
-            missing = {key for key in about["missing_keys"] if needs_pooler or "pooler" not in key}
+            missing = {key for key in about["missing_keys"] if needs(key)}
     if missing:
         raise RobustTuneError(
             f"the weights of {settings.name!r} lack {', '.join(sorted(missing)[:3])}"
             + (": set image_encoder.pooling to class or mean" if all("pooler" in key for key in missing) else "")
         )
-    found: nn.Module = getattr(model, tower, model)
-    return found
+    return model
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor
 
-from robusttune.encoders.base import all_real
+from robusttune.encoders.base import ImageEncoder, all_real
 from robusttune.encoders.layered import FrozenLayeredImageEncoder, LayeredImageEncoder
 from robusttune.encoders.preprocessing import Preprocessing
 from robusttune.encoders.transformers_common import chosen_layers, load_config, load_tower, location
@@ -31,24 +31,27 @@ class TransformersImageEncoder(LayeredImageEncoder):
     pooling: Literal["head", "class", "mean"] = "head"
 
     def preprocessing(self) -> Preprocessing:
-        with fetching(self.name, self.weights):
-            processor = AutoImageProcessor.from_pretrained(**location(self))
-        side, crop_side = dict(processor.size), dict(getattr(processor, "crop_size", None) or {})
-        resized = side.get("shortest_edge") or side["height"]
-        size = crop_side["height"] if crop_side and processor.do_center_crop else resized
-        return self.override(
-            Preprocessing(
-                size=size,
-                crop=size / resized,
-                mean=tuple(processor.image_mean),
-                std=tuple(processor.image_std),
-                interpolation=Image.Resampling(processor.resample).name.lower(),
-                crop_mode="center" if "shortest_edge" in side else "squash",
-            )
-        )
+        return self.override(own_preprocessing(self))
 
     def load(self) -> FrozenTransformersImage:
         return FrozenTransformersImage(self)
+
+
+def own_preprocessing(settings: ImageEncoder) -> Preprocessing:
+    """What the model's image processor says."""
+    with fetching(settings.name, settings.weights):
+        processor = AutoImageProcessor.from_pretrained(**location(settings))
+    side, crop_side = dict(processor.size), dict(getattr(processor, "crop_size", None) or {})
+    resized = side.get("shortest_edge") or side["height"]
+    size = crop_side["height"] if crop_side and processor.do_center_crop else resized
+    return Preprocessing(
+        size=size,
+        crop=size / resized,
+        mean=tuple(processor.image_mean),
+        std=tuple(processor.image_std),
+        interpolation=Image.Resampling(processor.resample).name.lower(),
+        crop_mode="center" if "shortest_edge" in side else "squash",
+    )
 
 
 class FrozenTransformersImage(FrozenLayeredImageEncoder):

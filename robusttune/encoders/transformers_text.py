@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -34,25 +34,32 @@ class TransformersTextEncoder(LayeredEncoder, TextEncoder):
     max_length: int = 64
 
     def tokenizer(self) -> Tokenizer:
-        config = load_config(self)
-        with fetching(self.name, self.weights):
-            backend = AutoTokenizer.from_pretrained(**location(self), use_fast=True)
-        if not isinstance(backend, PreTrainedTokenizerFast):
-            raise RobustTuneError(f"{self.name!r} has no fast tokenizer: choose a model that has tokenizer.json")
-        positions = getattr(getattr(config, "text_config", config), "max_position_embeddings", backend.model_max_length)
-        longest = min(positions, backend.model_max_length)
-        least = backend.num_special_tokens_to_add() + 1  # with fewer nothing would be cut at all
-        if not least <= self.max_length <= longest:
-            raise RobustTuneError(
-                f"max_length {self.max_length} does not fit {self.name!r}: give a number from {least} to {longest}"
-            )
-        return Tokenizer(backend.backend_tokenizer, self.max_length, backend.pad_token_id or 0)
-
-    def inputs(self) -> dict[str, Any]:
-        return {"tokenizer": self.tokenizer().sha256}
+        return fast_tokenizer(self, self.max_length)
 
     def load(self) -> FrozenTransformersText:
         return FrozenTransformersText(self)
+
+
+def fast_tokenizer(settings: TextEncoder, max_length: int | None) -> Tokenizer:
+    """The model's own, cutting texts at ``max_length`` tokens, or, where it is None, at the most the model takes.
+
+    Raises:
+        RobustTuneError: it has no fast one, or does not take that many tokens.
+    """
+    config = load_config(settings)
+    with fetching(settings.name, settings.weights):
+        backend = AutoTokenizer.from_pretrained(**location(settings), use_fast=True)
+    if not isinstance(backend, PreTrainedTokenizerFast):
+        raise RobustTuneError(f"{settings.name!r} has no fast tokenizer: choose a model that has tokenizer.json")
+    positions = getattr(getattr(config, "text_config", config), "max_position_embeddings", backend.model_max_length)
+    longest = min(positions, backend.model_max_length)
+    least = backend.num_special_tokens_to_add() + 1  # with fewer nothing would be cut at all
+    length = longest if max_length is None else max_length
+    if not least <= length <= longest:
+        raise RobustTuneError(
+            f"max_length {length} does not fit {settings.name!r}: give a number from {least} to {longest}"
+        )
+    return Tokenizer(backend.backend_tokenizer, length, backend.pad_token_id or 0)
 
 
 class FrozenTransformersText(FrozenTextEncoder):

@@ -3,6 +3,17 @@
 from robusttune.models.base import Fused, FusionModel, FusionNetwork
 from robusttune.models.baselines import Concatenation
 from robusttune.models.losses import CorrelationLoss
+from robusttune.models.mmrl import MMRL, MMRLNetwork
 from robusttune.models.molt import MoLT, MoLTNetwork
 
-__all__ = ["Concatenation", "CorrelationLoss", "Fused", "FusionModel", "FusionNetwork", "MoLT", "MoLTNetwork"]
+__all__ = [
+    "MMRL",
+    "Concatenation",
+    "CorrelationLoss",
+    "Fused",
+    "FusionModel",
+    "FusionNetwork",
+    "MMRLNetwork",
+    "MoLT",
+    "MoLTNetwork",
+]

@@ -1,0 +1,71 @@
+"""The layers of frozen CLIP towers, in the pieces that an adapter takes apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.activations import QuickGELUActivation
+
+QUICK_GELU = 1.702
+
+
+class Block(nn.Module):
+    """A frozen pre-norm transformer layer, to be run on whichever tokens are asked for.
+
+    The same as transformers' ``CLIPEncoderLayer``, but for rounding: keys and values come out of one product, and
+    quick GELU, x sigmoid(1.702 x), is SiLU with its factor moved into the products before and after it.
+
+    Args:
+        layer: a ``CLIPEncoderLayer``, of which the weights are taken.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        attention = layer.self_attn
+        self.heads = attention.num_heads
+        self.norm1, self.norm2 = layer.layer_norm1, layer.layer_norm2
+        self.query, self.out = attention.q_proj, attention.out_proj
+        self.key_value = nn.Linear(attention.embed_dim, 2 * attention.embed_dim)
+        self.fc1, self.fc2, self.activation = layer.mlp.fc1, layer.mlp.fc2, layer.mlp.activation_fn
+        with torch.no_grad():
+            for part in ("weight", "bias"):
+                both = [getattr(linear, part) for linear in (attention.k_proj, attention.v_proj)]
+                getattr(self.key_value, part).copy_(torch.cat(both))
+            if isinstance(self.activation, QuickGELUActivation):
+                self.activation = nn.SiLU()
+                self.fc1.weight.mul_(QUICK_GELU)
+                self.fc1.bias.mul_(QUICK_GELU)
+                self.fc2.weight.div_(QUICK_GELU)
+        self.requires_grad_(False)
+
+    def forward(self, states: Tensor, causal: bool = False) -> Tensor:
+        """All tokens (B, n, d), each looking at all, or, if causal, at those up to itself."""
+        normed = self.norm1(states)
+        attended = self.attend(self.query(normed), self.key_value(normed), causal=causal)
+        return self.finish(states, attended)
+
+    def attend(self, query: Tensor, key_value: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        """Multi-head attention.
+
+        Args:
+            query: (B, q, d).
+            key_value: (B, n, 2 d).
+            mask: (q, n) bool, True where a query looks at a key.
+            causal: each query looks at the keys up to its own place.
+
+        Returns:
+            (B, q, d).
+        """
+        key, value = key_value.view(*key_value.shape[:2], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        split = query.view(*query.shape[:2], self.heads, -1).transpose(1, 2)
+        attended = functional.scaled_dot_product_attention(split, key, value, mask, is_causal=causal)
+        return attended.transpose(1, 2).flatten(2)
+
+    def finish(self, states: Tensor, attended: Tensor) -> Tensor:
+        """What the layer makes of tokens (..., d) and of what these have looked at (..., d)."""
+        states = states + self.out(attended)
+        change: Tensor = self.fc2(self.activation(self.fc1(self.norm2(states))))
+        return states + change

@@ -1,0 +1,204 @@
+"""MMRL and MMRL++: tokens out of one learned space go into the upper layers of both towers of a frozen CLIP.
+
+"MMRL: Multi-Modal Representation Learning for Vision-Language Models" (CVPR 2025, arXiv 2503.08497), and its extension
+MMRL++ (arXiv 2505.10088). What the published implementation computes over and over is computed once here: nothing runs
+on padding, on what lies below the first layer that takes tokens, or on tokens of the last layer that nobody reads, and
+the beginning that all prompts share runs once for all of them, see `text_features`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robusttune.encoders.clip import UpperTower, unit
+from robusttune.errors import RobustTuneError
+from robusttune.models.prompts import Packed
+
+
+@dataclass(frozen=True)
+class MMRL:
+    """Settings of `MMRLNetwork`. MMRL++ is ``beta: 0.9, residual_rank: 4, projection_rank: 64``.
+
+    Args:
+        space_tokens: tokens ``K`` of the representation space.
+        space_width: their width ``d_r``.
+        beta: share of the space's own tokens at each layer but the first that takes them, in (0, 1]; the rest is what
+            the layer below has made of its tokens. 1 overwrites these.
+        residual_rank: None for a linear map for each layer; else one map for all layers of a tower, to which each adds
+            one of this rank.
+        projection_rank: None for a projection of representation features of their own; else CLIP's, to which one of
+            this rank is added.
+
+    Raises:
+        RobustTuneError: a number is out of its range.
+    """
+
+    space_tokens: int = 5
+    space_width: int = 512
+    beta: float = 1.0
+    residual_rank: int | None = None
+    projection_rank: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("space_tokens", "space_width", "residual_rank", "projection_rank"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise RobustTuneError(f"model.adapter.{name} is {value}: give at least 1")
+        if not 0 < self.beta <= 1:  # not a number is none of it
+            raise RobustTuneError(f"model.adapter.beta is {self.beta}: give a share above 0, and of at most 1")
+
+
+class Tokens(NamedTuple):
+    """What the space puts into the towers: (layers, K, d) for each."""
+
+    image: Tensor
+    text: Tensor
+
+
+class MMRLNetwork(nn.Module):
+    """All that MMRL trains. The frozen layers that it reaches into are handed to it."""
+
+    def __init__(self, settings: MMRL, image: UpperTower, text: UpperTower) -> None:
+        super().__init__()
+        self.beta = settings.beta
+        self.space = nn.Parameter(torch.randn(settings.space_tokens, settings.space_width) * 0.02)
+        maps = LayerMaps if settings.residual_rank is None else ResidualMaps
+        self.image_maps, self.text_maps = (maps(settings, len(t.blocks), t.widths[0]) for t in (image, text))
+        self.projection = (
+            Projection(image.widths) if settings.projection_rank is None else ResidualProjection(settings, image)
+        )
+
+    def tokens(self) -> Tokens:
+        """The tokens of each layer, which are the same for all samples."""
+        return Tokens(self.image_maps(self.space), self.text_maps(self.space))
+
+    def image_features(self, upper: UpperTower, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Class and representation features, (B, d_e) of length 1.
+
+        Args:
+            upper: the layers that tokens go into.
+            states: (B, n, d) that enter them, the class token first.
+            tokens: (layers, K, d).
+        """
+        batch, count, space = len(states), tokens.shape[1], None
+        for number, (block, own) in enumerate(zip(upper.blocks, tokens, strict=True)):
+            last = number == len(tokens) - 1
+            space = self._mixed(own, space)
+            normed_space, normed = block.norm1(space), block.norm1(states)
+            key_value = torch.cat([_for_each(block.key_value(normed_space), batch), block.key_value(normed)], 1)
+            if last:  # only the class token is read of what an image is made of
+                states, normed = states[:, :1], normed[:, :1]
+            if last or self.beta < 1:  # else what becomes of the space's tokens is overwritten
+                states = torch.cat([_for_each(space, batch), states], 1)
+                normed = torch.cat([_for_each(normed_space, batch), normed], 1)
+            states = block.finish(states, block.attend(block.query(normed), key_value))
+            if last or self.beta < 1:
+                space, states = states[:, :count], states[:, count:]
+        return upper.feature(states[:, 0]), unit(self.projection(upper, upper.norm(space).mean(1)))
+
+    def text_features(self, upper: UpperTower, texts: Packed, tokens: Tensor) -> Tensor:
+        """(C, d_e) of length 1, one for each text.
+
+        Attention is causal. So what all texts begin with, the start token, the space's tokens and the opening words of
+        a template, is the same whatever follows: it runs once, and each text looks at its keys and values.
+
+        Args:
+            upper: the layers that tokens go into.
+            texts: the states that enter them.
+            tokens: (layers, K, d).
+        """
+        count, space, shared, states = tokens.shape[1], None, texts.shared.unsqueeze(0), texts.states
+        mask = texts.mask(count)
+        for number, (block, own) in enumerate(zip(upper.blocks, tokens, strict=True)):
+            space = self._mixed(own, space)
+            shared = torch.cat([shared[:, :1], space, shared[:, 1:]], 1)
+            normed_shared, normed = block.norm1(shared), block.norm1(states)
+            shared_key_value, key_value = block.key_value(normed_shared), texts.pad(block.key_value(normed))
+            key_value = torch.cat([_for_each(shared_key_value, len(key_value)), key_value], 1)
+            if number == len(tokens) - 1:  # only the end is read
+                states, normed = states[texts.end], normed[texts.end]
+                attended = block.attend(block.query(normed).unsqueeze(1), key_value, texts.mask_of_end(count))
+                return upper.feature(block.finish(states, attended.squeeze(1)))
+            states = block.finish(states, texts.unpad(block.attend(texts.pad(block.query(normed)), key_value, mask)))
+            shared = block.finish(shared, block.attend(block.query(normed_shared), shared_key_value, causal=True))
+            space, shared = shared[:, 1 : count + 1], torch.cat([shared[:, :1], shared[:, count + 1 :]], 1)
+        raise AssertionError("a tower has a layer that takes tokens")
+
+    def _mixed(self, own: Tensor, below: Tensor | None) -> Tensor:
+        """(1 or B, K, d) that go into a layer: its own, or these and what came out of the layer below."""
+        own = own.unsqueeze(0)
+        return own if below is None or self.beta == 1 else self.beta * own + (1 - self.beta) * below
+
+
+class LayerMaps(nn.Module):
+    """A linear map for each layer, from the space to its tokens."""
+
+    def __init__(self, settings: MMRL, layers: int, width: int) -> None:
+        super().__init__()
+        bound = settings.space_width**-0.5  # as of nn.Linear
+        self.weight = nn.Parameter(torch.empty(layers, width, settings.space_width).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(layers, width).uniform_(-bound, bound))
+
+    def forward(self, space: Tensor) -> Tensor:
+        """(K, d_r) -> (layers, K, d)."""
+        return space @ self.weight.mT + self.bias.unsqueeze(1)
+
+
+class ResidualMaps(nn.Module):
+    """One linear map for all layers, and one of low rank that each adds to it (MMRL++)."""
+
+    def __init__(self, settings: MMRL, layers: int, width: int) -> None:
+        super().__init__()
+        rank, space_width = settings.residual_rank or 0, settings.space_width
+        bound = space_width**-0.5
+        self.weight = nn.Parameter(torch.empty(width, space_width).uniform_(-bound, bound))
+        self.a = nn.Parameter(_kaiming(layers, width, rank))
+        self.b = nn.Parameter(torch.zeros(layers, rank, space_width))
+        self.bias = nn.Parameter(torch.empty(layers, width).uniform_(-bound, bound))
+
+    def forward(self, space: Tensor) -> Tensor:
+        """(K, d_r) -> (layers, K, d)."""
+        return space @ self.weight.T + space @ self.b.mT @ self.a.mT + self.bias.unsqueeze(1)
+
+
+class Projection(nn.Module):
+    """Of representation features, learned from nothing."""
+
+    def __init__(self, widths: tuple[int, int]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(widths) / math.sqrt(widths[0]))
+
+    def forward(self, upper: UpperTower, features: Tensor) -> Tensor:
+        """(B, d) -> (B, d_e)."""
+        return features @ self.weight
+
+
+class ResidualProjection(nn.Module):
+    """CLIP's own, and one of low rank that is added to it (MMRL++)."""
+
+    def __init__(self, settings: MMRL, image: UpperTower) -> None:
+        super().__init__()
+        rank, (width, shared_width) = settings.projection_rank or 0, image.widths
+        self.a = nn.Parameter(_kaiming(width, rank))
+        self.b = nn.Parameter(torch.zeros(rank, shared_width))
+
+    def forward(self, upper: UpperTower, features: Tensor) -> Tensor:
+        """(B, d) -> (B, d_e)."""
+        projected: Tensor = upper.projection(features)
+        return projected + features @ self.a @ self.b
+
+
+def _kaiming(*shape: int) -> Tensor:
+    """Kaiming uniform with a = sqrt(5), which is uniform within 1 / sqrt(fan in) (arXiv 2505.10088)."""
+    bound = shape[-1] ** -0.5
+    return torch.empty(shape).uniform_(-bound, bound)
+
+
+def _for_each(shared: Tensor, count: int) -> Tensor:
+    """(1 or count, n, d) as (count, n, d)."""
+    return shared.expand(count, -1, -1)

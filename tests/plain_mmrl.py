@@ -1,0 +1,92 @@
+"""MMRL and MMRL++ computed plainly, for tests and benchmarks: every token, every layer, both towers, every time.
+
+All prompts are as long as the context, the image goes through an adapted and an untouched tower from its pixels on, and
+every layer is run on every token, as in the published implementation.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from robusttune.models.mmrl import MMRLNetwork
+
+
+class Plain(NamedTuple):
+    """Features of length 1, adapted and untouched."""
+
+    image: Tensor
+    representation: Tensor
+    text: Tensor
+    untouched_image: Tensor
+    untouched_text: Tensor
+
+
+def plain_features(clip: Any, network: MMRLNetwork, pixels: Tensor, ids: Tensor, end: Tensor) -> Plain:
+    """Of pixels (B, 3, H, W), and prompts (C, context) of which ``end`` (C,) is the place of each last token."""
+    image_tokens, text_tokens = network.tokens()
+    with torch.no_grad():
+        untouched_image, _ = _vision(clip, pixels, None, 1.0)
+        untouched_text = _text(clip, ids, end, None, 1.0)
+    states, space = _vision(clip, pixels, image_tokens, network.beta)
+    mean = clip.vision_model.post_layernorm(space).mean(1)
+    if hasattr(network.projection, "weight"):
+        projection = network.projection.weight
+    else:
+        projection = clip.visual_projection.weight.T + network.projection.a @ network.projection.b
+    return Plain(
+        _unit(states),
+        _unit(mean @ projection),
+        _unit(_text(clip, ids, end, text_tokens, network.beta)),
+        _unit(untouched_image),
+        _unit(untouched_text),
+    )
+
+
+def plain_loss(features: Plain, label: Tensor, scale: float, alpha: float, reg_weight: float) -> Tensor:
+    """The whole loss of a step."""
+    logits, logits_rep = (scale * f @ features.text.T for f in (features.image, features.representation))
+    fit = alpha * functional.cross_entropy(logits, label) + (1 - alpha) * functional.cross_entropy(logits_rep, label)
+    near_image = functional.cosine_similarity(features.image, features.untouched_image).mean()
+    near_text = functional.cosine_similarity(features.text, features.untouched_text).mean()
+    return fit + reg_weight * (1 - near_image) + reg_weight * (1 - near_text)
+
+
+def _vision(clip: Any, pixels: Tensor, tokens: Tensor | None, beta: float) -> tuple[Tensor, Tensor]:
+    tower = clip.vision_model
+    states = tower.pre_layrnorm(tower.embeddings(pixels))
+    states, count = _layers(tower.encoder.layers, states, tokens, beta, None)
+    return clip.visual_projection(tower.post_layernorm(states[:, 0])), states[:, 1 : 1 + count]
+
+
+def _text(clip: Any, ids: Tensor, end: Tensor, tokens: Tensor | None, beta: float) -> Tensor:
+    tower = clip.text_model
+    states = tower.embeddings(ids)
+    length = states.shape[1] + (0 if tokens is None else tokens.shape[1])
+    hidden = torch.full((length, length), -torch.inf, device=ids.device, dtype=states.dtype).triu(1)
+    states, count = _layers(tower.encoder.layers, states, tokens, beta, hidden[None, None])
+    states = tower.final_layer_norm(states)
+    return clip.text_projection(states[torch.arange(len(ids)), end + count])
+
+
+def _layers(layers: Any, states: Tensor, tokens: Tensor | None, beta: float, mask: Tensor | None) -> tuple[Tensor, int]:
+    """The last states, with how many tokens were put in after the first."""
+    count, first = (0, len(layers)) if tokens is None else (tokens.shape[1], len(layers) - len(tokens))
+    for number, layer in enumerate(layers):
+        if tokens is not None and number >= first:
+            own = tokens[number - first].expand(len(states), -1, -1)
+            rest = states[:, 1:] if number == first else states[:, 1 + count :]
+            mixed = own if number == first else beta * own + (1 - beta) * states[:, 1 : 1 + count]
+            states = torch.cat([states[:, :1], mixed, rest], 1)
+        length = states.shape[1]
+        fits = None if mask is None else mask[..., :length, :length]
+        changed = layer(states, fits)
+        states = changed[0] if isinstance(changed, tuple) else changed
+    return states, count
+
+
+def _unit(features: Tensor) -> Tensor:
+    return functional.normalize(features, dim=-1)
