@@ -57,7 +57,7 @@ def cards_of(data: ImageTextDataModule, scores: Scores) -> list[Card]:
 
 def _answers(logits: Tensor, labels: list[str], data: ImageTextDataModule) -> list[Answer]:
     """Of a sample's logits (K, C), one a condition."""
-    names, multilabel = data.facts.class_names, data.facts.multilabel
+    names, multilabel = data.class_names("test"), data.facts.multilabel
     found = []
     for condition, shares in zip(CONDITIONS, logits.sigmoid() if multilabel else logits.softmax(1), strict=True):
         order = shares.argsort(descending=True).tolist()

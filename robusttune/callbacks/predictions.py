@@ -45,7 +45,7 @@ class PredictionWriter(Callback):
             return
         path = run_folder_of(trainer.ckpt_path) / "report" / "predictions.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        names = task.facts.class_names
+        names = task.class_names
         with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["id", "prediction", *names])
@@ -55,7 +55,7 @@ class PredictionWriter(Callback):
 
 
 def _prediction(probabilities: list[float], task: RobustTask) -> str:
-    names = task.facts.class_names
+    names = task.class_names
     if task.facts.multilabel:
         return "|".join(name for name, p in zip(names, probabilities, strict=True) if p >= 0.5)
     return names[max(range(len(names)), key=probabilities.__getitem__)]

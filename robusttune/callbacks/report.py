@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -51,7 +52,7 @@ def by_condition(metrics: dict[str, float], stage: str) -> Values:
         found, _, rest = key.partition("/")
         condition, _, metric = rest.partition("/")
         if found == stage and metric:
-            values.setdefault(condition, {})[metric] = value
+            values.setdefault(condition, {})[metric] = None if math.isnan(value) else value
     return values
 
 
@@ -68,9 +69,10 @@ def with_best_possible(values: Values, best: dict[str, float | None]) -> Values:
     best = best | {"mean": sum(known) / len(known) if len(known) == len(best) else None}
     found: Values = {}
     for condition, row in values.items():
-        of, accuracy = best.get(condition), row.get("accuracy")
+        measure = "accuracy" if "accuracy" in row else "unknown_accuracy"  # the one over all classes
+        of, accuracy = best.get(condition), row.get(measure)
         share = None if of is None or accuracy is None else accuracy / of
-        found[condition] = {"accuracy": accuracy, "best_possible": of, "of_the_best_possible": share} | row
+        found[condition] = {measure: accuracy, "best_possible": of, "of_the_best_possible": share} | row
     return found
 
 

@@ -66,6 +66,8 @@ class ImageTextDataModule(LightningDataModule):
         cache_dtype: numbers in the cache: ``bfloat16`` takes half the room, ``float32`` is exact.
         cache_views: number of random views that the cache has of each training input, which the epochs take in turns,
             where augmentation or noise make random views.
+        new_classes: take test samples of classes that training does not know, for a model that answers for any class
+            name; else they are refused.
         facts: of the checkpoint that is to be used; its class names and their order then hold for this data, too.
 
     Raises:
@@ -89,6 +91,7 @@ class ImageTextDataModule(LightningDataModule):
         cache: str | None = None,
         cache_dtype: Literal["bfloat16", "float32"] = "bfloat16",
         cache_views: int | None = None,
+        new_classes: bool = False,
         facts: Facts | None = None,
     ) -> None:
         super().__init__()
@@ -105,6 +108,8 @@ class ImageTextDataModule(LightningDataModule):
                 raise RobustTuneError(f"data.{name} is {value}: give at least {least}")
         if not 0 < val_fraction < 1:
             raise RobustTuneError(f"data.val_fraction is {val_fraction}: give a share between 0 and 1")
+        if new_classes and source.multilabel:
+            raise RobustTuneError("data.new_classes is for samples of one class each: leave it out of multi-label data")
         _refuse_what_cannot_be_cached(cache, cache_views, corruption, augmentation)
         self.source = source
         self.image_encoder = image_encoder
@@ -120,6 +125,7 @@ class ImageTextDataModule(LightningDataModule):
         self.unreadable = unreadable
         self.cache = None if cache is None else FeatureCache(cache, cache_dtype)
         self.cache_views = cache_views
+        self.new_classes = new_classes
         self.given_facts = facts
         self.tally = Tally()
         self._as_given: dict[Split, pa.Table | None] = {}
@@ -143,6 +149,18 @@ class ImageTextDataModule(LightningDataModule):
             raise RobustTuneError("there is no training split to learn the classes from: give one, or a checkpoint")
         return facts_of(train, self.source.class_names(self._source_table("train")), self.source.multilabel)
 
+    def class_names(self, split: Split) -> list[str]:
+        """Names of the classes that a split's labels are numbered by, in order.
+
+        They are those of the facts; of a test split that may have new ones, those of the facts, unless it has none of
+        them, and then the new ones.
+        """
+        known, table = self.facts.class_names, self._source_table("test") if split == "test" else None
+        if not self.new_classes or table is None:
+            return known
+        own = self.source.class_names(table)
+        return [*(known if {*known} & {*own} else []), *(name for name in own if name not in {*known})]
+
     def check(self, stage: str) -> None:
         """Check labels and image files of the splits that a stage needs; before a fit, of all that there are.
 
@@ -159,7 +177,7 @@ class ImageTextDataModule(LightningDataModule):
                 continue
             _refuse_nothing_but_blanks(table, split)
             if split != "predict":
-                encode_labels(table, self.facts, split)
+                self._labels(table, split)
             self._look_for_images(table, split)
 
     def _look_for_images(self, table: pa.Table, split: Split) -> None:
@@ -197,12 +215,15 @@ class ImageTextDataModule(LightningDataModule):
             transform = ImageTransform(preprocessing, self.augmentation if training else None)
             self._datasets[split] = SampleDataset(
                 table,
-                None if split == "predict" else encode_labels(table, self.facts, split),
+                None if split == "predict" else self._labels(table, split),
                 Images(table, self.source.images, transform, corruption.image_noise, self.seed, self.cache_views),
                 Texts(table, tokenizer, corruption.word_dropout, self.seed, self.cache_views),
                 self.corruption if training else None,
                 self.seed,
             )
+
+    def _labels(self, table: pa.Table, split: Split) -> list[list[int]]:
+        return encode_labels(table, self.class_names(split), self.facts.multilabel, split)
 
     def fill_cache(self, stage: str, encoders: Mapping[str, FrozenEncoder]) -> None:
         """Where there is a cache, compute what it lacks of a stage's samples, and read from it from now on.

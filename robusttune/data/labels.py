@@ -22,25 +22,24 @@ def facts_of(train: pa.Table, class_names: list[str], multilabel: bool) -> Facts
             f"the training split has {len(class_names)} class{'es' * (len(class_names) != 1)} "
             f"({', '.join(class_names) or 'none'}), and {least} are needed: check the labels"
         )
-    facts = Facts(class_names, [], multilabel)
-    indices = [index for row in encode_labels(train, facts, "train") for index in row]
+    indices = [index for row in encode_labels(train, class_names, multilabel, "train") for index in row]
     counts = np.bincount(np.array(indices, dtype=np.int64), minlength=len(class_names))
-    return facts._replace(class_frequencies=(counts / len(train)).tolist())
+    return Facts(class_names, (counts / len(train)).tolist(), multilabel)
 
 
-def encode_labels(table: pa.Table, facts: Facts, split: Split) -> list[list[int]]:
+def encode_labels(table: pa.Table, class_names: list[str], multilabel: bool, split: Split) -> list[list[int]]:
     """Class indices of each row, by name.
 
     Raises:
         RobustTuneError: rows lack a label, carry several in multi-class data, or one that training does not know.
     """
-    index = {name: i for i, name in enumerate(facts.class_names)}
+    index = {name: i for i, name in enumerate(class_names)}
     labels, bad = table["labels"].to_pylist(), Problems(f"the {split} split", "samples")
     for sample_id, names in zip(table["id"].to_pylist(), labels, strict=True):
         unknown = [name for name in names or [] if name not in index]
         if names is None:
             bad.add(repr(sample_id), "have no label", "label them, or use them to predict only")
-        elif not facts.multilabel and len(names) != 1:
+        elif not multilabel and len(names) != 1:
             bad.add(repr(sample_id), f"have {'several' if names else 'no'} labels", "set multilabel to true")
         elif unknown:
             at = f"{unknown[0]!r} of {sample_id!r}"

@@ -59,8 +59,10 @@ class Block(nn.Module):
         Returns:
             (B, q, d).
         """
-        key, value = key_value.view(*key_value.shape[:2], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-        split = query.view(*query.shape[:2], self.heads, -1).transpose(1, 2)
+        split, key, value = (
+            tokens.view(*tokens.shape[:2], self.heads, -1).transpose(1, 2)
+            for tokens in (query, *key_value.chunk(2, -1))
+        )
         attended = functional.scaled_dot_product_attention(split, key, value, mask, is_causal=causal)
         return attended.transpose(1, 2).flatten(2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -60,10 +61,6 @@ class CLIPTextEncoder(TextEncoder):
 
     def tokenizer(self) -> Tokenizer:
         return fast_tokenizer(self, self.max_length)
-
-    def prompt_tokenizer(self) -> Tokenizer:
-        """As `tokenizer`, but for prompts, which keep as many tokens as the tower takes."""
-        return fast_tokenizer(self, None)
 
     def load(self) -> FrozenCLIPText:
         return FrozenCLIPText(self)
@@ -178,6 +175,8 @@ class FrozenCLIPText(FrozenCLIP, FrozenTextEncoder):
         logit_scale: what CLIP multiplies cosines with, to have logits.
     """
 
+    settings: CLIPTextEncoder
+
     def __init__(self, settings: CLIPTextEncoder) -> None:
         clip = load_clip(settings)
         del clip.vision_model, clip.visual_projection
@@ -188,6 +187,11 @@ class FrozenCLIPText(FrozenCLIP, FrozenTextEncoder):
         self.backbone = nn.ModuleDict({"embeddings": tower.embeddings, "blocks": nn.ModuleList(below)})
         self.upper = UpperTower(above, tower.final_layer_norm, clip.text_projection)
         self.widths = Widths((self.upper.widths[0],), self.upper.widths[1])
+
+    @cached_property
+    def prompt_tokenizer(self) -> Tokenizer:
+        """As that of samples, but for prompts, which may be as long as the tower takes."""
+        return fast_tokenizer(self.settings, None)
 
     def _below(self, tokens: Tokens) -> Encoded:
         # Attention is causal, so what pads a text on the right can reach none of its tokens.

@@ -131,6 +131,7 @@ class Tokenizer:
         backend.enable_truncation(max_length)
         backend.enable_padding(direction="right", pad_id=pad_id)
         self.backend = backend
+        self.max_length = max_length
 
     def __call__(self, texts: list[str]) -> Tokenized:
         encoded = self.backend.encode_batch(texts)

@@ -41,10 +41,18 @@ class ConditionMetrics:
 
     Multi-class: ``accuracy`` and ``f1_macro``. Multi-label: ``f1_macro``, ``f1_micro`` (threshold 0.5) and
     ``average_precision`` (macro). Both: ``loss``, the mean cross-entropy. All but the loss are in [0, 1].
+
+    Where some classes are those of training (base) and some are not (new), see `base_and_new_metrics`.
+
+    Args:
+        facts: of the training data.
+        class_names: of the classes that are told apart, in the order of logits; those of the facts by default.
     """
 
-    def __init__(self, facts: Facts) -> None:
-        self.facts = facts
+    def __init__(self, facts: Facts, class_names: list[str] | None = None) -> None:
+        names = facts.class_names if class_names is None else class_names
+        self.multilabel = facts.multilabel
+        self.base = torch.tensor([name in {*facts.class_names} for name in names])
         self.scores: list[Scores] = []
         self.gathered: Scores | None = None  # of all ranks, on rank 0, from `compute` on
 
@@ -52,7 +60,9 @@ class ConditionMetrics:
     def names(self) -> list[str]:
         """The keys of `compute`."""
         multiclass, multilabel = ["accuracy", "f1_macro"], ["f1_macro", "f1_micro", "average_precision"]
-        metrics = [*(multilabel if self.facts.multilabel else multiclass), "loss"]
+        metrics = [*(multilabel if self.multilabel else multiclass), "loss"]
+        if self._mixed:
+            metrics = ["base_accuracy", "new_accuracy", "harmonic_mean", "unknown_accuracy"]
         return [f"{condition}/{name}" for condition in [*(c.name for c in CONDITIONS), "mean"] for name in metrics]
 
     def update(self, sample_id: list[str], label: Tensor, logits: dict[str, Tensor]) -> None:
@@ -92,14 +102,22 @@ class ConditionMetrics:
                 f"the answers for {len(bad)} of {len(scores.sample_id)} samples are not finite, the first is "
                 f"{scores.sample_id[bad[0]]!r}: look at it, and at the encoders' precision"
             )
-        measure = multilabel_metrics if self.facts.multilabel else multiclass_metrics
         found = {
-            condition.name: measure(logits, scores.label)
+            condition.name: self._measure(logits, scores.label)
             for condition, logits in zip(CONDITIONS, scores.logits, strict=True)
         }
         first = next(iter(found.values()))
         found["mean"] = {name: sum(values[name] for values in found.values()) / len(found) for name in first}
         return {f"{condition}/{name}": value for condition, values in found.items() for name, value in values.items()}
+
+    @property
+    def _mixed(self) -> bool:
+        return bool(self.base.any()) and not bool(self.base.all())
+
+    def _measure(self, logits: Tensor, label: Tensor) -> dict[str, float]:
+        if self._mixed:
+            return base_and_new_metrics(logits, label, self.base)
+        return (multilabel_metrics if self.multilabel else multiclass_metrics)(logits, label)
 
 
 def sample_losses(logits: Tensor, label: Tensor) -> Tensor:
@@ -128,6 +146,30 @@ def multilabel_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
         "average_precision": float(multilabel_average_precision(shares, hot, classes, average="macro")),
         "loss": _mean_loss(logits, label),
     }
+
+
+def base_and_new_metrics(logits: Tensor, label: Tensor, base: Tensor) -> dict[str, float]:
+    """Base-to-new generalisation (CoCoOp, arXiv 2203.05557).
+
+    Args:
+        logits: (N, C).
+        label: (N,).
+        base: (C,) bool, True for classes of training.
+
+    Returns:
+        ``base_accuracy`` of the samples of base classes, told apart from base classes only; ``new_accuracy`` likewise;
+        their ``harmonic_mean``; and ``unknown_accuracy`` of all samples among all classes, where nothing says of
+        which kind a sample is. Not a number where there is no sample to measure it by.
+    """
+    found = {}
+    for name, group in (("base_accuracy", base), ("new_accuracy", ~base)):
+        of_group = group[label]
+        answers = logits[of_group].masked_fill(~group, -torch.inf).argmax(1)
+        found[name] = float((answers == label[of_group]).double().mean())
+    both = [*found.values()]
+    found["harmonic_mean"] = 2 * both[0] * both[1] / sum(both) if sum(both) != 0 else 0.0
+    found["unknown_accuracy"] = float((logits.argmax(1) == label).double().mean())
+    return found
 
 
 def _mean_loss(logits: Tensor, label: Tensor) -> float:

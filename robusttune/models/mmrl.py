@@ -53,7 +53,7 @@ class MMRL:
             raise RobustTuneError(f"model.adapter.beta is {self.beta}: give a share above 0, and of at most 1")
 
 
-class Tokens(NamedTuple):
+class SpaceTokens(NamedTuple):
     """What the space puts into the towers: (layers, K, d) for each."""
 
     image: Tensor
@@ -73,9 +73,9 @@ class MMRLNetwork(nn.Module):
             Projection(image.widths) if settings.projection_rank is None else ResidualProjection(settings, image)
         )
 
-    def tokens(self) -> Tokens:
+    def tokens(self) -> SpaceTokens:
         """The tokens of each layer, which are the same for all samples."""
-        return Tokens(self.image_maps(self.space), self.text_maps(self.space))
+        return SpaceTokens(self.image_maps(self.space), self.text_maps(self.space))
 
     def image_features(self, upper: UpperTower, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Class and representation features, (B, d_e) of length 1.

@@ -6,10 +6,9 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -17,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
-from transformers import get_scheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from robusttune.encoders import Encoder, FrozenEncoder, ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
@@ -25,27 +24,12 @@ from robusttune.evaluation import ConditionMetrics
 from robusttune.ranks import any_over_ranks, on_rank_zero, sum_over_ranks, world_size
 from robusttune.settings import differences, from_plain, plain, to_plain
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
-from robusttune.types import CONDITIONS, Batch, Condition, Facts
+from robusttune.tasks.schedule import Schedule
+from robusttune.types import CONDITIONS, Batch, Condition, Facts, Split
 
 OptimizerCallable = Callable[[Iterable[nn.Parameter]], Optimizer]
 ENCODERS = ("image_encoder", "text_encoder")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The learning rate over training, step by step.
-
-    Args:
-        name: how it falls after the warm-up: as a half ``cosine``, ``linear``, or not at all.
-        warmup: share of all steps in which the learning rate rises from 0, in [0, 1].
-    """
-
-    name: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    warmup: float = 0.05
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.warmup <= 1:
-            raise RobustTuneError(f"schedule.warmup is {self.warmup}: give a share of the steps from 0 to 1")
+SPLITS: dict[str, Split] = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
 
 
 def adamw(parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -78,7 +62,12 @@ class RobustTask(LightningModule, ABC):
         facts: class names, class frequencies and task kind, from the data.
         optimizer: makes the optimiser of the trained parameters.
         schedule: of the learning rate.
+
+    Attributes:
+        class_names: of the classes that are told apart now, in the order of logits; see `tell_apart`.
     """
+
+    free_settings: tuple[str, ...] = ()  # that need not be those of the checkpoint, but where its training goes on
 
     def __init__(
         self,
@@ -86,7 +75,7 @@ class RobustTask(LightningModule, ABC):
         text_encoder: TextEncoder,
         facts: Facts,
         optimizer: OptimizerCallable = adamw,
-        schedule: Schedule = Schedule(),
+        schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
     ) -> None:
         super().__init__()
         self.encoder_settings: dict[str, Encoder] = {"image_encoder": image_encoder, "text_encoder": text_encoder}
@@ -95,6 +84,7 @@ class RobustTask(LightningModule, ABC):
         self.schedule = schedule
         self.image_encoder = image_encoder.load()
         self.text_encoder = text_encoder.load()
+        self.class_names = facts.class_names
         self.metrics = {stage: ConditionMetrics(facts) for stage in ("val", "test")}
 
     @property
@@ -113,6 +103,18 @@ class RobustTask(LightningModule, ABC):
     @abstractmethod
     def condition_logits(self, batch: Batch, conditions: Iterable[Condition]) -> dict[str, Tensor]:
         """Logits (B, C) under each condition, by name; each input variant is encoded once."""
+
+    def tell_apart(self, class_names: list[str]) -> None:
+        """Answer with one of these classes from now on.
+
+        Raises:
+            RobustTuneError: they are not those of training, and the model knows no others.
+        """
+        if class_names != self.facts.class_names:
+            raise RobustTuneError(
+                "the data's classes are not the model's, or in another order: give the data module facts=task.facts, "
+                "so that labels are mapped by name, and leave data.new_classes out"
+            )
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any], **shared: Any) -> Self:
@@ -169,25 +171,28 @@ class RobustTask(LightningModule, ABC):
         estimated = self.trainer.estimated_stepping_batches
         if estimated == float("inf"):
             raise RobustTuneError("the schedule has no end: set trainer.max_epochs or trainer.max_steps")
-        steps = int(estimated)
-        scheduler = get_scheduler(self.schedule.name, optimizer, round(self.schedule.warmup * steps), steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        total = int(estimated) if self.schedule.every == "step" else self.trainer.max_epochs
+        if not total or total < 0:
+            raise RobustTuneError("model.schedule.every is epoch: set trainer.max_epochs")
+        scheduler = LambdaLR(optimizer, lambda done: self.schedule.factor(done, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.schedule.every}}
 
     def setup(self, stage: str) -> None:
-        """Refuse data whose classes are not those that the model knows, or in another order; fill their cache."""
+        """Take up the data's classes, unless the model does not know them; fill the data's cache."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        data_facts: Facts | None = getattr(data, "facts", None)
-        if data_facts is not None and data_facts.class_names != self.facts.class_names:
-            raise RobustTuneError(
-                "the data's classes are not the model's, or in another order: "
-                "give the data module facts=task.facts, so that labels are mapped by name"
-            )
+        if hasattr(data, "class_names"):
+            self.tell_apart(data.class_names(SPLITS[stage]))
+            self.metrics["test"] = ConditionMetrics(self.facts, self.class_names)
         if getattr(data, "cache", None) is not None:
             # As the Trainer is going to, but later.
             convert, device = self.trainer.precision_plugin.convert_module, self.trainer.strategy.root_device
             data.fill_cache(stage, {name: convert(self._encoder(name)).to(device) for name in ENCODERS})
+            self.before_release()
             for name in ENCODERS:
                 self._encoder(name).release()
+
+    def before_release(self) -> None:
+        """Take what else is wanted of the encoders' weights, before their memory is given back."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the encoders' weights out; write down what they and the task were."""
@@ -272,7 +277,7 @@ class RobustTask(LightningModule, ABC):
         return encoder
 
     def _refuse_contradictions(self, about: dict[str, Any]) -> None:
-        found = differences(_comparable(self._about), _comparable(about))
+        found = differences(self._comparable(self._about), self._comparable(about))
         found += [
             f"the weights of {name} are not those it was trained with"
             for name in ENCODERS
@@ -286,6 +291,20 @@ class RobustTask(LightningModule, ABC):
                 "use the config.yaml of its run, without contradicting flags"
             )
 
+    def _comparable(self, about: dict[str, Any]) -> dict[str, Any]:
+        """What a checkpoint says of itself, without where weights come from: a folder may move, and hashes tell."""
+        encoders = {name: {**about[name], "init_args": dict(about[name]["init_args"])} for name in ENCODERS}
+        for encoder in encoders.values():
+            for place in ("name", "weights", "revision"):
+                del encoder["init_args"][place]
+        free = () if self._goes_on() else self.free_settings
+        model = {name: value for name, value in about["settings"].items() if name not in free}
+        return {"task": about["task"], "model": model, "inputs": plain(about["inputs"]), **encoders}
+
+    def _goes_on(self) -> bool:
+        """Whether it is trained."""
+        return self._trainer is not None and self._trainer.state.fn == "fit"
+
 
 def mean_over_ranks(values: Tensor, counted: Tensor) -> Tensor:
     """The mean of (B,) values over the counted rows of all ranks, in this rank's share.
@@ -295,12 +314,3 @@ def mean_over_ranks(values: Tensor, counted: Tensor) -> Tensor:
     """
     total = sum_over_ranks(counted.sum()).clamp(min=1)
     return torch.where(counted, values, 0.0).sum() * world_size() / total
-
-
-def _comparable(about: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of itself, without where weights come from: a folder may move, and hashes tell."""
-    encoders = {name: {**about[name], "init_args": dict(about[name]["init_args"])} for name in ENCODERS}
-    for encoder in encoders.values():
-        for place in ("name", "weights", "revision"):
-            del encoder["init_args"][place]
-    return {"task": about["task"], "model": about["settings"], "inputs": plain(about["inputs"]), **encoders}

@@ -16,7 +16,8 @@ from robusttune.models import CorrelationLoss, Fused, FusionModel, MoLT
 from robusttune.models.losses import shuffled_correlation
 from robusttune.ranks import sum_over_ranks
 from robusttune.settings import from_plain, to_plain
-from robusttune.tasks.base import Losses, OptimizerCallable, RobustTask, Schedule, adamw, mean_over_ranks
+from robusttune.tasks.base import Losses, OptimizerCallable, RobustTask, adamw, mean_over_ranks
+from robusttune.tasks.schedule import Schedule
 from robusttune.types import Batch, Condition, Encoded, Facts
 
 

@@ -1,0 +1,276 @@
+"""MMRL and MMRL++ on images, texts, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple, Self
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.nn import functional
+
+from robusttune.encoders import ImageEncoder, TextEncoder
+from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText
+from robusttune.errors import RobustTuneError
+from robusttune.evaluation import sample_losses
+from robusttune.models import MMRL, MMRLNetwork
+from robusttune.models.base import log_prior
+from robusttune.models.mmrl import SpaceTokens
+from robusttune.models.prompts import Packed
+from robusttune.settings import from_plain, to_plain
+from robusttune.tasks.base import Losses, OptimizerCallable, RobustTask, adamw, mean_over_ranks
+from robusttune.tasks.prompts import ClassPrompts, check_templates, encode_prompts, tokenise
+from robusttune.tasks.schedule import Schedule
+from robusttune.types import Batch, Condition, Facts
+
+
+class Adapted(NamedTuple):
+    """What does not depend on samples, but changes with every step of training.
+
+    Attributes:
+        tokens: that go into the towers.
+        classes: (C, d_e) features of the classes' prompts, of length 1.
+    """
+
+    tokens: SpaceTokens
+    classes: Tensor
+
+
+class ImageLogits(NamedTuple):
+    """(B, C) logits of class and of representation features, and (B,) cosines of the former to those of CLIP itself."""
+
+    by_class: Tensor
+    by_representation: Tensor
+    nearness: Tensor
+
+
+class MMRLTask(RobustTask):
+    """MMRL (arXiv 2503.08497) and MMRL++ (arXiv 2505.10088).
+
+    With ``f`` and ``f_r`` the class and the representation feature of an image, ``w`` the features of the classes'
+    prompts, and ``f_0``, ``w_0`` what the untouched CLIP makes of them, the loss is ``alpha`` x the cross-entropy by
+    ``f`` + (1 - ``alpha``) x that by ``f_r`` + ``reg_weight`` x (1 - cos(f, f_0) + 1 - cos(w, w_0)), the mean over images
+    and over classes. A sample's own text goes through the same text tower, and ``text_weight`` x its cross-entropy is
+    added.
+
+    Classes of training are answered by both features, new ones by ``f`` alone, and which is which follows from the
+    checkpoint. The logits of the sides that are present add up, as if each were a witness of its own.
+
+    Args:
+        image_encoder: settings of the image encoder, of which the class is `CLIPImageEncoder`.
+        text_encoder: settings of the text encoder, of which the class is `CLIPTextEncoder`, of the same CLIP.
+        facts: class names, class frequencies and task kind, from the data.
+        adapter: settings of what is trained.
+        templates: of prompts, with ``{}`` where the name of the class stands. The first one's prompts are adapted;
+            ``w_0`` is the mean over all.
+        alpha: weight of class features beside representation features, in [0, 1].
+        reg_weight: weight of the distance to CLIP's own features, at least 0.
+        text_weight: weight of the cross-entropy of the samples' texts, at least 0.
+        inference: which features answer for a class: as ``recorded`` in the checkpoint, both if it was trained and the
+            class feature alone if not; or both for all (``fused``); or the class feature alone for all (``class``).
+        optimizer: makes the optimiser of the trained parameters.
+        schedule: of the learning rate.
+
+    Raises:
+        RobustTuneError: the encoders are not the two towers of one CLIP, or a setting does not work.
+    """
+
+    image_encoder: FrozenCLIPImage
+    text_encoder: FrozenCLIPText
+    free_settings = ("templates",)  # data sets that a model is transferred to have their own
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        facts: Facts,
+        adapter: MMRL = MMRL(),  # noqa: B008, it is frozen
+        templates: list[str] = ["a photo of a {}."],  # noqa: B006, it stays as it is
+        alpha: float = 0.7,
+        reg_weight: float = 5.0,
+        text_weight: float = 1.0,
+        inference: Literal["recorded", "fused", "class"] = "recorded",
+        optimizer: OptimizerCallable = adamw,
+        schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
+    ) -> None:
+        if not (0 <= alpha <= 1 and reg_weight >= 0 and text_weight >= 0):  # not a number is none of it
+            raise RobustTuneError(
+                f"alpha {alpha}, reg_weight {reg_weight}, text_weight {text_weight} do not work: "
+                "give an alpha in [0, 1], and weights of at least 0"
+            )
+        if facts.multilabel:
+            raise RobustTuneError(
+                "MMRL answers with one class: for several labels a sample set model.class_path to FusionTask"
+            )
+        check_templates(templates)
+        super().__init__(image_encoder, text_encoder, facts, optimizer, schedule)
+        self._refuse_other_encoders()
+        self.adapter = adapter
+        self.templates = templates
+        self.alpha = alpha
+        self.reg_weight = reg_weight
+        self.text_weight = text_weight
+        self.inference = inference
+        self.network = MMRLNetwork(adapter, self.image_encoder.upper, self.text_encoder.upper)
+        self._prompts: ClassPrompts | None = None
+        self._kept: tuple[Any, Adapted] | None = None
+        self.tell_apart(facts.class_names)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "adapter": to_plain(self.adapter),
+            "templates": list(self.templates),
+            "alpha": self.alpha,
+            "reg_weight": self.reg_weight,
+            "text_weight": self.text_weight,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any], **shared: Any) -> Self:
+        return cls(**shared, **{**settings, "adapter": from_plain(settings["adapter"])})
+
+    def tell_apart(self, class_names: list[str]) -> None:
+        """Answer with one of these classes from now on, whether or not they were trained.
+
+        Raises:
+            RobustTuneError: a name is blank or comes twice, or its prompt is too long.
+        """
+        for template in self.templates:
+            tokenise(class_names, template, self.text_encoder.prompt_tokenizer)
+        self.class_names = list(class_names)
+        self._prompts = self._kept = None
+        new = [name for name in class_names if name not in {*self.facts.class_names}]
+        if new and self.inference == "recorded":
+            rank_zero_info(
+                f"{len(new)} of {len(class_names)} classes are new, such as {new[0]!r}: "
+                "class features alone answer for them"
+            )
+
+    def train(self, mode: bool = True) -> Self:
+        self._kept = None
+        return super().train(mode)
+
+    def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
+        assert batch.label is not None
+        adapted, label = self._adapted(), batch.label
+        images = self._image_logits(batch, "clean", adapted, untouched=True)
+        by_text = self._text_logits(batch, "clean", adapted)
+        by_class, by_representation = (sample_losses(logits, label) for logits in images[:2])
+        image_losses = self.alpha * by_class + (1 - self.alpha) * by_representation
+        text_losses = sample_losses(by_text, label)
+        with_image, with_text = batch.image_present & batch.counted, batch.text_present & batch.counted
+        parts = {
+            "task_loss": mean_over_ranks(image_losses, with_image),
+            "text_loss": mean_over_ranks(text_losses, with_text),
+            "image_distance": mean_over_ranks(1 - images.nearness, with_image),
+            "class_distance": 1 - functional.cosine_similarity(adapted.classes, self.prompts().untouched).mean(),
+        }
+        distance = parts["image_distance"] + parts["class_distance"]
+        loss = parts["task_loss"] + self.text_weight * parts["text_loss"] + self.reg_weight * distance
+        finite = (image_losses.isfinite() | ~batch.image_present) & (text_losses.isfinite() | ~batch.text_present)
+        return Losses(loss, parts, finite)
+
+    def condition_logits(self, batch: Batch, conditions: Iterable[Condition]) -> dict[str, Tensor]:
+        conditions = list(conditions)
+        adapted = self._adapted()
+        images = {v: self._fused(batch, v, adapted) for v in {c.image for c in conditions if c.image}}
+        texts = {v: self._text_logits(batch, v, adapted) for v in {c.text for c in conditions if c.text}}
+        prior = self._log_prior().to(adapted.classes)
+        found = {}
+        for condition in conditions:
+            logits = prior.expand(len(batch), -1)
+            shown = [images.get(condition.image or ""), texts.get(condition.text or "")]
+            sides = [
+                (s, p.unsqueeze(1)) for s, p in zip(shown, condition.presence(batch), strict=True) if s is not None
+            ]
+            if sides:
+                added = torch.stack([torch.where(present, side, 0.0) for side, present in sides]).sum(0)
+                something = torch.stack([present for _, present in sides]).any(0)
+                logits = torch.where(something, added, logits)
+            found[condition.name] = logits
+        return found
+
+    def prompts(self) -> ClassPrompts:
+        """What the frozen CLIP makes of the classes' prompts: computed once for a list of classes."""
+        anchor = self.text_encoder.anchor
+        if self._prompts is None or self._prompts.packed.states.dtype != anchor.dtype:
+            self._prompts = encode_prompts(self.text_encoder, self.class_names, self.templates)
+        if self._prompts.untouched.device != anchor.device:
+            self._prompts = self._prompts.map(lambda tensor: tensor.to(anchor.device))
+        return self._prompts
+
+    def before_release(self) -> None:
+        self.prompts()
+
+    def _adapted(self) -> Adapted:
+        """Anew in training; in evaluation once for a version of the weights."""
+        if torch.is_grad_enabled():
+            return self._adapt()
+        weights = [(p.data_ptr(), p._version, p.dtype, p.device) for p in self.network.parameters()]
+        kind = self.device.type
+        version = (weights, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None)
+        if self._kept is None or self._kept[0] != version:
+            self._kept = version, self._adapt()
+        return self._kept[1]
+
+    def _adapt(self) -> Adapted:
+        tokens = self.network.tokens()
+        return Adapted(tokens, self.network.text_features(self.text_encoder.upper, self.prompts().packed, tokens.text))
+
+    def _image_logits(self, batch: Batch, variant: str, adapted: Adapted, untouched: bool) -> ImageLogits:
+        """Of the rows without an image, something of no meaning; the nearness only where it is asked for."""
+        images = self.image_encoder.enter(batch.images[variant], untouched)
+        states, upper = images.tokens[0], self.image_encoder.upper
+        features, representation = self.network.image_features(upper, states, adapted.tokens.image)
+        nearness = (features * images.pooled).sum(1) if untouched else features.new_zeros(len(features))
+        logits = [self._logits(f, adapted.classes) for f in (features, representation)]
+        return ImageLogits(*(_spread(values, batch.image_present) for values in (*logits, nearness)))
+
+    def _text_logits(self, batch: Batch, variant: str, adapted: Adapted) -> Tensor:
+        """(B, C), of the rows without a text something of no meaning."""
+        texts = self.text_encoder.enter(batch.texts[variant], untouched=False)
+        start = self.prompts().packed.shared[:1]
+        packed = Packed.of(texts.tokens[0], texts.mask[0], start.to(texts.tokens[0]))
+        features = self.network.text_features(self.text_encoder.upper, packed, adapted.tokens.text)
+        return _spread(self._logits(features, adapted.classes), batch.text_present)
+
+    def _fused(self, batch: Batch, variant: str, adapted: Adapted) -> Tensor:
+        """(B, C), each class by the features that answer for it."""
+        known = {*self.facts.class_names}
+        both = [self.inference == "fused" or (self.inference == "recorded" and n in known) for n in self.class_names]
+        images = self._image_logits(batch, variant, adapted, untouched=False)
+        share = torch.where(torch.tensor(both, device=images.by_class.device), self.alpha, 1.0)
+        return share * images.by_class + (1 - share) * images.by_representation
+
+    def _logits(self, features: Tensor, classes: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):  # 100 x what half precision leaves off is too much
+            return self.text_encoder.logit_scale * features @ classes.T
+
+    def _log_prior(self) -> Tensor:
+        """(C,) logits of how frequent classes were in training; new ones count as the mean of the others."""
+        of = dict(zip(self.facts.class_names, log_prior(self.facts).exp().tolist(), strict=True))
+        mean = sum(of.values()) / len(of)
+        return torch.tensor([of.get(name, mean) for name in self.class_names]).log().log_softmax(0)
+
+    def _refuse_other_encoders(self) -> None:
+        for name, kind in (("image_encoder", FrozenCLIPImage), ("text_encoder", FrozenCLIPText)):
+            if not isinstance(getattr(self, name), kind):
+                raise RobustTuneError(
+                    f"MMRL reaches into the layers of its encoders: set {name}.class_path to "
+                    f"{kind.__name__.removeprefix('Frozen')}Encoder"
+                )
+        image, text = (self.encoder_settings[name] for name in ("image_encoder", "text_encoder"))
+        for what in ("name", "weights", "revision"):
+            if getattr(image, what) != getattr(text, what):
+                raise RobustTuneError(
+                    f"image_encoder.{what} is {getattr(image, what)!r} and text_encoder.{what} is "
+                    f"{getattr(text, what)!r}: name the same CLIP for both"
+                )
+
+
+def _spread(values: Tensor, present: Tensor) -> Tensor:
+    """Values (P, ...) of the ``P`` rows that are present as (B, ...); the others have something of no meaning."""
+    if len(values) == 0:  # all parameters stay in the graph: one that is used on some ranks only stops DDP
+        return values.sum() + values.new_zeros(len(present), *values.shape[1:])
+    return values[present.cumsum(0).sub(1).clamp(min=0)]  # no boolean index: it would wait for the device
