@@ -15,9 +15,13 @@ VERBS = {
     "test": "evaluate a checkpoint on the test split under every condition",
     "predict": "write a checkpoint's predictions for samples without labels",
 }
+COMMANDS = {
+    "import": "make a checkpoint of weights that the published MMRL or MMRL++ has written",
+    "export": "write an MMRL checkpoint's weights as the published implementation reads them",
+}
 USAGE = f"""usage: robusttune COMMAND [OPTIONS]
 
-{chr(10).join(f"  {name:<10}{text}" for name, text in VERBS.items())}
+{chr(10).join(f"  {name:<10}{text}" for name, text in {**VERBS, **COMMANDS}.items())}
 
 robusttune COMMAND --help tells the options of a command. Start with: robusttune fit --config configs/food101.yaml"""
 
@@ -49,7 +53,10 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, args: list[str]) -> None:
-    if command not in VERBS:
-        raise RobustTuneError(f"there is no command {command!r}: choose from {', '.join(VERBS)}")
     # Imported when it is run: torch takes seconds.
-    import_module("robusttune.commands.trainer").run(command, args)
+    if command in VERBS:
+        import_module("robusttune.commands.trainer").run(command, args)
+    elif command in COMMANDS:
+        import_module(f"robusttune.commands.{command}_weights").run(args)
+    else:
+        raise RobustTuneError(f"there is no command {command!r}: choose from {', '.join([*VERBS, *COMMANDS])}")

@@ -49,7 +49,7 @@ def cards_of(data: ImageTextDataModule, scores: Scores) -> list[Card]:
             image=None if record["image"] is None else _read(data, record["image"]),
             text=record["text"],
             label=", ".join(record["labels"]),
-            answers=_answers(scores.logits[:, row_of[record["id"]]], record["labels"], data),
+            answers=_answers(scores.unknown[:, row_of[record["id"]]], record["labels"], data),
         )
         for record in table.take(pa.array(rows, pa.int64())).to_pylist()
     ]

@@ -17,7 +17,14 @@ from robusttune.paths import whole_file
 from robusttune.types import CONDITIONS
 
 Values = dict[str, dict[str, float | None]]  # None where it is unknown
-HEADERS = {"best_possible": "best possible", "of_the_best_possible": "of the best possible"}
+HEADERS = {
+    "base_accuracy": "base",
+    "new_accuracy": "new",
+    "harmonic_mean": "harmonic mean",
+    "unknown_accuracy": "unknown",
+    "best_possible": "best possible",
+    "of_the_best_possible": "of the best possible",
+}
 
 
 class ConditionReport(Callback):
@@ -69,10 +76,13 @@ def with_best_possible(values: Values, best: dict[str, float | None]) -> Values:
     best = best | {"mean": sum(known) / len(known) if len(known) == len(best) else None}
     found: Values = {}
     for condition, row in values.items():
-        measure = "accuracy" if "accuracy" in row else "unknown_accuracy"  # the one over all classes
-        of, accuracy = best.get(condition), row.get(measure)
-        share = None if of is None or accuracy is None else accuracy / of
-        found[condition] = {measure: accuracy, "best_possible": of, "of_the_best_possible": share} | row
+        found[condition] = {}
+        for metric, value in row.items():
+            found[condition][metric] = value
+            if metric in ("accuracy", "unknown_accuracy"):  # among all classes
+                of = best.get(condition)
+                share = None if of is None or value is None else value / of
+                found[condition] |= {"best_possible": of, "of_the_best_possible": share}
     return found
 
 

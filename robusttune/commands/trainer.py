@@ -109,26 +109,37 @@ def run(verb: str, args: list[str]) -> None:
 
 
 def _run(verb: str, args: list[str]) -> None:
+    launch(
+        RobustTuneCLI,
+        verb,
+        [verb, *args],
+        save_config_callback=RunFolder,
+        trainer_defaults={"logger": False, "callbacks": [ConditionReport(), SamplePicture(), PredictionWriter()]},
+        parser_kwargs={"exit_on_error": False}
+        | {name: {"exit_on_error": False} for name in LightningCLI.subcommands()},
+    )
+
+
+def launch(cli: type[RobustTuneCLI], verb: str, args: list[str], **settings: Any) -> RobustTuneCLI:
+    """Parse arguments and do what the class does with them.
+
+    Raises:
+        RobustTuneError: the arguments or what they name do not work.
+    """
     known = check_configs(args)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader workers are processes already
     with warnings.catch_warnings():
         quieten()
         try:
-            RobustTuneCLI(
+            return cli(
                 RobustTask,
                 ImageTextDataModule,
                 subclass_mode_model=True,
-                save_config_callback=RunFolder,
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,  # a task's checkpoint says itself what it was made of
                 seed_everything_default=0,
-                trainer_defaults={
-                    "logger": False,
-                    "callbacks": [ConditionReport(), SamplePicture(), PredictionWriter()],
-                },
-                parser_kwargs={"exit_on_error": False}
-                | {name: {"exit_on_error": False} for name in LightningCLI.subcommands()},
-                args=[verb, *args],
+                args=args,
+                **settings,
             )
         except ArgumentError as error:
             raise argument_error(str(error), verb, known) from None

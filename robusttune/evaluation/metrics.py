@@ -26,11 +26,14 @@ class Scores(NamedTuple):
         sample_id: N strings.
         label: (N,) int64 class indices, or (N, C) float 0/1 in multi-label data.
         logits: (K, N, C) float32.
+        unknown: (K, N, C) float32, where some classes are of training and some are not: the logits of a model that is
+            not told of which kind a sample is. Else the same as ``logits``.
     """
 
     sample_id: list[str]
     label: Tensor
     logits: Tensor
+    unknown: Tensor
 
 
 class ConditionMetrics:
@@ -61,20 +64,23 @@ class ConditionMetrics:
         """The keys of `compute`."""
         multiclass, multilabel = ["accuracy", "f1_macro"], ["f1_macro", "f1_micro", "average_precision"]
         metrics = [*(multilabel if self.multilabel else multiclass), "loss"]
-        if self._mixed:
+        if self.mixed:
             metrics = ["base_accuracy", "new_accuracy", "harmonic_mean", "unknown_accuracy"]
         return [f"{condition}/{name}" for condition in [*(c.name for c in CONDITIONS), "mean"] for name in metrics]
 
-    def update(self, sample_id: list[str], label: Tensor, logits: dict[str, Tensor]) -> None:
+    def update(
+        self, sample_id: list[str], label: Tensor, logits: dict[str, Tensor], unknown: dict[str, Tensor] | None = None
+    ) -> None:
         """Add samples.
 
         Args:
             sample_id: B strings.
             label: (B,) int64, or (B, C) in multi-label data.
             logits: (B, C) under each condition, by name.
+            unknown: likewise, see `Scores`; the same by default.
         """
-        stacked = torch.stack([logits[condition.name] for condition in CONDITIONS])
-        self.scores.append(Scores(sample_id, label.cpu(), stacked.float().cpu()))
+        known = _stack(logits)
+        self.scores.append(Scores(sample_id, label.cpu(), known, known if unknown is None else _stack(unknown)))
 
     def compute(self) -> dict[str, float]:
         """``<condition>/<metric>`` for every condition, and ``mean/<metric>``, the mean over the conditions.
@@ -103,20 +109,21 @@ class ConditionMetrics:
                 f"{scores.sample_id[bad[0]]!r}: look at it, and at the encoders' precision"
             )
         found = {
-            condition.name: self._measure(logits, scores.label)
-            for condition, logits in zip(CONDITIONS, scores.logits, strict=True)
+            condition.name: self._measure(logits, scores.label, unknown)
+            for condition, logits, unknown in zip(CONDITIONS, scores.logits, scores.unknown, strict=True)
         }
         first = next(iter(found.values()))
         found["mean"] = {name: sum(values[name] for values in found.values()) / len(found) for name in first}
         return {f"{condition}/{name}": value for condition, values in found.items() for name, value in values.items()}
 
     @property
-    def _mixed(self) -> bool:
+    def mixed(self) -> bool:
+        """Whether some classes are of training, and some are not."""
         return bool(self.base.any()) and not bool(self.base.all())
 
-    def _measure(self, logits: Tensor, label: Tensor) -> dict[str, float]:
-        if self._mixed:
-            return base_and_new_metrics(logits, label, self.base)
+    def _measure(self, logits: Tensor, label: Tensor, unknown: Tensor) -> dict[str, float]:
+        if self.mixed:
+            return base_and_new_metrics(logits, label, self.base, unknown)
         return (multilabel_metrics if self.multilabel else multiclass_metrics)(logits, label)
 
 
@@ -148,18 +155,19 @@ def multilabel_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
     }
 
 
-def base_and_new_metrics(logits: Tensor, label: Tensor, base: Tensor) -> dict[str, float]:
+def base_and_new_metrics(logits: Tensor, label: Tensor, base: Tensor, unknown: Tensor) -> dict[str, float]:
     """Base-to-new generalisation (CoCoOp, arXiv 2203.05557).
 
     Args:
         logits: (N, C).
         label: (N,).
         base: (C,) bool, True for classes of training.
+        unknown: (N, C), see `Scores`.
 
     Returns:
         ``base_accuracy`` of the samples of base classes, told apart from base classes only; ``new_accuracy`` likewise;
-        their ``harmonic_mean``; and ``unknown_accuracy`` of all samples among all classes, where nothing says of
-        which kind a sample is. Not a number where there is no sample to measure it by.
+        their ``harmonic_mean``; and ``unknown_accuracy`` of all samples among all classes, by the logits ``unknown``.
+        Not a number where there is no sample to measure it by.
     """
     found = {}
     for name, group in (("base_accuracy", base), ("new_accuracy", ~base)):
@@ -168,7 +176,7 @@ def base_and_new_metrics(logits: Tensor, label: Tensor, base: Tensor) -> dict[st
         found[name] = float((answers == label[of_group]).double().mean())
     both = [*found.values()]
     found["harmonic_mean"] = 2 * both[0] * both[1] / sum(both) if sum(both) != 0 else 0.0
-    found["unknown_accuracy"] = float((logits.argmax(1) == label).double().mean())
+    found["unknown_accuracy"] = float((unknown.argmax(1) == label).double().mean())
     return found
 
 
@@ -176,9 +184,20 @@ def _mean_loss(logits: Tensor, label: Tensor) -> float:
     return float(sample_losses(logits, label).double().mean())
 
 
+def _stack(logits: dict[str, Tensor]) -> Tensor:
+    return torch.stack([logits[condition.name] for condition in CONDITIONS]).float().cpu()
+
+
 def _join(parts: list[Scores]) -> Scores:
-    ids, label, logits = zip(*parts, strict=True)
-    return Scores([sample_id for some in ids for sample_id in some], torch.cat(label), torch.cat(logits, 1))
+    ids, label, logits, unknown = zip(*parts, strict=True)
+    joined = torch.cat(logits, 1)
+    same = all(a is b for a, b in zip(logits, unknown, strict=True))
+    return Scores(
+        [sample_id for some in ids for sample_id in some],
+        torch.cat(label),
+        joined,
+        joined if same else torch.cat(unknown, 1),
+    )
 
 
 def _by_id(parts: list[Scores]) -> Scores:
@@ -187,4 +206,6 @@ def _by_id(parts: list[Scores]) -> Scores:
     row = {sample_id: i for i, sample_id in enumerate(scores.sample_id)}
     ids = sorted(row)
     rows = torch.tensor([row[sample_id] for sample_id in ids])
-    return Scores(ids, scores.label[rows], scores.logits[:, rows])
+    logits = scores.logits[:, rows]
+    unknown = logits if scores.unknown is scores.logits else scores.unknown[:, rows]
+    return Scores(ids, scores.label[rows], logits, unknown)

@@ -104,6 +104,10 @@ class RobustTask(LightningModule, ABC):
     def condition_logits(self, batch: Batch, conditions: Iterable[Condition]) -> dict[str, Tensor]:
         """Logits (B, C) under each condition, by name; each input variant is encoded once."""
 
+    def evaluation_logits(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        """Logits under all conditions; and those of not being told which samples are of new classes, if they differ."""
+        return self.condition_logits(batch, CONDITIONS), None
+
     def tell_apart(self, class_names: list[str]) -> None:
         """Answer with one of these classes from now on.
 
@@ -264,7 +268,7 @@ class RobustTask(LightningModule, ABC):
     def _evaluate(self, batch: Batch, stage: str) -> None:
         if batch.label is None:
             raise RobustTuneError("samples without labels cannot be evaluated: use predict")
-        self.metrics[stage].update(batch.sample_id, batch.label, self.condition_logits(batch, CONDITIONS))
+        self.metrics[stage].update(batch.sample_id, batch.label, *self.evaluation_logits(batch))
 
     def _log_metrics(self, stage: str) -> None:
         self.log_dict({f"{stage}/{key}": value for key, value in self.metrics[stage].compute().items()})

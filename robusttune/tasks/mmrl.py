@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
@@ -22,7 +22,7 @@ from robusttune.settings import from_plain, to_plain
 from robusttune.tasks.base import Losses, OptimizerCallable, RobustTask, adamw, mean_over_ranks
 from robusttune.tasks.prompts import ClassPrompts, check_templates, encode_prompts, tokenise
 from robusttune.tasks.schedule import Schedule
-from robusttune.types import Batch, Condition, Facts
+from robusttune.types import CONDITIONS, Batch, Condition, Facts
 
 
 class Adapted(NamedTuple):
@@ -45,12 +45,19 @@ class ImageLogits(NamedTuple):
     nearness: Tensor
 
 
+class Sides(NamedTuple):
+    """Logits by variant of the images, and (B, C) by variant of the texts."""
+
+    images: dict[str, ImageLogits]
+    texts: dict[str, Tensor]
+
+
 class MMRLTask(RobustTask):
     """MMRL (arXiv 2503.08497) and MMRL++ (arXiv 2505.10088).
 
     With ``f`` and ``f_r`` the class and the representation feature of an image, ``w`` the features of the classes'
     prompts, and ``f_0``, ``w_0`` what the untouched CLIP makes of them, the loss is ``alpha`` x the cross-entropy by
-    ``f`` + (1 - ``alpha``) x that by ``f_r`` + ``reg_weight`` x (1 - cos(f, f_0) + 1 - cos(w, w_0)), the mean over images
+    ``f`` + (1 - ``alpha``) x that by ``f_r`` + ``reg_weight`` x (1 - cos(f, f_0) + 1 - cos(w, w_0)), means over images
     and over classes. A sample's own text goes through the same text tower, and ``text_weight`` x its cross-entropy is
     added.
 
@@ -173,23 +180,15 @@ class MMRLTask(RobustTask):
 
     def condition_logits(self, batch: Batch, conditions: Iterable[Condition]) -> dict[str, Tensor]:
         conditions = list(conditions)
-        adapted = self._adapted()
-        images = {v: self._fused(batch, v, adapted) for v in {c.image for c in conditions if c.image}}
-        texts = {v: self._text_logits(batch, v, adapted) for v in {c.text for c in conditions if c.text}}
-        prior = self._log_prior().to(adapted.classes)
-        found = {}
-        for condition in conditions:
-            logits = prior.expand(len(batch), -1)
-            shown = [images.get(condition.image or ""), texts.get(condition.text or "")]
-            sides = [
-                (s, p.unsqueeze(1)) for s, p in zip(shown, condition.presence(batch), strict=True) if s is not None
-            ]
-            if sides:
-                added = torch.stack([torch.where(present, side, 0.0) for side, present in sides]).sum(0)
-                something = torch.stack([present for _, present in sides]).any(0)
-                logits = torch.where(something, added, logits)
-            found[condition.name] = logits
-        return found
+        return self._combined(batch, conditions, self._sides(batch, conditions), self._answered_by_both())
+
+    def evaluation_logits(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        """Where nothing says whether a sample is of a new class, class features answer for all of them."""
+        sides, by_both = self._sides(batch, CONDITIONS), self._answered_by_both()
+        known = self._combined(batch, CONDITIONS, sides, by_both)
+        if self.inference != "recorded" or all(by_both) or not any(by_both):
+            return known, None
+        return known, self._combined(batch, CONDITIONS, sides, [False] * len(by_both))
 
     def prompts(self) -> ClassPrompts:
         """What the frozen CLIP makes of the classes' prompts: computed once for a list of classes."""
@@ -235,13 +234,36 @@ class MMRLTask(RobustTask):
         features = self.network.text_features(self.text_encoder.upper, packed, adapted.tokens.text)
         return _spread(self._logits(features, adapted.classes), batch.text_present)
 
-    def _fused(self, batch: Batch, variant: str, adapted: Adapted) -> Tensor:
-        """(B, C), each class by the features that answer for it."""
-        known = {*self.facts.class_names}
-        both = [self.inference == "fused" or (self.inference == "recorded" and n in known) for n in self.class_names]
-        images = self._image_logits(batch, variant, adapted, untouched=False)
-        share = torch.where(torch.tensor(both, device=images.by_class.device), self.alpha, 1.0)
-        return share * images.by_class + (1 - share) * images.by_representation
+    def _answered_by_both(self) -> list[bool]:
+        """For each class whether representation features answer for it, too."""
+        known = {*self.facts.class_names} if self.inference == "recorded" else {*self.class_names}
+        return [name in known and self.inference != "class" for name in self.class_names]
+
+    def _sides(self, batch: Batch, conditions: Sequence[Condition]) -> Sides:
+        """Each variant goes through its tower once."""
+        adapted = self._adapted()
+        images, texts = {c.image for c in conditions if c.image}, {c.text for c in conditions if c.text}
+        return Sides(
+            {variant: self._image_logits(batch, variant, adapted, untouched=False) for variant in images},
+            {variant: self._text_logits(batch, variant, adapted) for variant in texts},
+        )
+
+    def _combined(
+        self, batch: Batch, conditions: Sequence[Condition], sides: Sides, by_both: list[bool]
+    ) -> dict[str, Tensor]:
+        """(B, C) under each condition."""
+        found, prior = {}, self._log_prior().to(self.device)
+        share = torch.where(torch.tensor(by_both, device=self.device), self.alpha, 1.0)
+        for condition in conditions:
+            total, (image_shown, text_shown) = torch.zeros_like(prior), condition.presence(batch)
+            if condition.image:
+                image = sides.images[condition.image]
+                fused = share * image.by_class + (1 - share) * image.by_representation
+                total = total + torch.where(image_shown.unsqueeze(1), fused, 0.0)
+            if condition.text:
+                total = total + torch.where(text_shown.unsqueeze(1), sides.texts[condition.text], 0.0)
+            found[condition.name] = torch.where((image_shown | text_shown).unsqueeze(1), total, prior)
+        return found
 
     def _logits(self, features: Tensor, classes: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):  # 100 x what half precision leaves off is too much

@@ -1,0 +1,57 @@
+"""export: an MMRL checkpoint's weights under the names of the published implementation."""
+
+from __future__ import annotations
+
+import warnings
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+
+from robusttune.commands.quiet import quieten
+from robusttune.errors import RobustTuneError
+from robusttune.models.published import to_published
+from robusttune.paths import user_path, whole_file
+from robusttune.tasks import MMRLTask
+from robusttune.tasks.checkpoint import KEY, read_checkpoint
+
+
+class Parser(ArgumentParser):
+    """Whose errors are this project's."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RobustTuneError(f"{message}: {self.prog} --help lists the options")
+
+
+def run(args: list[str]) -> None:
+    """Run the command.
+
+    Raises:
+        RobustTuneError: the checkpoint is not one of MMRL, or the file exists.
+    """
+    parser = Parser(prog="robusttune export", description="Write MMRL weights under published names.")
+    parser.add_argument("--ckpt_path", required=True, help="A checkpoint of an MMRLTask.")
+    parser.add_argument("--out", required=True, help="The file to write: .safetensors, or else torch's format.")
+    given = parser.parse_args(args)
+    out, task_name = user_path(given.out), read_checkpoint(user_path(given.ckpt_path))[KEY]["task"]
+    if task_name != MMRLTask.__name__:
+        raise RobustTuneError(f"{given.ckpt_path} is of {task_name}, which was never published: give one of MMRLTask")
+    if out.exists():
+        raise RobustTuneError(f"{out} exists: give another --out")
+    with warnings.catch_warnings():
+        quieten()
+        state = to_published(MMRLTask.load_from_checkpoint(user_path(given.ckpt_path)).network)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(out) as partial:
+        _write(state, partial, safe=out.suffix == ".safetensors")
+    Console(soft_wrap=True, highlight=False).print(f"{len(state)} tensors written to {out}")
+
+
+def _write(state: dict[str, torch.Tensor], path: Path, safe: bool) -> None:
+    if safe:
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": state}, path)

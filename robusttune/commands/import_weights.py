@@ -1,0 +1,106 @@
+"""import: a checkpoint of ours out of weights that the published MMRL has written."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from rich.console import Console
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from robusttune.commands.trainer import RobustTuneCLI, launch
+from robusttune.data import ImageTextDataModule
+from robusttune.errors import RobustTuneError
+from robusttune.models.published import Matched, from_published
+from robusttune.paths import user_path
+from robusttune.tasks import MMRLTask
+from robusttune.types import Facts
+
+# The published trainer leaves its last accuracy, a NumPy number, beside the weights.
+MAKE_NUMBER: Any = np.float64(0).__reduce__()[0]
+NUMPY_NUMBERS: list[Any] = [
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float32", "float64", "int64")),
+    *((MAKE_NUMBER, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
+
+
+class ImportCLI(RobustTuneCLI):
+    """The task of a configuration, without running it."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--published", type=str, required=True, help="File that the published MMRL has written.")
+        parser.add_argument("--out", type=str, required=True, help="The checkpoint to write, a .ckpt file.")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        LightningCLI.parse_arguments(self, parser, args)
+
+    def checked_facts(self, data: ImageTextDataModule) -> Facts:
+        return data.facts
+
+
+def run(args: list[str]) -> None:
+    """Run the command.
+
+    Raises:
+        RobustTuneError: the arguments do not work, or the weights do not fit.
+    """
+    without = {"run": False, "save_config_callback": None, "trainer_defaults": {"logger": False}}
+    cli = launch(ImportCLI, "import", args, parser_kwargs={"exit_on_error": False}, **without)
+    task, trainer = cli.model, cli.trainer
+    if not isinstance(task, MMRLTask):
+        raise RobustTuneError(f"{type(task).__name__} has no published weights: give a configuration of MMRLTask")
+    out = user_path(cli.config.out)
+    if out.exists():
+        raise RobustTuneError(f"{out} exists: give another --out")
+    matched = from_published(read_published(user_path(cli.config.published)), task.network)
+    task.network.load_state_dict(matched.state)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(out)
+    _tell(matched, out)
+
+
+def read_published(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file: bare, or under ``state_dict`` beside other things; nothing in the file is executed.
+
+    Raises:
+        RobustTuneError: it is missing, damaged, or holds no state dict.
+    """
+    if not path.is_file():
+        raise RobustTuneError(f"{path} does not exist: give the file of a published checkpoint")
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_file(path)
+        else:
+            with torch.serialization.safe_globals(NUMPY_NUMBERS):
+                found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise RobustTuneError(
+            f"{path} holds more than tensors and plain data, and is not loaded: save its state_dict alone"
+        ) from None
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise RobustTuneError(f"{path} is damaged or holds no tensors ({error!s:.100}): give another file") from None
+    found = found.get("state_dict", found) if isinstance(found, dict) else None
+    if not found or not all(isinstance(value, Tensor) for value in found.values()):
+        raise RobustTuneError(f"{path} holds no state dict: give a checkpoint of MMRL or MMRL++")
+    state: dict[str, Tensor] = found
+    return state
+
+
+def _tell(matched: Matched, out: Path) -> None:
+    numbers = sum(tensor.numel() for tensor in matched.state.values())
+    say = Console(soft_wrap=True, highlight=False).print
+    say(f"All {len(matched.published)} tensors matched, {numbers:,} numbers:")
+    say("\n".join(f"  {name}" for name in matched.published))
+    if matched.set_aside:
+        some = ", ".join(matched.set_aside[:3]) + ", ..." * (len(matched.set_aside) > 3)
+        say(f"{len(matched.set_aside)} frozen ones were set aside, which the encoders have of their own: {some}")
+    say(f"Written to {out}")
