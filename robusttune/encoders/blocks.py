@@ -59,8 +59,9 @@ class Block(nn.Module):
         Returns:
             (B, q, d).
         """
+        size = query.shape[-1] // self.heads
         split, key, value = (
-            tokens.view(*tokens.shape[:2], self.heads, -1).transpose(1, 2)
+            tokens.view(*tokens.shape[:2], self.heads, size).transpose(1, 2)
             for tokens in (query, *key_value.chunk(2, -1))
         )
         attended = functional.scaled_dot_product_attention(split, key, value, mask, is_causal=causal)

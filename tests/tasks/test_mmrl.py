@@ -1,0 +1,373 @@
+"""The MMRL task: its loss, conditions, base and new classes, and that nothing stale is ever used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes import random_batch
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.nn import functional
+from torch.optim import SGD, AdamW
+from transformers import CLIPModel
+
+from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
+from robusttune.errors import RobustTuneError
+from robusttune.models import MMRL
+from robusttune.tasks import MMRLTask
+from robusttune.tasks.checkpoint import KEY
+from robusttune.types import CONDITIONS, Batch, Facts, Tokens
+
+FACTS = Facts(["apple", "pie", "soup"], [0.5, 0.3, 0.2], False)
+SMALL = MMRL(space_tokens=2, space_width=8)
+PLUS_PLUS = MMRL(space_tokens=2, space_width=8, beta=0.6, residual_rank=2, projection_rank=2)
+
+
+def make_task(clip_folder: Path, facts: Facts = FACTS, **changes: Any) -> MMRLTask:
+    torch.manual_seed(0)
+    encoders = {
+        "image_encoder": CLIPImageEncoder(name=str(clip_folder), first_layer=3),
+        "text_encoder": CLIPTextEncoder(name=str(clip_folder), first_layer=2),
+    }
+    task = MMRLTask(**(encoders | {"adapter": SMALL, "templates": ["a photo of {}"]} | changes), facts=facts)
+    with torch.no_grad():
+        task.network.space.mul_(20)
+    task.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    return task
+
+
+def make_batch(size: int = 6, complete: bool = False) -> Batch:
+    """Rows as of `random_batch`, with texts that the tiny CLIP knows."""
+    batch = random_batch(size, complete=complete)
+    count = len(batch.texts["clean"])
+    lengths, ids = torch.randint(1, 7, (count, 1)), torch.randint(2, 10, (count, 9))
+    ids[:, 0] = 0
+    place = torch.arange(9)
+    ids[place == lengths + 1] = 1
+    batch.texts["clean"] = Tokens(ids, place <= lengths + 1)
+    return batch
+
+
+def saved(task: MMRLTask) -> dict[str, Any]:
+    checkpoint: dict[str, Any] = {"state_dict": dict(task.state_dict())}
+    task.on_save_checkpoint(checkpoint)
+    return checkpoint
+
+
+def text_features(clip: Any, words: list[str], task: MMRLTask) -> Tensor:
+    """Of the untouched CLIP."""
+    tokens, _ = task.text_encoder.prompt_tokenizer(words)
+    out = clip.get_text_features(tokens.input_ids, tokens.attention_mask.long())
+    return functional.normalize(out if isinstance(out, Tensor) else out.pooler_output, dim=-1)
+
+
+def test_only_the_network_is_trained_and_saved(clip_folder: Path) -> None:
+    task = make_task(clip_folder)
+    assert {name.split(".")[0] for name, p in task.named_parameters() if p.requires_grad} == {"network"}
+    assert {key.split(".")[0] for key in saved(task)["state_dict"]} == {"network"}
+    task.training_losses(make_batch(), 0).loss.backward()
+    assert all((p.grad is not None) == p.requires_grad for p in task.parameters())
+
+
+@pytest.mark.parametrize("adapter", [SMALL, PLUS_PLUS])
+def test_loss_is_its_formula(clip_folder: Path, adapter: MMRL) -> None:
+    """Out of the logits that evaluation gives, and of CLIP's own features."""
+    task = make_task(clip_folder, adapter=adapter, alpha=0.6, reg_weight=3.0, text_weight=0.5)
+    batch, clip = make_batch(), CLIPModel.from_pretrained(clip_folder).eval()
+    losses = task.training_losses(batch, 0)
+    label, shown, told = batch.label, batch.image_present, batch.text_present
+    assert label is not None
+    with torch.no_grad():
+        by_text = task.condition_logits(batch, CONDITIONS)["no_image"]
+        image_only = CONDITIONS[2:]
+        task.inference = "class"
+        by_class = task.condition_logits(batch, image_only)["no_text"]
+        task.inference = "fused"
+        by_both = task.condition_logits(batch, image_only)["no_text"]
+        by_representation = (by_both - 0.6 * by_class) / 0.4
+        expected = 0.6 * functional.cross_entropy(by_class[shown], label[shown])
+        expected += 0.4 * functional.cross_entropy(by_representation[shown], label[shown])
+        torch.testing.assert_close(losses.parts["task_loss"], expected)
+        torch.testing.assert_close(losses.parts["text_loss"], functional.cross_entropy(by_text[told], label[told]))
+        pixels = task.image_encoder.normalise(batch.images["clean"])
+        out = clip.get_image_features(pixels)
+        own = functional.normalize(out if isinstance(out, Tensor) else out.pooler_output, dim=-1)
+        words = text_features(clip, [f"a photo of {name}" for name in FACTS.class_names], task)
+        adapted = task._adapted()
+        upper, states = task.image_encoder.upper, task.image_encoder.enter(batch.images["clean"], False).tokens[0]
+        features, _ = task.network.image_features(upper, states, adapted.tokens.image)
+        torch.testing.assert_close(losses.parts["image_distance"], 1 - (features * own).sum(1).mean())
+        torch.testing.assert_close(losses.parts["class_distance"], 1 - (adapted.classes * words).sum(1).mean())
+    parts = losses.parts
+    distance = parts["image_distance"] + parts["class_distance"]
+    torch.testing.assert_close(losses.loss, parts["task_loss"] + 0.5 * parts["text_loss"] + 3.0 * distance)
+
+
+def test_rows_that_do_not_count_change_nothing(clip_folder: Path) -> None:
+    task, batch = make_task(clip_folder), make_batch(8)
+    whole = task.training_losses(batch, 0).loss
+    batch = batch.map(lambda tensor: torch.cat([tensor, tensor[:1], tensor[:1]]))
+    batch.counted = torch.arange(10) < 8
+    torch.testing.assert_close(task.training_losses(batch, 0).loss, whole)
+
+
+@pytest.mark.parametrize("side", ["images", "texts"])
+def test_a_batch_without_a_side(clip_folder: Path, side: str) -> None:
+    """As of image-only data, or on one rank of several: every parameter stays in the graph."""
+    task, batch = make_task(clip_folder), make_batch(4, complete=True)
+    whole = task.condition_logits(batch, CONDITIONS)
+    present = batch.image_present if side == "images" else batch.text_present
+    present[:] = False
+    if side == "images":
+        batch.images["clean"] = torch.zeros(0, 3, 32, 32, dtype=torch.uint8)
+    else:
+        batch.texts["clean"] = Tokens(torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.bool))
+    logits = task.condition_logits(batch, CONDITIONS)
+    left = "no_image" if side == "images" else "no_text"
+    torch.testing.assert_close(logits["complete"], whole[left])
+    prior = torch.tensor(FACTS.class_frequencies).log()
+    torch.testing.assert_close(logits["no_text" if side == "images" else "no_image"], prior.expand(4, -1))
+    losses = task.training_losses(batch, 0)
+    assert losses.loss.isfinite()
+    losses.loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.network.parameters())
+
+
+def test_sides_add_up_and_what_is_absent_does_not_matter(clip_folder: Path) -> None:
+    task, batch = make_task(clip_folder).eval(), make_batch()
+    with torch.no_grad():
+        logits = task.condition_logits(batch, CONDITIONS)
+    both = batch.image_present & batch.text_present
+    torch.testing.assert_close(logits["complete"][both], (logits["no_image"] + logits["no_text"])[both])
+    assert torch.equal(logits["complete"][1], logits["no_image"][1])
+    assert torch.equal(logits["complete"][2], logits["no_text"][2])
+    prior = torch.tensor(FACTS.class_frequencies).log()
+    for name, row in (("complete", 3), ("no_image", 2), ("no_text", 1)):
+        torch.testing.assert_close(logits[name][row], prior)
+
+
+def test_new_classes_are_answered_by_class_features_alone(clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As recorded, column by column; what is not told of which kind a sample is uses them for all."""
+    task, batch = make_task(clip_folder).eval(), make_batch()
+    names = ["apple", "pie", "soup", "cake", "of_a"]
+    said: list[str] = []
+    monkeypatch.setattr("robusttune.tasks.mmrl.rank_zero_info", said.append)
+    task.tell_apart(names)
+    assert said == ["2 of 5 classes are new, such as 'cake': class features alone answer for them"]
+    with torch.no_grad():
+        recorded, unknown = task.evaluation_logits(batch)
+        assert unknown is not None
+        task.inference = "fused"
+        fused = task.condition_logits(batch, CONDITIONS)
+        task.inference = "class"
+        by_class, none = task.evaluation_logits(batch)
+    assert none is None
+    shown = batch.image_present
+    for name in ("complete", "no_text"):
+        assert torch.equal(recorded[name][:, :3], fused[name][:, :3])
+        assert torch.equal(recorded[name][:, 3:], by_class[name][:, 3:])
+        assert not torch.isclose(fused[name][shown], by_class[name][shown]).any(1).all()
+        assert torch.equal(unknown[name], by_class[name])
+    # New classes have no frequency of their own.
+    prior = recorded["no_image"][3].softmax(0)
+    torch.testing.assert_close(prior[3:], prior[:3].mean().expand(2))
+
+
+def test_other_classes_are_those_of_a_task_that_was_made_for_them(clip_folder: Path) -> None:
+    """Changing classes after loading leaves nothing of the old ones behind."""
+    task, batch, names = make_task(clip_folder).eval(), make_batch(), ["cake", "photo of"]
+    with torch.no_grad():
+        before = task.condition_logits(batch, CONDITIONS)["complete"]
+        task.tell_apart(names)
+        other = task.condition_logits(batch, CONDITIONS)
+        fresh = make_task(clip_folder, facts=Facts(names, [0.5, 0.5], False), inference="class").eval()
+        fresh.network.load_state_dict(task.network.state_dict())
+        for name, logits in fresh.condition_logits(batch, CONDITIONS).items():
+            assert torch.equal(other[name], logits)
+        task.tell_apart(FACTS.class_names)
+        assert torch.equal(task.condition_logits(batch, CONDITIONS)["complete"], before)
+
+
+def class_features_made(task: MMRLTask) -> list[int]:
+    """Grows by one whenever class features are computed."""
+    made, own = [], task.network.text_features
+
+    def counted(upper: Any, texts: Any, tokens: Any) -> Tensor:
+        made.append(len(texts.end))
+        return own(upper, texts, tokens)
+
+    task.network.text_features = counted  # type: ignore[method-assign]
+    return made
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "fused adamw", "data", "load"])
+def test_weights_that_have_changed_make_class_features_anew(clip_folder: Path, kind: str) -> None:
+    """Evaluation computes them once, but never uses those of weights that are no more, whoever changed these."""
+    task, batch = make_task(clip_folder), make_batch(complete=True)
+    batch.texts["clean"] = batch.texts["clean"].map(lambda t: t[:0])  # type: ignore[union-attr]
+    batch.text_present[:] = False
+    weights = [*task.network.parameters()]
+    optimizer = {"sgd": SGD(weights, 1.0), "adamw": AdamW(weights, 0.1), "fused adamw": AdamW(weights, 0.1, fused=True)}
+    for _ in range(2):
+        if kind in optimizer:
+            task.train()
+            optimizer[kind].zero_grad()
+            task.training_losses(batch, 0).loss.backward()
+            optimizer[kind].step()
+        elif kind == "data":
+            for parameter in weights:
+                parameter.data = parameter.data + 0.1 * torch.randn_like(parameter)
+        else:
+            task.network.load_state_dict({key: t + 0.1 for key, t in task.network.state_dict().items()})
+        if kind in optimizer:
+            task.eval()
+        made = class_features_made(task)
+        with torch.inference_mode():
+            found = [task.condition_logits(batch, CONDITIONS)["complete"] for _ in range(3)]
+        assert made.count(3) == 1
+        fresh = make_task(clip_folder).eval()
+        fresh.network.load_state_dict(task.network.state_dict())
+        for logits in found:
+            torch.testing.assert_close(logits, fresh.condition_logits(batch, CONDITIONS)["complete"])
+
+
+def test_evaluating_first_does_not_keep_from_training(clip_folder: Path) -> None:
+    """What is computed in inference mode cannot be trained with."""
+    task, batch = make_task(clip_folder), make_batch()
+    task.eval()
+    with torch.inference_mode():
+        task.condition_logits(batch, CONDITIONS)
+    task.train()
+    task.training_losses(batch, 0).loss.backward()
+
+
+def test_templates_are_averaged_in_the_target(clip_folder: Path) -> None:
+    templates = ["a photo of {}", "{} a photo", "soup {}"]
+    task, clip = make_task(clip_folder, templates=templates), CLIPModel.from_pretrained(clip_folder).eval()
+    with torch.no_grad():
+        each = [text_features(clip, [t.format(n) for n in FACTS.class_names], task) for t in templates]
+    expected = functional.normalize(torch.stack(each).mean(0), dim=-1)
+    torch.testing.assert_close(task.prompts().untouched, expected)
+    one = make_task(clip_folder, templates=templates[:1])
+    assert torch.equal(one.prompts().packed.states, task.prompts().packed.states)
+
+
+def test_a_checkpoint_comes_back(clip_folder: Path, tmp_path: Path) -> None:
+    task, batch = make_task(clip_folder, adapter=PLUS_PLUS, alpha=0.4), make_batch()
+    torch.save(saved(task), tmp_path / "task.ckpt")
+    again = MMRLTask.load_from_checkpoint(tmp_path / "task.ckpt")
+    assert again.settings() == task.settings()
+    with torch.no_grad():
+        expected = task.eval().condition_logits(batch, CONDITIONS)
+        for name, logits in again.condition_logits(batch, CONDITIONS).items():
+            assert torch.equal(logits, expected[name])
+
+
+def test_templates_may_change_for_a_test_but_not_for_training(clip_folder: Path) -> None:
+    checkpoint, task = saved(make_task(clip_folder)), make_task(clip_folder, templates=["soup of {}"])
+    task.on_load_checkpoint({**checkpoint, "state_dict": dict(checkpoint["state_dict"])})
+    task.trainer.state.fn = "fit"  # type: ignore[assignment]
+    with pytest.raises(RobustTuneError, match="contradicts the settings.*model.templates"):
+        task.on_load_checkpoint({**checkpoint, "state_dict": dict(checkpoint["state_dict"])})
+
+
+def test_another_backbone_is_refused(clip_folder: Path, tmp_path: Path) -> None:
+    checkpoint = saved(make_task(clip_folder))
+    clip = CLIPModel.from_pretrained(clip_folder)
+    with torch.no_grad():
+        clip.vision_model.post_layernorm.bias.add_(1)
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in clip_folder.iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    clip.save_pretrained(other)
+    with pytest.raises(RobustTuneError, match="the weights of image_encoder are not those it was trained with"):
+        make_task(other).on_load_checkpoint(checkpoint)
+    assert checkpoint[KEY]["facts"]["class_names"] == FACTS.class_names
+
+
+def test_released_encoders_keep_what_the_adapter_reaches_into(clip_folder: Path) -> None:
+    """With a feature cache, what lies below is needed no more; and is loaded again where it is."""
+    task, batch = make_task(clip_folder).eval(), make_batch()
+    with torch.no_grad():
+        expected = task.condition_logits(batch, CONDITIONS)
+        batch.images["kept"] = task.image_encoder(batch.images["clean"])
+        batch.texts["kept"] = task.text_encoder(batch.texts["clean"])
+        task.before_release()
+        for encoder in (task.image_encoder, task.text_encoder):
+            encoder.release()
+            assert not list(encoder.backbone.parameters())
+        kept = [c._replace(image=c.image and "kept", text=c.text and "kept") for c in CONDITIONS]
+        for name, logits in task.condition_logits(batch, kept).items():
+            torch.testing.assert_close(logits, expected[name])
+        assert not list(task.image_encoder.backbone.parameters())
+        for name, logits in task.condition_logits(batch, CONDITIONS).items():
+            assert torch.equal(logits, expected[name])
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "alpha": ({"alpha": 1.5}, "alpha 1.5, reg_weight 5.0, text_weight 1.0 do not work: give an alpha in"),
+    "nan": ({"reg_weight": float("nan")}, "reg_weight nan"),
+    "no template": ({"templates": []}, "model.templates is empty: give at least one"),
+    "no place": ({"templates": ["a photo"]}, "model.templates has 'a photo': give each one {}, where the name"),
+    "multilabel": (
+        {"facts": FACTS._replace(multilabel=True)},
+        "answers with one class: .* set model.class_path to Fusion",
+    ),
+    "twice": ({"facts": FACTS._replace(class_names=["a", "b", "a"])}, "the classes 'a' and 'a' make the same prompt"),
+    "same words": (
+        {"facts": FACTS._replace(class_names=["apple_pie", "apple pie", "b"])},
+        "the classes 'apple_pie' and 'apple pie' make the same prompt: give each a name of its own",
+    ),
+    "blank": ({"facts": FACTS._replace(class_names=["a", " ", "b"])}, "class 2 of 3 has no name: give it one"),
+    "too long": (
+        {"facts": FACTS._replace(class_names=["a", "soup " * 20, "b"])},
+        "1 prompts are longer than the 16 tokens that the text encoder takes, the first is that of 'soup soup",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_wrong_settings(clip_folder: Path, mistake: str) -> None:
+    changes, message = MISTAKES[mistake]
+    with pytest.raises(RobustTuneError, match=message):
+        make_task(clip_folder, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"beta": 0.0}, "model.adapter.beta is 0.0: give a share above 0"),
+        ({"beta": float("nan")}, "model.adapter.beta is nan"),
+        ({"space_tokens": 0}, "model.adapter.space_tokens is 0: give at least 1"),
+        ({"residual_rank": 0}, "model.adapter.residual_rank is 0: give at least 1"),
+    ],
+)
+def test_wrong_adapters(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RobustTuneError, match=message):
+        MMRL(**changes)
+
+
+@pytest.mark.parametrize("side", ["image", "text"])
+@pytest.mark.parametrize("first_layer", [0, 5])
+def test_first_layer_out_of_range(clip_folder: Path, side: str, first_layer: int) -> None:
+    kind = CLIPImageEncoder if side == "image" else CLIPTextEncoder
+    message = f"first_layer {first_layer} does not fit '.*', whose tower has 4 layers: give 1 to 4"
+    with pytest.raises(RobustTuneError, match=message):
+        kind(name=str(clip_folder), first_layer=first_layer).load()
+
+
+def test_encoders_that_do_not_go_together(clip_folder: Path, text_folder: Path) -> None:
+    with pytest.raises(RobustTuneError, match="does not take images of 64 pixels: set image_encoder.size to 32"):
+        CLIPImageEncoder(name=str(clip_folder), size=64).load()
+    with pytest.raises(RobustTuneError, match="is a BertModel, and no CLIP: choose one such as openai/clip"):
+        CLIPTextEncoder(name=str(text_folder)).load()
+    from fakes import tiny_image_encoder
+
+    with pytest.raises(RobustTuneError, match="set image_encoder.class_path to CLIPImageEncoder"):
+        make_task(clip_folder, image_encoder=tiny_image_encoder())
+    with pytest.raises(RobustTuneError, match="image_encoder.revision is 'a' and text_encoder.revision is None: name"):
+        make_task(clip_folder, image_encoder=CLIPImageEncoder(name=str(clip_folder), first_layer=3, revision="a"))
