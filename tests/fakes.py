@@ -37,12 +37,30 @@ def tiny_flags(food101: Path, text_folder: Path) -> list[str]:
         "--text_encoder.weights=pretrained",
         "--text_encoder.layers=2",
         "--text_encoder.max_length=16",
-        "--data.batch_size=32",
-        "--data.workers=0",
         "--model.fusion.common_width=16",
         "--model.fusion.bilinear_width=16",
         "--model.fusion.fusion_width=32",
         "--model.fusion.cca_dim=4",
+        *_run_flags(food101),
+    ]
+
+
+def mmrl_flags(food101: Path, clip_folder: Path) -> list[str]:
+    """As `tiny_flags`, for a configuration of MMRL."""
+    return [
+        *(f"--{side}_encoder.name={clip_folder}" for side in ("image", "text")),
+        *(f"--{side}_encoder.first_layer=3" for side in ("image", "text")),
+        "--text_encoder.max_length=16",
+        "--model.adapter.space_width=8",
+        '--model.templates=["{}"]',
+        *_run_flags(food101),
+    ]
+
+
+def _run_flags(food101: Path) -> list[str]:
+    return [
+        "--data.batch_size=32",
+        "--data.workers=0",
         "--trainer.accelerator=cpu",
         "--trainer.max_epochs=1",
         "--trainer.enable_progress_bar=false",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fakes import tiny_flags, write_table
+from fakes import mmrl_flags, tiny_flags, write_table
 
 from robusttune.cli import main
 
@@ -16,16 +16,23 @@ ON_THE_CPU = {"gpus.yaml": ["--trainer.accelerator=cpu", "--trainer.devices=1", 
 
 
 def test_all_are_found() -> None:
-    assert {path.name for path in COMPLETE} >= {"demo.yaml", "food101.yaml", "table.yaml"}
+    assert {path.name for path in COMPLETE} >= {
+        "demo.yaml",
+        "demo_mmrl.yaml",
+        "food101.yaml",
+        "food101_mmrl.yaml",
+        "table.yaml",
+    }
     assert OVERLAYS
     assert {*COMPLETE, *OVERLAYS} == set(CONFIGS.rglob("*.yaml"))
 
 
 def flags_for(config: Path, food101: Path, text_folder: Path, folder: Path) -> list[str]:
-    if config.name == "demo.yaml":  # which has encoders and data of its own
+    if config.stem.startswith("demo"):  # which have encoders and data of their own
         sizes = [f"--data.source.{split}=48" for split in ("train", "val", "test")]
         return [f"--config={config}", *sizes, "--trainer.max_epochs=1", f"--run_root={folder}"]
-    flags = [f"--config={config}", *tiny_flags(food101, text_folder), f"--run_root={folder}"]
+    tiny = mmrl_flags if config.stem.endswith("_mmrl") else tiny_flags
+    flags = [f"--config={config}", *tiny(food101, text_folder), f"--run_root={folder}"]
     if config.name == "emoji.yaml":
         flags += ["--image_encoder.model_args={}", "--data.source.val=null", "--data.source.test=null"]
     elif config.name != "table.yaml":
@@ -40,8 +47,11 @@ def flags_for(config: Path, food101: Path, text_folder: Path, folder: Path) -> l
 
 
 @pytest.mark.parametrize("config", COMPLETE, ids=lambda path: path.name)
-def test_complete_configurations(config: Path, food101: Path, text_folder: Path, tmp_path: Path) -> None:
-    assert main(["fit", *flags_for(config, food101, text_folder, tmp_path)]) == 0
+def test_complete_configurations(
+    config: Path, food101: Path, text_folder: Path, clip_folder: Path, tmp_path: Path
+) -> None:
+    encoder = clip_folder if config.stem.endswith("_mmrl") else text_folder
+    assert main(["fit", *flags_for(config, food101, encoder, tmp_path)]) == 0
     assert list(tmp_path.glob(f"{config.stem}/0/checkpoints/best.ckpt"))
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from robusttune.encoders import ImageEncoder, TextEncoder
@@ -35,6 +35,21 @@ class Adapted(NamedTuple):
 
     tokens: SpaceTokens
     classes: Tensor
+
+
+class Kept(NamedTuple):
+    """What was computed, with the weights and the autocast precision that it was computed with."""
+
+    weights: list[Tensor]
+    precision: torch.dtype | None
+    adapted: Adapted
+
+    def holds(self, weights: list[nn.Parameter], precision: torch.dtype | None) -> bool:
+        """By value: version counters do not see changes through ``data``."""
+        return precision == self.precision and all(
+            now.device == then.device and now.dtype == then.dtype and torch.equal(now, then)
+            for now, then in zip(weights, self.weights, strict=True)
+        )
 
 
 class ImageLogits(NamedTuple):
@@ -121,7 +136,7 @@ class MMRLTask(RobustTask):
         self.inference = inference
         self.network = MMRLNetwork(adapter, self.image_encoder.upper, self.text_encoder.upper)
         self._prompts: ClassPrompts | None = None
-        self._kept: tuple[Any, Adapted] | None = None
+        self._kept: Kept | None = None
         self.tell_apart(facts.class_names)
 
     def settings(self) -> dict[str, Any]:
@@ -153,10 +168,6 @@ class MMRLTask(RobustTask):
                 f"{len(new)} of {len(class_names)} classes are new, such as {new[0]!r}: "
                 "class features alone answer for them"
             )
-
-    def train(self, mode: bool = True) -> Self:
-        self._kept = None
-        return super().train(mode)
 
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
         assert batch.label is not None
@@ -203,15 +214,15 @@ class MMRLTask(RobustTask):
         self.prompts()
 
     def _adapted(self) -> Adapted:
-        """Anew in training; in evaluation once for a version of the weights."""
+        """Anew in training; in evaluation once, until a weight has another value, whoever changed it, and however."""
         if torch.is_grad_enabled():
             return self._adapt()
-        weights = [(p.data_ptr(), p._version, p.dtype, p.device) for p in self.network.parameters()]
         kind = self.device.type
-        version = (weights, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None)
-        if self._kept is None or self._kept[0] != version:
-            self._kept = version, self._adapt()
-        return self._kept[1]
+        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        weights = [*self.network.parameters()]
+        if self._kept is None or not self._kept.holds(weights, precision):
+            self._kept = Kept([p.detach().clone() for p in weights], precision, self._adapt())
+        return self._kept.adapted
 
     def _adapt(self) -> Adapted:
         tokens = self.network.tokens()

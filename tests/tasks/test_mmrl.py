@@ -203,7 +203,7 @@ def class_features_made(task: MMRLTask) -> list[int]:
     return made
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw", "fused adamw", "data", "load"])
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "fused adamw", "data", "in data", "load"])
 def test_weights_that_have_changed_make_class_features_anew(clip_folder: Path, kind: str) -> None:
     """Evaluation computes them once, but never uses those of weights that are no more, whoever changed these."""
     task, batch = make_task(clip_folder), make_batch(complete=True)
@@ -220,6 +220,9 @@ def test_weights_that_have_changed_make_class_features_anew(clip_folder: Path, k
         elif kind == "data":
             for parameter in weights:
                 parameter.data = parameter.data + 0.1 * torch.randn_like(parameter)
+        elif kind == "in data":
+            for parameter in weights:
+                parameter.data.add_(0.1 * torch.randn_like(parameter))
         else:
             task.network.load_state_dict({key: t + 0.1 for key, t in task.network.state_dict().items()})
         if kind in optimizer:

@@ -1,0 +1,161 @@
+"""MMRL through the command line: base and new classes, images alone, a cache, published weights."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fakes import mmrl_flags, write_table
+from safetensors.torch import load_file
+
+from robusttune.cli import main
+from robusttune.tasks import MMRLTask
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SMALL = ["--data.source.train=96", "--data.source.val=48", "--data.source.test=240", "--trainer.max_epochs=2"]
+SMALL += ["--model.adapter.space_width=16", "--trainer.enable_progress_bar=false"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a fit of two epochs on base classes, without a cache."""
+    root = tmp_path_factory.mktemp("runs")
+    flags = [*SMALL, "--data.cache=null", "--data.workers=0", f"--run_root={root}"]
+    assert main(["fit", f"--config={CONFIGS}/demo_mmrl.yaml", *flags]) == 0
+    return root / "demo_mmrl/0"
+
+
+def report_of(run: Path, *flags: str, checkpoint: Path | None = None) -> dict[str, dict[str, Any]]:
+    path = checkpoint or run / "checkpoints/best.ckpt"
+    assert main(["test", f"--config={run}/config.yaml", f"--ckpt_path={path}", *flags]) == 0
+    report = path.parent if checkpoint else run
+    found: dict[str, dict[str, Any]] = json.loads((report / "report/test.json").read_text())["conditions"]
+    return found
+
+
+def test_base_new_and_their_harmonic_mean_in_one_test(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Base and new accuracy are those of testing on either alone."""
+    apart = {part: report_of(run, f"--data.source.world.part={part}") for part in ("base", "new")}
+    assert all(next(iter(found["complete"])) == "accuracy" for found in apart.values())
+    capsys.readouterr()
+    both = report_of(run, "--data.source.world.part=all")
+    assert re.search(r"│ +base +┃|┃ +base ┃ +new ┃", capsys.readouterr().out)
+    for condition, row in both.items():
+        assert [*row][:4] == ["base_accuracy", "new_accuracy", "harmonic_mean", "unknown_accuracy"]
+        if condition != "mean":
+            base, new = row["base_accuracy"], row["new_accuracy"]
+            assert row["harmonic_mean"] == pytest.approx(2 * base * new / (base + new))
+            assert row["unknown_accuracy"] <= max(base, new)
+            assert row["of_the_best_possible"] == pytest.approx(row["unknown_accuracy"] / row["best_possible"])
+    assert both["complete"]["new_accuracy"] > 0.9  # by the names alone
+    assert (run / "report/test.png").is_file()
+
+
+def test_new_classes_have_to_be_allowed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--data.source.world.part=all", "--data.new_classes=false"]
+    assert main(["test", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/best.ckpt", *flags]) == 1
+    assert "have a label that training does not know" in capsys.readouterr().err
+
+
+def test_an_explicit_setting_overrides_what_is_recorded(run: Path) -> None:
+    """Also with other templates, which data sets have of their own."""
+    recorded = report_of(run, "--data.source.world.part=new")
+    assert report_of(run, "--data.source.world.part=new", "--model.inference=class") == recorded
+    assert report_of(run, "--data.source.world.part=new", "--model.inference=fused") != recorded
+    other = report_of(run, "--data.source.world.part=new", '--model.templates=["a picture of a {}"]')
+    assert other["complete"]["loss"] != recorded["complete"]["loss"]
+
+
+def test_a_cache_changes_nothing(run: Path, tmp_path: Path) -> None:
+    """Neither training nor testing."""
+    flags = [*SMALL, f"--data.cache={tmp_path}/cache", "--data.cache_dtype=float32", f"--run_root={tmp_path}"]
+    assert main(["fit", f"--config={CONFIGS}/demo_mmrl.yaml", *flags]) == 0
+    plain, cached = (
+        MMRLTask.load_from_checkpoint(p / "checkpoints/last.ckpt") for p in (run, tmp_path / "demo_mmrl/0")
+    )
+    for name, expected in plain.network.state_dict().items():
+        torch.testing.assert_close(cached.network.state_dict()[name], expected, rtol=1e-3, atol=1e-5)
+    found, expected = report_of(tmp_path / "demo_mmrl/0"), report_of(run)
+    for condition, row in expected.items():
+        assert found[condition].pop("loss") == pytest.approx(row.pop("loss"), rel=1e-3)
+        assert found[condition] == pytest.approx(row, abs=0.01)
+
+
+@pytest.mark.parametrize("missing", ["image", "text"])
+def test_one_side_alone(missing: str, food101: Path, clip_folder: Path, tmp_path: Path) -> None:
+    """Data of images only, or of texts only: training, test and prediction."""
+    rows = [
+        {"id": path.name, "image": str(path), "text": path.stem.replace("_", " "), "label": path.parent.name}
+        for path in sorted((food101 / "images/train").rglob("*.jpg"))
+    ]
+    flags = [*mmrl_flags(Path("none"), clip_folder), f"--data.source.train={write_table(tmp_path, 'train', rows)}"]
+    flags += [f"--data.source.{missing}_column=null", f"--data.source.test={tmp_path}/train.jsonl"]
+    config = (
+        (CONFIGS / "food101_mmrl.yaml").read_text().replace("init_args:\n      root: data/food101", "init_args: {}")
+    )
+    (tmp_path / "config.yaml").write_text(config.replace("sources.Food101", "sources.Table"))
+    fit = ["fit", f"--config={tmp_path}/config.yaml", *flags, "--data.corruption.image_dropout=0"]
+    assert main([*fit, "--data.corruption.text_dropout=0", f"--run_root={tmp_path}"]) == 0
+    found = report_of(tmp_path / "food101_mmrl/0")
+    other = {"image": "no_text", "text": "no_image"}[missing]
+    assert found[f"no_{missing}"] == found["complete"]
+    assert found[other]["accuracy"] == pytest.approx(1 / 12)  # the prior, where all classes are as frequent
+    run = tmp_path / "food101_mmrl/0"
+    predict = ["predict", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/best.ckpt"]
+    assert main([*predict, f"--data.source.predict={tmp_path}/train.jsonl"]) == 0
+    assert len((run / "report/predictions.csv").read_text().splitlines()) == 97
+
+
+def test_published_weights_come_in_and_go_out(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the published trainer leaves them: under ``state_dict``, with a frozen buffer, its optimiser and accuracy."""
+    out = tmp_path / "weights.safetensors"
+    assert main(["export", f"--ckpt_path={run}/checkpoints/best.ckpt", f"--out={out}"]) == 0
+    state = load_file(out)
+    assert "14 tensors written" in capsys.readouterr().out
+    assert {name.split(".")[0] for name in state} == {"representation_learner", "image_encoder"}
+    buffer = {"representation_learner.prompt_embeddings": torch.zeros(24, 77, 128), "logit_scale": torch.zeros(())}
+    published = {"state_dict": state | buffer, "epoch": 10, "optimizer": None, "val_result": np.float64(81.5)}
+    torch.save(published, tmp_path / "model.pth.tar-10")
+    load = ["import", f"--config={CONFIGS}/demo_mmrl.yaml", *SMALL[:5], f"--out={tmp_path}/run/imported.ckpt"]
+    assert main([*load, f"--published={tmp_path}/model.pth.tar-10"]) == 0
+    told = capsys.readouterr().out
+    assert "All 14 tensors matched" in told
+    assert "2 frozen ones were set aside" in told
+    assert report_of(run, checkpoint=tmp_path / "run/imported.ckpt") == report_of(run)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "flags", "message"),
+    [
+        (lambda s: s.pop("image_encoder.proj_rep"), [], "it lacks image_encoder.proj_rep: set model.adapter"),
+        (lambda s: s.update(surplus=torch.zeros(1)), [], "it has besides surplus: set"),
+        (
+            lambda s: s.update({"image_encoder.proj_rep": torch.zeros(3, 4)}),
+            [],
+            r"it has in another shape image_encoder.proj_rep \(3, 4\), not \(128, 128\)",
+        ),
+        (
+            lambda s: None,
+            ["--model.adapter.residual_rank=4"],
+            r"lacks .*srra.* \(its space_tokens are 5, space_width 16, ",
+        ),
+        (lambda s: None, ["--image_encoder.first_layer=3"], "and it has 3 layers"),
+        (lambda s: s.clear(), [], "holds no state dict: give a checkpoint of MMRL or MMRL"),
+    ],
+)
+def test_published_weights_that_do_not_fit(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Any, flags: list[str], message: str
+) -> None:
+    assert main(["export", f"--ckpt_path={run}/checkpoints/best.ckpt", f"--out={tmp_path}/a.pth"]) == 0
+    state = torch.load(tmp_path / "a.pth", weights_only=True)["state_dict"]
+    spoil(state)
+    torch.save(state, tmp_path / "b.pth")
+    load = ["import", f"--config={CONFIGS}/demo_mmrl.yaml", *SMALL[:5], f"--out={tmp_path}/imported.ckpt", *flags]
+    assert main([*load, f"--published={tmp_path}/b.pth"]) == 1
+    assert re.search(f"robusttune: error: .*{message}", capsys.readouterr().err)
+    assert not (tmp_path / "imported.ckpt").exists()
