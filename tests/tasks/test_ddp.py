@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fakes import tiny_flags, write_table
+from fakes import mmrl_flags, tiny_flags, write_table
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
@@ -42,9 +42,12 @@ def assert_same(found: dict[str, dict[str, float]], expected: dict[str, dict[str
         assert found[condition] == {name: value for name, value in values.items() if name != "loss"}
 
 
-def losses(folder: Path) -> list[dict[str, float]]:
+MOLT_LOSSES = ("train/loss", "train/task_loss", "train/correlation_loss")
+MMRL_LOSSES = ("train/loss", "train/task_loss", "train/text_loss", "train/image_distance", "train/class_distance")
+
+
+def losses(folder: Path, names: tuple[str, ...] = MOLT_LOSSES) -> list[dict[str, float]]:
     """What each step logged."""
-    names = ("train/loss", "train/task_loss", "train/correlation_loss")
     with (folder / "metrics.csv").open() as file:
         return [{name: float(row[name]) for name in names} for row in csv.DictReader(file) if row[names[0]]]
 
@@ -71,6 +74,22 @@ def test_two_processes_equal_one(food101: Path, text_folder: Path, tmp_path: Pat
         assert two == pytest.approx(one, rel=1e-6)
         worst = max(worst, *(abs(two[key] / one[key] - 1) for key in one if one[key]))
     print(f"largest relative difference of a logged loss in {len(found['one'])} steps: {worst:.1e}")
+    assert_same(metrics["two"], metrics["one"], rel=1e-6)
+
+
+def test_two_processes_of_mmrl_equal_one(food101: Path, clip_folder: Path, tmp_path: Path) -> None:
+    """Also in steps in which a process has no image, or no text, and so no use for some of the parameters."""
+    found, metrics = {}, {}
+    for name, flags in (("one", [*ONE, "--data.batch_size=4"]), ("two", [*TWO, "--data.batch_size=2"])):
+        fit = [*mmrl_flags(food101, clip_folder), "--trainer.log_every_n_steps=1", *flags]
+        fit += ["--data.corruption.image_dropout=0.5", "--data.corruption.text_dropout=0.4"]
+        fit += ["--data.val_fraction=0.2", "--trainer.precision=64-true", "--model.optimizer=torch.optim.SGD"]
+        run("fit", f"--config={CONFIGS}/food101_mmrl.yaml", *fit, f"--name={name}", f"--run_root={tmp_path}")
+        found[name] = losses(tmp_path / name / "0", MMRL_LOSSES)
+        metrics[name] = conditions(tmp_path / name / "0")
+    assert len(found["one"]) == 20
+    for one, two in zip(found["one"], found["two"], strict=True):
+        assert two == pytest.approx(one, rel=1e-6)
     assert_same(metrics["two"], metrics["one"], rel=1e-6)
 
 
