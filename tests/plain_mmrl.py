@@ -25,12 +25,16 @@ class Plain(NamedTuple):
     untouched_text: Tensor
 
 
-def plain_features(clip: Any, network: MMRLNetwork, pixels: Tensor, ids: Tensor, end: Tensor) -> Plain:
-    """Of pixels (B, 3, H, W), and prompts (C, context) of which ``end`` (C,) is the place of each last token."""
+def plain_features(
+    clip: Any, network: MMRLNetwork, pixels: Tensor, ids: Tensor, end: Tensor, untouched_text: Tensor
+) -> Plain:
+    """Of pixels (B, 3, H, W), and prompts (C, context) of which ``end`` (C,) is the place of each last token.
+
+    What the untouched CLIP makes of prompts is given, as the published code has it from the start.
+    """
     image_tokens, text_tokens = network.tokens()
     with torch.no_grad():
         untouched_image, _ = _vision(clip, pixels, None, 1.0)
-        untouched_text = _text(clip, ids, end, None, 1.0)
     states, space = _vision(clip, pixels, image_tokens, network.beta)
     mean = clip.vision_model.post_layernorm(space).mean(1)
     if hasattr(network.projection, "weight"):
@@ -42,8 +46,14 @@ def plain_features(clip: Any, network: MMRLNetwork, pixels: Tensor, ids: Tensor,
         _unit(mean @ projection),
         _unit(_text(clip, ids, end, text_tokens, network.beta)),
         _unit(untouched_image),
-        _unit(untouched_text),
+        untouched_text,
     )
+
+
+@torch.no_grad()
+def plain_prompts(clip: Any, ids: Tensor, end: Tensor) -> Tensor:
+    """(C, d_e) of length 1, what the untouched CLIP makes of prompts."""
+    return _unit(_text(clip, ids, end, None, 1.0))
 
 
 def plain_loss(features: Plain, label: Tensor, scale: float, alpha: float, reg_weight: float) -> Tensor:

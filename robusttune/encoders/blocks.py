@@ -70,5 +70,11 @@ class Block(nn.Module):
     def finish(self, states: Tensor, attended: Tensor) -> Tensor:
         """What the layer makes of tokens (..., d) and of what these have looked at (..., d)."""
         states = states + self.out(attended)
-        change: Tensor = self.fc2(self.activation(self.fc1(self.norm2(states))))
+        change: Tensor = self.fc2(self._activate(self.fc1(self.norm2(states))))
         return states + change
+
+    def _activate(self, hidden: Tensor) -> Tensor:
+        if isinstance(self.activation, nn.SiLU):  # in place saves memory, where no gradient needs what was there
+            return functional.silu(hidden, inplace=not torch.is_grad_enabled())
+        activated: Tensor = self.activation(hidden)
+        return activated

@@ -88,7 +88,7 @@ class MMRLNetwork(nn.Module):
         batch, count, space = len(states), tokens.shape[1], None
         for number, (block, own) in enumerate(zip(upper.blocks, tokens, strict=True)):
             last = number == len(tokens) - 1
-            space = self._mixed(own, space)
+            space = self._mixed(own.unsqueeze(0), space)
             normed_space, normed = block.norm1(space), block.norm1(states)
             key_value = torch.cat([_for_each(block.key_value(normed_space), batch), block.key_value(normed)], 1)
             if last:  # only the class token is read of what an image is made of
@@ -112,26 +112,29 @@ class MMRLNetwork(nn.Module):
             texts: the states that enter them.
             tokens: (layers, K, d).
         """
-        count, space, shared, states = tokens.shape[1], None, texts.shared.unsqueeze(0), texts.states
-        mask = texts.mask(count)
+        count, space = tokens.shape[1], None
+        start, line = texts.shared[:1], count + len(texts.shared)  # tokens that all texts begin with
+        rest, mask = torch.cat([texts.shared[1:], texts.states]), texts.mask(count)
         for number, (block, own) in enumerate(zip(upper.blocks, tokens, strict=True)):
             space = self._mixed(own, space)
-            shared = torch.cat([shared[:, :1], space, shared[:, 1:]], 1)
-            normed_shared, normed = block.norm1(shared), block.norm1(states)
-            shared_key_value, key_value = block.key_value(normed_shared), texts.pad(block.key_value(normed))
-            key_value = torch.cat([_for_each(shared_key_value, len(key_value)), key_value], 1)
+            states = torch.cat([start, space, rest])
+            normed = block.norm1(states)
+            key_value = block.key_value(normed)
+            shared, padded = key_value[:line].unsqueeze(0), texts.pad(key_value[line:])
+            keys = torch.cat([_for_each(shared, len(padded)), padded], 1)
             if number == len(tokens) - 1:  # only the end is read
-                states, normed = states[texts.end], normed[texts.end]
-                attended = block.attend(block.query(normed).unsqueeze(1), key_value, texts.mask_of_end(count))
-                return upper.feature(block.finish(states, attended.squeeze(1)))
-            states = block.finish(states, texts.unpad(block.attend(texts.pad(block.query(normed)), key_value, mask)))
-            shared = block.finish(shared, block.attend(block.query(normed_shared), shared_key_value, causal=True))
-            space, shared = shared[:, 1 : count + 1], torch.cat([shared[:, :1], shared[:, count + 1 :]], 1)
+                query = block.query(normed[line + texts.end]).unsqueeze(1)
+                attended = block.attend(query, keys, texts.mask_of_end(count)).squeeze(1)
+                return upper.feature(block.finish(states[line + texts.end], attended))
+            query = block.query(normed)
+            begun = block.attend(query[:line].unsqueeze(0), shared, causal=True).squeeze(0)
+            gone_on = texts.unpad(block.attend(texts.pad(query[line:]), keys, mask))
+            states = block.finish(states, torch.cat([begun, gone_on]))
+            start, space, rest = states[:1], states[1 : count + 1], states[count + 1 :]
         raise AssertionError("a tower has a layer that takes tokens")
 
     def _mixed(self, own: Tensor, below: Tensor | None) -> Tensor:
-        """(1 or B, K, d) that go into a layer: its own, or these and what came out of the layer below."""
-        own = own.unsqueeze(0)
+        """What goes into a layer: its own tokens (K, d), or these and (..., K, d) that came out of the layer below."""
         return own if below is None or self.beta == 1 else self.beta * own + (1 - self.beta) * below
 
 

@@ -1,16 +1,18 @@
-"""A training step of MMRL on a ViT-B/16 CLIP with random weights, against computing everything as published.
+"""Training MMRL on a ViT-B/16 CLIP with random weights, against computing everything as the published code does.
 
-`python tests/benchmarks/bench_mmrl.py [--device cuda] [--batch 4] [--classes 19 51 199] [--rounds 5]`
+`python tests/benchmarks/bench_mmrl.py [--device cuda] [--batch 4] [--classes 19 51 199] [--rounds 5] [--epoch]`
 
-Both ways are checked to be equal, then timed by turns in one process; memory is the most that a step takes beyond what is
-resident before it. The floor is the number of multiply-adds that exact gradients cannot do without, at the
-rate of the machine's own matrix product.
+Both ways are checked to be equal, then timed by turns in one process. Memory is the most that a step takes beyond
+what is resident before it. The floor is what exact losses and gradients cannot do without, at the rate of this machine's matrix
+product. With ``--epoch``, whole epochs with evaluation.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -20,10 +22,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from plain_mmrl import plain_features, plain_loss
+from benchmarks.paired import compare
+from plain_mmrl import Plain, plain_features, plain_loss
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
+from robusttune.commands.quiet import quieten
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.models import MMRL, MMRLNetwork
 from robusttune.models.prompts import Packed, shared_tokens
@@ -31,17 +36,18 @@ from robusttune.types import Tokens
 
 CONTEXT, START, END = 77, 49406, 49407
 FIRST, LAYERS = 6, 12
+REG_WEIGHT, ALPHA, SCALE = 5.0, 0.7, 100.0
 
 
-def make_clip() -> Any:
+def write_clip(folder: Path) -> None:
     """ViT-B/16 as OpenAI's, at random."""
     text = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8, "num_hidden_layers": LAYERS}
     vision = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": LAYERS}
     special = {"bos_token_id": START, "eos_token_id": END, "pad_token_id": 0, "vocab_size": 49408}
     torch.manual_seed(0)
-    return CLIPModel(
-        CLIPConfig(text_config={**text, **special}, vision_config={**vision, "patch_size": 16}, projection_dim=512)
-    ).eval()
+    config = CLIPConfig(text_config={**text, **special}, vision_config={**vision, "patch_size": 16}, projection_dim=512)
+    CLIPModel(config).save_pretrained(folder)
+    CLIPImageProcessor().save_pretrained(folder)
 
 
 def make_prompts(classes: int) -> tuple[Tensor, Tensor]:
@@ -57,37 +63,35 @@ def make_prompts(classes: int) -> tuple[Tensor, Tensor]:
     return ids, end
 
 
-class Bench:
+class Step:
     """The two ways to take a step."""
 
-    def __init__(self, classes: int, batch: int, device: str, folder: Path) -> None:
-        self.clip = make_clip()
-        self.clip.save_pretrained(folder)
-        CLIPImageProcessor().save_pretrained(folder)
+    def __init__(self, folder: Path, classes: int, batch: int, device: str) -> None:
+        self.clip = CLIPModel.from_pretrained(folder).eval().requires_grad_(False).to(device)
         self.image = CLIPImageEncoder(name=str(folder), first_layer=FIRST).load().to(device)
         self.text = CLIPTextEncoder(name=str(folder), first_layer=FIRST).load().to(device)
         self.network = MMRLNetwork(MMRL(), self.image.upper, self.text.upper).to(device)
         assert sum(p.numel() for p in self.network.parameters()) == 4_992_256
-        self.clip.to(device).requires_grad_(False)
         self.device = device
         self.ids, self.end = (tensor.to(device) for tensor in make_prompts(classes))
         self.images = torch.randint(0, 256, (batch, 3, 224, 224), dtype=torch.uint8, device=device)
         self.label = torch.randint(classes, (batch,), device=device)
         longest = int(self.end.max()) + 1
-        mask = torch.arange(longest, device=device) <= self.end.unsqueeze(1)
-        tokens = Tokens(self.ids[:, :longest], mask)
+        tokens = Tokens(self.ids[:, :longest], torch.arange(longest, device=device) <= self.end.unsqueeze(1))
         with torch.no_grad():
             prompts = self.text(tokens)
         self.untouched_text = prompts.pooled
-        self.packed = Packed.of(prompts.tokens[0], mask, prompts.tokens[0][0, : shared_tokens(tokens)])
+        self.packed = Packed.of(prompts.tokens[0], tokens.attention_mask, prompts.tokens[0][0, : shared_tokens(tokens)])
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast("cuda", torch.float16) if self.device == "cuda" else nullcontext()
 
     def plain(self) -> Tensor:
         with self.autocast():
-            features = plain_features(self.clip, self.network, self.image.normalise(self.images), self.ids, self.end)
-        return plain_loss(features, self.label, 100.0, 0.7, 5.0)
+            features = plain_features(
+                self.clip, self.network, self.image.normalise(self.images), self.ids, self.end, self.untouched_text
+            )
+        return plain_loss(features, self.label, SCALE, ALPHA, REG_WEIGHT)
 
     def fast(self) -> Tensor:
         with self.autocast():
@@ -95,23 +99,28 @@ class Bench:
             put_in = self.network.tokens()
             image, representation = self.network.image_features(self.image.upper, images.tokens[0], put_in.image)
             text = self.network.text_features(self.text.upper, self.packed, put_in.text)
-        from plain_mmrl import Plain
-
         features = Plain(image, representation, text, images.pooled, self.untouched_text)
-        return plain_loss(features, self.label, 100.0, 0.7, 5.0)
+        return plain_loss(features, self.label, SCALE, ALPHA, REG_WEIGHT)
 
-    def step(self, way: Callable[[], Tensor]) -> float:
-        """Forward and backward, seconds."""
+    def check(self) -> None:
+        """Both ways give the same loss and gradients."""
+        found = []
+        for way in (self.plain, self.fast):
+            loss = way()
+            found.append((loss, torch.autograd.grad(loss, [*self.network.parameters()])))
+        (loss, gradients), (fast_loss, fast_gradients) = found
+        off = max(float((f - g).norm() / g.norm()) for f, g in zip(fast_gradients, gradients, strict=True))
+        print(f"loss {loss:.6f} and {fast_loss:.6f}; gradients differ by {off:.1e} of their norm at most")
+        assert off < (1e-4 if self.device == "cpu" else 0.05)
+
+    def seconds(self, way: Callable[[], Tensor]) -> float:
+        """Forward and backward."""
         self.network.zero_grad()
-        self.wait()
+        self._wait()
         start = perf_counter()
         way().backward()
-        self.wait()
+        self._wait()
         return perf_counter() - start
-
-    def wait(self) -> None:
-        if self.device == "cuda":
-            torch.cuda.synchronize()
 
     def memory(self, way: Callable[[], Tensor]) -> float:
         """The most that a step takes, MB."""
@@ -122,13 +131,104 @@ class Bench:
             way().backward()
             return (torch.cuda.max_memory_allocated() - before) / 1e6
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5")  # the greatest resident size begins anew
         before = resident("VmRSS")
         way().backward()
         return resident("VmHWM") - before
+
+    def operations(self, way: Callable[[], Tensor]) -> float:
+        """Floating-point operations of matrix products that a step does, 1e9."""
+        with FlopCounterMode(display=False) as counter:
+            way().backward()
+        return counter.get_total_flops() / 1e9
+
+    def floor(self) -> float:
+        """Floating-point operations of matrix products that exact losses and gradients cannot do without, 1e9."""
+        settings, layers = MMRL(), LAYERS - FIRST + 1
+        k, batch, patches = settings.space_tokens, len(self.images), 196
+        n, d = patches + 1, 768
+        below = patches * 3 * 16 * 16 * d + (FIRST - 1) * full(n, n, d)
+        untouched = (layers - 1) * full(n, n, d) + last(n, 1, d)
+        # The first layer's queries, keys and values are those of the untouched tower, and need no gradient.
+        forward = (layers - 1) * full(n, n + k, d) - 3 * n * d * d + last(n, k + 1, d)
+        backward = 9 * n * d * d + (layers - 2) * 12 * n * d * d + last(n, k + 1, d)
+        backward += (layers - 1) * 4 * n * (n + k) * d
+        image = batch * (below + untouched + forward + backward)
+        own, shared, d = len(self.packed.states), len(self.packed.shared) + k, 512
+        each = own / len(self.end)
+        attention = own * (shared + each / 2) * d * 2
+        ends = len(self.end) * 10 * d * d + own * 2 * d * d
+        text = (layers - 1) * (12 * own * d * d + attention) - 3 * own * d * d + ends
+        text += 9 * own * d * d + (layers - 2) * 12 * own * d * d + 2 * (layers - 1) * attention + ends
+        text += 2 * layers * shared * 12 * d * d
+        maps = 3 * layers * k * settings.space_width * (768 + 512)
+        return 2 * (image + text + maps) / 1e9
+
+    def rate(self) -> float:
+        """Operations a second of this machine's product of the commonest shape, 1e9."""
+        rows, weight = torch.randn(len(self.images) * 197, 768), torch.randn(3072, 768)
+        rows, weight = rows.to(self.device), weight.to(self.device)
+        if self.device == "cuda":
+            rows, weight = rows.half(), weight.half()
+        times = []
+        for _ in range(30):
+            self._wait()
+            start = perf_counter()
+            rows @ weight.T
+            self._wait()
+            times.append(perf_counter() - start)
+        return 2 * len(rows) * 768 * 3072 / sorted(times)[len(times) // 2] / 1e9
+
+    def _wait(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+def full(tokens: int, keys: int, width: int) -> int:
+    """Multiply-adds of a layer."""
+    return 12 * tokens * width**2 + 2 * tokens * keys * width
+
+
+def last(tokens: int, read: int, width: int) -> int:
+    """Multiply-adds of a layer of which few tokens are read."""
+    return 2 * tokens * width**2 + read * (10 * width**2 + 2 * tokens * width)
 
 
 def resident(what: str) -> float:
     """MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith(what))
+
+
+def bench_steps(folder: Path, classes: int, batch: int, device: str, rounds: int) -> None:
+    step = Step(folder, classes, batch, device)
+    step.check()
+    ways = {"published": step.plain, "ours": step.fast}
+    name = f"MMRL step, batch {batch}, {classes} classes, {device}"
+    memory = compare(f"{name}, memory", "MB", {n: lambda w=w: step.memory(w) for n, w in ways.items()}, 2)  # type: ignore[misc]
+    times = compare(name, "s", {n: lambda w=w: step.seconds(w) for n, w in ways.items()}, rounds)  # type: ignore[misc]
+    floor, rate = step.floor(), step.rate()
+    done = {n: step.operations(way) for n, way in ways.items()}
+    print(
+        f"{done['published']:.0f} GFLOP published, {done['ours']:.0f} ours, {floor:.0f} needed; at {rate:.0f} GFLOP/s "
+        f"the floor is {floor / rate:.3f} s, of which the step takes {times['ours (s)'] * rate / floor:.2f} times"
+    )
+    print(f"{times['published / ours']:.2f} times as fast, {1 / memory['published / ours']:.3f} of the memory\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--classes", type=int, nargs="+", default=[19, 51, 199])
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    quieten()
+    with tempfile.TemporaryDirectory() as folder:
+        write_clip(Path(folder))
+        for classes in given.classes:
+            bench_steps(Path(folder), classes, given.batch, given.device, given.rounds)
+
+
+if __name__ == "__main__":
+    main()

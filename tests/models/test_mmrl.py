@@ -14,7 +14,7 @@ import torch
 from fakes import write_clip
 from hypothesis import given
 from hypothesis import strategies as st
-from plain_mmrl import Plain, plain_features, plain_loss
+from plain_mmrl import Plain, plain_features, plain_loss, plain_prompts
 from safetensors import safe_open
 from torch import Tensor
 from torch.optim import AdamW
@@ -211,12 +211,14 @@ def test_shortcuts_change_nothing(
     tokens = Tokens(ids[:, :longest], torch.arange(longest) <= end.unsqueeze(1))
     pixels, label = torch.randn(batch, 3, 32, 32, generator=rng), torch.randint(len(rows), (batch,), generator=rng)
     found, gradients = [], []
-    for features in (plain_features(case.clip, case.network, pixels, ids, end), fast_features(case, pixels, tokens)):
+    own = plain_prompts(case.clip, ids, end)
+    plain = plain_features(case.clip, case.network, pixels, ids, end, own)
+    for features in (plain, fast_features(case, pixels, tokens)):
         loss = plain_loss(features, label, 100.0, 0.7, 5.0)
         found.append([*features, loss])
         gradients.append(torch.autograd.grad(loss, [*case.network.parameters()]))
-    for plain, fast in zip(*found, strict=True):
-        torch.testing.assert_close(fast, plain, atol=2e-4, rtol=1e-4)
+    for expected, fast in zip(*found, strict=True):
+        torch.testing.assert_close(fast, expected, atol=2e-4, rtol=1e-4)
     total = sum(float(g.norm()) ** 2 for g in gradients[0]) ** 0.5
-    for plain, fast in zip(*gradients, strict=True):
-        assert (fast - plain).norm() <= 1e-3 * total
+    for expected, fast in zip(*gradients, strict=True):
+        assert (fast - expected).norm() <= 1e-3 * total
