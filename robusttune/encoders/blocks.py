@@ -15,8 +15,10 @@ QUICK_GELU = 1.702
 class Block(nn.Module):
     """A frozen pre-norm transformer layer, to be run on whichever tokens are asked for.
 
-    The same as transformers' ``CLIPEncoderLayer``, but for rounding: keys and values come out of one product, and
-    quick GELU, x sigmoid(1.702 x), is SiLU with its factor moved into the products before and after it.
+    The same as transformers' ``CLIPEncoderLayer``, but for rounding. Keys and values come out of one product and have
+    no bias: that of keys adds the same to all that a softmax compares, and that of values goes through attention as it
+    is, and so into the bias that follows. Quick GELU, x sigmoid(1.702 x), is SiLU with its factor moved into the
+    products before and after it.
 
     Args:
         layer: a ``CLIPEncoderLayer``, of which the weights are taken.
@@ -28,12 +30,11 @@ class Block(nn.Module):
         self.heads = attention.num_heads
         self.norm1, self.norm2 = layer.layer_norm1, layer.layer_norm2
         self.query, self.out = attention.q_proj, attention.out_proj
-        self.key_value = nn.Linear(attention.embed_dim, 2 * attention.embed_dim)
+        self.key_value = nn.Linear(attention.embed_dim, 2 * attention.embed_dim, bias=False)
         self.fc1, self.fc2, self.activation = layer.mlp.fc1, layer.mlp.fc2, layer.mlp.activation_fn
         with torch.no_grad():
-            for part in ("weight", "bias"):
-                both = [getattr(linear, part) for linear in (attention.k_proj, attention.v_proj)]
-                getattr(self.key_value, part).copy_(torch.cat(both))
+            self.key_value.weight.copy_(torch.cat([attention.k_proj.weight, attention.v_proj.weight]))
+            self.out.bias.add_(self.out.weight @ attention.v_proj.bias)
             if isinstance(self.activation, QuickGELUActivation):
                 self.activation = nn.SiLU()
                 self.fc1.weight.mul_(QUICK_GELU)
@@ -66,6 +67,30 @@ class Block(nn.Module):
         )
         attended = functional.scaled_dot_product_attention(split, key, value, mask, is_causal=causal)
         return attended.transpose(1, 2).flatten(2)
+
+    def read(self, asking: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Multi-head attention of few tokens, without keys and values of all that they look at.
+
+        Scores are products of queries, put through the keys' weights, with the tokens themselves; values are made of
+        their weighted means.
+
+        Args:
+            asking: (B, r, d) normed tokens that look.
+            tokens: (B, n, d) normed tokens that are looked at.
+            mask: (B, n) bool, True on those that are.
+
+        Returns:
+            (B, r, d).
+        """
+        size = asking.shape[-1] // self.heads
+        key, value = self.key_value.weight.view(2, self.heads, size, -1)
+        query = self.query(asking).view(*asking.shape[:2], self.heads, size) * size**-0.5
+        scores = torch.einsum("brhs,hsd->bhrd", query, key).flatten(1, 2) @ tokens.mT
+        if mask is not None:
+            scores = scores.masked_fill(~mask.unsqueeze(1), -torch.inf)
+        seen = scores.softmax(-1).to(tokens.dtype) @ tokens
+        seen = seen.view(len(seen), self.heads, asking.shape[1], seen.shape[-1])
+        return torch.einsum("bhrd,hsd->brhs", seen, value).flatten(2)
 
     def finish(self, states: Tensor, attended: Tensor) -> Tensor:
         """What the layer makes of tokens (..., d) and of what these have looked at (..., d)."""

@@ -206,13 +206,12 @@ class FrozenCLIPText(FrozenCLIP, FrozenTextEncoder):
         for block in self.upper.blocks[:-1]:
             states = block(states, causal=True)
         end = states[torch.arange(len(states), device=states.device), mask.sum(1) - 1].unsqueeze(1)
-        return self.upper.feature(_last_layer(self.upper.blocks[-1], states, end, mask[:, None, None]))
+        return self.upper.feature(_last_layer(self.upper.blocks[-1], states, end, mask))
 
 
 def _last_layer(block: Block, states: Tensor, asking: Tensor, mask: Tensor | None) -> Tensor:
     """(B, n, d) -> (B, d), what the last layer makes of the one token (B, 1, d) that is read."""
-    key_value = block.key_value(block.norm1(states))
-    attended = block.attend(block.query(block.norm1(asking)), key_value, mask)
+    attended = block.read(block.norm1(asking), block.norm1(states), mask)
     return block.finish(asking, attended).squeeze(1)
 
 

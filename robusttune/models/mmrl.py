@@ -86,20 +86,23 @@ class MMRLNetwork(nn.Module):
             tokens: (layers, K, d).
         """
         batch, count, space = len(states), tokens.shape[1], None
-        for number, (block, own) in enumerate(zip(upper.blocks, tokens, strict=True)):
-            last = number == len(tokens) - 1
+        for block, own in zip(upper.blocks[:-1], tokens[:-1], strict=True):
             space = self._mixed(own.unsqueeze(0), space)
             normed_space, normed = block.norm1(space), block.norm1(states)
             key_value = torch.cat([_for_each(block.key_value(normed_space), batch), block.key_value(normed)], 1)
-            if last:  # only the class token is read of what an image is made of
-                states, normed = states[:, :1], normed[:, :1]
-            if last or self.beta < 1:  # else what becomes of the space's tokens is overwritten
-                states = torch.cat([_for_each(space, batch), states], 1)
-                normed = torch.cat([_for_each(normed_space, batch), normed], 1)
+            if self.beta == 1:  # what becomes of the space's tokens is overwritten
+                states = block.finish(states, block.attend(block.query(normed), key_value))
+                continue
+            states = torch.cat([_for_each(space, batch), states], 1)
+            normed = torch.cat([_for_each(normed_space, batch), normed], 1)
             states = block.finish(states, block.attend(block.query(normed), key_value))
-            if last or self.beta < 1:
-                space, states = states[:, :count], states[:, count:]
-        return upper.feature(states[:, 0]), unit(self.projection(upper, upper.norm(space).mean(1)))
+            space, states = _cut(states, count, dim=1)
+        block, space = upper.blocks[-1], _for_each(self._mixed(tokens[-1].unsqueeze(0), space), batch)
+        states = torch.cat([space, states], 1)
+        normed = block.norm1(states)
+        read = slice(count + 1)  # of all tokens only the space's and, after them, the class token
+        states = block.finish(states[:, read], block.read(normed[:, read], normed))
+        return upper.feature(states[:, -1]), unit(self.projection(upper, upper.norm(states[:, :-1]).mean(1)))
 
     def text_features(self, upper: UpperTower, texts: Packed, tokens: Tensor) -> Tensor:
         """(C, d_e) of length 1, one for each text.
@@ -115,23 +118,22 @@ class MMRLNetwork(nn.Module):
         count, space = tokens.shape[1], None
         start, line = texts.shared[:1], count + len(texts.shared)  # tokens that all texts begin with
         rest, mask = torch.cat([texts.shared[1:], texts.states]), texts.mask(count)
-        for number, (block, own) in enumerate(zip(upper.blocks, tokens, strict=True)):
+        for block, own in zip(upper.blocks[:-1], tokens[:-1], strict=True):
             space = self._mixed(own, space)
             states = torch.cat([start, space, rest])
             normed = block.norm1(states)
-            key_value = block.key_value(normed)
-            shared, padded = key_value[:line].unsqueeze(0), texts.pad(key_value[line:])
-            keys = torch.cat([_for_each(shared, len(padded)), padded], 1)
-            if number == len(tokens) - 1:  # only the end is read
-                query = block.query(normed[line + texts.end]).unsqueeze(1)
-                attended = block.attend(query, keys, texts.mask_of_end(count)).squeeze(1)
-                return upper.feature(block.finish(states[line + texts.end], attended))
-            query = block.query(normed)
-            begun = block.attend(query[:line].unsqueeze(0), shared, causal=True).squeeze(0)
-            gone_on = texts.unpad(block.attend(texts.pad(query[line:]), keys, mask))
-            states = block.finish(states, torch.cat([begun, gone_on]))
-            start, space, rest = states[:1], states[1 : count + 1], states[count + 1 :]
-        raise AssertionError("a tower has a layer that takes tokens")
+            shared_query, query = _cut(block.query(normed), line)
+            shared, key_value = _cut(block.key_value(normed), line)
+            begun = block.attend(shared_query.unsqueeze(0), shared.unsqueeze(0), causal=True).squeeze(0)
+            gone_on = block.attend(texts.pad(query), texts.pad(key_value, shared), mask)
+            states = block.finish(states, torch.cat([begun, texts.unpad(gone_on)]))
+            start, space, rest = _cut(states, 1, count)
+        block, end = upper.blocks[-1], line + texts.end
+        states = torch.cat([start, self._mixed(tokens[-1], space), rest])
+        normed = block.norm1(states)
+        shared, own = _cut(normed, line)
+        attended = block.read(normed[end].unsqueeze(1), texts.pad(own, shared), texts.mask_of_end(count)).squeeze(1)
+        return upper.feature(block.finish(states[end], attended))
 
     def _mixed(self, own: Tensor, below: Tensor | None) -> Tensor:
         """What goes into a layer: its own tokens (K, d), or these and (..., K, d) that came out of the layer below."""
@@ -200,6 +202,11 @@ def _kaiming(*shape: int) -> Tensor:
     """Kaiming uniform with a = sqrt(5), which is uniform within 1 / sqrt(fan in) (arXiv 2505.10088)."""
     bound = shape[-1] ** -0.5
     return torch.empty(shape).uniform_(-bound, bound)
+
+
+def _cut(values: Tensor, *sizes: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """Parts of these sizes, and what is left; the gradient is put together at once, and not part by part."""
+    return torch.split_with_sizes(values, [*sizes, values.shape[dim] - sum(sizes)], dim)
 
 
 def _for_each(shared: Tensor, count: int) -> Tensor:

@@ -52,9 +52,10 @@ class Packed:
         """(C,) number of tokens of each text's own."""
         return torch.diff(self.end, prepend=self.end.new_full((1,), -1))
 
-    def pad(self, values: Tensor) -> Tensor:
-        """(S, d) -> (C, m, d)."""
-        return values.index_select(0, self.slots.flatten()).view(*self.slots.shape, values.shape[-1])
+    def pad(self, values: Tensor, shared: Tensor | None = None) -> Tensor:
+        """(S, d) -> (C, m, d), or, with shared values (p, d) before those of each text, (C, p + m, d)."""
+        padded = values.index_select(0, self.slots.flatten()).view(*self.slots.shape, values.shape[-1])
+        return padded if shared is None else torch.cat([shared.expand(len(padded), -1, -1), padded], 1)
 
     def unpad(self, values: Tensor) -> Tensor:
         """(C, m, d) -> (S, d)."""
@@ -68,8 +69,8 @@ class Packed:
         return torch.cat([seen, own], 1)
 
     def mask_of_end(self, inserted: int) -> Tensor:
-        """(C, 1, 1, inserted + p + m) bool: which keys the last token of each text looks at."""
-        return self.mask(inserted)[self.lengths - 1][:, None, None]
+        """(C, inserted + p + m) bool: which keys the last token of each text looks at."""
+        return self.mask(inserted)[self.lengths - 1]
 
 
 def shared_tokens(tokens: Tokens) -> int:

@@ -2,9 +2,9 @@
 
 `python tests/benchmarks/bench_mmrl.py [--device cuda] [--batch 4] [--classes 19 51 199] [--rounds 5] [--epoch]`
 
-Both ways are checked to be equal, then timed by turns in one process. Memory is the most that a step takes beyond
-what is resident before it. The floor is what exact losses and gradients cannot do without, at the rate of this machine's matrix
-product. With ``--epoch``, whole epochs with evaluation.
+Both ways are checked to be equal, then timed by turns in one process. Memory is the most that a step takes beyond what
+is resident before it. The floor is what exact losses and gradients cannot do without, at the rate of this machine's
+matrix product. With ``--epoch``, whole epochs with evaluation.
 """
 
 from __future__ import annotations
