@@ -32,22 +32,27 @@ def plain_features(
 
     What the untouched CLIP makes of prompts is given, as the published code has it from the start.
     """
-    image_tokens, text_tokens = network.tokens()
     with torch.no_grad():
         untouched_image, _ = _vision(clip, pixels, None, 1.0)
-    states, space = _vision(clip, pixels, image_tokens, network.beta)
+    image, representation = plain_image(clip, network, pixels)
+    text = plain_text(clip, network, ids, end)
+    return Plain(image, representation, text, _unit(untouched_image), untouched_text)
+
+
+def plain_image(clip: Any, network: MMRLNetwork, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Class and representation features."""
+    states, space = _vision(clip, pixels, network.tokens().image, network.beta)
     mean = clip.vision_model.post_layernorm(space).mean(1)
     if hasattr(network.projection, "weight"):
         projection = network.projection.weight
     else:
         projection = clip.visual_projection.weight.T + network.projection.a @ network.projection.b
-    return Plain(
-        _unit(states),
-        _unit(mean @ projection),
-        _unit(_text(clip, ids, end, text_tokens, network.beta)),
-        _unit(untouched_image),
-        untouched_text,
-    )
+    return _unit(states), _unit(mean @ projection)
+
+
+def plain_text(clip: Any, network: MMRLNetwork, ids: Tensor, end: Tensor) -> Tensor:
+    """Features of prompts."""
+    return _unit(_text(clip, ids, end, network.tokens().text, network.beta))
 
 
 @torch.no_grad()

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import random
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from time import perf_counter
@@ -23,16 +24,26 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from benchmarks.paired import compare
-from plain_mmrl import Plain, plain_features, plain_loss
+from benchmarks.photos import write_photos
+from fakes import write_table
+from lightning.pytorch import Trainer
+from plain_mmrl import Plain, plain_features, plain_image, plain_loss, plain_text
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
 from robusttune.commands.quiet import quieten
+from robusttune.data import Corruption, ImageTextDataModule
+from robusttune.data.sources import Table
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.models import MMRL, MMRLNetwork
 from robusttune.models.prompts import Packed, shared_tokens
-from robusttune.types import Tokens
+from robusttune.tasks import MMRLTask
+from robusttune.tasks.base import Losses
+from robusttune.tasks.prompts import tokenise
+from robusttune.types import Batch, Condition, Tokens
 
 CONTEXT, START, END = 77, 49406, 49407
 FIRST, LAYERS = 6, 12
@@ -48,6 +59,14 @@ def write_clip(folder: Path) -> None:
     config = CLIPConfig(text_config={**text, **special}, vision_config={**vision, "patch_size": 16}, projection_dim=512)
     CLIPModel(config).save_pretrained(folder)
     CLIPImageProcessor().save_pretrained(folder)
+    words = ["<unk>", "a", "photo", "of", ",", "type", "food", ".", *(f"w{number}" for number in range(300))]
+    vocabulary = {word: number for number, word in enumerate(words)} | {"<start>": START, "<end>": END}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special_tokens = [("<start>", START), ("<end>", END)]
+    tokenizer.post_processor = processors.TemplateProcessing("<start> $A <end>", special_tokens=special_tokens)
+    fast = {"bos_token": "<start>", "eos_token": "<end>", "pad_token": "<end>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=CONTEXT, **fast).save_pretrained(folder)
 
 
 def make_prompts(classes: int) -> tuple[Tensor, Tensor]:
@@ -157,7 +176,7 @@ class Step:
         own, shared, d = len(self.packed.states), len(self.packed.shared) + k, 512
         each = own / len(self.end)
         attention = own * (shared + each / 2) * d * 2
-        ends = len(self.end) * 10 * d * d + own * 2 * d * d
+        ends = len(self.end) * last(shared + int(each), 1, d)
         text = (layers - 1) * (12 * own * d * d + attention) - 3 * own * d * d + ends
         text += 9 * own * d * d + (layers - 2) * 12 * own * d * d + 2 * (layers - 1) * attention + ends
         text += 2 * layers * shared * 12 * d * d
@@ -190,14 +209,74 @@ def full(tokens: int, keys: int, width: int) -> int:
 
 
 def last(tokens: int, read: int, width: int) -> int:
-    """Multiply-adds of a layer of which few tokens are read."""
-    return 2 * tokens * width**2 + read * (10 * width**2 + 2 * tokens * width)
+    """Multiply-adds of a layer of which few tokens are read, without keys and values."""
+    return read * (12 * width**2 + 2 * (width // 64) * tokens * width)
 
 
 def resident(what: str) -> float:
     """MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith(what))
+
+
+class PlainTask(MMRLTask):
+    """As published: class features are computed in every step of training, and once for an evaluation."""
+
+    clip: Any = None
+    known: Tensor | None = None
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.known = None
+
+    def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
+        assert batch.label is not None
+        pixels = self.image_encoder.normalise(batch.images["clean"])
+        features = plain_features(self.clip, self.network, pixels, *self._ids(), self.prompts().untouched)
+        loss = plain_loss(features, batch.label, SCALE, ALPHA, REG_WEIGHT)
+        return Losses(loss, {}, torch.ones(len(batch), dtype=torch.bool))
+
+    def condition_logits(self, batch: Batch, conditions: Iterable[Condition]) -> dict[str, Tensor]:
+        if self.known is None:
+            self.known = plain_text(self.clip, self.network, *self._ids())
+        image, representation = plain_image(
+            self.clip, self.network, self.image_encoder.normalise(batch.images["clean"])
+        )
+        logits = SCALE * (ALPHA * image + (1 - ALPHA) * representation) @ self.known.T
+        return {condition.name: logits for condition in conditions}
+
+    def _ids(self) -> tuple[Tensor, Tensor]:
+        tokens = tokenise(self.class_names, self.templates[0], self.text_encoder.prompt_tokenizer)
+        end = tokens.attention_mask.sum(1) - 1
+        return functional.pad(tokens.input_ids, (0, CONTEXT - tokens.input_ids.shape[1])), end
+
+
+def bench_epoch(folder: Path, classes: int, rounds: int) -> None:
+    """16 steps of 4 images, and an evaluation of 32."""
+    rng, photos = random.Random(0), write_photos(folder, 64)
+    names = [f"w{number} w{rng.randrange(100, 300)}" for number in range(classes)]
+    for split, count in (("train", 64), ("val", 32)):
+        rows = [{"id": str(n), "image": str(photos[n]), "label": names[n % classes]} for n in range(count)]
+        write_table(folder, split, rows)
+    clip = CLIPModel.from_pretrained(folder).eval().requires_grad_(False)
+
+    def seconds(kind: type[MMRLTask]) -> float:
+        encoders = {
+            "image_encoder": CLIPImageEncoder(name=str(folder), first_layer=FIRST),
+            "text_encoder": CLIPTextEncoder(name=str(folder), first_layer=FIRST),
+        }
+        table = Table(train=str(folder / "train.jsonl"), val=str(folder / "val.jsonl"), text_column=None)
+        corruption = Corruption(image_dropout=0, text_dropout=0)
+        data = ImageTextDataModule(table, **encoders, batch_size=4, workers=0, corruption=corruption)
+        task = kind(**encoders, facts=data.facts, templates=["a photo of {} , a type of food ."], reg_weight=REG_WEIGHT)
+        task.__dict__["clip"] = clip
+        quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        trainer = Trainer(accelerator="cpu", max_epochs=1, num_sanity_val_steps=0, enable_model_summary=False, **quiet)
+        start = perf_counter()
+        trainer.fit(task, data)
+        return perf_counter() - start
+
+    ways = {"published": lambda: seconds(PlainTask), "ours": lambda: seconds(MMRLTask)}
+    compare(f"MMRL epoch of 16 steps and evaluation of 32 images, {classes} classes, cpu", "s", ways, rounds)
 
 
 def bench_steps(folder: Path, classes: int, batch: int, device: str, rounds: int) -> None:
@@ -222,12 +301,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--classes", type=int, nargs="+", default=[19, 51, 199])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epoch", action="store_true")
     given = parser.parse_args()
     quieten()
     with tempfile.TemporaryDirectory() as folder:
         write_clip(Path(folder))
         for classes in given.classes:
-            bench_steps(Path(folder), classes, given.batch, given.device, given.rounds)
+            if given.epoch:
+                bench_epoch(Path(folder), classes, given.rounds)
+            else:
+                bench_steps(Path(folder), classes, given.batch, given.device, given.rounds)
 
 
 if __name__ == "__main__":
