@@ -6,6 +6,7 @@ every layer is run on every token, as in the published implementation.
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -98,7 +99,9 @@ def _layers(layers: Any, states: Tensor, tokens: Tensor | None, beta: float, mas
             states = torch.cat([states[:, :1], mixed, rest], 1)
         length = states.shape[1]
         fits = None if mask is None else mask[..., :length, :length]
-        changed = layer(states, fits)
+        # Before transformers 5 a layer took two masks.
+        named = "causal_attention_mask" in signature(layer.forward).parameters
+        changed = layer(states, None, fits) if named else layer(states, fits)
         states = changed[0] if isinstance(changed, tuple) else changed
     return states, count
 

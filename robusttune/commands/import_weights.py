@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.models.published import Matched, from_published
 from robusttune.paths import user_path
 from robusttune.tasks import MMRLTask
+from robusttune.tasks.checkpoint import read_plain
 from robusttune.types import Facts
 
 # The published trainer leaves its last accuracy, a NumPy number, beside the weights.
@@ -74,20 +74,14 @@ def read_published(path: Path) -> dict[str, Tensor]:
     Raises:
         RobustTuneError: it is missing, damaged, or holds no state dict.
     """
-    if not path.is_file():
-        raise RobustTuneError(f"{path} does not exist: give the file of a published checkpoint")
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and path.is_file():
+        try:
             found: Any = load_file(path)
-        else:
-            with torch.serialization.safe_globals(NUMPY_NUMBERS):
-                found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise RobustTuneError(
-            f"{path} holds more than tensors and plain data, and is not loaded: save its state_dict alone"
-        ) from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise RobustTuneError(f"{path} is damaged or holds no tensors ({error!s:.100}): give another file") from None
+        except SafetensorError as error:
+            raise RobustTuneError(f"{path} is damaged or no checkpoint ({error!s:.100}): use another one") from None
+    else:
+        with torch.serialization.safe_globals(NUMPY_NUMBERS):
+            found = read_plain(path, "a checkpoint of MMRL or MMRL++, or its state_dict alone")
     found = found.get("state_dict", found) if isinstance(found, dict) else None
     if not found or not all(isinstance(value, Tensor) for value in found.values()):
         raise RobustTuneError(f"{path} holds no state dict: give a checkpoint of MMRL or MMRL++")

@@ -21,20 +21,33 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         RobustTuneError: the file is missing, damaged, holds more than tensors and plain data, or is of another kind.
     """
-    if not Path(path).is_file():
-        raise RobustTuneError(f"the checkpoint {path} does not exist: give the path of a .ckpt file")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise RobustTuneError(
-            f"{path} holds more than tensors and plain data, and is not loaded: use a checkpoint of robusttune"
-        ) from None
-    except PermissionError as error:
-        raise RobustTuneError(f"{path} cannot be read ({error.strerror}): see to it that you may") from None
-    except Exception:  # of a damaged file torch says RuntimeError, EOFError, OSError, ValueError, KeyError, ...
-        raise RobustTuneError(f"{path} is damaged or no checkpoint: use another one") from None
+    checkpoint: dict[str, Any] = read_plain(Path(path), "a checkpoint of robusttune")
     about = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
     whole = isinstance(about, dict) and "state_dict" in checkpoint and about.keys() >= ABOUT
     if not whole or about["facts"].keys() != set(Facts._fields):  # type: ignore[index]
         raise RobustTuneError(f"{path} is no checkpoint of robusttune: give one that `robusttune fit` wrote")
     return checkpoint
+
+
+def read_plain(path: Path, instead: str) -> Any:
+    """What torch has saved in a file, on the CPU; nothing in the file is executed.
+
+    Args:
+        path: of the file.
+        instead: what to give instead of a file that cannot be used.
+
+    Raises:
+        RobustTuneError: the file is missing, damaged, or holds more than tensors and plain data.
+    """
+    if not path.is_file():
+        raise RobustTuneError(f"the checkpoint {path} does not exist: give the path of {instead}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise RobustTuneError(
+            f"{path} holds more than tensors and plain data, and is not loaded: use {instead}"
+        ) from None
+    except PermissionError as error:
+        raise RobustTuneError(f"{path} cannot be read ({error.strerror}): see to it that you may") from None
+    except Exception:  # of a damaged file torch says RuntimeError, EOFError, OSError, ValueError, KeyError, ...
+        raise RobustTuneError(f"{path} is damaged or no checkpoint: use another one") from None

@@ -66,6 +66,30 @@ class Place:
     def shapes(self, *flags: str) -> list[str]:
         return ["fit", f"--config={CONFIGS}/demo.yaml", f"--run_root={self.root}/runs", *flags]
 
+    def mmrl(self, *flags: str, verb: str = "fit") -> list[str]:
+        sizes = [f"--data.source.{split}=24" for split in ("train", "val", "test")]
+        sizes += ["--data.cache=null", "--data.workers=0"]
+        return [verb, f"--config={CONFIGS}/demo_mmrl.yaml", *sizes, f"--run_root={self.root}/runs", *flags]
+
+    def mmrl_classes(self, *names: str) -> list[str]:
+        """Texts of classes with these names."""
+        rows = [{"text": "a red circle", "label": name} for name in names * 4]
+        source = {"train": str(write_table(self.root, "train", rows)), "image_column": None}
+        config = yaml.safe_load((CONFIGS / "demo_mmrl.yaml").read_text())
+        config["data"]["source"] = {"class_path": "robusttune.data.sources.Table", "init_args": source}
+        config["data"]["val_fraction"] = 0.5
+        (self.root / "config.yaml").write_text(yaml.safe_dump(config))
+        return ["fit", f"--config={self.root}/config.yaml", f"--run_root={self.root}/runs"]
+
+    def published(self, content: bytes | object | None, *flags: str) -> list[str]:
+        path = self.root / "model.pth.tar-10"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content is not None:
+            torch.save(content, path)
+        mmrl = [flag for flag in self.mmrl(verb="import") if "run_root" not in flag]
+        return [*mmrl, f"--published={path}", f"--out={self.root}/imported.ckpt", *flags]
+
     def rows(self, *last: dict[str, Any]) -> list[dict[str, Any]]:
         """Twenty good rows with images, and whatever follows."""
         names = [write_image(self.root / "images" / f"{i}.png").name for i in range(20)]
@@ -464,6 +488,99 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         f"1 of 2. image files {READ}",
     ),
     "numbers that no cache has": (lambda p: p.fit("--data.cache_dtype=int8"), "data.cache_dtype.*'int8'"),
+    # MMRL
+    "first layer too high": (
+        lambda p: p.mmrl("--image_encoder.first_layer=5"),
+        "first_layer 5 does not fit 'robusttune:demo_clip', whose tower has 4 layers: give 1 to 4",
+    ),
+    "first layer too low": (
+        lambda p: p.mmrl("--text_encoder.first_layer=0"),
+        "first_layer 0 does not fit .*: give 1 to 4",
+    ),
+    "image size of another tower": (
+        lambda p: p.mmrl("--image_encoder.size=50"),
+        "'robusttune:demo_clip' does not take images of 50 pixels: set image_encoder.size to 64",
+    ),
+    "two CLIPs": (
+        lambda p: p.mmrl(f"--text_encoder.name={p.text_folder}"),
+        "is a BertModel, and no CLIP: choose one such as openai/clip-vit-base-patch16",
+    ),
+    "encoders that cannot be reached into": (
+        lambda p: p.shapes("--model=robusttune.tasks.MMRLTask"),
+        "MMRL reaches into the layers of its encoders: set image_encoder.class_path to CLIPImageEncoder",
+    ),
+    "text longer than the tower takes": (
+        lambda p: p.mmrl("--text_encoder.max_length=99"),
+        "max_length 99 does not fit 'robusttune:demo_clip': give a number from 3 to 32",
+    ),
+    "no space tokens": (
+        lambda p: p.mmrl("--model.adapter.space_tokens=0"),
+        "adapter.space_tokens is 0: give at least 1",
+    ),
+    "all of the old tokens": (lambda p: p.mmrl("--model.adapter.beta=0"), "adapter.beta is 0.0: give a share above 0"),
+    "template without a place": (
+        lambda p: p.mmrl("--model.templates=[a photo]"),
+        "model.templates has 'a photo': give each one {}, where the name of the class stands",
+    ),
+    "template too long": (
+        lambda p: p.mmrl(f'--model.templates=["{"red " * 40}{{}}"]'),
+        "24 prompts are longer than the 32 tokens that the text encoder takes, the first is that of 'red circle'",
+    ),
+    "warm-up rate above 1": (
+        lambda p: p.mmrl("--model.schedule.warmup_rate=2"),
+        "schedule.warmup_rate is 2.0: give a share",
+    ),
+    "epochs without an end": (
+        lambda p: p.mmrl("--trainer.max_epochs=-1", "--trainer.max_steps=3"),
+        "model.schedule.every is epoch: set trainer.max_epochs",
+    ),
+    "classes of the same words": (
+        lambda p: p.mmrl_classes("red_circle", "red circle"),
+        "the classes 'red circle' and 'red_circle' make the same prompt: give each a name of its own",
+    ),
+    "class without words": (
+        lambda p: p.mmrl_classes("a", "_"),
+        "class 1 of 2 has no name: give it one to be prompted by",
+    ),
+    "new classes for a model that knows none": (
+        lambda p: [*p.test_on_table({"text": "t", "label": "no dish"}), "--data.new_classes=true"],
+        "the data's classes are not the model's, .*: give the data module facts=task.facts, .* leave data.new_classes out",
+    ),
+    "new classes of several labels": (
+        lambda p: p.on_table(
+            write_table(p.root, "t", p.rows()), "--data.source.multilabel=true", "--data.new_classes=true"
+        ),
+        "data.new_classes is for samples of one class each: leave it out of multi-label data",
+    ),
+    "published weights that are not there": (
+        lambda p: p.published(None),
+        "model.pth.tar-10 does not exist: give the path of a",
+    ),
+    "published weights that are torn": (
+        lambda p: p.published(p.good_checkpoint()[:9999]),
+        "is damaged or no checkpoint: use another one",
+    ),
+    "published code": (
+        lambda p: p.published({"state_dict": Evil()}),
+        "holds more than tensors and plain data, and is not",
+    ),
+    "published numbers": (lambda p: p.published({"a": 1}), "holds no state dict: give a checkpoint of MMRL or MMRL"),
+    "published weights of something else": (
+        lambda p: p.published({"weight": torch.zeros(3)}),
+        "it lacks representation_learner.compound_rep_tokens, .*; it has besides weight: set .* .it is none of MMRL's.",
+    ),
+    "published weights for another model": (
+        lambda p: ["import", f"--config={CONFIGS}/demo.yaml", "--published=x", f"--out={p.root}/y.ckpt"],
+        "FusionTask has no published weights: give a configuration of MMRLTask",
+    ),
+    "export of another model": (
+        lambda p: ["export", f"--ckpt_path={p.trained}/checkpoints/best.ckpt", f"--out={p.root}/y.pth"],
+        "is of FusionTask, which was never published: give one of MMRLTask",
+    ),
+    "export to nowhere": (
+        lambda p: ["export", f"--ckpt_path={p.trained}/checkpoints/best.ckpt"],
+        "the following arguments are required: --out: robusttune export --help lists the options",
+    ),
     # The command itself
     "no such command": (lambda p: ["trian"], "there is no command 'trian': choose from fit, validate, test"),
 }
