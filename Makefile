@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pretrain-demo demo-table test test-all bench emoji lint types clean
+.PHONY: help install demo demo-mmrl pretrain-demo demo-table test test-all bench emoji lint types clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -21,6 +21,11 @@ demo: install ## Train and test on generated data, without a network; ends with 
 	$(BIN)/robusttune fit --config configs/demo.yaml
 	@run=$$(ls -td runs/demo/*/ | head -n 1); set -x; \
 	$(BIN)/robusttune test --config $${run}config.yaml --ckpt_path $${run}checkpoints/best.ckpt
+
+demo-mmrl: install ## Train MMRL on a few generated images, and test it on base and new classes
+	$(BIN)/robusttune fit --config configs/demo_mmrl.yaml
+	@run=$$(ls -td runs/demo_mmrl/*/ | head -n 1); set -x; \
+	$(BIN)/robusttune test --config $${run}config.yaml --ckpt_path $${run}checkpoints/best.ckpt --data.source.world.part all
 
 pretrain-demo: install ## Make the demo's tiny CLIP anew (50 minutes on two cores)
 	$(BIN)/python -m robusttune.demo_clip.pretrain --config robusttune/demo_clip/pretrain.yaml

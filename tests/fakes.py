@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dishes import DISHES
 from PIL import Image
 
 from robusttune.encoders import ImageEncoder, TimmEncoder, TransformersTextEncoder
@@ -131,6 +132,7 @@ def write_clip(folder: Path) -> None:
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
     words = ["<start>", "<end>", "<unk>", "a", "photo", "of", "apple", "pie", "soup", "cake"]
+    words += sorted({word for dish in DISHES for word in dish.split("_")} - {*words})
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(

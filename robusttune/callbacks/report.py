@@ -21,7 +21,7 @@ HEADERS = {
     "base_accuracy": "base",
     "new_accuracy": "new",
     "harmonic_mean": "harmonic mean",
-    "unknown_accuracy": "unknown",
+    "unknown_accuracy": "kind unknown",
     "best_possible": "best possible",
     "of_the_best_possible": "of the best possible",
 }

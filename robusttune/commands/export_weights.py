@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from argparse import ArgumentParser
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-from robusttune.commands.quiet import quieten
+from robusttune.encoders.clip import TowerShape
 from robusttune.errors import RobustTuneError
+from robusttune.models import MMRLNetwork
 from robusttune.models.published import to_published
 from robusttune.paths import user_path, whole_file
+from robusttune.settings import from_plain
 from robusttune.tasks import MMRLTask
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
 
@@ -36,22 +37,32 @@ def run(args: list[str]) -> None:
     parser.add_argument("--ckpt_path", required=True, help="A checkpoint of an MMRLTask.")
     parser.add_argument("--out", required=True, help="The file to write: .safetensors, or else torch's format.")
     given = parser.parse_args(args)
-    out, task_name = user_path(given.out), read_checkpoint(user_path(given.ckpt_path))[KEY]["task"]
+    out, checkpoint = user_path(given.out), read_checkpoint(user_path(given.ckpt_path))
+    task_name = checkpoint[KEY]["task"]
     if task_name != MMRLTask.__name__:
         raise RobustTuneError(f"{given.ckpt_path} is of {task_name}, which was never published: give one of MMRLTask")
     if out.exists():
         raise RobustTuneError(f"{out} exists: give another --out")
-    with warnings.catch_warnings():
-        quieten()
-        state = to_published(MMRLTask.load_from_checkpoint(user_path(given.ckpt_path)).network)
+    state = to_published(network_of(checkpoint))
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as partial:
         _write(state, partial, safe=out.suffix == ".safetensors")
     Console(soft_wrap=True, highlight=False).print(f"{len(state)} tensors written to {out}")
 
 
+def network_of(checkpoint: dict[str, Any]) -> MMRLNetwork:
+    """What was trained, without the CLIP that it was trained on."""
+    state = {name.removeprefix("network."): tensor for name, tensor in checkpoint["state_dict"].items()}
+    shared_width = state["projection.weight" if "projection.weight" in state else "projection.b"].shape[1]
+    shapes = (state[f"{side}_maps.bias"].shape for side in ("image", "text"))
+    image, text = (TowerShape(layers, width, shared_width) for layers, width in shapes)
+    network = MMRLNetwork(from_plain(checkpoint[KEY]["settings"]["adapter"]), image, text)
+    network.load_state_dict(state)
+    return network
+
+
 def _write(state: dict[str, torch.Tensor], path: Path, safe: bool) -> None:
     if safe:
-        save_file(state, path)
+        path.write_bytes(save(state))
     else:
         torch.save({"state_dict": state}, path)

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, StepLR
 
+from robusttune.callbacks import SafeCheckpointIO
 from robusttune.commands.trainer import RobustTuneCLI, launch
 from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
-from robusttune.models.published import Matched, from_published
+from robusttune.models.published import Matched, from_published, refuse_another_clip
 from robusttune.paths import user_path
 from robusttune.tasks import MMRLTask
 from robusttune.tasks.checkpoint import read_plain
 from robusttune.types import Facts
 
-# The published trainer leaves its last accuracy, a NumPy number, beside the weights.
+# The published trainer leaves its optimiser, its schedule and its last accuracy, a NumPy number, beside the weights.
 MAKE_NUMBER: Any = np.float64(0).__reduce__()[0]
-NUMPY_NUMBERS: list[Any] = [
-    np.dtype,
+HARMLESS: list[Any] = [
+    *(torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, CosineAnnealingLR, MultiStepLR, StepLR),
+    *(defaultdict, dict, Counter, np.dtype),
     *(type(np.dtype(kind)) for kind in ("float32", "float64", "int64")),
     *((MAKE_NUMBER, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
@@ -38,9 +43,18 @@ class ImportCLI(RobustTuneCLI):
         super().add_arguments_to_parser(parser)
         parser.add_argument("--published", type=str, required=True, help="File that the published MMRL has written.")
         parser.add_argument("--out", type=str, required=True, help="The checkpoint to write, a .ckpt file.")
+        parser.add_argument("--ckpt_path", type=str | None, help="Has no use here; the config.yaml of a run names it.")
+        parser.add_argument("--weights_only", type=bool | None, help="Likewise.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         LightningCLI.parse_arguments(self, parser, args)
+        if user_path(self.config.out).exists():
+            raise RobustTuneError(f"{self.config.out} exists: give another --out")
+        self.published = read_published(user_path(self.config.published))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """One that writes a checkpoint, whatever the configuration would train on."""
+        return Trainer(accelerator="cpu", devices=1, logger=False, plugins=[SafeCheckpointIO()])
 
     def checked_facts(self, data: ImageTextDataModule) -> Facts:
         return data.facts
@@ -53,14 +67,13 @@ def run(args: list[str]) -> None:
         RobustTuneError: the arguments do not work, or the weights do not fit.
     """
     without = {"run": False, "save_config_callback": None, "trainer_defaults": {"logger": False}}
-    cli = launch(ImportCLI, "import", args, parser_kwargs={"exit_on_error": False}, **without)
+    cli: Any = launch(ImportCLI, "import", args, parser_kwargs={"exit_on_error": False}, **without)
     task, trainer = cli.model, cli.trainer
     if not isinstance(task, MMRLTask):
         raise RobustTuneError(f"{type(task).__name__} has no published weights: give a configuration of MMRLTask")
-    out = user_path(cli.config.out)
-    if out.exists():
-        raise RobustTuneError(f"{out} exists: give another --out")
-    matched = from_published(read_published(user_path(cli.config.published)), task.network)
+    out, published = user_path(cli.config.out), cli.published
+    refuse_another_clip(published, task.image_encoder.upper, task.text_encoder.upper)
+    matched = from_published(published, task.network)
     task.network.load_state_dict(matched.state)
     out.parent.mkdir(parents=True, exist_ok=True)
     trainer.strategy.connect(task)
@@ -80,10 +93,11 @@ def read_published(path: Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise RobustTuneError(f"{path} is damaged or no checkpoint ({error!s:.100}): use another one") from None
     else:
-        with torch.serialization.safe_globals(NUMPY_NUMBERS):
+        with torch.serialization.safe_globals(HARMLESS):
             found = read_plain(path, "a checkpoint of MMRL or MMRL++, or its state_dict alone")
     found = found.get("state_dict", found) if isinstance(found, dict) else None
-    if not found or not all(isinstance(value, Tensor) for value in found.values()):
+    names_to_tensors = isinstance(found, dict) and all(isinstance(name, str) for name in found)
+    if not found or not names_to_tensors or not all(isinstance(value, Tensor) for value in found.values()):
         raise RobustTuneError(f"{path} holds no state dict: give a checkpoint of MMRL or MMRL++")
     state: dict[str, Tensor] = found
     return state

@@ -152,14 +152,25 @@ class ImageTextDataModule(LightningDataModule):
     def class_names(self, split: Split) -> list[str]:
         """Names of the classes that a split's labels are numbered by, in order.
 
-        They are those of the facts; of a test split that may have new ones, those of the facts, unless it has none of
-        them, and then the new ones.
+        They are those of the facts; of a test split that may have new ones, and where it is predicted, those of the
+        facts, unless it has none of them, and then the new ones.
+
+        Raises:
+            RobustTuneError: it has a single new class and no other.
         """
-        known, table = self.facts.class_names, self._source_table("test") if split == "test" else None
+        known, table = self.facts.class_names, None
+        if split == "test" or (split == "predict" and self._source_table("predict") is None):
+            table = self._source_table("test")
         if not self.new_classes or table is None:
             return known
         own = self.source.class_names(table)
-        return [*(known if {*known} & {*own} else []), *(name for name in own if name not in {*known})]
+        names = [*(known if {*known} & {*own} else []), *(name for name in own if name not in {*known})]
+        if len(names) < 2:
+            raise RobustTuneError(
+                f"the {split} split has one class, {names[0]!r}, which training does not know, and two are needed: "
+                "give it samples of others, too"
+            )
+        return names
 
     def check(self, stage: str) -> None:
         """Check labels and image files of the splits that a stage needs; before a fit, of all that there are.

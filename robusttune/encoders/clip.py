@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,20 @@ class CLIPTextEncoder(TextEncoder):
         return FrozenCLIPText(self)
 
 
+class TowerShape(NamedTuple):
+    """What an adapter has to know of a tower's upper layers.
+
+    Attributes:
+        layers: how many there are.
+        width: of their tokens.
+        shared_width: of the space that both towers share.
+    """
+
+    layers: int
+    width: int
+    shared_width: int
+
+
 class UpperTower(nn.Module):
     """The layers of a tower that an adapter reaches into, and what follows them.
 
@@ -78,13 +92,12 @@ class UpperTower(nn.Module):
     def __init__(self, blocks: list[Block], norm: nn.Module, projection: nn.Linear) -> None:
         super().__init__()
         self.blocks: Any = nn.ModuleList(blocks)
-        self.norm = norm
+        self.norm: Any = norm
         self.projection = projection
 
     @property
-    def widths(self) -> tuple[int, int]:
-        """Widths of its tokens and of its features."""
-        return self.projection.in_features, self.projection.out_features
+    def shape(self) -> TowerShape:
+        return TowerShape(len(self.blocks), self.projection.in_features, self.projection.out_features)
 
     def feature(self, states: Tensor) -> Tensor:
         """(B, d) last states of class or end tokens -> (B, d_e) features of length 1."""
@@ -186,7 +199,7 @@ class FrozenCLIPText(FrozenCLIP, FrozenTextEncoder):
         self.logit_scale = float(clip.logit_scale.detach().exp())
         self.backbone = nn.ModuleDict({"embeddings": tower.embeddings, "blocks": nn.ModuleList(below)})
         self.upper = UpperTower(above, tower.final_layer_norm, clip.text_projection)
-        self.widths = Widths((self.upper.widths[0],), self.upper.widths[1])
+        self.widths = Widths((self.upper.shape.width,), self.upper.shape.shared_width)
 
     @cached_property
     def prompt_tokenizer(self) -> Tokenizer:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robusttune.encoders.clip import UpperTower, unit
+from robusttune.encoders.clip import TowerShape, UpperTower, unit
 from robusttune.errors import RobustTuneError
 from robusttune.models.prompts import Packed
 
@@ -63,15 +63,13 @@ class SpaceTokens(NamedTuple):
 class MMRLNetwork(nn.Module):
     """All that MMRL trains. The frozen layers that it reaches into are handed to it."""
 
-    def __init__(self, settings: MMRL, image: UpperTower, text: UpperTower) -> None:
+    def __init__(self, settings: MMRL, image: TowerShape, text: TowerShape) -> None:
         super().__init__()
         self.beta = settings.beta
         self.space = nn.Parameter(torch.randn(settings.space_tokens, settings.space_width) * 0.02)
         maps = LayerMaps if settings.residual_rank is None else ResidualMaps
-        self.image_maps, self.text_maps = (maps(settings, len(t.blocks), t.widths[0]) for t in (image, text))
-        self.projection = (
-            Projection(image.widths) if settings.projection_rank is None else ResidualProjection(settings, image)
-        )
+        self.image_maps, self.text_maps = (maps(settings, t.layers, t.width) for t in (image, text))
+        self.projection = Projection(image) if settings.projection_rank is None else ResidualProjection(settings, image)
 
     def tokens(self) -> SpaceTokens:
         """The tokens of each layer, which are the same for all samples."""
@@ -141,13 +139,13 @@ class MMRLNetwork(nn.Module):
 
 
 class LayerMaps(nn.Module):
-    """A linear map for each layer, from the space to its tokens."""
+    """A linear map for each layer, from the space to its tokens; all begin the same."""
 
     def __init__(self, settings: MMRL, layers: int, width: int) -> None:
         super().__init__()
         bound = settings.space_width**-0.5  # as of nn.Linear
-        self.weight = nn.Parameter(torch.empty(layers, width, settings.space_width).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(layers, width).uniform_(-bound, bound))
+        self.weight = nn.Parameter(_copies(layers, torch.empty(width, settings.space_width).uniform_(-bound, bound)))
+        self.bias = nn.Parameter(_copies(layers, torch.empty(width).uniform_(-bound, bound)))
 
     def forward(self, space: Tensor) -> Tensor:
         """(K, d_r) -> (layers, K, d)."""
@@ -164,7 +162,7 @@ class ResidualMaps(nn.Module):
         self.weight = nn.Parameter(torch.empty(width, space_width).uniform_(-bound, bound))
         self.a = nn.Parameter(_kaiming(layers, width, rank))
         self.b = nn.Parameter(torch.zeros(layers, rank, space_width))
-        self.bias = nn.Parameter(torch.empty(layers, width).uniform_(-bound, bound))
+        self.bias = nn.Parameter(_copies(layers, torch.empty(width).uniform_(-bound, bound)))
 
     def forward(self, space: Tensor) -> Tensor:
         """(K, d_r) -> (layers, K, d)."""
@@ -174,9 +172,9 @@ class ResidualMaps(nn.Module):
 class Projection(nn.Module):
     """Of representation features, learned from nothing."""
 
-    def __init__(self, widths: tuple[int, int]) -> None:
+    def __init__(self, image: TowerShape) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(widths) / math.sqrt(widths[0]))
+        self.weight = nn.Parameter(torch.randn(image.width, image.shared_width) / math.sqrt(image.width))
 
     def forward(self, upper: UpperTower, features: Tensor) -> Tensor:
         """(B, d) -> (B, d_e)."""
@@ -186,16 +184,20 @@ class Projection(nn.Module):
 class ResidualProjection(nn.Module):
     """CLIP's own, and one of low rank that is added to it (MMRL++)."""
 
-    def __init__(self, settings: MMRL, image: UpperTower) -> None:
+    def __init__(self, settings: MMRL, image: TowerShape) -> None:
         super().__init__()
-        rank, (width, shared_width) = settings.projection_rank or 0, image.widths
-        self.a = nn.Parameter(_kaiming(width, rank))
-        self.b = nn.Parameter(torch.zeros(rank, shared_width))
+        rank = settings.projection_rank or 0
+        self.a = nn.Parameter(_kaiming(image.width, rank))
+        self.b = nn.Parameter(torch.zeros(rank, image.shared_width))
 
     def forward(self, upper: UpperTower, features: Tensor) -> Tensor:
         """(B, d) -> (B, d_e)."""
         projected: Tensor = upper.projection(features)
         return projected + features @ self.a @ self.b
+
+
+def _copies(count: int, tensor: Tensor) -> Tensor:
+    return tensor.expand(count, *tensor.shape).clone()
 
 
 def _kaiming(*shape: int) -> Tensor:

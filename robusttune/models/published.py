@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robusttune.encoders.clip import UpperTower
 from robusttune.errors import RobustTuneError
 from robusttune.models.mmrl import LayerMaps, MMRLNetwork, Projection
 
@@ -18,7 +19,7 @@ SHARED = "representation_learner.srra_{}proj.weight"
 RESIDUAL = "representation_learner.srra_{}proj.srra.{}.{}"
 # Frozen, and so no part of what was learned: embedded prompts of its classes, and the weights of the CLIP itself.
 SET_ASIDE = re.compile(
-    r"prompt_embeddings|representation_learner\.prompt_embeddings|logit_scale|(clip_model|text_encoder|prompt_learner)\..*"
+    r"prompt_embeddings|representation_learner\.prompt_embeddings|logit_scale|(clip_model|text_encoder)\..*"
     r"|image_encoder(_\w+)?\.(?!(proj_rep|A|B)$).*"
 )
 
@@ -70,6 +71,7 @@ def from_published(given: Mapping[str, Tensor], network: MMRLNetwork) -> Matched
             for name, shape in shapes.items()
             if name in given and given[name].shape != shape
         ],
+        "is not finite in": [name for name in places if name in given and not given[name].isfinite().all()],
     }
     told = [f"{what} {', '.join(names[:3])}{', ...' * (len(names) > 3)}" for what, names in problems.items() if names]
     if told:
@@ -81,6 +83,35 @@ def from_published(given: Mapping[str, Tensor], network: MMRLNetwork) -> Matched
     for name, (of, layer) in places.items():
         (state[of] if layer is None else state[of][layer]).copy_(given[name])
     return Matched(state, list(places), set_aside)
+
+
+def refuse_another_clip(given: Mapping[str, Tensor], image: UpperTower, text: UpperTower) -> None:
+    """Check what a published checkpoint holds of the CLIP that it was trained on, where it holds any of it.
+
+    Args:
+        given: by published names.
+        image: the upper layers of the CLIP at hand.
+        text: likewise.
+
+    Raises:
+        RobustTuneError: it was trained on another CLIP.
+    """
+    own = {
+        "image_encoder.proj": image.projection.weight.T,
+        "image_encoder.ln_post.weight": image.norm.weight,
+        "text_encoder.text_projection": text.projection.weight.T,
+        "text_encoder.ln_final.weight": text.norm.weight,
+    }
+    for name, expected in own.items():
+        found = given.get(name, given.get(f"module.{name}"))
+        if found is None:
+            continue
+        # It may have been kept in half precision.
+        if found.shape != expected.shape or not torch.allclose(found.float(), expected.float(), rtol=1e-2, atol=1e-3):
+            raise RobustTuneError(
+                f"the published checkpoint was trained on another CLIP, of which {name} is not this one's: "
+                "name the one it was trained on for image_encoder and text_encoder"
+            )
 
 
 def _places(network: MMRLNetwork) -> dict[str, tuple[str, int | None]]:

@@ -176,7 +176,7 @@ class RobustTask(LightningModule, ABC):
         if estimated == float("inf"):
             raise RobustTuneError("the schedule has no end: set trainer.max_epochs or trainer.max_steps")
         total = int(estimated) if self.schedule.every == "step" else self.trainer.max_epochs
-        if not total or total < 0:
+        if total is None or total < 0:
             raise RobustTuneError("model.schedule.every is epoch: set trainer.max_epochs")
         scheduler = LambdaLR(optimizer, lambda done: self.schedule.factor(done, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.schedule.every}}
@@ -186,7 +186,6 @@ class RobustTask(LightningModule, ABC):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if hasattr(data, "class_names"):
             self.tell_apart(data.class_names(SPLITS[stage]))
-            self.metrics["test"] = ConditionMetrics(self.facts, self.class_names)
         if getattr(data, "cache", None) is not None:
             # As the Trainer is going to, but later.
             convert, device = self.trainer.precision_plugin.convert_module, self.trainer.strategy.root_device

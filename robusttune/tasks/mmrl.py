@@ -13,7 +13,7 @@ from torch.nn import functional
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText
 from robusttune.errors import RobustTuneError
-from robusttune.evaluation import sample_losses
+from robusttune.evaluation import ConditionMetrics, sample_losses
 from robusttune.models import MMRL, MMRLNetwork
 from robusttune.models.base import log_prior
 from robusttune.models.mmrl import SpaceTokens
@@ -134,7 +134,7 @@ class MMRLTask(RobustTask):
         self.reg_weight = reg_weight
         self.text_weight = text_weight
         self.inference = inference
-        self.network = MMRLNetwork(adapter, self.image_encoder.upper, self.text_encoder.upper)
+        self.network = MMRLNetwork(adapter, self.image_encoder.upper.shape, self.text_encoder.upper.shape)
         self._prompts: ClassPrompts | None = None
         self._kept: Kept | None = None
         self.tell_apart(facts.class_names)
@@ -161,6 +161,7 @@ class MMRLTask(RobustTask):
         for template in self.templates:
             tokenise(class_names, template, self.text_encoder.prompt_tokenizer)
         self.class_names = list(class_names)
+        self.metrics["test"] = ConditionMetrics(self.facts, self.class_names)
         self._prompts = self._kept = None
         new = [name for name in class_names if name not in {*self.facts.class_names}]
         if new and self.inference == "recorded":
@@ -207,7 +208,8 @@ class MMRLTask(RobustTask):
         if self._prompts is None or self._prompts.packed.states.dtype != anchor.dtype:
             self._prompts = encode_prompts(self.text_encoder, self.class_names, self.templates)
         if self._prompts.untouched.device != anchor.device:
-            self._prompts = self._prompts.map(lambda tensor: tensor.to(anchor.device))
+            with torch.inference_mode(False):  # see encode_prompts
+                self._prompts = self._prompts.map(lambda tensor: tensor.to(anchor.device))
         return self._prompts
 
     def before_release(self) -> None:
@@ -230,6 +232,9 @@ class MMRLTask(RobustTask):
 
     def _image_logits(self, batch: Batch, variant: str, adapted: Adapted, untouched: bool) -> ImageLogits:
         """Of the rows without an image, something of no meaning; the nearness only where it is asked for."""
+        if len(batch.images[variant]) == 0:
+            nothing = self._nothing(batch)
+            return ImageLogits(nothing, nothing, nothing[:, 0])
         images = self.image_encoder.enter(batch.images[variant], untouched)
         states, upper = images.tokens[0], self.image_encoder.upper
         features, representation = self.network.image_features(upper, states, adapted.tokens.image)
@@ -239,11 +244,18 @@ class MMRLTask(RobustTask):
 
     def _text_logits(self, batch: Batch, variant: str, adapted: Adapted) -> Tensor:
         """(B, C), of the rows without a text something of no meaning."""
+        if len(batch.texts[variant]) == 0:
+            return self._nothing(batch)
         texts = self.text_encoder.enter(batch.texts[variant], untouched=False)
         start = self.prompts().packed.shared[:1]
         packed = Packed.of(texts.tokens[0], texts.mask[0], start.to(texts.tokens[0]))
         features = self.network.text_features(self.text_encoder.upper, packed, adapted.tokens.text)
         return _spread(self._logits(features, adapted.classes), batch.text_present)
+
+    def _nothing(self, batch: Batch) -> Tensor:
+        """(B, C) zeros that keep all parameters in the graph: one that is used on some ranks only stops DDP."""
+        zero = torch.stack([0.0 * parameter.float().sum() for parameter in self.network.parameters()]).sum()
+        return zero.expand(len(batch), len(self.class_names))
 
     def _answered_by_both(self) -> list[bool]:
         """For each class whether representation features answer for it, too."""
@@ -264,7 +276,7 @@ class MMRLTask(RobustTask):
     ) -> dict[str, Tensor]:
         """(B, C) under each condition."""
         found, prior = {}, self._log_prior().to(self.device)
-        share = torch.where(torch.tensor(by_both, device=self.device), self.alpha, 1.0)
+        share = torch.tensor([self.alpha if both else 1.0 for both in by_both], dtype=torch.float32, device=self.device)
         for condition in conditions:
             total, (image_shown, text_shown) = torch.zeros_like(prior), condition.presence(batch)
             if condition.image:
@@ -284,7 +296,8 @@ class MMRLTask(RobustTask):
         """(C,) logits of how frequent classes were in training; new ones count as the mean of the others."""
         of = dict(zip(self.facts.class_names, log_prior(self.facts).exp().tolist(), strict=True))
         mean = sum(of.values()) / len(of)
-        return torch.tensor([of.get(name, mean) for name in self.class_names]).log().log_softmax(0)
+        shares = torch.tensor([of.get(name, mean) for name in self.class_names], dtype=torch.float32)
+        return shares.log().log_softmax(0)
 
     def _refuse_other_encoders(self) -> None:
         for name, kind in (("image_encoder", FrozenCLIPImage), ("text_encoder", FrozenCLIPText)):
@@ -304,6 +317,4 @@ class MMRLTask(RobustTask):
 
 def _spread(values: Tensor, present: Tensor) -> Tensor:
     """Values (P, ...) of the ``P`` rows that are present as (B, ...); the others have something of no meaning."""
-    if len(values) == 0:  # all parameters stay in the graph: one that is used on some ranks only stops DDP
-        return values.sum() + values.new_zeros(len(present), *values.shape[1:])
     return values[present.cumsum(0).sub(1).clamp(min=0)]  # no boolean index: it would wait for the device

@@ -57,13 +57,6 @@ def tokenise(class_names: list[str], template: str, tokenizer: Tokenizer) -> Tok
     said = [name.replace("_", " ").strip() for name in class_names]
     if "" in said:
         raise RobustTuneError(f"class {said.index('') + 1} of {len(said)} has no name: give it one to be prompted by")
-    seen: dict[str, str] = {}
-    for name, words in zip(class_names, said, strict=True):
-        if words in seen:
-            raise RobustTuneError(
-                f"the classes {seen[words]!r} and {name!r} make the same prompt: give each a name of its own"
-            )
-        seen[words] = name
     tokens, cut = tokenizer([template.replace(PLACE, words) for words in said])
     too_long = [name for name, was_cut in zip(class_names, cut, strict=True) if was_cut]
     if too_long:
@@ -71,6 +64,11 @@ def tokenise(class_names: list[str], template: str, tokenizer: Tokenizer) -> Tok
             f"{len(too_long)} prompts are longer than the {tokenizer.max_length} tokens that the text encoder takes, "
             f"the first is that of {too_long[0]!r}: shorten its name, or {template!r}"
         )
+    seen: dict[tuple[int, ...], str] = {}
+    for name, ids in zip(class_names, tokens.input_ids.tolist(), strict=True):
+        other = seen.setdefault(tuple(ids), name)
+        if other is not name or class_names.count(name) > 1:
+            raise RobustTuneError(f"the classes {other!r} and {name!r} make the same prompt: give each another name")
     return tokens
 
 

@@ -17,7 +17,7 @@ class Schedule:
         name: how it falls after the warm-up: as a half ``cosine``, ``linear``, or not at all.
         warmup: share of training in which the learning rate rises from 0, in [0, 1].
         warmup_rate: share of the learning rate, in [0, 1], at which it stays during the warm-up instead of rising; it
-            then falls as if there were no warm-up, as in the recipes of MMRL.
+            then falls as slowly as without a warm-up, and so not to the end, as in the recipes of MMRL.
         every: whether it changes with every ``step`` or every ``epoch``.
 
     Raises:
@@ -39,7 +39,7 @@ class Schedule:
         warm = round(self.warmup * total)
         if done < warm:
             return done / warm if self.warmup_rate is None else self.warmup_rate
-        start = warm if self.warmup_rate is None else 0
-        progress = min(1.0, (done - start) / max(1, total - start))
+        falling = total - warm if self.warmup_rate is None else total
+        progress = min(1.0, (done - warm) / max(1, falling))
         falls = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress}
         return falls.get(self.name, 1.0)

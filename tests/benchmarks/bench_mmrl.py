@@ -89,7 +89,7 @@ class Step:
         self.clip = CLIPModel.from_pretrained(folder).eval().requires_grad_(False).to(device)
         self.image = CLIPImageEncoder(name=str(folder), first_layer=FIRST).load().to(device)
         self.text = CLIPTextEncoder(name=str(folder), first_layer=FIRST).load().to(device)
-        self.network = MMRLNetwork(MMRL(), self.image.upper, self.text.upper).to(device)
+        self.network = MMRLNetwork(MMRL(), self.image.upper.shape, self.text.upper.shape).to(device)
         assert sum(p.numel() for p in self.network.parameters()) == 4_992_256
         self.device = device
         self.ids, self.end = (tensor.to(device) for tensor in make_prompts(classes))

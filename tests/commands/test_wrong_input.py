@@ -536,7 +536,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "classes of the same words": (
         lambda p: p.mmrl_classes("red_circle", "red circle"),
-        "the classes 'red circle' and 'red_circle' make the same prompt: give each a name of its own",
+        "the classes 'red circle' and 'red_circle' make the same prompt: give each another name",
     ),
     "class without words": (
         lambda p: p.mmrl_classes("a", "_"),

@@ -290,3 +290,36 @@ def test_samples_to_predict_may_have_labels_of_their_own(tmp_path: Path, text_fo
     data = module(table_of(tmp_path, predict=str(path)), text_folder)
     data.check("fit")
     assert [batch.label for batch in batches(data, "predict")] == [None]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["even", "odd"], ["even", "odd"]),
+        (["odd", "third"], ["even", "odd", "third"]),
+        (["third", "another"], ["another", "third"]),
+    ],
+)
+def test_new_classes_of_the_test_split(tmp_path: Path, text_folder: Path, labels: list[str], names: list[str]) -> None:
+    """They come after those of training, or, where none of these is there, in their place."""
+    test = write_table(tmp_path, "test", [{"image": "", "text": "t", "label": label} for label in labels])
+    data = module(table_of(tmp_path, test=str(test)), text_folder, new_classes=True)
+    assert data.class_names("test") == data.class_names("predict") == names
+    assert data.class_names("train") == data.class_names("val") == data.facts.class_names == ["even", "odd"]
+    (batch,) = batches(data, "test")
+    assert batch.label is not None
+    assert [names[i] for i in batch.label] == labels
+
+
+def test_one_new_class_alone_is_refused(tmp_path: Path, text_folder: Path) -> None:
+    test = write_table(tmp_path, "test", [{"image": "", "text": "t", "label": "third"}])
+    data = module(table_of(tmp_path, test=str(test)), text_folder, new_classes=True)
+    with pytest.raises(RobustTuneError, match="the test split has one class, 'third', which training does not know"):
+        data.check("test")
+
+
+def test_new_classes_of_other_splits_are_refused(tmp_path: Path, text_folder: Path) -> None:
+    val = write_table(tmp_path, "val", [{"image": "", "text": "t", "label": "third"}])
+    data = module(table_of(tmp_path, val=str(val)), text_folder, new_classes=True)
+    with pytest.raises(RobustTuneError, match="1 have a label that training does not know"):
+        data.check("fit")

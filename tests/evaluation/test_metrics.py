@@ -78,3 +78,37 @@ def test_multilabel() -> None:
     assert found["no_text/f1_macro"] == pytest.approx(f1_score(label, guess, average="macro"))
     assert found["no_text/f1_micro"] == pytest.approx(f1_score(label, guess, average="micro"))
     assert found["no_text/average_precision"] == pytest.approx(average_precision_score(label, logits.sigmoid()))
+
+
+def test_base_and_new_classes() -> None:
+    """Each kind is told apart from its own, their harmonic mean, and all from all by logits of their own."""
+    torch.manual_seed(0)
+    names = ["new 1", *FACTS.class_names, "new 2"]  # columns 1 to 3 are of training
+    metrics, label = ConditionMetrics(FACTS, names), torch.arange(40) % 5
+    logits, unknown = torch.randn(2, 40, 5) + torch.nn.functional.one_hot(label, 5)
+    metrics.update(IDS, label, everywhere(logits), everywhere(unknown))
+    found = metrics.compute()
+    assert list(found) == metrics.names
+    base, new = [1, 2, 3], [0, 4]
+    for name, own in (("base_accuracy", base), ("new_accuracy", new)):
+        rows = [row for row in range(40) if int(label[row]) in own]
+        right = [own[int(logits[row, own].argmax())] == int(label[row]) for row in rows]
+        assert found[f"complete/{name}"] == pytest.approx(sum(right) / len(rows))
+    both = found["complete/base_accuracy"], found["complete/new_accuracy"]
+    assert found["complete/harmonic_mean"] == pytest.approx(2 / (1 / both[0] + 1 / both[1]))
+    assert found["complete/unknown_accuracy"] == pytest.approx(accuracy_score(label, unknown.argmax(1)))
+
+
+@pytest.mark.parametrize("names", [FACTS.class_names, ["other", "ones"]])
+def test_classes_of_one_kind_are_measured_as_ever(names: list[str]) -> None:
+    metrics = ConditionMetrics(FACTS, names)
+    metrics.update(IDS, torch.zeros(40, dtype=torch.int64), everywhere(torch.zeros(40, len(names))))
+    assert metrics.compute()["complete/accuracy"] == 1
+
+
+def test_a_kind_without_samples_has_no_accuracy() -> None:
+    metrics = ConditionMetrics(FACTS, [*FACTS.class_names, "new"])
+    metrics.update(IDS, torch.zeros(40, dtype=torch.int64), everywhere(torch.zeros(40, 4)))
+    found = metrics.compute()
+    assert found["complete/base_accuracy"] == 1
+    assert np.isnan([found["complete/new_accuracy"], found["complete/harmonic_mean"]]).all()

@@ -16,15 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plain_mmrl import Plain, plain_features, plain_loss, plain_prompts
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
-from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText
+from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText, TowerShape, UpperTower
 from robusttune.models import MMRL, MMRLNetwork
 from robusttune.models.prompts import Packed, shared_tokens
-from robusttune.models.published import from_published
+from robusttune.models.published import from_published, to_published
 from robusttune.types import Tokens
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -53,7 +53,7 @@ def cut(folder: Path, first_layer: int, settings: MMRL) -> Case:
     image = CLIPImageEncoder(name=str(folder), first_layer=first_layer).load()
     text = CLIPTextEncoder(name=str(folder), first_layer=first_layer).load()
     clip = CLIPModel.from_pretrained(folder, attn_implementation="eager").eval()
-    return Case(clip, image, text, MMRLNetwork(settings, image.upper, text.upper))
+    return Case(clip, image, text, MMRLNetwork(settings, image.upper.shape, text.upper.shape))
 
 
 @cache
@@ -222,3 +222,43 @@ def test_shortcuts_change_nothing(
     total = sum(float(g.norm()) ** 2 for g in gradients[0]) ** 0.5
     for expected, fast in zip(*gradients, strict=True):
         assert (fast - expected).norm() <= 1e-3 * total
+
+
+def test_trained_numbers_on_vit_b_16() -> None:
+    def count(settings: MMRL) -> int:
+        network = MMRLNetwork(settings, TowerShape(7, 768, 512), TowerShape(7, 512, 512))
+        return sum(parameter.numel() for parameter in network.parameters())
+
+    assert count(MMRL()) == 4_992_256
+    space, maps = 5 * 512, (768 + 512) * 512 + 7 * ((768 + 512 + 2 * 512) * 4 + 768 + 512)
+    assert count(MMRL(beta=0.9, residual_rank=4, projection_rank=64)) == space + maps + (768 + 512) * 64
+
+
+def test_begins_as_published() -> None:
+    """All layers alike, and MMRL++ with residuals of zero, and so with CLIP's own projection."""
+    torch.manual_seed(0)
+    shape = TowerShape(7, 768, 512)
+    upper = UpperTower([nn.Identity()] * 7, nn.Identity(), nn.Linear(768, 512, bias=False))  # type: ignore[list-item]
+    network = MMRLNetwork(MMRL(residual_rank=4, projection_rank=64), shape, shape)
+    assert not network.image_maps.b.any()
+    features = torch.randn(2, 768)
+    assert torch.equal(network.projection(upper, features), upper.projection(features))
+    network.requires_grad_(False)
+    assert network.image_maps.a.abs().max() <= 0.5 < 2 * network.image_maps.a.abs().max()
+    plain = MMRLNetwork(MMRL(), shape, shape).requires_grad_(False)
+    for tokens in (*network.tokens(), *plain.tokens()):
+        torch.testing.assert_close(tokens, tokens[:1].expand(7, -1, -1))
+    network = MMRLNetwork(MMRL(), shape, shape)
+    assert network.space.std().item() == pytest.approx(0.02, rel=0.1)
+    assert network.projection.weight.std().item() == pytest.approx(768**-0.5, rel=0.02)
+
+
+def test_published_names_there_and_back() -> None:
+    for settings in VARIATIONS.values():
+        network = MMRLNetwork(settings, TowerShape(3, 8, 4), TowerShape(2, 6, 4))
+        published = to_published(network)
+        matched = from_published({f"module.{name}": t for name, t in published.items()}, network)
+        assert {*matched.published} == {*published}
+        assert not matched.set_aside
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(matched.state[name], tensor)

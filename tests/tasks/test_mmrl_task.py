@@ -237,6 +237,17 @@ def test_weights_that_have_changed_make_class_features_anew(clip_folder: Path, k
             torch.testing.assert_close(logits, fresh.condition_logits(batch, CONDITIONS)["complete"])
 
 
+def test_another_precision_makes_class_features_anew(clip_folder: Path) -> None:
+    task, batch = make_task(clip_folder).eval(), make_batch()
+    with torch.no_grad():
+        full = task.condition_logits(batch, CONDITIONS)["complete"]
+        with torch.autocast("cpu", torch.bfloat16):
+            half = task._adapted().classes
+        again = task.condition_logits(batch, CONDITIONS)["complete"]
+        assert not torch.equal(task._adapted().classes, half)
+    assert torch.equal(again, full)
+
+
 def test_evaluating_first_does_not_keep_from_training(clip_folder: Path) -> None:
     """What is computed in inference mode cannot be trained with."""
     task, batch = make_task(clip_folder), make_batch()
@@ -321,9 +332,13 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "answers with one class: .* set model.class_path to Fusion",
     ),
     "twice": ({"facts": FACTS._replace(class_names=["a", "b", "a"])}, "the classes 'a' and 'a' make the same prompt"),
+    "same tokens": (
+        {"facts": FACTS._replace(class_names=["what", "no such", "else"])},  # words that the tokenizer does not know
+        "the classes 'what' and 'else' make the same prompt: give each another name",
+    ),
     "same words": (
         {"facts": FACTS._replace(class_names=["apple_pie", "apple pie", "b"])},
-        "the classes 'apple_pie' and 'apple pie' make the same prompt: give each a name of its own",
+        "the classes 'apple_pie' and 'apple pie' make the same prompt: give each another name",
     ),
     "blank": ({"facts": FACTS._replace(class_names=["a", " ", "b"])}, "class 2 of 3 has no name: give it one"),
     "too long": (
