@@ -543,7 +543,10 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         "class 1 of 2 has no name: give it one to be prompted by",
     ),
     "new classes for a model that knows none": (
-        lambda p: [*p.test_on_table({"text": "t", "label": "no dish"}), "--data.new_classes=true"],
+        lambda p: [
+            *p.test_on_table({"text": "t", "label": "no dish"}, {"text": "t", "label": "no soup"}),
+            "--data.new_classes=true",
+        ],
         "the data's classes are not the model's, .*: give the data module facts=task.facts, .* leave data.new_classes out",
     ),
     "new classes of several labels": (
@@ -570,7 +573,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         "it lacks representation_learner.compound_rep_tokens, .*; it has besides weight: set .* .it is none of MMRL's.",
     ),
     "published weights for another model": (
-        lambda p: ["import", f"--config={CONFIGS}/demo.yaml", "--published=x", f"--out={p.root}/y.ckpt"],
+        lambda p: ["import", f"--config={CONFIGS}/demo.yaml", *p.published({"a": torch.zeros(1)})[-2:]],
         "FusionTask has no published weights: give a configuration of MMRLTask",
     ),
     "export of another model": (
