@@ -33,7 +33,7 @@ def scores(ids: list[str], logits: torch.Tensor) -> Scores:
     """The same logits (N, C) under each condition, the highest first class under the last."""
     stacked = torch.stack([logits] * len(CONDITIONS))
     stacked[-1, :, 0] = 9.0
-    return Scores(ids, torch.zeros(len(ids), dtype=torch.int64), stacked)
+    return Scores(ids, torch.zeros(len(ids), dtype=torch.int64), logits=stacked, unknown=stacked)
 
 
 def test_answers_belong_to_their_samples(tmp_path: Path, text_folder: Path) -> None:

@@ -22,9 +22,10 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText, TowerShape, UpperTower
+from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL, MMRLNetwork
 from robusttune.models.prompts import Packed, shared_tokens
-from robusttune.models.published import from_published, to_published
+from robusttune.models.published import from_published, refuse_another_clip, to_published
 from robusttune.types import Tokens
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -262,3 +263,48 @@ def test_published_names_there_and_back() -> None:
         assert not matched.set_aside
         for name, tensor in network.state_dict().items():
             assert torch.equal(matched.state[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: s.pop("image_encoder.proj_rep"), "it lacks image_encoder.proj_rep: set model.adapter"),
+        (lambda s: s.update(surplus=torch.zeros(1)), "it has besides surplus: set"),
+        (
+            lambda s: s.update({"image_encoder.proj_rep": torch.zeros(3, 4)}),
+            r"it has in another shape image_encoder.proj_rep \(3, 4\), not \(8, 4\)",
+        ),
+        (
+            lambda s: s["image_encoder.proj_rep"].fill_(float("nan")),
+            r"it is not finite in image_encoder.proj_rep: .*\(its space_tokens are 3, space_width 8, residual",
+        ),
+        (lambda s: s.clear(), "it lacks representation_learner.compound_rep_tokens, .*it is none of MMRL's"),
+    ],
+)
+def test_published_weights_that_do_not_fit(spoil: Any, message: str) -> None:
+    network = MMRLNetwork(VARIATIONS["MMRL"], TowerShape(3, 8, 4), TowerShape(2, 6, 4))
+    published = to_published(network)
+    spoil(published)
+    with pytest.raises(RobustTuneError, match=message):
+        from_published(published, network)
+
+
+def test_published_weights_of_the_other_method() -> None:
+    shapes = TowerShape(3, 8, 4), TowerShape(2, 6, 4)
+    networks = [MMRLNetwork(settings, *shapes) for settings in VARIATIONS.values()]
+    with pytest.raises(
+        RobustTuneError, match="it has besides .*residual_rank 2, projection_rank 4, and it has 3 layers"
+    ):
+        from_published(to_published(networks[1]), networks[0])
+    with pytest.raises(RobustTuneError, match="it lacks .*srra.*residual_rank null, projection_rank null"):
+        from_published(to_published(networks[0]), networks[1])
+
+
+@pytest.mark.parametrize("name", ["image_encoder.proj", "text_encoder.ln_final.weight"])
+def test_published_weights_of_another_clip(name: str) -> None:
+    upper = UpperTower([nn.Identity()], nn.LayerNorm(8), nn.Linear(8, 4, bias=False))  # type: ignore[list-item]
+    own = {"image_encoder.proj": upper.projection.weight.T, "text_encoder.ln_final.weight": upper.norm.weight}
+    refuse_another_clip({key: tensor.detach().half() for key, tensor in own.items()}, upper, upper)
+    for other in (own[name] + 0.1, torch.zeros(9)):
+        with pytest.raises(RobustTuneError, match=f"was trained on another CLIP, of which {name} is not this one's"):
+            refuse_another_clip({f"module.{name}": other}, upper, upper)
