@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -116,13 +117,13 @@ class FrozenCLIP(FrozenEncoder):
 
     upper: UpperTower
 
+    @abstractmethod
     def _below(self, inputs: Any) -> Encoded:
         """The states that enter the first layer that takes tokens; ``pooled`` is of no width."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _untouched(self, encoded: Encoded) -> Tensor:
         """(B, d_e), what CLIP itself makes of these states."""
-        raise NotImplementedError
 
     def forward(self, inputs: Any) -> Encoded:
         encoded = self._below(inputs)
