@@ -162,6 +162,7 @@ class MMRLTask(RobustTask):
             tokenise(class_names, template, self.text_encoder.prompt_tokenizer)
         self.class_names = list(class_names)
         self.metrics["test"] = ConditionMetrics(self.facts, self.class_names)
+        self._prior = self._log_prior()
         self._prompts = self._kept = None
         new = [name for name in class_names if name not in {*self.facts.class_names}]
         if new and self.inference == "recorded":
@@ -275,7 +276,7 @@ class MMRLTask(RobustTask):
         self, batch: Batch, conditions: Sequence[Condition], sides: Sides, by_both: list[bool]
     ) -> dict[str, Tensor]:
         """(B, C) under each condition."""
-        found, prior = {}, self._log_prior().to(self.device)
+        found, prior = {}, self._prior.to(self.device)
         share = torch.tensor([self.alpha if both else 1.0 for both in by_both], dtype=torch.float32, device=self.device)
         for condition in conditions:
             total, (image_shown, text_shown) = torch.zeros_like(prior), condition.presence(batch)

@@ -64,11 +64,12 @@ def tokenise(class_names: list[str], template: str, tokenizer: Tokenizer) -> Tok
             f"{len(too_long)} prompts are longer than the {tokenizer.max_length} tokens that the text encoder takes, "
             f"the first is that of {too_long[0]!r}: shorten its name, or {template!r}"
         )
-    seen: dict[tuple[int, ...], str] = {}
-    for name, ids in zip(class_names, tokens.input_ids.tolist(), strict=True):
-        other = seen.setdefault(tuple(ids), name)
-        if other is not name or class_names.count(name) > 1:
-            raise RobustTuneError(f"the classes {other!r} and {name!r} make the same prompt: give each another name")
+    seen: dict[tuple[int, ...], int] = {}
+    for number, ids in enumerate(tokens.input_ids.tolist()):
+        other = seen.setdefault(tuple(ids), number)
+        if other != number:
+            both = f"{class_names[other]!r} and {class_names[number]!r}"
+            raise RobustTuneError(f"the classes {both} make the same prompt: give each another name")
     return tokens
 
 
