@@ -1,4 +1,4 @@
-"""Modality dropout and noise: pure functions of a sample's side and a random generator."""
+"""Modality dropout, and where its randomness comes from: pure functions."""
 
 from __future__ import annotations
 
@@ -6,27 +6,21 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from robusttune.errors import RobustTuneError
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """What is done to training samples.
+    """Modality dropout: sides that training samples lose, others in every epoch.
 
     Args:
         image_dropout: probability that a complete sample loses its image, in [0, 1].
         text_dropout: probability that it loses its text, in [0, 1]; never both, so the two add up to at most 1.
-        image_noise: standard deviation of Gaussian noise on pixels, as a share of their range, in [0, 1].
-        word_dropout: probability that a word of the text is left out, in [0, 1]; one word always stays.
     """
 
     image_dropout: float = 0.3
     text_dropout: float = 0.3
-    image_noise: float = 0.0
-    word_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -53,12 +47,6 @@ def drop_modality(has_image: bool, has_text: bool, settings: Corruption, rng: np
     drop_image = draw < settings.image_dropout
     drop_text = settings.image_dropout <= draw < settings.image_dropout + settings.text_dropout
     return not drop_image, not drop_text
-
-
-def add_pixel_noise(image: Tensor, deviation: float, rng: np.random.Generator) -> Tensor:
-    """(3, H, W) uint8 with Gaussian noise of that deviation (a share of the range), rounded and clipped."""
-    noise = rng.standard_normal(image.shape, dtype=np.float32) * (255 * deviation)
-    return (image.float() + torch.from_numpy(noise)).round().clamp(0, 255).to(torch.uint8)
 
 
 def drop_words(text: str, rate: float, rng: np.random.Generator) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -21,6 +21,15 @@ from robusttune.data.sources.shapes.factors import INDEX
 from robusttune.errors import RobustTuneError
 from robusttune.types import CONDITIONS, Condition
 
+
+class Rates(NamedTuple):
+    """Arguments of `Shapes.best_accuracy_when`."""
+
+    image_missing: float
+    text_missing: float
+    word_dropout: float = 0.0
+
+
 WORLDS = {
     "default": World(),
     "complete images": World(visibility=Visibility(0.5, 0.0, 0.5)),
@@ -31,12 +40,12 @@ WORLDS = {
     "prior": World(classes=3, prior=(0.7, 0.2, 0.1), hidden="distractor", visibility=Visibility(0.4, 0.4, 0.2)),
 }
 RATES = {
-    "complete": Corruption(0, 0),
-    "no_image": Corruption(1, 0),
-    "no_text": Corruption(0, 1),
-    "missing": Corruption(0.3, 0.4),
-    "word dropout": Corruption(0, 0, word_dropout=0.5),
-    "all of it": Corruption(0.5, 0.1, word_dropout=0.8),
+    "complete": Rates(0, 0),
+    "no_image": Rates(1, 0),
+    "no_text": Rates(0, 1),
+    "missing": Rates(0.3, 0.4),
+    "word dropout": Rates(0, 0, 0.5),
+    "all of it": Rates(0.5, 0.1, 0.8),
 }
 
 
@@ -50,12 +59,13 @@ def seen(shapes: Shapes, samples: int) -> list[Seen]:
     return [read_image(shapes.draw("test", index), shapes.style) for index in range(samples)]
 
 
-def found(shapes: Shapes, rates: Corruption, images: list[Seen]) -> float:
+def found(shapes: Shapes, rates: Rates, images: list[Seen]) -> float:
     """The oracle's accuracy."""
     right = 0
     for index, image in enumerate(images):
         rng = sample_generator(1, 0, str(index), "test")
-        has_image, has_text = drop_modality(True, True, rates, rng)
+        dropout = Corruption(rates.image_missing, rates.text_missing)
+        has_image, has_text = drop_modality(True, True, dropout, rng)
         text = read_text(drop_words(shapes.tell("test", index), rates.word_dropout, rng))
         said = answer(shapes.world, image if has_image else None, text if has_text else None)
         right += shapes.world.scene(shapes.seed, "test", index).label == said
@@ -66,13 +76,13 @@ def agrees(accuracy: float, best: float, samples: int) -> bool:
     return abs(accuracy - best) <= 4 * (best * (1 - best) / samples) ** 0.5 + 1e-9
 
 
-def best(shapes: Shapes, rates: Corruption) -> float:
-    return shapes.best_accuracy_when(rates.image_dropout, rates.text_dropout, rates.word_dropout)
+def best(shapes: Shapes, rates: Rates) -> float:
+    return shapes.best_accuracy_when(*rates)
 
 
 @pytest.mark.parametrize("rates", RATES.values(), ids=RATES)
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
-def test_oracle_reaches_it(world: World, rates: Corruption) -> None:
+def test_oracle_reaches_it(world: World, rates: Rates) -> None:
     shapes = Shapes(world)
     assert agrees(found(shapes, rates, shown(shapes, 1000)), best(shapes, rates), 1000)
 

@@ -1,0 +1,20 @@
+"""Noise on images and texts: kinds, each in five severities, and how often a sample gets them."""
+
+from robusttune.data.noise.by_split import NoiseBySplit, SplitNoise
+from robusttune.data.noise.image import IMAGE_NOISE, ImageNoiseKind, corrupt_image
+from robusttune.data.noise.settings import SEVERITIES, ImageNoise, TextNoise
+from robusttune.data.noise.text import TEXT_NOISE, TextNoiseKind, corrupt_text
+
+__all__ = [
+    "IMAGE_NOISE",
+    "SEVERITIES",
+    "TEXT_NOISE",
+    "ImageNoise",
+    "ImageNoiseKind",
+    "NoiseBySplit",
+    "SplitNoise",
+    "TextNoise",
+    "TextNoiseKind",
+    "corrupt_image",
+    "corrupt_text",
+]
