@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -162,6 +163,11 @@ class Widths(NamedTuple):
 
     layers: tuple[int, ...]
     pooled: int
+
+
+def spoken(class_name: str) -> str:
+    """What a class is called: without what tells it from a namesake, ``crane [n02012849]``, underscores as spaces."""
+    return re.sub(r"\s*\[[^\[\]]*\]$", "", class_name).replace("_", " ").strip()
 
 
 def _map(inputs: EncoderInputs, fn: Callable[[Tensor], Tensor]) -> EncoderInputs:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import NoReturn
 
@@ -58,8 +59,12 @@ class ImageFiles(ImageReader):
         return None
 
 
-def read_image(path: str | Path) -> Image.Image:
+def read_image(file: str | Path | BytesIO, called: str = "") -> Image.Image:
     """An image file as RGB: its first frame, upright as its EXIF orientation says, what is transparent on white.
+
+    Args:
+        file: its path, or what it holds.
+        called: what it is called where something is wrong with it, if not by its path.
 
     Raises:
         UnreadableImageError: for whatever reason it cannot be read.
@@ -68,12 +73,12 @@ def read_image(path: str | Path) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns of odd metadata, which do not change the pixels, and of sizes that it does not refuse yet.
             warnings.simplefilter("ignore")
-            with Image.open(path) as file:
-                file.load()
-                _turn_upright(file)
-                return _as_rgb(file)
+            with Image.open(file) as image:
+                image.load()
+                _turn_upright(image)
+                return _as_rgb(image)
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise UnreadableImageError(f"{path} cannot be read as an image ({_reason(path, error)})") from None
+        raise UnreadableImageError(f"{called or file} cannot be read as an image ({_reason(file, error)})") from None
 
 
 def missing_files(paths: Iterable[str | None]) -> list[str]:
@@ -158,9 +163,10 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(path: str | Path, error: Exception) -> str:
+def _reason(file: str | Path | BytesIO, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "it is empty" if Path(path).stat().st_size == 0 else "its format is not known"
+        size = file.getbuffer().nbytes if isinstance(file, BytesIO) else Path(file).stat().st_size
+        return "its format is not known" if size else "it is empty"
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, as a decompression bomb has"
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from robusttune.errors import RobustTuneError
 
 
@@ -21,6 +23,17 @@ class Problems:
     def add(self, at: str, what: str, remedy: str = "mend or remove them") -> None:
         """Something is wrong at one of the units."""
         self.found.setdefault((what, remedy), []).append(at)
+
+    def add_repeats(self, ids: Iterable[tuple[str, str]]) -> None:
+        """Something is wrong where an id comes again.
+
+        Args:
+            ids: with the place of each, such as ``line 7``.
+        """
+        first: dict[str, str] = {}
+        for sample_id, where in ids:
+            if first.setdefault(sample_id, where) != where:
+                self.add(f"{where}, {sample_id!r} of {first[sample_id]}", "repeat an id", "make ids unique")
 
     def __len__(self) -> int:
         return sum(map(len, self.found.values()))

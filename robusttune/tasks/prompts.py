@@ -12,7 +12,7 @@ from robusttune.encoders.clip import FrozenCLIPText, unit
 from robusttune.encoders.preprocessing import Tokenizer
 from robusttune.errors import RobustTuneError
 from robusttune.models.prompts import Packed, shared_tokens
-from robusttune.types import Encoded, Tokens
+from robusttune.types import Encoded, Tokens, spoken
 
 PLACE = "{}"
 BLOCK = 256  # prompts that the encoder takes at once
@@ -49,12 +49,12 @@ def check_templates(templates: list[str]) -> None:
 
 
 def tokenise(class_names: list[str], template: str, tokenizer: Tokenizer) -> Tokens:
-    """Prompts; underscores in names are spaces.
+    """Prompts, in which classes are called as they are `spoken` of.
 
     Raises:
         RobustTuneError: a name is blank or comes twice, or a prompt is longer than the model takes.
     """
-    said = [name.replace("_", " ").strip() for name in class_names]
+    said = [spoken(name) for name in class_names]
     if "" in said:
         raise RobustTuneError(f"class {said.index('') + 1} of {len(said)} has no name: give it one to be prompted by")
     tokens, cut = tokenizer([template.replace(PLACE, words) for words in said])
@@ -67,7 +67,8 @@ def tokenise(class_names: list[str], template: str, tokenizer: Tokenizer) -> Tok
     seen: dict[tuple[int, ...], int] = {}
     for number, ids in enumerate(tokens.input_ids.tolist()):
         other = seen.setdefault(tuple(ids), number)
-        if other != number:
+        namesakes = said[other] == said[number] and all(class_names[n].endswith("]") for n in (other, number))
+        if other != number and not namesakes:
             both = f"{class_names[other]!r} and {class_names[number]!r}"
             raise RobustTuneError(f"the classes {both} make the same prompt: give each another name")
     return tokens

@@ -1,8 +1,36 @@
 """Data sources: one small file a data set, from its layout on disk to a table of records."""
 
-from robusttune.data.sources.base import Record, Source
+from robusttune.data.sources.aircraft import FGVCAircraft
+from robusttune.data.sources.base import Published, Record, Source
+from robusttune.data.sources.coop import CoOp
 from robusttune.data.sources.food101 import Food101
+from robusttune.data.sources.hateful_memes import HatefulMemes
+from robusttune.data.sources.hugging_face import HuggingFace
+from robusttune.data.sources.image_folder import ImageFolder
+from robusttune.data.sources.imagenet import ImageNet, ImageNetVariant
+from robusttune.data.sources.mmimdb import MMIMDb
+from robusttune.data.sources.mmimdb_hdf5 import MMIMDbHDF5
 from robusttune.data.sources.shapes import Shapes, Visibility, World
+from robusttune.data.sources.snli_ve import SNLIVE
 from robusttune.data.sources.table import Table
 
-__all__ = ["Food101", "Record", "Shapes", "Source", "Table", "Visibility", "World"]
+__all__ = [
+    "SNLIVE",
+    "CoOp",
+    "FGVCAircraft",
+    "Food101",
+    "HatefulMemes",
+    "HuggingFace",
+    "ImageFolder",
+    "ImageNet",
+    "ImageNetVariant",
+    "MMIMDb",
+    "MMIMDbHDF5",
+    "Published",
+    "Record",
+    "Shapes",
+    "Source",
+    "Table",
+    "Visibility",
+    "World",
+]

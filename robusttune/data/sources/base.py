@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 
 from robusttune.data.images import ImageFiles, ImageReader
 from robusttune.errors import RobustTuneError
 from robusttune.types import Condition, Split
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Record(NamedTuple):
@@ -35,14 +39,40 @@ SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class Published:
+    """What a whole copy of a data set has, so that one can be told to be whole.
+
+    Args:
+        samples: in each split.
+        classes: in the training split, or where there is none, in the test split.
+        of_each_class: samples of every class, by split, where all classes have as many.
+        by_class: samples of each class, by split.
+        within: share by which good copies differ from ``samples``, in [0, 1).
+    """
+
+    samples: dict[str, int] = field(default_factory=dict)
+    classes: int | None = None
+    of_each_class: dict[str, int] = field(default_factory=dict)
+    by_class: dict[str, dict[str, int]] = field(default_factory=dict)
+    within: float = 0.0
+
+
 class Source(ABC):
     """An on-disk layout, or what takes its place. Making one checks that what it names is there.
 
     Attributes:
         multilabel: whether a sample may carry any number of classes (else exactly one).
+        validates_on_test: whether, by the data set's own convention, validation is done on the test samples.
     """
 
     multilabel: bool = False
+    validates_on_test: bool = False
+
+    @property
+    def published(self) -> Published | None:
+        """What a whole copy has, where that is known."""
+        return None
 
     @property
     def images(self) -> ImageReader:
@@ -57,13 +87,18 @@ class Source(ABC):
             RobustTuneError: a file is missing or cannot be understood; it names the file and the row.
         """
 
-    def class_names(self, train: pa.Table) -> list[str]:
-        """Class names in label order: those of the training split, sorted."""
-        return sorted({name for labels in train["labels"].to_pylist() for name in labels or []})
+    def class_names(self, table: pa.Table) -> list[str]:
+        """Names of the classes that a table of `SCHEMA` has, in label order: sorted, or as the data set has them."""
+        return sorted(classes_in(table))
 
     def best_accuracy(self, condition: Condition) -> float | None:
         """The best accuracy in [0, 1] that any model can have under a condition, or None where it is unknown."""
         return None
+
+
+def classes_in(table: pa.Table) -> set[str]:
+    """Names of the classes that a table of `SCHEMA` has."""
+    return {name for labels in table["labels"].to_pylist() for name in labels or []}
 
 
 def to_table(records: Iterable[Record]) -> pa.Table:
@@ -77,15 +112,24 @@ def or_absent(value: str | None) -> str | None:
     return value if value and value.strip() else None
 
 
-def read_text(path: Path) -> str:
-    """A text file as UTF-8, with or without a byte order mark, line ends as ``\\n``.
+def apart(names: Mapping[Key, str]) -> dict[Key, str]:
+    """Names of classes, where namesakes have their keys in square brackets added: ``crane [n02012849]``.
+
+    What stands in such brackets is no part of what a class is called, see `robusttune.types.spoken`.
+
+    Args:
+        names: by the key that tells the classes apart.
+    """
+    many = Counter(names.values())
+    return {key: f"{name} [{key}]" if many[name] > 1 else name for key, name in names.items()}
+
+
+def require(*paths: Path, hint: str) -> None:
+    """Check that paths exist.
 
     Raises:
-        RobustTuneError: it cannot be read, or is not UTF-8.
+        RobustTuneError: one does not; ``hint`` tells what to do.
     """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RobustTuneError(f"{path} is not UTF-8 (byte {error.start}): convert it to UTF-8") from None
-    except OSError as error:
-        raise RobustTuneError(f"{path} cannot be read ({error.strerror}): check the file") from None
+    for path in paths:
+        if not path.exists():
+            raise RobustTuneError(f"{path} does not exist: {hint}")

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Record, Source, or_absent, read_text, to_table
+from robusttune.data.sources.base import Record, Source, or_absent, to_table
+from robusttune.data.sources.files import read_text
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split

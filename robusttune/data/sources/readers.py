@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import read_text
+from robusttune.data.sources.files import read_text, unchanged
 from robusttune.errors import RobustTuneError
 
 
@@ -33,6 +34,17 @@ def read_rows(path: Path, bad: Problems) -> list[Row]:
     if not rows and not bad:
         raise RobustTuneError(f"{path} has no rows: give a table with samples")
     return rows
+
+
+def as_text(value: Any) -> str | None:
+    """A cell as text; blank where it is empty, None where it is no text, number or truth value."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # how pandas writes a blank cell
+        return ""
+    if isinstance(value, str | int | float):
+        text = str(value)
+        # A lone half of a surrogate pair, which JSON can spell and nothing can encode.
+        return None if any("\ud800" <= char <= "\udfff" for char in text) else text
+    return None
 
 
 def _read_jsonl(path: Path, bad: Problems) -> Iterator[Row]:
@@ -81,7 +93,10 @@ def _header(path: Path, names: list[str]) -> list[str]:
 
 def _read_parquet(path: Path, bad: Problems) -> Iterator[Row]:
     try:
-        rows: Iterable[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+        with unchanged(path):
+            rows: Iterable[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+    except RobustTuneError:
+        raise
     except (
         Exception
     ) as error:  # on damaged files it raises ArrowException, OSError, UnicodeDecodeError, MemoryError, ...

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
 from robusttune.data.sources.base import Record, Source, or_absent, to_table
-from robusttune.data.sources.readers import READERS, Row, read_rows
+from robusttune.data.sources.files import within
+from robusttune.data.sources.readers import READERS, Row, as_text, read_rows
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
@@ -76,11 +75,7 @@ class Table(Source):
             self._check_columns(path, rows, labelled=split != "predict")
         root = path.parent if self.image_root is None else user_path(self.image_root)
         records = [self._record(number, row, root, bad) for number, row in enumerate(rows, 1)]
-        first: dict[str, str] = {}
-        for record, row in zip(records, rows, strict=True):
-            if first.setdefault(record.id, row.where) != row.where:
-                where = f"{row.where}, {record.id!r} of {first[record.id]}"
-                bad.add(where, "repeat an id", "make ids unique")
+        bad.add_repeats((record.id, row.where) for record, row in zip(records, rows, strict=True))
         bad.refuse(total)
         return to_table(records)
 
@@ -101,10 +96,18 @@ class Table(Source):
             bad.add(row.where, "have no id", "give them ids, or set data.source.id_column to null")
         return Record(
             id=sample_id or row.where,
-            image=None if image is None else str(root / image.strip()),
+            image=None if image is None else self._path(row, image.strip(), root, bad),
             text=self._cell(row, self.text_column, bad),
             labels=self._labels(row, bad),
         )
+
+    def _path(self, row: Row, image: str, root: Path, bad: Problems) -> str:
+        path = within(root, image)
+        if path is None:
+            what = f"name an image outside of the folder of images, {root}"
+            remedy = "correct them, or set data.source.image_root to a folder that holds all images"
+            bad.add(f"{row.where}, {image!r:.80}", what, remedy)
+        return path or image
 
     def _cell(self, row: Row, column: str | None, bad: Problems) -> str | None:
         """A cell's text, or None where it is blank."""
@@ -132,14 +135,3 @@ class Table(Source):
                 return None
             names = list((label or "").split(self.label_separator)) if self.multilabel else [label]
         return list(dict.fromkeys(name.strip() for name in names if name and name.strip()))
-
-
-def as_text(value: Any) -> str | None:
-    """A cell as text; blank where it is empty, None where it is no text, number or truth value."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):  # how pandas writes a blank cell
-        return ""
-    if isinstance(value, str | int | float):
-        text = str(value)
-        # A lone half of a surrogate pair, which JSON can spell and nothing can encode.
-        return None if any("\ud800" <= char <= "\udfff" for char in text) else text
-    return None

@@ -1,0 +1,106 @@
+"""The image data sets of CoOp that come as a split file: Caltech101, OxfordPets, ... (arXiv 2109.01134)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from robusttune.data.problems import Problems
+from robusttune.data.sources.base import Published, Record, Source, apart, classes_in, to_table
+from robusttune.data.sources.files import read_json, within
+from robusttune.errors import RobustTuneError
+from robusttune.paths import user_path
+from robusttune.types import Split
+
+
+@dataclass(frozen=True)
+class CoOp(Source):
+    """A data set with a file ``split_zhou_<Name>.json``: in ``train``, ``val`` and ``test``, ``[path, label, name]``.
+
+    Labels are in the order of their numbers in the file, which is also that of base and new classes.
+
+    Args:
+        root: the folder of all data sets.
+        split_file: of this one, within ``root``.
+        image_folder: that the file's paths are relative to, within ``root``.
+        published: what a whole copy has.
+    """
+
+    root: str
+    split_file: str
+    image_folder: str
+    published: Published | None = None
+
+    def __post_init__(self) -> None:
+        if not self.path.is_file():
+            raise RobustTuneError(
+                f"{self.path} does not exist: fetch the split file that CoOp published, which numbers are compared on; "
+                "no split is made up in its place"
+            )
+        if not self._images.is_dir():
+            raise RobustTuneError(f"{self._images} is no folder: set data.source.root to that of all data sets")
+
+    @property
+    def path(self) -> Path:
+        """The split file."""
+        return user_path(self.root) / self.split_file
+
+    def read(self, split: Split) -> pa.Table | None:
+        if split == "predict":
+            return None
+        bad = Problems(f"{self.path}, {split}", "rows")
+        rows = self._rows[split]
+        records = [self._record(number, row, bad) for number, row in enumerate(rows, 1)]
+        bad.refuse(len(rows))
+        return to_table(records)
+
+    def class_names(self, table: pa.Table) -> list[str]:
+        has = classes_in(table)
+        return [name for _, name in sorted(self._names.items()) if name in has]
+
+    @property
+    def _images(self) -> Path:
+        return user_path(self.root) / self.image_folder
+
+    @cached_property
+    def _rows(self) -> dict[str, list[Any]]:
+        found = read_json(self.path)
+        splits: dict[str, Any] = found if isinstance(found, dict) else {}
+        if not all(isinstance(splits.get(name), list) for name in ("train", "val", "test")):
+            raise RobustTuneError(f"{self.path} has not the lists train, val and test: fetch it again")
+        return {name: splits[name] for name in ("train", "val", "test")}
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        """Names of the classes by number."""
+        names: dict[int, str] = {}
+        bad = Problems(self.path, "rows")
+        for split, rows in self._rows.items():
+            for number, row in enumerate(rows, 1):
+                if not _is_row(row):
+                    bad.add(f"{split} {number}, {row!r:.60}", "are no [path, label, name]")
+                elif names.setdefault(row[1], row[2]) != row[2]:
+                    bad.add(f"{split} {number}, {row[2]!r} after {names[row[1]]!r}", "give a label another name")
+        bad.refuse(sum(map(len, self._rows.values())))
+        return apart(names)
+
+    def _record(self, number: int, row: Any, bad: Problems) -> Record:
+        names, (name, label, _) = self._names, row
+        path = within(self._images, name)
+        if path is None:
+            bad.add(f"{number}, {name!r:.80}", f"name a file that is not within {self._images}")
+        return Record(name, path, None, [names[label]])
+
+
+def _is_row(row: Any) -> bool:
+    return (
+        isinstance(row, list)
+        and len(row) == 3
+        and isinstance(row[0], str)
+        and type(row[1]) is int
+        and isinstance(row[2], str)
+    )

@@ -1,0 +1,79 @@
+"""Hateful Memes: is a meme, a picture with words on it, hateful (arXiv 2005.04790)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+
+from robusttune.data.problems import Problems
+from robusttune.data.sources.base import Published, Record, Source, or_absent, require, to_table
+from robusttune.data.sources.files import within
+from robusttune.data.sources.readers import Row, as_text, read_rows
+from robusttune.paths import user_path
+from robusttune.types import Split
+
+LABELS = ("not hateful", "hateful")
+SAMPLES = {"train": 8_500, "dev_seen": 500, "dev_unseen": 540, "test_seen": 1_000, "test_unseen": 2_000}
+
+
+@dataclass(frozen=True)
+class HatefulMemes(Source):
+    """Hateful Memes as it is distributed: ``{train,dev_seen,...}.jsonl`` and ``img/<5 digits>.png``.
+
+    Test files of the first release have no labels; they are there to predict, and there is no test split then.
+
+    Args:
+        root: the folder that holds the files and ``img``.
+        val: the file to validate on.
+        test: the file to test on.
+    """
+
+    root: str
+    val: Literal["dev_seen", "dev_unseen"] = "dev_seen"
+    test: Literal["test_seen", "test_unseen"] = "test_seen"
+
+    def __post_init__(self) -> None:
+        hint = f"set data.source.root to the folder of Hateful Memes that holds img/ and {self.test}.jsonl"
+        require(self._folder / "img", *(self._file(split) for split in ("train", "val", "test")), hint=hint)
+
+    @property
+    def published(self) -> Published:
+        return Published({"train": 8_500, "val": SAMPLES[self.val], "test": SAMPLES[self.test]}, classes=2)
+
+    def read(self, split: Split) -> pa.Table | None:
+        path = self._file(split)
+        bad = Problems(path, "rows")
+        rows = read_rows(path, bad)
+        unlabelled = split in ("test", "predict") and not bad and not any("label" in row.cells for row in rows)
+        if (split == "test" and unlabelled) or (split == "predict" and not unlabelled):
+            return None
+        records = [self._record(row, unlabelled, bad) for row in rows]
+        bad.add_repeats((record.id, row.where) for record, row in zip(records, rows, strict=True))
+        bad.refuse(len(rows) + len(bad))
+        return to_table(records)
+
+    def class_names(self, table: pa.Table) -> list[str]:
+        return list(LABELS)
+
+    @property
+    def _folder(self) -> Path:
+        return user_path(self.root)
+
+    def _file(self, split: str) -> Path:
+        name = {"val": self.val, "test": self.test, "predict": self.test}.get(split, split)
+        return self._folder / f"{name}.jsonl"
+
+    def _record(self, row: Row, unlabelled: bool, bad: Problems) -> Record:
+        name, label = as_text(row.cells.get("img")), row.cells.get("label")
+        image = within(self._folder, name) if name else None
+        if image is None:
+            bad.add(f"{row.where}, {name!r:.60}", f"name no img within {self._folder}")
+        if not unlabelled and label not in (0, 1):
+            bad.add(f"{row.where}, {label!r:.40}", "have another label than 0 and 1")
+        # An int in some releases, a string with leading zeros in others.
+        sample_id = (as_text(row.cells.get("id")) or "").zfill(5)
+        labels = None if unlabelled else [LABELS[label == 1]]
+        return Record(sample_id, image, or_absent(as_text(row.cells.get("text"))), labels)

@@ -1,0 +1,203 @@
+"""A data set of the Hugging Face hub, or one that its library has saved on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from robusttune.data.images import ImageReader, read_image
+from robusttune.data.problems import Problems
+from robusttune.data.sources.base import Record, Source, or_absent, to_table
+from robusttune.data.sources.extras import extra
+from robusttune.data.sources.readers import as_text
+from robusttune.errors import RobustTuneError
+from robusttune.paths import user_path
+from robusttune.types import Split
+
+
+@dataclass(frozen=True)
+class HuggingFace(Source):
+    """A data set by the names of its columns. Classes are in the order in which the data set has them, if in any.
+
+    Args:
+        path: its name on the hub, a folder of files that the library reads, or one that it has saved.
+        name: of its configuration, if it has several.
+        revision: of the data set on the hub: a commit, a branch or a tag.
+        splits: what it calls train, val, test and predict.
+        image_column: of images; null for texts alone.
+        text_column: of texts; null for images alone.
+        label_column: of labels: numbers that the data set has names for, names, or lists of either.
+        id_column: of unique ids; by default the row numbers, counted from 0.
+        multilabel: whether a sample may carry any number of classes.
+    """
+
+    path: str
+    name: str | None = None
+    revision: str | None = None
+    splits: dict[str, str] = field(default_factory=lambda: {"train": "train", "val": "validation", "test": "test"})
+    image_column: str | None = "image"
+    text_column: str | None = "text"
+    label_column: str = "label"
+    id_column: str | None = None
+    multilabel: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = {*self.splits} - {"train", "val", "test", "predict"}
+        if unknown:
+            raise RobustTuneError(f"data.source.splits names {min(unknown)}: give train, val, test and predict")
+
+    @property
+    def images(self) -> ImageReader:
+        return Cells(self)
+
+    def read(self, split: Split) -> pa.Table | None:
+        if split not in self.splits or self.splits[split] not in self.data:
+            return None
+        data, where = self.data[self.splits[split]], f"{self.path}, {self.splits[split]}"
+        self._check_columns(data, where, labelled=split != "predict")
+        bad = Problems(where, "rows")
+        rows = len(data)
+        texts, ids, labels = (self._cells(data, name) for name in (self.text_column, self.id_column, self.label_column))
+        names = _names(data.features.get(self.label_column))
+        shown = _present(data, self.image_column) if self.image_column else [False] * rows
+        records = [
+            Record(
+                self._text(ids[row], f"row {row}", bad) or f"{row}",
+                f"{split}/{row}" if shown[row] else None,
+                or_absent(self._text(texts[row], f"row {row}", bad)),
+                self._labels(labels[row], names, f"row {row}", bad),
+            )
+            for row in range(rows)
+        ]
+        bad.add_repeats((record.id, f"row {row}") for row, record in enumerate(records))
+        bad.refuse(rows)
+        return to_table(records)
+
+    def class_names(self, table: pa.Table) -> list[str]:
+        for data in self.data.values():
+            names = _names(data.features.get(self.label_column))
+            if names is not None:
+                return list(names)
+        return super().class_names(table)
+
+    @cached_property
+    def data(self) -> Any:
+        """What the library makes of it: data sets by what it calls their splits.
+
+        Raises:
+            RobustTuneError: it cannot be had; in one line, why.
+        """
+        datasets = extra("datasets", "huggingface")
+        folder = user_path(self.path)
+        saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+        try:
+            if saved:
+                found = datasets.load_from_disk(str(folder))
+            else:
+                found = datasets.load_dataset(self.path, self.name, revision=self.revision)
+        except Exception as error:  # whatever a hub, a network and a parser can raise
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise RobustTuneError(
+                f"{self.path} cannot be loaded ({reason:.240}): correct data.source.path, name and revision, "
+                "or see to the network"
+            ) from None
+        return found if isinstance(found, dict) else {"train": found}
+
+    def _check_columns(self, data: Any, where: str, labelled: bool) -> None:
+        needed = [self.image_column, self.text_column, self.label_column if labelled else None, self.id_column]
+        missing = [name for name in needed if name is not None and name not in data.column_names]
+        if missing:
+            raise RobustTuneError(
+                f"{where} has no column {', '.join(missing)} (it has {', '.join(data.column_names)}): set "
+                "data.source.image_column, text_column or label_column to its names, null for a missing side"
+            )
+        if self.image_column and type(data.features[self.image_column]).__name__ != "Image":
+            raise RobustTuneError(
+                f"the column {self.image_column} of {where} is of {data.features[self.image_column]}, not of images: "
+                "give another image_column, or cast it to datasets.Image"
+            )
+
+    def _cells(self, data: Any, column: str | None) -> list[Any]:
+        return list(data[column]) if column in data.column_names else [None] * len(data)
+
+    def _text(self, value: Any, where: str, bad: Problems) -> str:
+        text = as_text(value)
+        if text is None:
+            bad.add(f"{where}, {value!r:.40}", "have no text where it ought to be")
+        return text or ""
+
+    def _labels(self, value: Any, names: list[str] | None, where: str, bad: Problems) -> list[str] | None:
+        if value is None or (isinstance(value, int) and value < 0):  # -1 is the library's own for unlabelled
+            return [] if self.multilabel and value is None else None
+        if isinstance(value, list) != self.multilabel:
+            remedy = f"set data.source.multilabel to {str(isinstance(value, list)).lower()}"
+            bad.add(where, f"have {'a list' if isinstance(value, list) else 'no list'} as {self.label_column}", remedy)
+            return None
+        labels = [names[label] if names else as_text(label) for label in (value if self.multilabel else [value])]
+        if any(or_absent(label) is None for label in labels):
+            bad.add(f"{where}, {value!r:.40}", f"have a blank {self.label_column}")
+        return [str(label) for label in labels]
+
+
+class Cells(ImageReader):
+    """The images of `HuggingFace`, by ``<split>/<row>``.
+
+    Args:
+        source: that they are of.
+    """
+
+    def __init__(self, source: HuggingFace) -> None:
+        self.source = source
+
+    def missing(self, names: Iterable[str | None]) -> list[str]:
+        return []
+
+    def read(self, name: str) -> Image.Image:
+        cell = self._cell(name)
+        where = f"the image in {name} of {self.source.path}"
+        if cell["bytes"] is None:
+            return read_image(cell["path"])
+        return read_image(io.BytesIO(cell["bytes"]), where)
+
+    def digest(self, name: str) -> bytes:
+        cell = self._cell(name)
+        content = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+        return hashlib.blake2b(content, digest_size=16).digest()
+
+    def _cell(self, name: str) -> dict[str, Any]:
+        split, _, row = name.partition("/")
+        column = self.source.image_column
+        cell: dict[str, Any] = self._undecoded[split][int(row)][column]
+        return cell
+
+    @cached_property
+    def _undecoded(self) -> dict[str, Any]:
+        image, column = extra("datasets", "huggingface").Image(decode=False), self.source.image_column
+        return {
+            split: self.source.data[name].select_columns([column]).cast_column(column, image)
+            for split, name in self.source.splits.items()
+            if name in self.source.data
+        }
+
+
+def _names(feature: Any) -> list[str] | None:
+    """Names of the classes, where the data set numbers them."""
+    while feature is not None and not hasattr(feature, "names"):
+        feature = getattr(feature, "feature", None)
+    return None if feature is None else list(feature.names)
+
+
+def _present(data: Any, column: str) -> list[bool]:
+    """Which rows have an image; none is decoded."""
+    cells = data.select_columns([column]).with_format("arrow")[:][column]
+    filled = [pc.is_valid(pc.struct_field(cells, part)) for part in ("bytes", "path")]
+    return [bool(shown) for shown in pc.and_(pc.is_valid(cells), pc.or_(*filled)).to_pylist()]

@@ -1,0 +1,114 @@
+"""MM-IMDb as its raw files: a film's poster and plot; 23 genres, any number of them a film (arXiv 1702.01992)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from robusttune.data.problems import Problems
+from robusttune.data.sources.base import Published, Record, Source, or_absent, require, to_table
+from robusttune.data.sources.files import read_json
+from robusttune.errors import RobustTuneError
+from robusttune.paths import user_path
+from robusttune.types import Split
+
+log = logging.getLogger(__name__)
+
+GENRES = (
+    *("Action", "Adventure", "Animation", "Biography", "Comedy", "Crime", "Documentary", "Drama"),
+    *("Family", "Fantasy", "Film-Noir", "History", "Horror", "Music", "Musical", "Mystery"),
+    *("Romance", "Sci-Fi", "Short", "Sport", "Thriller", "War", "Western"),
+)
+RARE = ("Adult", "News", "Reality-TV", "Talk-Show")  # in the raw files, and too rare to be learned
+SAMPLES = {"train": 15_552, "val": 2_608, "test": 7_799}
+
+
+@dataclass(frozen=True)
+class MMIMDb(Source):
+    """MM-IMDb as it is distributed: ``split.json`` and ``dataset/<7 digits>.{json,jpeg}``.
+
+    Of several plots the longest is taken. Genres are in alphabetical order.
+
+    Args:
+        root: the folder that holds ``split.json`` and ``dataset``.
+        rare_genres: what becomes of films with one of the four rare genres: they lose the genre, or are left out.
+    """
+
+    root: str
+    rare_genres: Literal["drop_genre", "drop_film"] = "drop_genre"
+    multilabel = True
+
+    def __post_init__(self) -> None:
+        hint = "set data.source.root to the folder of MM-IMDb that holds split.json and dataset/"
+        require(self._folder / "split.json", self._folder / "dataset", hint=hint)
+
+    @property
+    def _folder(self) -> Path:
+        return user_path(self.root)
+
+    @property
+    def published(self) -> Published | None:
+        return Published(SAMPLES, classes=len(GENRES)) if self.rare_genres == "drop_genre" else None
+
+    def read(self, split: Split) -> pa.Table | None:
+        file = self._folder / "split.json"
+        bad = Problems(f"{file}, {split}", "films")
+        films = [self._film(number, bad) for number in self._numbers(split)]
+        records = [record for record in films if record is not None]
+        bad.add_repeats((record.id, f"film {place}") for place, record in enumerate(records, 1))
+        bad.refuse(len(films))
+        return self._without_rare(records, split)
+
+    def class_names(self, table: pa.Table) -> list[str]:
+        return list(GENRES)
+
+    def _numbers(self, split: Split) -> list[Any]:
+        name = {"val": "dev"}.get(split, split)
+        splits = read_json(self._folder / "split.json")
+        if split == "predict":
+            return []
+        if not isinstance(splits, dict) or not isinstance(splits.get(name), list):
+            raise RobustTuneError(f"{self._folder / 'split.json'} has no list {name!r}: fetch it again")
+        return list(splits[name])
+
+    def _film(self, number: Any, bad: Problems) -> Record | None:
+        """A film with all its genres."""
+        name = str(number).zfill(7)
+        if not name.isdecimal():
+            bad.add(repr(number), "have an id that is no number")
+            return None
+        file = self._folder / "dataset" / f"{name}.json"
+        try:
+            about = read_json(file)
+        except RobustTuneError as error:
+            bad.add(str(error), "have no JSON file that can be read")
+            return None
+        about = about if isinstance(about, dict) else {}
+        plots, genres = about.get("plot", []), about.get("genres")
+        plots = [plots] if isinstance(plots, str) else plots
+        if not isinstance(genres, list) or not {*genres} <= {*GENRES, *RARE}:
+            bad.add(f"{name}, {genres!r:.60}", "have no list of known genres")
+            genres = []
+        if not isinstance(plots, list) or not all(isinstance(plot, str) for plot in plots):
+            bad.add(name, "have a plot that is no text")
+            plots = []
+        poster = str(file.with_suffix(".jpeg"))
+        return Record(name, poster, or_absent(max(plots, key=len, default=None)), list(dict.fromkeys(genres)))
+
+    def _without_rare(self, records: list[Record], split: Split) -> pa.Table | None:
+        if not records:
+            return None
+        rare = [record.id for record in records if {*(record.labels or [])} & {*RARE}]
+        kept = [record for record in records if self.rare_genres == "drop_genre" or record.id not in {*rare}]
+        labels = [[genre for genre in record.labels or [] if genre not in RARE] for record in kept]
+        if rare:
+            what = "lose them" if self.rare_genres == "drop_genre" else "are left out"
+            log.warning(
+                "%s: %d of %d films have rare genres (%s) and %s; %d films now have no genre",
+                *(split, len(rare), len(records), ", ".join(RARE), what, sum(not genres for genres in labels)),
+            )
+        return to_table(record._replace(labels=genres) for record, genres in zip(kept, labels, strict=True))

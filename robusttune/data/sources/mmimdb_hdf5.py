@@ -1,0 +1,182 @@
+"""MM-IMDb as its one HDF5 file: small posters, and plots as the numbers of their words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from robusttune.data.images import ImageReader, UnreadableImageError
+from robusttune.data.sources.base import Published, Record, Source, or_absent, require, to_table
+from robusttune.data.sources.extras import extra
+from robusttune.data.sources.files import unchanged
+from robusttune.data.sources.mmimdb import GENRES, SAMPLES
+from robusttune.errors import RobustTuneError
+from robusttune.paths import user_path
+from robusttune.types import Split
+
+CAFFE_MEAN = np.array([103.939, 116.779, 123.68])  # of blue, green and red, which the file's makers took off
+
+
+@dataclass(frozen=True)
+class MMIMDbHDF5(Source):
+    """MM-IMDb as ``multimodal_imdb.hdf5``, its splits one after the other, with ``metadata.npy`` for the words.
+
+    Genres are in alphabetical order, whatever the file's, which are mapped by name.
+
+    Args:
+        root: the folder that holds both files.
+        splits: numbers of samples in train, val and test, in the order of the rows.
+    """
+
+    root: str
+    splits: tuple[int, int, int] = (15_552, 2_608, 7_799)
+    multilabel = True
+    published = Published(SAMPLES, classes=len(GENRES))
+
+    def __post_init__(self) -> None:
+        hint = "set data.source.root to the folder that holds multimodal_imdb.hdf5 and metadata.npy"
+        require(self.path, self.path.with_name("metadata.npy"), hint=hint)
+
+    @property
+    def path(self) -> Path:
+        return user_path(self.root) / "multimodal_imdb.hdf5"
+
+    @property
+    def images(self) -> ImageReader:
+        return Posters(self.path)
+
+    def class_names(self, table: pa.Table) -> list[str]:
+        return list(GENRES)
+
+    def read(self, split: Split) -> pa.Table | None:
+        if split == "predict":
+            return None
+        place = ("train", "val", "test").index(split)
+        start, end = sum(self.splits[:place]), sum(self.splits[: place + 1])
+        with unchanged(self.path), open_hdf5(self.path) as file:
+            rows = len(file["genres"])
+            if rows != sum(self.splits):
+                raise RobustTuneError(
+                    f"{self.path} has {rows} rows, and data.source.splits says {sum(self.splits)}: "
+                    "fetch the file again, or give the sizes of its splits"
+                )
+            names = _genres(self.path, file["genres"].attrs.get("target_names"))
+            hot, numbers = file["genres"][start:end] > 0, file["sequences"][start:end]
+            ids = [i.decode() for i in file["imdb_ids"][start:end]] if "imdb_ids" in file else range(start, end)
+        words = read_words(self.path.with_name("metadata.npy"))
+        return to_table(
+            Record(
+                str(sample_id),
+                str(start + row),
+                or_absent(" ".join(words.get(int(n), "") for n in numbers[row])),
+                [name for name, carried in zip(names, hot[row], strict=True) if carried],
+            )
+            for row, sample_id in enumerate(ids)
+        )
+
+
+class Posters(ImageReader):
+    """The posters of the file, by row.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._opened: tuple[int, Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_opened": None}
+
+    def missing(self, names: Iterable[str | None]) -> list[str]:
+        rows = len(self._images)
+        return [name for name in names if name is not None and int(name) >= rows]
+
+    def read(self, name: str) -> Image.Image:
+        try:
+            pixels = self._images[int(name)].transpose(1, 2, 0)
+        except (OSError, ValueError, KeyError) as error:
+            raise UnreadableImageError(f"the poster in row {name} of {self.path} cannot be read ({error})") from None
+        if self._centred:  # and cut off to whole numbers, towards 0; and blue comes first
+            pixels = (pixels + np.where(pixels < 0, np.floor(CAFFE_MEAN), np.ceil(CAFFE_MEAN)))[..., ::-1]
+        return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+    def digest(self, name: str) -> bytes:
+        return hashlib.blake2b(self.read(name).tobytes(), digest_size=16).digest()
+
+    @property
+    def _images(self) -> Any:
+        """The file's posters, (N, 3, H, W); each process opens the file itself."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = (os.getpid(), open_hdf5(self.path))
+        return self._opened[1]["images"]
+
+    @cached_property
+    def _centred(self) -> bool:
+        """Whether the means were taken off, as in the file in circulation: then some pixels are below 0."""
+        return bool((self._images[:16] < 0).any())
+
+
+def open_hdf5(path: Path) -> Any:
+    """An open HDF5 file.
+
+    Raises:
+        RobustTuneError: it is none, or is damaged, or h5py is not installed.
+    """
+    h5py = extra("h5py", "hdf5")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise RobustTuneError(f"{path} is no whole HDF5 file ({error!s:.120}): fetch it again") from None
+
+
+def read_words(path: Path) -> dict[int, str]:
+    """The vocabulary, by number. The file is a pickle, of which plain values alone are read.
+
+    Raises:
+        RobustTuneError: it holds anything else, or no vocabulary.
+    """
+    try:
+        with unchanged(path), path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            words = _Plain(file, encoding="latin1").load().item()["ix_to_word"]
+        return {int(number): str(word) for number, word in words.items()}
+    except RobustTuneError:
+        raise
+    except Exception as error:  # a pickle can go wrong in any way
+        raise RobustTuneError(f"{path} holds no vocabulary ({error!s:.120}): fetch it again") from None
+
+
+class _Plain(pickle.Unpickler):
+    """Makes NumPy arrays, and nothing that could run."""
+
+    arrays = frozenset({"_reconstruct", "ndarray", "dtype", "scalar", "_frombuffer"})
+
+    def find_class(self, module: str, name: str) -> Any:
+        is_array = module.startswith("numpy") and name in self.arrays
+        if not is_array and (module, name) != ("_codecs", "encode"):
+            raise ValueError(f"it names {module}.{name}")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def _genres(path: Path, attribute: Any) -> list[str]:
+    try:
+        names: Any = json.loads(attribute)
+    except (TypeError, ValueError):
+        names = None
+    if not isinstance(names, list) or sorted(map(str, names)) != list(GENRES):
+        raise RobustTuneError(f"{path} does not name the 23 genres (it says {names!r:.80}): fetch it again")
+    return names

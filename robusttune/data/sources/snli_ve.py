@@ -1,0 +1,84 @@
+"""SNLI-VE: does a photo entail a sentence (arXiv 1901.06706); photos of Flickr30k."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from robusttune.data.problems import Problems
+from robusttune.data.sources.base import Published, Record, Source, or_absent, require, to_table
+from robusttune.data.sources.files import within
+from robusttune.data.sources.readers import Row, as_text, read_rows
+from robusttune.errors import RobustTuneError
+from robusttune.paths import user_path
+from robusttune.types import Split
+
+LABELS = ("entailment", "neutral", "contradiction")
+IMAGE_KEYS = ("Flickr30K_ID", "Flickr30kID", "Flikr30kID")  # the three spellings in circulation
+FOLDERS = ("images", "flickr30k_images")
+
+
+@dataclass(frozen=True)
+class SNLIVE(Source):
+    """SNLI-VE as it is distributed: ``snli_ve_{train,dev,test}.jsonl``, and the photos in a folder beside them.
+
+    Args:
+        root: the folder that holds the three files, and ``images`` or ``flickr30k_images``.
+        image_root: the folder of the photos, if it is another one.
+    """
+
+    root: str
+    image_root: str | None = None
+    published = Published(
+        {"train": 529_527, "val": 17_858, "test": 17_901},
+        classes=3,
+        by_class={  # table 1 of the paper
+            "train": dict(zip(LABELS, (176_932, 176_045, 176_550), strict=True)),
+            "val": dict(zip(LABELS, (5_959, 5_960, 5_939), strict=True)),
+            "test": dict(zip(LABELS, (5_973, 5_964, 5_964), strict=True)),
+        },
+    )
+
+    def __post_init__(self) -> None:
+        hint = "set data.source.root to the folder of SNLI-VE that holds snli_ve_{train,dev,test}.jsonl"
+        require(*(self._file(split) for split in ("train", "dev", "test")), hint=hint)
+        if not self.photos.is_dir():
+            raise RobustTuneError(f"{self.photos} is no folder: set data.source.image_root to that of the photos")
+
+    @property
+    def photos(self) -> Path:
+        """The folder of the photos."""
+        if self.image_root is not None:
+            return user_path(self.image_root)
+        places = [user_path(self.root) / name for name in FOLDERS]
+        return next((place for place in places if place.is_dir()), places[0])
+
+    def read(self, split: Split) -> pa.Table | None:
+        if split == "predict":
+            return None
+        path = self._file({"val": "dev"}.get(split, split))
+        bad = Problems(path, "rows")
+        rows = read_rows(path, bad)
+        records = [self._record(row, bad) for row in rows]
+        bad.refuse(len(rows) + len(bad))
+        return to_table(records)
+
+    def class_names(self, table: pa.Table) -> list[str]:
+        return list(LABELS)
+
+    def _file(self, split: str) -> Path:
+        return user_path(self.root) / f"snli_ve_{split}.jsonl"
+
+    def _record(self, row: Row, bad: Problems) -> Record:
+        number = row.where.removeprefix("line ")
+        names = [as_text(row.cells.get(key)) for key in IMAGE_KEYS]
+        name = next((name.removesuffix(".jpg") for name in names if name), None)
+        image = within(self.photos, f"{name}.jpg") if name else None
+        if image is None:
+            bad.add(f"{row.where}, {name!r}", f"name no photo ({', '.join(IMAGE_KEYS)}) of the folder {self.photos}")
+        label = row.cells.get("gold_label")
+        if label not in LABELS:
+            bad.add(f"{row.where}, {label!r:.40}", f"have another gold_label than {', '.join(LABELS)}")
+        return Record(number, image, or_absent(as_text(row.cells.get("sentence2"))), [str(label)])
