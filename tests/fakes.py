@@ -12,9 +12,11 @@ import torch
 from dishes import DISHES
 from PIL import Image
 
+from robusttune.data.noise import ImageNoise, NoiseBySplit, SplitNoise, TextNoise
 from robusttune.encoders import ImageEncoder, TimmEncoder, TransformersTextEncoder
 from robusttune.types import Batch, Encoded, Facts, Tokens
 
+NOISY = NoiseBySplit(train=SplitNoise(ImageNoise(["gaussian"]), TextNoise(["deletion"])))
 FACTS = Facts(["a", "b", "c"], [0.5, 0.3, 0.2], False)
 
 

@@ -2,6 +2,7 @@
 
 from robusttune.callbacks.checkpoint_io import SafeCheckpointIO
 from robusttune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from robusttune.callbacks.masks import MaskFiles
 from robusttune.callbacks.picture import SamplePicture
 from robusttune.callbacks.predictions import PredictionWriter
 from robusttune.callbacks.report import ConditionReport
@@ -11,6 +12,7 @@ __all__ = [
     "BestCheckpoint",
     "ConditionReport",
     "LastCheckpoint",
+    "MaskFiles",
     "PredictionWriter",
     "RunFolder",
     "SafeCheckpointIO",

@@ -6,13 +6,14 @@ import csv
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
 from robusttune.callbacks.run_folder import run_folder_of
-from robusttune.data.sources import Source
+from robusttune.data import ImageTextDataModule
 from robusttune.paths import whole_file
 from robusttune.types import CONDITIONS
 
@@ -41,14 +42,16 @@ class ConditionReport(Callback):
         if not trainer.is_global_zero:
             return
         values = by_condition({k: float(v) for k, v in trainer.callback_metrics.items()}, stage)
-        source = getattr(trainer.datamodule, "source", None)  # type: ignore[attr-defined]
-        if isinstance(source, Source):
-            values = with_best_possible(values, {c.name: source.best_accuracy(c) for c in CONDITIONS})
+        data, masks = trainer.datamodule, {}  # type: ignore[attr-defined]
+        if isinstance(data, ImageTextDataModule):
+            masks = {split: mask.hash for split, mask in data.masks.items()}
+            if data.untouched(stage):
+                values = with_best_possible(values, {c.name: data.source.best_accuracy(c) for c in CONDITIONS})
         console = Console()
         console.print(as_table(values, title=f"{name}: {trainer.ckpt_path or 'untrained'}"))
         if trainer.ckpt_path is not None:
             folder = run_folder_of(trainer.ckpt_path) / "report"
-            write_report(folder / name, values, checkpoint=str(trainer.ckpt_path))
+            write_report(folder / name, values, {"checkpoint": str(trainer.ckpt_path), "masks": masks})
             console.print(f"Written to {folder / name}.json and .csv", soft_wrap=True, highlight=False)
 
 
@@ -99,12 +102,12 @@ def as_table(values: Values, title: str) -> Table:
     return table
 
 
-def write_report(stem: Path, values: Values, checkpoint: str) -> None:
-    """``<stem>.json`` and ``<stem>.csv``, each whole or not there."""
+def write_report(stem: Path, values: Values, about: dict[str, Any]) -> None:
+    """``<stem>.json``, which also says what it is ``about``, and ``<stem>.csv``, each whole or not there."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     metrics = list(next(iter(values.values()), {}))
     with whole_file(stem.with_suffix(".json")) as partial:
-        text = json.dumps({"checkpoint": checkpoint, "conditions": values}, indent=2)
+        text = json.dumps({**about, "conditions": values}, indent=2)
         partial.write_text(text + "\n", encoding="utf-8")
     with whole_file(stem.with_suffix(".csv")) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -16,6 +16,7 @@ from robusttune.callbacks import (
     BestCheckpoint,
     ConditionReport,
     LastCheckpoint,
+    MaskFiles,
     PredictionWriter,
     RunFolder,
     SafeCheckpointIO,
@@ -109,12 +110,13 @@ def run(verb: str, args: list[str]) -> None:
 
 
 def _run(verb: str, args: list[str]) -> None:
+    callbacks = [ConditionReport(), SamplePicture(), PredictionWriter(), MaskFiles()]
     launch(
         RobustTuneCLI,
         verb,
         [verb, *args],
         save_config_callback=RunFolder,
-        trainer_defaults={"logger": False, "callbacks": [ConditionReport(), SamplePicture(), PredictionWriter()]},
+        trainer_defaults={"logger": False, "callbacks": callbacks},
         parser_kwargs={"exit_on_error": False}
         | {name: {"exit_on_error": False} for name in LightningCLI.subcommands()},
     )

@@ -2,5 +2,7 @@
 
 from robusttune.data.corruption import Corruption
 from robusttune.data.datamodule import ImageTextDataModule
+from robusttune.data.missing import Missing, MissingBySplit
+from robusttune.data.splits import Splits
 
-__all__ = ["Corruption", "ImageTextDataModule"]
+__all__ = ["Corruption", "ImageTextDataModule", "Missing", "MissingBySplit", "Splits"]

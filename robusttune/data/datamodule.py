@@ -9,9 +9,7 @@ from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, Literal, NoReturn, get_args
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
@@ -22,10 +20,13 @@ from robusttune.data.corruption import Corruption
 from robusttune.data.dataset import Collate, SampleDataset
 from robusttune.data.images import refuse_unreadable
 from robusttune.data.labels import encode_labels, facts_of
+from robusttune.data.missing import Mask, MissingBySplit
+from robusttune.data.noise import NoiseBySplit, SplitNoise
+from robusttune.data.records import SplitRecords, presence
 from robusttune.data.sampler import ResumableLoader, ResumableSampler
 from robusttune.data.sides import Images, Texts
 from robusttune.data.sources.base import Source
-from robusttune.data.splits import stratified_sample
+from robusttune.data.splits import Splits
 from robusttune.data.tally import Tally
 from robusttune.encoders import Augmentation, Encoder, FrozenEncoder, ImageEncoder, ImageTransform, TextEncoder
 from robusttune.errors import RobustTuneError
@@ -40,7 +41,6 @@ STAGE_SPLITS: dict[str, list[Split]] = {
     "test": ["test"],
     "predict": ["predict"],
 }
-NO_CORRUPTION = Corruption(image_dropout=0, text_dropout=0)
 
 
 class ImageTextDataModule(LightningDataModule):
@@ -54,11 +54,11 @@ class ImageTextDataModule(LightningDataModule):
         workers: loader processes a device; by default the cores a device, at most 8, but none where a model that is
             trained on the CPU reads from the cache: to fork would cost more than to read.
         prefetch: batches that each worker loads ahead.
-        val_fraction: share of the training split that is held out for validation where the source has no such
-            split, in (0, 1); stratified, seeded.
-        subset: use only that many samples of each split, stratified and seeded; for smoke runs.
+        splits: which samples are used: shots, base or new classes, what is held out, a subset.
         seed: of splits, order, corruption and random views.
-        corruption: modality dropout and noise in training.
+        corruption: modality dropout in training.
+        missing: sides that samples lack for good, by split.
+        noise: on images and texts, by split; new in every epoch of training, else always the same for a sample.
         augmentation: random views of images in training, instead of the clean transform.
         unreadable: what an image file that cannot be read is: an ``error``, or an ``absent`` image, counted.
         cache: folder in which what the encoders make of the samples is kept, so that it is computed once; ``auto`` for
@@ -66,8 +66,9 @@ class ImageTextDataModule(LightningDataModule):
         cache_dtype: numbers in the cache: ``bfloat16`` takes half the room, ``float32`` is exact.
         cache_views: number of random views that the cache has of each training input, which the epochs take in turns,
             where augmentation or noise make random views.
-        new_classes: take test samples of classes that training does not know, for a model that answers for any class
-            name; else they are refused.
+        answers: what a test sample may be answered with: ``known``, the classes of training, and samples of others are
+            refused; ``any``, those and the new ones of the test split, for a model that answers for any class name;
+            ``own``, the classes of the test split alone, as is the custom on other data sets and domains.
         facts: of the checkpoint that is to be used; its class names and their order then hold for this data, too.
 
     Raises:
@@ -82,23 +83,23 @@ class ImageTextDataModule(LightningDataModule):
         batch_size: int = 64,
         workers: int | None = None,
         prefetch: int = 2,
-        val_fraction: float = 0.1,
-        subset: int | None = None,
+        splits: Splits = Splits(),  # noqa: B008, it is frozen
         seed: int = 0,
-        corruption: Corruption = Corruption(),  # noqa: B008, it is frozen
+        corruption: Corruption = Corruption(),  # noqa: B008
+        missing: MissingBySplit = MissingBySplit(),  # noqa: B008
+        noise: NoiseBySplit = NoiseBySplit(),  # noqa: B008
         augmentation: Augmentation | None = None,
         unreadable: Literal["error", "absent"] = "error",
         cache: str | None = None,
         cache_dtype: Literal["bfloat16", "float32"] = "bfloat16",
         cache_views: int | None = None,
-        new_classes: bool = False,
+        answers: Literal["known", "any", "own"] = "known",
         facts: Facts | None = None,
     ) -> None:
         super().__init__()
         given = {
             "batch_size": (batch_size, 1),
             "prefetch": (prefetch, 1),
-            "subset": (subset, 1),
             "workers": (workers, 0),
             "seed": (seed, 0),
             "cache_views": (cache_views, 1),
@@ -106,30 +107,28 @@ class ImageTextDataModule(LightningDataModule):
         for name, (value, least) in given.items():
             if value is not None and value < least:
                 raise RobustTuneError(f"data.{name} is {value}: give at least {least}")
-        if not 0 < val_fraction < 1:
-            raise RobustTuneError(f"data.val_fraction is {val_fraction}: give a share between 0 and 1")
-        if new_classes and source.multilabel:
-            raise RobustTuneError("data.new_classes is for samples of one class each: leave it out of multi-label data")
-        _refuse_what_cannot_be_cached(cache, cache_views, corruption, augmentation)
+        if answers != "known" and source.multilabel:
+            raise RobustTuneError(f"data.answers is {answers}, for samples of one class each: leave it at known")
+        _refuse_what_cannot_be_cached(cache, cache_views, noise.train, augmentation)
         self.source = source
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
         self.batch_size = batch_size
         self.workers = workers
         self.prefetch = prefetch
-        self.val_fraction = val_fraction
-        self.subset = subset
+        self.splits = splits
         self.seed = seed
         self.corruption = corruption
+        self.missing = missing
+        self.noise = noise
         self.augmentation = augmentation
         self.unreadable = unreadable
         self.cache = None if cache is None else FeatureCache(cache, cache_dtype)
         self.cache_views = cache_views
-        self.new_classes = new_classes
+        self.answers = answers
         self.given_facts = facts
         self.tally = Tally()
-        self._as_given: dict[Split, pa.Table | None] = {}
-        self._splits: dict[Split, pa.Table | None] = {}
+        self._records = SplitRecords(source, splits, missing, answers != "known", seed)
         self._datasets: dict[Split, SampleDataset] = {}
         self._train_loader: ResumableLoader | None = None
         self._resumed: dict[str, int] = {}
@@ -147,28 +146,29 @@ class ImageTextDataModule(LightningDataModule):
         train = self.records("train")
         if train is None:
             raise RobustTuneError("there is no training split to learn the classes from: give one, or a checkpoint")
-        return facts_of(train, self.source.class_names(self._source_table("train")), self.source.multilabel)
+        return facts_of(train, self.source.class_names(self._records.given("train")), self.source.multilabel)
 
     def class_names(self, split: Split) -> list[str]:
         """Names of the classes that a split's labels are numbered by, in order.
 
-        They are those of the facts; of a test split that may have new ones, and where it is predicted, those of the
-        facts, unless it has none of them, and then the new ones.
+        They are those of the facts; of a test split, and where it is predicted, what ``answers`` says, where ``any``
+        leaves those of the facts out if the split has none of them.
 
         Raises:
             RobustTuneError: it has a single new class and no other.
         """
         known, table = self.facts.class_names, None
-        if split == "test" or (split == "predict" and self._source_table("predict") is None):
-            table = self._source_table("test")
-        if not self.new_classes or table is None:
+        if split == "test" or (split == "predict" and self._records.given("predict") is None):
+            table = self._records.given("test")
+        if self.answers == "known" or table is None:
             return known
         own = self.source.class_names(table)
-        names = [*(known if {*known} & {*own} else []), *(name for name in own if name not in {*known})]
+        names = own
+        if self.answers == "any":
+            names = [*(known if {*known} & {*own} else []), *(name for name in own if name not in {*known})]
         if len(names) < 2:
             raise RobustTuneError(
-                f"the {split} split has one class, {names[0]!r}, which training does not know, and two are needed: "
-                "give it samples of others, too"
+                f"the {split} split has one class, {names[0]!r}, and two are needed: give it samples of others, too"
             )
         return names
 
@@ -204,15 +204,21 @@ class ImageTextDataModule(LightningDataModule):
         log.warning("%s; they are taken for absent", what)
 
     def records(self, split: Split) -> pa.Table | None:
-        """The split's records: as the source has them, or cut from its training split; then the subset."""
-        if split not in self._splits:
-            table = self._cut(split) if split in ("train", "val") else self._source_table(split)
-            if split == "predict" and table is None:
-                table = self._source_table("test")
-            if table is not None and self.subset is not None and self.subset < len(table):
-                table = table.take(stratified_sample(_classes_of(table), self.subset, self.seed))
-            self._splits[split] = table
-        return self._splits[split]
+        """The split's records as they are used, see `SplitRecords`."""
+        return self._records.used(split)
+
+    def given(self, split: Split) -> pa.Table | None:
+        """The split's records as the source has them, none of them left out."""
+        return self._records.given(split)
+
+    def untouched(self, split: str) -> bool:
+        """Whether samples of the split are shown as the source has them."""
+        return getattr(self.missing, split) is None and getattr(self.noise, split) == SplitNoise()
+
+    @property
+    def masks(self) -> dict[Split, Mask]:
+        """Of the splits that lack sides by protocol, as far as they were used."""
+        return self._records.masks
 
     def setup(self, stage: str) -> None:
         self.check(stage)
@@ -221,14 +227,16 @@ class ImageTextDataModule(LightningDataModule):
             training = split == "train"
             table = self.records(split)
             assert table is not None, "check has seen to it"
-            rank_zero_info(f"{split}: {presence(table)}")
-            corruption = self.corruption if training else NO_CORRUPTION
+            mask = self.masks.get(split)
+            rank_zero_info(f"{split}: {presence(table)}{f' (mask {mask.hash})' if mask else ''}")
+            noise: SplitNoise = getattr(self.noise, split, SplitNoise())
+            views = self.cache_views if training else 1
             transform = ImageTransform(preprocessing, self.augmentation if training else None)
             self._datasets[split] = SampleDataset(
                 table,
                 None if split == "predict" else self._labels(table, split),
-                Images(table, self.source.images, transform, corruption.image_noise, self.seed, self.cache_views),
-                Texts(table, tokenizer, corruption.word_dropout, self.seed, self.cache_views),
+                Images(table, self.source.images, transform, noise.image, self.seed, views),
+                Texts(table, tokenizer, noise.text, self.seed, views),
                 self.corruption if training else None,
                 self.seed,
             )
@@ -309,30 +317,6 @@ class ImageTextDataModule(LightningDataModule):
         names = images.drop_null().unique().to_pylist()
         refuse_unreadable(names, self.source.images, found, threads=self._cores())
 
-    def _source_table(self, split: Split) -> pa.Table | None:
-        """The split as the source has it, read once."""
-        if split not in self._as_given:
-            table = self.source.read(split)
-            if table is not None and len(table) == 0:
-                raise RobustTuneError(f"the {split} split is empty: give it samples, or leave it out")
-            self._as_given[split] = table
-        return self._as_given[split]
-
-    def _cut(self, split: Split) -> pa.Table | None:
-        """The training split without its held-out part, or the validation split."""
-        whole, own_val = self._source_table("train"), self._source_table("val")
-        if own_val is not None or whole is None:
-            return whole if split == "train" else own_val
-        size = round(self.val_fraction * len(whole))
-        if not 0 < size < len(whole):
-            raise RobustTuneError(
-                f"data.val_fraction {self.val_fraction} of {len(whole)} training samples leaves a split empty: "
-                "give more samples, or a validation split"
-            )
-        held_out = np.zeros(len(whole), dtype=bool)
-        held_out[stratified_sample(_classes_of(whole), size, self.seed)] = True
-        return whole.filter(held_out if split == "val" else ~held_out)
-
     def _loader_args(self, split: Split) -> dict[str, Any]:
         """By keyword, since Lightning may make the loader again."""
         trainer, data = self.trainer, self._datasets[split]
@@ -375,13 +359,12 @@ class ImageTextDataModule(LightningDataModule):
 
 
 def _refuse_what_cannot_be_cached(
-    cache: str | None, views: int | None, corruption: Corruption, augmentation: Augmentation | None
+    cache: str | None, views: int | None, noise: SplitNoise, augmentation: Augmentation | None
 ) -> None:
     """Random views of an input have no end, but a number of them can be kept."""
     if cache is None and views is not None:
         raise RobustTuneError(f"data.cache_views is {views}, and there is no cache: give data.cache, or leave it out")
-    noise = {"image_noise": corruption.image_noise, "word_dropout": corruption.word_dropout}
-    random = [f"data.corruption.{name} {value}" for name, value in noise.items() if value > 0]
+    random = [f"data.noise.train.{side}" for side in ("image", "text") if getattr(noise, side) is not None]
     random += ["data.augmentation"] if augmentation is not None else []
     if cache is not None and views is None and random:
         raise RobustTuneError(
@@ -390,20 +373,6 @@ def _refuse_what_cannot_be_cached(
         )
 
 
-def presence(table: pa.Table) -> str:
-    """How many samples have an image, a text, or neither."""
-    image, text = pc.is_valid(table["image"]), pc.is_valid(table["text"])
-    counts = [pc.sum(which).as_py() for which in (image, text, pc.invert(pc.or_(image, text)))]
-    line = f"{len(table)} samples, {counts[0]} with image, {counts[1]} with text"
-    return f"{line}, {counts[2]} with neither" if counts[2] else line
-
-
 def _refuse_nothing_but_blanks(table: pa.Table, split: Split) -> None:
     if table["image"].null_count == table["text"].null_count == len(table):
         raise RobustTuneError(f"none of the {len(table)} {split} samples has an image or a text: check the columns")
-
-
-def _classes_of(table: pa.Table) -> list[list[int]]:
-    """Class numbers of each row, in an order of their own."""
-    numbers: dict[str, int] = {}
-    return [[numbers.setdefault(name, len(numbers)) for name in names or []] for names in table["labels"].to_pylist()]

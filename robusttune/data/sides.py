@@ -7,12 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from robusttune.data.corruption import add_pixel_noise, drop_words, sample_generator
+from robusttune.data.corruption import sample_generator
 from robusttune.data.images import ImageReader
+from robusttune.data.noise import ImageNoise, TextNoise
 from robusttune.encoders.preprocessing import ImageTransform, Tokenizer
 from robusttune.types import EncoderInputs
 
@@ -91,7 +93,7 @@ class Images(RawSide):
         records: a table of `SCHEMA`.
         reader: of the images that it names.
         transform: from an image to (3, H, W) uint8.
-        noise: standard deviation of Gaussian noise on pixels, as a share of their range.
+        noise: on what the transform has made, or None.
         seed: of random views.
         views: see `Side`; without random views and noise there is one.
     """
@@ -101,7 +103,7 @@ class Images(RawSide):
         records: pa.Table,
         reader: ImageReader,
         transform: ImageTransform,
-        noise: float,
+        noise: ImageNoise | None,
         seed: int,
         views: int | None,
     ) -> None:
@@ -110,7 +112,8 @@ class Images(RawSide):
         self.transform = transform
         self.noise = noise
         self.seed = seed
-        self.views = views if noise > 0 or transform.augmentation is not None else 1
+        self.random = noise is not None or transform.augmentation is not None
+        self.views = views if self.random else 1
 
     def __len__(self) -> int:
         return len(self.names)
@@ -125,12 +128,12 @@ class Images(RawSide):
     def read(self, row: int, epoch: int) -> Tensor:
         rng = sample_generator(self.seed, self.view(epoch), self.ids[row].as_py(), "image")
         image = self.transform(self.reader.read(self.names[row].as_py()), seed=int(rng.integers(2**63)))
-        return add_pixel_noise(image, self.noise, rng) if self.noise > 0 else image
+        return image if self.noise is None else self.noise.apply(image, rng)
 
     def keys(self, inputs: list[tuple[int, int]], digests: Mapping[str, bytes | None]) -> list[bytes | None]:
         names, ids = self.names.to_pylist(), self.ids.to_pylist()
         found = [self.reader.digest(names[row]) or digests[names[row]] for row, _ in inputs]
-        if self.views == 1:
+        if not self.random:
             return found
         made = f"{self.transform.augmentation} {self.noise} {self.seed}"
         return [
@@ -153,19 +156,20 @@ class Texts(RawSide):
     Args:
         records: a table of `SCHEMA`.
         tokenizer: of the text encoder.
-        word_dropout: probability that a word is left out.
-        seed: of word dropout.
-        views: see `Side`; without word dropout there is one.
+        noise: on them, or None.
+        seed: of noise.
+        views: see `Side`; without noise there is one.
     """
 
     def __init__(
-        self, records: pa.Table, tokenizer: Tokenizer, word_dropout: float, seed: int, views: int | None
+        self, records: pa.Table, tokenizer: Tokenizer, noise: TextNoise | None, seed: int, views: int | None
     ) -> None:
         self.ids, self.texts = records["id"], records["text"]
         self.tokenizer = tokenizer
-        self.word_dropout = word_dropout
+        self.noise = noise
+        self.present = np.flatnonzero(self.texts.is_valid())
         self.seed = seed
-        self.views = views if word_dropout > 0 else 1
+        self.views = 1 if noise is None else views
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -178,10 +182,18 @@ class Texts(RawSide):
 
     def read(self, row: int, epoch: int) -> str:
         text: str = self.texts[row].as_py()
-        if self.word_dropout == 0:
+        if self.noise is None:
             return text
         rng = sample_generator(self.seed, self.view(epoch), self.ids[row].as_py(), "text")
-        return drop_words(text, self.word_dropout, rng)
+        return self.noise.apply(text, rng, self._other(row, rng))
+
+    def _other(self, row: int, rng: np.random.Generator) -> str | None:
+        """Another sample's text, None where there is none."""
+        if len(self.present) < 2:
+            return None
+        place = int(rng.integers(len(self.present) - 1))
+        other: str = self.texts[int(self.present[place + (self.present[place] >= row)])].as_py()
+        return other
 
     def keys(self, inputs: list[tuple[int, int]], digests: Mapping[str, bytes | None]) -> list[bytes | None]:
         return [_digest(self.read(row, view)) for row, view in inputs]

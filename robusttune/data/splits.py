@@ -2,13 +2,82 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from robusttune.errors import RobustTuneError
 
 UNLABELLED = -1  # stands in as the class of rows without any
+VAL_SHOTS = 4  # at most, of each class
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Which of a source's samples are used, for what.
+
+    Args:
+        val_fraction: share of the training split that is held out for validation where the source has no such
+            split, in (0, 1); stratified, seeded.
+        shots: samples of each class to train on, and at most 4 of each to validate on, by CoOp's convention; by
+            default all.
+        classes: that are used: all, the first half of them in label order (the base classes), or the others (the new
+            ones). Only where the data module lets the test split have new classes does ``base`` leave that whole.
+        subset: use only that many samples of each split, stratified and seeded; for smoke runs.
+
+    Raises:
+        RobustTuneError: a setting is out of its range.
+    """
+
+    val_fraction: float = 0.1
+    shots: int | None = None
+    classes: Literal["all", "base", "new"] = "all"
+    subset: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val_fraction < 1:
+            raise RobustTuneError(f"data.splits.val_fraction is {self.val_fraction}: give a share between 0 and 1")
+        for name in ("shots", "subset"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise RobustTuneError(f"data.splits.{name} is {value}: give at least 1")
+
+
+def chosen_classes(class_names: Sequence[str], which: Literal["all", "base", "new"]) -> list[str]:
+    """All classes, the first half of them, rounded up (base), or the others (new).
+
+    Args:
+        class_names: in label order.
+        which: of them.
+    """
+    half = math.ceil(len(class_names) / 2)
+    return list({"all": class_names, "base": class_names[:half], "new": class_names[half:]}[which])
+
+
+def draw_shots(labels: Sequence[Sequence[int]], shots: int, generator: random.Random) -> list[int]:
+    """Rows to take so that each class has so many, or all that it has; ascending.
+
+    As CoOp draws them (arXiv 2109.01134): class by class, in the order in which they come up.
+
+    Args:
+        labels: for each row the index of its class.
+        shots: rows of each class, at least 1.
+        generator: that they are drawn with.
+
+    Raises:
+        RobustTuneError: a row has several classes, or none.
+    """
+    members: dict[int, list[int]] = {}
+    for row, classes in enumerate(labels):
+        if len(classes) != 1:
+            raise RobustTuneError("data.splits.shots is for samples of one class each: leave it out")
+        members.setdefault(classes[0], []).append(row)
+    taken = (generator.sample(rows, shots) if len(rows) >= shots else rows for rows in members.values())
+    return sorted(row for rows in taken for row in rows)
 
 
 def stratified_sample(labels: Sequence[Sequence[int]], size: int, seed: int) -> list[int]:

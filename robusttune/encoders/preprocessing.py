@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -144,9 +145,21 @@ class Tokenizer:
 
     def lengths(self, texts: list[str]) -> list[int]:
         """Number of tokens that each text keeps."""
-        block = 1024  # texts at once, so that little memory is held
+        return [sum(text.attention_mask) for text in self._encoded(texts)]
+
+    def full_lengths(self, texts: list[str]) -> list[int]:
+        """Number of tokens that each text has before it is cut, special ones included."""
         return [
-            sum(text.attention_mask)
-            for start in range(0, len(texts), block)
-            for text in self.backend.encode_batch(texts[start : start + block])
+            sum(text.attention_mask) + sum(_own_tokens(part) for part in text.overflowing)
+            for text in self._encoded(texts)
         ]
+
+    def _encoded(self, texts: list[str]) -> Iterator[tokenizers.Encoding]:
+        block = 1024  # texts at once, so that little memory is held
+        for start in range(0, len(texts), block):
+            yield from self.backend.encode_batch(texts[start : start + block])
+
+
+def _own_tokens(part: tokenizers.Encoding) -> int:
+    """Tokens of what was cut off that are neither special nor padding."""
+    return part.special_tokens_mask.count(0)

@@ -117,7 +117,7 @@ class RobustTask(LightningModule, ABC):
         if class_names != self.facts.class_names:
             raise RobustTuneError(
                 "the data's classes are not the model's, or in another order: give the data module facts=task.facts, "
-                "so that labels are mapped by name, and leave data.new_classes out"
+                "so that labels are mapped by name, and leave data.answers at known"
             )
 
     @classmethod

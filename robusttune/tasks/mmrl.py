@@ -100,7 +100,8 @@ class MMRLTask(RobustTask):
 
     image_encoder: FrozenCLIPImage
     text_encoder: FrozenCLIPText
-    free_settings = ("templates",)  # data sets that a model is transferred to have their own
+    # Data sets that a model is transferred to have their own, and weights of losses matter to training alone.
+    free_settings = ("templates", "reg_weight", "text_weight")
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ def test_keys_become_rows() -> None:
 
 def test_files_say_the_same(tmp_path: Path) -> None:
     values = {"complete": {"accuracy": 0.5}, "mean": {"accuracy": 0.25}}
-    write_report(tmp_path / "report" / "test", values, "best.ckpt")
+    write_report(tmp_path / "report" / "test", values, {"checkpoint": "best.ckpt"})
     assert json.loads((tmp_path / "report/test.json").read_text()) == {"checkpoint": "best.ckpt", "conditions": values}
     with (tmp_path / "report/test.csv").open() as file:
         assert list(csv.reader(file)) == [["condition", "accuracy"], ["complete", "0.5"], ["mean", "0.25"]]
@@ -52,5 +52,5 @@ def test_an_unknown_best_is_said(tmp_path: Path) -> None:
     console = Console(record=True, width=120)
     console.print(as_table(found, "title"))
     assert console.export_text().count("unknown") == 4
-    write_report(tmp_path / "test", found, "best.ckpt")
+    write_report(tmp_path / "test", found, {"checkpoint": "best.ckpt"})
     assert json.loads((tmp_path / "test.json").read_text())["conditions"]["noise"]["best_possible"] is None

@@ -57,7 +57,7 @@ def test_base_new_and_their_harmonic_mean_in_one_test(run: Path, capsys: pytest.
 
 
 def test_new_classes_have_to_be_allowed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--data.source.world.part=all", "--data.new_classes=false"]
+    flags = ["--data.source.world.part=all", "--data.answers=known"]
     assert main(["test", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/best.ckpt", *flags]) == 1
     assert "have a label that training does not know" in capsys.readouterr().err
 

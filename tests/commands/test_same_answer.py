@@ -37,8 +37,8 @@ def test_the_same_seed_is_the_same_run(food101: Path, text_folder: Path, tmp_pat
     """Bit for bit, also with workers."""
     augmented = [
         "--data.augmentation.flip=0.5",
-        "--data.corruption.image_noise=0.1",
-        "--data.corruption.word_dropout=0.2",
+        "--data.noise.train.image.kinds=[gaussian,blur]",
+        "--data.noise.train.text.kinds=[typos,other_text]",
     ]
     flags = [*augmented, f"--trainer.precision={precision}"]
     first = fitted(food101, text_folder, tmp_path, *flags)
@@ -64,7 +64,7 @@ def test_metrics_do_not_depend_on_batches_and_workers(food101: Path, text_folder
 
 def test_accumulated_batches_are_one_batch(food101: Path, text_folder: Path, tmp_path: Path) -> None:
     """But for the correlation, which is of each batch alone."""
-    flags = [*EXACT, "--model.beta=0", "--data.subset=80", "--data.val_fraction=0.2"]
+    flags = [*EXACT, "--model.beta=0", "--data.splits.subset=80", "--data.splits.val_fraction=0.2"]
     flags += ["--trainer.limit_train_batches={}", "--data.batch_size={}"]
     whole = [flag.format(2 if "limit" in flag else 32) for flag in flags]
     parts = [flag.format(4 if "limit" in flag else 16) for flag in flags]

@@ -33,7 +33,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def trained(food101: Path, text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run."""
     root = tmp_path_factory.mktemp("runs")
-    flags = [*tiny_flags(food101, text_folder), "--data.val_fraction=0.2", f"--run_root={root}"]
+    flags = [*tiny_flags(food101, text_folder), "--data.splits.val_fraction=0.2", f"--run_root={root}"]
     assert main(["fit", f"--config={CONFIGS}/food101.yaml", *flags]) == 0
     return root / "food101/0"
 
@@ -77,7 +77,7 @@ class Place:
         source = {"train": str(write_table(self.root, "train", rows)), "image_column": None}
         config = yaml.safe_load((CONFIGS / "demo_mmrl.yaml").read_text())
         config["data"]["source"] = {"class_path": "robusttune.data.sources.Table", "init_args": source}
-        config["data"]["val_fraction"] = 0.5
+        config["data"]["splits"] = {"val_fraction": 0.5}
         (self.root / "config.yaml").write_text(yaml.safe_dump(config))
         return ["fit", f"--config={self.root}/config.yaml", f"--run_root={self.root}/runs"]
 
@@ -476,8 +476,10 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         r"the feature cache .*train_titles.csv cannot be written \(.*\), and what is in it stays: make room, or give",
     ),
     "cache of random views": (
-        lambda p: p.fit(f"--data.cache={p.root}", "--data.augmentation.flip=0.5", "--data.corruption.image_noise=0.1"),
-        "data.corruption.image_noise 0.1 and data.augmentation make new inputs in every epoch, .*: set data.cache_views",
+        lambda p: p.fit(
+            f"--data.cache={p.root}", "--data.augmentation.flip=0.5", "--data.noise.train.image.kinds=[jpeg]"
+        ),
+        "data.noise.train.image and data.augmentation make new inputs in every epoch, .*: set data.cache_views",
     ),
     "views without cache": (
         lambda p: p.fit("--data.cache_views=3"),
@@ -545,15 +547,13 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "new classes for a model that knows none": (
         lambda p: [
             *p.test_on_table({"text": "t", "label": "no dish"}, {"text": "t", "label": "no soup"}),
-            "--data.new_classes=true",
+            "--data.answers=any",
         ],
-        "the data's classes are not the model's, .*: give the data module facts=task.facts, .* leave data.new_classes out",
+        "the data's classes are not the model's, .*: give the data module facts=task.facts, .* leave data.answers at known",
     ),
     "new classes of several labels": (
-        lambda p: p.on_table(
-            write_table(p.root, "t", p.rows()), "--data.source.multilabel=true", "--data.new_classes=true"
-        ),
-        "data.new_classes is for samples of one class each: leave it out of multi-label data",
+        lambda p: p.on_table(write_table(p.root, "t", p.rows()), "--data.source.multilabel=true", "--data.answers=any"),
+        "data.answers is any, for samples of one class each: leave it at known",
     ),
     "published weights that are not there": (
         lambda p: p.published(None),
@@ -649,7 +649,7 @@ UNUSUAL: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         "1 image files are not what they were, the first is .*3.png: their features are computed anew",
     ),
     "fewer samples than a batch": (lambda p: p.table(val=str(p.root / "train.jsonl")), ""),
-    "three samples": (lambda p: p.fit("--data.subset=3", "--data.batch_size=2"), ""),
+    "three samples": (lambda p: p.fit("--data.splits.subset=3", "--data.batch_size=2"), ""),
     "neither image nor text": (
         lambda p: p.table(*[{"image": "", "text": " ", "label": "a"}] * 5, val=str(p.root / "train.jsonl")),
         "train: 25 samples, 20 with image, 20 with text, 5 with neither",

@@ -62,7 +62,7 @@ def test_two_processes_equal_one(food101: Path, text_folder: Path, tmp_path: Pat
     for name, flags in (("one", [*ONE, "--data.batch_size=10"]), ("two", [*TWO, "--data.batch_size=5"])):
         # 77 training samples: the last step has 7, so one of two ranks has a row that does not count.
         fit = [*tiny_flags(food101, text_folder), "--trainer.log_every_n_steps=1", *flags]
-        fit += ["--data.val_fraction=0.2", "--trainer.max_epochs=2", "--trainer.precision=64-true"]
+        fit += ["--data.splits.val_fraction=0.2", "--trainer.max_epochs=2", "--trainer.precision=64-true"]
         fit += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1", "--model.fusion.dropout=0"]
         run("fit", f"--config={CONFIGS}/food101.yaml", *fit, f"--name={name}", f"--run_root={tmp_path}")
         found[name] = losses(tmp_path / name / "0")
@@ -83,7 +83,7 @@ def test_two_processes_of_mmrl_equal_one(food101: Path, clip_folder: Path, tmp_p
     for name, flags in (("one", [*ONE, "--data.batch_size=4"]), ("two", [*TWO, "--data.batch_size=2"])):
         fit = [*mmrl_flags(food101, clip_folder), "--trainer.log_every_n_steps=1", *flags]
         fit += ["--data.corruption.image_dropout=0.5", "--data.corruption.text_dropout=0.4"]
-        fit += ["--data.val_fraction=0.2", "--trainer.precision=64-true", "--model.optimizer=torch.optim.SGD"]
+        fit += ["--data.splits.val_fraction=0.2", "--trainer.precision=64-true", "--model.optimizer=torch.optim.SGD"]
         run("fit", f"--config={CONFIGS}/food101_mmrl.yaml", *fit, f"--name={name}", f"--run_root={tmp_path}")
         found[name] = losses(tmp_path / name / "0", MMRL_LOSSES)
         metrics[name] = conditions(tmp_path / name / "0")
@@ -96,7 +96,7 @@ def test_two_processes_of_mmrl_equal_one(food101: Path, clip_folder: Path, tmp_p
 @pytest.mark.parametrize("subset", [9, 5, 1])
 def test_ranks_that_have_less_or_nothing(food101: Path, text_folder: Path, tmp_path: Path, subset: int) -> None:
     """A rank whose last batch only fills up, or that has no sample at all: no hang, no NaN, the same metrics."""
-    flags = [*tiny_flags(food101, text_folder), f"--data.subset={subset}", "--data.batch_size=4", *TWO]
+    flags = [*tiny_flags(food101, text_folder), f"--data.splits.subset={subset}", "--data.batch_size=4", *TWO]
     flags += ["--trainer.precision=32-true", "--trainer.log_every_n_steps=1", f"--run_root={tmp_path}"]
     run("fit", f"--config={CONFIGS}/food101.yaml", *flags)
     folder = tmp_path / "food101/0"
@@ -124,7 +124,7 @@ def test_two_processes_fill_and_read_one_cache(food101: Path, text_folder: Path,
     for name, flags in (("one", [*ONE, "--data.batch_size=10"]), ("two", [*TWO, "--data.batch_size=5"])):
         fit = [*tiny_flags(food101, text_folder), "--trainer.log_every_n_steps=1", *flags]
         fit += [f"--data.cache={tmp_path}/cache of {name}", "--data.cache_dtype=float32"]
-        fit += ["--data.val_fraction=0.2", "--trainer.max_epochs=2", "--trainer.precision=64-true"]
+        fit += ["--data.splits.val_fraction=0.2", "--trainer.max_epochs=2", "--trainer.precision=64-true"]
         fit += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1", "--model.fusion.dropout=0"]
         run("fit", f"--config={CONFIGS}/food101.yaml", *fit, f"--name={name}", f"--run_root={tmp_path}")
         found[name] = losses(tmp_path / name / "0")
@@ -170,7 +170,12 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_all_ranks_stop_with_one_sentence(mistake: str, food101: Path, text_folder: Path, tmp_path: Path) -> None:
     flags, message = MISTAKES[mistake]
-    fit = [*tiny_flags(spoiled(food101, tmp_path), text_folder), "--data.batch_size=8", "--data.val_fraction=0.5", *TWO]
+    fit = [
+        *tiny_flags(spoiled(food101, tmp_path), text_folder),
+        "--data.batch_size=8",
+        "--data.splits.val_fraction=0.5",
+        *TWO,
+    ]
     fit += ["--data.corruption.image_dropout=0", "--data.workers=1", f"--run_root={tmp_path}/runs"]
     flags = [flag.format(tmp_path=tmp_path) for flag in flags]
     err = run("fit", f"--config={CONFIGS}/food101.yaml", *fit, *flags, status=1)
@@ -182,7 +187,13 @@ def test_all_ranks_stop_with_one_sentence(mistake: str, food101: Path, text_fold
 def test_what_was_put_up_with_is_counted_over_ranks(food101: Path, text_folder: Path, tmp_path: Path) -> None:
     fit = [*tiny_flags(spoiled(food101, tmp_path), text_folder), "--data.unreadable=absent", "--data.batch_size=8"]
     fit += ["--data.corruption.image_dropout=0", "--data.corruption.text_dropout=0", "--text_encoder.max_length=3"]
-    fit += ["--data.val_fraction=0.5", "--data.workers=1", "--trainer.max_epochs=2", f"--run_root={tmp_path}", *TWO]
+    fit += [
+        "--data.splits.val_fraction=0.5",
+        "--data.workers=1",
+        "--trainer.max_epochs=2",
+        f"--run_root={tmp_path}",
+        *TWO,
+    ]
     err = run("fit", f"--config={CONFIGS}/food101.yaml", *fit)
     counted = re.findall(r"(\w+): (\d+) (image files could not|texts were longer)", err)
     assert ("train", "2", "image files could not") in counted

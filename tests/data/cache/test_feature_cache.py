@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import tiny_image_encoder, tiny_text_encoder, write_image, write_table
+from fakes import NOISY, tiny_image_encoder, tiny_text_encoder, write_image, write_table
 from two_ranks import in_two_ranks
 
 from robusttune.data import Corruption, ImageTextDataModule
 from robusttune.data.cache import build as build_module
 from robusttune.data.cache.shard import Shard
+from robusttune.data.noise import NoiseBySplit, SplitNoise
 from robusttune.data.sources import Food101, Source, Table
 from robusttune.encoders import Augmentation, Encoder, FrozenEncoder
 from robusttune.errors import RobustTuneError
@@ -344,8 +345,7 @@ def test_unreadable_images(make: Callable[..., Any], encoders: Encoders, tmp_pat
 
 def test_views(make: Callable[..., Any], encoders: Encoders, inputs: list[int]) -> None:
     """The first epochs are those of a run without cache; then they come again, each with dropout of its own."""
-    random = Corruption(0.3, 0.3, image_noise=0.1, word_dropout=0.3)
-    settings: dict[str, Any] = {"corruption": random, "augmentation": Augmentation()}
+    settings: dict[str, Any] = {"noise": NOISY, "corruption": Corruption(), "augmentation": Augmentation()}
     assert_same(epochs(make(cache_views=2, **settings), encoders, 2), epochs(make(cache=None, **settings), encoders, 2))
     inputs.clear()
     first, second, third = epochs(make(cache_views=2, **settings, batch_size=200), encoders, 3)
@@ -368,8 +368,8 @@ def test_data_of_one_side(make: Callable[..., Any], encoders: Encoders, tmp_path
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "augmentation": ({"augmentation": Augmentation()}, "data.augmentation makes? new inputs in every epoch"),
-    "noise": ({"corruption": Corruption(image_noise=0.1)}, "data.corruption.image_noise 0.1 make.? new inputs"),
-    "words": ({"corruption": Corruption(word_dropout=0.1)}, "data.corruption.word_dropout 0.1 make.? new inputs"),
+    "noise": ({"noise": NoiseBySplit(SplitNoise(NOISY.train.image))}, "data.noise.train.image makes new inputs"),
+    "words": ({"noise": NoiseBySplit(SplitNoise(text=NOISY.train.text))}, "data.noise.train.text makes new inputs"),
     "views of nothing": ({"cache": None, "cache_views": 2}, "data.cache_views is 2, and there is no cache"),
     "no views": ({"cache_views": 0}, "data.cache_views is 0: give at least 1"),
 }

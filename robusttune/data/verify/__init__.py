@@ -1,0 +1,5 @@
+"""Is a copy of a data set good? Counts, files, duplicates, texts, presence, and a hash of what there is."""
+
+from robusttune.data.verify.check import Verification, verify
+
+__all__ = ["Verification", "verify"]
