@@ -18,10 +18,18 @@ VERBS = {
 COMMANDS = {
     "import": "make a checkpoint of weights that the published MMRL or MMRL++ has written",
     "export": "write an MMRL checkpoint's weights as the published implementation reads them",
+    "data verify": "check a copy of a data set: counts, files, duplicates, texts",
+    "data show": "draw samples of a data set, with texts, labels and noise",
+}
+MODULES = {
+    "import": "import_weights",
+    "export": "export_weights",
+    "data verify": "data_verify",
+    "data show": "data_show",
 }
 USAGE = f"""usage: robusttune COMMAND [OPTIONS]
 
-{chr(10).join(f"  {name:<10}{text}" for name, text in {**VERBS, **COMMANDS}.items())}
+{chr(10).join(f"  {name:<14}{text}" for name, text in {**VERBS, **COMMANDS}.items())}
 
 robusttune COMMAND --help tells the options of a command. Start with: robusttune fit --config configs/food101.yaml"""
 
@@ -56,7 +64,9 @@ def _run(command: str, args: list[str]) -> None:
     # Imported when it is run: torch takes seconds.
     if command in VERBS:
         import_module("robusttune.commands.trainer").run(command, args)
-    elif command in COMMANDS:
-        import_module(f"robusttune.commands.{command}_weights").run(args)
-    else:
+        return
+    if command == "data" and args:
+        command, args = f"data {args[0]}", args[1:]
+    if command not in COMMANDS:
         raise RobustTuneError(f"there is no command {command!r}: choose from {', '.join([*VERBS, *COMMANDS])}")
+    import_module(f"robusttune.commands.{MODULES[command]}").run(args)

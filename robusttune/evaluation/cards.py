@@ -52,11 +52,11 @@ def draw_cards(cards: list[Card], title: str) -> Image.Image:
     head = 2 * MARGIN + 2 * LINE
     sheet = Image.new("RGB", (COLUMNS * WIDTH + MARGIN, head + rows * HEIGHT), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, MARGIN), fit(title, sheet.width - 2 * MARGIN, 16), INK, _font(16))
+    draw.text((MARGIN, MARGIN), fit(title, sheet.width - 2 * MARGIN, 16), INK, font(16))
     _mark(draw, MARGIN, MARGIN + LINE + 6, right=True)
-    draw.text((MARGIN + 16, MARGIN + LINE + 4), "right", INK, _font(13))
+    draw.text((MARGIN + 16, MARGIN + LINE + 4), "right", INK, font(13))
     _mark(draw, MARGIN + 70, MARGIN + LINE + 6, right=False)
-    draw.text((MARGIN + 86, MARGIN + LINE + 4), "wrong", INK, _font(13))
+    draw.text((MARGIN + 86, MARGIN + LINE + 4), "wrong", INK, font(13))
     for number, card in enumerate(cards):
         _draw_card(sheet, card, MARGIN + number % COLUMNS * WIDTH, head + number // COLUMNS * HEIGHT)
     return sheet
@@ -67,7 +67,7 @@ def _draw_card(sheet: Image.Image, card: Card, left: int, top: int) -> None:
     box = (left, top, left + THUMBNAIL, top + THUMBNAIL)
     if card.image is None:
         draw.rectangle(box, outline=GREY)
-        draw.text((left + 45, top + THUMBNAIL // 2 - 8), "no image", GREY, _font(13))
+        draw.text((left + 45, top + THUMBNAIL // 2 - 8), "no image", GREY, font(13))
     else:
         scale = THUMBNAIL / max(card.image.size)
         size = tuple(max(1, round(side * scale)) for side in card.image.size)
@@ -75,16 +75,16 @@ def _draw_card(sheet: Image.Image, card: Card, left: int, top: int) -> None:
         sheet.paste(card.image.convert("RGB").resize((size[0], size[1]), way), (left, top))
     across, room = left + THUMBNAIL + MARGIN, WIDTH - THUMBNAIL - 3 * MARGIN
     for line in wrap(card.text or "no text", room, lines=3):
-        draw.text((across, top), line, INK if card.text else GREY, _font(14))
+        draw.text((across, top), line, INK if card.text else GREY, font(14))
         top += LINE
     top += 4
-    draw.text((across, top), fit(f"is: {card.label}", room, 14), INK, _font(14))
+    draw.text((across, top), fit(f"is: {card.label}", room, 14), INK, font(14))
     top += LINE + 4
     for answer in card.answers:
         _mark(draw, across, top + 3, answer.right)
         share = f" {answer.probability:.2f}"
-        said = fit(f"{answer.condition}: {answer.said}", int(room - 16 - _font(14).getlength(share)), 14)
-        draw.text((across + 16, top), said + share, INK, _font(14))
+        said = fit(f"{answer.condition}: {answer.said}", int(room - 16 - font(14).getlength(share)), 14)
+        draw.text((across + 16, top), said + share, INK, font(14))
         top += LINE
 
 
@@ -101,7 +101,7 @@ def wrap(text: str, room: int, lines: int, size: int = 14) -> list[str]:
     found, line = [], ""
     for word in text[: lines * room].split():
         longer = f"{line} {word}".strip()
-        if line and _font(size).getlength(longer) > room:
+        if line and font(size).getlength(longer) > room:
             found.append(line)
             line = word
         else:
@@ -114,13 +114,14 @@ def wrap(text: str, room: int, lines: int, size: int = 14) -> list[str]:
 
 def fit(text: str, room: int, size: int) -> str:
     """The text, cut where it would be wider than ``room`` pixels."""
-    font = _font(size)
-    if len(text) <= room and font.getlength(text) <= room:  # a letter is wider than a pixel
+    letters_of = font(size)
+    if len(text) <= room and letters_of.getlength(text) <= room:  # a letter is wider than a pixel
         return text
-    kept = bisect_right(range(room), room, key=lambda letters: ceil(font.getlength(text[:letters] + "...")))
+    kept = bisect_right(range(room), room, key=lambda letters: ceil(letters_of.getlength(text[:letters] + "...")))
     return text[: max(0, kept - 1)] + "..."
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of pictures, of so many pixels."""
     return ImageFont.load_default(size)

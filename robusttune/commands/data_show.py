@@ -1,0 +1,84 @@
+"""data show: a picture of samples, with their texts and labels, and what noise makes of them."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pyarrow as pa
+from jsonargparse import ArgumentParser
+from PIL import Image
+from rich.console import Console
+from torchvision.transforms.v2.functional import to_pil_image
+
+from robusttune.commands.data_config import read_data
+from robusttune.data import ImageTextDataModule
+from robusttune.data.images import UnreadableImageError
+from robusttune.data.noise import SEVERITIES, ImageNoise, ImageNoiseKind, TextNoise, TextNoiseKind
+from robusttune.data.sides import Images, Texts
+from robusttune.encoders import ImageTransform
+from robusttune.errors import RobustTuneError
+from robusttune.evaluation.contact_sheet import Strip, draw_strips
+from robusttune.paths import user_path, whole_file
+from robusttune.types import Split
+
+CLEAN = "clean"
+
+
+def run(args: list[str]) -> None:
+    """Run the command.
+
+    Raises:
+        RobustTuneError: the data cannot be read, or an option does not work.
+    """
+    given, data = read_data("data show", "Draw samples of a data set.", args, _add)
+    if given.severity not in SEVERITIES or given.samples < 1:
+        raise RobustTuneError(f"--severity is {given.severity}, --samples {given.samples}: give 1 to 5, and at least 1")
+    table = data.records(given.split)
+    if table is None:
+        raise RobustTuneError(f"the data has no {given.split} split: give another --split")
+    step = max(1, len(table) / given.samples)
+    rows = [int(number * step) for number in range(min(given.samples, len(table)))]
+    sheet = draw_strips(
+        [strip_of(data, table, row, given.severity) for row in rows],
+        title=f"{given.split}: {len(rows)} of {len(table):,} samples, noise of severity {given.severity}",
+    )
+    out = user_path(given.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(out) as partial:
+        sheet.save(partial, format="PNG")
+    Console().print(f"Drawn in {out}", soft_wrap=True, highlight=False)
+
+
+def _add(parser: ArgumentParser) -> None:
+    parser.add_argument("--split", type=Split, default="train", help="Of which samples are drawn.")
+    parser.add_argument("--samples", type=int, default=8, help="How many, spread evenly over the split.")
+    parser.add_argument("--severity", type=int, default=3, help="Of the noise, 1 to 5.")
+    parser.add_argument("--out", type=str, default="samples.png", help="The picture, a PNG file.")
+
+
+def strip_of(data: ImageTextDataModule, table: pa.Table, row: int, severity: int) -> Strip:
+    """A sample as encoders take it in a test, clean and with each kind of noise.
+
+    Args:
+        data: that it is of.
+        table: its split.
+        row: its row there.
+        severity: of the noise, 1 to 5.
+    """
+    transform, tokenizer = ImageTransform(data.image_encoder.preprocessing(), None), data.text_encoder.tokenizer()
+    labels = table["labels"][row].as_py()
+    images: dict[str, Image.Image] = {}
+    texts: dict[str, str] = {}
+    problem = None
+    for kind in (CLEAN, *get_args(ImageNoiseKind)):
+        noise = None if kind == CLEAN else ImageNoise([kind], [severity])
+        side = Images(table, data.source.images, transform, noise, data.seed, 1)
+        try:
+            images |= {kind: to_pil_image(side.read(row, 0))} if side.has(row) else {}
+        except UnreadableImageError as error:
+            problem = str(error)
+    for kind in (CLEAN, *get_args(TextNoiseKind)):
+        said = Texts(table, tokenizer, None if kind == CLEAN else TextNoise([kind], [severity]), data.seed, 1)
+        texts |= {kind: said.read(row, 0)} if said.has(row) else {}
+    label = "no label" if labels is None else ", ".join(labels) or "none"
+    return Strip(table["id"][row].as_py(), label, images, texts, problem)

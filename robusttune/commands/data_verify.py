@@ -1,0 +1,130 @@
+"""data verify: is this copy of the data good?"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from robusttune.commands.data_config import read_data
+from robusttune.data.mask_files import write_masks
+from robusttune.data.verify import Verification, verify
+from robusttune.data.verify.images import Look
+from robusttune.errors import RobustTuneError
+from robusttune.paths import user_path, whole_file
+
+LINES = {
+    "samples": "samples",
+    "published": "published",
+    "classes": "classes",
+    "complete": "complete",
+    "image_only": "image only",
+    "text_only": "text only",
+    "neither": "neither image nor text",
+    "unlabelled": "unlabelled",
+    "repeated_samples": "samples there already",
+    "repeated_images": "images there already",
+    "tokens_median": "tokens a text, median",
+    "tokens_95": "tokens, 95 % have no more",
+    "tokens_max": "tokens, most",
+    "texts_cut": "texts that would be cut",
+    "tokens_cut": "tokens that would be lost",
+    "hash": "hash",
+}
+SHOWN = 12  # classes that are listed; JSON has all
+
+
+def run(args: list[str]) -> None:
+    """Run the command.
+
+    Raises:
+        RobustTuneError: the data cannot be looked at, or something is wrong with them.
+    """
+    given, data = read_data("data verify", "Check a copy of a data set.", args, _add)
+    if given.near is not None and not 0 <= given.near <= 16:
+        raise RobustTuneError(f"--near is {given.near}: give a number of bits from 0 to 16")
+    found = verify(data, given.near, len(os.sched_getaffinity(0)), _watch)
+    _show(found)
+    if given.json is not None:
+        _write(user_path(given.json), asdict(found))
+    if given.masks is not None:
+        write_masks(user_path(given.masks), data.masks, data.missing)
+    if found.wrong:
+        raise RobustTuneError(f"{len(found.wrong)} of the things above are wrong with this data: mend them")
+
+
+def _add(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", type=str | None, help="File to write everything that was found to.")
+    parser.add_argument("--masks", type=str | None, help="Folder to write the masks of data.missing to, as Parquet.")
+    parser.add_argument(
+        "--near", type=int | None, help="Look for images that look nearly the same, too: bits of 64 that may differ."
+    )
+
+
+def _watch(looks: Iterator[Look], total: int) -> Iterable[Look]:
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        yield from progress.track(looks, total=total, description="images")
+
+
+def _show(found: Verification) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    if found.splits:
+        Console().print(_splits(found.splits))
+    if found.classes and found.splits:
+        Console().print(_classes(found.classes, [*found.splits]))
+    if found.images.get("distinct"):
+        counts = (f"{count:,} {what.replace('_', ' ')}" for what, count in found.images.items())
+        console.print(f"images: {', '.join(counts)}")
+    for split, mask in found.masks.items():
+        sides = ", ".join(f"{mask[key]:,} {LINES[key]}" for key in ("complete", "image_only", "text_only", "neither"))
+        console.print(f"{split} by protocol: {sides} (mask {mask['hash']})")
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False)
+    for wrong in found.wrong:
+        console.print(f"wrong: {wrong}", markup=False)
+    if not found.wrong:
+        console.print("Nothing is wrong with this data.")
+
+
+def _splits(splits: dict[str, dict[str, Any]]) -> Table:
+    table = Table()
+    for title in ("", *splits):
+        table.add_column(title, justify="right" if title else "left", overflow="fold")
+    for key, title in LINES.items():
+        if any(split.get(key) for split in splits.values()):
+            table.add_row(title, *(_cell(split.get(key, "")) for split in splits.values()))
+    return table
+
+
+def _classes(classes: dict[str, dict[str, int]], splits: list[str]) -> Table:
+    table = Table()
+    table.add_column("class")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for name in [*classes][:SHOWN]:
+        table.add_row(name.replace("[", r"\["), *(_cell(classes[name].get(split, 0)) for split in splits))
+    if len(classes) > SHOWN:
+        counts = {split: sorted(of.get(split, 0) for of in classes.values()) for split in splits}
+        table.add_section()
+        table.add_row(f"{len(classes) - SHOWN} more; all: least", *(_cell(counts[split][0]) for split in splits))
+        table.add_row("most", *(_cell(counts[split][-1]) for split in splits))
+    return table
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:,.0f}"
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

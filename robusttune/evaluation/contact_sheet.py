@@ -1,0 +1,73 @@
+"""Samples as a picture: each with its image and its text, as they are and as noise leaves them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw
+
+from robusttune.evaluation.cards import GREY, INK, LINE, MARGIN, fit, font
+
+THUMBNAIL = 124  # pixels
+COLUMNS = 8
+
+
+class Strip(NamedTuple):
+    """A sample.
+
+    Attributes:
+        id: of the sample.
+        label: its classes, joined by commas.
+        images: by what was done to them; empty where there is none.
+        texts: likewise.
+        problem: why its image cannot be read, or None.
+    """
+
+    id: str
+    label: str
+    images: Mapping[str, Image.Image]
+    texts: Mapping[str, str]
+    problem: str | None = None
+
+
+def draw_strips(strips: list[Strip], title: str) -> Image.Image:
+    """A sheet of samples, one below the other: on top the images, each named, and below them the texts."""
+    width = COLUMNS * (THUMBNAIL + MARGIN) + MARGIN
+    head = 2 * MARGIN + LINE
+    sheet = Image.new("RGB", (width, head + sum(map(_height, strips))), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, MARGIN), fit(title, width - 2 * MARGIN, 16), INK, font(16))
+    top = head
+    for strip in strips:
+        _draw_strip(sheet, draw, strip, top)
+        top += _height(strip)
+    return sheet
+
+
+def _height(strip: Strip) -> int:
+    image = (THUMBNAIL + LINE) * -(-len(strip.images) // COLUMNS) if strip.images else LINE
+    return LINE + 6 + image + LINE * max(1, len(strip.texts)) + 2 * MARGIN
+
+
+def _draw_strip(sheet: Image.Image, draw: ImageDraw.ImageDraw, strip: Strip, top: int) -> None:
+    room = sheet.width - 2 * MARGIN
+    draw.line((MARGIN, top, sheet.width - MARGIN, top), fill="#cccccc")
+    top += 6
+    draw.text((MARGIN, top), fit(f"{strip.label}   ({strip.id})", room, 15), INK, font(15))
+    top += LINE + 2
+    if not strip.images:
+        draw.text((MARGIN, top), fit(strip.problem or "no image", room, 13), GREY, font(13))
+        top += LINE
+    for number, (name, image) in enumerate(strip.images.items()):
+        left = MARGIN + number % COLUMNS * (THUMBNAIL + MARGIN)
+        down = top + number // COLUMNS * (THUMBNAIL + LINE)
+        sheet.paste(image.convert("RGB").resize((THUMBNAIL, THUMBNAIL)), (left, down))
+        draw.text((left, down + THUMBNAIL + 1), name.replace("_", " "), GREY, font(13))
+    top += (THUMBNAIL + LINE) * -(-len(strip.images) // COLUMNS)
+    if not strip.texts:
+        draw.text((MARGIN, top), "no text", GREY, font(13))
+    for number, (name, text) in enumerate(strip.texts.items()):
+        draw.text((MARGIN, top + number * LINE), name.replace("_", " "), GREY, font(13))
+        said = fit(" ".join(text.split()), room - 90, 13)
+        draw.text((MARGIN + 90, top + number * LINE), said, INK, font(13))
