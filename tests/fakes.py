@@ -134,6 +134,7 @@ def write_clip(folder: Path) -> None:
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
     words = ["<start>", "<end>", "<unk>", "a", "photo", "of", "apple", "pie", "soup", "cake"]
+    words += ["pug", "Abyssinian", "cat", "leonberger", "Spitfire", "Boeing", "F", "tench", "crane", "maillot"]
     words += sorted({word for dish in DISHES for word in dish.split("_")} - {*words})
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

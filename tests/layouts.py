@@ -228,6 +228,7 @@ def write_table_copy(root: Path) -> None:
     for place, (split, size) in enumerate({"train": 12, "val": 6, "test": 6}.items()):
         rows = [
             {
+                "id": f"{split} {number}",
                 "image": "" if number % 4 == 3 else f"photos/{split}{number}.png",
                 "text": "" if number % 5 == 4 else f"dish {number} of {split}",
                 "label": ["soup", "pie"][number % 2],

@@ -1,62 +1,135 @@
-"""Every shipped configuration runs, with tiny encoders in the place of its own."""
+"""Every shipped configuration runs, with tiny encoders and made-up data in the place of its own."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from fakes import mmrl_flags, tiny_flags, write_table
+import yaml
+from fakes import mmrl_flags, tiny_flags
+from layouts import LAYOUTS
 
 from robusttune.cli import main
+from robusttune.commands.data_config import read_data
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 COMPLETE = sorted(CONFIGS.glob("*.yaml"))
 OVERLAYS = sorted(CONFIGS.glob("*/*.yaml"))
+SOURCE = "--data.source"
+# The data of a configuration, where they are not those of its name: a layout, and what points to it.
+COOP = ["caltech101", "dtd", "ethz_food101", "eurosat", "flowers102", "stanford_cars", "sun397", "ucf101"]
+LAYOUT_OF = dict.fromkeys([*COOP, "oxford_pets"], "oxford_pets") | {
+    "emoji": "table",
+    "imagenet_r": "imagenet_a",
+    "imagenet_sketch": "imagenet_a",
+}
+TABLES = [f"{SOURCE}.{split}={{root}}/{split}.jsonl" for split in ("train", "val", "test")]
+VARIANT = [f"{SOURCE}.classnames={{root}}/classnames.txt", f"{SOURCE}.published=null"]
+WHERE = {
+    "oxford_pets": [
+        f"{SOURCE}.root={{root}}",
+        f"{SOURCE}.split_file=oxford_pets/split_zhou_OxfordPets.json",
+        f"{SOURCE}.image_folder=oxford_pets/images",
+    ],
+    "imagenet": [f"{SOURCE}.root={{root}}/images", f"{SOURCE}.classnames={{root}}/classnames.txt"],
+    "imagenet_v2": [f"{SOURCE}.root={{root}}/v2", *VARIANT],
+    "imagenet_a": [f"{SOURCE}.root={{root}}/imagenet-a", *VARIANT],
+    "image_folder": [f"{SOURCE}.{split}={{root}}/{split}" for split in ("train", "val", "test")],
+    "hugging_face": [
+        f"{SOURCE}.{name}={value}"
+        for name, value in {
+            "path": "{root}/saved",
+            "image_column": "photo",
+            "text_column": "title",
+            "label_column": "dish",
+        }.items()
+    ],
+    "mmimdb_hdf5": [f"{SOURCE}.root={{root}}", f"{SOURCE}.splits=[6,2,2]"],
+    "table": TABLES,
+}
+# One of each family is trained in every run of the tests, the others in the slow ones.
+TRAINED = {"food101", "food101_mmrl", "mmimdb", "snli_ve", "oxford_pets_mmrl", "hugging_face", "demo", "demo_mmrl"}
 ON_THE_CPU = {"gpus.yaml": ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"]}
 
 
+def data_flags(config: Path, folder: Path) -> list[str]:
+    """Flags that put a small made-up copy in the place of the data of a configuration."""
+    if config.stem.startswith("demo"):  # which draw their own
+        return [f"{SOURCE}.{split}=48" for split in ("train", "val", "test")]
+    name = config.stem.removesuffix("_mmrl")
+    layout = LAYOUT_OF.get(name, name)
+    root = folder / "data"
+    if not root.exists():
+        LAYOUTS[layout].write(root)
+    return [flag.format(root=root) for flag in WHERE.get(layout, [f"{SOURCE}.root={{root}}"])]
+
+
+def flags_for(config: Path, text_folder: Path, clip_folder: Path, folder: Path) -> list[str]:
+    flags = [f"--config={config}", *data_flags(config, folder), f"--run_root={folder}"]
+    if config.stem.startswith("demo"):
+        return [*flags, "--trainer.max_epochs=1"]
+    flags += mmrl_flags(Path("none"), clip_folder) if config.stem.endswith("_mmrl") else tiny_flags(Path("none"), text_folder)
+    return [*flags, *(["--image_encoder.model_args={}"] if config.stem == "emoji" else [])]
+
+
 def test_all_are_found() -> None:
-    assert {path.name for path in COMPLETE} >= {
-        "demo.yaml",
-        "demo_mmrl.yaml",
-        "food101.yaml",
-        "food101_mmrl.yaml",
-        "table.yaml",
-    }
-    assert OVERLAYS
+    assert len(COMPLETE) > 25
+    assert len(OVERLAYS) > 5
     assert {*COMPLETE, *OVERLAYS} == set(CONFIGS.rglob("*.yaml"))
-
-
-def flags_for(config: Path, food101: Path, text_folder: Path, folder: Path) -> list[str]:
-    if config.stem.startswith("demo"):  # which have encoders and data of their own
-        sizes = [f"--data.source.{split}=48" for split in ("train", "val", "test")]
-        return [f"--config={config}", *sizes, "--trainer.max_epochs=1", f"--run_root={folder}"]
-    tiny = mmrl_flags if config.stem.endswith("_mmrl") else tiny_flags
-    flags = [f"--config={config}", *tiny(food101, text_folder), f"--run_root={folder}"]
-    if config.name == "emoji.yaml":
-        flags += ["--image_encoder.model_args={}", "--data.source.val=null", "--data.source.test=null"]
-    elif config.name != "table.yaml":
-        return flags
-    rows = [
-        {"id": path.name, "image": str(path), "text": path.stem.replace("_", " "), "label": path.parent.name}
-        for path in sorted((food101 / "images/train").rglob("*.jpg"))
-    ]
-    return [flag for flag in flags if "source.root" not in flag] + [
-        f"--data.source.train={write_table(folder, 'train', rows)}"
-    ]
+    assert {path.stem for path in COMPLETE} >= TRAINED
 
 
 @pytest.mark.parametrize("config", COMPLETE, ids=lambda path: path.name)
-def test_complete_configurations(
-    config: Path, food101: Path, text_folder: Path, clip_folder: Path, tmp_path: Path
-) -> None:
-    encoder = clip_folder if config.stem.endswith("_mmrl") else text_folder
-    assert main(["fit", *flags_for(config, food101, encoder, tmp_path)]) == 0
-    assert list(tmp_path.glob(f"{config.stem}/0/checkpoints/best.ckpt"))
+def test_data_are_read(config: Path, text_folder: Path, tmp_path: Path) -> None:
+    """With the settings that the file has, but for where its data are."""
+    _, data = read_data("data verify", "", [f"--config={config}", *data_flags(config, tmp_path)], lambda parser: None)
+    tables = [data.records(split) for split in ("train", "val", "test")]
+    assert any(tables)
+    assert all(len(table) for table in tables if table is not None)
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
-def test_overlays(overlay: Path, food101: Path, text_folder: Path, tmp_path: Path) -> None:
-    flags = flags_for(CONFIGS / "food101.yaml", food101, text_folder, tmp_path)
-    flags.insert(1, f"--config={overlay}")
-    assert main(["fit", *flags, *ON_THE_CPU.get(overlay.name, [])]) == 0
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(p, marks=[] if p.stem in TRAINED else pytest.mark.slow) for p in COMPLETE],
+    ids=lambda path: path.name,
+)
+def test_complete_configurations(config: Path, text_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
+    flags = flags_for(config, text_folder, clip_folder, tmp_path)
+    if config.stem in ("imagenet_v2_mmrl", "imagenet_a_mmrl", "imagenet_r_mmrl", "imagenet_sketch_mmrl"):
+        trained = CONFIGS / "imagenet_mmrl.yaml"
+        overlay = f"--config={CONFIGS}/protocols/cross_dataset.yaml"
+        source = flags_for(trained, text_folder, clip_folder, tmp_path / "imagenet")
+        assert main(["fit", source[0], overlay, *source[1:]]) == 0
+        checkpoint = tmp_path / "imagenet/imagenet_mmrl/0/checkpoints/best.ckpt"
+        assert main(["test", *flags, f"--ckpt_path={checkpoint}"]) == 0
+        return
+    assert main(["fit", *flags]) == 0
+    checkpoint = tmp_path / f"{config.stem}/0/checkpoints/best.ckpt"
+    assert main(["test", "--config", str(checkpoint.parents[1] / "config.yaml"), f"--ckpt_path={checkpoint}"]) == 0
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_overlays(overlay: Path, text_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
+    name = "oxford_pets_mmrl" if overlay.parent.name == "protocols" else "food101"
+    flags = flags_for(CONFIGS / f"{name}.yaml", text_folder, clip_folder, tmp_path)
+    laid_over = [flags[0], f"--config={overlay}", *flags[1:], *ON_THE_CPU.get(overlay.name, [])]
+    if overlay.name != "transfer.yaml":
+        assert main(["fit", *laid_over]) == 0
+        return
+    assert main(["fit", *flags]) == 0
+    assert main(["test", *laid_over, f"--ckpt_path={tmp_path}/{name}/0/checkpoints/best.ckpt"]) == 0
+
+
+def test_configurations_of_mmrl_differ_in_their_data_alone() -> None:
+    """What is the same for all is written in each, and must not drift apart."""
+    settings = {path.stem: yaml.safe_load(path.read_text()) for path in COMPLETE if path.stem.endswith("_mmrl")}
+    shared = {}
+    for name, config in settings.items():
+        if name in ("demo_mmrl", "food101_mmrl") or "optimizer" not in config["model"]["init_args"]:
+            continue
+        model = config["model"]["init_args"]
+        adapter = {key: value for key, value in model["adapter"].items() if key != "space_width"}
+        shared[name] = [config["image_encoder"], config["text_encoder"], adapter, model["alpha"], model["optimizer"]]
+        assert adapter.get("space_tokens") == 5
+    assert len(shared) == 12
+    assert all(value == shared["dtd_mmrl"] for value in shared.values())
