@@ -68,7 +68,11 @@ def flags_for(config: Path, text_folder: Path, clip_folder: Path, folder: Path) 
     flags = [f"--config={config}", *data_flags(config, folder), f"--run_root={folder}"]
     if config.stem.startswith("demo"):
         return [*flags, "--trainer.max_epochs=1"]
-    flags += mmrl_flags(Path("none"), clip_folder) if config.stem.endswith("_mmrl") else tiny_flags(Path("none"), text_folder)
+    flags += (
+        mmrl_flags(Path("none"), clip_folder)
+        if config.stem.endswith("_mmrl")
+        else tiny_flags(Path("none"), text_folder)
+    )
     return [*flags, *(["--image_encoder.model_args={}"] if config.stem == "emoji" else [])]
 
 

@@ -66,7 +66,9 @@ def _add(parser: ArgumentParser) -> None:
     parser.add_argument("--json", type=str | None, help="File to write everything that was found to.")
     parser.add_argument("--masks", type=str | None, help="Folder to write the masks of data.missing to, as Parquet.")
     parser.add_argument(
-        "--near", type=int | None, help="Look for images that look nearly the same, too: bits of 64 that may differ."
+        "--near",
+        type=int | None,
+        help="Look for images that look nearly the same, too: bits of 64 that may differ, such as 4.",
     )
 
 

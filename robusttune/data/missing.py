@@ -113,9 +113,8 @@ def draw_mask(ids: Sequence[str], settings: Missing, scores: Mapping[Side, NDArr
     """
     assert settings.rate is not None
     order = sorted(range(len(ids)), key=ids.__getitem__)
-    rng = np.random.default_rng(settings.seed)
     # The first of a race of exponential clocks are a weighted draw without repeats (Efraimidis and Spirakis 2006).
-    clocks = rng.standard_exponential(len(ids))
+    clocks = -np.log([_uniform(settings.seed, ids[place]) for place in order])
     lost = np.zeros((len(ids), 2), dtype=bool)
     queues = []
     for side in SIDES:
@@ -128,11 +127,10 @@ def draw_mask(ids: Sequence[str], settings: Missing, scores: Mapping[Side, NDArr
     return Mask([ids[place] for place in order], ~lost)
 
 
-def label_scores(labels: Sequence[Sequence[int]], seed: int) -> NDArray[np.float64]:
+def label_scores(labels: Sequence[Sequence[str]], seed: int) -> NDArray[np.float64]:
     """(N,) from -1 to 1: classes are spread evenly in an order drawn by seed; of several labels the mean."""
-    classes = sorted({label for row in labels for label in row})
-    ranks = np.random.default_rng([seed, 1]).permutation(len(classes))
-    of = dict(zip(classes, 2 * ranks / max(len(classes) - 1, 1) - 1, strict=True))
+    classes = sorted({label for row in labels for label in row}, key=lambda name: (_uniform(seed, name), name))
+    of = {name: 2 * rank / max(len(classes) - 1, 1) - 1 for rank, name in enumerate(classes)}
     return np.array([np.mean([of[label] for label in row]) if row else 0.0 for row in labels], dtype=np.float64)
 
 
@@ -146,6 +144,12 @@ def rank_scores(values: Sequence[float | None]) -> NDArray[np.float64]:
 def _open(lost: NDArray[np.bool_], order: NDArray[np.int64]) -> Iterator[int]:
     """Rows in this order that have lost nothing so far."""
     return (int(row) for row in order if not lost[row].any())
+
+
+def _uniform(seed: int, name: str) -> float:
+    """A number in (0, 1) by a hash, since the streams of random generators may change with their library."""
+    digest = hashlib.blake2b(f"{seed} {name}".encode(errors="surrogatepass"), digest_size=8).digest()
+    return (int.from_bytes(digest, "little") + 0.5) / 2**64
 
 
 def _rounded(number: float) -> int:

@@ -144,7 +144,7 @@ class SplitRecords:
         if settings.depends_on == "nothing":
             return None
         if settings.depends_on == "label":
-            scores = label_scores(table["labels"].to_pylist(), settings.seed)
+            scores = label_scores([names or [] for names in table["labels"].to_pylist()], settings.seed)
             return {"image": scores, "text": scores}
         lengths = [None if text is None else len(text) for text in table["text"].to_pylist()]
         brightness = self._each_image(table, lambda name: _brightness(self.source, name))

@@ -14,6 +14,9 @@ from PIL import Image
 
 from robusttune.data.images import ImageReader, UnreadableImageError, read_image
 
+SIDE = 32  # pixels that the transform is of
+WAVES = np.cos(np.pi / SIDE * np.outer(np.arange(8), np.arange(SIDE) + 0.5))  # (8, 32)
+
 
 class Look(NamedTuple):
     """What was found of an image.
@@ -37,17 +40,21 @@ def look_at(names: Iterable[str], reader: ImageReader, threads: int) -> Iterator
         yield from pool.map(lambda name: _look(name, reader), names)
 
 
-def difference_hash(image: Image.Image) -> int:
-    """64 bits: on a grid of 8 rows of 9, where it gets brighter from left to right."""
-    grid = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
-    return int.from_bytes(np.packbits(grid[:, 1:] > grid[:, :-1]).tobytes(), "big")
+def perceptual_hash(image: Image.Image) -> int:
+    """64 bits: which of the lowest 8 x 8 frequencies of a discrete cosine transform are above their median.
+
+    That of Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010), section 3.2.1.
+    """
+    pixels = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float64)
+    low = (WAVES @ pixels @ WAVES.T).ravel().round(3)  # or rounding errors would be bits
+    return int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), "big")
 
 
 def _look(name: str, reader: ImageReader) -> Look:
     try:
         digest = reader.digest(name)
         if digest is not None:
-            return Look(name, digest, difference_hash(reader.read(name)), None)
+            return Look(name, digest, perceptual_hash(reader.read(name)), None)
         before = Path(name).stat()
         content = Path(name).read_bytes()
         after = Path(name).stat()
@@ -58,4 +65,4 @@ def _look(name: str, reader: ImageReader) -> Look:
         return Look(name, None, 0, f"{name} cannot be read ({error.strerror})")
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
         return Look(name, None, 0, f"{name} changed while it was read")
-    return Look(name, hashlib.blake2b(content, digest_size=16).digest(), difference_hash(image), None)
+    return Look(name, hashlib.blake2b(content, digest_size=16).digest(), perceptual_hash(image), None)

@@ -1,0 +1,134 @@
+"""data verify and data show, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fakes import tiny_flags
+from layouts import write_table_copy
+from PIL import Image
+
+from robusttune.cli import main
+from robusttune.data.mask_files import read_mask
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture
+def flags(tmp_path: Path, text_folder: Path) -> list[str]:
+    """Of a good copy in the layout of a table."""
+    write_table_copy(tmp_path)
+    tables = [f"--data.source.{split}={tmp_path}/{split}.jsonl" for split in ("train", "val", "test")]
+    return [f"--config={CONFIGS}/table.yaml", *tiny_flags(Path("none"), text_folder), *tables]
+
+
+def test_a_good_copy(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "verify", *flags, f"--json={tmp_path}/out/found.json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "Nothing is wrong with this data." in out
+    found = json.loads((tmp_path / "out/found.json").read_text())
+    assert found["wrong"] == []
+    assert found["splits"]["train"]["samples"] == 12
+    assert found["classes"] == {"pie": {"train": 6, "val": 3, "test": 3}, "soup": {"train": 6, "val": 3, "test": 3}}
+    for split in found["splits"].values():
+        assert split["hash"] in out
+
+
+def test_a_bad_copy_is_told_and_the_status_is_1(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos/train0.png").unlink()
+    (tmp_path / "val.jsonl").write_text("nonsense\n")
+    assert main(["data", "verify", *flags, f"--json={tmp_path}/found.json"]) == 1
+    out, err = capsys.readouterr()
+    assert err == "robusttune: error: 2 of the things above are wrong with this data: mend them\n"
+    assert "wrong: of 14 images 1 do not exist" in out
+    assert "val.jsonl: of 1 rows, 1 are not JSON" in out
+    assert len(json.loads((tmp_path / "found.json").read_text())["wrong"]) == 2
+
+
+def test_masks_are_exported_and_used(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    protocol = [f"--config={CONFIGS}/missing/both_70.yaml"]
+    assert main(["data", "verify", *protocol, *flags, *protocol, f"--masks={tmp_path}/masks"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("by protocol") == 3
+    ids = [str(number) for number in range(1, 13)]
+    mask = read_mask(tmp_path / "masks/train.parquet", ids, None)
+    assert mask.hash in out
+    given = [f"--data.missing.train.table={tmp_path}/masks/train.parquet"]
+    assert main(["data", "verify", *flags, *given]) == 0
+    assert mask.hash in capsys.readouterr().out
+
+
+def test_a_run_keeps_its_masks(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("robusttune.data.datamodule.rank_zero_info", said.append)
+    fit = ["fit", *flags, f"--config={CONFIGS}/missing/text_70.yaml", f"--run_root={tmp_path}/runs", "--name=a"]
+    assert main(fit) == 0
+    run = tmp_path / "runs/a/0"
+    assert sorted(path.name for path in (run / "missing").iterdir()) == ["test.parquet", "train.parquet", "val.parquet"]
+    mask = read_mask(run / "missing/train.parquet", [str(number) for number in range(1, 13)], None)
+    assert f"train: 12 samples, 9 with image, 3 with text, 2 with neither (mask {mask.hash})" in said
+    test = ["test", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/best.ckpt"]
+    assert main(test) == 0
+    hashes = json.loads((run / "report/test.json").read_text())["masks"]
+    ids = [str(number) for number in range(1, 7)]
+    assert read_mask(run / "report/missing/test.parquet", ids, None).hash == hashes["test"]
+
+
+def test_samples_are_drawn(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "pictures/samples.png"
+    assert main(["data", "show", *flags, "--samples=5", "--split=val", "--severity=5", f"--out={out}"]) == 0
+    assert str(out) in capsys.readouterr().out
+    sheet = Image.open(out)
+    assert sheet.width > 1000
+    again = tmp_path / "again.png"
+    assert main(["data", "show", *flags, "--samples=5", "--split=val", "--severity=5", f"--out={again}"]) == 0
+    assert again.read_bytes() == out.read_bytes()
+    assert main(["data", "show", *flags, "--samples=5", "--split=val", "--severity=1", f"--out={again}"]) == 0
+    assert again.read_bytes() != out.read_bytes()
+
+
+def test_a_broken_image_is_drawn_as_such(flags: list[str], tmp_path: Path) -> None:
+    (tmp_path / "photos/test0.png").write_text("no image")
+    assert main(["data", "show", *flags, "--samples=2", "--split=test", f"--out={tmp_path}/samples.png"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["data"], "there is no command 'data': choose from fit, .*, data verify, data show"),
+        (["data", "verfy"], "there is no command 'data verfy'"),
+        (["data", "verify", "--near=17"], "--near is 17: give a number of bits from 0 to 16"),
+        (["data", "show", "--severity=6"], "--severity is 6, --samples 8: give 1 to 5"),
+        (["data", "show", "--samples=0"], "--severity is 3, --samples 0: give 1 to 5, and at least 1"),
+        (["data", "show", "--split=predict"], ""),
+        (["data", "verify", "--data.sourse=x"], "data.sourse is no setting"),
+        (
+            ["data", "verify", "--data.source.train=none.csv"],
+            "none.csv does not exist: set data.source.train to a table",
+        ),
+        (["data", "verify", "--data.missing.test.rate=2"], "the rate in data.missing is 2"),
+    ],
+)
+def test_wrong_options(
+    flags: list[str], tmp_path: Path, args: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [f"--out={tmp_path}/x.png"] if args[1:2] == ["show"] else []
+    configured = [*args[:2], *flags, *options, *args[2:]] if len(args) > 2 else args
+    assert main(configured) == (1 if message else 0)
+    err = capsys.readouterr().err
+    assert re.match(f"robusttune: error: {message}", err) if message else not err
+
+
+def test_help_is_there() -> None:
+    for command in (["--help"], ["data", "verify", "--help"], ["data", "show", "--help"]):
+        run = [sys.executable, "-m", "robusttune", *command]
+        done = subprocess.run(run, capture_output=True, text=True, check=True)
+        assert "robusttune" in done.stdout

@@ -1,0 +1,121 @@
+"""Missing-modality protocols: a mask is a function of ids and settings, and what it depends on."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robusttune.data import Missing
+from robusttune.data.missing import draw_mask, label_scores, rank_scores
+from robusttune.errors import RobustTuneError
+
+IDS = [f"sample {number}" for number in range(500)]
+TYPES = st.sampled_from(["image", "text", "both"])
+SHARES = st.floats(0, 1)
+
+
+@given(st.lists(st.text(), unique=True, max_size=40), SHARES, TYPES, SHARES, st.integers(0, 9), st.randoms())
+def test_counts_are_exact_and_order_does_not_matter(
+    ids: list[str], rate: float, kind: Any, ratio: float, seed: int, order: random.Random
+) -> None:
+    settings = Missing(rate=rate, type=kind, ratio=ratio, seed=seed)
+    mask = draw_mask(ids, settings)
+    shuffled = order.sample(ids, len(ids))
+    assert mask.hash == draw_mask(shuffled, settings).hash
+    assert mask.ids == sorted(ids)
+    lost = ~mask.shown
+    assert not lost.all(axis=1).any(), "none lacks both"
+    assert lost.any(axis=1).sum() == round(rate * len(ids))
+    share = {"image": 1.0, "text": 0.0, "both": ratio}[kind]
+    assert lost[:, 0].sum() == int(round(rate * len(ids)) * share + 0.5)
+
+
+@pytest.mark.parametrize("kind", ["image", "text", "both"])
+@pytest.mark.parametrize("depends", [False, True])
+def test_greater_rates_hold_smaller_ones(kind: Any, depends: bool) -> None:
+    """So a curve over rates compares the same samples, and is not blurred by the draw."""
+    scores = np.linspace(-1, 1, len(IDS))
+    known = {"image": scores, "text": -scores} if depends else None
+    masks = [draw_mask(IDS, Missing(rate=rate / 10, type=kind, ratio=0.3), known).shown for rate in range(11)]
+    for less, more in itertools.pairwise(masks):
+        assert (more <= less).all()
+
+
+def test_every_setting_matters() -> None:
+    base = {"rate": 0.5, "type": "both", "ratio": 0.5, "seed": 0}
+    hashes = {draw_mask(IDS, Missing(**base | change)).hash for change in CHANGES}  # type: ignore[arg-type]
+    assert len(hashes) == len(CHANGES)
+    assert draw_mask(IDS[1:], Missing(**base)).hash not in hashes  # type: ignore[arg-type]
+
+
+CHANGES: list[dict[str, Any]] = [{}, {"rate": 0.6}, {"type": "image"}, {"type": "text"}, {"ratio": 0.6}, {"seed": 1}]
+
+
+def test_a_mask_stays_the_same_for_good() -> None:
+    """Another number here means that published masks can no longer be drawn again."""
+    assert draw_mask(IDS, Missing(rate=0.7)).hash == "559ff5a587742d70"
+
+
+def test_missing_at_random_has_nothing_to_do_with_order() -> None:
+    lost = ~draw_mask(IDS, Missing(rate=0.5, type="image")).shown[:, 0]
+    assert abs(lost[:250].mean() - 0.5) < 0.1
+    both = ~draw_mask(IDS, Missing(rate=0.5)).shown
+    assert abs(both[:250, 0].mean() - 0.25) < 0.1
+
+
+def test_classes_that_lose_more() -> None:
+    labels = [[str(number % 5)] for number in range(5000)]
+    ids = [str(number) for number in range(5000)]
+    scores = label_scores(labels, seed=0)
+    assert sorted({*scores}) == [-1, -0.5, 0, 0.5, 1]
+    for strength in (0.0, 1.0, 3.0):
+        mask = draw_mask(
+            ids,
+            Missing(rate=0.3, type="text", depends_on="label", strength=strength),
+            {"image": scores, "text": scores},
+        ).by_id()
+        rates = {}
+        for score in sorted({*scores}):
+            rows = [sample_id for sample_id, of in zip(ids, scores, strict=True) if of == score]
+            rates[score] = np.mean([not mask[sample_id][1] for sample_id in rows])
+        if strength == 0:
+            assert max(rates.values()) - min(rates.values()) < 0.08  # four standard errors of a difference
+        else:
+            assert list(rates.values()) == sorted(rates.values())
+            assert rates[1] / rates[-1] > 1.5 * strength
+        assert np.mean([*rates.values()]) == pytest.approx(0.3)
+
+
+def test_scores_of_several_labels_and_of_none() -> None:
+    one = label_scores([["a"], ["b"]], 0)
+    assert {*one} == {-1, 1}
+    assert label_scores([["a"], ["b"], ["a", "b"], []], 0).tolist() == [*one, 0, 0]
+
+
+def test_ranks() -> None:
+    assert rank_scores([5.0, None, 1.0, 3.0, 3.0]).tolist() == [1, 0, -1, 0, 0]
+    assert rank_scores([2.0]).tolist() == [-1]
+    assert rank_scores([]).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "has a rate and a table, or neither: give one of them"),
+        ({"rate": 0.5, "table": "x.pt"}, "has a rate and a table, or neither"),
+        ({"rate": 1.5}, "the rate in data.missing is 1.5"),
+        ({"rate": float("nan")}, "the rate in data.missing is nan"),
+        ({"rate": 0.5, "ratio": -1}, "the ratio in data.missing is -1"),
+        ({"rate": 0.5, "strength": -1}, "the strength in data.missing is -1"),
+        ({"rate": 0.5, "seed": -1}, "its seed -1"),
+    ],
+)
+def test_what_does_not_work_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(RobustTuneError, match=message):
+        Missing(**settings)

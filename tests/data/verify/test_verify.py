@@ -1,0 +1,231 @@
+"""What is found of copies: whole ones, and ones with each thing wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import tiny_image_encoder, tiny_text_encoder
+from layouts import LAYOUTS, jsonl, picture, write_table_copy
+from PIL import Image
+
+from robusttune.data import ImageTextDataModule, Missing, MissingBySplit, Splits
+from robusttune.data.sources import CoOp, Published, Source, Table
+from robusttune.data.verify import Verification, verify
+
+Check = Callable[..., Verification]
+
+
+@pytest.fixture
+def check(text_folder: Path) -> Check:
+    def found(source: Source, near_bits: int | None = None, **settings: Any) -> Verification:
+        encoders = tiny_image_encoder(), tiny_text_encoder(text_folder, max_length=6)
+        data = ImageTextDataModule(source, *encoders, workers=0, **settings)
+        return verify(data, near_bits, threads=2, watch=lambda looks, total: looks)
+
+    return found
+
+
+# What a made-up copy cannot have: published counts, unless they are its own.
+NOT_PUBLISHED = ("samples, and published are", "classes, and published are", "have another count than published")
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_good_copies(check: Check, tmp_path: Path, name: str) -> None:
+    LAYOUTS[name].write(tmp_path)
+    found = check(LAYOUTS[name].source(tmp_path))
+    assert not [line for line in found.wrong if not any(part in line for part in NOT_PUBLISHED)]
+    for split, samples in zip(("train", "val", "test"), LAYOUTS[name].samples, strict=True):
+        if samples is None:
+            assert split not in found.splits
+            continue
+        counted = found.splits[split]
+        assert counted["samples"] == samples
+        assert sum(counted[key] for key in ("complete", "image_only", "text_only", "neither")) == samples
+    json.dumps(found.__dict__)
+    if name == "imagenet":
+        assert any("10 are in val, too" in note and "validates on its test samples" in note for note in found.notes)
+
+
+def test_counts_against_the_published(check: Check, tmp_path: Path) -> None:
+    LAYOUTS["oxford_pets"].write(tmp_path)
+    source = LAYOUTS["oxford_pets"].source(tmp_path)
+    assert isinstance(source, CoOp)
+    right = Published({"train": 12, "val": 6, "test": 9}, 3, {"train": 4, "val": 2, "test": 3})
+    assert check(replace(source, published=right)).wrong == []
+    assert check(replace(source, published=replace(right, samples={"train": 13}, within=0.1))).wrong == []
+    other = Published({"train": 13}, 4, {"train": 5}, {"test": {"pug": 3, "leonberger": 2, "gone": 1}})
+    assert check(replace(source, published=other)).wrong == [
+        "train has 12 samples, and published are 13",
+        "there are 3 classes, and published are 4",
+        "of the classes of train 3 have another count than published: 'pug' 4, not 5",
+        "of the classes of test 2 have another count than published: 'leonberger' 3, not 2",
+    ]
+
+
+def test_whole_splits_are_looked_at_whatever_is_used_of_them(check: Check, tmp_path: Path) -> None:
+    LAYOUTS["oxford_pets"].write(tmp_path)
+    found = check(LAYOUTS["oxford_pets"].source(tmp_path), splits=Splits(shots=1, classes="base"))
+    assert {split: counts["samples"] for split, counts in found.splits.items()} == {"train": 12, "val": 6, "test": 9}
+    assert not found.wrong
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A good copy in the layout of a table."""
+    write_table_copy(tmp_path)
+    return tmp_path
+
+
+def source_of(root: Path) -> Source:
+    return LAYOUTS["table"].source(root)
+
+
+def add(root: Path, split: str, **row: str) -> None:
+    with (root / f"{split}.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "extra", "label": "pie", "text": "", "image": ""} | row) + "\n")
+
+
+def spoil_missing(root: Path) -> None:
+    (root / "photos/test0.png").unlink()
+    (root / "photos/val1.png").unlink()
+
+
+def spoil_broken(root: Path) -> None:
+    path = root / "photos/test0.png"
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def spoil_leak(root: Path) -> None:
+    shutil.copy(root / "photos/train0.png", root / "photos/renamed.png")
+    add(root, "test", image="photos/renamed.png", text="another text")
+
+
+def spoil_text_leak(root: Path) -> None:
+    add(root, "train", text="a text alone")
+    add(root, "val", text="a text alone")
+
+
+def spoil_contradiction(root: Path) -> None:
+    add(root, "train", image="photos/train0.png", text="dish 0 of train", label="pie")
+
+
+def spoil_label(root: Path) -> None:
+    add(root, "val", text="y", label="ramen")
+
+
+def spoil_row(root: Path) -> None:
+    with (root / "test.jsonl").open("a") as file:
+        file.write("{\n")
+
+
+WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
+    "missing images": (spoil_missing, r"of 19 images 2 do not exist, the first is .*/photos/test0.png"),
+    "a broken image": (spoil_broken, r"of 19 images 1 cannot be read, the first: .*test0.png cannot be read as an"),
+    "an image in two splits": (spoil_leak, r"of the images of test 1 are in train, too, such as '7' \(there '1'\)"),
+    "a text in two splits": (spoil_text_leak, r"of the samples without images of val 1 are in train, too, such as '7'"),
+    "two labels": (spoil_contradiction, r"of all samples 1 are there again with other labels"),
+    "an unknown label": (spoil_label, r"the val split: of 7 samples, 1 have a label that training does not know"),
+    "a bad row": (spoil_row, r"test.jsonl: of 7 rows, 1 are not JSON \(the first: line 7,"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_each_thing_that_is_wrong_is_told(check: Check, copy: Path, case: str) -> None:
+    spoil, message = WRONG[case]
+    assert check(source_of(copy)).wrong == []
+    spoil(copy)
+    found = check(source_of(copy)).wrong
+    assert len(found) == 1
+    assert re.search(message, found[0])
+
+
+def test_samples_that_come_again_are_told_and_are_not_wrong(check: Check, copy: Path) -> None:
+    add(copy, "train", image="photos/train0.png", text="dish 0 of train", label="soup")
+    add(copy, "train", image="photos/train0.png", text="other words", label="soup")
+    found = check(source_of(copy))
+    assert not found.wrong
+    assert "of the train samples 1 are there already, image and text" in found.notes
+    assert found.splits["train"]["repeated_images"] == 2
+
+
+def test_near_duplicates_are_told(check: Check, copy: Path) -> None:
+    Image.open(copy / "photos/train0.png").resize((40, 32), Image.Resampling.NEAREST).save(copy / "photos/larger.png")
+    add(copy, "test", image="photos/larger.png", text="x")
+    assert "near_pairs" not in check(source_of(copy)).images
+    found = check(source_of(copy), near_bits=8)
+    assert not found.wrong
+    assert found.images["near_pairs_across_splits"] == 1
+    assert any("look nearly the same" in note and "larger.png" in note for note in found.notes)
+
+
+def test_texts_that_would_be_cut(check: Check, copy: Path) -> None:
+    rows = [{"text": text, "label": "ab"[n % 2]} for n, text in enumerate(["apple pie", "apple " * 10, "pie " * 5, ""])]
+    jsonl(copy / "train.jsonl", rows)
+    found = check(Table(train=str(copy / "train.jsonl"), image_column=None))
+    counts = found.splits["train"]
+    assert counts["max_length"] == 6
+    assert counts["tokens_max"] == 12  # with the two special ones
+    assert counts["tokens_median"] == 7
+    assert counts["texts_cut"] == 2
+    assert counts["tokens_cut"] == 6 + 1
+    assert counts["neither"] == 1
+
+
+def test_hashes_tell_contents_and_not_places(
+    check: Check, copy: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    first = check(source_of(copy)).splits
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "copy"
+    shutil.copytree(copy, elsewhere)
+    assert {name: split["hash"] for name, split in check(source_of(elsewhere)).splits.items()} == {
+        name: split["hash"] for name, split in first.items()
+    }
+    picture(elsewhere / "photos/test0.png", 999)
+    changed = check(source_of(elsewhere)).splits
+    assert changed["test"]["hash"] != first["test"]["hash"]
+    assert changed["train"]["hash"] == first["train"]["hash"]
+    lines = (elsewhere / "train.jsonl").read_text().splitlines()
+    (elsewhere / "train.jsonl").write_text("\n".join([lines[0].replace("soup", "pie"), *lines[1:]]) + "\n")
+    assert check(source_of(elsewhere)).splits["train"]["hash"] != first["train"]["hash"]
+
+
+def test_an_image_that_changes_while_it_is_read_is_told(
+    check: Check, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_bytes = Path.read_bytes
+
+    def read_and_write(path: Path) -> bytes:
+        content = read_bytes(path)
+        if path.name == "test0.png":
+            path.write_bytes(content + b"more")
+            os.utime(path, ns=(1, 1))
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_write)
+    (wrong,) = check(source_of(copy)).wrong
+    assert "test0.png changed while it was read" in wrong
+
+
+def test_protocols_are_applied(check: Check, copy: Path) -> None:
+    missing = MissingBySplit(train=Missing(rate=0.5, type="text"), test=Missing(rate=1, type="image"))
+    found = check(source_of(copy), missing=missing)
+    assert found.splits["test"]["image_only"] == 1
+    assert {split: mask["samples"] for split, mask in found.masks.items()} == {"train": 12, "test": 6}
+    assert found.masks["test"]["complete"] == found.masks["test"]["image_only"] == 0
+    assert len(found.masks["test"]["hash"]) == 16
+
+
+def test_data_without_any_split(check: Check, copy: Path) -> None:
+    for split in ("train", "val", "test"):
+        (copy / f"{split}.jsonl").write_text("")
+    found = check(source_of(copy))
+    assert len(found.wrong) == 3
+    assert all("has no rows" in line for line in found.wrong)
