@@ -47,7 +47,8 @@ def write_masks(folder: Path, masks: Mapping[Split, Mask], missing: MissingBySpl
         missing: the protocols.
     """
     for split, mask in masks.items():
-        write_mask(folder / f"{split}.parquet", mask, {"protocol": json.dumps(asdict(getattr(missing, split)))})
+        about = {"protocol": json.dumps(asdict(getattr(missing, split)))} | mask.counts()
+        write_mask(folder / f"{split}.parquet", mask, {name: str(value) for name, value in about.items()})
 
 
 def read_mask(path: Path, ids: Sequence[str], codes: Mapping[int, str] | None) -> Mask:

@@ -97,6 +97,14 @@ class Mask(NamedTuple):
             digest.update(f"{sample_id!r} {image:d} {text:d}\n".encode(errors="surrogatepass"))
         return digest.hexdigest()
 
+    def counts(self) -> dict[str, int]:
+        """How many samples are shown whole, without their image, and without their text."""
+        return {
+            "complete": int(self.shown.all(axis=1).sum()),
+            "no_image": int((~self.shown[:, 0]).sum()),
+            "no_text": int((~self.shown[:, 1]).sum()),
+        }
+
     def by_id(self) -> dict[str, tuple[bool, bool]]:
         """Whether a sample keeps its image, and its text."""
         return {i: (bool(image), bool(text)) for i, (image, text) in zip(self.ids, self.shown, strict=True)}

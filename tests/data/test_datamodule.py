@@ -11,6 +11,7 @@ import torch
 from fakes import NOISY, tiny_image_encoder, tiny_text_encoder, write_image, write_table
 
 from robusttune.data import Corruption, ImageTextDataModule, Splits
+from robusttune.data.noise import ImageNoise, NoiseBySplit, SplitNoise, TextNoise
 from robusttune.data.sampler import ResumableSampler
 from robusttune.data.sources import Food101, Source, Table
 from robusttune.encoders import Augmentation
@@ -320,3 +321,49 @@ def test_new_classes_of_other_splits_are_refused(tmp_path: Path, text_folder: Pa
     data = module(table_of(tmp_path, val=str(val)), text_folder, answers="any")
     with pytest.raises(RobustTuneError, match="1 have a label that training does not know"):
         data.check("fit")
+
+
+def test_noise_in_evaluation_is_always_the_same_and_in_training_never(food101: Path, text_folder: Path) -> None:
+    """Whatever the batch, the worker and the epoch."""
+    noisy = SplitNoise(ImageNoise(["gaussian", "blur"], [1, 5]), TextNoise(["typos", "other_text"]))
+
+    def split(name: str, epoch: int = 0, **changes: Any) -> dict[str, Any]:
+        changes = {"noise": NoiseBySplit(noisy, noisy, noisy)} | changes
+        data = module(Food101(str(food101)), text_folder, **changes)
+        data.setup("test" if name == "test" else "fit")
+        loader = getattr(data, f"{name}_dataloader")()
+        loader.sampler.set_epoch(epoch)
+        rows = (row for batch in loader for row in enumerate_rows(batch))
+        return {i: (None if row[0] is None else row[0].float().sum().item(), *row[1:]) for i, row in rows}
+
+    for name in ("val", "test"):
+        first = split(name)
+        assert split(name, epoch=3) == first
+        assert split(name, batch_size=5, workers=2) == first
+        assert split(name, seed=0, noise=NoiseBySplit()) != first
+    assert split("test", seed=1) != split("test")
+    assert split("train", epoch=1) != split("train")
+
+
+@pytest.mark.parametrize(
+    ("answers", "names"),
+    [("known", None), ("any", ["pie", "soup", "ramen"]), ("own", ["ramen", "soup"])],
+)
+def test_what_a_test_sample_may_be_answered_with(
+    tmp_path: Path, text_folder: Path, answers: Any, names: list[str] | None
+) -> None:
+    rows = {"train": ["pie", "soup"] * 4, "val": ["pie", "soup"], "test": ["soup", "ramen"]}
+    tables = {
+        split: str(write_table(tmp_path, split, [{"text": "x", "label": label} for label in labels]))
+        for split, labels in rows.items()
+    }
+    data = module(Table(**tables, image_column=None), text_folder, answers=answers)
+    if names is None:
+        with pytest.raises(RobustTuneError, match="1 have a label that training does not know"):
+            data.setup("test")
+        return
+    data.setup("test")
+    assert data.class_names("test") == data.class_names("predict") == names
+    assert data.class_names("val") == ["pie", "soup"]
+    (batch,) = data.test_dataloader()
+    assert [names[label] for label in batch.label.tolist()] == ["soup", "ramen"]
