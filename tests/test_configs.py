@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,8 @@ def test_overlays(overlay: Path, text_folder: Path, clip_folder: Path, tmp_path:
         return
     assert main(["fit", *flags]) == 0
     assert main(["test", *laid_over, f"--ckpt_path={tmp_path}/{name}/0/checkpoints/best.ckpt"]) == 0
+    found = json.loads((tmp_path / name / "0/report/test.json").read_text())["conditions"]["complete"]
+    assert "accuracy" in found, "base and new classes of another data set are no two kinds"
 
 
 def test_configurations_of_mmrl_differ_in_their_data_alone() -> None:

@@ -50,12 +50,13 @@ class ConditionMetrics:
     Args:
         facts: of the training data.
         class_names: of the classes that are told apart, in the order of logits; those of the facts by default.
+        alike: measure classes that training knows and others together.
     """
 
-    def __init__(self, facts: Facts, class_names: list[str] | None = None) -> None:
+    def __init__(self, facts: Facts, class_names: list[str] | None = None, alike: bool = False) -> None:
         names = facts.class_names if class_names is None else class_names
         self.multilabel = facts.multilabel
-        self.base = torch.tensor([name in {*facts.class_names} for name in names])
+        self.base = torch.tensor([alike or name in {*facts.class_names} for name in names])
         self.scores: list[Scores] = []
         self.gathered: Scores | None = None  # of all ranks, on rank 0, from `compute` on
 

@@ -108,8 +108,12 @@ class RobustTask(LightningModule, ABC):
         """Logits under all conditions; and those of not being told which samples are of new classes, if they differ."""
         return self.condition_logits(batch, CONDITIONS), None
 
-    def tell_apart(self, class_names: list[str]) -> None:
+    def tell_apart(self, class_names: list[str], alike: bool = False) -> None:
         """Answer with one of these classes from now on.
+
+        Args:
+            class_names: in label order.
+            alike: measure all of them together, whichever training knows.
 
         Raises:
             RobustTuneError: they are not those of training, and the model knows no others.
@@ -185,7 +189,7 @@ class RobustTask(LightningModule, ABC):
         """Take up the data's classes, unless the model does not know them; fill the data's cache."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if hasattr(data, "class_names"):
-            self.tell_apart(data.class_names(SPLITS[stage]))
+            self.tell_apart(data.class_names(SPLITS[stage]), alike=getattr(data, "answers", "known") == "own")
         if getattr(data, "cache", None) is not None:
             # As the Trainer is going to, but later.
             convert, device = self.trainer.precision_plugin.convert_module, self.trainer.strategy.root_device

@@ -153,7 +153,7 @@ class MMRLTask(RobustTask):
     def from_settings(cls, settings: dict[str, Any], **shared: Any) -> Self:
         return cls(**shared, **{**settings, "adapter": from_plain(settings["adapter"])})
 
-    def tell_apart(self, class_names: list[str]) -> None:
+    def tell_apart(self, class_names: list[str], alike: bool = False) -> None:
         """Answer with one of these classes from now on, whether or not they were trained.
 
         Raises:
@@ -162,7 +162,7 @@ class MMRLTask(RobustTask):
         for template in self.templates:
             tokenise(class_names, template, self.text_encoder.prompt_tokenizer)
         self.class_names = list(class_names)
-        self.metrics["test"] = ConditionMetrics(self.facts, self.class_names)
+        self.metrics["test"] = ConditionMetrics(self.facts, self.class_names, alike)
         self._prior = self._log_prior()
         self._prompts = self._kept = None
         new = [name for name in class_names if name not in {*self.facts.class_names}]

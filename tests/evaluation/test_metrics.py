@@ -106,6 +106,14 @@ def test_classes_of_one_kind_are_measured_as_ever(names: list[str]) -> None:
     assert metrics.compute()["complete/accuracy"] == 1
 
 
+def test_classes_of_another_data_set_are_measured_together() -> None:
+    names = ["new", FACTS.class_names[0], "other"]
+    metrics = ConditionMetrics(FACTS, names, alike=True)
+    label = torch.arange(40) % 3
+    metrics.update(IDS, label, everywhere(torch.nn.functional.one_hot(label.clamp(max=1), 3).float()))
+    assert metrics.compute()["complete/accuracy"] == pytest.approx(27 / 40)
+
+
 def test_a_kind_without_samples_has_no_accuracy() -> None:
     metrics = ConditionMetrics(FACTS, [*FACTS.class_names, "new"])
     metrics.update(IDS, torch.zeros(40, dtype=torch.int64), everywhere(torch.zeros(40, 4)))
