@@ -71,8 +71,10 @@ def on_rank_zero(value: T, fn: Callable[[list[T]], R]) -> R:
 
 def leave() -> None:
     """End this process's part: a thread of gloo that outlives the interpreter now and then aborts the process."""
+    if not (_distributed() or _cpu_group.cache_info().currsize):
+        return
     _cpu_group.cache_clear()
-    gc.collect()  # of what still holds the group
+    gc.collect()  # of what still holds the group; where there was none, it would only take time
     if _distributed():
         dist.destroy_process_group()
 

@@ -65,20 +65,37 @@ def strip_of(data: ImageTextDataModule, table: pa.Table, row: int, severity: int
         row: its row there.
         severity: of the noise, 1 to 5.
     """
-    transform, tokenizer = ImageTransform(data.image_encoder.preprocessing(), None), data.text_encoder.tokenizer()
     labels = table["labels"][row].as_py()
+    images, problem = _images(data, table, row, severity)
+    label = "no label" if labels is None else ", ".join(labels) or "none"
+    return Strip(table["id"][row].as_py(), label, images, _texts(data, table, row, severity), problem)
+
+
+def _images(
+    data: ImageTextDataModule, table: pa.Table, row: int, severity: int
+) -> tuple[dict[str, Image.Image], str | None]:
+    """By what was done to them, and why there are none."""
+    transform = ImageTransform(data.image_encoder.preprocessing(), None)
     images: dict[str, Image.Image] = {}
-    texts: dict[str, str] = {}
-    problem = None
+    if not table["image"][row].is_valid:
+        return images, None
     for kind in (CLEAN, *get_args(ImageNoiseKind)):
         noise = None if kind == CLEAN else ImageNoise([kind], [severity])
-        side = Images(table, data.source.images, transform, noise, data.seed, 1)
         try:
-            images |= {kind: to_pil_image(side.read(row, 0))} if side.has(row) else {}
+            pixels = Images(table, data.source.images, transform, noise, data.seed, 1).read(row, 0)
         except UnreadableImageError as error:
-            problem = str(error)
+            return {}, str(error)
+        images[kind] = to_pil_image(pixels)
+    return images, None
+
+
+def _texts(data: ImageTextDataModule, table: pa.Table, row: int, severity: int) -> dict[str, str]:
+    """By what was done to them."""
+    texts: dict[str, str] = {}
+    if not table["text"][row].is_valid:
+        return texts
+    tokenizer = data.text_encoder.tokenizer()
     for kind in (CLEAN, *get_args(TextNoiseKind)):
-        said = Texts(table, tokenizer, None if kind == CLEAN else TextNoise([kind], [severity]), data.seed, 1)
-        texts |= {kind: said.read(row, 0)} if said.has(row) else {}
-    label = "no label" if labels is None else ", ".join(labels) or "none"
-    return Strip(table["id"][row].as_py(), label, images, texts, problem)
+        noise = None if kind == CLEAN else TextNoise([kind], [severity])
+        texts[kind] = Texts(table, tokenizer, noise, data.seed, 1).read(row, 0)
+    return texts

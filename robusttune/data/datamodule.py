@@ -229,7 +229,7 @@ class ImageTextDataModule(LightningDataModule):
             assert table is not None, "check has seen to it"
             mask = self.masks.get(split)
             rank_zero_info(f"{split}: {presence(table)}{f' (mask {mask.hash})' if mask else ''}")
-            noise: SplitNoise = getattr(self.noise, split, SplitNoise())
+            noise = self._noise(split)
             views = self.cache_views if training else 1
             transform = ImageTransform(preprocessing, self.augmentation if training else None)
             self._datasets[split] = SampleDataset(
@@ -240,6 +240,12 @@ class ImageTextDataModule(LightningDataModule):
                 self.corruption if training else None,
                 self.seed,
             )
+
+    def _noise(self, split: Split) -> SplitNoise:
+        """Samples of the test split look the same where they are predicted."""
+        if split == "predict":
+            split = "test" if self.given("predict") is None else "predict"
+        return getattr(self.noise, split, SplitNoise())
 
     def _labels(self, table: pa.Table, split: Split) -> list[list[int]]:
         return encode_labels(table, self.class_names(split), self.facts.multilabel, split)

@@ -43,7 +43,7 @@ class ImageReader(ABC):
 
     @abstractmethod
     def digest(self, name: str) -> bytes | None:
-        """16 bytes that tell it from other images, or None where it is a file, whose content tells."""
+        """16 bytes that tell it from other images, also where it cannot be read, or None where it is a file."""
 
 
 class ImageFiles(ImageReader):
@@ -165,8 +165,9 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 def _reason(file: str | Path | BytesIO, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        size = file.getbuffer().nbytes if isinstance(file, BytesIO) else Path(file).stat().st_size
-        return "its format is not known" if size else "it is empty"
+        with suppress(OSError):  # it may be gone by now
+            size = file.getbuffer().nbytes if isinstance(file, BytesIO) else Path(file).stat().st_size
+            return "its format is not known" if size else "it is empty"
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, as a decompression bomb has"
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -24,16 +24,18 @@ class Problems:
         """Something is wrong at one of the units."""
         self.found.setdefault((what, remedy), []).append(at)
 
-    def add_repeats(self, ids: Iterable[tuple[str, str]]) -> None:
+    def add_repeats(self, ids: Iterable[tuple[str, str]], what: str = "an id") -> None:
         """Something is wrong where an id comes again.
 
         Args:
             ids: with the place of each, such as ``line 7``.
+            what: they are.
         """
         first: dict[str, str] = {}
         for sample_id, where in ids:
             if first.setdefault(sample_id, where) != where:
-                self.add(f"{where}, {sample_id!r} of {first[sample_id]}", "repeat an id", "make ids unique")
+                at = f"{where}, {sample_id!r} of {first[sample_id]}"
+                self.add(at, f"repeat {what}", f"make {what.split()[-1]}s unique")
 
     def __len__(self) -> int:
         return sum(map(len, self.found.values()))
@@ -48,11 +50,13 @@ class Problems:
         return f"{self.place}: of {total} {self.unit}, {', '.join(parts)}"
 
     def refuse(self, total: int) -> None:
-        """Raise if anything was found.
+        """Raise if anything was found, or there is nothing.
 
         Raises:
             RobustTuneError: with the `counts`, and what to do about each.
         """
+        if not total:
+            raise RobustTuneError(f"{self.place} has no {self.unit}: give it some, or leave it out")
         if self.found:
             remedies = dict.fromkeys(remedy for _, remedy in self.found)
             raise RobustTuneError(f"{self.counts(total)}: {'; '.join(remedies)}")

@@ -1,8 +1,10 @@
 """Data sources: one small file a data set, from its layout on disk to a table of records."""
 
+from robusttune.data.problems import Problems
 from robusttune.data.sources.aircraft import FGVCAircraft
-from robusttune.data.sources.base import Published, Record, Source
+from robusttune.data.sources.base import Published, Record, Source, or_absent, to_table
 from robusttune.data.sources.coop import CoOp
+from robusttune.data.sources.files import read_text, within
 from robusttune.data.sources.food101 import Food101
 from robusttune.data.sources.hateful_memes import HatefulMemes
 from robusttune.data.sources.hugging_face import HuggingFace
@@ -26,6 +28,7 @@ __all__ = [
     "ImageNetVariant",
     "MMIMDb",
     "MMIMDbHDF5",
+    "Problems",
     "Published",
     "Record",
     "Shapes",
@@ -33,4 +36,8 @@ __all__ = [
     "Table",
     "Visibility",
     "World",
+    "or_absent",
+    "read_text",
+    "to_table",
+    "within",
 ]

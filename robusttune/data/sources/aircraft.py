@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from robusttune.data.problems import Problems
 from robusttune.data.sources.base import Published, Record, Source, require, to_table
-from robusttune.data.sources.files import read_text, within
+from robusttune.data.sources.files import read_lines, within
 from robusttune.paths import user_path
 from robusttune.types import Split
 
@@ -30,7 +30,7 @@ class FGVCAircraft(Source):
     def __post_init__(self) -> None:
         files = (self._folder / f"images_variant_{split}.txt" for split in ("train", "val", "test"))
         hint = "set data.source.root to the folder of FGVC Aircraft that holds images/ and variants.txt"
-        require(self._folder / "variants.txt", self._folder / "images", *files, hint=hint)
+        require(self._folder / "variants.txt", *files, folders=[self._folder / "images"], hint=hint)
 
     @property
     def _folder(self) -> Path:
@@ -42,20 +42,25 @@ class FGVCAircraft(Source):
         path, variants = self._folder / f"images_variant_{split}.txt", {*self._variants()}
         bad = Problems(path, "rows")
         records = []
-        for number, line in enumerate(read_text(path).splitlines(), 1):
-            photo, _, variant = line.strip().partition(" ")  # variants hold spaces and slashes
+        lines = read_lines(path)
+        for number, line in lines:
+            photo, _, variant = line.partition(" ")  # variants hold spaces and slashes
             image = within(self._folder / "images", f"{photo}.jpg")
             if variant not in variants:
                 bad.add(f"line {number}, {line!r:.60}", "name no variant of variants.txt")
             if image is None:
                 bad.add(f"line {number}, {photo!r:.60}", f"name a file that is not within {self._folder / 'images'}")
             records.append(Record(photo, image, None, [variant]))
-        bad.add_repeats((record.id, f"line {number}") for number, record in enumerate(records, 1))
-        bad.refuse(len(records))
+        bad.add_repeats((record.id, f"line {number}") for (number, _), record in zip(lines, records, strict=True))
+        bad.refuse(len(lines))
         return to_table(records)
 
     def class_names(self, table: pa.Table) -> list[str]:
         return self._variants()
 
     def _variants(self) -> list[str]:
-        return [line.strip() for line in read_text(self._folder / "variants.txt").splitlines() if line.strip()]
+        path = self._folder / "variants.txt"
+        lines, bad = read_lines(path), Problems(path, "variants")
+        bad.add_repeats(((line, f"line {number}") for number, line in lines), "a variant")
+        bad.refuse(len(lines))
+        return [line for _, line in lines]

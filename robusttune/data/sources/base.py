@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 
 from robusttune.data.images import ImageFiles, ImageReader
+from robusttune.data.sources.files import kind_of
 from robusttune.errors import RobustTuneError
 from robusttune.types import Condition, Split
 
@@ -124,12 +125,15 @@ def apart(names: Mapping[Key, str]) -> dict[Key, str]:
     return {key: f"{name} [{key}]" if many[name] > 1 else name for key, name in names.items()}
 
 
-def require(*paths: Path, hint: str) -> None:
-    """Check that paths exist.
+def require(*files: Path, folders: Iterable[Path] = (), hint: str) -> None:
+    """Check that files and folders are there, and that they are such.
 
     Raises:
-        RobustTuneError: one does not; ``hint`` tells what to do.
+        RobustTuneError: one is not; ``hint`` tells what to do.
     """
-    for path in paths:
-        if not path.exists():
-            raise RobustTuneError(f"{path} does not exist: {hint}")
+    wanted = [*((path, "file") for path in files), *((path, "folder") for path in folders)]
+    for path, kind in wanted:
+        found = kind_of(path)
+        if found != kind:
+            what = {"folder": "is a folder", "nothing": "does not exist"}.get(found, f"is no {kind}")
+            raise RobustTuneError(f"{path} {what}: {hint}")

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Published, Record, Source, apart, classes_in, to_table
-from robusttune.data.sources.files import read_json, within
+from robusttune.data.sources.base import Published, Record, Source, apart, classes_in, require, to_table
+from robusttune.data.sources.files import is_unicode, read_json, within
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
@@ -36,13 +36,9 @@ class CoOp(Source):
     published: Published | None = None
 
     def __post_init__(self) -> None:
-        if not self.path.is_file():
-            raise RobustTuneError(
-                f"{self.path} does not exist: fetch the split file that CoOp published, which numbers are compared on; "
-                "no split is made up in its place"
-            )
-        if not self._images.is_dir():
-            raise RobustTuneError(f"{self._images} is no folder: set data.source.root to that of all data sets")
+        hint = "fetch the split file that CoOp published, which numbers are compared on; none is made up in its place"
+        require(self.path, hint=hint)
+        require(folders=[self._images], hint="set data.source.root to the folder of all data sets")
 
     @property
     def path(self) -> Path:
@@ -55,6 +51,7 @@ class CoOp(Source):
         bad = Problems(f"{self.path}, {split}", "rows")
         rows = self._rows[split]
         records = [self._record(number, row, bad) for number, row in enumerate(rows, 1)]
+        bad.add_repeats((record.id, f"row {number}") for number, record in enumerate(records, 1))
         bad.refuse(len(rows))
         return to_table(records)
 
@@ -82,7 +79,7 @@ class CoOp(Source):
         for split, rows in self._rows.items():
             for number, row in enumerate(rows, 1):
                 if not _is_row(row):
-                    bad.add(f"{split} {number}, {row!r:.60}", "are no [path, label, name]")
+                    bad.add(f"{split} {number}, {row!r:.60}", "are no [path, label from 0, name]")
                 elif names.setdefault(row[1], row[2]) != row[2]:
                     bad.add(f"{split} {number}, {row[2]!r} after {names[row[1]]!r}", "give a label another name")
         bad.refuse(sum(map(len, self._rows.values())))
@@ -92,7 +89,7 @@ class CoOp(Source):
         names, (name, label, _) = self._names, row
         path = within(self._images, name)
         if path is None:
-            bad.add(f"{number}, {name!r:.80}", f"name a file that is not within {self._images}")
+            bad.add(f"row {number}, {name!r:.80}", f"name a file that is not within {self._images}")
         return Record(name, path, None, [names[label]])
 
 
@@ -100,7 +97,7 @@ def _is_row(row: Any) -> bool:
     return (
         isinstance(row, list)
         and len(row) == 3
-        and isinstance(row[0], str)
+        and all(isinstance(text, str) and text.strip() and is_unicode(text) for text in (row[0], row[2]))
         and type(row[1]) is int
-        and isinstance(row[2], str)
+        and row[1] >= 0
     )

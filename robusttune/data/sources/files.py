@@ -4,14 +4,40 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
+from robusttune.data.problems import Problems
 from robusttune.errors import RobustTuneError
+
+
+def kind_of(path: Path) -> Literal["file", "folder", "nothing", "other"]:
+    """What there is at a path; a link is what it leads to, and other where that is nothing.
+
+    Raises:
+        RobustTuneError: it cannot be looked at, such as for want of permission.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
+        return "other" if path.is_symlink() else "nothing"
+    except OSError as error:
+        raise RobustTuneError(f"{path!s:.300}: {error.strerror}: check the path, and who may use it") from None
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
+
+
+class ImageFile(NamedTuple):
+    """An image file: the folder of its class, its path from what that is in, and its whole path."""
+
+    folder: str
+    name: str
+    path: str
 
 
 @contextmanager
@@ -44,6 +70,16 @@ def read_text(path: Path) -> str:
         raise RobustTuneError(f"{path} is not UTF-8 (byte {error.start}): convert it to UTF-8") from None
 
 
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a text file that are not blank, and their numbers, from 1.
+
+    Raises:
+        RobustTuneError: as `read_text`.
+    """
+    lines = ((number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1))
+    return [(number, line) for number, line in lines if line]
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
@@ -61,31 +97,70 @@ def within(root: Path, name: str) -> str | None:
 
     Names are judged as they are written: links that somebody has made within the folder may lead elsewhere.
     """
-    folder = os.path.abspath(root)  # noqa: PTH100, which would follow links
+    folder = _absolute(root)
     path = os.path.normpath(os.path.join(folder, name))  # noqa: PTH118
     inside = path.startswith(folder.rstrip(os.sep) + os.sep)
     return path if inside and "\0" not in name else None
 
 
 def class_folders(root: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; hidden ones are left out."""
-    with unchanged(root), os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
-
-
-def image_files(folder: Path) -> list[str]:
-    """Paths of the image files in a folder and those within it, sorted; told by their endings, hidden ones left out.
+    """Names of the folders in a folder, sorted; hidden ones are left out.
 
     Raises:
-        RobustTuneError: a link leads back to a folder that it is in, or a folder cannot be read.
+        RobustTuneError: there are none, the folder cannot be read, or a link in it leads nowhere.
     """
-    return sorted(_walk(folder, ()))
+    with unchanged(root), os.scandir(root) as found:
+        entries = [entry for entry in found if not entry.name.startswith(".")]
+    bad, folders = Problems(root, "folders and files"), []
+    for entry in entries:
+        if _is_folder(entry):
+            folders.append(entry.name)
+        elif _leads_nowhere(entry):
+            bad.add(repr(entry.name), "are links that lead nowhere")
+    bad.refuse(len(entries))
+    Problems(root, "folders of classes").refuse(len(folders))
+    return sorted(folders)
 
 
-def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+def image_files(folder: Path, classes: Iterable[str] = ("",)) -> list[ImageFile]:
+    """The image files in a folder, at any depth, sorted; told by their endings, hidden ones left out.
+
+    Args:
+        folder: that they are in.
+        classes: names of the folders within it to look in.
+
+    Raises:
+        RobustTuneError: a folder has no images or cannot be read, a link leads back to a folder that it is in or
+            leads nowhere, or names are not UTF-8.
+    """
+    files, bad, tops = [], Problems(folder, "folders"), {name: str(folder / name) for name in classes}
+    for name, top in tops.items():
+        paths = sorted(_walk(top, ()))
+        files += [ImageFile(name, os.path.join(name, path[len(top) + 1 :]), path) for path in paths]  # noqa: PTH118
+        if not paths:
+            bad.add(repr(top), "have no images", "fill or remove them")
+    bad.refuse(len(tops))
+    bad = Problems(folder, "image files")
+    for file in files:
+        if not is_unicode(file.path):
+            bad.add(ascii(file.name), "have names that are not UTF-8", "rename them")
+    bad.refuse(len(files))
+    return files
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written, unlike a lone half of a surrogate pair, which JSON can spell."""
     try:
-        stat = folder.stat()
-        if (stat.st_dev, stat.st_ino) in above:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    try:
+        here = os.stat(folder)  # noqa: PTH116
+        if (here.st_dev, here.st_ino) in above:
             raise RobustTuneError(f"{folder} is a link that leads back to a folder that it is in: remove it")
         with os.scandir(folder) as entries:
             shown = [entry for entry in entries if not entry.name.startswith(".")]
@@ -93,9 +168,16 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
         raise RobustTuneError(f"{folder} cannot be read ({error.strerror}): check the folder") from None
     for entry in shown:
         if _is_folder(entry):
-            yield from _walk(Path(entry.path), (*above, (stat.st_dev, stat.st_ino)))
+            yield from _walk(entry.path, (*above, (here.st_dev, here.st_ino)))
         elif entry.name.lower().endswith(_endings()):
             yield entry.path
+        elif _leads_nowhere(entry):
+            raise RobustTuneError(f"{entry.path} is a link that leads nowhere: mend or remove it")
+
+
+@cache
+def _absolute(root: Path) -> str:
+    return os.path.abspath(root)  # noqa: PTH100, which would follow links
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -105,10 +187,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110, which raises
+
+
+@cache
 def _endings() -> tuple[str, ...]:
     return tuple(Image.registered_extensions())
 
 
 def _state(path: Path) -> Sequence[int]:
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    now = path.stat()
+    return now.st_mtime_ns, now.st_size, now.st_ino

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Record, Source, or_absent, to_table
-from robusttune.data.sources.files import read_text
+from robusttune.data.sources.base import Published, Record, Source, or_absent, require, to_table
+from robusttune.data.sources.files import class_folders, read_text, unchanged
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
@@ -47,14 +47,13 @@ class Food101(Source):
     """
 
     root: str
+    # Rows, of which good copies lack some images.
+    published = Published({"train": 67_970, "test": 22_716}, classes=101, within=0.01)
 
     def __post_init__(self) -> None:
-        for part in ("images/train", "images/test", "texts/train_titles.csv", "texts/test_titles.csv"):
-            if not (self.folder / part).exists():
-                raise RobustTuneError(
-                    f"{self.folder / part} does not exist: set data.source.root to the folder of UPMC Food-101 "
-                    "that holds images/ and texts/"
-                )
+        hint = "set data.source.root to the folder of UPMC Food-101 that holds images/ and texts/"
+        require(folders=(self.folder / "images" / split for split in ("train", "test")), hint=hint)
+        require(*(self.folder / "texts" / f"{split}_titles.csv" for split in ("train", "test")), hint=hint)
 
     @property
     def folder(self) -> Path:
@@ -122,5 +121,8 @@ def _unquote(field: str) -> str:
 
 def _image_files(folder: Path) -> set[str]:
     """``<class>/<file>`` for everything in the class folders."""
-    classes = [entry for entry in os.scandir(folder) if entry.is_dir()]
-    return {f"{entry.name}/{image.name}" for entry in classes for image in os.scandir(entry.path)}
+    names = set()
+    for label in class_folders(folder):
+        with unchanged(folder / label):
+            names |= {f"{label}/{image}" for image in os.listdir(folder / label)}  # noqa: PTH208
+    return names

@@ -9,9 +9,9 @@ from typing import Literal
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Published, Record, Source, or_absent, require, to_table
+from robusttune.data.sources.base import Published, Record, Source, require, to_table
 from robusttune.data.sources.files import within
-from robusttune.data.sources.readers import Row, as_text, read_rows
+from robusttune.data.sources.readers import Row, as_text, read_rows, text_of
 from robusttune.paths import user_path
 from robusttune.types import Split
 
@@ -37,7 +37,8 @@ class HatefulMemes(Source):
 
     def __post_init__(self) -> None:
         hint = f"set data.source.root to the folder of Hateful Memes that holds img/ and {self.test}.jsonl"
-        require(self._folder / "img", *(self._file(split) for split in ("train", "val", "test")), hint=hint)
+        files = (self._file(split) for split in ("train", "val", "test"))
+        require(*files, folders=[self._folder / "img"], hint=hint)
 
     @property
     def published(self) -> Published:
@@ -47,12 +48,13 @@ class HatefulMemes(Source):
         path = self._file(split)
         bad = Problems(path, "rows")
         rows = read_rows(path, bad)
+        total = len(rows) + len(bad)
         unlabelled = split in ("test", "predict") and not bad and not any("label" in row.cells for row in rows)
         if (split == "test" and unlabelled) or (split == "predict" and not unlabelled):
             return None
         records = [self._record(row, unlabelled, bad) for row in rows]
         bad.add_repeats((record.id, row.where) for record, row in zip(records, rows, strict=True))
-        bad.refuse(len(rows) + len(bad))
+        bad.refuse(total)
         return to_table(records)
 
     def class_names(self, table: pa.Table) -> list[str]:
@@ -73,7 +75,8 @@ class HatefulMemes(Source):
             bad.add(f"{row.where}, {name!r:.60}", f"name no img within {self._folder}")
         if not unlabelled and label not in (0, 1):
             bad.add(f"{row.where}, {label!r:.40}", "have another label than 0 and 1")
-        # An int in some releases, a string with leading zeros in others.
-        sample_id = (as_text(row.cells.get("id")) or "").zfill(5)
+        number = row.cells.get("id")  # an int in some releases, a string with leading zeros in others
+        if type(number) not in (int, str) or not (as_text(number) or "").strip():
+            bad.add(f"{row.where}, {number!r:.40}", "have no id that is a number or a text", "give them ids")
         labels = None if unlabelled else [LABELS[label == 1]]
-        return Record(sample_id, image, or_absent(as_text(row.cells.get("text"))), labels)
+        return Record(str(number).zfill(5), image, text_of(row, "text", bad, needed=True), labels)

@@ -18,10 +18,13 @@ from robusttune.data.images import ImageReader, read_image
 from robusttune.data.problems import Problems
 from robusttune.data.sources.base import Record, Source, or_absent, to_table
 from robusttune.data.sources.extras import extra
+from robusttune.data.sources.files import kind_of
 from robusttune.data.sources.readers import as_text
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
+
+USUAL = {"train": "train", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class HuggingFace(Source):
     path: str
     name: str | None = None
     revision: str | None = None
-    splits: dict[str, str] = field(default_factory=lambda: {"train": "train", "val": "validation", "test": "test"})
+    splits: dict[str, str] = field(default_factory=lambda: dict(USUAL))
     image_column: str | None = "image"
     text_column: str | None = "text"
     label_column: str = "label"
@@ -60,9 +63,13 @@ class HuggingFace(Source):
         return Cells(self)
 
     def read(self, split: Split) -> pa.Table | None:
-        if split not in self.splits or self.splits[split] not in self.data:
+        name = self.splits.get(split)
+        if name is None or (name not in self.data and name == USUAL.get(split)):
             return None
-        data, where = self.data[self.splits[split]], f"{self.path}, {self.splits[split]}"
+        if name not in self.data:
+            has = ", ".join(self.data)
+            raise RobustTuneError(f"{self.path} has no split {name!r} (it has {has}): correct data.source.splits")
+        data, where = self.data[name], f"{self.path}, {name}"
         self._check_columns(data, where, labelled=split != "predict")
         bad = Problems(where, "rows")
         rows = len(data)
@@ -71,7 +78,7 @@ class HuggingFace(Source):
         shown = _present(data, self.image_column) if self.image_column else [False] * rows
         records = [
             Record(
-                self._text(ids[row], f"row {row}", bad) or f"{row}",
+                self._id(ids[row], row, bad),
                 f"{split}/{row}" if shown[row] else None,
                 or_absent(self._text(texts[row], f"row {row}", bad)),
                 self._labels(labels[row], names, f"row {row}", bad),
@@ -98,7 +105,7 @@ class HuggingFace(Source):
         """
         datasets = extra("datasets", "huggingface")
         folder = user_path(self.path)
-        saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+        saved = any(kind_of(folder / name) == "file" for name in ("dataset_dict.json", "state.json"))
         try:
             if saved:
                 found = datasets.load_from_disk(str(folder))
@@ -127,7 +134,16 @@ class HuggingFace(Source):
             )
 
     def _cells(self, data: Any, column: str | None) -> list[Any]:
-        return list(data[column]) if column in data.column_names else [None] * len(data)
+        """The cells of a column; images among them are not decoded."""
+        if column not in data.column_names:
+            return [None] * len(data)
+        return list(data.select_columns([column]).with_format("arrow")[:][column].to_pylist())
+
+    def _id(self, value: Any, row: int, bad: Problems) -> str:
+        text = or_absent(self._text(value, f"row {row}", bad))
+        if text is None and self.id_column is not None:
+            bad.add(f"row {row}", "have no id", "give them ids, or set data.source.id_column to null")
+        return text or (f"{row}" if self.id_column is None else f"row {row}")
 
     def _text(self, value: Any, where: str, bad: Problems) -> str:
         text = as_text(value)
@@ -142,9 +158,9 @@ class HuggingFace(Source):
             remedy = f"set data.source.multilabel to {str(isinstance(value, list)).lower()}"
             bad.add(where, f"have {'a list' if isinstance(value, list) else 'no list'} as {self.label_column}", remedy)
             return None
-        labels = [names[label] if names else as_text(label) for label in (value if self.multilabel else [value])]
+        labels = [_class_name(label, names) for label in (value if self.multilabel else [value])]
         if any(or_absent(label) is None for label in labels):
-            bad.add(f"{where}, {value!r:.40}", f"have a blank {self.label_column}")
+            bad.add(f"{where}, {value!r:.40}", f"have no class as {self.label_column}")
         return [str(label) for label in labels]
 
 
@@ -170,7 +186,10 @@ class Cells(ImageReader):
 
     def digest(self, name: str) -> bytes:
         cell = self._cell(name)
-        content = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+        try:
+            content = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+        except (OSError, ValueError):  # ValueError: a NUL in the path
+            content = cell["path"].encode()
         return hashlib.blake2b(content, digest_size=16).digest()
 
     def _cell(self, name: str) -> dict[str, Any]:
@@ -194,6 +213,12 @@ def _names(feature: Any) -> list[str] | None:
     while feature is not None and not hasattr(feature, "names"):
         feature = getattr(feature, "feature", None)
     return None if feature is None else list(feature.names)
+
+
+def _class_name(label: Any, names: list[str] | None) -> str | None:
+    if names is None:
+        return as_text(label)
+    return names[label] if isinstance(label, int) and 0 <= label < len(names) else None
 
 
 def _present(data: Any, column: str) -> list[bool]:

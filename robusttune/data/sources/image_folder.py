@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
-from robusttune.data.sources.base import Record, Source, to_table
+from robusttune.data.sources.base import Record, Source, require, to_table
 from robusttune.data.sources.files import class_folders, image_files
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
@@ -36,8 +34,8 @@ class ImageFolder(Source):
         if not any(given.values()):
             raise RobustTuneError("no folder is given: set data.source.train, and val or test where there are any")
         for split, path in given.items():
-            if path is not None and not user_path(path).is_dir():
-                raise RobustTuneError(f"{path} is no folder: set data.source.{split} to a folder")
+            if path is not None:
+                require(folders=[user_path(path)], hint=f"set data.source.{split} to a folder")
 
     def read(self, split: Split) -> pa.Table | None:
         name: str | None = getattr(self, split)
@@ -45,14 +43,6 @@ class ImageFolder(Source):
             return None
         folder = user_path(name)
         if split == "predict":
-            records = [_record(folder, path, None) for path in image_files(folder)]
-        else:
-            classes = class_folders(folder)
-            records = [_record(folder, path, [label]) for label in classes for path in image_files(folder / label)]
-        if not records:
-            raise RobustTuneError(f"{folder} has no images in folders of classes: give it such, or leave it out")
-        return to_table(records)
-
-
-def _record(folder: Path, path: str, labels: list[str] | None) -> Record:
-    return Record(os.path.relpath(path, folder), path, None, labels)
+            return to_table(Record(file.name, file.path, None, None) for file in image_files(folder))
+        files = image_files(folder, class_folders(folder))
+        return to_table(Record(file.name, file.path, None, [file.folder]) for file in files)

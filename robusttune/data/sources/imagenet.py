@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from robusttune.data.problems import Problems
 from robusttune.data.sources.base import Published, Record, Source, apart, classes_in, require, to_table
-from robusttune.data.sources.files import class_folders, image_files, read_text
-from robusttune.errors import RobustTuneError
+from robusttune.data.sources.files import class_folders, image_files, read_lines
 from robusttune.paths import user_path
 from robusttune.types import Split
 
@@ -34,9 +33,9 @@ class WordNetFolders(Source):
         path = user_path(self.classnames)
         ids: dict[str, str] = {}
         bad = Problems(path, "lines")
-        lines = read_text(path).splitlines()
-        for number, line in enumerate(lines, 1):
-            wnid, _, name = line.strip().partition(" ")
+        lines = read_lines(path)
+        for number, line in lines:
+            wnid, _, name = line.partition(" ")
             if not name.strip() or wnid in ids:
                 bad.add(f"line {number}, {line!r:.60}", "are no new id and name")
             ids[wnid] = name.strip()
@@ -52,7 +51,7 @@ class WordNetFolders(Source):
         """The images in the class folders of a folder, as a table of `SCHEMA`.
 
         Raises:
-            RobustTuneError: a folder is that of no class, or there are no images.
+            RobustTuneError: a folder is that of no class, or has no images.
         """
         bad = Problems(folder, "folders")
         classes = class_folders(folder)
@@ -60,11 +59,8 @@ class WordNetFolders(Source):
             if name not in self.names:
                 bad.add(name, f"are those of no class of {self.classnames}")
         bad.refuse(len(classes))
-        paths = [(name, path) for name in classes for path in image_files(folder / name)]
-        if not paths:
-            raise RobustTuneError(f"{folder} has no images in folders of classes: set data.source to that of ImageNet")
-        start = len(str(folder)) + 1
-        return to_table(Record(path[start:], path, None, [self.names[name]]) for name, path in paths)
+        files = image_files(folder, classes)
+        return to_table(Record(file.name, file.path, None, [self.names[file.folder]]) for file in files)
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ class ImageNet(WordNetFolders):
 
     def __post_init__(self) -> None:
         folders = (user_path(self.root) / split for split in ("train", "val"))
-        require(*folders, hint="set data.source.root to the folder that holds train/ and val/ of ImageNet")
+        require(folders=folders, hint="set data.source.root to the folder that holds train/ and val/ of ImageNet")
         require(user_path(self.classnames), hint="set data.source.classnames to the file of ids and names")
 
     def read(self, split: Split) -> pa.Table | None:
@@ -111,7 +107,7 @@ class ImageNetVariant(WordNetFolders):
     published: Published | None = None
 
     def __post_init__(self) -> None:
-        require(user_path(self.root), hint="set data.source.root to the folder of the classes' folders")
+        require(folders=[user_path(self.root)], hint="set data.source.root to the folder of the classes' folders")
         require(user_path(self.classnames), hint="set data.source.classnames to the file of ids and names")
 
     def read(self, split: Split) -> pa.Table | None:

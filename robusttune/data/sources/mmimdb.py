@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from robusttune.data.problems import Problems
 from robusttune.data.sources.base import Published, Record, Source, or_absent, require, to_table
-from robusttune.data.sources.files import read_json
+from robusttune.data.sources.files import is_unicode, read_json
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
@@ -44,7 +44,7 @@ class MMIMDb(Source):
 
     def __post_init__(self) -> None:
         hint = "set data.source.root to the folder of MM-IMDb that holds split.json and dataset/"
-        require(self._folder / "split.json", self._folder / "dataset", hint=hint)
+        require(self._folder / "split.json", folders=[self._folder / "dataset"], hint=hint)
 
     @property
     def _folder(self) -> Path:
@@ -55,13 +55,14 @@ class MMIMDb(Source):
         return Published(SAMPLES, classes=len(GENRES)) if self.rare_genres == "drop_genre" else None
 
     def read(self, split: Split) -> pa.Table | None:
+        if split == "predict":
+            return None
         file = self._folder / "split.json"
         bad = Problems(f"{file}, {split}", "films")
         films = [self._film(number, bad) for number in self._numbers(split)]
-        records = [record for record in films if record is not None]
-        bad.add_repeats((record.id, f"film {place}") for place, record in enumerate(records, 1))
+        bad.add_repeats((film.id, f"film {place}") for place, film in enumerate(films, 1) if film)
         bad.refuse(len(films))
-        return self._without_rare(records, split)
+        return self._without_rare([film for film in films if film], split)
 
     def class_names(self, table: pa.Table) -> list[str]:
         return list(GENRES)
@@ -69,8 +70,6 @@ class MMIMDb(Source):
     def _numbers(self, split: Split) -> list[Any]:
         name = {"val": "dev"}.get(split, split)
         splits = read_json(self._folder / "split.json")
-        if split == "predict":
-            return []
         if not isinstance(splits, dict) or not isinstance(splits.get(name), list):
             raise RobustTuneError(f"{self._folder / 'split.json'} has no list {name!r}: fetch it again")
         return list(splits[name])
@@ -90,18 +89,16 @@ class MMIMDb(Source):
         about = about if isinstance(about, dict) else {}
         plots, genres = about.get("plot", []), about.get("genres")
         plots = [plots] if isinstance(plots, str) else plots
-        if not isinstance(genres, list) or not {*genres} <= {*GENRES, *RARE}:
+        if not isinstance(genres, list) or not all(genre in (*GENRES, *RARE) for genre in genres):
             bad.add(f"{name}, {genres!r:.60}", "have no list of known genres")
             genres = []
-        if not isinstance(plots, list) or not all(isinstance(plot, str) for plot in plots):
+        if not isinstance(plots, list) or not all(isinstance(plot, str) and is_unicode(plot) for plot in plots):
             bad.add(name, "have a plot that is no text")
             plots = []
         poster = str(file.with_suffix(".jpeg"))
         return Record(name, poster, or_absent(max(plots, key=len, default=None)), list(dict.fromkeys(genres)))
 
-    def _without_rare(self, records: list[Record], split: Split) -> pa.Table | None:
-        if not records:
-            return None
+    def _without_rare(self, records: list[Record], split: Split) -> pa.Table:
         rare = [record.id for record in records if {*(record.labels or [])} & {*RARE}]
         kept = [record for record in records if self.rare_genres == "drop_genre" or record.id not in {*rare}]
         labels = [[genre for genre in record.labels or [] if genre not in RARE] for record in kept]

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,15 +18,24 @@ import pyarrow as pa
 from PIL import Image
 
 from robusttune.data.images import ImageReader, UnreadableImageError
+from robusttune.data.problems import Problems
 from robusttune.data.sources.base import Published, Record, Source, or_absent, require, to_table
 from robusttune.data.sources.extras import extra
-from robusttune.data.sources.files import unchanged
+from robusttune.data.sources.files import is_unicode, unchanged
 from robusttune.data.sources.mmimdb import GENRES, SAMPLES
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
 
 CAFFE_MEAN = np.array([103.939, 116.779, 123.68])  # of blue, green and red, which the file's makers took off
+
+# Sides, of which None may have any length, and kinds of what the file holds.
+FORMS: dict[str, tuple[tuple[int | None, ...], tuple[str, ...]]] = {
+    "genres": ((None, len(GENRES)), ("i", "u", "f", "b")),
+    "sequences": ((None,), ("vi", "vu")),
+    "images": ((None, 3, None, None), ("i", "u", "f")),
+    "imdb_ids": ((None,), ("S",)),
+}
 
 
 @dataclass(frozen=True)
@@ -64,26 +74,50 @@ class MMIMDbHDF5(Source):
             return None
         place = ("train", "val", "test").index(split)
         start, end = sum(self.splits[:place]), sum(self.splits[: place + 1])
-        with unchanged(self.path), open_hdf5(self.path) as file:
-            rows = len(file["genres"])
-            if rows != sum(self.splits):
-                raise RobustTuneError(
-                    f"{self.path} has {rows} rows, and data.source.splits says {sum(self.splits)}: "
-                    "fetch the file again, or give the sizes of its splits"
-                )
-            names = _genres(self.path, file["genres"].attrs.get("target_names"))
-            hot, numbers = file["genres"][start:end] > 0, file["sequences"][start:end]
-            ids = [i.decode() for i in file["imdb_ids"][start:end]] if "imdb_ids" in file else range(start, end)
+        try:
+            with unchanged(self.path), open_hdf5(self.path) as file:
+                self._check(file)
+                names = _genres(self.path, file["genres"].attrs.get("target_names"))
+                hot, numbers = file["genres"][start:end] > 0, file["sequences"][start:end]
+                ids = file["imdb_ids"].asstr()[start:end] if "imdb_ids" in file else range(start, end)
+        except RobustTuneError:
+            raise
+        except Exception as error:  # whatever h5py raises on damaged files
+            raise RobustTuneError(f"{self.path} is damaged ({error!s:.120}): fetch it again") from None
         words = read_words(self.path.with_name("metadata.npy"))
+        bad = Problems(self.path, "rows")
+        for row, sequence in enumerate(numbers, start):
+            unknown = [number for number in sequence.tolist() if number not in words]
+            if unknown:
+                what = "have numbers of words that metadata.npy has not"
+                bad.add(f"row {row}, {unknown[0]}", what, "fetch both again")
+        bad.add_repeats((str(sample_id), f"row {row}") for row, sample_id in enumerate(ids, start))
+        bad.refuse(len(numbers))
         return to_table(
             Record(
                 str(sample_id),
                 str(start + row),
-                or_absent(" ".join(words.get(int(n), "") for n in numbers[row])),
+                or_absent(" ".join(words[number] for number in numbers[row].tolist())),
                 [name for name, carried in zip(names, hot[row], strict=True) if carried],
             )
             for row, sample_id in enumerate(ids)
         )
+
+    def _check(self, file: Any) -> None:
+        """That the file has what is read of it, in the forms in which it is read."""
+        for name, (shape, kinds) in FORMS.items():
+            found = file.get(name)
+            has = getattr(found, "shape", None) or ()
+            is_form = len(has) == len(shape) and all(side in (None, n) for side, n in zip(shape, has, strict=True))
+            if found is None and name == "imdb_ids":
+                continue
+            if not is_form or _kind(found.dtype) not in kinds:
+                raise RobustTuneError(f"{self.path} has no {name} as it ought to have, but {found}: fetch it again")
+            if len(found) != sum(self.splits):
+                raise RobustTuneError(
+                    f"{self.path} has {len(found)} rows of {name}, and data.source.splits says {sum(self.splits)}: "
+                    "fetch the file again, or give the sizes of its splits"
+                )
 
 
 class Posters(ImageReader):
@@ -106,15 +140,19 @@ class Posters(ImageReader):
 
     def read(self, name: str) -> Image.Image:
         try:
-            pixels = self._images[int(name)].transpose(1, 2, 0)
-        except (OSError, ValueError, KeyError) as error:
+            pixels, centred = self._images[int(name)].transpose(1, 2, 0), self._centred
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise UnreadableImageError(f"the poster in row {name} of {self.path} cannot be read ({error})") from None
-        if self._centred:  # and cut off to whole numbers, towards 0; and blue comes first
+        if centred:  # and cut off to whole numbers, towards 0; and blue comes first
             pixels = (pixels + np.where(pixels < 0, np.floor(CAFFE_MEAN), np.ceil(CAFFE_MEAN)))[..., ::-1]
         return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
     def digest(self, name: str) -> bytes:
-        return hashlib.blake2b(self.read(name).tobytes(), digest_size=16).digest()
+        try:
+            content = self.read(name).tobytes()
+        except UnreadableImageError as error:
+            content = str(error).encode()
+        return hashlib.blake2b(content, digest_size=16).digest()
 
     @property
     def _images(self) -> Any:
@@ -126,7 +164,11 @@ class Posters(ImageReader):
     @cached_property
     def _centred(self) -> bool:
         """Whether the means were taken off, as in the file in circulation: then some pixels are below 0."""
-        return bool((self._images[:16] < 0).any())
+        for row in range(min(16, len(self._images))):
+            with suppress(OSError):  # one that is damaged tells nothing
+                if (self._images[row] < 0).any():
+                    return True
+        return False
 
 
 def open_hdf5(path: Path) -> Any:
@@ -153,6 +195,8 @@ def read_words(path: Path) -> dict[int, str]:
             np.lib.format.read_magic(file)
             np.lib.format.read_array_header_1_0(file)
             words = _Plain(file, encoding="latin1").load().item()["ix_to_word"]
+        if not all(isinstance(word, str) and is_unicode(word) for word in words.values()):
+            raise ValueError("its words are no texts")
         return {int(number): str(word) for number, word in words.items()}
     except RobustTuneError:
         raise
@@ -172,10 +216,19 @@ class _Plain(pickle.Unpickler):
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
+def _kind(dtype: Any) -> str:
+    """The letter of a type; of one of arrays, ``v`` and that of what they hold."""
+    h5py = extra("h5py", "hdf5")
+    inner = h5py.check_vlen_dtype(dtype)
+    if h5py.check_string_dtype(dtype) is not None:
+        return "S"
+    return str(dtype.kind) if inner is None else f"v{inner.kind}"
+
+
 def _genres(path: Path, attribute: Any) -> list[str]:
     try:
         names: Any = json.loads(attribute)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         names = None
     if not isinstance(names, list) or sorted(map(str, names)) != list(GENRES):
         raise RobustTuneError(f"{path} does not name the 23 genres (it says {names!r:.80}): fetch it again")

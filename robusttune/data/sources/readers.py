@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.files import read_text, unchanged
+from robusttune.data.sources.files import is_unicode, read_text, unchanged
 from robusttune.errors import RobustTuneError
 
 
@@ -41,10 +41,26 @@ def as_text(value: Any) -> str | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):  # how pandas writes a blank cell
         return ""
     if isinstance(value, str | int | float):
-        text = str(value)
-        # A lone half of a surrogate pair, which JSON can spell and nothing can encode.
-        return None if any("\ud800" <= char <= "\udfff" for char in text) else text
+        return str(value) if is_unicode(str(value)) else None
     return None
+
+
+def text_of(row: Row, column: str | None, bad: Problems, needed: bool = False) -> str | None:
+    """A cell's text, or None where it is blank.
+
+    Args:
+        row: that has the cell.
+        column: of the cell, or None where there is none.
+        bad: takes what is no text.
+        needed: whether the row must have the column, if blank.
+    """
+    value = None if column is None else row.cells.get(column)
+    text = as_text(value)
+    if text is None:
+        bad.add(f"{row.where}, {value!r:.40}", f"have no text in the column {column}", "write text there")
+    elif needed and column not in row.cells:
+        bad.add(row.where, f"have no {column}", "add it, blank where it is absent")
+    return text if text and text.strip() else None
 
 
 def _read_jsonl(path: Path, bad: Problems) -> Iterator[Row]:

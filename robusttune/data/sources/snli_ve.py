@@ -8,10 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Published, Record, Source, or_absent, require, to_table
-from robusttune.data.sources.files import within
-from robusttune.data.sources.readers import Row, as_text, read_rows
-from robusttune.errors import RobustTuneError
+from robusttune.data.sources.base import Published, Record, Source, require, to_table
+from robusttune.data.sources.files import kind_of, within
+from robusttune.data.sources.readers import Row, as_text, read_rows, text_of
 from robusttune.paths import user_path
 from robusttune.types import Split
 
@@ -44,8 +43,7 @@ class SNLIVE(Source):
     def __post_init__(self) -> None:
         hint = "set data.source.root to the folder of SNLI-VE that holds snli_ve_{train,dev,test}.jsonl"
         require(*(self._file(split) for split in ("train", "dev", "test")), hint=hint)
-        if not self.photos.is_dir():
-            raise RobustTuneError(f"{self.photos} is no folder: set data.source.image_root to that of the photos")
+        require(folders=[self.photos], hint="set data.source.image_root to the folder of the photos")
 
     @property
     def photos(self) -> Path:
@@ -53,7 +51,7 @@ class SNLIVE(Source):
         if self.image_root is not None:
             return user_path(self.image_root)
         places = [user_path(self.root) / name for name in FOLDERS]
-        return next((place for place in places if place.is_dir()), places[0])
+        return next((place for place in places if kind_of(place) == "folder"), places[0])
 
     def read(self, split: Split) -> pa.Table | None:
         if split == "predict":
@@ -61,8 +59,9 @@ class SNLIVE(Source):
         path = self._file({"val": "dev"}.get(split, split))
         bad = Problems(path, "rows")
         rows = read_rows(path, bad)
+        total = len(rows) + len(bad)
         records = [self._record(row, bad) for row in rows]
-        bad.refuse(len(rows) + len(bad))
+        bad.refuse(total)
         return to_table(records)
 
     def class_names(self, table: pa.Table) -> list[str]:
@@ -81,4 +80,4 @@ class SNLIVE(Source):
         label = row.cells.get("gold_label")
         if label not in LABELS:
             bad.add(f"{row.where}, {label!r:.40}", f"have another gold_label than {', '.join(LABELS)}")
-        return Record(number, image, or_absent(as_text(row.cells.get("sentence2"))), [str(label)])
+        return Record(number, image, text_of(row, "sentence2", bad, needed=True), [str(label)])

@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Record, Source, or_absent, to_table
-from robusttune.data.sources.files import within
-from robusttune.data.sources.readers import READERS, Row, as_text, read_rows
+from robusttune.data.sources.base import Record, Source, require, to_table
+from robusttune.data.sources.files import kind_of, within
+from robusttune.data.sources.readers import READERS, Row, as_text, read_rows, text_of
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
@@ -53,14 +53,12 @@ class Table(Source):
         if not given:
             raise RobustTuneError("no table is given: set data.source.train, and val or test where there are any")
         for split, path in given.items():
-            if not path.is_file():
-                what = "is a folder" if path.is_dir() else "does not exist"
-                raise RobustTuneError(f"{path} {what}: set data.source.{split} to a table")
+            require(path, hint=f"set data.source.{split} to a table")
             if path.suffix not in READERS:
                 raise RobustTuneError(f"{path} is no {', '.join(READERS)} file: convert it, or give it its ending")
         if not self.label_separator:
             raise RobustTuneError("data.source.label_separator is empty: give what stands between names of classes")
-        if self.image_root is not None and not user_path(self.image_root).is_dir():
+        if self.image_root is not None and kind_of(user_path(self.image_root)) != "folder":
             raise RobustTuneError(f"{self.image_root} is no folder: set data.source.image_root to that of the images")
 
     def read(self, split: Split) -> pa.Table | None:
@@ -90,14 +88,14 @@ class Table(Source):
             )
 
     def _record(self, number: int, row: Row, root: Path, bad: Problems) -> Record:
-        image = self._cell(row, self.image_column, bad)
-        sample_id = str(number) if self.id_column is None else self._cell(row, self.id_column, bad)
+        image = text_of(row, self.image_column, bad)
+        sample_id = str(number) if self.id_column is None else text_of(row, self.id_column, bad)
         if sample_id is None:
             bad.add(row.where, "have no id", "give them ids, or set data.source.id_column to null")
         return Record(
             id=sample_id or row.where,
             image=None if image is None else self._path(row, image.strip(), root, bad),
-            text=self._cell(row, self.text_column, bad),
+            text=text_of(row, self.text_column, bad),
             labels=self._labels(row, bad),
         )
 
@@ -109,20 +107,12 @@ class Table(Source):
             bad.add(f"{row.where}, {image!r:.80}", what, remedy)
         return path or image
 
-    def _cell(self, row: Row, column: str | None, bad: Problems) -> str | None:
-        """A cell's text, or None where it is blank."""
-        value = None if column is None else row.cells.get(column)
-        text = as_text(value)
-        if text is None and value is not None:
-            bad.add(f"{row.where}, {value!r:.40}", f"have no text in the column {column}", "write text there")
-        return or_absent(text)
-
     def _labels(self, row: Row, bad: Problems) -> list[str] | None:
         value = row.cells.get(self.label_column)
         names: list[str | None]
         if isinstance(value, list) and self.multilabel:
             names = [as_text(name) for name in value]
-            if any(or_absent(name) is None for name in names):
+            if not all(name and name.strip() for name in names):
                 bad.add(f"{row.where}, {value!r:.40}", f"have no names in the list of {self.label_column}")
         elif isinstance(value, list):
             bad.add(row.where, f"have a list as {self.label_column}", "set data.source.multilabel to true")
@@ -130,7 +120,7 @@ class Table(Source):
         elif self.label_column not in row.cells:
             return None
         else:
-            label = self._cell(row, self.label_column, bad)
+            label = text_of(row, self.label_column, bad)
             if label is None and not self.multilabel:
                 return None
             names = list((label or "").split(self.label_separator)) if self.multilabel else [label]
