@@ -223,15 +223,22 @@ def test_hugging_face_names_presence_and_order(make: Make) -> None:
     assert len(digests) == 9
 
 
-def test_a_table_may_name_images_by_whole_paths_within_its_folder(tmp_path: Path) -> None:
-    jsonl(tmp_path / "train.jsonl", [{"image": str(tmp_path / "a/b.png"), "text": "x", "label": "y"}])
-    table = Table(train=str(tmp_path / "train.jsonl")).read("train")
-    assert table is not None
-    assert table["image"][0].as_py() == str(tmp_path / "a/b.png")
-    jsonl(tmp_path / "deep/train.jsonl", [{"image": str(tmp_path / "a/b.png"), "text": "x", "label": "y"}])
-    with pytest.raises(RobustTuneError, match="1 name an image outside of the folder of images"):
-        Table(train=str(tmp_path / "deep/train.jsonl")).read("train")
-    assert Table(train=str(tmp_path / "deep/train.jsonl"), image_root="/").read("train") is not None
+def test_paths_of_a_table_stay_in_its_folder_unless_they_are_absolute(tmp_path: Path) -> None:
+    def read(image: str, **settings: str) -> list[str]:
+        jsonl(tmp_path / "deep/train.jsonl", [{"image": image, "text": "x", "label": "y"}])
+        table = Table(train=str(tmp_path / "deep/train.jsonl"), **settings).read("train")
+        assert table is not None
+        found: list[str] = table["image"].to_pylist()
+        return found
+
+    elsewhere = str(tmp_path / "a/b.png")
+    assert read(elsewhere) == [elsewhere]
+    assert read("c/../b.png") == [str(tmp_path / "deep/b.png")]
+    assert read("a/b.png", image_root=str(tmp_path)) == [elsewhere]
+    assert read(elsewhere, image_root=str(tmp_path)) == [elsewhere]
+    for image, settings in (("../a/b.png", {}), (elsewhere, {"image_root": str(tmp_path / "deep")})):
+        with pytest.raises(RobustTuneError, match="of 1 rows, 1 name an image outside of the folder of images"):
+            read(image, **settings)
 
 
 def test_aircraft_without_its_files_is_refused(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def within(root: Path, name: str) -> str | None:
 
     Names are judged as they are written: links that somebody has made within the folder may lead elsewhere.
     """
-    folder = _absolute(root)
+    folder = os.path.abspath(root)  # noqa: PTH100, which would follow links
     path = os.path.normpath(os.path.join(folder, name))  # noqa: PTH118
     inside = path.startswith(folder.rstrip(os.sep) + os.sep)
     return path if inside and "\0" not in name else None
@@ -173,11 +173,6 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
             yield entry.path
         elif _leads_nowhere(entry):
             raise RobustTuneError(f"{entry.path} is a link that leads nowhere: mend or remove it")
-
-
-@cache
-def _absolute(root: Path) -> str:
-    return os.path.abspath(root)  # noqa: PTH100, which would follow links
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -25,7 +25,8 @@ class Table(Source):
         val: table to validate on; without one, a part of ``train`` is held out.
         test: table to test on.
         predict: table to predict; its labels are not needed.
-        image_root: folder that image paths are relative to; by default the table's own.
+        image_root: folder that image paths are relative to, and must not lead out of; by default the table's own, where
+            absolute paths are taken as they are.
         image_column: paths of image files; null for a table without images.
         text_column: texts; null for a table without texts.
         label_column: class names; in multi-label data a list, or names with ``label_separator`` between them, and a
@@ -100,6 +101,8 @@ class Table(Source):
         )
 
     def _path(self, row: Row, image: str, root: Path, bad: Problems) -> str:
+        if self.image_root is None and Path(image).is_absolute() and "\0" not in image:
+            return image
         path = within(root, image)
         if path is None:
             what = f"name an image outside of the folder of images, {root}"
