@@ -73,7 +73,10 @@ def _add(parser: ArgumentParser) -> None:
 
 
 def _watch(looks: Iterator[Look], total: int) -> Iterable[Look]:
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+    if not sys.stderr.isatty():
+        yield from looks
+        return
+    with Progress(console=Console(stderr=True), transient=True) as progress:
         yield from progress.track(looks, total=total, description="images")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -207,13 +208,19 @@ def read_words(path: Path) -> dict[int, str]:
 class _Plain(pickle.Unpickler):
     """Makes NumPy arrays, and nothing that could run."""
 
-    arrays = frozenset({"_reconstruct", "ndarray", "dtype", "scalar", "_frombuffer"})
+    made_by: ClassVar[dict[str, Any]] = {
+        "ndarray": np.ndarray,
+        "dtype": np.dtype,
+        "_reconstruct": np.empty(0).__reduce__()[0],
+        "scalar": np.float64(0).__reduce__()[0],
+    }
 
     def find_class(self, module: str, name: str) -> Any:
-        is_array = module.startswith("numpy") and name in self.arrays
-        if not is_array and (module, name) != ("_codecs", "encode"):
-            raise ValueError(f"it names {module}.{name}")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        if module.startswith("numpy") and name in self.made_by:
+            return self.made_by[name]
+        if (module, name) == ("_codecs", "encode"):  # bytes, as Python 2 wrote them
+            return codecs.encode
+        raise ValueError(f"it names {module}.{name}")
 
 
 def _kind(dtype: Any) -> str:
