@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
@@ -67,6 +68,11 @@ def on_rank_zero(value: T, fn: Callable[[list[T]], R]) -> R:
     if problem is not None:
         raise raised or RobustTuneError(problem, told_elsewhere=True)
     return result  # type: ignore[no-any-return]
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def leave() -> None:

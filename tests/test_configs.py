@@ -45,7 +45,7 @@ WHERE = {
             "label_column": "dish",
         }.items()
     ],
-    "mmimdb_hdf5": [f"{SOURCE}.root={{root}}", f"{SOURCE}.splits=[6,2,2]"],
+    "mmimdb_hdf5": [f"{SOURCE}.root={{root}}", f"{SOURCE}.sizes=[6,2,2]"],
     "table": TABLES,
 }
 # One of each family is trained in every run of the tests, the others in the slow ones.
@@ -107,10 +107,15 @@ def test_complete_configurations(config: Path, text_folder: Path, clip_folder: P
         assert main(["fit", source[0], overlay, *source[1:]]) == 0
         checkpoint = tmp_path / "imagenet/imagenet_mmrl/0/checkpoints/best.ckpt"
         assert main(["test", *flags, f"--ckpt_path={checkpoint}"]) == 0
+        report = json.loads((tmp_path / "imagenet/imagenet_mmrl/0/report/test.json").read_text())
+        assert "accuracy" in report["conditions"]["complete"]
         return
     assert main(["fit", *flags]) == 0
     checkpoint = tmp_path / f"{config.stem}/0/checkpoints/best.ckpt"
     assert main(["test", "--config", str(checkpoint.parents[1] / "config.yaml"), f"--ckpt_path={checkpoint}"]) == 0
+    found = json.loads((checkpoint.parents[1] / "report/test.json").read_text())["conditions"]["complete"]
+    splits = yaml.safe_load(config.read_text())["data"].get("splits", {})
+    assert ("harmonic_mean" in found) == (splits.get("classes") == "base")
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: str(path.relative_to(CONFIGS)))
@@ -138,5 +143,5 @@ def test_configurations_of_mmrl_differ_in_their_data_alone() -> None:
         adapter = {key: value for key, value in model["adapter"].items() if key != "space_width"}
         shared[name] = [config["image_encoder"], config["text_encoder"], adapter, model["alpha"], model["optimizer"]]
         assert adapter.get("space_tokens") == 5
-    assert len(shared) == 12
+    assert len(shared) == 14
     assert all(value == shared["dtd_mmrl"] for value in shared.values())

@@ -9,7 +9,6 @@ from rich.console import Console
 
 from robusttune.callbacks.run_folder import run_folder_of
 from robusttune.data import ImageTextDataModule
-from robusttune.data.mask_files import write_masks
 
 
 class MaskFiles(Callback):
@@ -20,18 +19,21 @@ class MaskFiles(Callback):
             self._write(trainer, Path(trainer.log_dir))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write_beside_checkpoint(trainer, "validate")
+        self._write_beside_checkpoint(trainer, "validate", "val")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write_beside_checkpoint(trainer, "test")
+        self._write_beside_checkpoint(trainer, "test", "test")
 
-    def _write_beside_checkpoint(self, trainer: Trainer, verb: str) -> None:
+    def _write_beside_checkpoint(self, trainer: Trainer, verb: str, split: str) -> None:
         if trainer.state.fn == verb and trainer.ckpt_path is not None:
-            self._write(trainer, run_folder_of(trainer.ckpt_path) / "report")
+            folder = run_folder_of(trainer.ckpt_path) / "report"
+            if trainer.is_global_zero:  # that of another report is none of this one
+                (folder / "missing" / f"{split}.parquet").unlink(missing_ok=True)
+            self._write(trainer, folder)
 
     def _write(self, trainer: Trainer, folder: Path) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not trainer.is_global_zero or not isinstance(data, ImageTextDataModule) or not data.masks:
             return
-        write_masks(folder / "missing", data.masks, data.missing)
+        data.write_masks(folder / "missing")
         Console().print(f"Masks written to {folder / 'missing'}", soft_wrap=True, highlight=False)

@@ -15,7 +15,7 @@ from rich.table import Table
 from robusttune.callbacks.run_folder import run_folder_of
 from robusttune.data import ImageTextDataModule
 from robusttune.paths import whole_file
-from robusttune.types import CONDITIONS
+from robusttune.types import CONDITIONS, Split
 
 Values = dict[str, dict[str, float | None]]  # None where it is unknown
 HEADERS = {
@@ -38,20 +38,23 @@ class ConditionReport(Callback):
         if trainer.state.fn == "validate":
             self._report(trainer, "val", "validate")
 
-    def _report(self, trainer: Trainer, stage: str, name: str) -> None:
+    def _report(self, trainer: Trainer, stage: Split, name: str) -> None:
         if not trainer.is_global_zero:
             return
         values = by_condition({k: float(v) for k, v in trainer.callback_metrics.items()}, stage)
-        data, masks = trainer.datamodule, {}  # type: ignore[attr-defined]
+        data, damage = trainer.datamodule, ""  # type: ignore[attr-defined]
+        about: dict[str, Any] = {"checkpoint": str(trainer.ckpt_path)}
         if isinstance(data, ImageTextDataModule):
-            masks = {split: mask.hash for split, mask in data.masks.items()}
+            about["data"] = data.describe(stage)
             if data.untouched(stage):
                 values = with_best_possible(values, {c.name: data.source.best_accuracy(c) for c in CONDITIONS})
+            else:
+                damage = ", with noise or missing sides"
         console = Console()
-        console.print(as_table(values, title=f"{name}: {trainer.ckpt_path or 'untrained'}"))
+        console.print(as_table(values, title=f"{name}: {trainer.ckpt_path or 'untrained'}{damage}"))
         if trainer.ckpt_path is not None:
             folder = run_folder_of(trainer.ckpt_path) / "report"
-            write_report(folder / name, values, {"checkpoint": str(trainer.ckpt_path), "masks": masks})
+            write_report(folder / name, values, about)
             console.print(f"Written to {folder / name}.json and .csv", soft_wrap=True, highlight=False)
 
 

@@ -33,6 +33,9 @@ def run(args: list[str]) -> None:
     given, data = read_data("data show", "Draw samples of a data set.", args, _add)
     if given.severity not in SEVERITIES or given.samples < 1:
         raise RobustTuneError(f"--severity is {given.severity}, --samples {given.samples}: give 1 to 5, and at least 1")
+    out = user_path(given.out)
+    if out.is_dir():
+        raise RobustTuneError(f"--out {given.out} is a folder: give a path of a PNG file")
     table = data.records(given.split)
     if table is None:
         raise RobustTuneError(f"the data has no {given.split} split: give another --split")
@@ -42,7 +45,6 @@ def run(args: list[str]) -> None:
         [strip_of(data, table, row, given.severity) for row in rows],
         title=f"{given.split}: {len(rows)} of {len(table):,} samples, noise of severity {given.severity}",
     )
-    out = user_path(given.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as partial:
         sheet.save(partial, format="PNG")

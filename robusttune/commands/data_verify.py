@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -16,11 +15,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from robusttune.commands.data_config import read_data
-from robusttune.data.mask_files import write_masks
 from robusttune.data.verify import Verification, verify
 from robusttune.data.verify.images import Look
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path, whole_file
+from robusttune.ranks import cores
 
 LINES = {
     "samples": "samples",
@@ -50,16 +49,24 @@ def run(args: list[str]) -> None:
         RobustTuneError: the data cannot be looked at, or something is wrong with them.
     """
     given, data = read_data("data verify", "Check a copy of a data set.", args, _add)
-    if given.near is not None and not 0 <= given.near <= 16:
-        raise RobustTuneError(f"--near is {given.near}: give a number of bits from 0 to 16")
-    found = verify(data, given.near, len(os.sched_getaffinity(0)), _watch)
+    if given.near is not None and not 0 <= given.near <= 8:
+        raise RobustTuneError(f"--near is {given.near}: give a number of bits from 0 to 8")
+    for name in ("json", "masks"):
+        _refuse_what_is_there(name, getattr(given, name), folder=name == "masks")
+    found = verify(data, given.near, cores(), _watch)
     _show(found)
     if given.json is not None:
         _write(user_path(given.json), asdict(found))
     if given.masks is not None:
-        write_masks(user_path(given.masks), data.masks, data.missing)
+        data.write_masks(user_path(given.masks))
     if found.wrong:
         raise RobustTuneError(f"{len(found.wrong)} of the things above are wrong with this data: mend them")
+
+
+def _refuse_what_is_there(name: str, path: str | None, folder: bool) -> None:
+    """Before everything is read."""
+    if path is not None and user_path(path).exists() and user_path(path).is_dir() != folder:
+        raise RobustTuneError(f"--{name} {path} is {'no' if folder else 'a'} folder: give another path")
 
 
 def _add(parser: ArgumentParser) -> None:

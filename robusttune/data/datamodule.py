@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import os
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
 import pyarrow as pa
@@ -20,6 +22,7 @@ from robusttune.data.corruption import Corruption
 from robusttune.data.dataset import Collate, SampleDataset
 from robusttune.data.images import refuse_unreadable
 from robusttune.data.labels import encode_labels, facts_of
+from robusttune.data.mask_files import write_mask
 from robusttune.data.missing import Mask, MissingBySplit
 from robusttune.data.noise import NoiseBySplit, SplitNoise
 from robusttune.data.records import SplitRecords, presence
@@ -30,7 +33,7 @@ from robusttune.data.splits import Splits
 from robusttune.data.tally import Tally
 from robusttune.encoders import Augmentation, Encoder, FrozenEncoder, ImageEncoder, ImageTransform, TextEncoder
 from robusttune.errors import RobustTuneError
-from robusttune.ranks import any_over_ranks
+from robusttune.ranks import any_over_ranks, cores
 from robusttune.types import Batch, Facts, Sample, Split
 
 log = logging.getLogger(__name__)
@@ -146,7 +149,7 @@ class ImageTextDataModule(LightningDataModule):
         train = self.records("train")
         if train is None:
             raise RobustTuneError("there is no training split to learn the classes from: give one, or a checkpoint")
-        return facts_of(train, self.source.class_names(self._records.given("train")), self.source.multilabel)
+        return facts_of(train, self._records.class_names, self.source.multilabel)
 
     def class_names(self, split: Split) -> list[str]:
         """Names of the classes that a split's labels are numbered by, in order.
@@ -179,6 +182,11 @@ class ImageTextDataModule(LightningDataModule):
             RobustTuneError: a split is missing, a label does not fit, an image file does not exist and must not be
                 absent, or none exists.
         """
+        if stage == "fit" and self.source.validates_on_test:
+            log.warning(
+                "by its own convention this data set validates on test samples, and the best checkpoint is chosen by "
+                "them: to be sure, test the last one"
+            )
         for split in STAGE_SPLITS[stage]:
             if self.records(split) is None:
                 raise RobustTuneError(f"the data has no {split} split: give one to data.source")
@@ -211,7 +219,27 @@ class ImageTextDataModule(LightningDataModule):
         """The split's records as the source has them, none of them left out."""
         return self._records.given(split)
 
-    def untouched(self, split: str) -> bool:
+    def describe(self, split: Split) -> dict[str, Any]:
+        """How a split's samples were chosen and shown, as plain data, for a report."""
+        table, protocol, noise = self.records(split), getattr(self.missing, split), getattr(self.noise, split)
+        return {
+            "splits": asdict(self.splits),
+            "answers": self.answers,
+            "seed": self.seed,
+            "noise": asdict(noise),
+            "missing": None if protocol is None else asdict(protocol),
+            "mask": None if protocol is None else self.masks[split].hash,
+            "samples": None if table is None else presence(table),
+        }
+
+    def write_masks(self, folder: Path) -> None:
+        """Write ``<split>.parquet`` for each of the masks, with its protocol and what it leaves; the folder is made."""
+        for split, mask in self.masks.items():
+            about = {"split": split, "protocol": json.dumps(asdict(getattr(self.missing, split)))}
+            left = {name: str(count) for name, count in presence(self.records(split)).items()}
+            write_mask(folder / f"{split}.parquet", mask, about | left)
+
+    def untouched(self, split: Split) -> bool:
         """Whether samples of the split are shown as the source has them."""
         return getattr(self.missing, split) is None and getattr(self.noise, split) == SplitNoise()
 
@@ -227,8 +255,7 @@ class ImageTextDataModule(LightningDataModule):
             training = split == "train"
             table = self.records(split)
             assert table is not None, "check has seen to it"
-            mask = self.masks.get(split)
-            rank_zero_info(f"{split}: {presence(table)}{f' (mask {mask.hash})' if mask else ''}")
+            rank_zero_info(self._tell(split, table))
             noise = self._noise(split)
             views = self.cache_views if training else 1
             transform = ImageTransform(preprocessing, self.augmentation if training else None)
@@ -240,6 +267,14 @@ class ImageTextDataModule(LightningDataModule):
                 self.corruption if training else None,
                 self.seed,
             )
+
+    def _tell(self, split: Split, table: pa.Table) -> str:
+        """How many samples there are, and how many of them have what."""
+        has, mask = presence(table), self.masks.get(split)
+        line = f"{split}: {len(table)} samples, {has['complete'] + has['image_only']} with image, "
+        line += f"{has['complete'] + has['text_only']} with text"
+        line += f", {has['neither']} with neither" if has["neither"] else ""
+        return f"{line} (mask {mask.hash})" if mask else line
 
     def _noise(self, split: Split) -> SplitNoise:
         """Samples of the test split look the same where they are predicted."""
@@ -360,8 +395,7 @@ class ImageTextDataModule(LightningDataModule):
 
     def _cores(self) -> int:
         """Cores for each device."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, cores // (1 if self.trainer is None else self.trainer.num_devices))
+        return max(1, cores() // (1 if self.trainer is None else self.trainer.num_devices))
 
 
 def _refuse_what_cannot_be_cached(

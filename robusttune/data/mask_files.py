@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,10 @@ import pyarrow.parquet
 import torch
 from numpy.typing import NDArray
 
-from robusttune.data.missing import Mask, MissingBySplit
+from robusttune.data.missing import Mask
 from robusttune.data.sources.files import unchanged
 from robusttune.errors import RobustTuneError
 from robusttune.paths import whole_file
-from robusttune.types import Split
 
 SHOWN = {"complete": (True, True), "no_image": (False, True), "no_text": (True, False)}
 USUAL = "{0: complete, 1: no_text, 2: no_image}"
@@ -38,43 +35,30 @@ def write_mask(path: Path, mask: Mask, about: Mapping[str, str]) -> None:
         pa.parquet.write_table(table.replace_schema_metadata({**about, "hash": mask.hash}), partial)
 
 
-def write_masks(folder: Path, masks: Mapping[Split, Mask], missing: MissingBySplit) -> None:
-    """Write ``<split>.parquet`` for each mask, with the protocol that it follows.
-
-    Args:
-        folder: is made.
-        masks: by split.
-        missing: the protocols.
-    """
-    for split, mask in masks.items():
-        about = {"protocol": json.dumps(asdict(getattr(missing, split)))} | mask.counts()
-        write_mask(folder / f"{split}.parquet", mask, {name: str(value) for name, value in about.items()})
-
-
-def read_mask(path: Path, ids: Sequence[str], codes: Mapping[int, str] | None) -> Mask:
+def read_mask(path: Path, ids: Sequence[str], codes: Mapping[int, str] | None, split: str) -> Mask:
     """The mask that a file has.
 
     Args:
         path: of a ``.parquet`` file by id, or of a ``.pt`` or ``.npy`` file of codes by row.
         ids: of the split's samples, in the order of its rows.
         codes: what codes mean; none for a file by id.
+        split: that the samples are of.
 
     Raises:
-        RobustTuneError: the file is of another kind or of other samples, or has a code without a meaning.
+        RobustTuneError: the file is of another kind, split or samples, was altered, or has a code without a meaning.
     """
-    readers = {".parquet": _by_id, ".pt": _by_row, ".npy": _by_row}
-    if path.suffix not in readers or not path.is_file():
-        raise RobustTuneError(f"{path} is no {', '.join(readers)} file: give a table of a mask to data.missing")
+    if path.suffix not in (".parquet", ".pt", ".npy") or not path.is_file():
+        raise RobustTuneError(f"{path} is no .parquet, .pt, .npy file: give a table of a mask to data.missing")
     if (codes is None) == (path.suffix != ".parquet"):
         has = "by id, and has no codes: leave out" if codes else f"of codes: say what they mean, {USUAL}, in"
         raise RobustTuneError(f"{path} is a table {has} data.missing's codes")
     with unchanged(path):
-        shown = readers[path.suffix](path, ids, codes)
+        shown = _by_id(path, ids, split) if codes is None else _by_row(path, ids, codes)
     order = sorted(range(len(ids)), key=ids.__getitem__)
     return Mask([ids[row] for row in order], shown[order])
 
 
-def _by_id(path: Path, ids: Sequence[str], codes: Any) -> NDArray[np.bool_]:
+def _by_id(path: Path, ids: Sequence[str], split: str) -> NDArray[np.bool_]:
     try:
         table = pa.parquet.read_table(path)
     except (pa.ArrowException, OSError) as error:
@@ -88,6 +72,13 @@ def _by_id(path: Path, ids: Sequence[str], codes: Any) -> NDArray[np.bool_]:
     if lacking or len(found) < len(table) or any(None in shown for shown in found.values()):
         what = f"lacks {len(lacking)} of {len(ids)} samples, the first is {lacking[0]!r}" if lacking else "is ambiguous"
         raise RobustTuneError(f"the mask {path} {what}: give the mask of this data")
+    about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    if about.get("split", split) != split:  # ids that are row numbers would fit any split
+        raise RobustTuneError(f"{path} is the mask of the {about['split']} split, not of {split}: give that of {split}")
+    whole = sorted(found.items())
+    content = Mask([sample_id for sample_id, _ in whole], np.array([sides for _, sides in whole], dtype=bool))
+    if about.get("hash", content.hash) != content.hash:
+        raise RobustTuneError(f"{path} was altered: its mask is {content.hash}, not {about['hash']}: write it again")
     return np.array([found[sample_id] for sample_id in ids], dtype=bool).reshape(-1, 2)
 
 

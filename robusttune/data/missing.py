@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 
 from robusttune.errors import RobustTuneError
 
-Side = Literal["image", "text"]
-SIDES: tuple[Side, Side] = ("image", "text")
-
 
 @dataclass(frozen=True)
 class Missing:
@@ -26,7 +23,8 @@ class Missing:
 
     Args:
         rate: share of the samples that lack a side, in [0, 1].
-        type: the side that they lack; ``both`` for some the one, for some the other, none lacks both.
+        type: the side that they lack; ``both`` for some the one, for some the other, never both of a sample. A sample
+            that has one side only may lose that, and is told of.
         ratio: of type ``both``, share of the incomplete samples that lack their image, in [0, 1].
         depends_on: what makes a side be missing more often: ``nothing``, the ``label`` (some classes more than
             others), or the ``other_modality`` (images of long texts, texts of bright images).
@@ -97,20 +95,12 @@ class Mask(NamedTuple):
             digest.update(f"{sample_id!r} {image:d} {text:d}\n".encode(errors="surrogatepass"))
         return digest.hexdigest()
 
-    def counts(self) -> dict[str, int]:
-        """How many samples are shown whole, without their image, and without their text."""
-        return {
-            "complete": int(self.shown.all(axis=1).sum()),
-            "no_image": int((~self.shown[:, 0]).sum()),
-            "no_text": int((~self.shown[:, 1]).sum()),
-        }
-
     def by_id(self) -> dict[str, tuple[bool, bool]]:
         """Whether a sample keeps its image, and its text."""
         return {i: (bool(image), bool(text)) for i, (image, text) in zip(self.ids, self.shown, strict=True)}
 
 
-def draw_mask(ids: Sequence[str], settings: Missing, scores: Mapping[Side, NDArray[np.float64]] | None = None) -> Mask:
+def draw_mask(ids: Sequence[str], settings: Missing, scores: Mapping[str, NDArray[np.float64]] | None = None) -> Mask:
     """The mask of a split.
 
     Args:
@@ -125,7 +115,7 @@ def draw_mask(ids: Sequence[str], settings: Missing, scores: Mapping[Side, NDArr
     clocks = -np.log([_uniform(settings.seed, ids[place]) for place in order])
     lost = np.zeros((len(ids), 2), dtype=bool)
     queues = []
-    for side in SIDES:
+    for side in ("image", "text"):
         speed = 1.0 if scores is None else np.exp(settings.strength * scores[side][order])
         queues.append(_open(lost, np.argsort(clocks / speed, kind="stable")))
     share = {"image": 1.0, "text": 0.0, "both": settings.ratio}[settings.type]

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from robusttune.data.images import UnreadableImageError
+from robusttune.data.images import ImageReader, UnreadableImageError
 from robusttune.data.mask_files import read_mask
 from robusttune.data.missing import Mask, Missing, MissingBySplit, draw_mask, label_scores, rank_scores
 from robusttune.data.sources.base import Source
 from robusttune.data.splits import VAL_SHOTS, Splits, chosen_classes, draw_shots, stratified_sample
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
+from robusttune.ranks import cores
 from robusttune.types import Split
 
 
@@ -48,6 +47,11 @@ class SplitRecords:
         self._used: dict[Split, pa.Table | None] = {}
         self._drawn: dict[Split, pa.Table | None] | None = None
 
+    @property
+    def class_names(self) -> list[str]:
+        """Of training, in label order, as far as they are used: all, or the base or new ones."""
+        return chosen_classes(self.source.class_names(self.given("train")), self.splits.classes)
+
     def given(self, split: Split) -> pa.Table | None:
         """The split as the source has it.
 
@@ -73,9 +77,10 @@ class SplitRecords:
             table = self.drawn[split] if split in ("train", "val") else self._of_classes(split, self.given(split))
             size = self.splits.subset
             if table is not None and size is not None and size < len(table):
-                table = table.take(stratified_sample(classes_of(table), size, self.seed))
+                table = table.take(stratified_sample(class_numbers(table), size, self.seed))
             settings: Missing | None = getattr(self.missing, split, None)
             if table is not None and settings is not None:
+                _refuse_one_side(table, split)
                 self.masks[split] = self._mask(split, table, settings)
                 table = withhold(table, self.masks[split])
             self._used[split] = table
@@ -89,7 +94,7 @@ class SplitRecords:
             for split, most in {"train": shots, "val": min(shots or 0, VAL_SHOTS)}.items():
                 table = tables[split]  # type: ignore[index]
                 if shots is not None and most is not None and table is not None:
-                    tables[split] = table.take(draw_shots(classes_of(table), most, generator))  # type: ignore[index]
+                    tables[split] = table.take(draw_shots(class_numbers(table), most, generator))  # type: ignore[index]
             self._drawn = {split: self._of_classes(split, table) for split, table in tables.items()}
         return self._drawn
 
@@ -105,7 +110,7 @@ class SplitRecords:
                 "empty: give more samples, or a validation split"
             )
         held_out = np.zeros(len(whole), dtype=bool)
-        held_out[stratified_sample(classes_of(whole), size, self.seed)] = True
+        held_out[stratified_sample(class_numbers(whole), size, self.seed)] = True
         return {"train": whole.filter(~held_out), "val": whole.filter(held_out)}
 
     def _of_classes(self, split: Split, table: pa.Table | None) -> pa.Table | None:
@@ -118,7 +123,7 @@ class SplitRecords:
         if train is None or self.source.multilabel:
             what = "there is no training split" if train is None else "samples have several labels"
             raise RobustTuneError(f"data.splits.classes is {which}, and {what}: leave it at all")
-        chosen = {*chosen_classes(self.source.class_names(train), which)}
+        chosen = {*self.class_names}
         kept = table.filter(pa.array([{*(names or [])} <= chosen for names in table["labels"].to_pylist()]))
         if not len(kept):
             raise RobustTuneError(f"the {split} split has no samples of {which} classes: give data.splits.classes all")
@@ -130,43 +135,45 @@ class SplitRecords:
             return draw_mask(ids, settings, self._scores(table, settings))
         path, given = user_path(settings.table), self.given(split)
         if path.suffix == ".parquet":
-            return read_mask(path, ids, settings.codes)
+            return read_mask(path, ids, settings.codes, split)
         if given is None:
             raise RobustTuneError(
                 f"the {split} split is cut from train, and {path} is a table by row: give a mask by id, in Parquet"
             )
-        whole = read_mask(path, given["id"].to_pylist(), settings.codes).by_id()
+        whole = read_mask(path, given["id"].to_pylist(), settings.codes, split).by_id()
         shown = np.array([whole[sample_id] for sample_id in sorted(ids)], dtype=bool)
         return Mask(sorted(ids), shown)
 
-    def _scores(self, table: pa.Table, settings: Missing) -> dict[Literal["image", "text"], NDArray[np.float64]] | None:
+    def _scores(self, table: pa.Table, settings: Missing) -> dict[str, NDArray[np.float64]] | None:
         """What missingness depends on, if on anything."""
         if settings.depends_on == "nothing":
             return None
+        scores = dict.fromkeys(("image", "text"), np.zeros(len(table)))
         if settings.depends_on == "label":
-            scores = label_scores([names or [] for names in table["labels"].to_pylist()], settings.seed)
-            return {"image": scores, "text": scores}
-        lengths = [None if text is None else len(text) for text in table["text"].to_pylist()]
-        brightness = self._each_image(table, lambda name: _brightness(self.source, name))
-        return {"image": rank_scores(lengths), "text": rank_scores(brightness)}
-
-    def _each_image(self, table: pa.Table, measure: Callable[[str | None], float | None]) -> list[float | None]:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders let other threads run
-            return list(pool.map(measure, table["image"].to_pylist()))
+            of_labels = label_scores([names or [] for names in table["labels"].to_pylist()], settings.seed)
+            return dict.fromkeys(scores, of_labels)
+        if settings.type != "text":
+            scores["image"] = rank_scores([None if t is None else len(t) for t in table["text"].to_pylist()])
+        if settings.type != "image":
+            scores["text"] = rank_scores(brightness(table["image"].to_pylist(), self.source.images))
+        return scores
 
 
-def classes_of(table: pa.Table) -> list[list[int]]:
+def class_numbers(table: pa.Table) -> list[list[int]]:
     """Class numbers of each row, in the order in which the classes come up."""
     numbers: dict[str, int] = {}
     return [[numbers.setdefault(name, len(numbers)) for name in names or []] for names in table["labels"].to_pylist()]
 
 
-def presence(table: pa.Table) -> str:
-    """How many samples have an image, a text, or neither."""
-    image, text = pc.is_valid(table["image"]), pc.is_valid(table["text"])
-    counts = [pc.sum(which).as_py() for which in (image, text, pc.invert(pc.or_(image, text)))]
-    line = f"{len(table)} samples, {counts[0]} with image, {counts[1]} with text"
-    return f"{line}, {counts[2]} with neither" if counts[2] else line
+def presence(table: pa.Table) -> dict[str, int]:
+    """How many samples have both sides, an image alone, a text alone, or neither."""
+    image, text = (np.asarray(table[side].is_valid()) for side in ("image", "text"))
+    return {
+        "complete": int((image & text).sum()),
+        "image_only": int((image & ~text).sum()),
+        "text_only": int((~image & text).sum()),
+        "neither": int((~image & ~text).sum()),
+    }
 
 
 def withhold(table: pa.Table, mask: Mask) -> pa.Table:
@@ -179,9 +186,27 @@ def withhold(table: pa.Table, mask: Mask) -> pa.Table:
     return table
 
 
-def _brightness(source: Source, name: str | None) -> float | None:
-    """The mean of an image's pixels, None where there is none that can be read."""
+def brightness(names: Sequence[str | None], reader: ImageReader) -> list[float | None]:
+    """The mean of each image's pixels, None where there is no image.
+
+    Raises:
+        RobustTuneError: an image cannot be read, so what depends on it would be another mask on another copy.
+    """
+
+    def mean(name: str | None) -> float | None:
+        return None if name is None else float(np.asarray(reader.read(name).convert("L")).mean())
+
     try:
-        return None if name is None else float(np.asarray(source.images.read(name).convert("L")).mean())
-    except UnreadableImageError:
-        return None
+        with ThreadPoolExecutor(cores()) as pool:  # decoders let other threads run
+            return list(pool.map(mean, names))
+    except UnreadableImageError as error:
+        raise RobustTuneError(f"{error}, and data.missing depends on it: mend it, or remove the sample") from None
+
+
+def _refuse_one_side(table: pa.Table, split: Split) -> None:
+    for side in ("image", "text"):
+        if table[side].null_count == len(table):
+            raise RobustTuneError(
+                f"no {split} sample has a{'n image' if side == 'image' else ' text'}, so none has a side to lose and "
+                f"another to keep: leave data.missing.{split} out"
+            )

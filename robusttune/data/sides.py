@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from robusttune.data.corruption import sample_generator
 from robusttune.data.images import ImageReader
-from robusttune.data.noise import ImageNoise, TextNoise
+from robusttune.data.noise import ImageNoise, TextNoise, noise_version
 from robusttune.encoders.preprocessing import ImageTransform, Tokenizer
 from robusttune.types import EncoderInputs
 
@@ -122,8 +123,12 @@ class Images(RawSide):
         return bool(self.names[row].is_valid)
 
     def files(self) -> list[str]:
-        names = self.names.drop_null().unique().to_pylist()
-        return [name for name in names if self.reader.digest(name) is None]
+        return [name for name, digest in self._own_digests.items() if digest is None]
+
+    @cached_property
+    def _own_digests(self) -> dict[str, bytes | None]:
+        """What the reader says of each image, None for a file; asked once, since it may have to read them."""
+        return {name: self.reader.digest(name) for name in self.names.drop_null().unique().to_pylist()}
 
     def read(self, row: int, epoch: int) -> Tensor:
         rng = sample_generator(self.seed, self.view(epoch), self.ids[row].as_py(), "image")
@@ -132,10 +137,11 @@ class Images(RawSide):
 
     def keys(self, inputs: list[tuple[int, int]], digests: Mapping[str, bytes | None]) -> list[bytes | None]:
         names, ids = self.names.to_pylist(), self.ids.to_pylist()
-        found = [self.reader.digest(names[row]) or digests[names[row]] for row, _ in inputs]
+        found = [self._own_digests[names[row]] or digests[names[row]] for row, _ in inputs]
         if not self.random:
             return found
-        made = f"{self.transform.augmentation} {self.noise} {self.seed}"
+        version = "" if self.noise is None else noise_version()
+        made = f"{self.transform.augmentation} {self.noise} {self.seed} {version}"
         return [
             None if digest is None else _digest(f"{digest.hex()} {made} {view} {ids[row]}")
             for digest, (row, view) in zip(found, inputs, strict=True)

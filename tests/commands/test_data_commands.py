@@ -59,27 +59,38 @@ def test_masks_are_exported_and_used(flags: list[str], tmp_path: Path, capsys: p
     out = capsys.readouterr().out
     assert out.count("by protocol") == 3
     ids = [str(number) for number in range(1, 13)]
-    mask = read_mask(tmp_path / "masks/train.parquet", ids, None)
+    mask = read_mask(tmp_path / "masks/train.parquet", ids, None, "train")
     assert mask.hash in out
     given = [f"--data.missing.train.table={tmp_path}/masks/train.parquet"]
     assert main(["data", "verify", *flags, *given]) == 0
     assert mask.hash in capsys.readouterr().out
 
 
-def test_a_run_keeps_its_masks(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_keeps_its_masks(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     said: list[str] = []
     monkeypatch.setattr("robusttune.data.datamodule.rank_zero_info", said.append)
     fit = ["fit", *flags, f"--config={CONFIGS}/missing/text_70.yaml", f"--run_root={tmp_path}/runs", "--name=a"]
     assert main(fit) == 0
     run = tmp_path / "runs/a/0"
     assert sorted(path.name for path in (run / "missing").iterdir()) == ["test.parquet", "train.parquet", "val.parquet"]
-    mask = read_mask(run / "missing/train.parquet", [str(number) for number in range(1, 13)], None)
+    mask = read_mask(run / "missing/train.parquet", [str(number) for number in range(1, 13)], None, "train")
     assert f"train: 12 samples, 9 with image, 3 with text, 2 with neither (mask {mask.hash})" in said
     test = ["test", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/best.ckpt"]
     assert main(test) == 0
-    hashes = json.loads((run / "report/test.json").read_text())["masks"]
+    about = json.loads((run / "report/test.json").read_text())["data"]
     ids = [str(number) for number in range(1, 7)]
-    assert read_mask(run / "report/missing/test.parquet", ids, None).hash == hashes["test"]
+    assert read_mask(run / "report/missing/test.parquet", ids, None, "test").hash == about["mask"]
+    assert about["missing"]["rate"] == 0.7
+    assert about["samples"] == {"complete": 1, "image_only": 4, "text_only": 0, "neither": 1}
+    # Another test leaves nothing of this one.
+    assert main([*test, "--data.missing.test=null", "--data.noise.test.text.kinds=[typos]"]) == 0
+    assert not (run / "report/missing/test.parquet").exists()
+    about = json.loads((run / "report/test.json").read_text())["data"]
+    assert about["mask"] is None
+    assert about["noise"]["text"]["kinds"] == ["typos"]
+    assert "with noise or missing sides" in capsys.readouterr().out
 
 
 def test_samples_are_drawn(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,8 +116,10 @@ def test_a_broken_image_is_drawn_as_such(flags: list[str], tmp_path: Path) -> No
     [
         (["data"], "there is no command 'data': choose from fit, .*, data verify, data show"),
         (["data", "verfy"], "there is no command 'data verfy'"),
-        (["data", "verify", "--near=17"], "--near is 17: give a number of bits from 0 to 16"),
+        (["data", "verify", "--near=9"], "--near is 9: give a number of bits from 0 to 8"),
         (["data", "show", "--severity=6"], "--severity is 6, --samples 8: give 1 to 5"),
+        (["data", "verify", "--json={folder}"], "--json .* is a folder: give another path"),
+        (["data", "show", "--out={folder}"], "--out .* is a folder: give a path of a PNG file"),
         (["data", "show", "--samples=0"], "--severity is 3, --samples 0: give 1 to 5, and at least 1"),
         (["data", "show", "--split=predict"], ""),
         (["data", "verify", "--data.sourse=x"], "data.sourse is no setting"),
@@ -122,6 +135,7 @@ def test_wrong_options(
 ) -> None:
     options = [f"--out={tmp_path}/x.png"] if args[1:2] == ["show"] else []
     configured = [*args[:2], *flags, *options, *args[2:]] if len(args) > 2 else args
+    configured = [arg.format(folder=tmp_path) if "{folder}" in arg else arg for arg in configured]
     assert main(configured) == (1 if message else 0)
     err = capsys.readouterr().err
     assert re.match(f"robusttune: error: {message}", err) if message else not err

@@ -23,12 +23,12 @@ CODES = {0: "complete", 1: "no_text", 2: "no_image"}
 def test_parquet_comes_back(tmp_path: Path) -> None:
     mask = draw_mask(IDS, Missing(rate=0.5))
     write_mask(tmp_path / "deep/test.parquet", mask, {"protocol": "x"})
-    found = read_mask(tmp_path / "deep/test.parquet", IDS[::-1], None)
+    found = read_mask(tmp_path / "deep/test.parquet", IDS[::-1], None, "test")
     assert found.hash == mask.hash
     metadata = pa.parquet.read_schema(tmp_path / "deep/test.parquet").metadata
     assert metadata[b"hash"].decode() == mask.hash
     assert metadata[b"protocol"] == b"x"
-    part = read_mask(tmp_path / "deep/test.parquet", ["b", "a"], None)  # of a subset of the samples
+    part = read_mask(tmp_path / "deep/test.parquet", ["b", "a"], None, "test")  # of a subset of the samples
     assert part.by_id() == {i: mask.by_id()[i] for i in ("a", "b")}
 
 
@@ -40,13 +40,13 @@ def test_codes_are_by_row(tmp_path: Path, suffix: str, dtype: torch.dtype) -> No
         torch.save(table, path)
     else:
         np.save(path, table.numpy())
-    assert read_mask(path, IDS, CODES).by_id() == {
+    assert read_mask(path, IDS, CODES, "test").by_id() == {
         "c": (True, True),
         "a": (True, False),
         "b": (False, True),
         "d": (True, True),
     }
-    swapped = read_mask(path, IDS, {0: "complete", 1: "no_image", 2: "no_text"}).by_id()
+    swapped = read_mask(path, IDS, {0: "complete", 1: "no_image", 2: "no_text"}, "test").by_id()
     assert (swapped["a"], swapped["b"]) == ((False, True), (True, False))
 
 
@@ -71,7 +71,7 @@ def test_other_tables_are_refused(tmp_path: Path, case: str) -> None:
     table, ids, codes, message = REFUSED[case]
     torch.save(table, tmp_path / "table.pt")
     with pytest.raises(RobustTuneError, match=message):
-        read_mask(tmp_path / "table.pt", ids, codes)
+        read_mask(tmp_path / "table.pt", ids, codes, "test")
 
 
 def test_a_table_that_runs_code_is_refused(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_table_that_runs_code_is_refused(tmp_path: Path) -> None:
 
     torch.save(Evil(), tmp_path / "table.pt")
     with pytest.raises(RobustTuneError, match="is no table of numbers"):
-        read_mask(tmp_path / "table.pt", IDS, CODES)
+        read_mask(tmp_path / "table.pt", IDS, CODES, "test")
     assert not (tmp_path / "ran").exists()
 
 
@@ -101,17 +101,35 @@ COLUMNS = {"id": IDS, "image": [True] * 4, "text": [True] * 4}
 def test_other_parquet_is_refused(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
     pa.parquet.write_table(pa.table(columns), tmp_path / "mask.parquet")
     with pytest.raises(RobustTuneError, match=message):
-        read_mask(tmp_path / "mask.parquet", IDS, None)
+        read_mask(tmp_path / "mask.parquet", IDS, None, "test")
 
 
 def test_codes_of_a_table_by_id_are_refused(tmp_path: Path) -> None:
     write_mask(tmp_path / "mask.parquet", draw_mask(IDS, Missing(rate=0.5)), {})
     with pytest.raises(RobustTuneError, match="is a table by id, and has no codes: leave out data.missing's codes"):
-        read_mask(tmp_path / "mask.parquet", IDS, CODES)
+        read_mask(tmp_path / "mask.parquet", IDS, CODES, "test")
 
 
 @pytest.mark.parametrize("name", ["none.parquet", "mask.csv"])
 def test_other_files_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "mask.csv").write_text("0,1,2")
     with pytest.raises(RobustTuneError, match=r"is no \.parquet, \.pt, \.npy file"):
-        read_mask(tmp_path / name, IDS, CODES)
+        read_mask(tmp_path / name, IDS, CODES, "test")
+
+
+def test_a_mask_of_another_split_is_refused(tmp_path: Path) -> None:
+    """Ids that are row numbers would fit any split."""
+    write_mask(tmp_path / "train.parquet", draw_mask(IDS, Missing(rate=0.5)), {"split": "train"})
+    assert read_mask(tmp_path / "train.parquet", IDS, None, "train")
+    with pytest.raises(RobustTuneError, match="is the mask of the train split, not of test: give that of test"):
+        read_mask(tmp_path / "train.parquet", IDS, None, "test")
+
+
+def test_an_altered_mask_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mask.parquet"
+    write_mask(path, draw_mask(IDS, Missing(rate=0.5)), {})
+    table = pa.parquet.read_table(path)
+    flipped = pa.array([not shown for shown in table["image"].to_pylist()])
+    pa.parquet.write_table(table.set_column(1, "image", flipped), path)
+    with pytest.raises(RobustTuneError, match="was altered: its mask is .*: write it again"):
+        read_mask(path, IDS, None, "test")

@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from fakes import tiny_image_encoder, tiny_text_encoder
 from hypothesis import given
 from hypothesis import strategies as st
 from layouts import LAYOUTS, jsonl, picture, write_table_copy
 
-from robusttune.data import Missing, MissingBySplit, Splits
+from robusttune.data import ImageTextDataModule, Missing, MissingBySplit, Splits
 from robusttune.data.mask_files import write_mask
 from robusttune.data.missing import Mask
 from robusttune.data.records import SplitRecords
@@ -47,6 +48,27 @@ def test_shots_are_those_of_the_published_draw(labels: list[int], shots: int, se
         expected += rows if len(rows) < shots else generator.sample(rows, shots)
     assert found == sorted(expected)
     assert all(count <= shots for count in Counter(labels[row] for row in found).values())
+
+
+def test_shots_of_a_seed() -> None:
+    """What Python's generator gives, for good: 2 of 5 of each of two classes, one after the other."""
+    assert draw_shots([[0]] * 5 + [[1]] * 5, 2, random.Random(1)) == [0, 1, 5, 7]
+
+
+def test_what_is_trained_and_told_apart_are_the_classes_that_are_used(tmp_path: Path, text_folder: Path) -> None:
+    LAYOUTS["oxford_pets"].write(tmp_path)
+    encoders = tiny_image_encoder(), tiny_text_encoder(text_folder)
+    for which, names, shares in (
+        ("base", ["pug", "Abyssinian cat"], [0.5, 0.5]),
+        ("all", ["pug", "Abyssinian cat", "leonberger"], [1 / 3] * 3),
+    ):
+        splits = Splits(shots=2, classes=which)  # type: ignore[arg-type]
+        source = LAYOUTS["oxford_pets"].source(tmp_path)
+        data = ImageTextDataModule(source, *encoders, splits=splits, answers="any", workers=0)
+        assert data.facts.class_names == names
+        assert data.facts.class_frequencies == pytest.approx(shares)
+        assert data.class_names("val") == names
+        assert data.class_names("test") == ["pug", "Abyssinian cat", "leonberger"]
 
 
 def test_shots_are_for_one_label_each() -> None:
@@ -205,3 +227,32 @@ def test_missing_by_label_is_of_this_split() -> None:
 def test_a_mask_is_read_as_it_was_written() -> None:
     mask = Mask(["a", "b"], np.array([[True, False], [False, True]]))
     assert mask.by_id() == {"a": (True, False), "b": (False, True)}
+
+
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_a_protocol_for_data_of_one_side_is_refused(tmp_path: Path, side: str) -> None:
+    """A side would be lost with nothing left, or there is none to be lost."""
+    write_table_copy(tmp_path)
+    source = Table(train=str(tmp_path / "train.jsonl"), **{f"{side}_column": None})  # type: ignore[arg-type]
+    for kind in ("image", "text", "both"):
+        with pytest.raises(RobustTuneError, match=f"no train sample has an? {side}, .*: leave data.missing.train out"):
+            records(source, missing={"train": Missing(rate=0.5, type=kind)}).used("train")  # type: ignore[arg-type]
+
+
+def test_only_what_is_asked_for_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_table_copy(tmp_path)
+    looked: list[Any] = []
+    monkeypatch.setattr("robusttune.data.records.brightness", lambda names, reader: looked.append(names) or [0.0] * 12)
+    settings: Any = {"rate": 0.5, "depends_on": "other_modality"}
+    records(LAYOUTS["table"].source(tmp_path), missing={"train": Missing(type="image", **settings)}).used("train")
+    assert not looked
+    records(LAYOUTS["table"].source(tmp_path), missing={"train": Missing(type="text", **settings)}).used("train")
+    assert len(looked) == 1
+
+
+def test_a_mask_that_depends_on_images_needs_them_all(tmp_path: Path) -> None:
+    write_table_copy(tmp_path)
+    (tmp_path / "photos/train0.png").write_text("broken")
+    settings: Any = {"rate": 0.5, "depends_on": "other_modality", "type": "text"}
+    with pytest.raises(RobustTuneError, match=r"train0.png cannot be read .*, and data.missing depends on it: mend it"):
+        records(LAYOUTS["table"].source(tmp_path), missing={"train": Missing(**settings)}).used("train")

@@ -347,7 +347,7 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
     "fewer plots": (
         "mmimdb_hdf5",
         instead("sequences", arrays(9, np.int32), dtype=h5py.vlen_dtype(np.int32)),
-        "has 9 rows of sequences, and data.source.splits says 10: fetch",
+        "has 9 rows of sequences, and data.source.sizes says 10: fetch",
     ),
     "fewer posters": ("mmimdb_hdf5", instead("images", np.zeros((9, 3, 2, 2), dtype=int)), "has 9 rows of images"),
     "fewer ids": ("mmimdb_hdf5", instead("imdb_ids", np.full(9, b"1")), "has 9 rows of imdb_ids"),
@@ -708,8 +708,8 @@ HUGGING_FACE: dict[str, tuple[dict[str, list[Any]], dict[str, Any], dict[str, An
     "no such split": (
         TEXT | {"label": ["x", "y", "x"]},
         {},
-        {"splits": {"train": "training"}},
-        "own has no split 'training' .it has train.: correct data.source.splits",
+        {"split_names": {"train": "training"}},
+        "own has no split 'training' .it has train.: correct data.source.split_names",
     ),
     "no rows": (
         {"text": [], "label": []},

@@ -14,6 +14,7 @@ import torch
 from robusttune import __version__, encoders
 from robusttune.encoders import Encoder, FrozenEncoder
 from robusttune.encoders.weights import model_folder
+from robusttune.paths import code_hash
 from robusttune.settings import plain, to_plain
 
 LIBRARIES = ("timm", "transformers", "tokenizers", "pillow")
@@ -54,8 +55,7 @@ def fingerprint(about: dict[str, Any]) -> str:
 def code_version() -> dict[str, str]:
     """Versions of this package and of the libraries that make features, and a hash of the code that does."""
     files = [*sorted(Path(encoders.__file__).parent.glob("*.py")), Path(__file__).parents[1] / "images.py"]
-    own = _hash("".join(path.read_text(encoding="utf-8") for path in files))
-    return {"robusttune": f"{__version__} {own[:12]}", **{name: version(name) for name in LIBRARIES}}
+    return {"robusttune": f"{__version__} {code_hash(*files)[:12]}", **{name: version(name) for name in LIBRARIES}}
 
 
 def _hash(text: str) -> str:

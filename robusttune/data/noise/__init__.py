@@ -4,6 +4,7 @@ from robusttune.data.noise.by_split import NoiseBySplit, SplitNoise
 from robusttune.data.noise.image import IMAGE_NOISE, ImageNoiseKind, corrupt_image
 from robusttune.data.noise.settings import SEVERITIES, ImageNoise, TextNoise
 from robusttune.data.noise.text import TEXT_NOISE, TextNoiseKind, corrupt_text
+from robusttune.data.noise.version import noise_version
 
 __all__ = [
     "IMAGE_NOISE",
@@ -17,4 +18,5 @@ __all__ = [
     "TextNoiseKind",
     "corrupt_image",
     "corrupt_text",
+    "noise_version",
 ]

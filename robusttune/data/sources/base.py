@@ -90,14 +90,14 @@ class Source(ABC):
 
     def class_names(self, table: pa.Table) -> list[str]:
         """Names of the classes that a table of `SCHEMA` has, in label order: sorted, or as the data set has them."""
-        return sorted(classes_in(table))
+        return sorted(names_of_classes(table))
 
     def best_accuracy(self, condition: Condition) -> float | None:
         """The best accuracy in [0, 1] that any model can have under a condition, or None where it is unknown."""
         return None
 
 
-def classes_in(table: pa.Table) -> set[str]:
+def names_of_classes(table: pa.Table) -> set[str]:
     """Names of the classes that a table of `SCHEMA` has."""
     return {name for labels in table["labels"].to_pylist() for name in labels or []}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Published, Record, Source, apart, classes_in, require, to_table
+from robusttune.data.sources.base import Published, Record, Source, apart, names_of_classes, require, to_table
 from robusttune.data.sources.files import is_unicode, read_json, within
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
@@ -56,7 +56,7 @@ class CoOp(Source):
         return to_table(records)
 
     def class_names(self, table: pa.Table) -> list[str]:
-        has = classes_in(table)
+        has = names_of_classes(table)
         return [name for _, name in sorted(self._names.items()) if name in has]
 
     @property

@@ -35,7 +35,7 @@ class HuggingFace(Source):
         path: its name on the hub, a folder of files that the library reads, or one that it has saved.
         name: of its configuration, if it has several.
         revision: of the data set on the hub: a commit, a branch or a tag.
-        splits: what it calls train, val, test and predict.
+        split_names: what it calls train, val, test and predict.
         image_column: of images; null for texts alone.
         text_column: of texts; null for images alone.
         label_column: of labels: numbers that the data set has names for, names, or lists of either.
@@ -46,7 +46,7 @@ class HuggingFace(Source):
     path: str
     name: str | None = None
     revision: str | None = None
-    splits: dict[str, str] = field(default_factory=lambda: dict(USUAL))
+    split_names: dict[str, str] = field(default_factory=lambda: dict(USUAL))
     image_column: str | None = "image"
     text_column: str | None = "text"
     label_column: str = "label"
@@ -54,21 +54,21 @@ class HuggingFace(Source):
     multilabel: bool = False
 
     def __post_init__(self) -> None:
-        unknown = {*self.splits} - {"train", "val", "test", "predict"}
+        unknown = {*self.split_names} - {"train", "val", "test", "predict"}
         if unknown:
-            raise RobustTuneError(f"data.source.splits names {min(unknown)}: give train, val, test and predict")
+            raise RobustTuneError(f"data.source.split_names names {min(unknown)}: give train, val, test and predict")
 
     @property
     def images(self) -> ImageReader:
         return Cells(self)
 
     def read(self, split: Split) -> pa.Table | None:
-        name = self.splits.get(split)
+        name = self.split_names.get(split)
         if name is None or (name not in self.data and name == USUAL.get(split)):
             return None
         if name not in self.data:
             has = ", ".join(self.data)
-            raise RobustTuneError(f"{self.path} has no split {name!r} (it has {has}): correct data.source.splits")
+            raise RobustTuneError(f"{self.path} has no split {name!r} (it has {has}): correct data.source.split_names")
         data, where = self.data[name], f"{self.path}, {name}"
         self._check_columns(data, where, labelled=split != "predict")
         bad = Problems(where, "rows")
@@ -203,7 +203,7 @@ class Cells(ImageReader):
         image, column = extra("datasets", "huggingface").Image(decode=False), self.source.image_column
         return {
             split: self.source.data[name].select_columns([column]).cast_column(column, image)
-            for split, name in self.source.splits.items()
+            for split, name in self.source.split_names.items()
             if name in self.source.data
         }
 

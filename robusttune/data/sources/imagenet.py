@@ -10,7 +10,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Published, Record, Source, apart, classes_in, require, to_table
+from robusttune.data.sources.base import Published, Record, Source, apart, names_of_classes, require, to_table
 from robusttune.data.sources.files import class_folders, image_files, read_lines
 from robusttune.paths import user_path
 from robusttune.types import Split
@@ -44,7 +44,7 @@ class WordNetFolders(Source):
         return {str(place): name for place, name in enumerate(names.values())} if self.numbered else names
 
     def class_names(self, table: pa.Table) -> list[str]:
-        has = classes_in(table)
+        has = names_of_classes(table)
         return [name for name in self.names.values() if name in has]
 
     def images_of(self, folder: Path) -> pa.Table:

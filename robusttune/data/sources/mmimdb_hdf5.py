@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
 import os
-import pickle
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +20,9 @@ from robusttune.data.images import ImageReader, UnreadableImageError
 from robusttune.data.problems import Problems
 from robusttune.data.sources.base import Published, Record, Source, or_absent, require, to_table
 from robusttune.data.sources.extras import extra
-from robusttune.data.sources.files import is_unicode, unchanged
+from robusttune.data.sources.files import unchanged
 from robusttune.data.sources.mmimdb import GENRES, SAMPLES
+from robusttune.data.sources.vocabulary import read_words
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
@@ -47,11 +46,11 @@ class MMIMDbHDF5(Source):
 
     Args:
         root: the folder that holds both files.
-        splits: numbers of samples in train, val and test, in the order of the rows.
+        sizes: numbers of samples in train, val and test, in the order of the rows.
     """
 
     root: str
-    splits: tuple[int, int, int] = (15_552, 2_608, 7_799)
+    sizes: tuple[int, int, int] = (15_552, 2_608, 7_799)
     multilabel = True
     published = Published(SAMPLES, classes=len(GENRES))
 
@@ -74,7 +73,7 @@ class MMIMDbHDF5(Source):
         if split == "predict":
             return None
         place = ("train", "val", "test").index(split)
-        start, end = sum(self.splits[:place]), sum(self.splits[: place + 1])
+        start, end = sum(self.sizes[:place]), sum(self.sizes[: place + 1])
         try:
             with unchanged(self.path), open_hdf5(self.path) as file:
                 self._check(file)
@@ -114,9 +113,9 @@ class MMIMDbHDF5(Source):
                 continue
             if not is_form or _kind(found.dtype) not in kinds:
                 raise RobustTuneError(f"{self.path} has no {name} as it ought to have, but {found}: fetch it again")
-            if len(found) != sum(self.splits):
+            if len(found) != sum(self.sizes):
                 raise RobustTuneError(
-                    f"{self.path} has {len(found)} rows of {name}, and data.source.splits says {sum(self.splits)}: "
+                    f"{self.path} has {len(found)} rows of {name}, and data.source.sizes says {sum(self.sizes)}: "
                     "fetch the file again, or give the sizes of its splits"
                 )
 
@@ -149,11 +148,10 @@ class Posters(ImageReader):
         return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
     def digest(self, name: str) -> bytes:
-        try:
-            content = self.read(name).tobytes()
-        except UnreadableImageError as error:
-            content = str(error).encode()
-        return hashlib.blake2b(content, digest_size=16).digest()
+        # Of the file as it stands and of the row: to read all posters would take as long as to train with them.
+        stat = self.path.stat()
+        about = f"{self.path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {name}"
+        return hashlib.blake2b(about.encode(), digest_size=16).digest()
 
     @property
     def _images(self) -> Any:
@@ -183,44 +181,6 @@ def open_hdf5(path: Path) -> Any:
         return h5py.File(path, "r")
     except OSError as error:
         raise RobustTuneError(f"{path} is no whole HDF5 file ({error!s:.120}): fetch it again") from None
-
-
-def read_words(path: Path) -> dict[int, str]:
-    """The vocabulary, by number. The file is a pickle, of which plain values alone are read.
-
-    Raises:
-        RobustTuneError: it holds anything else, or no vocabulary.
-    """
-    try:
-        with unchanged(path), path.open("rb") as file:
-            np.lib.format.read_magic(file)
-            np.lib.format.read_array_header_1_0(file)
-            words = _Plain(file, encoding="latin1").load().item()["ix_to_word"]
-        if not all(isinstance(word, str) and is_unicode(word) for word in words.values()):
-            raise ValueError("its words are no texts")
-        return {int(number): str(word) for number, word in words.items()}
-    except RobustTuneError:
-        raise
-    except Exception as error:  # a pickle can go wrong in any way
-        raise RobustTuneError(f"{path} holds no vocabulary ({error!s:.120}): fetch it again") from None
-
-
-class _Plain(pickle.Unpickler):
-    """Makes NumPy arrays, and nothing that could run."""
-
-    made_by: ClassVar[dict[str, Any]] = {
-        "ndarray": np.ndarray,
-        "dtype": np.dtype,
-        "_reconstruct": np.empty(0).__reduce__()[0],
-        "scalar": np.float64(0).__reduce__()[0],
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.startswith("numpy") and name in self.made_by:
-            return self.made_by[name]
-        if (module, name) == ("_codecs", "encode"):  # bytes, as Python 2 wrote them
-            return codecs.encode
-        raise ValueError(f"it names {module}.{name}")
 
 
 def _kind(dtype: Any) -> str:

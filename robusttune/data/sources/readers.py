@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,13 +24,21 @@ class Row(NamedTuple):
     cells: Mapping[str, Any]
 
 
-def read_rows(path: Path, bad: Problems) -> list[Row]:
+def read_rows(path: Path, bad: Problems, columns: Collection[str] | None = None) -> list[Row]:
     """The rows of a table file; its ending, one of `READERS`, tells the format.
+
+    Args:
+        path: of the file.
+        bad: takes what cannot be understood.
+        columns: that are kept, all by default; what else large tables have would fill the memory.
 
     Raises:
         RobustTuneError: the file as a whole cannot be read, or has no rows.
     """
-    rows = list(READERS[path.suffix](path, bad))
+    rows = [
+        row if columns is None else Row(row.where, {name: row.cells[name] for name in columns if name in row.cells})
+        for row in READERS[path.suffix](path, bad)
+    ]
     if not rows and not bad:
         raise RobustTuneError(f"{path} has no rows: give a table with samples")
     return rows

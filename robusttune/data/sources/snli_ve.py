@@ -58,7 +58,7 @@ class SNLIVE(Source):
             return None
         path = self._file({"val": "dev"}.get(split, split))
         bad = Problems(path, "rows")
-        rows = read_rows(path, bad)
+        rows = read_rows(path, bad, ("sentence2", "gold_label", *IMAGE_KEYS))
         total = len(rows) + len(bad)
         records = [self._record(row, bad) for row in rows]
         bad.refuse(total)

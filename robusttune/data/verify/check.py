@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,14 +15,15 @@ import pyarrow as pa
 
 from robusttune.data.datamodule import ImageTextDataModule
 from robusttune.data.labels import encode_labels
-from robusttune.data.sources.base import Published, classes_in
+from robusttune.data.records import presence
+from robusttune.data.sources.base import Published, names_of_classes
 from robusttune.data.verify.duplicates import near, repeats, shared
 from robusttune.data.verify.images import Look, look_at
 from robusttune.encoders.preprocessing import Tokenizer
 from robusttune.errors import RobustTuneError
 from robusttune.types import Split
 
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SPLITS: tuple[Split, ...] = ("train", "val", "test", "predict")
 Watch = Callable[[Iterator[Look], int], Iterable[Look]]
 
 
@@ -35,6 +38,7 @@ class Verification:
         classes: of each class, samples by split.
         images: counts of all splits' images together.
         masks: of each split that lacks sides by protocol, its mask's hash and the presence patterns that it leaves.
+        details: all that ``wrong`` and ``notes`` give the first of.
     """
 
     wrong: list[str] = field(default_factory=list)
@@ -43,6 +47,7 @@ class Verification:
     classes: dict[str, dict[str, int]] = field(default_factory=dict)
     images: dict[str, int] = field(default_factory=dict)
     masks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    details: dict[str, list[Any]] = field(default_factory=dict)
 
 
 def verify(data: ImageTextDataModule, near_bits: int | None, threads: int, watch: Watch) -> Verification:
@@ -59,10 +64,12 @@ def verify(data: ImageTextDataModule, near_bits: int | None, threads: int, watch
     if not tables:
         return found
     names = sorted({name for table in tables.values() for name in table["image"].to_pylist() if name is not None})
-    missing = {*data.source.images.missing(names)}
+    reader = data.source.images
+    missing = {*reader.missing(names)}
     there = [name for name in names if name not in missing]
-    looks = {look.name: look for look in watch(look_at(there, data.source.images, threads), len(there))}
+    looks = {look.name: look for look in watch(look_at(there, reader, threads), len(there))}
     broken = [look.problem for look in looks.values() if look.problem is not None]
+    found.details = {"missing": sorted(missing), "broken": broken}
     found.images = {"distinct": len(names), "missing": len(missing), "broken": len(broken)}
     if missing:
         found.wrong.append(f"of {len(names)} images {len(missing)} do not exist, the first is {min(missing)}")
@@ -70,7 +77,8 @@ def verify(data: ImageTextDataModule, near_bits: int | None, threads: int, watch
         found.wrong.append(f"of {len(names)} images {len(broken)} cannot be read, the first: {broken[0]}")
     tokenizer = _tokenizer(data, tables.values(), found)
     for split, table in tables.items():
-        found.splits[split] = _presence(table) | _texts(table, tokenizer) | {"hash": _hash(table, looks)}
+        counts = {"samples": len(table)} | presence(table) | {"unlabelled": table["labels"].null_count}
+        found.splits[split] = counts | _texts(table, tokenizer) | {"hash": _hash(table, looks)}
     _count_classes(data, tables, found)
     _compare_with_published(data.source.published, found)
     _check_labels(data, tables, found)
@@ -83,29 +91,30 @@ def verify(data: ImageTextDataModule, near_bits: int | None, threads: int, watch
 
 def _tables(data: ImageTextDataModule, found: Verification) -> dict[str, pa.Table]:
     tables: dict[str, pa.Table] = {}
-    for split in SPLITS:
-        try:
-            table = data.given(split)
-        except RobustTuneError as error:
-            found.wrong.append(str(error))
-            continue
-        if table is not None:
-            tables[split] = table
+    with _warnings_of("robusttune.data.sources", found.notes):
+        for split in SPLITS:
+            try:
+                table = data.given(split)
+            except RobustTuneError as error:
+                found.wrong.append(str(error))
+                continue
+            if table is not None:
+                tables[split] = table
     if not tables and not found.wrong:
         found.wrong.append("the data has no splits: give it train, val or test")
     return tables
 
 
-def _presence(table: pa.Table) -> dict[str, int]:
-    image, text = (np.asarray(table[side].is_valid()) for side in ("image", "text"))
-    return {
-        "samples": len(table),
-        "complete": int((image & text).sum()),
-        "image_only": int((image & ~text).sum()),
-        "text_only": int((~image & text).sum()),
-        "neither": int((~image & ~text).sum()),
-        "unlabelled": table["labels"].null_count,
-    }
+@contextmanager
+def _warnings_of(logger: str, notes: list[str]) -> Iterator[None]:
+    """What sources leave out, they warn of."""
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: notes.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger(logger).addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).removeHandler(handler)
 
 
 def _tokenizer(data: ImageTextDataModule, tables: Iterable[pa.Table], found: Verification) -> Tokenizer | None:
@@ -138,13 +147,18 @@ def _texts(table: pa.Table, tokenizer: Tokenizer | None) -> dict[str, Any]:
 
 
 def _hash(table: pa.Table, looks: dict[str, Look]) -> str:
-    """16 hex digits of what a split holds: ids, contents of images, texts and labels, whatever their order."""
+    """16 hex digits of what a split holds: ids, contents of images, texts and labels, in whatever order.
+
+    Where ids are the numbers of rows, that of the rows is of the content.
+    """
     digest = hashlib.blake2b(digest_size=8)
     rows = zip(*(table[column].to_pylist() for column in ("id", "image", "text", "labels")), strict=True)
     for sample_id, name, text, labels in sorted(rows, key=lambda row: str(row[0])):
         look = looks.get(name)
         content = None if look is None or look.digest is None else look.digest.hex()
-        digest.update(repr((sample_id, content, text, labels)).encode(errors="surrogatepass"))
+        digest.update(
+            repr((sample_id, content, text, None if labels is None else sorted(labels))).encode(errors="surrogatepass")
+        )
     return digest.hexdigest()
 
 
@@ -155,7 +169,7 @@ def _count_classes(data: ImageTextDataModule, tables: dict[str, pa.Table], found
     }
     first = next(iter(tables.values()))
     names = dict.fromkeys(data.source.class_names(first))
-    names |= dict.fromkeys(sorted({name for table in tables.values() for name in classes_in(table)} - {*names}))
+    names |= dict.fromkeys(sorted({name for table in tables.values() for name in names_of_classes(table)} - {*names}))
     found.classes = {name: {split: counts[split][name] for split in tables} for name in names}
     for split in tables:
         found.splits[split]["classes"] = sum(counts[split][name] > 0 for name in names)
@@ -165,14 +179,17 @@ def _compare_with_published(published: Published | None, found: Verification) ->
     if published is None:
         found.notes.append("there are no published counts to compare with")
         return
-    for split, samples in published.samples.items():
+    for name, samples in published.samples.items():
+        # Test samples without labels are there to predict.
+        split = "predict" if name == "test" and "test" not in found.splits and "predict" in found.splits else name
         has = found.splits.get(split, {}).get("samples", 0)
         if split in found.splits:
             found.splits[split]["published"] = samples
         if abs(has - samples) > published.within * samples:
-            found.wrong.append(f"{split} has {has:,} samples, and published are {samples:,}")
-    if published.classes is not None and len(found.classes) != published.classes:
-        found.wrong.append(f"there are {len(found.classes)} classes, and published are {published.classes}")
+            found.wrong.append(f"{name} has {has:,} samples, and published are {samples:,}")
+    learned = found.splits.get("train", found.splits.get("test", {})).get("classes")
+    if published.classes is not None and learned is not None and learned != published.classes:
+        found.wrong.append(f"there are {learned} classes, and published are {published.classes}")
     for split in found.splits:
         expected = published.by_class.get(split) or dict.fromkeys(found.classes, published.of_each_class.get(split))
         other = [
@@ -187,6 +204,8 @@ def _compare_with_published(published: Published | None, found: Verification) ->
 def _check_labels(data: ImageTextDataModule, tables: dict[str, pa.Table], found: Verification) -> None:
     trained = data.source.class_names(tables["train"]) if "train" in tables else [*found.classes]
     for split, table in tables.items():
+        if split == "predict":
+            continue
         known = [*found.classes] if split == "test" and data.answers != "known" else trained
         try:
             encode_labels(table, known, data.source.multilabel, split)  # type: ignore[arg-type]
@@ -194,63 +213,93 @@ def _check_labels(data: ImageTextDataModule, tables: dict[str, pa.Table], found:
             found.wrong.append(str(error))
 
 
+Content = tuple[bytes | None, str | None]  # of an image, and a text
+
+
 def _look_for_duplicates(
     data: ImageTextDataModule, tables: dict[str, pa.Table], looks: dict[str, Look], found: Verification
 ) -> None:
+    """What is there twice is wrong, unless counts say that the copy is whole: then it is how the data set is."""
+    whole = data.source.published is not None and not found.wrong
+    tell = found.notes if whole else found.wrong
     ids = {split: table["id"].to_pylist() for split, table in tables.items()}
-    images: dict[str, list[bytes | None]] = {}
-    samples: dict[str, list[tuple[bytes | None, str | None] | None]] = {}
-    labels: dict[tuple[bytes | None, str | None], set[str]] = {}
-    for split, table in tables.items():
-        names, texts = table["image"].to_pylist(), table["text"].to_pylist()
-        images[split] = [looks[name].digest if name in looks else None for name in names]
-        samples[split] = [
-            None if image is None and (text is None or name is not None) else (image, text)
-            for image, text, name in zip(images[split], texts, names, strict=True)
-        ]
-        for key, classes in zip(samples[split], table["labels"].to_pylist(), strict=True):
-            if key is not None and classes is not None:
-                labels.setdefault(key, set()).add(repr(sorted(classes)))
-        again = {"samples": repeats(samples[split]), "images": repeats(images[split])}
-        found.splits[split]["repeated_samples"], found.splits[split]["repeated_images"] = again.values()
-        if again["samples"]:
-            found.notes.append(f"of the {split} samples {again['samples']} are there already, image and text")
-    contradictions = sum(len(said) > 1 for said in labels.values())
+    samples = {split: _contents(table, looks) for split, table in tables.items()}
+    images = {split: [key[0] if key else None for key in keys] for split, keys in samples.items()}
+    for split in tables:
+        found.splits[split]["repeated_samples"] = again = repeats(samples[split])
+        found.splits[split]["repeated_images"] = repeats(images[split])
+        if again:
+            found.notes.append(f"of the {split} samples {again} are there already, image and text")
+    contradictions = _contradictions(tables, samples, ids)
     if contradictions:
-        found.wrong.append(f"of all samples {contradictions} are there again with other labels")
-    leaks = {"images": shared(images, ids), "samples without images": shared(_of_text_alone(samples), ids)}
-    for what, pairs in leaks.items():
-        for pair in pairs:
-            said = (
-                f"of the {what} of {pair.second} {pair.rows} are in {pair.first}, too, such as {pair.examples[0][1]!r}"
-            )
-            if {pair.first, pair.second} == {"val", "test"} and data.source.validates_on_test:
-                found.notes.append(f"{said}: this data set validates on its test samples")
-            else:
-                found.wrong.append(f"{said} (there {pair.examples[0][0]!r})")
+        first = contradictions[0]
+        tell.append(
+            f"of all samples {len(contradictions)} are there again with other labels, the first is {first['id']!r} of "
+            f"{first['split']}, after {first['first']!r} of {first['first_split']}"
+        )
+    texts = {split: [key[1] if key and key[0] is None else None for key in keys] for split, keys in samples.items()}
+    leaks = [("images", pair) for pair in shared(images, ids)]
+    leaks += [("samples without images", pair) for pair in shared(texts, ids)]
+    for what, pair in leaks:
+        known, again_there = pair.ids[0]
+        said = f"of the {what} of {pair.second} {len(pair.ids)} are in {pair.first}, too, such as {again_there!r}"
+        custom = {pair.first, pair.second} == {"val", "test"} and data.source.validates_on_test
+        if custom or pair.second == "predict":
+            found.notes.append(f"{said}: this data set validates on its test samples" if custom else said)
+        else:
+            tell.append(f"{said} (there {known!r})")
+    found.details |= {"contradictions": contradictions, "shared": [(what, *pair) for what, pair in leaks]}
 
 
-def _of_text_alone(
-    samples: dict[str, list[tuple[bytes | None, str | None] | None]],
-) -> dict[str, list[str | None]]:
-    return {split: [key[1] if key and key[0] is None else None for key in keys] for split, keys in samples.items()}
+def _contents(table: pa.Table, looks: dict[str, Look]) -> list[Content | None]:
+    """What each sample holds, None where that is nothing, or is not known since its image cannot be read."""
+    names, texts = table["image"].to_pylist(), table["text"].to_pylist()
+    digests = [looks[name].digest if name in looks else None for name in names]
+    return [
+        None if image is None and (text is None or name is not None) else (image, text)
+        for image, text, name in zip(digests, texts, names, strict=True)
+    ]
+
+
+def _contradictions(
+    tables: dict[str, pa.Table], samples: dict[str, list[Content | None]], ids: dict[str, list[str]]
+) -> list[dict[str, str]]:
+    """Samples that are there already with other labels."""
+    first: dict[Content, tuple[str, str, list[str]]] = {}
+    found = []
+    for split, table in tables.items():
+        for key, sample_id, labels in zip(samples[split], ids[split], table["labels"].to_pylist(), strict=True):
+            if key is None or labels is None:
+                continue
+            earlier = first.setdefault(key, (split, sample_id, sorted(labels)))
+            if earlier[2] != sorted(labels):
+                found.append({"split": split, "id": sample_id, "first_split": earlier[0], "first": earlier[1]})
+    return found
 
 
 def _look_for_near(tables: dict[str, pa.Table], looks: dict[str, Look], bits: int, found: Verification) -> None:
     """Pictures that look nearly the same are told, not refused: whether they are the same is for people to say."""
-    by_hash: dict[int, list[str]] = {}
+    of: dict[str, set[str]] = {}
+    for split, table in tables.items():
+        for name in table["image"].drop_null().to_pylist():
+            of.setdefault(name, set()).add(split)
+    groups: dict[int, list[Look]] = {}
     for look in looks.values():
         if look.problem is None:
-            by_hash.setdefault(look.looks, []).append(look.name)
-    hashes = np.array([*by_hash], dtype=np.uint64)
-    groups = [*by_hash.values()]
-    in_split = {split: {*table["image"].to_pylist()} for split, table in tables.items()}
-    pairs = [(group[0], b) for group in groups for b in group[1:] if looks[group[0]].digest != looks[b].digest]
-    pairs += [(groups[i][0], groups[j][0]) for i, j in near(hashes, bits)]
-    across = [(a, b) for a, b in pairs if not any(a in names and b in names for names in in_split.values())]
+            groups.setdefault(look.looks, []).append(look)
+    alike = [(group[0], other) for group in groups.values() for other in group[1:] if group[0].digest != other.digest]
+    members = [*groups.values()]
+    pairs = alike + [
+        (one, other)
+        for i, j in near(np.array([*groups], dtype=np.uint64), bits)
+        for one in members[i]
+        for other in members[j]
+    ]
+    across = [(a, b) for a, b in pairs if not of[a.name] & of[b.name]]
     found.images["near_pairs"], found.images["near_pairs_across_splits"] = len(pairs), len(across)
+    found.details["near"] = [(a.name, b.name) for a, b in pairs]
     if pairs:
-        first = " and ".join((across or pairs)[0])
+        first = " and ".join(look.name for look in (across or pairs)[0])
         found.notes.append(
             f"{len(pairs)} pairs of images look nearly the same, {len(across)} of them across splits: {first}"
         )
@@ -258,7 +307,7 @@ def _look_for_near(tables: dict[str, pa.Table], looks: dict[str, Look], bits: in
 
 def _apply_masks(data: ImageTextDataModule, found: Verification) -> None:
     for split in SPLITS:
-        if getattr(data.missing, split) is None:
+        if getattr(data.missing, split, None) is None:
             continue
         try:
             table = data.records(split)
@@ -266,4 +315,4 @@ def _apply_masks(data: ImageTextDataModule, found: Verification) -> None:
             found.wrong.append(str(error))
             continue
         if table is not None:
-            found.masks[split] = {"hash": data.masks[split].hash} | _presence(table)
+            found.masks[split] = {"hash": data.masks[split].hash, "samples": len(table)} | presence(table)

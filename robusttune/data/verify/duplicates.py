@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 BITS = 64
 ONES = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
-BLOCK = 2048  # hashes that are compared with all of a bucket at once
 
 
 class Shared(NamedTuple):
@@ -20,14 +19,12 @@ class Shared(NamedTuple):
 
     Attributes:
         first, second: the splits.
-        rows: how many of the second split's rows the first has, too.
-        examples: ids of some such rows, of the first and of the second split.
+        ids: of a row of the first, and of the same in the second, for each of the second's.
     """
 
     first: str
     second: str
-    rows: int
-    examples: list[tuple[str, str]]
+    ids: list[tuple[str, str]]
 
 
 def repeats(keys: Sequence[Hashable | None]) -> int:
@@ -51,7 +48,7 @@ def shared(keys: Mapping[str, Sequence[Hashable | None]], ids: Mapping[str, Sequ
             if key is not None and key in places
         ]
         if pairs:
-            found.append(Shared(first, second, len(pairs), pairs[:3]))
+            found.append(Shared(first, second, pairs))
     return found
 
 
@@ -62,7 +59,7 @@ def near(hashes: NDArray[np.uint64], distance: int) -> Iterator[tuple[int, int]]
 
     Args:
         hashes: (N,), all different.
-        distance: bits, from 0 to 16.
+        distance: bits; the time that it takes grows fast with them.
     """
     edges = np.linspace(0, BITS, distance + 2).round().astype(int)
     found: set[tuple[int, int]] = set()
@@ -77,10 +74,8 @@ def near(hashes: NDArray[np.uint64], distance: int) -> Iterator[tuple[int, int]]
 
 
 def _close(bucket: NDArray[np.int64], hashes: NDArray[np.uint64], distance: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, len(bucket), BLOCK):
-        rows = bucket[start : start + BLOCK]
-        for offset, row in enumerate(rows.tolist(), start):
-            others = bucket[offset + 1 :]
-            bits = ONES[(hashes[others] ^ hashes[row])[:, None].view(np.uint8)].sum(axis=1, dtype=np.int64)
-            for other in others[bits <= distance].tolist():
-                yield (row, other) if row < other else (other, row)
+    for place, row in enumerate(bucket.tolist(), 1):
+        others = bucket[place:]
+        bits = ONES[(hashes[others] ^ hashes[row])[:, None].view(np.uint8)].sum(axis=1, dtype=np.int64)
+        for other in others[bits <= distance].tolist():
+            yield (row, other) if row < other else (other, row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -14,6 +15,7 @@ from PIL import Image
 
 from robusttune.data.images import ImageReader, UnreadableImageError, read_image
 
+BLOCK = 1024  # images that wait to be read
 SIDE = 32  # pixels that the transform is of
 WAVES = np.cos(np.pi / SIDE * np.outer(np.arange(8), np.arange(SIDE) + 0.5))  # (8, 32)
 
@@ -24,7 +26,7 @@ class Look(NamedTuple):
     Attributes:
         name: by which its reader finds it.
         digest: 16 bytes that tell what it holds, or None where it cannot be read.
-        looks: 64 bits that are nearly the same for pictures that look nearly the same.
+        looks: its `perceptual_hash`.
         problem: why it cannot be read, or None.
     """
 
@@ -36,8 +38,10 @@ class Look(NamedTuple):
 
 def look_at(names: Iterable[str], reader: ImageReader, threads: int) -> Iterator[Look]:
     """Read images in parallel; they come in order."""
+    waiting = iter(names)
     with ThreadPoolExecutor(threads) as pool:  # decoders let other threads run
-        yield from pool.map(lambda name: _look(name, reader), names)
+        while block := list(itertools.islice(waiting, BLOCK)):  # to line all of them up would take gigabytes
+            yield from pool.map(lambda name: _look(name, reader), block)
 
 
 def perceptual_hash(image: Image.Image) -> int:
@@ -53,9 +57,9 @@ def perceptual_hash(image: Image.Image) -> int:
 
 def _look(name: str, reader: ImageReader) -> Look:
     try:
-        digest = reader.digest(name)
-        if digest is not None:
-            return Look(name, digest, perceptual_hash(reader.read(name)), None)
+        if reader.digest(name) is not None:  # it is no file
+            image = reader.read(name)
+            return Look(name, _digest(f"{image.size}".encode() + image.tobytes()), perceptual_hash(image), None)
         before = Path(name).stat()
         content = Path(name).read_bytes()
         after = Path(name).stat()
@@ -66,4 +70,8 @@ def _look(name: str, reader: ImageReader) -> Look:
         return Look(name, None, 0, f"{name} cannot be read ({error.strerror})")
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
         return Look(name, None, 0, f"{name} changed while it was read")
-    return Look(name, hashlib.blake2b(content, digest_size=16).digest(), perceptual_hash(image), None)
+    return Look(name, _digest(content), perceptual_hash(image), None)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()

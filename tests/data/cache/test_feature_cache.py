@@ -366,6 +366,22 @@ def test_data_of_one_side(make: Callable[..., Any], encoders: Encoders, tmp_path
     assert_same(epochs(make(source), encoders), epochs(make(source, cache=None), encoders))
 
 
+def test_noise_of_other_code_is_another_input(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def keys() -> list[bytes | None]:
+        data = make(noise=NOISY, cache_views=1)
+        data.setup("fit")
+        images = data._datasets["train"].images
+        names = [name for name in images.names.to_pylist() if name is not None]
+        rows = [(row, 0) for row in range(len(images)) if images.has(row)]
+        found: list[bytes | None] = images.keys(rows, dict.fromkeys(names, b"content"))
+        return found
+
+    first = keys()
+    assert keys() == first
+    monkeypatch.setattr("robusttune.data.sides.noise_version", lambda: "another")
+    assert not {*keys()} & {*first}
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "augmentation": ({"augmentation": Augmentation()}, "data.augmentation makes? new inputs in every epoch"),
     "noise": ({"noise": NoiseBySplit(SplitNoise(NOISY.train.image))}, "data.noise.train.image makes new inputs"),

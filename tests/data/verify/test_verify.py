@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from fakes import tiny_image_encoder, tiny_text_encoder
-from layouts import LAYOUTS, jsonl, picture, write_table_copy
+from layouts import LAYOUTS, jsonl, picture, write_hateful_memes, write_table_copy
 from PIL import Image
 
 from robusttune.data import ImageTextDataModule, Missing, MissingBySplit, Splits
-from robusttune.data.sources import CoOp, Published, Source, Table
+from robusttune.data.sources import CoOp, HatefulMemes, Published, Source, Table
 from robusttune.data.verify import Verification, verify
 
 Check = Callable[..., Verification]
@@ -131,7 +131,10 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "a broken image": (spoil_broken, r"of 19 images 1 cannot be read, the first: .*test0.png cannot be read as an"),
     "an image in two splits": (spoil_leak, r"of the images of test 1 are in train, too, such as '7' \(there '1'\)"),
     "a text in two splits": (spoil_text_leak, r"of the samples without images of val 1 are in train, too, such as '7'"),
-    "two labels": (spoil_contradiction, r"of all samples 1 are there again with other labels"),
+    "two labels": (
+        spoil_contradiction,
+        r"of all samples 1 are there again with other labels, the first is '13' of train, after '1'",
+    ),
     "an unknown label": (spoil_label, r"the val split: of 7 samples, 1 have a label that training does not know"),
     "a bad row": (spoil_row, r"test.jsonl: of 7 rows, 1 are not JSON \(the first: line 7,"),
 }
@@ -229,3 +232,71 @@ def test_data_without_any_split(check: Check, copy: Path) -> None:
     found = check(source_of(copy))
     assert len(found.wrong) == 3
     assert all("has no rows" in line for line in found.wrong)
+
+
+def test_what_a_whole_copy_has_twice_is_how_the_data_set_is(check: Check, tmp_path: Path) -> None:
+    """Official copies share images across splits here and there; only where counts differ somebody has to mend it."""
+    LAYOUTS["oxford_pets"].write(tmp_path)
+    source = LAYOUTS["oxford_pets"].source(tmp_path)
+    assert isinstance(source, CoOp)
+    images = tmp_path / "oxford_pets/images"
+    shutil.copy(images / "pug_train_0.jpg", images / "leonberger_test_0.jpg")
+    shutil.copy(images / "pug_train_1.jpg", images / "leonberger_train_1.jpg")
+    whole = Published({"train": 12, "val": 6, "test": 9}, 3)
+    found = check(replace(source, published=whole))
+    assert not found.wrong
+    assert any("of the images of test 1 are in train, too" in note for note in found.notes)
+    assert any("2 are there again with other labels" in note for note in found.notes)
+    assert len(check(source).wrong) == 2
+    assert len(found.details["contradictions"]) == 2
+    assert found.details["shared"] == [
+        ("images", "train", "test", [("pug_train_0.jpg", "leonberger_test_0.jpg")]),
+    ]
+
+
+def test_samples_to_predict_are_looked_at_too(check: Check, tmp_path: Path) -> None:
+    """Test samples of Hateful Memes without labels are counted as what they are."""
+    write_hateful_memes(tmp_path, labelled=False)
+    (tmp_path / "img/00015.png").write_text("broken")
+    found = check(HatefulMemes(str(tmp_path)))
+    assert found.splits["predict"]["samples"] == found.splits["predict"]["unlabelled"] == 4
+    assert found.splits["predict"]["published"] == 1000
+    assert any("test has 4 samples, and published are 1,000" in line for line in found.wrong)
+    assert any("00015.png cannot be read" in line for line in found.wrong)
+    assert len(found.details["broken"]) == 1
+
+
+def test_classes_that_nothing_is_of_are_missed(check: Check, tmp_path: Path) -> None:
+    write_hateful_memes(tmp_path)
+    for split in ("train", "dev_seen", "test_seen"):
+        path = tmp_path / f"{split}.jsonl"
+        path.write_text(path.read_text().replace('"label": 1', '"label": 0'))
+    assert "there are 1 classes, and published are 2" in check(HatefulMemes(str(tmp_path))).wrong
+
+
+def test_what_sources_leave_out_is_noted(check: Check, tmp_path: Path) -> None:
+    LAYOUTS["food101"].write(tmp_path)
+    next((tmp_path / "images/train/pho").iterdir()).unlink()
+    notes = check(LAYOUTS["food101"].source(tmp_path)).notes
+    assert any("of 48 rows, 1 name no image there is" in note for note in notes)
+
+
+def test_near_duplicates_are_across_splits_whatever_comes_first(check: Check, copy: Path) -> None:
+    """Of three that look alike, two in one split and one in another, each pair counts as what it is."""
+    first = Image.open(copy / "photos/test0.png")
+    for split, name, scale in (("test", "twice", 2), ("train", "thrice", 3)):
+        size = (first.width * scale, first.height * scale)
+        first.resize(size, Image.Resampling.NEAREST).save(copy / f"photos/{name}.png")
+        add(copy, split, image=f"photos/{name}.png", text="x")
+    found = check(source_of(copy), near_bits=8)
+    assert found.images["near_pairs"] == 3
+    assert found.images["near_pairs_across_splits"] == 2
+
+
+def test_the_order_of_labels_does_not_matter(check: Check, tmp_path: Path) -> None:
+    hashes = []
+    for labels in (["a", "b"], ["b", "a"], ["a"]):
+        jsonl(tmp_path / "train.jsonl", [{"text": "x", "label": labels}, {"text": "y", "label": ["a"]}])
+        source = Table(train=str(tmp_path / "train.jsonl"), image_column=None, multilabel=True)
+        hashes.append(check(source).splits["train"]["hash"])
+    assert hashes[0] == hashes[1] != hashes[2]

@@ -21,6 +21,7 @@ from robusttune.data.sources.shapes.caption import caption, caption_lengths
 from robusttune.data.sources.shapes.drawing import StyleName, draw
 from robusttune.data.sources.shapes.world import World
 from robusttune.errors import RobustTuneError
+from robusttune.paths import code_hash
 from robusttune.types import Condition, Split
 
 
@@ -141,5 +142,4 @@ class Drawings(ImageReader):
 def _code() -> str:
     """What draws: a hash of the code, and the version of the library whose random numbers it takes."""
     files = [*sorted(Path(__file__).parent.glob("*.py")), Path(corruption.__file__)]  # which has the generator
-    text = "".join(path.read_text(encoding="utf-8") for path in files)
-    return f"numpy {np.__version__} {hashlib.sha256(text.encode()).hexdigest()}"
+    return f"numpy {np.__version__} {code_hash(*files)}"
