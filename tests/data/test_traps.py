@@ -22,7 +22,7 @@ from datasets import Image as ImageFeature
 from layouts import LAYOUTS, WNIDS, picture
 
 from robusttune.data.images import UnreadableImageError, read_image
-from robusttune.data.sources import HuggingFace, ImageNetVariant, Source, Table, mmimdb_hdf5
+from robusttune.data.sources import HuggingFace, ImageNetVariant, Source, Table, mmimdb_hdf5, vocabulary
 from robusttune.data.sources.mmimdb import GENRES
 from robusttune.errors import RobustTuneError
 
@@ -273,7 +273,7 @@ def test_a_file_that_grows_while_it_is_read_is_named(
                 growing.write(b" ")
         return found
 
-    place, name = {HDF5: (mmimdb_hdf5, "_genres"), "metadata.npy": (mmimdb_hdf5._Plain, "load")}.get(
+    place, name = {HDF5: (mmimdb_hdf5, "_genres"), "metadata.npy": (vocabulary._Plain, "load")}.get(
         path.name, (Path, "read_text")
     )
     read = getattr(place, name)
