@@ -22,8 +22,9 @@ from datasets import Image as ImageFeature
 from layouts import LAYOUTS, WNIDS, picture
 
 from robusttune.data.images import UnreadableImageError, read_image
-from robusttune.data.sources import HuggingFace, ImageNetVariant, Source, Table, mmimdb_hdf5, vocabulary
+from robusttune.data.sources import HuggingFace, ImageNetVariant, Source, Table, mmimdb_hdf5
 from robusttune.data.sources.mmimdb import GENRES
+from robusttune.data.sources.vocabulary import _Plain
 from robusttune.errors import RobustTuneError
 
 Spoil = Callable[[Path], object]
@@ -273,9 +274,7 @@ def test_a_file_that_grows_while_it_is_read_is_named(
                 growing.write(b" ")
         return found
 
-    place, name = {HDF5: (mmimdb_hdf5, "_genres"), "metadata.npy": (vocabulary._Plain, "load")}.get(
-        path.name, (Path, "read_text")
-    )
+    place, name = {HDF5: (mmimdb_hdf5, "_genres"), "metadata.npy": (_Plain, "load")}.get(path.name, (Path, "read_text"))
     read = getattr(place, name)
     monkeypatch.setattr(place, name, lambda *args, **options: grow(read, *args, **options))
     refuses(lambda: LAYOUTS[layout].source(tmp_path), f"^{path} changed while it was read: wait")
