@@ -7,7 +7,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,8 @@ from robusttune.data.datamodule import ImageTextDataModule
 from robusttune.data.labels import encode_labels
 from robusttune.data.records import presence
 from robusttune.data.sources.base import Published, names_of_classes
-from robusttune.data.verify.duplicates import near, repeats, shared
+from robusttune.data.verify.duplicates import look_for_duplicates, look_for_near
+from robusttune.data.verify.findings import Verification
 from robusttune.data.verify.images import Look, look_at
 from robusttune.encoders.preprocessing import Tokenizer
 from robusttune.errors import RobustTuneError
@@ -25,29 +25,6 @@ from robusttune.types import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test", "predict")
 Watch = Callable[[Iterator[Look], int], Iterable[Look]]
-
-
-@dataclass
-class Verification:
-    """What was found, as plain data.
-
-    Attributes:
-        wrong: sentences, each of something that has to be mended.
-        notes: sentences, each of something to know.
-        splits: of each split, its counts, presence patterns, texts and hash.
-        classes: of each class, samples by split.
-        images: counts of all splits' images together.
-        masks: of each split that lacks sides by protocol, its mask's hash and the presence patterns that it leaves.
-        details: all that ``wrong`` and ``notes`` give the first of.
-    """
-
-    wrong: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
-    classes: dict[str, dict[str, int]] = field(default_factory=dict)
-    images: dict[str, int] = field(default_factory=dict)
-    masks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    details: dict[str, list[Any]] = field(default_factory=dict)
 
 
 def verify(data: ImageTextDataModule, near_bits: int | None, threads: int, watch: Watch) -> Verification:
@@ -82,9 +59,9 @@ def verify(data: ImageTextDataModule, near_bits: int | None, threads: int, watch
     _count_classes(data, tables, found)
     _compare_with_published(data.source.published, found)
     _check_labels(data, tables, found)
-    _look_for_duplicates(data, tables, looks, found)
+    look_for_duplicates(data, tables, looks, found)
     if near_bits is not None:
-        _look_for_near(tables, looks, near_bits, found)
+        look_for_near(tables, looks, near_bits, found)
     _apply_masks(data, found)
     return found
 
@@ -211,98 +188,6 @@ def _check_labels(data: ImageTextDataModule, tables: dict[str, pa.Table], found:
             encode_labels(table, known, data.source.multilabel, split)  # type: ignore[arg-type]
         except RobustTuneError as error:
             found.wrong.append(str(error))
-
-
-Content = tuple[bytes | None, str | None]  # of an image, and a text
-
-
-def _look_for_duplicates(
-    data: ImageTextDataModule, tables: dict[str, pa.Table], looks: dict[str, Look], found: Verification
-) -> None:
-    """What is there twice is wrong, unless counts say that the copy is whole: then it is how the data set is."""
-    whole = data.source.published is not None and not found.wrong
-    tell = found.notes if whole else found.wrong
-    ids = {split: table["id"].to_pylist() for split, table in tables.items()}
-    samples = {split: _contents(table, looks) for split, table in tables.items()}
-    images = {split: [key[0] if key else None for key in keys] for split, keys in samples.items()}
-    for split in tables:
-        found.splits[split]["repeated_samples"] = again = repeats(samples[split])
-        found.splits[split]["repeated_images"] = repeats(images[split])
-        if again:
-            found.notes.append(f"of the {split} samples {again} are there already, image and text")
-    contradictions = _contradictions(tables, samples, ids)
-    if contradictions:
-        first = contradictions[0]
-        tell.append(
-            f"of all samples {len(contradictions)} are there again with other labels, the first is {first['id']!r} of "
-            f"{first['split']}, after {first['first']!r} of {first['first_split']}"
-        )
-    texts = {split: [key[1] if key and key[0] is None else None for key in keys] for split, keys in samples.items()}
-    leaks = [("images", pair) for pair in shared(images, ids)]
-    leaks += [("samples without images", pair) for pair in shared(texts, ids)]
-    for what, pair in leaks:
-        known, again_there = pair.ids[0]
-        said = f"of the {what} of {pair.second} {len(pair.ids)} are in {pair.first}, too, such as {again_there!r}"
-        custom = {pair.first, pair.second} == {"val", "test"} and data.source.validates_on_test
-        if custom or pair.second == "predict":
-            found.notes.append(f"{said}: this data set validates on its test samples" if custom else said)
-        else:
-            tell.append(f"{said} (there {known!r})")
-    found.details |= {"contradictions": contradictions, "shared": [(what, *pair) for what, pair in leaks]}
-
-
-def _contents(table: pa.Table, looks: dict[str, Look]) -> list[Content | None]:
-    """What each sample holds, None where that is nothing, or is not known since its image cannot be read."""
-    names, texts = table["image"].to_pylist(), table["text"].to_pylist()
-    digests = [looks[name].digest if name in looks else None for name in names]
-    return [
-        None if image is None and (text is None or name is not None) else (image, text)
-        for image, text, name in zip(digests, texts, names, strict=True)
-    ]
-
-
-def _contradictions(
-    tables: dict[str, pa.Table], samples: dict[str, list[Content | None]], ids: dict[str, list[str]]
-) -> list[dict[str, str]]:
-    """Samples that are there already with other labels."""
-    first: dict[Content, tuple[str, str, list[str]]] = {}
-    found = []
-    for split, table in tables.items():
-        for key, sample_id, labels in zip(samples[split], ids[split], table["labels"].to_pylist(), strict=True):
-            if key is None or labels is None:
-                continue
-            earlier = first.setdefault(key, (split, sample_id, sorted(labels)))
-            if earlier[2] != sorted(labels):
-                found.append({"split": split, "id": sample_id, "first_split": earlier[0], "first": earlier[1]})
-    return found
-
-
-def _look_for_near(tables: dict[str, pa.Table], looks: dict[str, Look], bits: int, found: Verification) -> None:
-    """Pictures that look nearly the same are told, not refused: whether they are the same is for people to say."""
-    of: dict[str, set[str]] = {}
-    for split, table in tables.items():
-        for name in table["image"].drop_null().to_pylist():
-            of.setdefault(name, set()).add(split)
-    groups: dict[int, list[Look]] = {}
-    for look in looks.values():
-        if look.problem is None:
-            groups.setdefault(look.looks, []).append(look)
-    alike = [(group[0], other) for group in groups.values() for other in group[1:] if group[0].digest != other.digest]
-    members = [*groups.values()]
-    pairs = alike + [
-        (one, other)
-        for i, j in near(np.array([*groups], dtype=np.uint64), bits)
-        for one in members[i]
-        for other in members[j]
-    ]
-    across = [(a, b) for a, b in pairs if not of[a.name] & of[b.name]]
-    found.images["near_pairs"], found.images["near_pairs_across_splits"] = len(pairs), len(across)
-    found.details["near"] = [(a.name, b.name) for a, b in pairs]
-    if pairs:
-        first = " and ".join(look.name for look in (across or pairs)[0])
-        found.notes.append(
-            f"{len(pairs)} pairs of images look nearly the same, {len(across)} of them across splits: {first}"
-        )
 
 
 def _apply_masks(data: ImageTextDataModule, found: Verification) -> None:
