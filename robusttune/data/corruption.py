@@ -47,10 +47,3 @@ def drop_modality(has_image: bool, has_text: bool, settings: Corruption, rng: np
     drop_image = draw < settings.image_dropout
     drop_text = settings.image_dropout <= draw < settings.image_dropout + settings.text_dropout
     return not drop_image, not drop_text
-
-
-def drop_words(text: str, rate: float, rng: np.random.Generator) -> str:
-    """The text without some of its words, joined by single spaces; one word always stays."""
-    words = text.split()
-    kept = [word for word, draw in zip(words, rng.random(len(words)), strict=True) if draw >= rate]
-    return " ".join(kept or words[int(rng.integers(len(words))) :][:1]) if words else text

@@ -160,13 +160,11 @@ class ImageTextDataModule(LightningDataModule):
         Raises:
             RobustTuneError: it has a single new class and no other.
         """
-        known, table = self.facts.class_names, None
-        if split == "test" or (split == "predict" and self._records.given("predict") is None):
-            table = self._records.given("test")
-        if self.answers == "known" or table is None:
+        known = self.facts.class_names
+        tested = split == "test" or (split == "predict" and self.given("predict") is None)
+        if self.answers == "known" or not tested or self.given("test") is None:
             return known
-        own = self.source.class_names(table)
-        names = own
+        names = own = self._records.test_class_names
         if self.answers == "any":
             names = [*(known if {*known} & {*own} else []), *(name for name in own if name not in {*known})]
         if len(names) < 2:

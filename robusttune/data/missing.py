@@ -51,6 +51,8 @@ class Missing:
     def __post_init__(self) -> None:
         if (self.rate is None) == (self.table is None):
             raise RobustTuneError("a part of data.missing has a rate and a table, or neither: give one of them")
+        if self.rate is not None and self.codes is not None:
+            raise RobustTuneError("a part of data.missing has codes and no table that they are of: leave them out")
         for name in ("rate", "ratio"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:

@@ -52,6 +52,11 @@ class SplitRecords:
         """Of training, in label order, as far as they are used: all, or the base or new ones."""
         return chosen_classes(self.source.class_names(self.given("train")), self.splits.classes)
 
+    @property
+    def test_class_names(self) -> list[str]:
+        """Of the test split, in label order, as far as they are used; whatever subset of its samples is."""
+        return self.source.class_names(self._of_classes("test", self.given("test")))
+
     def given(self, split: Split) -> pa.Table | None:
         """The split as the source has it.
 
@@ -91,10 +96,10 @@ class SplitRecords:
         """What there is to train and to validate on, before any subset is taken."""
         if self._drawn is None:
             tables, shots, generator = self._held_out(), self.splits.shots, random.Random(self.seed)
-            for split, most in {"train": shots, "val": min(shots or 0, VAL_SHOTS)}.items():
-                table = tables[split]  # type: ignore[index]
-                if shots is not None and most is not None and table is not None:
-                    tables[split] = table.take(draw_shots(class_numbers(table), most, generator))  # type: ignore[index]
+            for split, table in tables.items():  # training first: both are drawn from one generator
+                if shots is not None and table is not None:
+                    most = shots if split == "train" else min(shots, VAL_SHOTS)
+                    tables[split] = table.take(draw_shots(class_numbers(table), most, generator))
             self._drawn = {split: self._of_classes(split, table) for split, table in tables.items()}
         return self._drawn
 

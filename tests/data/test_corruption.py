@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from robusttune.data import Corruption
-from robusttune.data.corruption import drop_modality, drop_words, sample_generator
+from robusttune.data.corruption import drop_modality, sample_generator
+from robusttune.data.noise.text import drop_words
 from robusttune.errors import RobustTuneError
 
 

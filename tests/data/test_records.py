@@ -23,6 +23,7 @@ from robusttune.data.records import SplitRecords
 from robusttune.data.sources import Shapes, Table, World
 from robusttune.data.splits import chosen_classes, draw_shots
 from robusttune.errors import RobustTuneError
+from robusttune.types import Facts
 
 CODES: Any = {0: "complete", 1: "no_text", 2: "no_image"}
 
@@ -69,6 +70,23 @@ def test_what_is_trained_and_told_apart_are_the_classes_that_are_used(tmp_path: 
         assert data.facts.class_frequencies == pytest.approx(shares)
         assert data.class_names("val") == names
         assert data.class_names("test") == ["pug", "Abyssinian cat", "leonberger"]
+
+
+@pytest.mark.parametrize("layout", ["oxford_pets", "fgvc_aircraft"])
+def test_new_classes_alone_are_told_apart_from_their_own_kind(tmp_path: Path, text_folder: Path, layout: str) -> None:
+    """Only classes that are used can be answered with: `own` and new ones are the published test of those."""
+    LAYOUTS[layout].write(tmp_path)
+    source = LAYOUTS[layout].source(tmp_path)
+    whole = source.class_names(source.read("test"))
+    known = Facts(["another", "one"], [0.5, 0.5], False)
+    for which, names in (("all", whole), ("base", whole[:2])):
+        splits = Splits(classes=which)  # type: ignore[arg-type]
+        encoders = tiny_image_encoder(), tiny_text_encoder(text_folder)
+        records_of = SplitRecords(source, splits, MissingBySplit(), False, 0)
+        assert records_of.test_class_names == names
+        data = ImageTextDataModule(source, *encoders, splits=splits, answers="own", facts=known, workers=0)
+        assert data.class_names("test") == whole  # base leaves the test split whole where it may have new classes
+    assert SplitRecords(source, Splits(classes="new"), MissingBySplit(), True, 0).test_class_names == whole[2:]
 
 
 def test_shots_are_for_one_label_each() -> None:

@@ -13,8 +13,6 @@ from typing import Literal
 
 import numpy as np
 
-from robusttune.data.corruption import drop_words
-
 TextNoiseKind = Literal["typos", "deletion", "swap", "masking", "truncation", "ocr", "other_text"]
 
 MASK = "[MASK]"  # a token of its own to BERT's tokenizers
@@ -40,6 +38,13 @@ def corrupt_text(text: str, kind: TextNoiseKind, severity: int, rng: np.random.G
     damage, parameters = TEXT_NOISE[kind]
     noisy = damage(text, parameters[severity - 1], rng, other or "")
     return noisy if noisy.strip() else text
+
+
+def drop_words(text: str, rate: float, rng: np.random.Generator) -> str:
+    """The text without some of its words, joined by single spaces; one word always stays."""
+    words = text.split()
+    kept = [word for word, draw in zip(words, rng.random(len(words)), strict=True) if draw >= rate]
+    return " ".join(kept or words[int(rng.integers(len(words))) :][:1]) if words else text
 
 
 def _typos(text: str, rate: float, rng: np.random.Generator, other: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Published, Record, Source, require, to_table
+from robusttune.data.sources.base import Published, Record, Source, names_of_classes, require, to_table
 from robusttune.data.sources.files import read_lines, within
 from robusttune.paths import user_path
 from robusttune.types import Split
@@ -56,7 +56,8 @@ class FGVCAircraft(Source):
         return to_table(records)
 
     def class_names(self, table: pa.Table) -> list[str]:
-        return self._variants()
+        has = names_of_classes(table)
+        return [variant for variant in self._variants() if variant in has]
 
     def _variants(self) -> list[str]:
         path = self._folder / "variants.txt"

@@ -137,7 +137,8 @@ class HuggingFace(Source):
         """The cells of a column; images among them are not decoded."""
         if column not in data.column_names:
             return [None] * len(data)
-        return list(data.select_columns([column]).with_format("arrow")[:][column].to_pylist())
+        cells: list[Any] = data.select_columns([column]).with_format("arrow")[:][column].to_pylist()
+        return cells
 
     def _id(self, value: Any, row: int, bad: Problems) -> str:
         text = or_absent(self._text(value, f"row {row}", bad))

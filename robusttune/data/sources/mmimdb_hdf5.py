@@ -84,7 +84,7 @@ class MMIMDbHDF5(Source):
             raise
         except Exception as error:  # whatever h5py raises on damaged files
             raise RobustTuneError(f"{self.path} is damaged ({error!s:.120}): fetch it again") from None
-        words = read_words(self.path.with_name("metadata.npy"))
+        words = self._words
         bad = Problems(self.path, "rows")
         for row, sequence in enumerate(numbers, start):
             unknown = [number for number in sequence.tolist() if number not in words]
@@ -102,6 +102,10 @@ class MMIMDbHDF5(Source):
             )
             for row, sample_id in enumerate(ids)
         )
+
+    @cached_property
+    def _words(self) -> dict[int, str]:
+        return read_words(self.path.with_name("metadata.npy"))
 
     def _check(self, file: Any) -> None:
         """That the file has what is read of it, in the forms in which it is read."""
