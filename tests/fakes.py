@@ -12,7 +12,7 @@ import torch
 from dishes import DISHES
 from PIL import Image
 
-from robusttune.data.noise import ImageNoise, NoiseBySplit, SplitNoise, TextNoise
+from robusttune.corruption.noise import ImageNoise, NoiseBySplit, SplitNoise, TextNoise
 from robusttune.encoders import ImageEncoder, TimmEncoder, TransformersTextEncoder
 from robusttune.types import Batch, Encoded, Facts, Tokens
 

@@ -19,6 +19,7 @@ RANK = {
     "paths": 0,
     "ranks": 1,
     "settings": 1,
+    "corruption": 1,
     "encoders": 1,
     "data": 2,
     "models": 2,

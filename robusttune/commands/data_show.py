@@ -11,9 +11,9 @@ from rich.console import Console
 from torchvision.transforms.v2.functional import to_pil_image
 
 from robusttune.commands.data_config import read_data
+from robusttune.corruption.noise import SEVERITIES, ImageNoise, ImageNoiseKind, TextNoise, TextNoiseKind
 from robusttune.data import ImageTextDataModule
 from robusttune.data.images import UnreadableImageError
-from robusttune.data.noise import SEVERITIES, ImageNoise, ImageNoiseKind, TextNoise, TextNoiseKind
 from robusttune.data.sides import Images, Texts
 from robusttune.encoders import ImageTransform
 from robusttune.errors import RobustTuneError

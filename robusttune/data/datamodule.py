@@ -17,14 +17,14 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
+from robusttune.corruption.dropout import Corruption
+from robusttune.corruption.missing import Mask, MissingBySplit
+from robusttune.corruption.noise import NoiseBySplit, SplitNoise
 from robusttune.data.cache import Cached, FeatureCache, Running
-from robusttune.data.corruption import Corruption
 from robusttune.data.dataset import Collate, SampleDataset
 from robusttune.data.images import refuse_unreadable
 from robusttune.data.labels import encode_labels, facts_of
 from robusttune.data.mask_files import write_mask
-from robusttune.data.missing import Mask, MissingBySplit
-from robusttune.data.noise import NoiseBySplit, SplitNoise
 from robusttune.data.records import SplitRecords, presence
 from robusttune.data.sampler import ResumableLoader, ResumableSampler
 from robusttune.data.sides import Images, Texts

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from robusttune.data.corruption import Corruption, drop_modality, sample_generator
+from robusttune.corruption.dropout import Corruption, drop_modality, sample_generator
 from robusttune.data.images import UnreadableImageError
 from robusttune.data.sides import Side
 from robusttune.types import Batch, Draw, Facts, Sample, Split

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import torch
 from numpy.typing import NDArray
 
-from robusttune.data.missing import Mask
+from robusttune.corruption.missing import Mask
 from robusttune.data.sources.files import unchanged
 from robusttune.errors import RobustTuneError
 from robusttune.paths import whole_file

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from robusttune.corruption.missing import Mask, Missing, MissingBySplit, draw_mask, label_scores, rank_scores
 from robusttune.data.images import ImageReader, UnreadableImageError
 from robusttune.data.mask_files import read_mask
-from robusttune.data.missing import Mask, Missing, MissingBySplit, draw_mask, label_scores, rank_scores
 from robusttune.data.sources.base import Source
 from robusttune.data.splits import VAL_SHOTS, Splits, chosen_classes, draw_shots, stratified_sample
 from robusttune.errors import RobustTuneError

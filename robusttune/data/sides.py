@@ -13,9 +13,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from robusttune.data.corruption import sample_generator
+from robusttune.corruption.dropout import sample_generator
+from robusttune.corruption.noise import ImageNoise, TextNoise, noise_version
 from robusttune.data.images import ImageReader
-from robusttune.data.noise import ImageNoise, TextNoise, noise_version
 from robusttune.encoders.preprocessing import ImageTransform, Tokenizer
 from robusttune.types import EncoderInputs
 

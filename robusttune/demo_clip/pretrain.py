@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast, get_scheduler
 
-from robusttune.data.corruption import sample_generator
-from robusttune.data.noise.text import drop_words
+from robusttune.corruption.dropout import sample_generator
+from robusttune.corruption.noise.text import drop_words
 from robusttune.data.sources.shapes import Shapes, Visibility, World
 from robusttune.data.sources.shapes.caption import CLOSINGS, OPENINGS, SENTENCES, WORDS
 from robusttune.data.sources.shapes.drawing import SIDE, STYLES, StyleName

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.paired import FOLDER
 
-from robusttune.data.noise import IMAGE_NOISE, TEXT_NOISE, corrupt_image, corrupt_text
+from robusttune.corruption.noise import IMAGE_NOISE, TEXT_NOISE, corrupt_image, corrupt_text
 
 ROUNDS = 100
 Kind = TypeVar("Kind", bound=str)

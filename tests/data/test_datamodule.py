@@ -10,8 +10,8 @@ import pytest
 import torch
 from fakes import NOISY, tiny_image_encoder, tiny_text_encoder, write_image, write_table
 
+from robusttune.corruption.noise import ImageNoise, NoiseBySplit, SplitNoise, TextNoise
 from robusttune.data import Corruption, ImageTextDataModule, Splits
-from robusttune.data.noise import ImageNoise, NoiseBySplit, SplitNoise, TextNoise
 from robusttune.data.sampler import ResumableSampler
 from robusttune.data.sources import Food101, Source, Table
 from robusttune.encoders import Augmentation

@@ -11,9 +11,9 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from robusttune.corruption.missing import draw_mask
 from robusttune.data import Missing
 from robusttune.data.mask_files import read_mask, write_mask
-from robusttune.data.missing import draw_mask
 from robusttune.errors import RobustTuneError
 
 IDS = ["c", "a", "b", "d"]

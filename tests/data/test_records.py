@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from layouts import LAYOUTS, jsonl, picture, write_table_copy
 
+from robusttune.corruption.missing import Mask
 from robusttune.data import ImageTextDataModule, Missing, MissingBySplit, Splits
 from robusttune.data.mask_files import write_mask
-from robusttune.data.missing import Mask
 from robusttune.data.records import SplitRecords
 from robusttune.data.sources import Shapes, Table, World
 from robusttune.data.splits import chosen_classes, draw_shots

@@ -18,10 +18,10 @@ import torch
 from fakes import NOISY, tiny_image_encoder, tiny_text_encoder, write_image, write_table
 from two_ranks import in_two_ranks
 
+from robusttune.corruption.noise import NoiseBySplit, SplitNoise
 from robusttune.data import Corruption, ImageTextDataModule
 from robusttune.data.cache import build as build_module
 from robusttune.data.cache.shard import Shard
-from robusttune.data.noise import NoiseBySplit, SplitNoise
 from robusttune.data.sources import Food101, Source, Table
 from robusttune.encoders import Augmentation, Encoder, FrozenEncoder
 from robusttune.errors import RobustTuneError

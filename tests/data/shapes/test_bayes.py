@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapes_oracle import Seen, answer, read_image, read_text
 
-from robusttune.data.corruption import Corruption, drop_modality, sample_generator
-from robusttune.data.noise.text import drop_words
+from robusttune.corruption.dropout import Corruption, drop_modality, sample_generator
+from robusttune.corruption.noise.text import drop_words
 from robusttune.data.sources import Shapes, Visibility, World
 from robusttune.data.sources.shapes import FACTORS, HIDDEN
 from robusttune.data.sources.shapes.bayes import best_accuracy

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from shapes_oracle import read_image, read_text
 
+from robusttune.corruption.dropout import sample_generator
 from robusttune.data import ImageTextDataModule
-from robusttune.data.corruption import sample_generator
 from robusttune.data.sources import Shapes, Visibility, World
 from robusttune.data.sources.shapes import FACTORS, HIDDEN, Scene
 from robusttune.data.sources.shapes.caption import CLOSINGS, OPENINGS, SENTENCES, WORDS, caption, caption_lengths

@@ -12,8 +12,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from robusttune.data import corruption
-from robusttune.data.corruption import sample_generator
+from robusttune.corruption.dropout import sample_generator
 from robusttune.data.images import ImageReader
 from robusttune.data.sources.base import Record, Source, to_table
 from robusttune.data.sources.shapes.bayes import best_accuracy
@@ -141,5 +140,5 @@ class Drawings(ImageReader):
 @cache
 def _code() -> str:
     """What draws: a hash of the code, and the version of the library whose random numbers it takes."""
-    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(corruption.__file__)]  # which has the generator
+    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(dropout.__file__)]  # which has the generator
     return f"numpy {np.__version__} {code_hash(*files)}"

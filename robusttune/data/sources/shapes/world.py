@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from robusttune.data.corruption import sample_generator
+from robusttune.corruption.dropout import sample_generator
 from robusttune.data.sources.shapes.factors import FACTORS, HIDDEN, INDEX
 from robusttune.errors import RobustTuneError
 

@@ -9,8 +9,8 @@ from typing import ClassVar, TypeVar
 import numpy as np
 from torch import Tensor
 
-from robusttune.data.noise.image import IMAGE_NOISE, ImageNoiseKind, corrupt_image
-from robusttune.data.noise.text import TEXT_NOISE, TextNoiseKind, corrupt_text
+from robusttune.corruption.noise.image import IMAGE_NOISE, ImageNoiseKind, corrupt_image
+from robusttune.corruption.noise.text import TEXT_NOISE, TextNoiseKind, corrupt_text
 from robusttune.errors import RobustTuneError
 
 SEVERITIES = (1, 2, 3, 4, 5)

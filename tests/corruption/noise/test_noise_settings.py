@@ -11,7 +11,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
-from robusttune.data.noise import ImageNoise, TextNoise, corrupt_image, corrupt_text, settings
+from robusttune.corruption.noise import ImageNoise, TextNoise, corrupt_image, corrupt_text, settings
 from robusttune.errors import RobustTuneError
 
 IMAGE = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8))

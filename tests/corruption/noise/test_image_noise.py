@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robusttune.data.noise import IMAGE_NOISE, SEVERITIES, ImageNoiseKind, corrupt_image
+from robusttune.corruption.noise import IMAGE_NOISE, SEVERITIES, ImageNoiseKind, corrupt_image
 
 LAYERS = ((3, 0.6), (9, 0.4), (20, 0.3), (40, 0.25), (80, 0.2), (160, 0.15))  # patches a side, and their contrast
 RANDOM = ("gaussian", "shot", "brightness", "occlusion")

@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from robusttune.corruption.dropout import drop_modality, sample_generator
+from robusttune.corruption.noise.text import drop_words
 from robusttune.data import Corruption
-from robusttune.data.corruption import drop_modality, sample_generator
-from robusttune.data.noise.text import drop_words
 from robusttune.errors import RobustTuneError
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robusttune.corruption.missing import draw_mask, label_scores, rank_scores
 from robusttune.data import Missing
-from robusttune.data.missing import draw_mask, label_scores, rank_scores
 from robusttune.errors import RobustTuneError
 
 IDS = [f"sample {number}" for number in range(500)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robusttune.data.noise.settings import ImageNoise, TextNoise
+from robusttune.corruption.noise.settings import ImageNoise, TextNoise
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from robusttune.data.noise import SEVERITIES, TEXT_NOISE, TextNoiseKind, corrupt_text
+from robusttune.corruption.noise import SEVERITIES, TEXT_NOISE, TextNoiseKind, corrupt_text
 
 TEXT = "a bowl of fresh green salad with Parmesan and grilled Chicken on the large wooden table for 8 people"
 RANDOM = ("typos", "deletion", "swap", "masking", "ocr", "other_text")
