@@ -1,7 +1,8 @@
 """Networks and losses: tensors in, tensors out; nothing here knows of files, configurations or trainers."""
 
 from robusttune.models.base import Fused, FusionModel, FusionNetwork
-from robusttune.models.baselines import Concatenation
+from robusttune.models.baselines import Concatenation, ImageOnly, LateFusion, TextOnly
+from robusttune.models.cross_attention import CrossAttention
 from robusttune.models.losses import CorrelationLoss
 from robusttune.models.mmrl import MMRL, MMRLNetwork
 from robusttune.models.molt import MoLT, MoLTNetwork
@@ -10,10 +11,14 @@ __all__ = [
     "MMRL",
     "Concatenation",
     "CorrelationLoss",
+    "CrossAttention",
     "Fused",
     "FusionModel",
     "FusionNetwork",
+    "ImageOnly",
+    "LateFusion",
     "MMRLNetwork",
     "MoLT",
     "MoLTNetwork",
+    "TextOnly",
 ]

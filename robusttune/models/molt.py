@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from robusttune.errors import RobustTuneError
+from robusttune.models.attention import attend, masked_mean, split
 from robusttune.models.base import Fused, FusionModel, FusionNetwork, keep, layer_norm, log_prior
 from robusttune.types import Encoded, Facts, Widths
+
+Pooling = Literal["bilinear", "concatenation"]
 
 
 @dataclass(frozen=True)
@@ -20,21 +24,25 @@ class MoLT(FusionModel):
     Args:
         common_width: ``d_c``, width of the shared latent space.
         translation_heads: attention heads of the translation.
-        null_tokens: learned tokens a side and layer that stand in for an absent side.
+        null_tokens: learned tokens a side and layer that stand in for an absent side; 0 for none, an ablation, in
+            which the robust representation is zero where a side is absent.
         cca_dim: ``c``, width to which latents are projected before they are correlated. By chance alone a batch of
             4c independent pairs correlates by 0.44, one of 2c by 0.64: keep it well below the batch size.
+        pooling: how the latents of both sides become a robust representation; ``concatenation``, a layer on both side
+            by side, is an ablation.
         bilinear_width: ``d_r``, width of the robust representation.
         bilinear_factors: ``k``, factors that the bilinear pooling sums over.
         fusion_width: width of the fusion stage.
         fusion_layers: self-attention layers of the fusion stage.
         fusion_heads: attention heads of the fusion stage.
-        dropout: in the bilinear pooling and the fusion stage, in [0, 1).
+        dropout: in the pooling and the fusion stage, in [0, 1).
     """
 
     common_width: int = 128
     translation_heads: int = 1
     null_tokens: int = 4
     cca_dim: int = 16
+    pooling: Pooling = "bilinear"
     bilinear_width: int = 128
     bilinear_factors: int = 4
     fusion_width: int = 256
@@ -43,7 +51,10 @@ class MoLT(FusionModel):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        small = [name for name, value in vars(self).items() if name != "dropout" and value < 1]
+        if self.pooling not in get_args(Pooling):
+            raise RobustTuneError(f"there is no pooling {self.pooling!r}: give {' or '.join(get_args(Pooling))}")
+        least = dict.fromkeys(vars(self).keys() - {"pooling", "dropout"}, 1) | {"null_tokens": 0}
+        small = [name for name in sorted(least) if getattr(self, name) < least[name]]
         if small or not 0 <= self.dropout < 1:
             raise RobustTuneError(f"{', '.join(small) or 'dropout'} is out of range: see the setting's help")
         for width, heads in (("common_width", "translation_heads"), ("fusion_width", "fusion_heads")):
@@ -58,12 +69,14 @@ class MoLT(FusionModel):
 
 
 class MoLTNetwork(FusionNetwork):
-    """Per layer: translation of each side into the other's terms, then bilinear pooling; at the end fusion.
+    """Per layer: translation of each side into the other's terms, then pooling of both; at the end fusion.
 
     The number of trained parameters, with ``f`` the fusion width, ``C`` classes and the rest as in `MoLT`, is
 
-        sum over layers [(d_i + d_t + 2) d_c + 3 d_c (d_c + 1) + 2 nulls d_c + 2 d_c c + 2 d_c k d_r + (d_r + 1) f]
+        sum over layers [(d_i + d_t + 2) d_c + 3 d_c (d_c + 1) + 2 nulls d_c + 2 d_c c + p + (d_r + 1) f]
         + (d_pi + d_pt + 2) f + (M + 3) f + fusion_layers (12 f^2 + 13 f) + 2 f + (f + 1) C
+
+    where the pooling has ``p = 2 d_c k d_r``, or, if it is by concatenation, ``p = (2 d_c + 1) d_r``.
     """
 
     log_prior: Tensor
@@ -104,12 +117,12 @@ class LatentLayer(nn.Module):
         self.heads = settings.translation_heads
         self.image_in = nn.Linear(image_width, common)
         self.text_in = nn.Linear(text_width, common)
-        self.image_null = nn.Parameter(0.02 * torch.randn(settings.null_tokens, common))
-        self.text_null = nn.Parameter(0.02 * torch.randn(settings.null_tokens, common))
+        self.image_null = null_tokens(settings)
+        self.text_null = null_tokens(settings)
         self.query_key_value = nn.Linear(common, 3 * common)
         self.image_view = nn.Linear(common, settings.cca_dim, bias=False)
         self.text_view = nn.Linear(common, settings.cca_dim, bias=False)
-        self.pool = BilinearPooling(common, settings.bilinear_width, settings.bilinear_factors, settings.dropout)
+        self.pool = pooling(settings)
 
     def forward(
         self,
@@ -130,20 +143,17 @@ class LatentLayer(nn.Module):
                 functional.linear(full(latent), full(view.weight))
                 for latent, view in ((image_latent, self.image_view), (text_latent, self.text_view))
             ]
-        return self.pool(image_latent, text_latent), views[0], views[1]
+        # Without null tokens there may be nothing to pool, and the slope of bilinear pooling at zero is a billion.
+        paired = (image_mask.any(1) & text_mask.any(1)).unsqueeze(1)
+        return torch.where(paired, self.pool(image_latent, text_latent), 0.0), views[0], views[1]
 
     def translate(self, image: Tensor, image_mask: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Each side told in the other's values, averaged over its tokens: (B, d_c) each."""
-        image_q, image_k, image_v = self._split(self.query_key_value(image))
-        text_q, text_k, text_v = self._split(self.query_key_value(text))
-        image_told = functional.scaled_dot_product_attention(image_q, text_k, text_v, text_mask[:, None, None, :])
-        text_told = functional.scaled_dot_product_attention(text_q, image_k, image_v, image_mask[:, None, None, :])
+        image_q, image_k, image_v = split(self.query_key_value(image), 3, self.heads)
+        text_q, text_k, text_v = split(self.query_key_value(text), 3, self.heads)
+        image_told = attend(image_q, text_k, text_v, text_mask)
+        text_told = attend(text_q, image_k, image_v, image_mask)
         return masked_mean(image_told, image_mask), masked_mean(text_told, text_mask)
-
-    def _split(self, projected: Tensor) -> tuple[Tensor, ...]:
-        """(B, n, 3 d_c) -> queries, keys and values, (B, heads, n, d_c / heads) each."""
-        batch, tokens = projected.shape[:2]
-        return tuple(part.reshape(batch, tokens, self.heads, -1).transpose(1, 2) for part in projected.chunk(3, dim=2))
 
 
 class BilinearPooling(nn.Module):
@@ -162,6 +172,18 @@ class BilinearPooling(nn.Module):
         # sign(x) sqrt(|x|), with the infinite slope at 0 cut off.
         powered = pooled * torch.rsqrt(pooled.abs() + 1e-6)
         return functional.normalize(powered, dim=1, eps=1e-6).to(image.dtype)
+
+
+class ConcatenationPooling(nn.Module):
+    """What is left without bilinear pooling: a layer on both side by side, (B, d) and (B, d) -> (B, width)."""
+
+    def __init__(self, width_in: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2 * width_in, width), nn.GELU(), nn.Dropout(dropout))
+
+    def forward(self, image: Tensor, text: Tensor) -> Tensor:
+        pooled: Tensor = self.layers(torch.cat([image, text], dim=1))
+        return pooled
 
 
 class FusionStage(nn.Module):
@@ -215,18 +237,27 @@ class FusionStage(nn.Module):
         return logits
 
 
-def with_nulls(tokens: Tensor, mask: Tensor, nulls: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+def pooling(settings: MoLT) -> BilinearPooling | ConcatenationPooling:
+    """The module of ``settings.pooling``."""
+    width_in, width = settings.common_width, settings.bilinear_width
+    if settings.pooling == "concatenation":
+        return ConcatenationPooling(width_in, width, settings.dropout)
+    return BilinearPooling(width_in, width, settings.bilinear_factors, settings.dropout)
+
+
+def null_tokens(settings: MoLT) -> nn.Parameter | None:
+    """(k, d_c), or None where there are none."""
+    shape = settings.null_tokens, settings.common_width
+    return nn.Parameter(0.02 * torch.randn(shape)) if settings.null_tokens else None
+
+
+def with_nulls(tokens: Tensor, mask: Tensor, nulls: Tensor | None, present: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens (B, n, d) and mask (B, n) with null tokens (k, d) added, unmasked exactly where the side is absent."""
+    if nulls is None:
+        return tokens, mask
     nulls = nulls.to(tokens.dtype).expand(len(tokens), -1, -1)
     null_mask = (~present).unsqueeze(1).expand(-1, nulls.shape[1])
     return torch.cat([tokens, nulls], dim=1), torch.cat([mask, null_mask], dim=1)
-
-
-def masked_mean(told: Tensor, mask: Tensor) -> Tensor:
-    """(B, heads, n, d / heads) and (B, n) -> (B, d), the mean over unmasked tokens."""
-    tokens = told.transpose(1, 2).flatten(2)
-    weights = mask.unsqueeze(2).to(tokens.dtype)
-    return (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 def full(tensor: Tensor) -> Tensor:

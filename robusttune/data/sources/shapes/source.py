@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from robusttune.corruption import dropout
 from robusttune.corruption.dropout import sample_generator
 from robusttune.data.images import ImageReader
 from robusttune.data.sources.base import Record, Source, to_table
