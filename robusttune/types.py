@@ -1,9 +1,9 @@
-"""What the rooms hand each other: facts, samples, batches, encoder outputs, conditions."""
+"""What the rooms hand each other: facts, samples, batches, encoder outputs, views."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -45,7 +45,7 @@ class Sample(NamedTuple):
     """One sample, read and preprocessed, before collation.
 
     Attributes:
-        image: what its side reads of it, or None where the image is absent.
+        image: variant -> what its side reads of it; empty where the image is absent.
         text: likewise.
         labels: indices of its classes (one in multi-class data), or None where unlabelled.
         sample_id: unique within its split.
@@ -53,8 +53,8 @@ class Sample(NamedTuple):
         unreadable: why the image file could not be read, or None.
     """
 
-    image: Any
-    text: Any
+    image: dict[str, Any]
+    text: dict[str, Any]
     labels: list[int] | None
     sample_id: str
     counted: bool
@@ -170,19 +170,19 @@ def spoken(class_name: str) -> str:
     return re.sub(r"\s*\[[^\[\]]*\]$", "", class_name).replace("_", " ").strip()
 
 
-def _map(inputs: EncoderInputs, fn: Callable[[Tensor], Tensor]) -> EncoderInputs:
-    return fn(inputs) if isinstance(inputs, Tensor) else inputs.map(fn)
+class View(NamedTuple):
+    """What is shown of samples: a variant of each side, None for a side that is withheld.
 
+    Attributes:
+        image: ``clean``, or a variant that noise makes.
+        text: likewise.
+    """
 
-class Condition(NamedTuple):
-    """A way to look at the same samples: which variant of each side is shown, None for a side that is withheld."""
-
-    name: str
     image: str | None = "clean"
     text: str | None = "clean"
 
     def presence(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Which rows show their image and which their text under this condition: two (B,) bool."""
+        """Which rows show their image and which their text: two (B,) bool."""
         nothing = torch.zeros_like(batch.image_present)
         return (
             nothing if self.image is None else batch.image_present,
@@ -190,8 +190,30 @@ class Condition(NamedTuple):
         )
 
 
-CONDITIONS = (
-    Condition("complete"),
-    Condition("no_image", image=None),
-    Condition("no_text", text=None),
-)
+def joined(parts: Sequence[EncoderInputs]) -> EncoderInputs:
+    """Inputs of one kind one after the other; the shorter ones are padded."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat([part for part in parts if isinstance(part, Tensor)])
+    if isinstance(first, Tokens):
+        tokens = [part for part in parts if isinstance(part, Tokens)]
+        return Tokens(_padded([part.input_ids for part in tokens]), _padded([part.attention_mask for part in tokens]))
+    encoded = [part for part in parts if isinstance(part, Encoded)]
+    return Encoded(
+        torch.cat([part.pooled for part in encoded]),
+        [_padded(layer) for layer in zip(*(part.tokens for part in encoded), strict=True)],
+        [_padded(layer) for layer in zip(*(part.mask for part in encoded), strict=True)],
+    )
+
+
+def _padded(parts: Sequence[Tensor]) -> Tensor:
+    """(P, n, ...) each, one after the other, with zeros up to the longest ``n``."""
+    longest = max(part.shape[1] for part in parts)
+    same = [torch.cat([p, p.new_zeros(len(p), longest - p.shape[1], *p.shape[2:])], 1) for p in parts]
+    return torch.cat(same)
+
+
+def _map(inputs: EncoderInputs, fn: Callable[[Tensor], Tensor]) -> EncoderInputs:
+    return fn(inputs) if isinstance(inputs, Tensor) else inputs.map(fn)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,17 @@ from PIL import Image
 
 from robusttune.corruption.noise import ImageNoise, NoiseBySplit, SplitNoise, TextNoise
 from robusttune.encoders import ImageEncoder, TimmEncoder, TransformersTextEncoder
-from robusttune.types import Batch, Encoded, Facts, Tokens
+from robusttune.tasks import RobustTask
+from robusttune.types import Batch, Encoded, Facts, Tokens, View
 
 NOISY = NoiseBySplit(train=SplitNoise(ImageNoise(["gaussian"]), TextNoise(["deletion"])))
 FACTS = Facts(["a", "b", "c"], [0.5, 0.3, 0.2], False)
+VIEWS = {"complete": View(), "no_image": View(image=None), "no_text": View(text=None)}
+
+
+def by_view(task: RobustTask, batch: Batch, views: Mapping[str, View] = VIEWS) -> dict[str, torch.Tensor]:
+    """Logits (B, C) of each view, by name."""
+    return dict(zip(views, task.logits(batch, list(views.values())), strict=True))
 
 
 def tiny_image_encoder(**changes: Any) -> ImageEncoder:

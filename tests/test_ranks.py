@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from two_ranks import in_two_ranks
 
+from robusttune.corruption.conditions import Conditions
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
 from robusttune.models import CorrelationLoss
 from robusttune.ranks import any_over_ranks, leave, on_rank_zero, sum_over_ranks
 from robusttune.tasks.base import mean_over_ranks
-from robusttune.types import CONDITIONS, Facts
+from robusttune.types import Facts
 
 FACTS = Facts(["a", "b", "c"], [0.5, 0.3, 0.2], False)
 
@@ -104,14 +105,14 @@ def test_losses_of_two_halves_are_those_of_the_whole() -> None:
 def test_metrics_of_two_ranks_are_those_of_one(multilabel: bool) -> None:
     """With a sample that both have, since it fills up a batch, and with a rank that has none."""
     torch.manual_seed(0)
-    logits = {condition.name: torch.randn(7, 3) for condition in CONDITIONS}
+    logits = torch.randn(3, 7, 3)
     label = torch.rand(7, 3).round() if multilabel else torch.arange(7) % 3
 
     def compute(rows: list[int]) -> dict[str, float]:
-        metrics = ConditionMetrics(FACTS._replace(multilabel=multilabel))
+        metrics = ConditionMetrics(FACTS._replace(multilabel=multilabel), Conditions())
         if rows:
-            found = {name: values[rows] for name, values in logits.items()}
-            metrics.update([str(row) for row in rows], label[rows], found)
+            present = torch.ones(len(rows), 2, dtype=torch.bool)
+            metrics.update([str(row) for row in rows], label[rows], present, logits[:, rows])
         return metrics.compute()
 
     whole = compute(list(range(7)))

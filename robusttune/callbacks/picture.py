@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pyarrow as pa
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
@@ -11,13 +13,13 @@ from torch import Tensor
 from robusttune.callbacks.run_folder import run_folder_of
 from robusttune.data import ImageTextDataModule
 from robusttune.data.images import UnreadableImageError
-from robusttune.evaluation import Scores
+from robusttune.evaluation import ConditionMetrics, Scores
 from robusttune.evaluation.cards import Answer, Card, draw_cards
+from robusttune.evaluation.metrics import shares_of
 from robusttune.paths import whole_file
 from robusttune.tasks import RobustTask
-from robusttune.types import CONDITIONS
 
-SAMPLES = 12
+SAMPLES, CONDITIONS = 12, 3  # that a picture has room for
 
 
 class SamplePicture(Callback):
@@ -26,10 +28,10 @@ class SamplePicture(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(pl_module, RobustTask)
-        scores = pl_module.metrics["test"].gathered
+        metrics, scores = pl_module.metrics, pl_module.metrics.gathered
         if trainer.ckpt_path is None or scores is None or not isinstance(data, ImageTextDataModule):
             return
-        sheet = draw_cards(cards_of(data, scores), title=f"test: {trainer.ckpt_path}")
+        sheet = draw_cards(cards_of(data, metrics, scores), title=f"test: {trainer.ckpt_path}")
         path = run_folder_of(trainer.ckpt_path) / "report" / "test.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
@@ -37,8 +39,9 @@ class SamplePicture(Callback):
         Console().print(f"Samples and answers drawn in {path}", soft_wrap=True, highlight=False)
 
 
-def cards_of(data: ImageTextDataModule, scores: Scores) -> list[Card]:
+def cards_of(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Scores) -> list[Card]:
     """Evenly spread over those of the test split that were scored."""
+    shown = list(islice(metrics.under_conditions(scores), CONDITIONS))
     table, row_of = data.records("test"), {sample_id: row for row, sample_id in enumerate(scores.sample_id)}
     assert table is not None
     scored = [row for row, sample_id in enumerate(table["id"].to_pylist()) if sample_id in row_of]
@@ -49,22 +52,21 @@ def cards_of(data: ImageTextDataModule, scores: Scores) -> list[Card]:
             image=None if record["image"] is None else _read(data, record["image"]),
             text=record["text"],
             label=", ".join(record["labels"]),
-            answers=_answers(scores.unknown[:, row_of[record["id"]]], record["labels"], data),
+            answers=[
+                _answer(condition, logits[row_of[record["id"]]], record["labels"], metrics)
+                for condition, _, logits in shown
+            ],
         )
         for record in table.take(pa.array(rows, pa.int64())).to_pylist()
     ]
 
 
-def _answers(logits: Tensor, labels: list[str], data: ImageTextDataModule) -> list[Answer]:
-    """Of a sample's logits (K, C), one a condition."""
-    names, multilabel = data.class_names("test"), data.facts.multilabel
-    found = []
-    for condition, shares in zip(CONDITIONS, logits.sigmoid() if multilabel else logits.softmax(1), strict=True):
-        order = shares.argsort(descending=True).tolist()
-        said = [names[i] for i in order if shares[i] >= 0.5] if multilabel else [names[order[0]]]
-        answer = Answer(condition.name, ", ".join(said) or "none", float(shares[order[0]]), {*said} == {*labels})
-        found.append(answer)
-    return found
+def _answer(condition: str, logits: Tensor, labels: list[str], metrics: ConditionMetrics) -> Answer:
+    """Of a sample's logits (C,)."""
+    names, shares = metrics.class_names, shares_of(logits, metrics.multilabel)
+    order = shares.argsort(descending=True).tolist()
+    said = [names[i] for i in order if shares[i] >= 0.5] if metrics.multilabel else [names[order[0]]]
+    return Answer(condition, ", ".join(said) or "none", float(shares[order[0]]), {*said} == {*labels})
 
 
 def _read(data: ImageTextDataModule, name: str) -> Image.Image | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -14,12 +16,18 @@ from rich.console import Console
 
 from robusttune.callbacks.checkpoints import BestCheckpoint
 from robusttune.errors import RobustTuneError
-from robusttune.paths import user_path
+from robusttune.paths import user_path, whole_file
 from robusttune.ranks import on_rank_zero
 
 
+FINISHED = "finished.json"  # in the folder of a fit that has come to its end
+
+
 class RunFolder(SaveConfigCallback):
-    """Opens the folder of a fit, with its loggers and config.yaml, and says at the end where the best checkpoint is."""
+    """Opens the folder of a fit, with its loggers and config.yaml.
+
+    At the end it marks the folder as that of a finished run, and says where the best checkpoint is.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -35,7 +43,15 @@ class RunFolder(SaveConfigCallback):
         self.config.ckpt_path = self.config.data.facts = None
         super().setup(trainer, pl_module, stage)
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.begun = perf_counter()
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:  # a fit that was interrupted does not come here
+            took = round(perf_counter() - self.begun, 1)
+            done = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "seconds": took}
+            with whole_file(self.folder / FINISHED) as partial:
+                partial.write_text(json.dumps(done) + "\n", encoding="utf-8")
         best = [c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint) and c.best_model_path]
         if trainer.is_global_zero and best:
             path, config = Path(best[0].best_model_path), self.folder / self.config_filename

@@ -14,7 +14,7 @@ from robusttune.commands.data_config import read_data
 from robusttune.corruption.noise import SEVERITIES, ImageNoise, ImageNoiseKind, TextNoise, TextNoiseKind
 from robusttune.data import ImageTextDataModule
 from robusttune.data.images import UnreadableImageError
-from robusttune.data.sides import Images, Texts
+from robusttune.data.sides import Images, Pixels, Texts
 from robusttune.encoders import ImageTransform
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation.contact_sheet import Strip, draw_strips
@@ -77,17 +77,17 @@ def _images(
     data: ImageTextDataModule, table: pa.Table, row: int, severity: int
 ) -> tuple[dict[str, Image.Image], str | None]:
     """By what was done to them, and why there are none."""
-    transform = ImageTransform(data.image_encoder.preprocessing(), None)
+    pixels = Pixels(table, data.source.images, ImageTransform(data.image_encoder.preprocessing(), None))
     images: dict[str, Image.Image] = {}
     if not table["image"][row].is_valid:
         return images, None
     for kind in (CLEAN, *get_args(ImageNoiseKind)):
         noise = None if kind == CLEAN else ImageNoise([kind], [severity])
         try:
-            pixels = Images(table, data.source.images, transform, noise, data.seed, 1).read(row, 0)
+            image = Images(table, pixels, noise, data.seed, 1).read(row, 0)
         except UnreadableImageError as error:
             return {}, str(error)
-        images[kind] = to_pil_image(pixels)
+        images[kind] = to_pil_image(image)
     return images, None
 
 

@@ -52,7 +52,8 @@ def run(args: list[str]) -> None:
 
 def network_of(checkpoint: dict[str, Any]) -> MMRLNetwork:
     """What was trained, without the CLIP that it was trained on."""
-    state = {name.removeprefix("network."): tensor for name, tensor in checkpoint["state_dict"].items()}
+    whole = checkpoint["state_dict"].items()
+    state = {name.removeprefix("network."): tensor for name, tensor in whole if name.startswith("network.")}
     shared_width = state["projection.weight" if "projection.weight" in state else "projection.b"].shape[1]
     shapes = (state[f"{side}_maps.bias"].shape for side in ("image", "text"))
     image, text = (TowerShape(layers, width, shared_width) for layers, width in shapes)

@@ -86,8 +86,13 @@ class RobustTuneCLI(LightningCLI):
     def _fit_callbacks(self, trainer: Namespace) -> list[Callback]:
         default = "val/mean/f1_macro" if self.datamodule.facts.multilabel else "val/mean/accuracy"
         monitor = self._get(self.config_init, "monitor") or default
-        if monitor not in self.model.measured:
-            raise RobustTuneError(f"{monitor} is not measured: monitor one of {', '.join(self.model.measured)}")
+        measured = self.model.measured(self.datamodule.conditions("val"))
+        if monitor not in measured:
+            conditions, metrics = (list(dict.fromkeys(name.split("/")[part] for name in measured)) for part in (1, 2))
+            raise RobustTuneError(
+                f"{monitor} is not measured: monitor val/<condition>/<metric>, of the metrics {', '.join(metrics)}, "
+                f"under {', '.join(conditions[:3])}{', ...' * (len(conditions) > 4)} or mean"
+            )
         callbacks: list[Callback] = [] if trainer.fast_dev_run else [LearningRateMonitor()]
         if trainer.enable_checkpointing is not False:
             callbacks += [BestCheckpoint(monitor), LastCheckpoint()]

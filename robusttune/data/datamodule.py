@@ -17,9 +17,10 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
+from robusttune.corruption.conditions import Conditions
 from robusttune.corruption.dropout import Corruption
 from robusttune.corruption.missing import Mask, MissingBySplit
-from robusttune.corruption.noise import NoiseBySplit, SplitNoise
+from robusttune.corruption.noise import ImageNoise, NoiseBySplit, SplitNoise, TextNoise
 from robusttune.data.cache import Cached, FeatureCache, Running
 from robusttune.data.dataset import Collate, SampleDataset
 from robusttune.data.images import refuse_unreadable
@@ -27,7 +28,7 @@ from robusttune.data.labels import encode_labels, facts_of
 from robusttune.data.mask_files import write_mask
 from robusttune.data.records import SplitRecords, presence
 from robusttune.data.sampler import ResumableLoader, ResumableSampler
-from robusttune.data.sides import Images, Texts
+from robusttune.data.sides import Images, Pixels, Texts
 from robusttune.data.sources.base import Source
 from robusttune.data.splits import Splits
 from robusttune.data.tally import Tally
@@ -62,6 +63,9 @@ class ImageTextDataModule(LightningDataModule):
         corruption: modality dropout in training.
         missing: sides that samples lack for good, by split.
         noise: on images and texts, by split; new in every epoch of training, else always the same for a sample.
+        conditions: under which validation and test look at samples, by name (see `Conditions`); by default
+            ``complete``, ``no_image`` and ``no_text``, or ``complete`` alone where no sample has both sides. What noise
+            a condition has takes the place of the split's.
         augmentation: random views of images in training, instead of the clean transform.
         unreadable: what an image file that cannot be read is: an ``error``, or an ``absent`` image, counted.
         cache: folder in which what the encoders make of the samples is kept, so that it is computed once; ``auto`` for
@@ -91,6 +95,7 @@ class ImageTextDataModule(LightningDataModule):
         corruption: Corruption = Corruption(),  # noqa: B008
         missing: MissingBySplit = MissingBySplit(),  # noqa: B008
         noise: NoiseBySplit = NoiseBySplit(),  # noqa: B008
+        conditions: list[str] | None = None,
         augmentation: Augmentation | None = None,
         unreadable: Literal["error", "absent"] = "error",
         cache: str | None = None,
@@ -124,6 +129,7 @@ class ImageTextDataModule(LightningDataModule):
         self.corruption = corruption
         self.missing = missing
         self.noise = noise
+        self.given_conditions = None if conditions is None else Conditions(conditions, seed)
         self.augmentation = augmentation
         self.unreadable = unreadable
         self.cache = None if cache is None else FeatureCache(cache, cache_dtype)
@@ -172,6 +178,14 @@ class ImageTextDataModule(LightningDataModule):
                 f"the {split} split has one class, {names[0]!r}, and two are needed: give it samples of others, too"
             )
         return names
+
+    def conditions(self, split: Split) -> Conditions:
+        """Under which a split is looked at."""
+        if self.given_conditions is not None:
+            return self.given_conditions
+        table = self.records(split)
+        both = table is None or presence(table)["complete"] > 0
+        return Conditions(seed=self.seed) if both else Conditions(["complete"], self.seed)
 
     def check(self, stage: str) -> None:
         """Check labels and image files of the splits that a stage needs; before a fit, of all that there are.
@@ -254,14 +268,15 @@ class ImageTextDataModule(LightningDataModule):
             table = self.records(split)
             assert table is not None, "check has seen to it"
             rank_zero_info(self._tell(split, table))
-            noise = self._noise(split)
             views = self.cache_views if training else 1
             transform = ImageTransform(preprocessing, self.augmentation if training else None)
+            pixels = Pixels(table, self.source.images, transform)
+            images, texts = self._noise(split)
             self._datasets[split] = SampleDataset(
                 table,
                 None if split == "predict" else self._labels(table, split),
-                Images(table, self.source.images, transform, noise.image, self.seed, views),
-                Texts(table, tokenizer, noise.text, self.seed, views),
+                {name: Images(table, pixels, noise, self.seed, views) for name, noise in images.items()},
+                {name: Texts(table, tokenizer, noise, self.seed, views) for name, noise in texts.items()},
                 self.corruption if training else None,
                 self.seed,
             )
@@ -274,11 +289,12 @@ class ImageTextDataModule(LightningDataModule):
         line += f", {has['neither']} with neither" if has["neither"] else ""
         return f"{line} (mask {mask.hash})" if mask else line
 
-    def _noise(self, split: Split) -> SplitNoise:
-        """Samples of the test split look the same where they are predicted."""
-        if split == "predict":
-            split = "test" if self.given("predict") is None else "predict"
-        return getattr(self.noise, split, SplitNoise())
+    def _noise(self, split: Split) -> tuple[dict[str, ImageNoise | None], dict[str, TextNoise | None]]:
+        """Of each variant of the images and of the texts. Samples of the test split look the same when predicted."""
+        own = split if split != "predict" or self.given("predict") is not None else "test"
+        noise: SplitNoise = getattr(self.noise, own, SplitNoise())
+        images, texts = self.conditions(split).noise if split in ("val", "test") else ({}, {})
+        return {"clean": noise.image, **images}, {"clean": noise.text, **texts}
 
     def _labels(self, table: pa.Table, split: Split) -> list[list[int]]:
         return encode_labels(table, self.class_names(split), self.facts.multilabel, split)
@@ -297,18 +313,20 @@ class ImageTextDataModule(LightningDataModule):
         """
         if self.cache is None:
             return
-        datasets, stop = [self._datasets[split] for split in STAGE_SPLITS[stage]], self.unreadable == "error"
+        stop = self.unreadable == "error"
         settings: dict[Literal["images", "texts"], tuple[str, Encoder]] = {
             "images": ("image_encoder", self.image_encoder),
             "texts": ("text_encoder", self.text_encoder),
         }
         for what, (name, encoder) in settings.items():
-            raw = [getattr(data, what) for data in datasets]
-            sides, unreadable = self.cache.fill(what, encoder, encoders[name], raw, self._running(), stop)
+            variants = [getattr(self._datasets[split], what) for split in STAGE_SPLITS[stage]]
+            raw = [side for sides in variants for side in sides.values()]
+            cached, unreadable = self.cache.fill(what, encoder, encoders[name], raw, self._running(), stop)
             if stop and any_over_ranks(bool(unreadable)):
                 self._refuse_unreadable(unreadable)
-            for data, side in zip(datasets, sides, strict=True):
-                setattr(data, what, side)
+            left = iter(cached)
+            for sides in variants:
+                sides.update({variant: next(left) for variant in sides})
 
     def train_dataloader(self) -> ResumableLoader:
         self._train_loader = ResumableLoader(**self._loader_args("train"))
@@ -366,13 +384,14 @@ class ImageTextDataModule(LightningDataModule):
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
         )
-        cached = isinstance(data.images, Cached) and isinstance(data.texts, Cached)
+        cached = all(isinstance(side, Cached) for side in (*data.images.values(), *data.texts.values()))
         on_cpu = trainer is None or trainer.strategy.root_device.type == "cpu"
         workers = 0 if cached and on_cpu and self.workers is None else self._workers()
         return {
             "dataset": data,
             "sampler": sampler,
-            "batch_size": self.batch_size,
+            # So many inputs, in whatever variants, since memory is what limits it.
+            "batch_size": max(1, self.batch_size // max(len(data.images), len(data.texts))),
             "collate_fn": Collate(data.images, data.texts, self.facts, split),
             "num_workers": workers,
             "persistent_workers": workers > 0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -22,8 +22,8 @@ class SampleDataset(Dataset[Sample]):
     Args:
         records: a table of `SCHEMA`.
         labels: class indices of each row, or None where the split is unlabelled.
-        images: their images.
-        texts: their texts.
+        images: variant -> their images; ``clean`` comes first.
+        texts: variant -> their texts, likewise.
         corruption: whose modality dropout each sample undergoes, or None.
         seed: of modality dropout.
     """
@@ -32,8 +32,8 @@ class SampleDataset(Dataset[Sample]):
         self,
         records: pa.Table,
         labels: list[list[int]] | None,
-        images: Side,
-        texts: Side,
+        images: dict[str, Side],
+        texts: dict[str, Side],
         corruption: Corruption | None,
         seed: int,
     ) -> None:
@@ -52,55 +52,55 @@ class SampleDataset(Dataset[Sample]):
         epoch, row, counted = draw if isinstance(draw, Draw) else Draw(0, draw, True)
         sample_id = self.records["id"][row].as_py()
         labels = None if self.labels is None else self.labels[row].as_py()
-        image_kept, text_kept = has_image, has_text = self.images.has(row), self.texts.has(row)
+        image_kept, text_kept = has_image, has_text = self.images["clean"].has(row), self.texts["clean"].has(row)
         if self.corruption is not None:
             rng = sample_generator(self.seed, epoch, sample_id, "modality")
             image_kept, text_kept = drop_modality(has_image, has_text, self.corruption, rng)
         # What a sample loses is not even read.
-        image, unreadable = self._image(row, epoch) if image_kept else (None, None)
+        image, unreadable = self._image(row, epoch) if image_kept else ({}, None)
         text_kept = text_kept or (unreadable is not None and has_text)  # no sample loses both sides
-        text = self.texts.read(row, epoch) if text_kept else None
+        text = {variant: side.read(row, epoch) for variant, side in self.texts.items()} if text_kept else {}
         return Sample(image, text, labels, sample_id, counted, unreadable)
 
-    def _image(self, row: int, epoch: int) -> tuple[Any, str | None]:
-        """The image, or why there is none."""
+    def _image(self, row: int, epoch: int) -> tuple[dict[str, Any], str | None]:
+        """The image in every variant, or why there is none."""
         try:
-            return self.images.read(row, epoch), None
+            return {variant: side.read(row, epoch) for variant, side in self.images.items()}, None
         except UnreadableImageError as error:
-            return None, str(error)
+            return {}, str(error)
 
 
 class Collate:
-    """Samples to a `Batch`: what there is of each side is put together.
+    """Samples to a `Batch`: what there is of each variant of each side is put together.
 
     Args:
-        images: of the split.
-        texts: of the split.
+        images: variant -> images of the split.
+        texts: variant -> texts of the split.
         facts: of the labels.
         split: that the samples are of.
     """
 
-    def __init__(self, images: Side, texts: Side, facts: Facts, split: Split) -> None:
+    def __init__(self, images: Mapping[str, Side], texts: Mapping[str, Side], facts: Facts, split: Split) -> None:
         self.images = images
         self.texts = texts
         self.facts = facts
         self.split = split
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
-        images, _ = self.images.collate([s.image for s in samples if s.image is not None])
-        texts, cut = self.texts.collate([s.text for s in samples if s.text is not None])
-        with_text = [s.sample_id for s in samples if s.text is not None]
+        images = {name: side.collate([s.image[name] for s in samples if s.image]) for name, side in self.images.items()}
+        texts = {name: side.collate([s.text[name] for s in samples if s.text]) for name, side in self.texts.items()}
+        with_text = [s.sample_id for s in samples if s.text]
         return Batch(
-            images={"clean": images},
-            texts={"clean": texts},
-            image_present=torch.tensor([s.image is not None for s in samples]),
-            text_present=torch.tensor([s.text is not None for s in samples]),
+            images={name: inputs.values for name, inputs in images.items()},
+            texts={name: inputs.values for name, inputs in texts.items()},
+            image_present=torch.tensor([bool(s.image) for s in samples]),
+            text_present=torch.tensor([bool(s.text) for s in samples]),
             label=self._label([s.labels for s in samples]),
             counted=torch.tensor([s.counted for s in samples]),
             sample_id=[s.sample_id for s in samples],
             split=self.split,
             unreadable=[s.unreadable for s in samples if s.unreadable is not None],
-            cut=[sample_id for sample_id, was_cut in zip(with_text, cut, strict=True) if was_cut],
+            cut=[sample_id for sample_id, was_cut in zip(with_text, texts["clean"].cut, strict=True) if was_cut],
         )
 
     def _label(self, labels: list[list[int] | None]) -> Tensor | None:

@@ -87,13 +87,40 @@ class RawSide(Side):
         """Of each input, (row, view), how many tokens its text has; 0 for images."""
 
 
-class Images(RawSide):
-    """Images, read when asked for.
+class Pixels:
+    """Images as the transform makes them.
 
     Args:
         records: a table of `SCHEMA`.
         reader: of the images that it names.
         transform: from an image to (3, H, W) uint8.
+    """
+
+    def __init__(self, records: pa.Table, reader: ImageReader, transform: ImageTransform) -> None:
+        self.names = records["image"]
+        self.reader = reader
+        self.transform = transform
+        self._last: tuple[tuple[int, int], Tensor] | None = None
+
+    @cached_property
+    def own_digests(self) -> dict[str, bytes | None]:
+        """What the reader says of each image, None for a file; asked once, since it may have to read them."""
+        return {name: self.reader.digest(name) for name in self.names.drop_null().unique().to_pylist()}
+
+    def read(self, row: int, seed: int) -> Tensor:
+        """One image; the last one is kept, since its variants are asked for one after the other."""
+        if self._last is None or self._last[0] != (row, seed):
+            image = self.reader.read(self.names[row].as_py())
+            self._last = ((row, seed), self.transform(image, seed=seed))
+        return self._last[1]
+
+
+class Images(RawSide):
+    """Images, read when asked for.
+
+    Args:
+        records: a table of `SCHEMA`.
+        pixels: of its images.
         noise: on what the transform has made, or None.
         seed: of random views.
         views: see `Side`; without random views and noise there is one.
@@ -102,18 +129,16 @@ class Images(RawSide):
     def __init__(
         self,
         records: pa.Table,
-        reader: ImageReader,
-        transform: ImageTransform,
+        pixels: Pixels,
         noise: ImageNoise | None,
         seed: int,
         views: int | None,
     ) -> None:
         self.ids, self.names = records["id"], records["image"]
-        self.reader = reader
-        self.transform = transform
+        self.pixels = pixels
         self.noise = noise
         self.seed = seed
-        self.random = noise is not None or transform.augmentation is not None
+        self.random = noise is not None or pixels.transform.augmentation is not None
         self.views = views if self.random else 1
 
     def __len__(self) -> int:
@@ -123,25 +148,20 @@ class Images(RawSide):
         return bool(self.names[row].is_valid)
 
     def files(self) -> list[str]:
-        return [name for name, digest in self._own_digests.items() if digest is None]
-
-    @cached_property
-    def _own_digests(self) -> dict[str, bytes | None]:
-        """What the reader says of each image, None for a file; asked once, since it may have to read them."""
-        return {name: self.reader.digest(name) for name in self.names.drop_null().unique().to_pylist()}
+        return [name for name, digest in self.pixels.own_digests.items() if digest is None]
 
     def read(self, row: int, epoch: int) -> Tensor:
         rng = sample_generator(self.seed, self.view(epoch), self.ids[row].as_py(), "image")
-        image = self.transform(self.reader.read(self.names[row].as_py()), seed=int(rng.integers(2**63)))
+        image = self.pixels.read(row, seed=int(rng.integers(2**63)))
         return image if self.noise is None else self.noise.apply(image, rng)
 
     def keys(self, inputs: list[tuple[int, int]], digests: Mapping[str, bytes | None]) -> list[bytes | None]:
         names, ids = self.names.to_pylist(), self.ids.to_pylist()
-        found = [self._own_digests[names[row]] or digests[names[row]] for row, _ in inputs]
+        found = [self.pixels.own_digests[names[row]] or digests[names[row]] for row, _ in inputs]
         if not self.random:
             return found
         version = "" if self.noise is None else noise_version()
-        made = f"{self.transform.augmentation} {self.noise} {self.seed} {version}"
+        made = f"{self.pixels.transform.augmentation} {self.noise} {self.seed} {version}"
         return [
             None if digest is None else _digest(f"{digest.hex()} {made} {view} {ids[row]}")
             for digest, (row, view) in zip(found, inputs, strict=True)
@@ -151,7 +171,7 @@ class Images(RawSide):
         return [0] * len(inputs)
 
     def collate(self, values: list[Tensor]) -> Inputs:
-        size = self.transform.preprocessing.size
+        size = self.pixels.transform.preprocessing.size
         nothing = torch.zeros(0, 3, size, size, dtype=torch.uint8)
         return Inputs(torch.stack(values) if values else nothing, [False] * len(values))
 

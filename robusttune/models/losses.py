@@ -108,6 +108,20 @@ def correlation(moments: Moments, ridge: float = 1e-3) -> Tensor:
     return torch.where(finite, torch.where(moments.rows >= 2, total, total * 0.0), torch.nan)
 
 
+def layer_correlations(first: Tensor, second: Tensor) -> Tensor:
+    """(M,) mean canonical correlation, in [0, 1], of each of ``M`` pairs of views, of rows of this rank alone.
+
+    Args:
+        first: (M, N, c).
+        second: (M, N, c).
+    """
+    x, y = (view.double() - view.double().mean(1, keepdim=True) for view in (first, second))
+    covariances = [part / max(1, first.shape[1] - 1) for part in (x.mT @ x, y.mT @ y, x.mT @ y)]
+    rows = torch.tensor(first.shape[1])
+    pairs = zip(*(part.unsqueeze(1) for part in covariances), strict=True)
+    return torch.stack([correlation(Moments(rows, *pair)) for pair in pairs]) / first.shape[-1]
+
+
 def _ridged(covariance: Tensor, share: float) -> Tensor:
     """Covariance (M, c, c) with a ridge that follows its scale, so that it can be factorised."""
     width = covariance.shape[-1]

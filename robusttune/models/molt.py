@@ -143,7 +143,7 @@ class LatentLayer(nn.Module):
                 functional.linear(full(latent), full(view.weight))
                 for latent, view in ((image_latent, self.image_view), (text_latent, self.text_view))
             ]
-        # Without null tokens there may be nothing to pool, and the slope of bilinear pooling at zero is a billion.
+        # Without null tokens both latents may be zero, where bilinear pooling has a slope that float16 cannot hold.
         paired = (image_mask.any(1) & text_mask.any(1)).unsqueeze(1)
         return torch.where(paired, self.pool(image_latent, text_latent), 0.0), views[0], views[1]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -18,14 +18,17 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from robusttune.corruption.conditions import Conditions
 from robusttune.encoders import Encoder, FrozenEncoder, ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
+from robusttune.evaluation.metrics import shares_of
+from robusttune.evaluation.temperature import PATTERNS, VIEWS, fit_temperatures, patterns
 from robusttune.ranks import any_over_ranks, on_rank_zero, sum_over_ranks, world_size
 from robusttune.settings import differences, from_plain, plain, to_plain
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
 from robusttune.tasks.schedule import Schedule
-from robusttune.types import CONDITIONS, Batch, Condition, Facts, Split
+from robusttune.types import Batch, Facts, Split, View
 
 OptimizerCallable = Callable[[Iterable[nn.Parameter]], Optimizer]
 ENCODERS = ("image_encoder", "text_encoder")
@@ -54,7 +57,7 @@ class Losses(NamedTuple):
 class RobustTask(LightningModule, ABC):
     """A model on frozen encoders, trained on samples of which a side may be missing, tested under every condition.
 
-    A subclass builds its networks, says what loss they are trained with, and gives logits for a condition.
+    A subclass builds its networks, says what loss they are trained with, and gives logits for what is shown of samples.
 
     Args:
         image_encoder: settings of the image encoder.
@@ -62,12 +65,15 @@ class RobustTask(LightningModule, ABC):
         facts: class names, class frequencies and task kind, from the data.
         optimizer: makes the optimiser of the trained parameters.
         schedule: of the learning rate.
+        calibrate: fit a temperature to each pattern of what is present (both sides, image alone, text alone) in every
+            validation of a fit; the checkpoint keeps them, and tests and predictions divide logits by them.
 
     Attributes:
         class_names: of the classes that are told apart now, in the order of logits; see `tell_apart`.
     """
 
-    free_settings: tuple[str, ...] = ()  # that need not be those of the checkpoint, but where its training goes on
+    temperature: Tensor
+    free_settings: tuple[str, ...] = ("calibrate",)  # that need be those of the checkpoint only where a fit goes on
 
     def __init__(
         self,
@@ -76,21 +82,23 @@ class RobustTask(LightningModule, ABC):
         facts: Facts,
         optimizer: OptimizerCallable = adamw,
         schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
+        calibrate: bool = False,
     ) -> None:
         super().__init__()
         self.encoder_settings: dict[str, Encoder] = {"image_encoder": image_encoder, "text_encoder": text_encoder}
         self.facts = facts
         self.optimizer = optimizer
         self.schedule = schedule
+        self.calibrate = calibrate
+        self.register_buffer("temperature", torch.ones(len(PATTERNS) + 1))  # the last is that of nothing, and stays 1
         self.image_encoder = image_encoder.load()
         self.text_encoder = text_encoder.load()
         self.class_names = facts.class_names
-        self.metrics = {stage: ConditionMetrics(facts) for stage in ("val", "test")}
+        self.metrics = ConditionMetrics(facts, Conditions())
 
-    @property
-    def measured(self) -> list[str]:
+    def measured(self, conditions: Conditions) -> list[str]:
         """What validation logs, and so what can be monitored."""
-        return [f"val/{name}" for name in self.metrics["val"].names]
+        return [f"val/{name}" for name in ConditionMetrics(self.facts, conditions).names]
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -101,19 +109,22 @@ class RobustTask(LightningModule, ABC):
         """What the batch is trained with."""
 
     @abstractmethod
-    def condition_logits(self, batch: Batch, conditions: Iterable[Condition]) -> dict[str, Tensor]:
-        """Logits (B, C) under each condition, by name; each input variant is encoded once."""
+    def logits(self, batch: Batch, views: Sequence[View]) -> Tensor:
+        """Logits (W, B, C) of each of the ``W`` views; each variant of an input is encoded once."""
 
-    def evaluation_logits(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
-        """Logits under all conditions; and those of not being told which samples are of new classes, if they differ."""
-        return self.condition_logits(batch, CONDITIONS), None
+    def evaluation_logits(self, batch: Batch, views: Sequence[View]) -> tuple[Tensor, Tensor | None]:
+        """Logits of each view; and those of not being told which samples are of new classes, if they differ."""
+        return self.logits(batch, views), None
 
-    def tell_apart(self, class_names: list[str], alike: bool = False) -> None:
+    def findings(self) -> dict[str, Any]:
+        """What a test found beside metrics, by name, as plain data."""
+        return {}
+
+    def tell_apart(self, class_names: list[str]) -> None:
         """Answer with one of these classes from now on.
 
         Args:
             class_names: in label order.
-            alike: measure all of them together, whichever training knows.
 
         Raises:
             RobustTuneError: they are not those of training, and the model knows no others.
@@ -150,18 +161,25 @@ class RobustTask(LightningModule, ABC):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[list[str], Tensor]:
         """Ids and probabilities (B, C) of the samples as they are."""
-        complete = CONDITIONS[:1]
-        logits = self.condition_logits(batch, complete)[complete[0].name].float()
-        return batch.sample_id, logits.sigmoid() if self.facts.multilabel else logits.softmax(1)
+        logits = self._calibrated(self.logits(batch, [View()]), batch, [View()])[0].float()
+        return batch.sample_id, shares_of(logits, self.facts.multilabel)
 
     def on_validation_epoch_start(self) -> None:
-        self.metrics["val"].reset()
+        self._measure_anew("val")
 
     def on_test_epoch_start(self) -> None:
-        self.metrics["test"].reset()
+        self._measure_anew("test")
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val")
+        if self._fits_temperatures():
+            metrics = self.metrics
+
+            def fit(_: list[None]) -> list[float]:
+                assert metrics.gathered is not None
+                return fit_temperatures(metrics.gathered, metrics.conditions.views)
+
+            self.temperature[: len(PATTERNS)] = torch.tensor(on_rank_zero(None, fit))
 
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test")
@@ -189,7 +207,7 @@ class RobustTask(LightningModule, ABC):
         """Take up the data's classes, unless the model does not know them; fill the data's cache."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if hasattr(data, "class_names"):
-            self.tell_apart(data.class_names(SPLITS[stage]), alike=getattr(data, "answers", "known") == "own")
+            self.tell_apart(data.class_names(SPLITS[stage]))
         if getattr(data, "cache", None) is not None:
             # As the Trainer is going to, but later.
             convert, device = self.trainer.precision_plugin.convert_module, self.trainer.strategy.root_device
@@ -212,7 +230,7 @@ class RobustTask(LightningModule, ABC):
         """What a checkpoint says of the task that it is of, as plain data."""
         return {
             "task": type(self).__name__,
-            "settings": self.settings(),
+            "settings": {**self.settings(), "calibrate": self.calibrate},
             "facts": self.facts._asdict(),
             **{name: to_plain(self.encoder_settings[name]) for name in ENCODERS},
             "inputs": {name: self.encoder_settings[name].inputs() for name in ENCODERS},
@@ -271,10 +289,33 @@ class RobustTask(LightningModule, ABC):
     def _evaluate(self, batch: Batch, stage: str) -> None:
         if batch.label is None:
             raise RobustTuneError("samples without labels cannot be evaluated: use predict")
-        self.metrics[stage].update(batch.sample_id, batch.label, *self.evaluation_logits(batch))
+        views, present = self.metrics.conditions.views, torch.stack([batch.image_present, batch.text_present], 1)
+        known, unknown = self.evaluation_logits(batch, views)
+        if not self._fits_temperatures():
+            known = self._calibrated(known, batch, views)
+            unknown = None if unknown is None else self._calibrated(unknown, batch, views)
+        self.metrics.update(batch.sample_id, batch.label, present, known, unknown)
+
+    def _calibrated(self, logits: Tensor, batch: Batch, views: Sequence[View]) -> Tensor:
+        """Logits (W, B, C) divided by the temperature of what is shown."""
+        present = torch.stack([batch.image_present, batch.text_present], 1)
+        shown = torch.stack([patterns(present, view) for view in views])
+        return logits / self.temperature[shown].unsqueeze(2)
+
+    def _fits_temperatures(self) -> bool:
+        return self.calibrate and self.trainer.state.fn == "fit"
+
+    def _measure_anew(self, split: Split) -> None:
+        """Take up the data's conditions, and forget what was measured before."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        conditions = data.conditions(split) if hasattr(data, "conditions") else Conditions()
+        if self._fits_temperatures():
+            conditions = conditions.looking_also_at(VIEWS)
+        alike = split == "test" and getattr(data, "answers", "known") == "own"
+        self.metrics = ConditionMetrics(self.facts, conditions, self.class_names, alike)
 
     def _log_metrics(self, stage: str) -> None:
-        self.log_dict({f"{stage}/{key}": value for key, value in self.metrics[stage].compute().items()})
+        self.log_dict({f"{stage}/{key}": value for key, value in self.metrics.compute().items()})
 
     def _is_frozen(self, key: str) -> bool:
         return key.startswith(tuple(f"{name}." for name in ENCODERS))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from robusttune.encoders import ImageEncoder, TextEncoder
+from robusttune.encoders import FrozenEncoder, ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import sample_losses
 from robusttune.models import CorrelationLoss, Fused, FusionModel, MoLT
@@ -17,8 +17,42 @@ from robusttune.models.losses import shuffled_correlation
 from robusttune.ranks import sum_over_ranks
 from robusttune.settings import from_plain, to_plain
 from robusttune.tasks.base import Losses, OptimizerCallable, RobustTask, adamw, mean_over_ranks
+from robusttune.tasks.correlations import LayerCorrelations
 from robusttune.tasks.schedule import Schedule
-from robusttune.types import Batch, Condition, Encoded, Facts
+from robusttune.types import Batch, Encoded, EncoderInputs, Facts, View, joined
+
+
+class Variants(NamedTuple):
+    """What an encoder makes of all variants of one side of a batch.
+
+    Attributes:
+        names: of the ``V`` variants.
+        encoded: (V x B) rows, variant by variant.
+    """
+
+    names: list[str]
+    encoded: Encoded
+
+    @classmethod
+    def of(
+        cls, encoder: FrozenEncoder, inputs: Mapping[str, EncoderInputs], present: Tensor, asked: Sequence[str | None]
+    ) -> Self:
+        """Those that are asked for go through the encoder together, each once, and of rows that are absent none."""
+        names = list(dict.fromkeys(variant for variant in asked if variant is not None)) or ["clean"]
+        return cls(names, encoder.encode(joined([inputs[name] for name in names]), present.repeat(len(names))))
+
+    def rows(self, asked: Sequence[str | None]) -> Encoded:
+        """(W x B) rows, the batch once for each of the ``W`` variants; None stands for any of them."""
+        if len(self.names) == len(asked) == 1:
+            return self.encoded
+        size = len(self.encoded) // len(self.names)
+        blocks = [range(block * size, (block + 1) * size) for block in (self._block(variant) for variant in asked)]
+        rows = torch.tensor([row for block in blocks for row in block], device=self.encoded.pooled.device)
+        return self.encoded.map(lambda tensor: tensor[rows])
+
+    def _block(self, variant: str | None) -> int:
+        """A withheld side takes the place of some variant in the network, which must not and does not look at it."""
+        return 0 if variant is None else self.names.index(variant)
 
 
 class FusionTask(RobustTask):
@@ -34,6 +68,7 @@ class FusionTask(RobustTask):
         correlation_momentum: share of earlier steps' moments in the correlation loss, in [0, 1); 0 is off.
         optimizer: makes the optimiser of the trained parameters.
         schedule: of the learning rate.
+        calibrate: fit temperatures, see `RobustTask`.
     """
 
     def __init__(
@@ -47,13 +82,14 @@ class FusionTask(RobustTask):
         correlation_momentum: float = 0.0,
         optimizer: OptimizerCallable = adamw,
         schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
+        calibrate: bool = False,
     ) -> None:
         if not (alpha >= 0 and beta >= 0 and 0 <= correlation_momentum < 1):  # not a number is none of it
             raise RobustTuneError(
                 f"alpha {alpha}, beta {beta}, correlation_momentum {correlation_momentum} do not work: "
                 "give weights of at least 0, and a momentum in [0, 1)"
             )
-        super().__init__(image_encoder, text_encoder, facts, optimizer, schedule)
+        super().__init__(image_encoder, text_encoder, facts, optimizer, schedule, calibrate)
         self.fusion_settings = fusion
         self.alpha = alpha
         self.beta = beta
@@ -62,6 +98,8 @@ class FusionTask(RobustTask):
             raise RobustTuneError(f"{type(fusion).__name__} has nothing to correlate: set model.beta to 0")
         self.correlation = CorrelationLoss(*self.network.view_shape, correlation_momentum)
         self._warned = False
+        self._pairs: LayerCorrelations | None = None  # while they are measured
+        self._correlations: dict[str, list[float]] | None = None
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -78,7 +116,10 @@ class FusionTask(RobustTask):
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
         assert batch.label is not None
         fused = self.network(
-            self.encode_image(batch, "clean"), self.encode_text(batch, "clean"), batch.image_present, batch.text_present
+            self.image_encoder.encode(batch.images["clean"], batch.image_present),
+            self.text_encoder.encode(batch.texts["clean"], batch.text_present),
+            batch.image_present,
+            batch.text_present,
         )
         by_sample = sample_losses(fused.logits, batch.label)
         task_loss = mean_over_ranks(by_sample, batch.counted)
@@ -91,23 +132,32 @@ class FusionTask(RobustTask):
         views = torch.cat([fused.image_views, fused.text_views]).isfinite().all(2).all(0)
         return Losses(loss, parts, by_sample.isfinite() & views)
 
-    def condition_logits(self, batch: Batch, conditions: Iterable[Condition]) -> dict[str, Tensor]:
-        conditions = list(conditions)
-        # A withheld side takes the clean variant's place in the network, which must not and does not look at it.
-        images = {v: self.encode_image(batch, v) for v in {c.image or "clean" for c in conditions}}
-        texts = {v: self.encode_text(batch, v) for v in {c.text or "clean" for c in conditions}}
-        return {
-            c.name: self.network(images[c.image or "clean"], texts[c.text or "clean"], *c.presence(batch)).logits
-            for c in conditions
-        }
+    def logits(self, batch: Batch, views: Sequence[View]) -> Tensor:
+        images = Variants.of(self.image_encoder, batch.images, batch.image_present, [view.image for view in views])
+        texts = Variants.of(self.text_encoder, batch.texts, batch.text_present, [view.text for view in views])
+        each = max(len(images.names), len(texts.names))  # views at a time: the network gets as many rows as an encoder
+        found = []
+        for start in range(0, len(views), each):
+            some = views[start : start + each]
+            shown = [torch.cat(sides) for sides in zip(*(view.presence(batch) for view in some), strict=True)]
+            image, text = images.rows([view.image for view in some]), texts.rows([view.text for view in some])
+            fused = self.network(image, text, *shown)
+            found.append(fused.logits.unflatten(0, (len(some), -1)))
+            if self._pairs is not None and View() in some:
+                self._pairs.update(batch, fused, some.index(View()) * len(batch))
+        return torch.cat(found)
 
-    def encode_image(self, batch: Batch, variant: str) -> Encoded:
-        """What the frozen image encoder makes of one variant of the images."""
-        return self.image_encoder.encode(batch.images[variant], batch.image_present)
+    def on_test_epoch_start(self) -> None:
+        super().on_test_epoch_start()
+        self._pairs = LayerCorrelations() if self.network.view_shape[0] > 0 else None
 
-    def encode_text(self, batch: Batch, variant: str) -> Encoded:
-        """What the frozen text encoder makes of one variant of the texts."""
-        return self.text_encoder.encode(batch.texts[variant], batch.text_present)
+    def on_test_epoch_end(self) -> None:
+        super().on_test_epoch_end()
+        if self._pairs is not None:
+            self._correlations, self._pairs = self._pairs.compute(), None
+
+    def findings(self) -> dict[str, Any]:
+        return {} if self._correlations is None else {"canonical_correlation": self._correlations}
 
     def _chance_level(self, fused: Fused, pairs: Tensor, batch_idx: int) -> dict[str, Tensor]:
         """In steps that are logged, what the correlation loss would be for pairs that do not belong together."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText
 from robusttune.errors import RobustTuneError
-from robusttune.evaluation import ConditionMetrics, sample_losses
+from robusttune.evaluation import sample_losses
 from robusttune.models import MMRL, MMRLNetwork
 from robusttune.models.base import log_prior
 from robusttune.models.mmrl import SpaceTokens
@@ -22,7 +22,7 @@ from robusttune.settings import from_plain, to_plain
 from robusttune.tasks.base import Losses, OptimizerCallable, RobustTask, adamw, mean_over_ranks
 from robusttune.tasks.prompts import ClassPrompts, check_templates, encode_prompts, tokenise
 from robusttune.tasks.schedule import Schedule
-from robusttune.types import CONDITIONS, Batch, Condition, Facts
+from robusttune.types import Batch, Facts, View, joined
 
 
 class Adapted(NamedTuple):
@@ -93,6 +93,7 @@ class MMRLTask(RobustTask):
             class feature alone if not; or both for all (``fused``); or the class feature alone for all (``class``).
         optimizer: makes the optimiser of the trained parameters.
         schedule: of the learning rate.
+        calibrate: fit temperatures, see `RobustTask`.
 
     Raises:
         RobustTuneError: the encoders are not the two towers of one CLIP, or a setting does not work.
@@ -101,7 +102,7 @@ class MMRLTask(RobustTask):
     image_encoder: FrozenCLIPImage
     text_encoder: FrozenCLIPText
     # Data sets that a model is transferred to have their own, and weights of losses matter to training alone.
-    free_settings = ("templates", "reg_weight", "text_weight")
+    free_settings = (*RobustTask.free_settings, "templates", "reg_weight", "text_weight")
 
     def __init__(
         self,
@@ -116,6 +117,7 @@ class MMRLTask(RobustTask):
         inference: Literal["recorded", "fused", "class"] = "recorded",
         optimizer: OptimizerCallable = adamw,
         schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
+        calibrate: bool = False,
     ) -> None:
         if not (0 <= alpha <= 1 and reg_weight >= 0 and text_weight >= 0):  # not a number is none of it
             raise RobustTuneError(
@@ -127,7 +129,7 @@ class MMRLTask(RobustTask):
                 "MMRL answers with one class: for several labels a sample set model.class_path to FusionTask"
             )
         check_templates(templates)
-        super().__init__(image_encoder, text_encoder, facts, optimizer, schedule)
+        super().__init__(image_encoder, text_encoder, facts, optimizer, schedule, calibrate)
         self._refuse_other_encoders()
         self.adapter = adapter
         self.templates = templates
@@ -153,7 +155,7 @@ class MMRLTask(RobustTask):
     def from_settings(cls, settings: dict[str, Any], **shared: Any) -> Self:
         return cls(**shared, **{**settings, "adapter": from_plain(settings["adapter"])})
 
-    def tell_apart(self, class_names: list[str], alike: bool = False) -> None:
+    def tell_apart(self, class_names: list[str]) -> None:
         """Answer with one of these classes from now on, whether or not they were trained.
 
         Raises:
@@ -162,7 +164,6 @@ class MMRLTask(RobustTask):
         for template in self.templates:
             tokenise(class_names, template, self.text_encoder.prompt_tokenizer)
         self.class_names = list(class_names)
-        self.metrics["test"] = ConditionMetrics(self.facts, self.class_names, alike)
         self._prior = self._log_prior()
         self._prompts = self._kept = None
         new = [name for name in class_names if name not in {*self.facts.class_names}]
@@ -175,8 +176,8 @@ class MMRLTask(RobustTask):
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
         assert batch.label is not None
         adapted, label = self._adapted(), batch.label
-        images = self._image_logits(batch, "clean", adapted, untouched=True)
-        by_text = self._text_logits(batch, "clean", adapted)
+        images = self._image_logits(batch, ["clean"], adapted, untouched=True)["clean"]
+        by_text = self._text_logits(batch, ["clean"], adapted)["clean"]
         by_class, by_representation = (sample_losses(logits, label) for logits in images[:2])
         image_losses = self.alpha * by_class + (1 - self.alpha) * by_representation
         text_losses = sample_losses(by_text, label)
@@ -192,17 +193,16 @@ class MMRLTask(RobustTask):
         finite = (image_losses.isfinite() | ~batch.image_present) & (text_losses.isfinite() | ~batch.text_present)
         return Losses(loss, parts, finite)
 
-    def condition_logits(self, batch: Batch, conditions: Iterable[Condition]) -> dict[str, Tensor]:
-        conditions = list(conditions)
-        return self._combined(batch, conditions, self._sides(batch, conditions), self._answered_by_both())
+    def logits(self, batch: Batch, views: Sequence[View]) -> Tensor:
+        return self._combined(batch, views, self._sides(batch, views), self._answered_by_both())
 
-    def evaluation_logits(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+    def evaluation_logits(self, batch: Batch, views: Sequence[View]) -> tuple[Tensor, Tensor | None]:
         """Where nothing says whether a sample is of a new class, class features answer for all of them."""
-        sides, by_both = self._sides(batch, CONDITIONS), self._answered_by_both()
-        known = self._combined(batch, CONDITIONS, sides, by_both)
+        sides, by_both = self._sides(batch, views), self._answered_by_both()
+        known = self._combined(batch, views, sides, by_both)
         if self.inference != "recorded" or all(by_both) or not any(by_both):
             return known, None
-        return known, self._combined(batch, CONDITIONS, sides, [False] * len(by_both))
+        return known, self._combined(batch, views, sides, [False] * len(by_both))
 
     def prompts(self) -> ClassPrompts:
         """What the frozen CLIP makes of the classes' prompts: computed once for a list of classes."""
@@ -232,27 +232,34 @@ class MMRLTask(RobustTask):
         tokens = self.network.tokens()
         return Adapted(tokens, self.network.text_features(self.text_encoder.upper, self.prompts().packed, tokens.text))
 
-    def _image_logits(self, batch: Batch, variant: str, adapted: Adapted, untouched: bool) -> ImageLogits:
+    def _image_logits(
+        self, batch: Batch, variants: Sequence[str], adapted: Adapted, untouched: bool
+    ) -> dict[str, ImageLogits]:
         """Of the rows without an image, something of no meaning; the nearness only where it is asked for."""
-        if len(batch.images[variant]) == 0:
+        if not variants or len(batch.images[variants[0]]) == 0:
             nothing = self._nothing(batch)
-            return ImageLogits(nothing, nothing, nothing[:, 0])
-        images = self.image_encoder.enter(batch.images[variant], untouched)
+            return dict.fromkeys(variants, ImageLogits(nothing, nothing, nothing[:, 0]))
+        images = self.image_encoder.enter(joined([batch.images[variant] for variant in variants]), untouched)
         states, upper = images.tokens[0], self.image_encoder.upper
         features, representation = self.network.image_features(upper, states, adapted.tokens.image)
         nearness = (features * images.pooled).sum(1) if untouched else features.new_zeros(len(features))
         logits = [self._logits(f, adapted.classes) for f in (features, representation)]
-        return ImageLogits(*(_spread(values, batch.image_present) for values in (*logits, nearness)))
+        parts = [values.chunk(len(variants)) for values in (*logits, nearness)]
+        return {
+            variant: ImageLogits(*(_spread(values, batch.image_present) for values in of_variant))
+            for variant, of_variant in zip(variants, zip(*parts, strict=True), strict=True)
+        }
 
-    def _text_logits(self, batch: Batch, variant: str, adapted: Adapted) -> Tensor:
-        """(B, C), of the rows without a text something of no meaning."""
-        if len(batch.texts[variant]) == 0:
-            return self._nothing(batch)
-        texts = self.text_encoder.enter(batch.texts[variant], untouched=False)
+    def _text_logits(self, batch: Batch, variants: Sequence[str], adapted: Adapted) -> dict[str, Tensor]:
+        """(B, C) each, of the rows without a text something of no meaning."""
+        if not variants or len(batch.texts[variants[0]]) == 0:
+            return dict.fromkeys(variants, self._nothing(batch))
+        texts = self.text_encoder.enter(joined([batch.texts[variant] for variant in variants]), untouched=False)
         start = self.prompts().packed.shared[:1]
         packed = Packed.of(texts.tokens[0], texts.mask[0], start.to(texts.tokens[0]))
         features = self.network.text_features(self.text_encoder.upper, packed, adapted.tokens.text)
-        return _spread(self._logits(features, adapted.classes), batch.text_present)
+        parts = self._logits(features, adapted.classes).chunk(len(variants))
+        return {name: _spread(logits, batch.text_present) for name, logits in zip(variants, parts, strict=True)}
 
     def _nothing(self, batch: Batch) -> Tensor:
         """(B, C) zeros that keep all parameters in the graph: one that is used on some ranks only stops DDP."""
@@ -264,31 +271,29 @@ class MMRLTask(RobustTask):
         known = {*self.facts.class_names} if self.inference == "recorded" else {*self.class_names}
         return [name in known and self.inference != "class" for name in self.class_names]
 
-    def _sides(self, batch: Batch, conditions: Sequence[Condition]) -> Sides:
+    def _sides(self, batch: Batch, views: Sequence[View]) -> Sides:
         """Each variant goes through its tower once."""
         adapted = self._adapted()
-        images, texts = {c.image for c in conditions if c.image}, {c.text for c in conditions if c.text}
+        images = list(dict.fromkeys(view.image for view in views if view.image))
+        texts = list(dict.fromkeys(view.text for view in views if view.text))
         return Sides(
-            {variant: self._image_logits(batch, variant, adapted, untouched=False) for variant in images},
-            {variant: self._text_logits(batch, variant, adapted) for variant in texts},
+            self._image_logits(batch, images, adapted, untouched=False), self._text_logits(batch, texts, adapted)
         )
 
-    def _combined(
-        self, batch: Batch, conditions: Sequence[Condition], sides: Sides, by_both: list[bool]
-    ) -> dict[str, Tensor]:
-        """(B, C) under each condition."""
-        found, prior = {}, self._prior.to(self.device)
+    def _combined(self, batch: Batch, views: Sequence[View], sides: Sides, by_both: list[bool]) -> Tensor:
+        """(W, B, C), of each view."""
+        found, prior = [], self._prior.to(self.device)
         share = torch.tensor([self.alpha if both else 1.0 for both in by_both], dtype=torch.float32, device=self.device)
-        for condition in conditions:
-            total, (image_shown, text_shown) = torch.zeros_like(prior), condition.presence(batch)
-            if condition.image:
-                image = sides.images[condition.image]
+        for view in views:
+            total, (image_shown, text_shown) = torch.zeros_like(prior), view.presence(batch)
+            if view.image:
+                image = sides.images[view.image]
                 fused = share * image.by_class + (1 - share) * image.by_representation
                 total = total + torch.where(image_shown.unsqueeze(1), fused, 0.0)
-            if condition.text:
-                total = total + torch.where(text_shown.unsqueeze(1), sides.texts[condition.text], 0.0)
-            found[condition.name] = torch.where((image_shown | text_shown).unsqueeze(1), total, prior)
-        return found
+            if view.text:
+                total = total + torch.where(text_shown.unsqueeze(1), sides.texts[view.text], 0.0)
+            found.append(torch.where((image_shown | text_shown).unsqueeze(1), total, prior))
+        return torch.stack(found)
 
     def _logits(self, features: Tensor, classes: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):  # 100 x what half precision leaves off is too much

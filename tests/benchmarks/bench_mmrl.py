@@ -14,7 +14,7 @@ import ctypes
 import random
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from time import perf_counter
@@ -43,7 +43,7 @@ from robusttune.models.prompts import Packed, shared_tokens
 from robusttune.tasks import MMRLTask
 from robusttune.tasks.base import Losses
 from robusttune.tasks.prompts import tokenise
-from robusttune.types import Batch, Condition, Tokens
+from robusttune.types import Batch, Tokens, View
 
 CONTEXT, START, END = 77, 49406, 49407
 FIRST, LAYERS = 6, 12
@@ -235,14 +235,14 @@ class PlainTask(MMRLTask):
         loss = plain_loss(features, batch.label, SCALE, ALPHA, REG_WEIGHT)
         return Losses(loss, {}, torch.ones(len(batch), dtype=torch.bool))
 
-    def condition_logits(self, batch: Batch, conditions: Iterable[Condition]) -> dict[str, Tensor]:
+    def logits(self, batch: Batch, views: Sequence[View]) -> Tensor:
         if self.known is None:
             self.known = plain_text(self.clip, self.network, *self._ids())
         image, representation = plain_image(
             self.clip, self.network, self.image_encoder.normalise(batch.images["clean"])
         )
         logits = SCALE * (ALPHA * image + (1 - ALPHA) * representation) @ self.known.T
-        return {condition.name: logits for condition in conditions}
+        return logits.expand(len(views), *logits.shape)
 
     def _ids(self) -> tuple[Tensor, Tensor]:
         tokens = tokenise(self.class_names, self.templates[0], self.text_encoder.prompt_tokenizer)

@@ -9,10 +9,10 @@ import torch
 from fakes import tiny_image_encoder, tiny_text_encoder, write_image, write_table
 
 from robusttune.callbacks.picture import cards_of
+from robusttune.corruption.conditions import Conditions
 from robusttune.data import ImageTextDataModule
 from robusttune.data.sources import Table
-from robusttune.evaluation import Scores
-from robusttune.types import CONDITIONS
+from robusttune.evaluation import ConditionMetrics, Scores
 
 
 def make(folder: Path, text_folder: Path, labels: list[list[str]], multilabel: bool = False) -> ImageTextDataModule:
@@ -31,9 +31,10 @@ def make(folder: Path, text_folder: Path, labels: list[list[str]], multilabel: b
 
 def scores(ids: list[str], logits: torch.Tensor) -> Scores:
     """The same logits (N, C) under each condition, the highest first class under the last."""
-    stacked = torch.stack([logits] * len(CONDITIONS))
+    stacked = torch.stack([logits] * 3)
     stacked[-1, :, 0] = 9.0
-    return Scores(ids, torch.zeros(len(ids), dtype=torch.int64), logits=stacked, unknown=stacked)
+    present = torch.ones(len(ids), 2, dtype=torch.bool)
+    return Scores(ids, torch.zeros(len(ids), dtype=torch.int64), present, logits=stacked, unknown=stacked)
 
 
 def test_answers_belong_to_their_samples(tmp_path: Path, text_folder: Path) -> None:
@@ -41,14 +42,14 @@ def test_answers_belong_to_their_samples(tmp_path: Path, text_folder: Path) -> N
     labels = [["abc"[i % 3]] for i in range(30)]
     data, ids = make(tmp_path, text_folder, labels), sorted(map(str, range(30)))
     right = torch.nn.functional.one_hot(torch.tensor(["abc".index(labels[int(i)][0]) for i in ids]), 3) * 5.0
-    cards = cards_of(data, scores(ids, right))
+    cards = cards_of(data, ConditionMetrics(data.facts, Conditions()), scores(ids, right))
     assert len(cards) == 12
     for card in cards:
         number = int((card.text or "").split()[1])
         assert card.image is not None
         assert card.image.size == (number + 1, 1)
         assert card.label == labels[number][0]
-        assert [answer.condition for answer in card.answers] == [condition.name for condition in CONDITIONS]
+        assert [answer.condition for answer in card.answers] == Conditions().names
         assert card.answers[0].right
         assert card.answers[0].said == card.label
         assert card.answers[-1].right == (card.label == "a")
@@ -57,7 +58,11 @@ def test_answers_belong_to_their_samples(tmp_path: Path, text_folder: Path) -> N
 
 def test_several_labels(tmp_path: Path, text_folder: Path) -> None:
     data = make(tmp_path, text_folder, [["a", "b"], ["c"], ["b"]], multilabel=True)
-    cards = cards_of(data, scores(["0", "1", "2"], torch.tensor([[1.0, 2.0, -3.0], [-1, -1, -1], [-1, 2, -1]])))
+    cards = cards_of(
+        data,
+        ConditionMetrics(data.facts, Conditions()),
+        scores(["0", "1", "2"], torch.tensor([[1.0, 2.0, -3.0], [-1, -1, -1], [-1, 2, -1]])),
+    )
     assert [card.answers[0].said for card in cards] == ["b, a", "none", "b"]
     assert [card.answers[0].right for card in cards] == [True, False, True]
     assert cards[0].label == "a, b"
@@ -66,6 +71,6 @@ def test_several_labels(tmp_path: Path, text_folder: Path) -> None:
 def test_few_or_unreadable_samples(tmp_path: Path, text_folder: Path) -> None:
     data = make(tmp_path, text_folder, [["a"], ["b"]])
     (tmp_path / "0.png").write_bytes(b"broken")
-    cards = cards_of(data, scores(["0"], torch.zeros(1, 2)))
+    cards = cards_of(data, ConditionMetrics(data.facts, Conditions()), scores(["0"], torch.zeros(1, 2)))
     assert [(card.image, card.text) for card in cards] == [(None, "text 0")]
-    assert cards_of(data, scores([], torch.zeros(0, 2))) == []
+    assert cards_of(data, ConditionMetrics(data.facts, Conditions()), scores([], torch.zeros(0, 2))) == []

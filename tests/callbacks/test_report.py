@@ -11,22 +11,31 @@ from rich.console import Console
 
 from robusttune.callbacks.report import as_table, by_condition, with_best_possible, write_report
 
-METRICS = {"test/complete/accuracy": 0.5, "test/complete/loss": 1.25, "test/mean/accuracy": 0.25, "train/loss": 9.0}
+METRICS = {"complete/accuracy": 0.5, "complete/loss": 1.25, "mean/accuracy": 0.25}
+LEAD = {"complete": (0.41, 0.592)}
 
 
 def test_keys_become_rows() -> None:
-    values = by_condition(METRICS, "test")
+    values = by_condition(METRICS)
     assert values == {"complete": {"accuracy": 0.5, "loss": 1.25}, "mean": {"accuracy": 0.25}}
     console = Console(record=True, width=80)
-    console.print(as_table({"complete": {"accuracy": 0.5}, "mean": {"accuracy": 0.25}}, "title"))
+    console.print(
+        as_table(
+            {"complete": {"accuracy": 0.5}, "no_text": {"accuracy": 0.1}, "mean": {"accuracy": 0.25}},
+            LEAD,
+            "accuracy",
+            "",
+        )
+    )
     text = console.export_text()
     assert "0.5000" in text
     assert "0.2500" in text
+    assert "0.410-0.592" in text
 
 
 def test_files_say_the_same(tmp_path: Path) -> None:
     values = {"complete": {"accuracy": 0.5}, "mean": {"accuracy": 0.25}}
-    write_report(tmp_path / "report" / "test", values, {"checkpoint": "best.ckpt"})
+    write_report(tmp_path / "report" / "test", {"checkpoint": "best.ckpt", "conditions": values})
     assert json.loads((tmp_path / "report/test.json").read_text()) == {"checkpoint": "best.ckpt", "conditions": values}
     with (tmp_path / "report/test.csv").open() as file:
         assert list(csv.reader(file)) == [["condition", "accuracy"], ["complete", "0.5"], ["mean", "0.25"]]
@@ -40,7 +49,7 @@ def test_share_of_the_best_possible() -> None:
     assert found["no_text"]["of_the_best_possible"] == 0.3 / 0.4
     assert found["mean"]["of_the_best_possible"] == pytest.approx(0.375 / 0.65)
     console = Console(record=True, width=120)
-    console.print(as_table(found, "title"))
+    console.print(as_table(found, {}, "accuracy", "title"))
     assert "of the best possible" in console.export_text()
 
 
@@ -50,7 +59,7 @@ def test_an_unknown_best_is_said(tmp_path: Path) -> None:
     found = with_best_possible(values, {"complete": 1.0, "noise": None})
     assert [row["of_the_best_possible"] for row in found.values()] == [0.5, None, None]
     console = Console(record=True, width=120)
-    console.print(as_table(found, "title"))
-    assert console.export_text().count("unknown") == 4
-    write_report(tmp_path / "test", found, {"checkpoint": "best.ckpt"})
+    console.print(as_table(found, {}, "accuracy", "title"))
+    assert console.export_text().count(" - ") == 4
+    write_report(tmp_path / "test", {"checkpoint": "best.ckpt", "conditions": found})
     assert json.loads((tmp_path / "test.json").read_text())["conditions"]["noise"]["best_possible"] is None

@@ -101,7 +101,8 @@ def test_one_side_alone(missing: str, food101: Path, clip_folder: Path, tmp_path
     (tmp_path / "config.yaml").write_text(config.replace("sources.Food101", "sources.Table"))
     fit = ["fit", f"--config={tmp_path}/config.yaml", *flags, "--data.corruption.image_dropout=0"]
     assert main([*fit, "--data.corruption.text_dropout=0", f"--run_root={tmp_path}"]) == 0
-    found = report_of(tmp_path / "food101_mmrl/0")
+    assert list(report_of(tmp_path / "food101_mmrl/0")) == ["complete", "mean"]  # nothing can be withheld
+    found = report_of(tmp_path / "food101_mmrl/0", "--data.conditions=[complete,no_image,no_text]")
     other = {"image": "no_text", "text": "no_image"}[missing]
     assert found[f"no_{missing}"] == found["complete"]
     assert found[other]["accuracy"] == pytest.approx(1 / 12)  # the prior, where all classes are as frequent

@@ -370,7 +370,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "endless": (lambda p: p.fit("--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:01"), "set trainer.max_epochs"),
     "unmeasured": (
         lambda p: p.fit("--monitor=val/mean/f1"),
-        "val/mean/f1 is not measured: monitor one of val/complete",
+        "val/mean/f1 is not measured: monitor val/<condition>/<metric>, of the metrics accuracy, .*, under complete, no_i",
     ),
     "wrong crop": (lambda p: p.fit("--data.augmentation.scale=[1.0,0.2]"), "augmentation scale .*: give 0 < least"),
     "impossible rates": (lambda p: p.fit("--data.corruption.image_dropout=0.9"), "add up to more than 1"),

@@ -13,34 +13,38 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss
 from torch import Tensor
 
+from robusttune.corruption.conditions import Conditions
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
-from robusttune.types import CONDITIONS
 
 IDS = [str(i) for i in range(40)]
 
 
-def everywhere(logits: Tensor) -> dict[str, Tensor]:
-    """The same logits under every condition."""
-    return {condition.name: logits for condition in CONDITIONS}
+CONDITIONS = Conditions()
+PRESENT = torch.ones(40, 2, dtype=torch.bool)
+
+
+def everywhere(logits: Tensor) -> Tensor:
+    """The same logits (N, C) in every view."""
+    return logits.expand(len(CONDITIONS.views), *logits.shape)
 
 
 def test_multiclass() -> None:
     torch.manual_seed(0)
-    metrics, label = ConditionMetrics(FACTS), torch.randint(3, (40,))
-    logits = {c.name: torch.randn(40, 3) for c in CONDITIONS}
+    metrics, label = ConditionMetrics(FACTS, CONDITIONS), torch.randint(3, (40,))
+    logits = torch.randn(3, 40, 3)
     for part in (slice(0, 25), slice(25, 40)):  # uneven batches
-        metrics.update(IDS[part], label[part], {name: values[part] for name, values in logits.items()})
+        metrics.update(IDS[part], label[part], PRESENT[part], logits[:, part])
     found = metrics.compute()
     assert list(found) == metrics.names
-    for name, values in logits.items():
+    for name, values in zip(CONDITIONS.names, logits, strict=True):
         guess = values.argmax(1)
         assert found[f"{name}/accuracy"] == pytest.approx(accuracy_score(label, guess))
         assert found[f"{name}/f1_macro"] == pytest.approx(f1_score(label, guess, average="macro"))
         assert found[f"{name}/loss"] == pytest.approx(log_loss(label, values.double().softmax(1)), rel=1e-5)
-    assert found["mean/accuracy"] == pytest.approx(np.mean([found[f"{c.name}/accuracy"] for c in CONDITIONS]))
-    metrics.reset()
-    metrics.update(IDS[:1], torch.tensor([2]), everywhere(torch.tensor([[0.0, 0.0, 9.0]])))
+    assert found["mean/accuracy"] == pytest.approx(np.mean([found[f"{name}/accuracy"] for name in CONDITIONS.names]))
+    metrics = ConditionMetrics(FACTS, CONDITIONS)
+    metrics.update(IDS[:1], torch.tensor([2]), PRESENT[:1], everywhere(torch.tensor([[0.0, 0.0, 9.0]])))
     assert metrics.compute()["complete/accuracy"] == 1
 
 
@@ -50,29 +54,29 @@ def test_order_batches_and_repeats_do_not_matter(random: Random, batch_size: int
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(40, 3, generator=generator)
     label = torch.rand(40, 3, generator=generator).round() if multilabel else torch.arange(40) % 3
-    plain, other = ConditionMetrics(facts), ConditionMetrics(facts)
-    plain.update(IDS, label, everywhere(logits))
+    plain, other = ConditionMetrics(facts, CONDITIONS), ConditionMetrics(facts, CONDITIONS)
+    plain.update(IDS, label, PRESENT, everywhere(logits))
     order = random.sample(range(40), 40) + random.choices(range(40), k=5)
     for start in range(0, 45, batch_size):
         rows = order[start : start + batch_size]
-        other.update([IDS[row] for row in rows], label[rows], everywhere(logits[rows]))
+        other.update([IDS[row] for row in rows], label[rows], PRESENT[: len(rows)], everywhere(logits[rows]))
     assert other.compute() == plain.compute()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_answers_that_are_not_finite_are_refused(value: float) -> None:
-    metrics, logits = ConditionMetrics(FACTS), torch.zeros(40, 3)
+    metrics, logits = ConditionMetrics(FACTS, CONDITIONS), torch.zeros(40, 3)
     logits[7, 1] = logits[9, 0] = value
-    metrics.update(IDS, torch.zeros(40, dtype=torch.int64), everywhere(torch.zeros(40, 3)) | {"no_text": logits})
+    metrics.update(IDS, torch.zeros(40, dtype=torch.int64), PRESENT, torch.stack([torch.zeros(40, 3)] * 2 + [logits]))
     with pytest.raises(RobustTuneError, match="the answers for 2 of 40 samples are not finite, the first is '7'"):
         metrics.compute()
 
 
 def test_multilabel() -> None:
     torch.manual_seed(0)
-    metrics, label = ConditionMetrics(FACTS._replace(multilabel=True)), torch.rand(40, 3).round()
+    metrics, label = ConditionMetrics(FACTS._replace(multilabel=True), CONDITIONS), torch.rand(40, 3).round()
     logits = torch.randn(40, 3)
-    metrics.update(IDS, label, everywhere(logits))
+    metrics.update(IDS, label, PRESENT, everywhere(logits))
     assert list(metrics.compute()) == metrics.names
     found, guess = metrics.compute(), logits > 0
     assert found["no_text/f1_macro"] == pytest.approx(f1_score(label, guess, average="macro"))
@@ -84,9 +88,9 @@ def test_base_and_new_classes() -> None:
     """Each kind is told apart from its own, their harmonic mean, and all from all by logits of their own."""
     torch.manual_seed(0)
     names = ["new 1", *FACTS.class_names, "new 2"]  # columns 1 to 3 are of training
-    metrics, label = ConditionMetrics(FACTS, names), torch.arange(40) % 5
+    metrics, label = ConditionMetrics(FACTS, CONDITIONS, names), torch.arange(40) % 5
     logits, unknown = torch.randn(2, 40, 5) + torch.nn.functional.one_hot(label, 5)
-    metrics.update(IDS, label, everywhere(logits), everywhere(unknown))
+    metrics.update(IDS, label, PRESENT, everywhere(logits), everywhere(unknown))
     found = metrics.compute()
     assert list(found) == metrics.names
     base, new = [1, 2, 3], [0, 4]
@@ -101,22 +105,22 @@ def test_base_and_new_classes() -> None:
 
 @pytest.mark.parametrize("names", [FACTS.class_names, ["other", "ones"]])
 def test_classes_of_one_kind_are_measured_as_ever(names: list[str]) -> None:
-    metrics = ConditionMetrics(FACTS, names)
-    metrics.update(IDS, torch.zeros(40, dtype=torch.int64), everywhere(torch.zeros(40, len(names))))
+    metrics = ConditionMetrics(FACTS, CONDITIONS, names)
+    metrics.update(IDS, torch.zeros(40, dtype=torch.int64), PRESENT, everywhere(torch.zeros(40, len(names))))
     assert metrics.compute()["complete/accuracy"] == 1
 
 
 def test_classes_of_another_data_set_are_measured_together() -> None:
     names = ["new", FACTS.class_names[0], "other"]
-    metrics = ConditionMetrics(FACTS, names, alike=True)
+    metrics = ConditionMetrics(FACTS, CONDITIONS, names, alike=True)
     label = torch.arange(40) % 3
-    metrics.update(IDS, label, everywhere(torch.nn.functional.one_hot(label.clamp(max=1), 3).float()))
+    metrics.update(IDS, label, PRESENT, everywhere(torch.nn.functional.one_hot(label.clamp(max=1), 3).float()))
     assert metrics.compute()["complete/accuracy"] == pytest.approx(27 / 40)
 
 
 def test_a_kind_without_samples_has_no_accuracy() -> None:
-    metrics = ConditionMetrics(FACTS, [*FACTS.class_names, "new"])
-    metrics.update(IDS, torch.zeros(40, dtype=torch.int64), everywhere(torch.zeros(40, 4)))
+    metrics = ConditionMetrics(FACTS, CONDITIONS, [*FACTS.class_names, "new"])
+    metrics.update(IDS, torch.zeros(40, dtype=torch.int64), PRESENT, everywhere(torch.zeros(40, 4)))
     found = metrics.compute()
     assert found["complete/base_accuracy"] == 1
     assert np.isnan([found["complete/new_accuracy"], found["complete/harmonic_mean"]]).all()

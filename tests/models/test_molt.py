@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -11,11 +12,19 @@ from torch import Tensor, nn
 
 from robusttune.errors import RobustTuneError
 from robusttune.models import MoLT, MoLTNetwork
-from robusttune.models.molt import BilinearPooling, LatentLayer
+from robusttune.models.molt import BilinearPooling, ConcatenationPooling, LatentLayer
 from robusttune.types import Encoded, Facts, Widths
 
 IMAGE, TEXT = Widths((12, 20), 24), Widths((16, 16), 8)
 SMALL = MoLT(common_width=8, cca_dim=4, bilinear_width=6, fusion_width=16, null_tokens=3)
+ABLATIONS = {
+    "none": SMALL,
+    "no null tokens": replace(SMALL, null_tokens=0),
+    "no bilinear pooling": replace(SMALL, pooling="concatenation"),
+    "neither": replace(SMALL, null_tokens=0, pooling="concatenation"),
+}
+
+every_ablation = pytest.mark.parametrize("settings", ABLATIONS.values(), ids=ABLATIONS.keys())
 
 
 def network(settings: MoLT = SMALL, facts: Facts = FACTS) -> MoLTNetwork:
@@ -38,20 +47,22 @@ def present(*rows: str) -> tuple[Tensor, Tensor]:
 ROWS = ("it", "i", "t", "-", "it", "t")
 
 
-def test_shapes() -> None:
-    fused = network()(*inputs(), *present(*ROWS))
+@every_ablation
+def test_shapes(settings: MoLT) -> None:
+    fused = network(settings)(*inputs(), *present(*ROWS))
     assert fused.logits.shape == (6, 3)
     assert fused.image_views.shape == fused.text_views.shape == (2, 6, 4)
     assert network().view_shape == (2, 4)
     assert all(part.isfinite().all() for part in fused)
 
 
+@every_ablation
 @pytest.mark.parametrize("filling", [0.0, 1e4, float("nan"), float("inf")])
-def test_what_stands_in_for_an_absent_side_never_matters(filling: float) -> None:
+def test_what_stands_in_for_an_absent_side_never_matters(settings: MoLT, filling: float) -> None:
     """Bit-identical logits, and no gradient that is not finite."""
     image, text = inputs()
     image_present, text_present = present(*ROWS)
-    model = network().eval()
+    model = network(settings).eval()
     expected = model(image, text, image_present, text_present)
 
     def fill(encoded: Encoded, where: Tensor) -> Encoded:
@@ -70,10 +81,11 @@ def test_what_stands_in_for_an_absent_side_never_matters(filling: float) -> None
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_padding_never_matters() -> None:
+@every_ablation
+def test_padding_never_matters(settings: MoLT) -> None:
     image, text = inputs()
     everything = present(*["it"] * 6)
-    model = network().eval()
+    model = network(settings).eval()
     expected = model(image, text, *everything).logits
     for tokens, mask in zip(text.tokens, text.mask, strict=True):
         tokens[~mask] = 1e3
@@ -86,10 +98,12 @@ def test_padding_never_matters() -> None:
     torch.testing.assert_close(model(image, longer, *everything).logits, expected, rtol=0, atol=1e-6)
 
 
-def test_each_present_side_matters_and_rows_are_independent() -> None:
+@every_ablation
+def test_each_present_side_matters_and_rows_are_independent(settings: MoLT) -> None:
+    """The tokens of a side alone are told by null tokens, and are of no use without."""
     image, text = inputs()
     image_present, text_present = present(*ROWS)
-    model = network().eval()
+    model = network(settings).eval()
     expected = model(image, text, image_present, text_present).logits
     for row, (has_image, has_text) in enumerate(zip(image_present.tolist(), text_present.tolist(), strict=True)):
         for side, has in ((image, has_image), (text, has_text)):
@@ -98,13 +112,15 @@ def test_each_present_side_matters_and_rows_are_independent() -> None:
             logits = model(image, text, image_present, text_present).logits
             side.tokens[1][row] = kept
             changed = [not torch.equal(a, b) for a, b in zip(logits, expected, strict=True)]
-            assert changed == [has and i == row for i in range(6)]
+            used = has and (settings.null_tokens > 0 or (has_image and has_text))
+            assert changed == [used and i == row for i in range(6)]
 
 
+@every_ablation
 @pytest.mark.parametrize("multilabel", [False, True])
-def test_with_nothing_present_the_answer_is_the_training_prior(multilabel: bool) -> None:
+def test_with_nothing_present_the_answer_is_the_training_prior(settings: MoLT, multilabel: bool) -> None:
     facts = FACTS._replace(multilabel=multilabel)
-    logits = network(facts=facts).eval()(*inputs(), *present(*["-"] * 6)).logits
+    logits = network(settings, facts).eval()(*inputs(), *present(*["-"] * 6)).logits
     shares = logits.sigmoid() if multilabel else logits.softmax(1)
     torch.testing.assert_close(shares, torch.tensor([facts.class_frequencies] * 6))
 
@@ -114,10 +130,11 @@ def test_a_class_that_training_lacks_does_not_make_the_prior_infinite() -> None:
     assert network(facts=facts).log_prior.isfinite().all()
 
 
+@every_ablation
 @pytest.mark.parametrize("rows", ["it", "i", "t", "-"])
-def test_every_parameter_is_in_every_graph(rows: str) -> None:
+def test_every_parameter_is_in_every_graph(settings: MoLT, rows: str) -> None:
     """A parameter that is used only on some ranks stops DDP."""
-    model = network()
+    model = network(settings)
     fused = model(*inputs(), *present(*[rows] * 6))
     (fused.logits.sum() + fused.image_views.sum() + fused.text_views.sum()).backward()
     missing = [name for name, p in model.named_parameters() if p.grad is None]
@@ -126,17 +143,18 @@ def test_every_parameter_is_in_every_graph(rows: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [SMALL, MoLT(), MoLT(fusion_layers=3, bilinear_factors=2, null_tokens=1, cca_dim=5)]
+    "settings", [*ABLATIONS.values(), MoLT(), MoLT(fusion_layers=3, bilinear_factors=2, null_tokens=1, cca_dim=5)]
 )
 def test_parameter_count_has_its_closed_form(settings: MoLT) -> None:
     d_c, c, k, d_r = settings.common_width, settings.cca_dim, settings.bilinear_factors, settings.bilinear_width
+    pool = (2 * d_c + 1) * d_r if settings.pooling == "concatenation" else 2 * d_c * k * d_r
     f, classes, layers = settings.fusion_width, len(FACTS.class_names), len(IMAGE.layers)
     expected = sum(
         (d_i + d_t + 2) * d_c
         + 3 * d_c * (d_c + 1)
         + 2 * settings.null_tokens * d_c
         + 2 * d_c * c
-        + 2 * d_c * k * d_r
+        + pool
         + (d_r + 1) * f
         for d_i, d_t in zip(IMAGE.layers, TEXT.layers, strict=True)
     )
@@ -174,7 +192,38 @@ def test_bilinear_pooling_is_its_formula_and_its_slope_is_finite_at_zero() -> No
     assert zero.grad.isfinite().all()
 
 
-def test_learns_and_uses_the_other_side() -> None:
+@pytest.mark.parametrize("pooling", ["bilinear", "concatenation"])
+def test_without_null_tokens_nothing_is_told_of_an_absent_side(pooling: Literal["bilinear", "concatenation"]) -> None:
+    torch.manual_seed(0)
+    layer = LatentLayer(replace(SMALL, null_tokens=0, pooling=pooling), IMAGE.layers[0], TEXT.layers[0]).eval()
+    (image, text), (image_present, text_present) = inputs(), present(*ROWS)
+    masks = [image.mask[0] & image_present[:, None], text.mask[0] & text_present[:, None]]
+    told = layer(image.tokens[0], masks[0], image_present, text.tokens[0], masks[1], text_present)
+    for part in told:  # the robust representation, and the views of both latents
+        assert part.abs().amax(1).gt(0).tolist() == [row == "it" for row in ROWS]
+    assert not [name for name, _ in layer.named_parameters() if "null" in name]
+
+
+def test_without_null_tokens_gradients_are_finite_in_float16() -> None:
+    """Which holds no more than 65504; the slope of bilinear pooling at zero is a billion."""
+    model = network(ABLATIONS["no null tokens"])
+    with torch.autocast("cpu", torch.float16):
+        logits = model(*inputs(), *present(*ROWS)).logits
+    (64 * nn.functional.cross_entropy(logits.float(), torch.arange(6) % 3)).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_concatenation_in_the_place_of_bilinear_pooling_is_its_formula() -> None:
+    torch.manual_seed(0)
+    pool = ConcatenationPooling(8, 6, dropout=0.1).eval()
+    weight, bias = pool.parameters()
+    x, y = torch.randn(2, 3, 8)
+    linear = x @ weight[:, :8].T + y @ weight[:, 8:].T + bias
+    torch.testing.assert_close(pool(x, y), linear * (1 + torch.erf(linear / 2**0.5)) / 2)
+
+
+@every_ablation
+def test_learns_and_uses_the_other_side(settings: MoLT) -> None:
     """A label that is written in both sides is read from either alone, after training with dropped sides."""
     torch.manual_seed(0)
     label = torch.arange(48) % 3
@@ -182,7 +231,7 @@ def test_learns_and_uses_the_other_side() -> None:
     for side in (image, text):
         for tokens in [*side.tokens, side.pooled]:
             tokens[..., :3] += 3 * nn.functional.one_hot(label, 3).view(48, *[1] * (tokens.dim() - 2), 3)
-    model = network(MoLT(common_width=8, cca_dim=4, bilinear_width=6, fusion_width=16, dropout=0.0))
+    model = network(replace(settings, dropout=0.0))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for step in range(60):
         rows = present(*[("it", "i", "t")[(i + step) % 3] for i in range(48)])
@@ -202,6 +251,8 @@ def test_learns_and_uses_the_other_side() -> None:
         ({"fusion_width": 30}, "fusion_width 30"),
         ({"dropout": 1.0}, "dropout"),
         ({"cca_dim": 0}, "cca_dim"),
+        ({"null_tokens": -1}, "null_tokens"),
+        ({"pooling": "mean"}, "there is no pooling 'mean': give bilinear or concatenation"),
     ],
 )
 def test_impossible_settings_are_refused(changes: dict[str, float], named: str) -> None:

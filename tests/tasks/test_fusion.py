@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import FACTS, random_batch, tiny_image_encoder, tiny_text_encoder
+from fakes import FACTS, by_view, random_batch, tiny_image_encoder, tiny_text_encoder
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.nn import functional
@@ -17,7 +17,7 @@ from robusttune.models import Concatenation, MoLT
 from robusttune.tasks import FusionTask, Schedule
 from robusttune.tasks.base import mean_over_ranks
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
-from robusttune.types import CONDITIONS, Encoded, Facts, Tokens
+from robusttune.types import Encoded, Facts, Tokens, View
 
 SMALL = MoLT(common_width=16, bilinear_width=8, fusion_width=16, cca_dim=2)
 
@@ -42,7 +42,7 @@ def test_loss_is_its_formula(text_folder: Path, multilabel: bool) -> None:
     task = make_task(text_folder, FACTS._replace(multilabel=multilabel), alpha=0.7, beta=0.2).eval()
     batch = random_batch(12, multilabel=multilabel)
     losses = task.training_losses(batch, 0)
-    logits = task.condition_logits(batch, CONDITIONS[:1])["complete"]
+    logits = task.logits(batch, [View()])[0]
     assert batch.label is not None
     cross_entropy = functional.binary_cross_entropy_with_logits if multilabel else functional.cross_entropy
     torch.testing.assert_close(losses.parts["task_loss"], cross_entropy(logits, batch.label))
@@ -110,7 +110,7 @@ def test_each_variant_is_encoded_once_for_all_conditions(text_folder: Path) -> N
     calls: list[str] = []
     task.image_encoder.register_forward_hook(lambda *_: calls.append("image"))
     task.text_encoder.register_forward_hook(lambda *_: calls.append("text"))
-    logits = task.condition_logits(random_batch(), CONDITIONS)
+    logits = by_view(task, random_batch())
     assert sorted(calls) == ["image", "text"]
     assert set(logits) == {"complete", "no_image", "no_text"}
 
@@ -121,7 +121,7 @@ def test_only_what_is_present_goes_through_an_encoder(text_folder: Path) -> None
     seen: dict[str, int] = {}
     task.image_encoder.register_forward_hook(lambda _, args, __: seen.update(image=len(args[0])))
     task.text_encoder.register_forward_hook(lambda _, args, __: seen.update(text=len(args[0])))
-    together = task.condition_logits(batch, CONDITIONS[:1])["complete"]
+    together = task.logits(batch, [View()])[0]
     assert seen == {"image": 4, "text": 4}
     images, texts = iter(batch.images["clean"].split(1)), iter(batch.texts["clean"].input_ids.split(1))
     masks = iter(batch.texts["clean"].attention_mask.split(1))
@@ -130,17 +130,17 @@ def test_only_what_is_present_goes_through_an_encoder(text_folder: Path) -> None
         none = Tokens(torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.bool))
         one.images["clean"] = next(images) if one.image_present else torch.zeros(0, 3, 32, 32, dtype=torch.uint8)
         one.texts["clean"] = Tokens(next(texts), next(masks)) if one.text_present else none
-        torch.testing.assert_close(task.condition_logits(one, CONDITIONS[:1])["complete"][0], logits)
+        torch.testing.assert_close(task.logits(one, [View()])[0, 0], logits)
 
 
 def test_conditions_withhold_their_side(text_folder: Path) -> None:
     """Under no_image the image does not matter, and rows without one answer as under complete."""
     task = make_task(text_folder).eval()
     batch = random_batch()
-    logits = task.condition_logits(batch, CONDITIONS)
+    logits = by_view(task, batch)
     changed = random_batch()
     changed.texts, changed.text_present = batch.texts, batch.text_present
-    other = task.condition_logits(changed, CONDITIONS)
+    other = by_view(task, changed)
     assert torch.equal(logits["no_image"], other["no_image"])
     assert not torch.equal(logits["no_text"], other["no_text"])
     torch.testing.assert_close(logits["no_image"][1], logits["complete"][1])
@@ -163,24 +163,24 @@ def test_an_encoder_that_gave_its_memory_back_computes_again(
 ) -> None:
     """When it is needed after all, in its old precision; unless its weights have changed on disk."""
     task, batch = make_task(text_folder).double().eval(), random_batch()
-    expected = task.condition_logits(batch, CONDITIONS)
+    expected = by_view(task, batch)
     for encoder in (task.image_encoder, task.text_encoder):
         encoder.release()
         assert not list(encoder.parameters())
-    assert {key.split(".")[0] for key in saved(task)["state_dict"]} == {"network", "correlation"}
-    for name, logits in task.condition_logits(batch, CONDITIONS).items():
+    assert {key.split(".")[0] for key in saved(task)["state_dict"]} == {"network", "correlation", "temperature"}
+    for name, logits in by_view(task, batch).items():
         assert torch.equal(logits, expected[name])
     task.image_encoder.release()
     task.image_encoder.sha256 = "of others"
     with pytest.raises(RobustTuneError, match="the weights of 'test_vit' have changed since: start again"):
-        task.condition_logits(batch, CONDITIONS)
+        by_view(task, batch)
 
 
 def test_a_checkpoint_holds_no_encoder_and_only_plain_data(text_folder: Path, tmp_path: Path) -> None:
     encoder = tiny_image_encoder(mean=(0.4, 0.5, 0.5))
     task = make_task(text_folder, image_encoder=encoder, correlation_momentum=0.5)
     checkpoint = saved(task)
-    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"network", "correlation"}
+    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"network", "correlation", "temperature"}
     torch.save(checkpoint, tmp_path / "task.ckpt")
     again = FusionTask.load_from_checkpoint(tmp_path / "task.ckpt")
     assert again.settings() == task.settings()
@@ -188,8 +188,8 @@ def test_a_checkpoint_holds_no_encoder_and_only_plain_data(text_folder: Path, tm
     assert not again.training
     batch = random_batch()
     for mine, theirs in zip(
-        task.eval().condition_logits(batch, CONDITIONS).values(),
-        again.condition_logits(batch, CONDITIONS).values(),
+        by_view(task.eval(), batch).values(),
+        by_view(again, batch).values(),
         strict=True,
     ):
         assert torch.equal(mine, theirs)

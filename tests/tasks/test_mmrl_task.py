@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import random_batch
+from fakes import VIEWS, by_view, random_batch
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.nn import functional
@@ -19,7 +19,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL
 from robusttune.tasks import MMRLTask
 from robusttune.tasks.checkpoint import KEY
-from robusttune.types import CONDITIONS, Batch, Facts, Tokens
+from robusttune.types import Batch, Facts, Tokens, View
 
 FACTS = Facts(["apple", "pie", "soup"], [0.5, 0.3, 0.2], False)
 SMALL = MMRL(space_tokens=2, space_width=8)
@@ -37,6 +37,13 @@ def make_task(clip_folder: Path, facts: Facts = FACTS, **changes: Any) -> MMRLTa
         task.network.space.mul_(20)
     task.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     return task
+
+
+def evaluated(task: MMRLTask, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+    """By view the logits, and those of not being told of which kind a sample is."""
+    known, unknown = task.evaluation_logits(batch, list(VIEWS.values()))
+    named = dict(zip(VIEWS, known, strict=True))
+    return named, None if unknown is None else dict(zip(VIEWS, unknown, strict=True))
 
 
 def make_batch(size: int = 6, complete: bool = False) -> Batch:
@@ -67,7 +74,7 @@ def text_features(clip: Any, words: list[str], task: MMRLTask) -> Tensor:
 def test_only_the_network_is_trained_and_saved(clip_folder: Path) -> None:
     task = make_task(clip_folder)
     assert {name.split(".")[0] for name, p in task.named_parameters() if p.requires_grad} == {"network"}
-    assert {key.split(".")[0] for key in saved(task)["state_dict"]} == {"network"}
+    assert {key.split(".")[0] for key in saved(task)["state_dict"]} == {"network", "temperature"}
     task.training_losses(make_batch(), 0).loss.backward()
     assert all((p.grad is not None) == p.requires_grad for p in task.parameters())
 
@@ -81,12 +88,12 @@ def test_loss_is_its_formula(clip_folder: Path, adapter: MMRL) -> None:
     label, shown, told = batch.label, batch.image_present, batch.text_present
     assert label is not None
     with torch.no_grad():
-        by_text = task.condition_logits(batch, CONDITIONS)["no_image"]
-        image_only = CONDITIONS[2:]
+        by_text = by_view(task, batch)["no_image"]
+        image_only = {"no_text": VIEWS["no_text"]}
         task.inference = "class"
-        by_class = task.condition_logits(batch, image_only)["no_text"]
+        by_class = by_view(task, batch, image_only)["no_text"]
         task.inference = "fused"
-        by_both = task.condition_logits(batch, image_only)["no_text"]
+        by_both = by_view(task, batch, image_only)["no_text"]
         by_representation = (by_both - 0.6 * by_class) / 0.4
         expected = 0.6 * functional.cross_entropy(by_class[shown], label[shown])
         expected += 0.4 * functional.cross_entropy(by_representation[shown], label[shown])
@@ -118,14 +125,14 @@ def test_rows_that_do_not_count_change_nothing(clip_folder: Path) -> None:
 def test_a_batch_without_a_side(clip_folder: Path, side: str) -> None:
     """As of image-only data, or on one rank of several: every parameter stays in the graph."""
     task, batch = make_task(clip_folder), make_batch(4, complete=True)
-    whole = task.condition_logits(batch, CONDITIONS)
+    whole = by_view(task, batch)
     present = batch.image_present if side == "images" else batch.text_present
     present[:] = False
     if side == "images":
         batch.images["clean"] = torch.zeros(0, 3, 32, 32, dtype=torch.uint8)
     else:
         batch.texts["clean"] = Tokens(torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.bool))
-    logits = task.condition_logits(batch, CONDITIONS)
+    logits = by_view(task, batch)
     left = "no_image" if side == "images" else "no_text"
     torch.testing.assert_close(logits["complete"], whole[left])
     prior = torch.tensor(FACTS.class_frequencies).log()
@@ -139,7 +146,7 @@ def test_a_batch_without_a_side(clip_folder: Path, side: str) -> None:
 def test_sides_add_up_and_what_is_absent_does_not_matter(clip_folder: Path) -> None:
     task, batch = make_task(clip_folder).eval(), make_batch()
     with torch.no_grad():
-        logits = task.condition_logits(batch, CONDITIONS)
+        logits = by_view(task, batch)
     both = batch.image_present & batch.text_present
     torch.testing.assert_close(logits["complete"][both], (logits["no_image"] + logits["no_text"])[both])
     assert torch.equal(logits["complete"][1], logits["no_image"][1])
@@ -158,12 +165,12 @@ def test_new_classes_are_answered_by_class_features_alone(clip_folder: Path, mon
     task.tell_apart(names)
     assert said == ["2 of 5 classes are new, such as 'cake': class features alone answer for them"]
     with torch.no_grad():
-        recorded, unknown = task.evaluation_logits(batch)
+        recorded, unknown = evaluated(task, batch)
         assert unknown is not None
         task.inference = "fused"
-        fused = task.condition_logits(batch, CONDITIONS)
+        fused = by_view(task, batch)
         task.inference = "class"
-        by_class, none = task.evaluation_logits(batch)
+        by_class, none = evaluated(task, batch)
     assert none is None
     shown = batch.image_present
     for name in ("complete", "no_text"):
@@ -180,15 +187,15 @@ def test_other_classes_are_those_of_a_task_that_was_made_for_them(clip_folder: P
     """Changing classes after loading leaves nothing of the old ones behind."""
     task, batch, names = make_task(clip_folder).eval(), make_batch(), ["cake", "photo of"]
     with torch.no_grad():
-        before = task.condition_logits(batch, CONDITIONS)["complete"]
+        before = by_view(task, batch)["complete"]
         task.tell_apart(names)
-        other = task.condition_logits(batch, CONDITIONS)
+        other = by_view(task, batch)
         fresh = make_task(clip_folder, facts=Facts(names, [0.5, 0.5], False), inference="class").eval()
         fresh.network.load_state_dict(task.network.state_dict())
-        for name, logits in fresh.condition_logits(batch, CONDITIONS).items():
+        for name, logits in by_view(fresh, batch).items():
             assert torch.equal(other[name], logits)
         task.tell_apart(FACTS.class_names)
-        assert torch.equal(task.condition_logits(batch, CONDITIONS)["complete"], before)
+        assert torch.equal(by_view(task, batch)["complete"], before)
 
 
 def class_features_made(task: MMRLTask) -> list[int]:
@@ -229,21 +236,21 @@ def test_weights_that_have_changed_make_class_features_anew(clip_folder: Path, k
             task.eval()
         made = class_features_made(task)
         with torch.inference_mode():
-            found = [task.condition_logits(batch, CONDITIONS)["complete"] for _ in range(3)]
+            found = [by_view(task, batch)["complete"] for _ in range(3)]
         assert made.count(3) == 1
         fresh = make_task(clip_folder).eval()
         fresh.network.load_state_dict(task.network.state_dict())
         for logits in found:
-            torch.testing.assert_close(logits, fresh.condition_logits(batch, CONDITIONS)["complete"])
+            torch.testing.assert_close(logits, by_view(fresh, batch)["complete"])
 
 
 def test_another_precision_makes_class_features_anew(clip_folder: Path) -> None:
     task, batch = make_task(clip_folder).eval(), make_batch()
     with torch.no_grad():
-        full = task.condition_logits(batch, CONDITIONS)["complete"]
+        full = by_view(task, batch)["complete"]
         with torch.autocast("cpu", torch.bfloat16):
             half = task._adapted().classes
-        again = task.condition_logits(batch, CONDITIONS)["complete"]
+        again = by_view(task, batch)["complete"]
         assert not torch.equal(task._adapted().classes, half)
     assert torch.equal(again, full)
 
@@ -253,7 +260,7 @@ def test_evaluating_first_does_not_keep_from_training(clip_folder: Path) -> None
     task, batch = make_task(clip_folder), make_batch()
     task.eval()
     with torch.inference_mode():
-        task.condition_logits(batch, CONDITIONS)
+        by_view(task, batch)
     task.train()
     task.training_losses(batch, 0).loss.backward()
 
@@ -275,8 +282,8 @@ def test_a_checkpoint_comes_back(clip_folder: Path, tmp_path: Path) -> None:
     again = MMRLTask.load_from_checkpoint(tmp_path / "task.ckpt")
     assert again.settings() == task.settings()
     with torch.no_grad():
-        expected = task.eval().condition_logits(batch, CONDITIONS)
-        for name, logits in again.condition_logits(batch, CONDITIONS).items():
+        expected = by_view(task.eval(), batch)
+        for name, logits in by_view(again, batch).items():
             assert torch.equal(logits, expected[name])
 
 
@@ -307,18 +314,18 @@ def test_released_encoders_keep_what_the_adapter_reaches_into(clip_folder: Path)
     """With a feature cache, what lies below is needed no more; and is loaded again where it is."""
     task, batch = make_task(clip_folder).eval(), make_batch()
     with torch.no_grad():
-        expected = task.condition_logits(batch, CONDITIONS)
+        expected = by_view(task, batch)
         batch.images["kept"] = task.image_encoder(batch.images["clean"])
         batch.texts["kept"] = task.text_encoder(batch.texts["clean"])
         task.before_release()
         for encoder in (task.image_encoder, task.text_encoder):
             encoder.release()
             assert not list(encoder.backbone.parameters())
-        kept = [c._replace(image=c.image and "kept", text=c.text and "kept") for c in CONDITIONS]
-        for name, logits in task.condition_logits(batch, kept).items():
+        kept = {n: View(v.image and "kept", v.text and "kept") for n, v in VIEWS.items()}
+        for name, logits in by_view(task, batch, kept).items():
             torch.testing.assert_close(logits, expected[name])
         assert not list(task.image_encoder.backbone.parameters())
-        for name, logits in task.condition_logits(batch, CONDITIONS).items():
+        for name, logits in by_view(task, batch).items():
             assert torch.equal(logits, expected[name])
 
 

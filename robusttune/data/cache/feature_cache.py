@@ -102,7 +102,10 @@ class FeatureCache:
                 running.threads,
                 stop_at_unreadable,
             )
-            unreadable += builder.fill(list(wanted.values()))
+            items = list(wanted.values())
+            if what == "images":  # variants of an image one after the other, so that it is read once
+                items.sort(key=lambda item: item.row)
+            unreadable += builder.fill(items)
         return [_cached(side, store, found) for side, found in zip(sides, keys, strict=True)], unreadable
 
     def _keys(self, sides: Sequence[RawSide], threads: int) -> list[dict[tuple[int, int], bytes | None]]:

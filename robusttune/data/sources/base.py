@@ -14,7 +14,7 @@ import pyarrow as pa
 from robusttune.data.images import ImageFiles, ImageReader
 from robusttune.data.sources.files import kind_of
 from robusttune.errors import RobustTuneError
-from robusttune.types import Condition, Split
+from robusttune.types import Split, View
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -92,8 +92,8 @@ class Source(ABC):
         """Names of the classes that a table of `SCHEMA` has, in label order: sorted, or as the data set has them."""
         return sorted(names_of_classes(table))
 
-    def best_accuracy(self, condition: Condition) -> float | None:
-        """The best accuracy in [0, 1] that any model can have under a condition, or None where it is unknown."""
+    def best_accuracy(self, view: View) -> float | None:
+        """The best accuracy in [0, 1] that any model can have of what is shown, or None where it is unknown."""
         return None
 
 

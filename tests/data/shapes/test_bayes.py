@@ -20,7 +20,7 @@ from robusttune.data.sources.shapes.bayes import best_accuracy
 from robusttune.data.sources.shapes.caption import caption_lengths
 from robusttune.data.sources.shapes.factors import INDEX
 from robusttune.errors import RobustTuneError
-from robusttune.types import CONDITIONS, Condition
+from robusttune.types import View
 
 
 class Rates(NamedTuple):
@@ -174,15 +174,15 @@ def test_known_numbers() -> None:
     assert best_accuracy(World(), caption_lengths(), image=False, text=False) == pytest.approx(1 / 24)
 
 
-def test_conditions() -> None:
+def test_views() -> None:
     shapes = Shapes()
-    assert [shapes.best_accuracy(condition) for condition in CONDITIONS] == [
+    assert [shapes.best_accuracy(view) for view in (View(), View(image=None), View(text=None))] == [
         shapes.best_accuracy_when(),
         shapes.best_accuracy_when(image_missing=1),
         shapes.best_accuracy_when(text_missing=1),
     ]
-    assert shapes.best_accuracy(Condition("noise", image="noisy")) is None
-    assert shapes.best_accuracy(Condition("nothing", None, None)) == pytest.approx(1 / 24)
+    assert shapes.best_accuracy(View(image="noisy")) is None
+    assert shapes.best_accuracy(View(None, None)) == pytest.approx(1 / 24)
 
 
 @pytest.mark.parametrize("rates", [(1.2, 0, 0), (0, -0.1, 0), (0.6, 0.6, 0), (0, 0, 2)])

@@ -22,7 +22,7 @@ from robusttune.data.sources.shapes.drawing import StyleName, draw
 from robusttune.data.sources.shapes.world import World
 from robusttune.errors import RobustTuneError
 from robusttune.paths import code_hash
-from robusttune.types import Condition, Split
+from robusttune.types import Split, View
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class Shapes(Source):
         """The text of a sample."""
         return caption(self.world.scene(self.seed, split, index), self._rng(split, index, "text"))
 
-    def best_accuracy(self, condition: Condition) -> float | None:
+    def best_accuracy(self, view: View) -> float | None:
         """That of Bayes' rule over all samples that might be drawn; None where a side is neither clean nor absent."""
-        if not {condition.image, condition.text} <= {"clean", None}:
+        if not {view.image, view.text} <= {"clean", None}:
             return None
-        return best_accuracy(self.world, caption_lengths(), condition.image is not None, condition.text is not None)
+        return best_accuracy(self.world, caption_lengths(), view.image is not None, view.text is not None)
 
     def best_accuracy_when(
         self, image_missing: float = 0.0, text_missing: float = 0.0, word_dropout: float = 0.0

@@ -1,0 +1,124 @@
+"""How far metrics would be others with other test samples: 95 % intervals by the bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from robusttune.evaluation.bootstrap import interval, resampled_means
+from robusttune.evaluation.metrics import BINS, sample_briers, sample_losses, samples_f1
+
+
+class Parts(NamedTuple):
+    """A metric that follows from means over samples.
+
+    Attributes:
+        values: (N, J), what each sample gives to each of the means.
+        of: the metric, (R,), of means (R, J).
+    """
+
+    values: Tensor
+    of: Callable[[Tensor], Tensor]
+
+
+def intervals(parts: dict[str, Parts]) -> dict[str, tuple[float, float]]:
+    """Of each metric, what it lies between in 95 % of the resamples; nothing of one that no resample defines."""
+    means = resampled_means(torch.cat([part.values for part in parts.values()], 1))
+    widths = [part.values.shape[1] for part in parts.values()]
+    found = {}
+    for (name, part), own in zip(parts.items(), torch.split(means, widths, 1), strict=True):
+        values = part.of(own)
+        if bool((known := ~values.isnan()).any()):
+            found[name] = interval(values[known])
+    return found
+
+
+def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
+    """Of logits (N, C) and labels (N,)."""
+    classes = logits.shape[1]
+    said, hot = functional.one_hot(logits.argmax(1), classes).bool(), functional.one_hot(label, classes).bool()
+    found = {"accuracy": _mean((said & hot).any(1)), **_f1_parts(said, hot, ("macro", "weighted"))}
+    if classes > 5:
+        found["top5_accuracy"] = _mean((logits.topk(5).indices == label.unsqueeze(1)).any(1))
+    return found | trust_parts(logits, label)
+
+
+def multilabel_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
+    """Of logits (N, C) and labels (N, C)."""
+    said, hot = logits.sigmoid() >= 0.5, label.bool()
+    averages = _f1_parts(said, hot, ("macro", "micro", "weighted"))
+    return averages | {"f1_samples": _mean(samples_f1(said, hot)), **trust_parts(logits, label)}
+
+
+def base_and_new_parts(logits: Tensor, label: Tensor, base: Tensor, unknown: Tensor) -> dict[str, Parts]:
+    """As `base_and_new_metrics`."""
+    kinds = []
+    for group in (base, ~base):
+        of_group = group[label]
+        right = logits.masked_fill(~group, -torch.inf).argmax(1) == label
+        kinds.append(torch.stack([of_group & right, of_group], 1).float())
+    both = torch.cat(kinds, 1)
+
+    def mean(means: Tensor) -> Tensor:
+        accuracies = means[:, ::2] / means[:, 1::2]
+        return 2 * accuracies.prod(1) / accuracies.sum(1).clamp(min=1e-12)
+
+    return {
+        "base_accuracy": Parts(kinds[0], lambda means: means[:, 0] / means[:, 1]),
+        "new_accuracy": Parts(kinds[1], lambda means: means[:, 0] / means[:, 1]),
+        "harmonic_mean": Parts(both, mean),
+        "unknown_accuracy": _mean(unknown.argmax(1) == label),
+        **trust_parts(unknown, label),
+    }
+
+
+def trust_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
+    """Of the metrics of `trust_metrics`."""
+    if label.dim() == 1:
+        shares, said = logits.softmax(1).max(1)
+        right = said == label
+    else:
+        shares, right = logits.sigmoid(), label.bool()
+    edges = torch.linspace(0, 1, BINS + 1)[1:-1]
+    gaps = functional.one_hot(torch.bucketize(shares, edges, right=True), BINS) * (right.float() - shares).unsqueeze(-1)
+    return {
+        "calibration_error": Parts(gaps if gaps.dim() == 2 else gaps.mean(1), lambda means: means.abs().sum(1)),
+        "brier": _mean(sample_briers(logits, label)),
+        "loss": _mean(sample_losses(logits, label)),
+    }
+
+
+def _f1_parts(said: Tensor, hot: Tensor, averages: tuple[str, ...]) -> dict[str, Parts]:
+    """Of classes said and true, (N, C) bool each."""
+    counts = torch.cat([said & hot, said, hot], 1).float()  # the same for each, so that it is made once
+    of = {"macro": _f1_macro, "micro": _f1_micro, "weighted": _f1_weighted}
+    return {f"f1_{average}": Parts(counts, of[average]) for average in averages}
+
+
+def _f1(means: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(R, C) each: the F1 of each class, whether there is anything of it, and its share of the samples."""
+    both, said, true = means.chunk(3, 1)
+    return 2 * both / (said + true).clamp(min=1e-12), (said + true) > 0, true
+
+
+def _f1_macro(means: Tensor) -> Tensor:
+    f1, some, _ = _f1(means)
+    return (f1 * some).sum(1) / some.sum(1).clamp(min=1)
+
+
+def _f1_micro(means: Tensor) -> Tensor:
+    both, said, true = (part.sum(1) for part in means.chunk(3, 1))
+    return 2 * both / (said + true).clamp(min=1e-12)
+
+
+def _f1_weighted(means: Tensor) -> Tensor:
+    f1, _, true = _f1(means)
+    return (f1 * true).sum(1) / true.sum(1).clamp(min=1e-12)
+
+
+def _mean(values: Tensor) -> Parts:
+    return Parts(values.float().unsqueeze(1), lambda means: means[:, 0])

@@ -1,0 +1,75 @@
+"""Temperatures, one for each pattern of what is present: with both sides, with an image alone, with a text alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from robusttune.evaluation.metrics import sample_losses
+from robusttune.evaluation.scores import Scores
+from robusttune.types import View
+
+PATTERNS = ("both", "image", "text")
+VIEWS = (View(), View(text=None), View(image=None))  # in which each pattern is seen, of complete samples
+COLDEST, HOTTEST = 0.05, 20.0
+HALVINGS = 40
+
+
+def fit_temperatures(scores: Scores, views: Sequence[View]) -> list[float]:
+    """Of each pattern the temperature that makes the cross-entropy of its samples least; 1 where it has none.
+
+    Args:
+        scores: with logits that are not divided by any.
+        views: that they are of; those with noise are left out.
+    """
+    clean = [number for number, view in enumerate(views) if {view.image, view.text} <= {"clean", None}]
+    shown = torch.stack([patterns(scores.present, views[number]) for number in clean])
+    logits, label = scores.logits[clean], scores.label.expand(len(clean), *scores.label.shape)
+    return [fit_temperature(logits[shown == number], label[shown == number]) for number in range(len(PATTERNS))]
+
+
+def patterns(present: Tensor, view: View) -> Tensor:
+    """(N,) numbers into `PATTERNS`, or one more for samples of which nothing is shown.
+
+    Args:
+        present: (N, 2) bool, whether samples have an image, and a text.
+        view: in which they are seen.
+    """
+    image = present[:, 0] & (view.image is not None)
+    text = present[:, 1] & (view.text is not None)
+    alone = torch.where(image, 1, torch.where(text, 2, len(PATTERNS)))
+    return torch.where(image & text, 0, alone)
+
+
+def fit_temperature(logits: Tensor, label: Tensor) -> float:
+    """Temperature scaling (Guo et al. 2017, arXiv 1706.04599), in [0.05, 20].
+
+    The cross-entropy is convex in the inverse temperature, so halving finds where its slope changes its sign.
+
+    Args:
+        logits: (N, C); with none it is 1.
+        label: (N,) class indices, or (N, C) 0/1 in multi-label data.
+    """
+    if len(logits) == 0:
+        return 1.0
+    low, high = 1 / HOTTEST, 1 / COLDEST
+    for _ in range(HALVINGS):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if _slope(logits, label, middle) < 0 else (low, middle)
+    return 1 / (low * high) ** 0.5
+
+
+def _dtype_of(label: Tensor) -> torch.dtype:
+    return torch.float64 if label.is_floating_point() else label.dtype
+
+
+@torch.inference_mode(False)
+def _slope(logits: Tensor, label: Tensor, inverse: float) -> float:
+    """Of the cross-entropy by the inverse temperature."""
+    with torch.enable_grad():
+        factor = torch.tensor(inverse, dtype=torch.float64, requires_grad=True)
+        loss = sample_losses(logits.clone().double() * factor, label.clone().to(_dtype_of(label))).mean()
+        slope: Tensor = torch.autograd.grad(loss, factor)
+        return slope.item()

@@ -1,0 +1,117 @@
+"""Fusion token by token: image tokens look at text tokens, and text tokens at image tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robusttune.errors import RobustTuneError
+from robusttune.models.attention import attend, masked_mean, split
+from robusttune.models.base import FusionModel, keep, layer_norm
+from robusttune.models.baselines import Baseline, head
+from robusttune.types import Encoded, Facts, Widths
+
+
+@dataclass(frozen=True)
+class CrossAttention(FusionModel):
+    """Settings of a `CrossAttentionNetwork`.
+
+    Args:
+        width: of tokens and of the head's hidden layer.
+        heads: attention heads.
+        layers: blocks of each side.
+        dropout: in the blocks and the head, in [0, 1).
+    """
+
+    width: int = 256
+    heads: int = 4
+    layers: int = 2
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.heads, self.layers) < 1 or not 0 <= self.dropout < 1:
+            raise RobustTuneError(
+                f"width {self.width}, heads {self.heads}, layers {self.layers}, dropout {self.dropout} do not work: "
+                "give at least 1 of each, and a share in [0, 1)"
+            )
+        if self.width % self.heads:
+            raise RobustTuneError(
+                f"width {self.width} cannot be split into {self.heads} heads: give a multiple of heads"
+            )
+
+    def build(self, image: Widths, text: Widths, facts: Facts) -> CrossAttentionNetwork:
+        return CrossAttentionNetwork(self, image, text, facts)
+
+
+class CrossAttentionNetwork(Baseline):
+    """Blocks of co-attention (ViLBERT, Lu et al. 2019) on the last chosen layers' tokens, a head on the means of both.
+
+    An absent side adds nothing to the tokens of the other, and its own mean is zero.
+    """
+
+    def __init__(self, settings: CrossAttention, image: Widths, text: Widths, facts: Facts) -> None:
+        super().__init__(facts)
+        width = settings.width
+        self.image_in = nn.Linear(image.layers[-1], width)
+        self.text_in = nn.Linear(text.layers[-1], width)
+        self.image_blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
+        self.text_blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
+        self.image_norm = nn.LayerNorm(width)
+        self.text_norm = nn.LayerNorm(width)
+        self.layers = head(2 * width, width, settings.dropout, facts)
+
+    def answer(
+        self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        (images, image_mask), (texts, text_mask) = last_layer(image, image_present), last_layer(text, text_present)
+        images, texts = self.image_in(layer_norm(images)), self.text_in(layer_norm(texts))
+        for image_block, text_block in zip(self.image_blocks, self.text_blocks, strict=True):
+            images, texts = image_block(images, texts, text_mask), text_block(texts, images, image_mask)
+        means = masked_mean(self.image_norm(images), image_mask), masked_mean(self.text_norm(texts), text_mask)
+        return self.layers(torch.cat(means, dim=1)), image_present | text_present
+
+
+class Block(nn.Module):
+    """Cross-attention and an MLP, each after a layer norm and added to what went in."""
+
+    def __init__(self, settings: CrossAttention) -> None:
+        super().__init__()
+        width = settings.width
+        self.heads = settings.heads
+        self.norm = nn.LayerNorm(width)
+        self.other_norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width, bias=False)  # so that nothing to look at adds nothing
+        self.dropout = nn.Dropout(settings.dropout)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 4 * width),
+            nn.GELU(),
+            nn.Dropout(settings.dropout),
+            nn.Linear(4 * width, width),
+            nn.Dropout(settings.dropout),
+        )
+
+    def forward(self, tokens: Tensor, other: Tensor, other_mask: Tensor) -> Tensor:
+        """Args:
+            tokens: (B, n, width).
+            other: (B, m, width) the other side's, which are looked at.
+            other_mask: (B, m) bool, True on those that are real.
+
+        Returns:
+            (B, n, width).
+        """
+        (queries,) = split(self.query(self.norm(tokens)), 1, self.heads)
+        keys, values = split(self.key_value(self.other_norm(other)), 2, self.heads)
+        tokens = tokens + self.dropout(self.out(attend(queries, keys, values, other_mask)))
+        added: Tensor = self.mlp(tokens)
+        return tokens + added
+
+
+def last_layer(encoded: Encoded, present: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens (B, n, d) and mask (B, n) of the last chosen layer, zeros and False where the side is absent."""
+    kept = keep(Encoded(encoded.pooled, encoded.tokens[-1:], encoded.mask[-1:]), present)
+    return kept.tokens[0], kept.mask[0]

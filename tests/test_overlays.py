@@ -1,0 +1,95 @@
+"""Baselines and ablations, laid over complete configurations: what is changed, that nothing else is, and one run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from robusttune.cli import main
+from robusttune.models import Concatenation, CrossAttention, FusionModel, ImageOnly, LateFusion, TextOnly
+from robusttune.settings import from_plain, to_plain
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+BASELINES: dict[str, FusionModel] = {
+    "concatenation": Concatenation(),
+    "cross_attention": CrossAttention(),
+    "image_only": ImageOnly(),
+    "late_fusion": LateFusion(),
+    "linear_probe": Concatenation(width=0, dropout=0.0),
+    "text_only": TextOnly(),
+}
+# For each ablation what it changes, as a path through the configuration.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "no_bilinear_pooling": {
+        "name": "molt_no_bilinear_pooling",
+        "model.init_args.fusion.init_args.pooling": "concatenation",
+    },
+    "no_correlation": {"name": "molt_no_correlation", "model.init_args.beta": 0.0},
+    "no_modality_dropout": {"data.corruption.image_dropout": 0.0, "data.corruption.text_dropout": 0.0},
+    "no_null_tokens": {"name": "molt_no_null_tokens", "model.init_args.fusion.init_args.null_tokens": 0},
+}
+
+
+def parsed(capsys: pytest.CaptureFixture[str], *configs: str) -> dict[str, Any]:
+    """What these configurations come to, one laid over the other; nothing is warned of."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", *(f"--config={CONFIGS}/{config}.yaml" for config in configs), "--print_config"])
+    assert stopped.value.code in (0, None)
+    out, err = capsys.readouterr()
+    assert err == ""
+    settings: dict[str, Any] = yaml.safe_load(out)
+    return settings
+
+
+def leaves(settings: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Settings by their paths."""
+    found = {}
+    for key, value in settings.items():
+        below = isinstance(value, dict) and value
+        found |= leaves(value, f"{path}{key}.") if below else {f"{path}{key}": value}
+    return found
+
+
+def test_all_are_found() -> None:
+    assert {path.stem for path in (CONFIGS / "baselines").iterdir()} == set(BASELINES)
+    assert {path.stem for path in (CONFIGS / "ablations").iterdir()} == set(ABLATIONS)
+
+
+@pytest.mark.parametrize("base", ["demo", "food101"])
+@pytest.mark.parametrize("overlay", BASELINES)
+def test_a_baseline_takes_the_place_of_the_fusion_model(
+    overlay: str, base: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = parsed(capsys, base)
+    expected["name"] = overlay
+    expected["model"]["init_args"] |= {"fusion": to_plain(BASELINES[overlay]), "beta": 0.0}
+    found = parsed(capsys, base, f"baselines/{overlay}")
+    assert found == expected
+    assert from_plain(found["model"]["init_args"]["fusion"]) == BASELINES[overlay]
+
+
+@pytest.mark.parametrize("overlay", ABLATIONS)
+def test_an_ablation_takes_one_thing_away(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = leaves(parsed(capsys, "demo"))
+    after = leaves(parsed(capsys, "demo", f"ablations/{overlay}"))
+    assert before.keys() == after.keys()
+    assert {path: value for path, value in after.items() if value != before[path]} == ABLATIONS[overlay]
+
+
+def test_two_are_laid_over_and_run(tmp_path: Path) -> None:
+    """A baseline and an ablation together; what reads images alone does not miss the text, and misses the image."""
+    flags = [f"--data.source.{split}=48" for split in ("train", "val", "test")]
+    overlays = ("demo", "baselines/image_only", "ablations/no_modality_dropout")
+    configs = [f"--config={CONFIGS}/{name}.yaml" for name in overlays]
+    quick = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    assert main(["fit", *configs, *flags, *quick, f"--run_root={tmp_path}"]) == 0
+    folder = tmp_path / "image_only/0"
+    assert main(["test", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/checkpoints/best.ckpt"]) == 0
+    found = json.loads((folder / "report/test.json").read_text())["conditions"]
+    for measure in ("accuracy", "f1_macro", "loss"):
+        assert found["no_text"][measure] == found["complete"][measure]
+        assert found["no_image"][measure] != found["complete"][measure]
