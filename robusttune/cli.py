@@ -20,12 +20,14 @@ COMMANDS = {
     "export": "write an MMRL checkpoint's weights as the published implementation reads them",
     "data verify": "check a copy of a data set: counts, files, duplicates, texts",
     "data show": "draw samples of a data set, with texts, labels and noise",
+    "report": "compare finished runs: tables, differences with intervals, plots",
 }
 MODULES = {
     "import": "import_weights",
     "export": "export_weights",
     "data verify": "data_verify",
     "data show": "data_show",
+    "report": "report",
 }
 USAGE = f"""usage: robusttune COMMAND [OPTIONS]
 

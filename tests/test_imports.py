@@ -25,6 +25,7 @@ RANK = {
     "models": 2,
     "evaluation": 2,
     "demo_clip": 3,
+    "report": 3,
     "tasks": 3,
     "callbacks": 4,
     "commands": 5,

@@ -1,0 +1,61 @@
+"""report: finished runs beside each other, as a page, tables and plots."""
+
+from __future__ import annotations
+
+from argparse import ArgumentError
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+
+from robusttune.commands.wording import argument_error
+from robusttune.errors import RobustTuneError
+from robusttune.paths import user_path
+from robusttune.report import Document, report_on, write
+from robusttune.report.tables import as_rich
+
+
+def run(args: list[str]) -> None:
+    """Run the command.
+
+    Raises:
+        RobustTuneError: the arguments do not work, or there is nothing to compare.
+    """
+    parser = ArgumentParser(
+        prog="robusttune report",
+        description="Compare finished and tested runs; those that differ in their seeds alone are one model.",
+        exit_on_error=False,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="Folder of a run, or one above some.")
+    parser.add_argument(
+        "--baseline", type=str | None, help="Model that others are compared with; by default the first."
+    )
+    parser.add_argument(
+        "--trend",
+        nargs="+",
+        type=str,
+        default=[],
+        metavar="NAME",
+        help="Models without a robustness intervention, for effective robustness.",
+    )
+    parser.add_argument("--metric", type=str | None, help="To compare by; by default the headline of the task.")
+    parser.add_argument("--out", type=str, default="report", help="Folder of the report.")
+    try:
+        given = parser.parse_args(args)
+    except ArgumentError as error:
+        raise argument_error(str(error), "report", set()) from None
+    out = user_path(given.out)
+    if out.exists() and not out.is_dir():
+        raise RobustTuneError(f"--out {given.out} is no folder: give another path")
+    document = report_on(given.runs, given.baseline, given.trend, given.metric)
+    write(document, out)
+    _show(document, given.out)
+
+
+def _show(document: Document, out: str) -> None:
+    console, wide = Console(highlight=False), Console(soft_wrap=True, highlight=False)
+    console.print(as_rich(document.tables[0], console.width))
+    for run in document.left_out:
+        told = f". Run {run.command}" if run.command else ""
+        wide.print(f"does not count: {run.folder}: {run.reason}{told}", markup=False)
+    wide.print(document.finding, markup=False)
+    wide.print(f"Written to {out}: report.html, report.md, report.csv, report.tex, plots", markup=False)

@@ -1,0 +1,6 @@
+"""Finished runs beside each other: tables, differences with intervals, plots."""
+
+from robusttune.report.document import Document, report_on
+from robusttune.report.files import write
+
+__all__ = ["Document", "report_on", "write"]

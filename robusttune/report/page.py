@@ -1,0 +1,21 @@
+"""A report as one HTML page that needs nothing beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from robusttune.report.document import Document
+
+
+def as_html(document: Document) -> str:
+    """The page; all names in it are escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.jinja").render(document=document) + "\n"

@@ -1,0 +1,115 @@
+"""The metric against missing rates and severities of noise, and canonical correlation by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from robusttune.report.compare import Comparison
+from robusttune.report.conditions import COMPLETE, noise_of
+from robusttune.report.contents import TYPES, spoken
+from robusttune.report.plots.style import GREY, Look, Plot, legend, panels
+
+BANDS = 6  # models of which bands can be told apart
+
+
+def missing_rates(comparison: Comparison, looks: list[Look]) -> Plot | None:
+    """A panel a type of what is missing."""
+    tests = [tested for model in comparison.models for tested in model.tests]
+    kinds = [kind for kind in TYPES if any(len(tested.curves.get(kind, {})) > 1 for tested in tests)]
+    if not kinds:
+        return None
+    figure, axes = panels(3, len(kinds), width=3.4, height=2.9)
+    for panel, kind in zip(axes, kinds, strict=True):
+        curves = [{r: c for t in model.tests for r, c in t.curves.get(kind, {}).items()} for model in comparison.models]
+        _lines(panel, comparison, looks, curves)
+        panel.set_title({"both": "either image or text is missing"}.get(kind, f"{kind} is missing"))
+        panel.set_xlabel("missing rate")
+        panel.set_xticks(sorted({rate for curve in curves for rate in curve}), minor=True)
+        panel.set_xlim(-0.04, 1.04)
+    axes[0].set_ylabel(spoken(comparison.metric))
+    legend(figure, _handles(looks))
+    return Plot("missing_rates", f"{_metric(comparison)} against the missing rate. {_bands(comparison)}", figure)
+
+
+def severities(comparison: Comparison, looks: list[Look], side: str) -> Plot | None:
+    """A panel a kind of noise on images or on texts; severity 0 is complete."""
+    noises = {name: noise for name in comparison.conditions if (noise := noise_of(name)) and noise.side == side}
+    kinds = [*dict.fromkeys(noise.kind for noise in noises.values())]
+    if not kinds:
+        return None
+    figure, axes = panels(4, len(kinds), width=2.5, height=2.4)
+    for panel, kind in zip(axes, kinds, strict=True):
+        curve = {0.0: COMPLETE} | {float(n.severity): name for name, n in noises.items() if n.kind == kind}
+        _lines(panel, comparison, looks, [curve] * len(comparison.models))
+        panel.set_title(kind.replace("_", " "))
+        panel.set_xticks(range(6))
+        panel.set_xlim(-0.25, 5.25)
+        panel.set_xlabel("severity (0: complete)")
+    for panel in axes[::4]:
+        panel.set_ylabel(spoken(comparison.metric))
+    legend(figure, _handles(looks))
+    caption = f"{_metric(comparison)} against the severity of noise on {side}s. {_bands(comparison)}"
+    return Plot(f"{side}_noise", caption, figure)
+
+
+def correlations(comparison: Comparison, looks: list[Look]) -> Plot | None:
+    """Canonical correlation by layer, mean over seeds, beside that of shuffled pairs."""
+    known = [
+        (look, [tested.correlation for tested in model.tests if tested.correlation is not None])
+        for look, model in zip(looks, comparison.models, strict=True)
+    ]
+    known = [(look, found) for look, found in known if found]
+    if not known:
+        return None
+    figure, (panel,) = panels(1, 1, width=5.5, height=3)
+    for look, found in known:
+        for part, line in ((0, "-"), (1, ":")):
+            values = [mean(layer) for layer in zip(*(pair[part] for pair in found), strict=False)]
+            marker = look.marker if part == 0 else ""
+            panel.plot(range(1, len(values) + 1), values, line, color=look.colour, marker=marker, markersize=5)
+    deepest = max(len(pair[0]) for _, found in known for pair in found)
+    panel.set_xticks(range(1, deepest + 1))
+    panel.set_xlabel("layer")
+    panel.set_ylabel("canonical correlation")
+    panel.set_ylim(bottom=min(0, panel.get_ylim()[0]))
+    shuffled = Line2D([], [], color=GREY, linestyle=":", label="shuffled pairs")
+    legend(figure, [*_handles([look for look, _ in known]), shuffled])
+    return Plot(
+        "canonical_correlation", "Canonical correlation of image and text by layer; dotted: of shuffled pairs.", figure
+    )
+
+
+def _lines(panel: Axes, comparison: Comparison, looks: list[Look], curves: Sequence[Mapping[float, str]]) -> None:
+    """A line a model, of estimates by where they stand."""
+    for model, look, curve in zip(comparison.models, looks, curves, strict=True):
+        known = [(at, e) for at, name in sorted(curve.items()) if (e := comparison.estimate(model, name)) is not None]
+        if not known:
+            continue
+        at, values = [at for at, _ in known], [estimate.mean for _, estimate in known]
+        panel.plot(at, values, color=look.colour, marker=look.marker, markersize=4.5, linewidth=1.3)
+        if len(looks) <= BANDS:
+            low, high = zip(*(estimate.band for _, estimate in known), strict=True)
+            panel.fill_between(at, low, high, color=look.colour, alpha=0.15, linewidth=0)
+    panel.grid(color=GREY, alpha=0.25, linewidth=0.6)
+
+
+def _handles(looks: list[Look]) -> list[Line2D]:
+    return [
+        Line2D([], [], color=look.colour, marker=look.marker, markersize=5, linewidth=1.3, label=look.label)
+        for look in looks
+    ]
+
+
+def _metric(comparison: Comparison) -> str:
+    said = spoken(comparison.metric)
+    return said[0].upper() + said[1:]
+
+
+def _bands(comparison: Comparison) -> str:
+    if len(comparison.models) > BANDS:
+        return "Intervals are in the table."
+    return "Bands: standard deviation over seeds; of one seed, the 95 % interval over samples."

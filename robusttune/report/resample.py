@@ -1,0 +1,106 @@
+"""Metrics on test samples that are drawn anew, for the paired bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from robusttune.evaluation.bootstrap import resampled_means
+from robusttune.report.answers import Answers
+
+TOP = 5
+AT_ONCE = 30_000_000  # float32 numbers of one-hot labels that are held at once: 120 MB
+
+
+def resampled(answers: Answers, metric: str) -> Tensor | None:
+    """A metric on samples that are drawn anew, (resamples, K) float64; of the same samples always the same draws.
+
+    Accuracies are means over samples; the F1 of each draw comes from its sums of true positives, predicted and actual
+    positives, as of scikit-learn and torchmetrics: a class that nobody has or is said to have counts as 0 in
+    multi-label data, and does not count where a sample has one class.
+
+    Returns:
+        None where nothing that is kept of single samples gives the metric.
+    """
+    of_one: dict[str, Callable[[], Tensor]] = {
+        "accuracy": lambda: _means(answers, answers.correct),
+        f"top{TOP}_accuracy": lambda: _means(answers, answers.column("label_rank") <= TOP),
+        "f1_macro": lambda: _f1(answers, _macro),
+        "f1_weighted": lambda: _f1(answers, _weighted),
+    }
+    of_several: dict[str, Callable[[], Tensor]] = {
+        "f1_macro": lambda: _f1(answers, _macro_of_all),
+        "f1_micro": lambda: _f1(answers, _micro),
+        "f1_weighted": lambda: _f1(answers, _weighted),
+        "f1_samples": lambda: _means(answers, _f1_of_samples(answers)),
+    }
+    compute = (of_several if answers.multilabel else of_one).get(metric)
+    return None if compute is None else compute()
+
+
+def _means(answers: Answers, parts: NDArray[np.generic]) -> Tensor:
+    """Of parts (K, N)."""
+    return resampled_means(torch.from_numpy(np.ascontiguousarray(parts.T, np.float32)), seed=_seed(answers))
+
+
+def _seed(answers: Answers) -> int:
+    """Other samples are drawn on their own."""
+    return int(answers.samples[:8], 16)
+
+
+# An average: F1 from true positives, predicted and actual positives together, and actual ones, each (..., C) as
+# shares of the samples.
+Average = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def _f1(answers: Answers, average: Average) -> Tensor:
+    actual = _one_hot(answers, answers.label)
+    of_actual = resampled_means(actual, seed=_seed(answers))
+    samples, classes = actual.shape
+    averaged = []
+    for predicted in _some_at_once(answers, 2 * samples * classes):
+        parts = torch.stack([predicted * actual, predicted + actual]).permute(2, 0, 1, 3)
+        sums = resampled_means(parts.reshape(samples, -1), seed=_seed(answers))
+        hits, both = sums.view(len(sums), 2, len(predicted), classes).unbind(1)
+        averaged.append(average(hits, both, of_actual.unsqueeze(1)))
+    return torch.cat(averaged, 1)
+
+
+def _some_at_once(answers: Answers, numbers: int) -> Iterator[Tensor]:
+    """Predictions of a few conditions after the other, (k, N, C) float32."""
+    step = max(1, AT_ONCE // numbers)
+    for some in range(0, len(answers.conditions), step):
+        yield _one_hot(answers, answers.prediction[some : some + step])
+
+
+def _one_hot(answers: Answers, classes: NDArray[np.generic]) -> Tensor:
+    if answers.multilabel:
+        return torch.from_numpy(classes).float()
+    return torch.from_numpy(classes[..., None] == np.arange(len(answers.class_names))).float()
+
+
+def _macro(hits: Tensor, both: Tensor, actual: Tensor) -> Tensor:
+    return (2 * hits / both).nanmean(-1)
+
+
+def _macro_of_all(hits: Tensor, both: Tensor, actual: Tensor) -> Tensor:
+    return (2 * hits / both).nan_to_num().mean(-1)
+
+
+def _micro(hits: Tensor, both: Tensor, actual: Tensor) -> Tensor:
+    return (2 * hits.sum(-1) / both.sum(-1)).nan_to_num()
+
+
+def _weighted(hits: Tensor, both: Tensor, actual: Tensor) -> Tensor:
+    return ((2 * hits / both).nan_to_num() * actual).sum(-1) / actual.sum(-1)
+
+
+def _f1_of_samples(answers: Answers) -> NDArray[np.float64]:
+    """(K, N), 0 where a sample has no label and gets none."""
+    hits = (answers.prediction & answers.label).sum(-1)
+    both = answers.prediction.sum(-1) + answers.label.sum(-1)
+    return np.asarray(2 * hits / np.maximum(both, 1), np.float64)

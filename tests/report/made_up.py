@@ -1,0 +1,228 @@
+"""Folders of runs as `fit` and `test` leave them, without either."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from numpy.typing import NDArray
+
+CONDITIONS = ("complete", "no_image", "no_text")
+CLASSES = ("pie", "soup", "stew")
+
+
+def write_config(folder: Path, name: str, settings: Mapping[str, Any], seed: int) -> None:
+    """A configuration, with settings by their paths in it."""
+    config: dict[str, Any] = {
+        "seed_everything": seed,
+        "name": name,
+        "run_root": "runs",
+        "model": {"class_path": "robusttune.tasks.FusionTask", "init_args": {"beta": 0.1}},
+        "data": {
+            "seed": seed,
+            "workers": seed,
+            "missing": {"train": None},
+            "source": {"class_path": "robusttune.data.sources.Shapes", "init_args": {"seed": seed, "train": 10}},
+        },
+        "trainer": {"max_epochs": 6, "enable_progress_bar": bool(seed)},
+    }
+    for path, value in settings.items():
+        *groups, last = path.split(".")
+        part = config
+        for group in groups:
+            part = part.setdefault(group, {})
+        part[last] = value
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True))
+
+
+def write_run(
+    folder: Path,
+    name: str,
+    correct: Mapping[str, NDArray[np.bool_]],
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    labels: Sequence[int] | None = None,
+    ids: Sequence[str] | None = None,
+    class_names: Sequence[str] = CLASSES,
+    finished: bool = True,
+    tested: bool = True,
+    more: Mapping[str, Any] | None = None,
+) -> Path:
+    """A run on samples of one class each; returns its folder.
+
+    Args:
+        folder: of the run.
+        name: in its configuration.
+        correct: condition -> (N,) whether each sample is answered right; wrong answers are the next class. Without
+            any, the run is not tested.
+        settings: of its configuration.
+        seed: all of its seeds.
+        labels: N numbers of classes; by default they take turns.
+        ids: N names of samples.
+        class_names: of the task.
+        finished: whether the fit came to its end.
+        tested: whether it was tested.
+        more: what test.json has beside the metrics of the answers.
+    """
+    write_config(folder, name, settings or {}, seed)
+    if finished:
+        (folder / "finished.json").write_text(json.dumps({"epochs": 6, "steps": 144, "seconds": 31.2}))
+    if not tested or not correct:
+        return folder
+    samples, classes = len(next(iter(correct.values()))), len(class_names)
+    label = np.arange(samples) % classes if labels is None else np.asarray(labels)
+    names = [f"s{number:06}" for number in range(samples)] if ids is None else list(ids)
+    rng = np.random.default_rng(seed)
+    columns: dict[str, list[Any]] = {key: [] for key in ("condition", "id", "label", "prediction", "confidence")}
+    columns |= {"label_probability": [], "label_rank": []}
+    for condition, right in correct.items():
+        order = rng.permutation(samples)  # the order of rows is nobody's business
+        said = np.where(right, label, (label + 1) % classes)
+        sure = rng.beta(5, 2, samples).astype(np.float32)
+        columns["condition"] += [condition] * samples
+        columns["id"] += [names[row] for row in order]
+        columns["label"] += [class_names[label[row]] for row in order]
+        columns["prediction"] += [class_names[said[row]] for row in order]
+        columns["confidence"] += sure[order].tolist()
+        columns["label_probability"] += np.where(right, sure, (1 - sure) / 2)[order].tolist()
+        columns["label_rank"] += np.where(right, 1, 2 + np.arange(samples) % 6)[order].tolist()
+    types = {
+        "condition": pa.dictionary(pa.int32(), pa.string()),
+        "id": pa.string(),
+        "label": pa.string(),
+        "prediction": pa.string(),
+        "confidence": pa.float32(),
+        "label_probability": pa.float32(),
+        "label_rank": pa.int32(),
+    }
+    values = {
+        condition: {
+            "accuracy": float(right.mean()),
+            "top5_accuracy": float((right | (np.arange(samples) % 6 < 4)).mean()),
+            "auroc": 0.5 + float(right.mean()) / 2,
+            "calibration_error": 0.3 - float(right.mean()) / 5,
+            "brier": 1 - float(right.mean()),
+            "loss": 1.5 - float(right.mean()),
+        }
+        for condition, right in correct.items()
+    }
+    write_test(folder, values, "accuracy", samples, more)
+    write_answers(folder, columns, types, class_names, multilabel=False)
+    return folder
+
+
+def write_multilabel_run(
+    folder: Path, name: str, label: NDArray[np.bool_], prediction: Mapping[str, NDArray[np.bool_]], seed: int = 0
+) -> Path:
+    """A run on samples with labels (N, C), with predictions (N, C) by condition; returns its folder."""
+    write_config(folder, name, {}, seed)
+    (folder / "finished.json").write_text(json.dumps({"epochs": 1, "steps": 1, "seconds": 1.0}))
+    classes = [f"genre {number}" for number in range(label.shape[1])]
+    rng = np.random.default_rng(seed)
+    columns: dict[str, list[Any]] = {key: [] for key in ("condition", "id", "label", "prediction", "probabilities")}
+    for condition, hot in prediction.items():
+        columns["condition"] += [condition] * len(label)
+        columns["id"] += [f"s{number:06}" for number in range(len(label))]
+        columns["label"] += [[classes[c] for c in row.nonzero()[0]] for row in label]
+        columns["prediction"] += [[classes[c] for c in row.nonzero()[0]] for row in hot]
+        columns["probabilities"] += np.where(
+            hot, rng.uniform(0.5, 1, hot.shape), rng.uniform(0, 0.5, hot.shape)
+        ).tolist()
+    types = {
+        "condition": pa.dictionary(pa.int32(), pa.string()),
+        "id": pa.string(),
+        "label": pa.list_(pa.string()),
+        "prediction": pa.list_(pa.string()),
+        "probabilities": pa.list_(pa.float32()),
+    }
+    values = {}
+    for condition, hot in prediction.items():
+        hits, both = (hot & label).sum(0), hot.sum(0) + label.sum(0)
+        of_class = np.where(both > 0, 2 * hits / np.maximum(both, 1), 0.0)
+        values[condition] = {
+            "f1_macro": float(of_class.mean()),
+            "f1_micro": float(2 * hits.sum() / max(both.sum(), 1)),
+            "f1_weighted": float((of_class * label.sum(0)).sum() / label.sum()),
+            "f1_samples": float((2 * (hot & label).sum(1) / np.maximum(hot.sum(1) + label.sum(1), 1)).mean()),
+            "average_precision": 0.5,
+            "loss": 0.4,
+        }
+    write_test(folder, values, "f1_macro", len(label), None)
+    write_answers(folder, columns, types, classes, multilabel=True)
+    return folder
+
+
+def write_test(
+    folder: Path,
+    values: dict[str, dict[str, float]],
+    headline: str,
+    samples: int,
+    more: Mapping[str, Any] | None,
+) -> None:
+    """``report/test.json`` of values by condition and metric; intervals are 0.01 to either side."""
+    metrics = [*next(iter(values.values()))]
+    average = {m: float(np.mean([row[m] for row in values.values()])) for m in metrics}
+    complete = values["complete"][headline]
+    curves = {}
+    for kind, side in (("image", "no_image"), ("text", "no_text"), ("both", None)):
+        rates = sorted(
+            int(name.rpartition("_")[2]) for name in values if name.startswith(f"missing_{kind}_") and "+" not in name
+        )
+        names = ["complete", *(f"missing_{kind}_{rate}" for rate in rates), *([side] if side in values else [])]
+        at = [0.0, *(rate / 100 for rate in rates), *([1.0] if side in values else [])]
+        line = [values[name][headline] for name in names]
+        if rates:
+            curves[kind] = {
+                "rates": at,
+                "conditions": names,
+                "values": line,
+                "area": float(np.dot(np.diff(at), np.add(line[1:], line[:-1]) / 2) / at[-1]),
+            }
+    about = {
+        "checkpoint": str(folder / "checkpoints/best.ckpt"),
+        "data": {},
+        "headline": headline,
+        "samples": samples,
+        "conditions": {**values, "mean": average},
+        "intervals": {
+            name: {m: [value - 0.01, value + 0.01] for m, value in row.items()}
+            for name, row in {**values, "mean": average}.items()
+        },
+        "robustness": {
+            "relative": {name: row[headline] / complete for name, row in values.items() if name != "complete"},
+            "curves": curves,
+        },
+        "canonical_correlation": None,
+        **(more or {}),
+    }
+    (folder / "report").mkdir(exist_ok=True)
+    (folder / "report/test.json").write_text(json.dumps(about))
+
+
+def write_answers(
+    folder: Path, columns: dict[str, list[Any]], types: dict[str, Any], class_names: Sequence[str], multilabel: bool
+) -> None:
+    """``report/test.parquet``."""
+    about = {"multilabel": multilabel, "class_names": [*class_names]}
+    schema = pa.schema(list(types.items()), metadata={b"robusttune": json.dumps(about).encode()})
+    arrays = {
+        name: pa.array(values, pa.string()).dictionary_encode()
+        if pa.types.is_dictionary(types[name])
+        else pa.array(values, types[name])
+        for name, values in columns.items()
+    }
+    pq.write_table(pa.table(arrays, schema=schema), folder / "report/test.parquet")
+
+
+def shares(samples: int, seed: int, **share: float) -> dict[str, NDArray[np.bool_]]:
+    """By condition, which of N samples are right: so many, at random, the easy ones in all conditions."""
+    rng = np.random.default_rng(seed)
+    ease = rng.random(samples)
+    return {name: ease + rng.normal(0, 0.05, samples) < value for name, value in share.items()}

@@ -1,0 +1,240 @@
+"""Means, deviations and paired differences, against plain ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from report.made_up import shares, write_multilabel_run, write_run
+from sklearn.metrics import f1_score
+
+from robusttune.errors import RobustTuneError
+from robusttune.report.answers import read_answers
+from robusttune.report.compare import Comparison, compare
+from robusttune.report.contents import finding
+from robusttune.report.models import group
+from robusttune.report.robustness import effective_robustness, mean_relative
+from robusttune.report.runs import find_runs
+
+Answers = dict[str, NDArray[np.bool_]]
+
+
+def right(samples: int, **count: int) -> Answers:
+    """By condition, the first so many of the samples."""
+    return {name: np.arange(samples) < number for name, number in count.items()}
+
+
+def compared(root: Path, **options: Any) -> Comparison:
+    return compare(group([run for run in find_runs([str(root)]) if run.tested])[0], **options)
+
+
+def test_means_and_deviations_over_seeds(tmp_path: Path) -> None:
+    for seed, counts in enumerate([(90, 60), (80, 70), (85, 50)]):
+        write_run(tmp_path / f"a{seed}", "a", right(100, complete=counts[0], no_text=counts[1]), seed=seed)
+    write_run(tmp_path / "b", "b", right(100, complete=95, no_text=40), {"model.x": 1})
+    found = compared(tmp_path)
+    a, b = found.models
+    assert found.estimate(a, "complete") == pytest.approx((0.85, 0.05, 3, None, None), nan_ok=True)
+    assert found.estimate(a, "mean") == pytest.approx((0.725, np.std([0.75, 0.75, 0.675], ddof=1), 3, None, None))
+    assert found.estimate(b, "complete") == pytest.approx((0.95, None, 1, 0.94, 0.96))
+    assert found.best("complete") == [b]
+    assert found.best("mean") == [a]
+    assert found.best("complete", "loss") == [b]
+    assert found.best("mean", "loss") == [a]
+
+
+def test_means_are_over_what_all_models_have(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "a", right(10, complete=9, no_text=5, noisy_text_ocr_5=1))
+    write_run(tmp_path / "1", "b", right(10, complete=8, no_text=4, no_image=3), {"model.x": 1})
+    found = compared(tmp_path)
+    a, b = found.models
+    assert found.conditions == ["complete", "no_image", "no_text", "noisy_text_ocr_5"]
+    assert found.shared == ["complete", "no_text"]
+    assert found.estimate(a, "mean") == pytest.approx((0.7, None, 1, None, None))  # test.json's interval is of another
+    assert found.estimate(b, "noisy_text_ocr_5") is None
+    assert {*found.differences["b"]} == {"complete", "no_text", "mean"}
+
+
+def plain_bootstrap(pairs: list[tuple[NDArray[Any], NDArray[Any]]], alike: bool) -> tuple[float, float]:
+    """Of the mean over pairs of (N,) answers; the same draws for all pairs, or others for each."""
+    rng, differences = np.random.default_rng(7), []
+    for _ in range(4000):
+        rows = rng.integers(0, len(pairs[0][0]), len(pairs[0][0]))
+        of_pairs = []
+        for mine, theirs in pairs:
+            if not alike:
+                rows = rng.integers(0, len(mine), len(mine))
+            of_pairs.append(mine[rows].mean() - theirs[rows].mean())
+        differences.append(np.mean(of_pairs))
+    low, high = np.percentile(differences, [2.5, 97.5])
+    return float(low), float(high)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_paired_intervals_are_those_of_a_plain_bootstrap(alike: bool, tmp_path: Path) -> None:
+    """Two seeds; the models differ in 12 known samples of 200, the same ones in both seeds."""
+    theirs = shares(200, 0, complete=0.6)["complete"]
+    mine = theirs.copy()
+    mine[np.flatnonzero(~theirs)[:12]] = True
+    for seed in (1, 0):  # other runs stand in another order
+        ids = [f"{'' if alike else seed}-{row}" for row in range(200)]
+        write_run(tmp_path / f"base{seed}", "base", {"complete": theirs}, seed=seed, ids=ids)
+        write_run(tmp_path / f"mine{1 - seed}", "mine", {"complete": mine}, {"model.x": 1}, seed=seed, ids=ids)
+    difference = compared(tmp_path).differences["mine"]["complete"]
+    assert difference.mean == pytest.approx(0.06)
+    assert difference.pairs == 2
+    low, high = plain_bootstrap([(mine, theirs)] * 2, alike)
+    assert difference.low == pytest.approx(low, abs=0.004)
+    assert difference.high == pytest.approx(high, abs=0.004)
+    assert difference.clear
+
+
+def test_other_samples_are_not_paired(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "a", right(10, complete=9))
+    write_run(tmp_path / "1", "b", right(10, complete=8), {"model.x": 1}, ids=[f"other{n}" for n in range(10)])
+    write_run(tmp_path / "2", "c", right(10, complete=7), {"model.x": 2}, labels=[0] * 10)
+    found = compared(tmp_path)
+    reason = "it was tested on other samples, or with other labels, than a"
+    assert (found.differences, found.unpaired) == ({}, {"b": reason, "c": reason})
+    assert finding(found).endswith(f"the next, b, is -0.100 against a (no paired interval: {reason}).")
+
+
+def test_runs_of_other_seeds_are_paired_in_order_where_samples_are_the_same(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "a", right(10, complete=9), seed=1)
+    for seed in (2, 3):
+        write_run(tmp_path / f"{seed}", "b", right(10, complete=9 - seed), {"model.x": 1}, seed=seed)
+    difference = compared(tmp_path).differences["b"]["complete"]
+    assert (difference.pairs, difference.mean) == (1, pytest.approx(-0.2))
+
+
+def test_metrics_without_a_paired_interval(tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path / f"{number}", f"m{number}", right(10, complete=9 - number), {"model.x": number})
+    found = compared(tmp_path, metric="auroc")
+    assert found.unpaired == {"m1": "auroc does not follow from what is kept of single samples"}
+    assert "+0.000" not in finding(found)
+    assert "is -0.050 against m0 (no paired interval: auroc does not follow" in finding(found)
+    assert compared(tmp_path, metric="top5_accuracy").unpaired == {}
+
+
+def test_lower_is_better_for_the_loss(tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path / f"{number}", f"m{number}", right(10, complete=5 + number), {"model.x": number})
+    assert finding(compared(tmp_path, metric="loss")).startswith("m1 has the best mean loss")
+    assert finding(compared(tmp_path)).startswith(
+        "m1 has the best mean accuracy over 1 condition, 0.600, which is +0.1"
+    )
+
+
+def multilabel(seed: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    rng = np.random.default_rng(seed)
+    label = rng.random((120, 4)) < [0.6, 0.3, 0.1, 0.0]  # of the last class there is none
+    label[:3] = False  # nor any in these
+    return label, label ^ (rng.random(label.shape) < 0.2), label ^ (rng.random(label.shape) < 0.3)
+
+
+@pytest.mark.parametrize("average", ["macro", "micro", "weighted", "samples"])
+def test_f1_of_several_labels(average: str, tmp_path: Path) -> None:
+    label, better, worse = multilabel(0)
+    write_multilabel_run(tmp_path / "0", "a", label, {"complete": worse, "no_text": label})
+    folder = write_multilabel_run(tmp_path / "1", "b", label, {"complete": better, "no_text": label})
+    (folder / "config.yaml").write_text((folder / "config.yaml").read_text().replace("0.1", "0.2"))
+    found = compared(tmp_path, metric=f"f1_{average}").differences["b"]
+
+    def score(rows: NDArray[Any], answer: NDArray[np.bool_]) -> float:
+        return float(f1_score(label[rows], answer[rows], average=average, zero_division=0))
+
+    everything, rng, differences = np.arange(120), np.random.default_rng(3), []
+    assert found["complete"].mean == pytest.approx(score(everything, better) - score(everything, worse))
+    for _ in range(600):
+        rows = rng.integers(0, 120, 120)
+        differences.append(score(rows, better) - score(rows, worse))
+    low, high = np.percentile(differences, [2.5, 97.5])
+    assert found["complete"].low == pytest.approx(low, abs=0.015)
+    assert found["complete"].high == pytest.approx(high, abs=0.015)
+    assert found["no_text"][:3] == (0, 0, 0)
+
+
+@pytest.mark.parametrize("average", ["macro", "weighted"])
+def test_f1_of_one_label(average: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from robusttune.report import resample
+
+    monkeypatch.setattr(resample, "AT_ONCE", 1)  # one condition after the other
+    answers = shares(90, 0, complete=0.8, no_text=0.4)
+    answers_of = read_answers(write_run(tmp_path / "0", "a", answers) / "report/test.parquet")
+    label = np.arange(90) % 3
+    values = resample.resampled(answers_of, f"f1_{average}")
+    assert values is not None
+    for column, condition in enumerate(answers_of.conditions):
+        said = np.where(answers[condition], label, (label + 1) % 3)
+        rng = np.random.default_rng(0)
+        plain = [
+            f1_score(label[rows], said[rows], average=average) for rows in (rng.integers(0, 90, 90) for _ in range(500))
+        ]
+        assert float(values[:, column].mean()) == pytest.approx(np.mean(plain), abs=0.01)
+        assert float(values[:, column].std()) == pytest.approx(np.std(plain), abs=0.008)
+
+
+def test_answers_are_in_the_order_of_ids_whatever_that_of_the_file(tmp_path: Path) -> None:
+    answers = shares(20, 0, complete=0.8, no_text=0.4)
+    one = read_answers(write_run(tmp_path / "0", "a", answers, seed=0) / "report/test.parquet")
+    two = read_answers(write_run(tmp_path / "1", "a", answers, seed=1) / "report/test.parquet")
+    assert one.samples == two.samples
+    for found in (one, two):
+        np.testing.assert_array_equal(found.correct, [answers[name] for name in found.conditions])
+
+
+def refused(root: Path, sentence: str, **options: Any) -> None:
+    with pytest.raises(RobustTuneError, match=sentence):
+        compared(root, **options)
+
+
+def test_errors(tmp_path: Path) -> None:
+    write_run(tmp_path / "same/0", "a", right(6, complete=5))
+    refused(tmp_path, "there is no metric 'acc': choose from accuracy, top5_accuracy, auroc", metric="acc")
+    refused(tmp_path, "--baseline names 'b', and there is no such model: choose from a", baseline="b")
+    write_run(tmp_path / "more/1", "b", right(6, complete=5), {"model.x": 1}, class_names=("pie", "soup", "tea"))
+    refused(tmp_path, "same/0 tells a class 'stew' apart, .*more/1 does not: report them apart")
+    label = np.eye(3, dtype=bool)
+    write_multilabel_run(tmp_path / "kinds/0", "c", label, {"complete": label})
+    write_run(tmp_path / "kinds/1", "d", right(6, complete=5), {"model.x": 1})
+    refused(tmp_path / "kinds", "0 is judged by f1_macro, .*kinds/1 by accuracy: report them apart")
+
+
+def test_relative_robustness(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "a", right(100, complete=80, no_text=40, no_image=60))
+    write_run(tmp_path / "1", "b", right(100, complete=50, no_text=50), {"model.x": 1})
+    assert mean_relative(compared(tmp_path)) == ({"a": [0.5], "b": [1.0]}, ["no_text"])
+
+
+@pytest.fixture
+def trend(tmp_path: Path) -> Path:
+    """Three runs on the line logit(no_text) = logit(complete) - 1, and one 0.1 above it."""
+
+    def below(complete: float) -> float:
+        return 1 / (1 + np.exp(-(np.log(complete / (1 - complete)) - 1)))
+
+    for seed, complete in enumerate((0.6, 0.7, 0.8)):
+        answers = right(10_000, complete=round(1e4 * complete), no_text=round(1e4 * below(complete)))
+        write_run(tmp_path / f"plain{seed}", "plain", answers, seed=seed)
+    answers = right(10_000, complete=7500, no_text=round(1e4 * (below(0.75) + 0.1)))
+    write_run(tmp_path / "robust", "robust", answers, {"model.x": 1})
+    return tmp_path
+
+
+def test_effective_robustness_is_what_is_above_the_trend(trend: Path) -> None:
+    found = compared(trend)
+    effective = effective_robustness(found, [found.models[0]])
+    assert effective["robust"] == {"no_text": [pytest.approx(0.1, abs=2e-4)]}
+    assert effective["plain"]["no_text"] == pytest.approx([0, 0, 0], abs=2e-4)
+
+
+def test_a_trend_needs_three_runs_and_a_share(trend: Path) -> None:
+    found = compared(trend)
+    with pytest.raises(RobustTuneError, match="1 runs with different accuracy on complete samples: name models with 3"):
+        effective_robustness(found, [found.models[1]])
+    with pytest.raises(RobustTuneError, match="--trend is for shares that grow, and loss is none: leave it out"):
+        effective_robustness(compared(trend, metric="loss"), [found.models[0]])
