@@ -35,13 +35,12 @@ HEADERS = {
     "harmonic_mean": "harmonic mean",
     "unknown_accuracy": "kind unknown",
     "best_possible": "best possible",
-    "of_the_best_possible": "of the best possible",
     "average_precision": "average precision",
     "calibration_error": "calibration error",
 }
 ON_TERMINAL = (  # of the metrics; the files have all
     *("accuracy", "base_accuracy", "new_accuracy", "harmonic_mean", "unknown_accuracy"),
-    *("best_possible", "of_the_best_possible", "f1_macro", "f1_micro", "calibration_error", "loss"),
+    *("best_possible", "f1_macro", "f1_micro", "calibration_error", "loss"),
 )
 
 
@@ -139,10 +138,10 @@ def as_table(values: Values, intervals: Mapping[str, tuple[float, float] | None]
     table = Table(title=title, title_justify="left")
     table.add_column("condition", no_wrap=True)
     shown = [metric for metric in next(iter(values.values()), {}) if metric in ON_TERMINAL]
-    if headline == "harmonic_mean":  # beside which there is no room for them
-        shown = [metric for metric in shown if metric not in LOWER_IS_BETTER]
+    beside = {"harmonic_mean": LOWER_IS_BETTER, "accuracy": ("f1_macro",)}.get(headline, ())  # there is no room for
+    shown = [metric for metric in shown if metric not in beside]
     for metric in shown:
-        table.add_column(HEADERS.get(metric, metric), justify="right")
+        table.add_column(HEADERS.get(metric, metric), justify="right", min_width=6)
         if metric == headline:
             table.add_column("95 % interval", justify="right", no_wrap=True)
     for condition, row in values.items():

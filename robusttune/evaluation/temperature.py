@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 
 import torch
 from torch import Tensor
@@ -56,9 +57,9 @@ def fit_temperature(logits: Tensor, label: Tensor) -> float:
         return 1.0
     low, high = 1 / HOTTEST, 1 / COLDEST
     for _ in range(HALVINGS):
-        middle = (low * high) ** 0.5
+        middle = sqrt(low * high)
         low, high = (middle, high) if _slope(logits, label, middle) < 0 else (low, middle)
-    return 1 / (low * high) ** 0.5
+    return 1 / sqrt(low * high)
 
 
 def _dtype_of(label: Tensor) -> torch.dtype:
@@ -71,5 +72,5 @@ def _slope(logits: Tensor, label: Tensor, inverse: float) -> float:
     with torch.enable_grad():
         factor = torch.tensor(inverse, dtype=torch.float64, requires_grad=True)
         loss = sample_losses(logits.clone().double() * factor, label.clone().to(_dtype_of(label))).mean()
-        slope: Tensor = torch.autograd.grad(loss, factor)
-        return slope.item()
+        slopes: tuple[Tensor, ...] = torch.autograd.grad(loss, factor)
+        return slopes[0].item()

@@ -142,7 +142,7 @@ class FusionTask(RobustTask):
             shown = [torch.cat(sides) for sides in zip(*(view.presence(batch) for view in some), strict=True)]
             image, text = images.rows([view.image for view in some]), texts.rows([view.text for view in some])
             fused = self.network(image, text, *shown)
-            found.append(fused.logits.unflatten(0, (len(some), -1)))
+            found.append(fused.logits.reshape(len(some), len(batch.image_present), -1))
             if self._pairs is not None and View() in some:
                 self._pairs.update(batch, fused, some.index(View()) * len(batch))
         return torch.cat(found)

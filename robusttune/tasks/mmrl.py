@@ -11,16 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robusttune.encoders import ImageEncoder, TextEncoder
-from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import sample_losses
 from robusttune.models import MMRL, MMRLNetwork
-from robusttune.models.base import log_prior
 from robusttune.models.mmrl import SpaceTokens
 from robusttune.models.prompts import Packed
 from robusttune.settings import from_plain, to_plain
-from robusttune.tasks.base import Losses, OptimizerCallable, RobustTask, adamw, mean_over_ranks
-from robusttune.tasks.prompts import ClassPrompts, check_templates, encode_prompts, tokenise
+from robusttune.tasks.base import Losses, OptimizerCallable, adamw, mean_over_ranks
+from robusttune.tasks.prompted import PromptedTask, spread, variants_of
 from robusttune.tasks.schedule import Schedule
 from robusttune.types import Batch, Facts, View, joined
 
@@ -67,7 +65,7 @@ class Sides(NamedTuple):
     texts: dict[str, Tensor]
 
 
-class MMRLTask(RobustTask):
+class MMRLTask(PromptedTask):
     """MMRL (arXiv 2503.08497) and MMRL++ (arXiv 2505.10088).
 
     With ``f`` and ``f_r`` the class and the representation feature of an image, ``w`` the features of the classes'
@@ -99,10 +97,9 @@ class MMRLTask(RobustTask):
         RobustTuneError: the encoders are not the two towers of one CLIP, or a setting does not work.
     """
 
-    image_encoder: FrozenCLIPImage
-    text_encoder: FrozenCLIPText
+    _kept: Kept | None
     # Data sets that a model is transferred to have their own, and weights of losses matter to training alone.
-    free_settings = (*RobustTask.free_settings, "templates", "reg_weight", "text_weight")
+    free_settings = (*PromptedTask.free_settings, "templates", "reg_weight", "text_weight")
 
     def __init__(
         self,
@@ -124,23 +121,13 @@ class MMRLTask(RobustTask):
                 f"alpha {alpha}, reg_weight {reg_weight}, text_weight {text_weight} do not work: "
                 "give an alpha in [0, 1], and weights of at least 0"
             )
-        if facts.multilabel:
-            raise RobustTuneError(
-                "MMRL answers with one class: for several labels a sample set model.class_path to FusionTask"
-            )
-        check_templates(templates)
-        super().__init__(image_encoder, text_encoder, facts, optimizer, schedule, calibrate)
-        self._refuse_other_encoders()
+        super().__init__(image_encoder, text_encoder, facts, templates, optimizer, schedule, calibrate)
         self.adapter = adapter
-        self.templates = templates
         self.alpha = alpha
         self.reg_weight = reg_weight
         self.text_weight = text_weight
         self.inference = inference
         self.network = MMRLNetwork(adapter, self.image_encoder.upper.shape, self.text_encoder.upper.shape)
-        self._prompts: ClassPrompts | None = None
-        self._kept: Kept | None = None
-        self.tell_apart(facts.class_names)
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -156,16 +143,8 @@ class MMRLTask(RobustTask):
         return cls(**shared, **{**settings, "adapter": from_plain(settings["adapter"])})
 
     def tell_apart(self, class_names: list[str]) -> None:
-        """Answer with one of these classes from now on, whether or not they were trained.
-
-        Raises:
-            RobustTuneError: a name is blank or comes twice, or its prompt is too long.
-        """
-        for template in self.templates:
-            tokenise(class_names, template, self.text_encoder.prompt_tokenizer)
-        self.class_names = list(class_names)
-        self._prior = self._log_prior()
-        self._prompts = self._kept = None
+        super().tell_apart(class_names)
+        self._kept = None
         new = [name for name in class_names if name not in {*self.facts.class_names}]
         if new and self.inference == "recorded":
             rank_zero_info(
@@ -204,19 +183,6 @@ class MMRLTask(RobustTask):
             return known, None
         return known, self._combined(batch, views, sides, [False] * len(by_both))
 
-    def prompts(self) -> ClassPrompts:
-        """What the frozen CLIP makes of the classes' prompts: computed once for a list of classes."""
-        anchor = self.text_encoder.anchor
-        if self._prompts is None or self._prompts.packed.states.dtype != anchor.dtype:
-            self._prompts = encode_prompts(self.text_encoder, self.class_names, self.templates)
-        if self._prompts.untouched.device != anchor.device:
-            with torch.inference_mode(False):  # see encode_prompts
-                self._prompts = self._prompts.map(lambda tensor: tensor.to(anchor.device))
-        return self._prompts
-
-    def before_release(self) -> None:
-        self.prompts()
-
     def _adapted(self) -> Adapted:
         """Anew in training; in evaluation once, until a weight has another value, whoever changed it, and however."""
         if torch.is_grad_enabled():
@@ -243,10 +209,10 @@ class MMRLTask(RobustTask):
         states, upper = images.tokens[0], self.image_encoder.upper
         features, representation = self.network.image_features(upper, states, adapted.tokens.image)
         nearness = (features * images.pooled).sum(1) if untouched else features.new_zeros(len(features))
-        logits = [self._logits(f, adapted.classes) for f in (features, representation)]
+        logits = [self.cosine_logits(f, adapted.classes) for f in (features, representation)]
         parts = [values.chunk(len(variants)) for values in (*logits, nearness)]
         return {
-            variant: ImageLogits(*(_spread(values, batch.image_present) for values in of_variant))
+            variant: ImageLogits(*(spread(values, batch.image_present) for values in of_variant))
             for variant, of_variant in zip(variants, zip(*parts, strict=True), strict=True)
         }
 
@@ -258,8 +224,8 @@ class MMRLTask(RobustTask):
         start = self.prompts().packed.shared[:1]
         packed = Packed.of(texts.tokens[0], texts.mask[0], start.to(texts.tokens[0]))
         features = self.network.text_features(self.text_encoder.upper, packed, adapted.tokens.text)
-        parts = self._logits(features, adapted.classes).chunk(len(variants))
-        return {name: _spread(logits, batch.text_present) for name, logits in zip(variants, parts, strict=True)}
+        parts = self.cosine_logits(features, adapted.classes).chunk(len(variants))
+        return {name: spread(logits, batch.text_present) for name, logits in zip(variants, parts, strict=True)}
 
     def _nothing(self, batch: Batch) -> Tensor:
         """(B, C) zeros that keep all parameters in the graph: one that is used on some ranks only stops DDP."""
@@ -273,55 +239,16 @@ class MMRLTask(RobustTask):
 
     def _sides(self, batch: Batch, views: Sequence[View]) -> Sides:
         """Each variant goes through its tower once."""
-        adapted = self._adapted()
-        images = list(dict.fromkeys(view.image for view in views if view.image))
-        texts = list(dict.fromkeys(view.text for view in views if view.text))
+        adapted, (images, texts) = self._adapted(), variants_of(views)
         return Sides(
             self._image_logits(batch, images, adapted, untouched=False), self._text_logits(batch, texts, adapted)
         )
 
     def _combined(self, batch: Batch, views: Sequence[View], sides: Sides, by_both: list[bool]) -> Tensor:
         """(W, B, C), of each view."""
-        found, prior = [], self._prior.to(self.device)
         share = torch.tensor([self.alpha if both else 1.0 for both in by_both], dtype=torch.float32, device=self.device)
-        for view in views:
-            total, (image_shown, text_shown) = torch.zeros_like(prior), view.presence(batch)
-            if view.image:
-                image = sides.images[view.image]
-                fused = share * image.by_class + (1 - share) * image.by_representation
-                total = total + torch.where(image_shown.unsqueeze(1), fused, 0.0)
-            if view.text:
-                total = total + torch.where(text_shown.unsqueeze(1), sides.texts[view.text], 0.0)
-            found.append(torch.where((image_shown | text_shown).unsqueeze(1), total, prior))
-        return torch.stack(found)
-
-    def _logits(self, features: Tensor, classes: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):  # 100 x what half precision leaves off is too much
-            return self.text_encoder.logit_scale * features @ classes.T
-
-    def _log_prior(self) -> Tensor:
-        """(C,) logits of how frequent classes were in training; new ones count as the mean of the others."""
-        of = dict(zip(self.facts.class_names, log_prior(self.facts).exp().tolist(), strict=True))
-        mean = sum(of.values()) / len(of)
-        shares = torch.tensor([of.get(name, mean) for name in self.class_names], dtype=torch.float32)
-        return shares.log().log_softmax(0)
-
-    def _refuse_other_encoders(self) -> None:
-        for name, kind in (("image_encoder", FrozenCLIPImage), ("text_encoder", FrozenCLIPText)):
-            if not isinstance(getattr(self, name), kind):
-                raise RobustTuneError(
-                    f"MMRL reaches into the layers of its encoders: set {name}.class_path to "
-                    f"{kind.__name__.removeprefix('Frozen')}Encoder"
-                )
-        image, text = (self.encoder_settings[name] for name in ("image_encoder", "text_encoder"))
-        for what in ("name", "weights", "revision"):
-            if getattr(image, what) != getattr(text, what):
-                raise RobustTuneError(
-                    f"image_encoder.{what} is {getattr(image, what)!r} and text_encoder.{what} is "
-                    f"{getattr(text, what)!r}: name the same CLIP for both"
-                )
-
-
-def _spread(values: Tensor, present: Tensor) -> Tensor:
-    """Values (P, ...) of the ``P`` rows that are present as (B, ...); the others have something of no meaning."""
-    return values[present.cumsum(0).sub(1).clamp(min=0)]  # no boolean index: it would wait for the device
+        images = {
+            variant: share * found.by_class + (1 - share) * found.by_representation
+            for variant, found in sides.images.items()
+        }
+        return self.witnesses(batch, views, images, sides.texts)

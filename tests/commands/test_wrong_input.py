@@ -509,7 +509,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "encoders that cannot be reached into": (
         lambda p: p.shapes("--model=robusttune.tasks.MMRLTask"),
-        "MMRL reaches into the layers of its encoders: set image_encoder.class_path to CLIPImageEncoder",
+        "MMRL works on the towers of one CLIP: set image_encoder.class_path to CLIPImageEncoder",
     ),
     "text longer than the tower takes": (
         lambda p: p.mmrl("--text_encoder.max_length=99"),
