@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -111,9 +111,9 @@ class Batch:
     """A collated batch of ``B`` samples. What is absent takes no room, and is not encoded.
 
     Attributes:
-        images: variant -> (P, 3, H, W) uint8 of the ``P`` rows that have an image, in order, or what the encoder has
-            made of them; ``clean`` always exists.
-        texts: variant -> tokens (P, n) of the rows that have a text, likewise.
+        images: (P, 3, H, W) uint8 of the ``P`` rows that have an image, in order, or what the encoder has made of them,
+            in every variant, of which ``clean`` always exists.
+        texts: tokens (P, n) of the rows that have a text, likewise.
         image_present: (B,) bool.
         text_present: (B,) bool.
         label: (B,) int64 class indices, or (B, C) float 0/1 in multi-label data; None if any is unlabelled.
@@ -124,8 +124,8 @@ class Batch:
         cut: ids of samples whose text was longer than the encoder takes.
     """
 
-    images: dict[str, EncoderInputs]
-    texts: dict[str, EncoderInputs]
+    images: Variants
+    texts: Variants
     image_present: Tensor
     text_present: Tensor
     label: Tensor | None
@@ -142,8 +142,8 @@ class Batch:
         """The same with ``fn`` applied to every tensor."""
         return replace(
             self,
-            images={variant: _map(images, fn) for variant, images in self.images.items()},
-            texts={variant: _map(texts, fn) for variant, texts in self.texts.items()},
+            images=self.images.map(fn),
+            texts=self.texts.map(fn),
             image_present=fn(self.image_present),
             text_present=fn(self.text_present),
             label=None if self.label is None else fn(self.label),
@@ -188,6 +188,45 @@ class View(NamedTuple):
             nothing if self.image is None else batch.image_present,
             nothing if self.text is None else batch.text_present,
         )
+
+
+@dataclass
+class Variants:
+    """One side of a batch, as it is and as noise leaves it.
+
+    Attributes:
+        names: of the ``V`` variants.
+        inputs: (V x P) rows, variant by variant: inputs of an encoder, or what it has made of them.
+    """
+
+    names: list[str]
+    inputs: EncoderInputs
+
+    @classmethod
+    def of(cls, inputs: Mapping[str, EncoderInputs]) -> Variants:
+        """Of the ``P`` rows of each variant."""
+        return cls(list(inputs), joined(list(inputs.values())))
+
+    def __getitem__(self, name: str) -> EncoderInputs:
+        """The rows of one."""
+        return self.pick([name])
+
+    def __len__(self) -> int:
+        """Number of rows of each variant."""
+        return len(self.inputs) // len(self.names)
+
+    def pick(self, names: Sequence[str]) -> EncoderInputs:
+        """The rows of these, one after the other."""
+        if list(names) == self.names:
+            return self.inputs
+        blocks = [slice(n * len(self), (n + 1) * len(self)) for n in map(self.names.index, names)]
+        if len(blocks) == 1:
+            return _map(self.inputs, lambda tensor: tensor[blocks[0]])
+        return _map(self.inputs, lambda tensor: torch.cat([tensor[block] for block in blocks]))
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Variants:
+        """The same with ``fn`` applied to every tensor."""
+        return Variants(self.names, _map(self.inputs, fn))
 
 
 def joined(parts: Sequence[EncoderInputs]) -> EncoderInputs:

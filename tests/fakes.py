@@ -16,7 +16,7 @@ from PIL import Image
 from robusttune.corruption.noise import ImageNoise, NoiseBySplit, SplitNoise, TextNoise
 from robusttune.encoders import ImageEncoder, TimmEncoder, TransformersTextEncoder
 from robusttune.tasks import RobustTask
-from robusttune.types import Batch, Encoded, Facts, Tokens, View
+from robusttune.types import Batch, Encoded, Facts, Tokens, Variants, View
 
 NOISY = NoiseBySplit(train=SplitNoise(ImageNoise(["gaussian"]), TextNoise(["deletion"])))
 FACTS = Facts(["a", "b", "c"], [0.5, 0.3, 0.2], False)
@@ -123,8 +123,8 @@ def random_batch(
     images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8)
     tokens = Tokens(torch.randint(5, 30, (size, 7)), torch.arange(7) < torch.randint(2, 8, (size, 1)))
     return Batch(
-        images={"clean": images[present[0]]},
-        texts={"clean": tokens.map(lambda tensor: tensor[present[1]])},
+        images=Variants(["clean"], images[present[0]]),
+        texts=Variants(["clean"], tokens.map(lambda tensor: tensor[present[1]])),
         image_present=present[0],
         text_present=present[1],
         label=label,

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from robusttune.corruption.dropout import Corruption, drop_modality, sample_generator
 from robusttune.data.images import UnreadableImageError
 from robusttune.data.sides import Side
-from robusttune.types import Batch, Draw, Facts, Sample, Split
+from robusttune.types import Batch, Draw, Facts, Sample, Split, Variants
 
 
 class SampleDataset(Dataset[Sample]):
@@ -87,12 +87,13 @@ class Collate:
         self.split = split
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
-        images = {name: side.collate([s.image[name] for s in samples if s.image]) for name, side in self.images.items()}
-        texts = {name: side.collate([s.text[name] for s in samples if s.text]) for name, side in self.texts.items()}
+        # All variants of a side are put together alike.
+        images = self.images["clean"].collate([s.image[name] for name in self.images for s in samples if s.image])
+        texts = self.texts["clean"].collate([s.text[name] for name in self.texts for s in samples if s.text])
         with_text = [s.sample_id for s in samples if s.text]
         return Batch(
-            images={name: inputs.values for name, inputs in images.items()},
-            texts={name: inputs.values for name, inputs in texts.items()},
+            images=Variants([*self.images], images.values),
+            texts=Variants([*self.texts], texts.values),
             image_present=torch.tensor([bool(s.image) for s in samples]),
             text_present=torch.tensor([bool(s.text) for s in samples]),
             label=self._label([s.labels for s in samples]),
@@ -100,7 +101,7 @@ class Collate:
             sample_id=[s.sample_id for s in samples],
             split=self.split,
             unreadable=[s.unreadable for s in samples if s.unreadable is not None],
-            cut=[sample_id for sample_id, was_cut in zip(with_text, texts["clean"].cut, strict=True) if was_cut],
+            cut=[sample_id for sample_id, was_cut in zip(with_text, texts.cut, strict=False) if was_cut],  # clean
         )
 
     def _label(self, labels: list[list[int] | None]) -> Tensor | None:

@@ -44,6 +44,34 @@ class FusionNetwork(nn.Module, ABC):
         text_present: (B,) bool.
         """
 
+    def seen(
+        self,
+        image: Encoded,
+        text: Encoded,
+        image_rows: Tensor,
+        text_rows: Tensor,
+        image_present: Tensor,
+        text_present: Tensor,
+    ) -> Fused:
+        """Of ``R`` rows that see the same images and texts in several pairs.
+
+        Args:
+            image: the image encoder's output.
+            text: the text encoder's output, of as many rows or of others.
+            image_rows: (R,) the row of ``image`` that each sees.
+            text_rows: (R,) the row of ``text``, likewise.
+            image_present: (R,) bool; where not, the row is not looked at.
+            text_present: (R,) bool.
+        """
+        parts = []
+        every = torch.arange(len(image_rows), device=image_rows.device)
+        for rows in torch.split(every, max(len(image), len(text))):
+            images = image.map(lambda tensor, rows=image_rows[rows]: tensor[rows])  # type: ignore[misc]
+            texts = text.map(lambda tensor, rows=text_rows[rows]: tensor[rows])  # type: ignore[misc]
+            parts.append(self(images, texts, image_present[rows], text_present[rows]))
+        logits, image_views, text_views = zip(*parts, strict=True)
+        return Fused(torch.cat(logits), torch.cat(image_views, 1), torch.cat(text_views, 1))
+
     # nn.Module types calls as Any.
     def __call__(self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor) -> Fused:
         fused: Fused = super().__call__(image, text, image_present, text_present)

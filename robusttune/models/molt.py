@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -98,14 +98,68 @@ class MoLTNetwork(FusionNetwork):
 
     def forward(self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor) -> Fused:
         image, text = keep(image, image_present), keep(text, text_present)
+        return self._fuse(image, text, image_present, text_present, None)
+
+    def seen(
+        self,
+        image: Encoded,
+        text: Encoded,
+        image_rows: Tensor,
+        text_rows: Tensor,
+        image_present: Tensor,
+        text_present: Tensor,
+    ) -> Fused:
+        """What does not depend on the pair is computed once for all pairs."""
+        return self._fuse(image, text, image_present, text_present, (image_rows, text_rows))
+
+    def _fuse(
+        self,
+        image: Encoded,
+        text: Encoded,
+        image_present: Tensor,
+        text_present: Tensor,
+        rows: tuple[Tensor, Tensor] | None,
+    ) -> Fused:
+        of_image, of_text = (None, None) if rows is None else rows
         latents = [
-            layer(image.tokens[i], image.mask[i], image_present, text.tokens[i], text.mask[i], text_present)
+            layer(
+                Side(image.tokens[i], image.mask[i], of_image, image_present),
+                Side(text.tokens[i], text.mask[i], of_text, text_present),
+            )
             for i, layer in enumerate(self.layers)
         ]
         robust, image_views, text_views = (torch.stack(parts) for parts in zip(*latents, strict=True))
-        logits = self.fusion(image.pooled, image_present, text.pooled, text_present, robust)
+        pooled = [
+            part if rows is None else torch.where(present.unsqueeze(1), part[of], 0.0)
+            for part, of, present in ((image.pooled, of_image, image_present), (text.pooled, of_text, text_present))
+        ]
+        logits = self.fusion(pooled[0], image_present, pooled[1], text_present, robust)
         something = (image_present | text_present).unsqueeze(1)
         return Fused(torch.where(something, logits, self.log_prior.to(logits.dtype)), image_views, text_views)
+
+
+class Side(NamedTuple):
+    """One side of ``R`` rows, in one layer.
+
+    Attributes:
+        tokens: (P, n, d).
+        mask: (P, n) bool.
+        rows: (R,) which of the ``P`` each sees; None where each sees its own, zeros where it is absent.
+        present: (R,) bool; where not, what it sees is not looked at.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    rows: Tensor | None
+    present: Tensor
+
+    def taken(self, values: Tensor, nulls: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Those of values (P, n, v) that are seen, null tokens' (k, v) after them: (R, n + k, v), and their mask."""
+        if self.rows is None:
+            return with_nulls(values, self.mask, nulls, self.present)
+        present = self.present.view(-1, 1)
+        values = torch.where(present.unsqueeze(2), values[self.rows], 0.0)  # a mask would let Inf and NaN through
+        return with_nulls(values, self.mask[self.rows] & present, nulls, self.present)
 
 
 class LatentLayer(nn.Module):
@@ -124,21 +178,17 @@ class LatentLayer(nn.Module):
         self.text_view = nn.Linear(common, settings.cca_dim, bias=False)
         self.pool = pooling(settings)
 
-    def forward(
-        self,
-        image: Tensor,
-        image_mask: Tensor,
-        image_present: Tensor,
-        text: Tensor,
-        text_mask: Tensor,
-        text_present: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Robust representation (B, d_r), and the views of image and text latents to be correlated, (B, c) each."""
-        image, image_mask = with_nulls(self.image_in(layer_norm(image)), image_mask, self.image_null, image_present)
-        text, text_mask = with_nulls(self.text_in(layer_norm(text)), text_mask, self.text_null, text_present)
-        image_latent, text_latent = self.translate(image, image_mask, text, text_mask)
+    def forward(self, image: Side, text: Side) -> tuple[Tensor, Tensor, Tensor]:
+        """Robust representation (R, d_r), and the views of image and text latents to be correlated, (R, c) each."""
+        of_image, of_text = self.image_in(layer_norm(image.tokens)), self.text_in(layer_norm(text.tokens))
+        image_null, text_null = (
+            None if nulls is None else self.query_key_value(nulls) for nulls in (self.image_null, self.text_null)
+        )
+        images, image_mask = image.taken(self.query_key_value(of_image), image_null)
+        texts, text_mask = text.taken(self.query_key_value(of_text), text_null)
+        image_latent, text_latent = self.translate(images, image_mask, texts, text_mask)
         # Correlations are taken in float32 at least, whatever the precision of the rest.
-        with torch.autocast(image.device.type, enabled=False):
+        with torch.autocast(images.device.type, enabled=False):
             views = [
                 functional.linear(full(latent), full(view.weight))
                 for latent, view in ((image_latent, self.image_view), (text_latent, self.text_view))
@@ -148,9 +198,16 @@ class LatentLayer(nn.Module):
         return torch.where(paired, self.pool(image_latent, text_latent), 0.0), views[0], views[1]
 
     def translate(self, image: Tensor, image_mask: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Each side told in the other's values, averaged over its tokens: (B, d_c) each."""
-        image_q, image_k, image_v = split(self.query_key_value(image), 3, self.heads)
-        text_q, text_k, text_v = split(self.query_key_value(text), 3, self.heads)
+        """Each side told in the other's values, averaged over its tokens: (R, d_c) each.
+
+        Args:
+            image: (R, n, 3 d_c) queries, keys and values.
+            image_mask: (R, n) bool.
+            text: (R, m, 3 d_c), likewise.
+            text_mask: (R, m) bool.
+        """
+        image_q, image_k, image_v = split(image, 3, self.heads)
+        text_q, text_k, text_v = split(text, 3, self.heads)
         image_told = attend(image_q, text_k, text_v, text_mask)
         text_told = attend(text_q, image_k, image_v, image_mask)
         return masked_mean(image_told, image_mask), masked_mean(text_told, text_mask)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from robusttune.encoders import FrozenEncoder, ImageEncoder, TextEncoder
+from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import sample_losses
 from robusttune.models import CorrelationLoss, Fused, FusionModel, MoLT
@@ -19,40 +19,7 @@ from robusttune.settings import from_plain, to_plain
 from robusttune.tasks.base import Losses, OptimizerCallable, RobustTask, adamw, mean_over_ranks
 from robusttune.tasks.correlations import LayerCorrelations
 from robusttune.tasks.schedule import Schedule
-from robusttune.types import Batch, Encoded, EncoderInputs, Facts, View, joined
-
-
-class Variants(NamedTuple):
-    """What an encoder makes of all variants of one side of a batch.
-
-    Attributes:
-        names: of the ``V`` variants.
-        encoded: (V x B) rows, variant by variant.
-    """
-
-    names: list[str]
-    encoded: Encoded
-
-    @classmethod
-    def of(
-        cls, encoder: FrozenEncoder, inputs: Mapping[str, EncoderInputs], present: Tensor, asked: Sequence[str | None]
-    ) -> Self:
-        """Those that are asked for go through the encoder together, each once, and of rows that are absent none."""
-        names = list(dict.fromkeys(variant for variant in asked if variant is not None)) or ["clean"]
-        return cls(names, encoder.encode(joined([inputs[name] for name in names]), present.repeat(len(names))))
-
-    def rows(self, asked: Sequence[str | None]) -> Encoded:
-        """(W x B) rows, the batch once for each of the ``W`` variants; None stands for any of them."""
-        if len(self.names) == len(asked) == 1:
-            return self.encoded
-        size = len(self.encoded) // len(self.names)
-        blocks = [range(block * size, (block + 1) * size) for block in (self._block(variant) for variant in asked)]
-        rows = torch.tensor([row for block in blocks for row in block], device=self.encoded.pooled.device)
-        return self.encoded.map(lambda tensor: tensor[rows])
-
-    def _block(self, variant: str | None) -> int:
-        """A withheld side takes the place of some variant in the network, which must not and does not look at it."""
-        return 0 if variant is None else self.names.index(variant)
+from robusttune.types import Batch, Facts, View
 
 
 class FusionTask(RobustTask):
@@ -133,19 +100,20 @@ class FusionTask(RobustTask):
         return Losses(loss, parts, by_sample.isfinite() & views)
 
     def logits(self, batch: Batch, views: Sequence[View]) -> Tensor:
-        images = Variants.of(self.image_encoder, batch.images, batch.image_present, [view.image for view in views])
-        texts = Variants.of(self.text_encoder, batch.texts, batch.text_present, [view.text for view in views])
-        each = max(len(images.names), len(texts.names))  # views at a time: the network gets as many rows as an encoder
-        found = []
-        for start in range(0, len(views), each):
-            some = views[start : start + each]
-            shown = [torch.cat(sides) for sides in zip(*(view.presence(batch) for view in some), strict=True)]
-            image, text = images.rows([view.image for view in some]), texts.rows([view.text for view in some])
-            fused = self.network(image, text, *shown)
-            found.append(fused.logits.reshape(len(some), len(batch.image_present), -1))
-            if self._pairs is not None and View() in some:
-                self._pairs.update(batch, fused, some.index(View()) * len(batch))
-        return torch.cat(found)
+        names = [[*dict.fromkeys(filter(None, side))] or ["clean"] for side in zip(*views, strict=True)]
+        image, text = (
+            encoder.encode(inputs.pick(asked), present.repeat(len(asked)))
+            for encoder, inputs, present, asked in (
+                (self.image_encoder, batch.images, batch.image_present, names[0]),
+                (self.text_encoder, batch.texts, batch.text_present, names[1]),
+            )
+        )
+        rows = [_rows(side, asked, batch) for side, asked in zip(zip(*views, strict=True), names, strict=True)]
+        shown = [torch.cat(sides) for sides in zip(*(view.presence(batch) for view in views), strict=True)]
+        fused = self.network.seen(image, text, *rows, *shown)
+        if self._pairs is not None and View() in views:
+            self._pairs.update(batch, fused, views.index(View()) * len(batch))
+        return fused.logits.reshape(len(views), len(batch.image_present), -1)
 
     def on_test_epoch_start(self) -> None:
         super().on_test_epoch_start()
@@ -176,3 +144,12 @@ class FusionTask(RobustTask):
                 f"{found} complete pairs in a batch are few to correlate in {width} dimensions: "
                 f"raise data.batch_size, or lower model.fusion.cca_dim to {max(1, found // 4)}"
             )
+
+
+def _rows(asked: Sequence[str | None], names: list[str], batch: Batch) -> Tensor:
+    """(W x B,) rows of the variants ``names`` of a batch at which each of the ``W`` views looks.
+
+    A withheld side takes the place of some variant in the network, which must not and does not look at it.
+    """
+    own = torch.arange(len(batch.image_present), device=batch.image_present.device)
+    return torch.cat([own + len(own) * (0 if name is None else names.index(name)) for name in asked])

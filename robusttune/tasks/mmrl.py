@@ -20,7 +20,7 @@ from robusttune.settings import from_plain, to_plain
 from robusttune.tasks.base import Losses, OptimizerCallable, adamw, mean_over_ranks
 from robusttune.tasks.prompted import PromptedTask, spread, variants_of
 from robusttune.tasks.schedule import Schedule
-from robusttune.types import Batch, Facts, View, joined
+from robusttune.types import Batch, Facts, View
 
 
 class Adapted(NamedTuple):
@@ -202,10 +202,10 @@ class MMRLTask(PromptedTask):
         self, batch: Batch, variants: Sequence[str], adapted: Adapted, untouched: bool
     ) -> dict[str, ImageLogits]:
         """Of the rows without an image, something of no meaning; the nearness only where it is asked for."""
-        if not variants or len(batch.images[variants[0]]) == 0:
+        if not variants or len(batch.images) == 0:
             nothing = self._nothing(batch)
             return dict.fromkeys(variants, ImageLogits(nothing, nothing, nothing[:, 0]))
-        images = self.image_encoder.enter(joined([batch.images[variant] for variant in variants]), untouched)
+        images = self.image_encoder.enter(batch.images.pick(variants), untouched)
         states, upper = images.tokens[0], self.image_encoder.upper
         features, representation = self.network.image_features(upper, states, adapted.tokens.image)
         nearness = (features * images.pooled).sum(1) if untouched else features.new_zeros(len(features))
@@ -218,9 +218,9 @@ class MMRLTask(PromptedTask):
 
     def _text_logits(self, batch: Batch, variants: Sequence[str], adapted: Adapted) -> dict[str, Tensor]:
         """(B, C) each, of the rows without a text something of no meaning."""
-        if not variants or len(batch.texts[variants[0]]) == 0:
+        if not variants or len(batch.texts) == 0:
             return dict.fromkeys(variants, self._nothing(batch))
-        texts = self.text_encoder.enter(joined([batch.texts[variant] for variant in variants]), untouched=False)
+        texts = self.text_encoder.enter(batch.texts.pick(variants), untouched=False)
         start = self.prompts().packed.shared[:1]
         packed = Packed.of(texts.tokens[0], texts.mask[0], start.to(texts.tokens[0]))
         features = self.network.text_features(self.text_encoder.upper, packed, adapted.tokens.text)

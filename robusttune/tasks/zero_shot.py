@@ -12,7 +12,7 @@ from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.encoders.clip import FrozenCLIP
 from robusttune.tasks.base import Losses
 from robusttune.tasks.prompted import PromptedTask, spread, variants_of
-from robusttune.types import Batch, EncoderInputs, Facts, View, joined
+from robusttune.types import Batch, Facts, Variants, View
 
 
 class ZeroShotTask(PromptedTask):
@@ -57,16 +57,14 @@ class ZeroShotTask(PromptedTask):
         return self.witnesses(
             batch,
             views,
-            self._of(self.image_encoder, [batch.images[name] for name in images], images, batch.image_present),
-            self._of(self.text_encoder, [batch.texts[name] for name in texts], texts, batch.text_present),
+            self._of(self.image_encoder, batch.images, images, batch.image_present),
+            self._of(self.text_encoder, batch.texts, texts, batch.text_present),
         )
 
-    def _of(
-        self, encoder: FrozenCLIP, inputs: list[EncoderInputs], names: list[str], present: Tensor
-    ) -> dict[str, Tensor]:
+    def _of(self, encoder: FrozenCLIP, inputs: Variants, names: list[str], present: Tensor) -> dict[str, Tensor]:
         """(B, C) by variant, of rows without the side something of no meaning."""
-        if not inputs or len(inputs[0]) == 0:
+        if not names or len(inputs) == 0:
             return dict.fromkeys(names, torch.zeros(len(present), len(self.class_names), device=self.device))
-        features = encoder.enter(joined(inputs), untouched=True).pooled
+        features = encoder.enter(inputs.pick(names), untouched=True).pooled
         parts = self.cosine_logits(features.float(), self.prompts().untouched).chunk(len(names))
         return {name: spread(logits, present) for name, logits in zip(names, parts, strict=True)}

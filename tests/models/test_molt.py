@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robusttune.errors import RobustTuneError
 from robusttune.models import MoLT, MoLTNetwork
-from robusttune.models.molt import BilinearPooling, ConcatenationPooling, LatentLayer
+from robusttune.models.molt import BilinearPooling, ConcatenationPooling, LatentLayer, Side
 from robusttune.types import Encoded, Facts, Widths
 
 IMAGE, TEXT = Widths((12, 20), 24), Widths((16, 16), 8)
@@ -173,7 +173,8 @@ def test_translation_is_plain_cross_attention() -> None:
     told_i = torch.stack([((q @ k_t.T) / 8**0.5).softmax(0) @ v_t for q in q_i]).mean(0)
     told_t = torch.stack([((q @ k_i.T) / 8**0.5).softmax(0) @ v_i for q in q_t]).mean(0)
     masks = [torch.ones(1, n, dtype=torch.bool) for n in (5, 3)]
-    actual = layer.translate(image[None], masks[0], text[None], masks[1])
+    projected = [layer.query_key_value(side[None]) for side in (image, text)]
+    actual = layer.translate(projected[0], masks[0], projected[1], masks[1])
     torch.testing.assert_close(actual[0][0], told_i)
     torch.testing.assert_close(actual[1][0], told_t)
 
@@ -198,7 +199,9 @@ def test_without_null_tokens_nothing_is_told_of_an_absent_side(pooling: Literal[
     layer = LatentLayer(replace(SMALL, null_tokens=0, pooling=pooling), IMAGE.layers[0], TEXT.layers[0]).eval()
     (image, text), (image_present, text_present) = inputs(), present(*ROWS)
     masks = [image.mask[0] & image_present[:, None], text.mask[0] & text_present[:, None]]
-    told = layer(image.tokens[0], masks[0], image_present, text.tokens[0], masks[1], text_present)
+    told = layer(
+        Side(image.tokens[0], masks[0], None, image_present), Side(text.tokens[0], masks[1], None, text_present)
+    )
     for part in told:  # the robust representation, and the views of both latents
         assert part.abs().amax(1).gt(0).tolist() == [row == "it" for row in ROWS]
     assert not [name for name, _ in layer.named_parameters() if "null" in name]
@@ -263,3 +266,19 @@ def test_impossible_settings_are_refused(changes: dict[str, float], named: str) 
 def test_layer_lists_of_different_length_are_refused() -> None:
     with pytest.raises(RobustTuneError, match="2 image layers cannot be paired with 1 text layers"):
         SMALL.build(IMAGE, Widths((16,), 8), FACTS)
+
+
+def test_pairs_that_share_a_side_answer_as_each_alone() -> None:
+    """Whatever stands in the place of a side that a row does not see, NaN included."""
+    torch.manual_seed(0)
+    model = network(SMALL).eval()
+    image, text = inputs()
+    image_rows, text_rows = torch.tensor([0, 0, 3, 1, 2]), torch.tensor([2, 1, 1, 0, 3])
+    shown = torch.tensor([True, False, True, True, False]), torch.tensor([True, True, False, True, False])
+    image.tokens[0][2] = float("nan")
+    text.tokens[1][3] = float("nan")
+    seen = model.seen(image, text, image_rows, text_rows, *shown)
+    one = [side.map(lambda tensor, rows=rows: tensor[rows]) for side, rows in ((image, image_rows), (text, text_rows))]
+    alone = model(*one, *shown)
+    for part, expected in zip(seen, alone, strict=True):
+        torch.testing.assert_close(part, expected)

@@ -17,7 +17,7 @@ from robusttune.models import Concatenation, MoLT
 from robusttune.tasks import FusionTask, Schedule
 from robusttune.tasks.base import mean_over_ranks
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
-from robusttune.types import Encoded, Facts, Tokens, View
+from robusttune.types import Encoded, Facts, Tokens, Variants, View
 
 SMALL = MoLT(common_width=16, bilinear_width=8, fusion_width=16, cca_dim=2)
 
@@ -128,8 +128,10 @@ def test_only_what_is_present_goes_through_an_encoder(text_folder: Path) -> None
     for row, logits in enumerate(together):
         one = batch.map(lambda tensor, row=row: tensor[row : row + 1])  # type: ignore[misc]
         none = Tokens(torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.bool))
-        one.images["clean"] = next(images) if one.image_present else torch.zeros(0, 3, 32, 32, dtype=torch.uint8)
-        one.texts["clean"] = Tokens(next(texts), next(masks)) if one.text_present else none
+        one.images = Variants.of(
+            {"clean": next(images) if one.image_present else torch.zeros(0, 3, 32, 32, dtype=torch.uint8)}
+        )
+        one.texts = Variants.of({"clean": Tokens(next(texts), next(masks)) if one.text_present else none})
         torch.testing.assert_close(task.logits(one, [View()])[0, 0], logits)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL
 from robusttune.tasks import MMRLTask
 from robusttune.tasks.checkpoint import KEY
-from robusttune.types import Batch, Facts, Tokens, View
+from robusttune.types import Batch, Facts, Tokens, Variants, View
 
 FACTS = Facts(["apple", "pie", "soup"], [0.5, 0.3, 0.2], False)
 SMALL = MMRL(space_tokens=2, space_width=8)
@@ -54,7 +55,7 @@ def make_batch(size: int = 6, complete: bool = False) -> Batch:
     ids[:, 0] = 0
     place = torch.arange(9)
     ids[place == lengths + 1] = 1
-    batch.texts["clean"] = Tokens(ids, place <= lengths + 1)
+    batch.texts = Variants.of({"clean": Tokens(ids, place <= lengths + 1)})
     return batch
 
 
@@ -129,9 +130,9 @@ def test_a_batch_without_a_side(clip_folder: Path, side: str) -> None:
     present = batch.image_present if side == "images" else batch.text_present
     present[:] = False
     if side == "images":
-        batch.images["clean"] = torch.zeros(0, 3, 32, 32, dtype=torch.uint8)
+        batch.images = Variants.of({"clean": torch.zeros(0, 3, 32, 32, dtype=torch.uint8)})
     else:
-        batch.texts["clean"] = Tokens(torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.bool))
+        batch.texts = batch.texts.map(lambda t: t[:0])
     logits = by_view(task, batch)
     left = "no_image" if side == "images" else "no_text"
     torch.testing.assert_close(logits["complete"], whole[left])
@@ -214,7 +215,7 @@ def class_features_made(task: MMRLTask) -> list[int]:
 def test_weights_that_have_changed_make_class_features_anew(clip_folder: Path, kind: str) -> None:
     """Evaluation computes them once, but never uses those of weights that are no more, whoever changed these."""
     task, batch = make_task(clip_folder), make_batch(complete=True)
-    batch.texts["clean"] = batch.texts["clean"].map(lambda t: t[:0])  # type: ignore[union-attr]
+    batch.texts = batch.texts.map(lambda t: t[:0])
     batch.text_present[:] = False
     weights = [*task.network.parameters()]
     optimizer = {"sgd": SGD(weights, 1.0), "adamw": AdamW(weights, 0.1), "fused adamw": AdamW(weights, 0.1, fused=True)}
@@ -315,8 +316,9 @@ def test_released_encoders_keep_what_the_adapter_reaches_into(clip_folder: Path)
     task, batch = make_task(clip_folder).eval(), make_batch()
     with torch.no_grad():
         expected = by_view(task, batch)
-        batch.images["kept"] = task.image_encoder(batch.images["clean"])
-        batch.texts["kept"] = task.text_encoder(batch.texts["clean"])
+        raw = replace(batch)
+        batch.images = Variants.of({"kept": task.image_encoder(batch.images["clean"])})
+        batch.texts = Variants.of({"kept": task.text_encoder(batch.texts["clean"])})
         task.before_release()
         for encoder in (task.image_encoder, task.text_encoder):
             encoder.release()
@@ -325,7 +327,7 @@ def test_released_encoders_keep_what_the_adapter_reaches_into(clip_folder: Path)
         for name, logits in by_view(task, batch, kept).items():
             torch.testing.assert_close(logits, expected[name])
         assert not list(task.image_encoder.backbone.parameters())
-        for name, logits in by_view(task, batch).items():
+        for name, logits in by_view(task, raw).items():
             assert torch.equal(logits, expected[name])
 
 

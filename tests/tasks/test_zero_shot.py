@@ -17,7 +17,7 @@ from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.tasks import ZeroShotTask
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
 from robusttune.tasks.prompts import tokenise
-from robusttune.types import View
+from robusttune.types import Variants, View
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TEMPLATES = ["a photo of {}", "of {}"]
@@ -60,8 +60,8 @@ def test_answers_are_those_of_transformers(clip_folder: Path) -> None:
 def test_what_the_cache_has_answers_alike(clip_folder: Path) -> None:
     task, batch = make_task(clip_folder), make_batch()
     expected = by_view(task, batch)
-    batch.images["kept"] = task.image_encoder(batch.images["clean"])
-    batch.texts["kept"] = task.text_encoder(batch.texts["clean"])
+    batch.images = Variants.of({"kept": task.image_encoder(batch.images["clean"])})
+    batch.texts = Variants.of({"kept": task.text_encoder(batch.texts["clean"])})
     kept = {name: View(view.image and "kept", view.text and "kept") for name, view in VIEWS.items()}
     for name, logits in by_view(task, batch, kept).items():
         torch.testing.assert_close(logits, expected[name])

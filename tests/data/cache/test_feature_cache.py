@@ -25,7 +25,7 @@ from robusttune.data.cache.shard import Shard
 from robusttune.data.sources import Food101, Source, Table
 from robusttune.encoders import Augmentation, Encoder, FrozenEncoder
 from robusttune.errors import RobustTuneError
-from robusttune.types import Batch, Encoded
+from robusttune.types import Batch, Encoded, Variants
 
 Encoders = dict[str, FrozenEncoder]
 DROPOUT = Corruption(image_dropout=0.3, text_dropout=0.3)
@@ -62,8 +62,8 @@ def epochs(data: ImageTextDataModule, encoders: Encoders, count: int = 1, stage:
 
 
 def encoded(batch: Batch, encoders: Encoders) -> Batch:
-    batch.images["clean"] = encoders["image_encoder"].encode(batch.images["clean"], batch.image_present)
-    batch.texts["clean"] = encoders["text_encoder"].encode(batch.texts["clean"], batch.text_present)
+    batch.images = Variants.of({"clean": encoders["image_encoder"].encode(batch.images["clean"], batch.image_present)})
+    batch.texts = Variants.of({"clean": encoders["text_encoder"].encode(batch.texts["clean"], batch.text_present)})
     return batch
 
 
@@ -370,7 +370,7 @@ def test_noise_of_other_code_is_another_input(make: Callable[..., Any], monkeypa
     def keys() -> list[bytes | None]:
         data = make(noise=NOISY, cache_views=1)
         data.setup("fit")
-        images = data._datasets["train"].images
+        images = data._datasets["train"].images["clean"]
         names = [name for name in images.names.to_pylist() if name is not None]
         rows = [(row, 0) for row in range(len(images)) if images.has(row)]
         found: list[bytes | None] = images.keys(rows, dict.fromkeys(names, b"content"))
