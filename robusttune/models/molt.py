@@ -153,14 +153,6 @@ class Side(NamedTuple):
     rows: Tensor | None
     present: Tensor
 
-    def taken(self, values: Tensor, nulls: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Those of values (P, n, v) that are seen, null tokens' (k, v) after them: (R, n + k, v), and their mask."""
-        if self.rows is None:
-            return with_nulls(values, self.mask, nulls, self.present)
-        present = self.present.view(-1, 1)
-        values = torch.where(present.unsqueeze(2), values[self.rows], 0.0)  # a mask would let Inf and NaN through
-        return with_nulls(values, self.mask[self.rows] & present, nulls, self.present)
-
 
 class LatentLayer(nn.Module):
     """One layer's translation and pooling."""
@@ -180,12 +172,8 @@ class LatentLayer(nn.Module):
 
     def forward(self, image: Side, text: Side) -> tuple[Tensor, Tensor, Tensor]:
         """Robust representation (R, d_r), and the views of image and text latents to be correlated, (R, c) each."""
-        of_image, of_text = self.image_in(layer_norm(image.tokens)), self.text_in(layer_norm(text.tokens))
-        image_null, text_null = (
-            None if nulls is None else self.query_key_value(nulls) for nulls in (self.image_null, self.text_null)
-        )
-        images, image_mask = image.taken(self.query_key_value(of_image), image_null)
-        texts, text_mask = text.taken(self.query_key_value(of_text), text_null)
+        images, image_mask = self._project(image, self.image_in, self.image_null)
+        texts, text_mask = self._project(text, self.text_in, self.text_null)
         image_latent, text_latent = self.translate(images, image_mask, texts, text_mask)
         # Correlations are taken in float32 at least, whatever the precision of the rest.
         with torch.autocast(images.device.type, enabled=False):
@@ -196,6 +184,17 @@ class LatentLayer(nn.Module):
         # Without null tokens both latents may be zero, where bilinear pooling has a slope that float16 cannot hold.
         paired = (image_mask.any(1) & text_mask.any(1)).unsqueeze(1)
         return torch.where(paired, self.pool(image_latent, text_latent), 0.0), views[0], views[1]
+
+    def _project(self, side: Side, into: nn.Linear, nulls: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Queries, keys and values of what is seen, null tokens included: (R, n + k, 3 d_c), and their mask."""
+        own = into(layer_norm(side.tokens))
+        if side.rows is None:
+            tokens, mask = with_nulls(own, side.mask, nulls, side.present)
+            return self.query_key_value(tokens), mask
+        present = side.present.view(-1, 1)
+        projected = torch.where(present.unsqueeze(2), self.query_key_value(own)[side.rows], 0.0)  # no mask stops NaN
+        of_nulls = None if nulls is None else self.query_key_value(nulls)
+        return with_nulls(projected, side.mask[side.rows] & present, of_nulls, side.present)
 
     def translate(self, image: Tensor, image_mask: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Each side told in the other's values, averaged over its tokens: (R, d_c) each.
