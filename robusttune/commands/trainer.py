@@ -91,7 +91,7 @@ class RobustTuneCLI(LightningCLI):
             conditions, metrics = (list(dict.fromkeys(name.split("/")[part] for name in measured)) for part in (1, 2))
             raise RobustTuneError(
                 f"{monitor} is not measured: monitor val/<condition>/<metric>, of the metrics {', '.join(metrics)}, "
-                f"under {', '.join(conditions[:3])}{', ...' * (len(conditions) > 4)} or mean"
+                f"under {', '.join(conditions[:-1][:3])}{', ...' * (len(conditions) > 4)} or mean"
             )
         callbacks: list[Callback] = [] if trainer.fast_dev_run else [LearningRateMonitor()]
         if trainer.enable_checkpointing is not False:

@@ -128,7 +128,7 @@ def parse(name: str) -> Condition:
             changed: tuple[str, str | None] = (withheld[1], None)
         elif noisy := re.fullmatch(r"noisy_(image|text)_([a-z_]+)_(\d+)", part):
             changed = (noisy[1], f"{noisy[2]}_{noisy[3]}")
-            if noisy[2] not in KINDS[noisy[1]] or int(noisy[3]) not in SEVERITIES:
+            if noisy[2] not in KINDS[noisy[1]] or noisy[3] not in map(str, SEVERITIES):
                 raise RobustTuneError(
                     f"{name!r} is no condition: the kinds of {noisy[1]} noise are {', '.join(KINDS[noisy[1]])}, "
                     "and severities go from 1 to 5"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+KEPT = 50_000_000  # numbers of draws that are kept: 100 MB
 CHUNK = 8_000_000  # float64 numbers that are held at once: 64 MB
 
 
@@ -28,7 +30,9 @@ def resampled_means(parts: Tensor, resamples: int = 1000, seed: int = 0) -> Tens
     width = max(1, CHUNK // samples)
     means = torch.empty(resamples, columns, dtype=torch.float64)
     done = 0
-    for counts in _counts(samples, resamples, seed):
+    few = samples * resamples <= KEPT
+    for drawn in _kept_counts(samples, resamples, seed) if few else _counts(samples, resamples, seed):
+        counts = drawn.double()
         rows = slice(done, done + len(counts))
         for some in range(0, columns, width):
             means[rows, some : some + width] = counts @ parts[:, some : some + width].double() / samples
@@ -41,6 +45,12 @@ def interval(values: Tensor, level: float = 0.95) -> tuple[float, float]:
     tail = (1 - level) / 2
     low, high = torch.quantile(values.double(), torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return low, high
+
+
+@lru_cache(maxsize=1)
+def _kept_counts(samples: int, resamples: int, seed: int) -> list[Tensor]:
+    """As `_counts`, for the next condition on the same samples."""
+    return [counts.to(torch.int16) for counts in _counts(samples, resamples, seed)]
 
 
 def _counts(samples: int, resamples: int, seed: int) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robusttune.evaluation.bootstrap import interval, resampled_means
-from robusttune.evaluation.metrics import BINS, sample_briers, sample_losses, samples_f1
+from robusttune.evaluation.metrics import calibration_gaps, classes_said, sample_briers, sample_losses, samples_f1
 
 
 class Parts(NamedTuple):
@@ -40,8 +40,9 @@ def intervals(parts: dict[str, Parts]) -> dict[str, tuple[float, float]]:
 def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
     """Of logits (N, C) and labels (N,)."""
     classes = logits.shape[1]
-    said, hot = functional.one_hot(logits.argmax(1), classes).bool(), functional.one_hot(label, classes).bool()
-    found = {"accuracy": _mean((said & hot).any(1)), **_f1_parts(said, hot, ("macro", "weighted"))}
+    said, hot = classes_said(logits, multilabel=False), functional.one_hot(label, classes).bool()
+    averages = _f1_parts(said, hot, {"macro": _f1_macro_of_some, "weighted": _f1_weighted})
+    found = {"accuracy": _mean((said & hot).any(1)), **averages}
     if classes > 5:
         found["top5_accuracy"] = _mean((logits.topk(5).indices == label.unsqueeze(1)).any(1))
     return found | trust_parts(logits, label)
@@ -49,8 +50,8 @@ def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
 
 def multilabel_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
     """Of logits (N, C) and labels (N, C)."""
-    said, hot = logits.sigmoid() >= 0.5, label.bool()
-    averages = _f1_parts(said, hot, ("macro", "micro", "weighted"))
+    said, hot = classes_said(logits, multilabel=True), label.bool()
+    averages = _f1_parts(said, hot, {"macro": _f1_macro, "micro": _f1_micro, "weighted": _f1_weighted})
     return averages | {"f1_samples": _mean(samples_f1(said, hot)), **trust_parts(logits, label)}
 
 
@@ -78,36 +79,33 @@ def base_and_new_parts(logits: Tensor, label: Tensor, base: Tensor, unknown: Ten
 
 def trust_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
     """Of the metrics of `trust_metrics`."""
-    if label.dim() == 1:
-        shares, said = logits.softmax(1).max(1)
-        right = said == label
-    else:
-        shares, right = logits.sigmoid(), label.bool()
-    edges = torch.linspace(0, 1, BINS + 1)[1:-1]
-    gaps = functional.one_hot(torch.bucketize(shares, edges, right=True), BINS) * (right.float() - shares).unsqueeze(-1)
     return {
-        "calibration_error": Parts(gaps if gaps.dim() == 2 else gaps.mean(1), lambda means: means.abs().sum(1)),
+        "calibration_error": Parts(calibration_gaps(logits, label), lambda means: means.abs().sum(1)),
         "brier": _mean(sample_briers(logits, label)),
         "loss": _mean(sample_losses(logits, label)),
     }
 
 
-def _f1_parts(said: Tensor, hot: Tensor, averages: tuple[str, ...]) -> dict[str, Parts]:
+def _f1_parts(said: Tensor, hot: Tensor, averages: dict[str, Callable[[Tensor], Tensor]]) -> dict[str, Parts]:
     """Of classes said and true, (N, C) bool each."""
     counts = torch.cat([said & hot, said, hot], 1).float()  # the same for each, so that it is made once
-    of = {"macro": _f1_macro, "micro": _f1_micro, "weighted": _f1_weighted}
-    return {f"f1_{average}": Parts(counts, of[average]) for average in averages}
+    return {f"f1_{average}": Parts(counts, of) for average, of in averages.items()}
 
 
 def _f1(means: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(R, C) each: the F1 of each class, whether there is anything of it, and its share of the samples."""
+    """(R, C) each: the F1 of each class, 0 where there is nothing of it; whether there is; its share of the samples."""
     both, said, true = means.chunk(3, 1)
     return 2 * both / (said + true).clamp(min=1e-12), (said + true) > 0, true
 
 
 def _f1_macro(means: Tensor) -> Tensor:
+    return _f1(means)[0].mean(1)
+
+
+def _f1_macro_of_some(means: Tensor) -> Tensor:
+    """Of one label a sample, classes that are neither said nor true are left out, as is the custom."""
     f1, some, _ = _f1(means)
-    return (f1 * some).sum(1) / some.sum(1).clamp(min=1)
+    return f1.sum(1) / some.sum(1).clamp(min=1)
 
 
 def _f1_micro(means: Tensor) -> Tensor:

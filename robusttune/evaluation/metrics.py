@@ -5,13 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics.functional.classification import (
-    binary_calibration_error,
-    multiclass_accuracy,
-    multiclass_calibration_error,
-    multiclass_f1_score,
-    multilabel_f1_score,
-)
+from torchmetrics.functional.classification import multiclass_f1_score, multilabel_f1_score
 
 from robusttune.evaluation.ranking import ranking_metrics
 
@@ -45,6 +39,13 @@ def shares_of(logits: Tensor, multilabel: bool) -> Tensor:
     return logits.sigmoid() if multilabel else logits.softmax(-1)
 
 
+def classes_said(logits: Tensor, multilabel: bool) -> Tensor:
+    """(N, C) bool, the classes said of samples: the likeliest; in multi-label data all of probability 0.5 or more."""
+    if multilabel:
+        return logits.sigmoid() >= 0.5
+    return functional.one_hot(logits.argmax(1), logits.shape[1]).bool()
+
+
 def sample_losses(logits: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy of each sample, (B,): categorical, or binary averaged over the classes in multi-label data."""
     if label.dim() == 1:
@@ -66,26 +67,27 @@ def multiclass_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
     """Of logits (N, C) and labels (N,)."""
     classes = logits.shape[1]
     found = {
-        "accuracy": float(multiclass_accuracy(logits, label, classes, average="micro")),
+        "accuracy": float((logits.argmax(1) == label).double().mean()),
         "f1_macro": float(multiclass_f1_score(logits, label, classes, average="macro")),
         "f1_weighted": float(multiclass_f1_score(logits, label, classes, average="weighted")),
         **ranking_metrics(logits.softmax(1), functional.one_hot(label, classes).bool()),
         **trust_metrics(logits, label),
     }
     if classes > 5:
-        found["top5_accuracy"] = float(multiclass_accuracy(logits, label, classes, average="micro", top_k=5))
+        found["top5_accuracy"] = float((logits.topk(5).indices == label.unsqueeze(1)).any(1).double().mean())
     return found
 
 
 def multilabel_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
-    """Of logits (N, C) and labels (N, C); a class is said where its probability is at least 0.5."""
-    classes, shares, hot = logits.shape[1], logits.sigmoid(), label.long()
+    """Of logits (N, C) and labels (N, C)."""
+    said, hot = classes_said(logits, multilabel=True), label.bool()
     averages = {
-        f"f1_{average}": float(multilabel_f1_score(shares, hot, classes, average=average))
+        f"f1_{average}": float(multilabel_f1_score(said.long(), hot.long(), logits.shape[1], average=average))
         for average in ("macro", "micro", "weighted")
     }
-    samples = float(samples_f1(shares >= 0.5, hot.bool()).mean())
-    return averages | {"f1_samples": samples, **ranking_metrics(shares, hot.bool()), **trust_metrics(logits, label)}
+    samples = float(samples_f1(said, hot).mean())
+    ranking = ranking_metrics(logits.sigmoid(), hot)
+    return averages | {"f1_samples": samples, **ranking, **trust_metrics(logits, label)}
 
 
 def samples_f1(said: Tensor, label: Tensor) -> Tensor:
@@ -94,18 +96,30 @@ def samples_f1(said: Tensor, label: Tensor) -> Tensor:
     return 2 * both / (said.sum(1) + label.sum(1)).clamp(min=1)
 
 
+def calibration_gaps(logits: Tensor, label: Tensor) -> Tensor:
+    """What each sample gives to the calibration error, (N, BINS).
+
+    In the bin of its confidence stands whether it is right, less the confidence; in multi-label data the mean over the
+    classes. The error is the sum over the bins of the absolute means over the samples.
+    """
+    if label.dim() == 2:
+        shares, right = logits.sigmoid(), label
+    else:
+        said = logits.argmax(1, keepdim=True)
+        shares, right = logits.softmax(1).gather(1, said), said == label.unsqueeze(1)
+    inner = torch.linspace(0, 1, BINS + 1, dtype=shares.dtype)[1:-1]
+    bins = torch.bucketize(shares, inner, right=True)
+    gaps = right.to(shares.dtype) - shares
+    return shares.new_zeros(len(shares), BINS).scatter_add_(1, bins, gaps) / shares.shape[1]
+
+
 def trust_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
     """How far probabilities can be trusted: expected calibration error, Brier score and cross-entropy.
 
     The calibration error is of the likeliest class; in multi-label data that of all classes of all samples.
     """
-    shares, classes = shares_of(logits, label.dim() == 2), logits.shape[1]
-    if label.dim() == 2:
-        error = binary_calibration_error(shares.flatten(), label.flatten().long(), n_bins=BINS)
-    else:
-        error = multiclass_calibration_error(shares, label, classes, n_bins=BINS)
     return {
-        "calibration_error": float(error),
+        "calibration_error": float(calibration_gaps(logits, label).double().mean(0).abs().sum()),
         "brier": float(sample_briers(logits, label).double().mean()),
         "loss": float(sample_losses(logits, label).double().mean()),
     }

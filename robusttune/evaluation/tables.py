@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pyarrow as pa
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from robusttune.evaluation.by_condition import ConditionMetrics
-from robusttune.evaluation.metrics import sample_losses
+from robusttune.evaluation.metrics import classes_said, sample_losses
 from robusttune.evaluation.scores import Scores
 from robusttune.types import View
 
@@ -45,7 +46,8 @@ def _shown(present: Tensor, view: View) -> tuple[Tensor, Tensor]:
 
 
 def _multiclass_columns(logits: Tensor, label: Tensor, names: pa.Array) -> dict[str, pa.Array]:
-    confidence, said = logits.softmax(1).max(1)
+    said = logits.argmax(1)  # of probabilities it may be another: rounding makes some alike
+    confidence = logits.softmax(1).gather(1, said.unsqueeze(1)).squeeze(1)
     own = logits.gather(1, label.unsqueeze(1))
     return {
         "label": names.take(pa.array(label.numpy())),
@@ -61,7 +63,7 @@ def _multilabel_columns(logits: Tensor, label: Tensor, names: pa.Array) -> dict[
     of_samples = torch.arange(len(shares) + 1, dtype=torch.int32) * shares.shape[1]
     return {
         "label": _names_in(label.bool(), names),
-        "prediction": _names_in(shares >= 0.5, names),
+        "prediction": _names_in(classes_said(logits, multilabel=True), names),
         "probabilities": pa.ListArray.from_arrays(pa.array(of_samples.numpy()), pa.array(shares.flatten().numpy())),
     }
 
@@ -77,9 +79,10 @@ def class_rows(metrics: ConditionMetrics, scores: Scores) -> Iterator[dict[str, 
 
     Precision is 0 where the class is never said, recall where no sample has it.
     """
-    hot = scores.label.bool() if metrics.multilabel else _one_hot(scores.label, len(metrics.class_names))
+    label = scores.label if metrics.multilabel else functional.one_hot(scores.label, len(metrics.class_names))
+    hot = label.bool()
     for condition, _, logits in metrics.under_conditions(scores):
-        said = logits >= 0 if metrics.multilabel else _one_hot(logits.argmax(1), logits.shape[1])
+        said = classes_said(logits, metrics.multilabel)
         counts = torch.stack([(said & hot).sum(0), said.sum(0), hot.sum(0)], 1).tolist()
         for name, (both, says, has) in zip(metrics.class_names, counts, strict=True):
             yield {
@@ -90,7 +93,3 @@ def class_rows(metrics: ConditionMetrics, scores: Scores) -> Iterator[dict[str, 
                 "recall": both / max(has, 1),
                 "f1": 2 * both / max(says + has, 1),
             }
-
-
-def _one_hot(index: Tensor, classes: int) -> Tensor:
-    return torch.nn.functional.one_hot(index, classes).bool()

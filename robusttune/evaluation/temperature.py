@@ -13,7 +13,7 @@ from robusttune.evaluation.scores import Scores
 from robusttune.types import View
 
 PATTERNS = ("both", "image", "text")
-VIEWS = (View(), View(text=None), View(image=None))  # in which each pattern is seen, of complete samples
+VIEWS = (View(), View(text=None), View(image=None))  # in which each pattern is seen, of all samples that can show it
 COLDEST, HOTTEST = 0.05, 20.0
 HALVINGS = 40
 
@@ -23,12 +23,13 @@ def fit_temperatures(scores: Scores, views: Sequence[View]) -> list[float]:
 
     Args:
         scores: with logits that are not divided by any.
-        views: that they are of; those with noise are left out.
+        views: that they are of, `VIEWS` among them; each sample counts once a pattern.
     """
-    clean = [number for number, view in enumerate(views) if {view.image, view.text} <= {"clean", None}]
-    shown = torch.stack([patterns(scores.present, views[number]) for number in clean])
-    logits, label = scores.logits[clean], scores.label.expand(len(clean), *scores.label.shape)
-    return [fit_temperature(logits[shown == number], label[shown == number]) for number in range(len(PATTERNS))]
+    found = []
+    for number, view in enumerate(VIEWS):
+        rows = patterns(scores.present, view) == number
+        found.append(fit_temperature(scores.logits[views.index(view)][rows], scores.label[rows]))
+    return found
 
 
 def patterns(present: Tensor, view: View) -> Tensor:

@@ -431,6 +431,39 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "layers do not pair": (lambda p: p.fit("--text_encoder.layers=1"), "2 image layers cannot be paired with 1 text"),
     "texts too long for the encoder": (lambda p: p.fit("--text_encoder.max_length=999"), "give a number from 3 to"),
     "no room for text": (lambda p: p.fit("--text_encoder.max_length=2"), "give a number from 3 to"),
+    # Conditions
+    "no such condition": (
+        lambda p: p.test("--data.conditions=[complete,no_audio]"),
+        "'no_audio' is no condition: give complete, no_image, no_text, missing_.*, or several joined by",
+    ),
+    "a condition of noise that does not exist": (
+        lambda p: p.fit("--data.conditions=[noisy_image_fog_3]"),
+        "'noisy_image_fog_3' is no condition: the kinds of image noise are gaussian, .*, and severities go from 1 to 5",
+    ),
+    "a condition of all and more samples": (
+        lambda p: p.test("--data.conditions=[missing_both_101]"),
+        "'missing_both_101' is no condition: give one missing rate, of more than 0 to 100 percent",
+    ),
+    "a condition that contradicts itself": (
+        lambda p: p.test("--data.conditions=[no_text+noisy_text_typos_3]"),
+        "'no_text.noisy_text_typos_3' is no condition: it says twice what becomes of the text",
+    ),
+    "a condition twice": (
+        lambda p: p.test("--data.conditions=[no_text,complete,no_text]"),
+        "'no_text' comes twice in data.conditions: leave one out",
+    ),
+    "no conditions": (
+        lambda p: p.test("--data.conditions=[]"),
+        "there is no condition in data.conditions: give one or",
+    ),
+    "one condition and no list": (
+        lambda p: p.test("--data.conditions=no_text"),
+        "data.conditions is 'no_text', .*: correct",
+    ),
+    "a monitor of a condition that is not looked at": (
+        lambda p: p.fit("--data.conditions=[complete,missing_both_50]", "--monitor=val/no_text/accuracy"),
+        "val/no_text/accuracy is not measured: monitor .*, under complete, missing_both_50.* or mean",
+    ),
     # Training
     "loss not finite": (
         lambda p: p.fit("--model.optimizer.lr=1e30", "--model.schedule.warmup=0"),

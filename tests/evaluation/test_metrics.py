@@ -10,12 +10,27 @@ import torch
 from fakes import FACTS
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    log_loss,
+    roc_auc_score,
+    top_k_accuracy_score,
+)
 from torch import Tensor
+from torch.nn import functional
 
 from robusttune.corruption.conditions import Conditions
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
+from robusttune.evaluation.metrics import (
+    base_and_new_metrics,
+    headline,
+    multiclass_metrics,
+    multilabel_metrics,
+    names_of_metrics,
+)
 
 IDS = [str(i) for i in range(40)]
 
@@ -89,7 +104,7 @@ def test_base_and_new_classes() -> None:
     torch.manual_seed(0)
     names = ["new 1", *FACTS.class_names, "new 2"]  # columns 1 to 3 are of training
     metrics, label = ConditionMetrics(FACTS, CONDITIONS, names), torch.arange(40) % 5
-    logits, unknown = torch.randn(2, 40, 5) + torch.nn.functional.one_hot(label, 5)
+    logits, unknown = torch.randn(2, 40, 5) + functional.one_hot(label, 5)
     metrics.update(IDS, label, PRESENT, everywhere(logits), everywhere(unknown))
     found = metrics.compute()
     assert list(found) == metrics.names
@@ -114,7 +129,7 @@ def test_classes_of_another_data_set_are_measured_together() -> None:
     names = ["new", FACTS.class_names[0], "other"]
     metrics = ConditionMetrics(FACTS, CONDITIONS, names, alike=True)
     label = torch.arange(40) % 3
-    metrics.update(IDS, label, PRESENT, everywhere(torch.nn.functional.one_hot(label.clamp(max=1), 3).float()))
+    metrics.update(IDS, label, PRESENT, everywhere(functional.one_hot(label.clamp(max=1), 3).float()))
     assert metrics.compute()["complete/accuracy"] == pytest.approx(27 / 40)
 
 
@@ -124,3 +139,82 @@ def test_a_kind_without_samples_has_no_accuracy() -> None:
     found = metrics.compute()
     assert found["complete/base_accuracy"] == 1
     assert np.isnan([found["complete/new_accuracy"], found["complete/harmonic_mean"]]).all()
+
+
+def calibration_error(shares: np.ndarray, right: np.ndarray) -> float:
+    """Guo et al. 2017, equation 3: in each of 15 bins, how far the mean confidence is from how many are right."""
+    total = 0.0
+    for low in range(15):
+        inside = (shares >= low / 15) & ((shares < (low + 1) / 15) | ((low == 14) & (shares == 1)))
+        if inside.any():
+            total += inside.mean() * abs(right[inside].mean() - shares[inside].mean())
+    return float(total)
+
+
+@given(st.integers(0, 999), st.integers(1, 60), st.sampled_from([2, 5, 7]), st.sampled_from([0.3, 3.0, 60.0]))
+def test_multiclass_metrics(seed: int, samples: int, classes: int, sure: float) -> None:
+    """Also where classes are absent from the split, and where probabilities are 0 and 1 to the last digit."""
+    rng = np.random.default_rng(seed)
+    label = rng.choice(classes, samples, p=rng.dirichlet(np.full(classes, 0.5)))
+    logits = torch.from_numpy(sure * rng.normal(size=(samples, classes)))  # float64: no share is at the edge of a bin
+    found = multiclass_metrics(logits, torch.from_numpy(label))
+    assert sorted(found) == sorted(names_of_metrics(False, classes, False))
+    shares, said, hot = logits.softmax(1).numpy(), logits.argmax(1).numpy(), np.eye(classes)[label]
+    assert found["accuracy"] == pytest.approx(accuracy_score(label, said))
+    for average in ("macro", "weighted"):
+        assert found[f"f1_{average}"] == pytest.approx(f1_score(label, said, average=average, zero_division=0))
+    if classes > 5:
+        expected = top_k_accuracy_score(label, logits.numpy(), k=5, labels=range(classes))
+        assert found["top5_accuracy"] == pytest.approx(expected)
+    some = [c for c in range(classes) if 0 < hot[:, c].sum() < samples]
+    areas = [roc_auc_score(hot[:, c], shares[:, c]) for c in some]
+    precisions = [average_precision_score(hot[:, c], shares[:, c]) for c in some]
+    assert found["auroc"] == pytest.approx(np.mean(areas) if some else np.nan, nan_ok=True)
+    assert found["average_precision"] == pytest.approx(np.mean(precisions) if some else np.nan, nan_ok=True)
+    assert found["brier"] == pytest.approx(((shares - hot) ** 2).sum(1).mean(), rel=1e-5, abs=1e-9)
+    assert found["loss"] == pytest.approx(-logits.log_softmax(1).numpy()[hot > 0].mean(), rel=1e-5, abs=1e-6)
+    assert found["calibration_error"] == pytest.approx(calibration_error(shares.max(1), said == label), abs=1e-5)
+
+
+@given(st.integers(0, 999), st.integers(1, 60), st.sampled_from([0.3, 3.0, 200.0]))
+def test_multilabel_metrics(seed: int, samples: int, sure: float) -> None:
+    """Also where classes are absent, or never said, where samples have none, and where a logit is 0."""
+    rng = np.random.default_rng(seed)
+    classes = 4
+    label = rng.random((samples, classes)) < rng.dirichlet(np.full(classes, 0.5))
+    raw = sure * rng.normal(size=(samples, classes)) - [0, 0, 0, 3 * sure]
+    logits = torch.from_numpy(np.where(rng.random(raw.shape) < 0.1, 0, raw))
+    found = multilabel_metrics(logits, torch.from_numpy(label).double())
+    assert sorted(found) == sorted(names_of_metrics(True, classes, False))
+    shares = logits.sigmoid().numpy()
+    said = shares >= 0.5
+    for average in ("macro", "micro", "weighted", "samples"):
+        expected = f1_score(label, said, average=average, zero_division=0)
+        assert found[f"f1_{average}"] == pytest.approx(expected), average
+    some = [c for c in range(classes) if 0 < label[:, c].sum() < samples]
+    areas = [roc_auc_score(label[:, c], shares[:, c]) for c in some]
+    precisions = [average_precision_score(label[:, c], shares[:, c]) for c in some]
+    assert found["auroc"] == pytest.approx(np.mean(areas) if some else np.nan, nan_ok=True)
+    assert found["average_precision"] == pytest.approx(np.mean(precisions) if some else np.nan, nan_ok=True)
+    assert found["brier"] == pytest.approx(((shares - label) ** 2).mean(), rel=1e-5, abs=1e-9)
+    z = logits.numpy()
+    assert found["loss"] == pytest.approx((np.logaddexp(0, z) - z * label).mean(), rel=1e-5)
+    assert found["calibration_error"] == pytest.approx(calibration_error(shares.ravel(), label.ravel()), abs=1e-5)
+
+
+def test_base_and_new_are_trusted_as_one_that_is_not_told_the_kind() -> None:
+    torch.manual_seed(0)
+    base, label = torch.tensor([True, False, True, False]), torch.arange(40) % 4
+    logits, unknown = torch.randn(2, 40, 4)
+    found = base_and_new_metrics(logits, label, base, unknown)
+    assert sorted(found) == sorted(names_of_metrics(False, 4, True))
+    trusted = multiclass_metrics(unknown, label)
+    assert found["unknown_accuracy"] == pytest.approx(trusted["accuracy"])
+    for name in ("loss", "brier", "calibration_error"):
+        assert found[name] == trusted[name]
+    assert base_and_new_metrics(-100.0 * functional.one_hot(label), label, base, unknown)["harmonic_mean"] == 0
+
+
+def test_the_headline_is_measured() -> None:
+    for multilabel, mixed in ((False, False), (True, False), (False, True)):
+        assert headline(multilabel, mixed) in names_of_metrics(multilabel, 9, mixed)

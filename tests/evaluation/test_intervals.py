@@ -1,0 +1,122 @@
+"""Intervals: what is resampled is the metric itself, and as wide as theory has it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from fakes import FACTS
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom, norm
+from torch import Tensor
+
+from robusttune.corruption.conditions import Conditions
+from robusttune.evaluation import ConditionMetrics
+from robusttune.evaluation.intervals import (
+    Parts,
+    base_and_new_parts,
+    intervals,
+    multiclass_parts,
+    multilabel_parts,
+)
+from robusttune.evaluation.metrics import base_and_new_metrics, multiclass_metrics, multilabel_metrics, names_of_metrics
+
+SURE = st.sampled_from([0.5, 4.0, 100.0])  # of the last, probabilities are 0 and 1 to the last digit
+
+
+def assert_same(parts: dict[str, Parts], metrics: dict[str, float]) -> None:
+    """With every sample once, each part is the metric of its name; those of ranks have none."""
+    assert {*metrics} - {*parts} <= {"auroc", "average_precision"}
+    for name, part in parts.items():
+        found = float(part.of(part.values.double().mean(0, keepdim=True)))
+        assert found == pytest.approx(metrics[name], abs=2e-6, rel=1e-5, nan_ok=True), name
+
+
+def scattered(samples: int, classes: int, sure: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Logits, and labels of which some classes may have none."""
+    torch.manual_seed(seed)
+    return sure * torch.randn(samples, classes), (classes * torch.rand(samples) ** 3).long()
+
+
+@given(st.integers(0, 999), st.integers(1, 50), st.sampled_from([2, 6, 9]), SURE)
+def test_multiclass_parts_are_the_metrics(seed: int, samples: int, classes: int, sure: float) -> None:
+    logits, label = scattered(samples, classes, sure, seed)
+    assert_same(multiclass_parts(logits, label), multiclass_metrics(logits, label))
+
+
+@given(st.integers(0, 999), st.integers(1, 50), SURE)
+def test_multilabel_parts_are_the_metrics(seed: int, samples: int, sure: float) -> None:
+    """Also of a class that no sample has and the model never says, and of logits that are 0."""
+    logits, _ = scattered(samples, 5, sure, seed)
+    logits[:, 4] = -abs(logits[:, 4])
+    logits[torch.rand(logits.shape) < 0.1] = 0.0
+    label = (torch.rand(samples, 5) < torch.tensor([0.5, 0.9, 0.1, 0.02, 0.0])).float()
+    assert_same(multilabel_parts(logits, label), multilabel_metrics(logits, label))
+
+
+@given(st.integers(0, 999), st.integers(1, 50), SURE)
+def test_base_and_new_parts_are_the_metrics(seed: int, samples: int, sure: float) -> None:
+    """Also where a kind has no sample."""
+    logits, label = scattered(samples, 5, sure, seed)
+    base, unknown = torch.tensor([True, True, False, True, False]), logits + torch.randn(logits.shape)
+    found = base_and_new_parts(logits, label, base, unknown)
+    assert [*found] == names_of_metrics(False, 5, True)
+    assert_same(found, base_and_new_metrics(logits, label, base, unknown))
+
+
+def test_accuracy_lies_between_what_the_binomial_distribution_says() -> None:
+    right, samples = 330, 400
+    label = torch.zeros(samples, dtype=torch.int64)
+    logits = torch.stack([(torch.arange(samples) < right).float(), torch.full((samples,), 0.5)], 1)
+    low, high = intervals(multiclass_parts(logits, label))["accuracy"]
+    expected = binom(samples, right / samples).ppf([0.025, 0.975]) / samples
+    assert (low, high) == pytest.approx(tuple(expected), abs=0.004)
+
+
+def test_a_mean_lies_between_what_its_standard_error_says() -> None:
+    logits, label = scattered(500, 4, 1.0, seed=3)
+    found = intervals(multiclass_parts(logits, label))
+    losses = torch.nn.functional.cross_entropy(logits, label, reduction="none")
+    reach = norm.ppf(0.975) * float(losses.std()) / math.sqrt(500)
+    assert found["loss"] == pytest.approx((float(losses.mean()) - reach, float(losses.mean()) + reach), abs=0.1 * reach)
+    for name, value in multiclass_metrics(logits, label).items():
+        if name in ("accuracy", "brier", "f1_weighted"):
+            assert found[name][0] < value < found[name][1]
+
+
+def test_what_no_resample_defines_has_no_interval() -> None:
+    logits, base = torch.randn(20, 3), torch.tensor([True, True, False])
+    found = intervals(base_and_new_parts(logits, torch.arange(20) % 2, base, logits))
+    assert {"base_accuracy", "unknown_accuracy", "loss"} <= {*found}
+    assert not {"new_accuracy", "harmonic_mean"} & {*found}
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "multilabel", "base and new"])
+def test_each_condition_has_its_own(kind: str) -> None:
+    """Of what is seen under it: one that shows half the samples in either view lies in between."""
+    torch.manual_seed(0)
+    names = [*FACTS.class_names, "new"] if kind == "base and new" else FACTS.class_names
+    conditions = Conditions(["missing_image_50", "no_image", "complete"])
+    metrics = ConditionMetrics(FACTS._replace(multilabel=kind == "multilabel"), conditions, names)
+    classes = torch.arange(60) % len(names)
+    hot = torch.nn.functional.one_hot(classes, len(names)).float()
+    complete, withheld = 3 * hot + torch.randn(hot.shape), 3 * hot.roll(1, 1) + torch.randn(hot.shape)
+    logits = torch.stack([withheld if view.image is None else complete for view in conditions.views])
+    label = hot if kind == "multilabel" else classes
+    metrics.update([f"{i:02}" for i in range(60)], label, torch.ones(60, 2, dtype=torch.bool), logits)
+    values = metrics.compute()
+    assert metrics.gathered is not None
+    found = metrics.intervals(metrics.gathered)
+    assert [*found] == conditions.names
+    of_kind: dict[str, Callable[..., dict[str, Parts]]]
+    of_kind = {"multiclass": multiclass_parts, "multilabel": multilabel_parts}
+    if kind in of_kind:
+        assert found["complete"] == intervals(of_kind[kind](complete, label))
+    for condition, row in found.items():
+        low, high = row[metrics.headline]
+        assert low <= values[f"{condition}/{metrics.headline}"] <= high
+    worst, middle, best = (found[name][metrics.headline] for name in ("no_image", "missing_image_50", "complete"))
+    assert worst[1] < middle[0] < middle[1] < best[0]

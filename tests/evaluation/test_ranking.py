@@ -1,0 +1,48 @@
+"""Ranking metrics against scikit-learn."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch.nn import functional
+
+from robusttune.evaluation.ranking import CLASSES, ranking_metrics
+
+
+@given(st.integers(0, 999), st.integers(2, 40), st.integers(2, 5), st.sampled_from([1, 2, 8]))
+def test_labels_of_any_kind(seed: int, samples: int, classes: int, levels: int) -> None:
+    """Scores that tie, all of them even; classes that no sample has, or every one, are left out."""
+    rng = np.random.default_rng(seed)
+    shares = rng.integers(0, levels, (samples, classes)) / levels
+    label = rng.random((samples, classes)) < rng.random(classes)
+    found = ranking_metrics(torch.from_numpy(shares), torch.from_numpy(label))
+    kept = [c for c in range(classes) if 0 < label[:, c].sum() < samples]
+    if not kept:
+        assert all(math.isnan(value) for value in found.values())
+        return
+    areas = [roc_auc_score(label[:, c], shares[:, c]) for c in kept]
+    precisions = [average_precision_score(label[:, c], shares[:, c]) for c in kept]
+    assert found == {"auroc": pytest.approx(np.mean(areas)), "average_precision": pytest.approx(np.mean(precisions))}
+
+
+def test_more_classes_than_are_taken_at_a_time() -> None:
+    """As one against the rest, of a softmax."""
+    torch.manual_seed(0)
+    classes = CLASSES + 7
+    label = torch.arange(3 * classes) % classes
+    shares = (torch.randn(len(label), classes) + functional.one_hot(label, classes)).double().softmax(1)
+    found = ranking_metrics(shares, functional.one_hot(label, classes).bool())
+    assert found["auroc"] == pytest.approx(roc_auc_score(label, shares, multi_class="ovr", average="macro"))
+    assert found["average_precision"] == pytest.approx(average_precision_score(label, shares, average="macro"))
+
+
+def test_the_best_and_the_worst_ranking() -> None:
+    label = torch.tensor([[True, False], [True, False], [False, True]])
+    assert ranking_metrics(label.float(), label) == {"auroc": 1.0, "average_precision": 1.0}
+    assert ranking_metrics(1 - label.float(), label)["auroc"] == 0.0

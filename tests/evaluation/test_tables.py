@@ -1,0 +1,136 @@
+"""Tables of samples and of classes, against scikit-learn and row by row."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from fakes import FACTS
+from sklearn.metrics import precision_recall_fscore_support
+from torch import Tensor
+
+from robusttune.corruption.conditions import Conditions
+from robusttune.evaluation import ConditionMetrics, Scores
+from robusttune.evaluation.tables import class_rows, sample_tables
+
+IDS = [f"sample {i:02}" for i in range(50)]
+NAMES = ["complete", "missing_both_40", "noisy_image_blur_3+no_text"]
+CONDITIONS = Conditions(NAMES)
+
+
+def measured(multilabel: bool, seed: int = 0) -> tuple[ConditionMetrics, Scores]:
+    """Random answers, of samples of which some lack a side, and of classes of which the model never says the last."""
+    generator = torch.Generator().manual_seed(seed)
+    facts = FACTS._replace(class_names=["a", "b", "ü, c", "d"], class_frequencies=[0.25] * 4, multilabel=multilabel)
+    metrics = ConditionMetrics(facts, CONDITIONS)
+    logits = torch.randn(len(CONDITIONS.views), 50, 4, generator=generator) - torch.tensor([0, 0, 0, 9])
+    logits[:, 5] = 0.0  # all alike
+    label = torch.arange(50) % 3
+    if multilabel:
+        label = (torch.rand(50, 4, generator=generator) < torch.tensor([0.5, 0.3, 0.5, 0.0])).float()
+    present = torch.rand(50, 2, generator=generator) < 0.8
+    metrics.update(IDS, label, present, logits)
+    metrics.compute()
+    assert metrics.gathered is not None
+    return metrics, metrics.gathered
+
+
+def expected_view(condition: str, row: int) -> int:
+    return int(CONDITIONS.seen(IDS)[NAMES.index(condition), row])
+
+
+def samples_of(metrics: ConditionMetrics, scores: Scores) -> dict[str, list[dict[str, Any]]]:
+    """By condition the rows, as anybody reads them."""
+    tables = list(sample_tables(metrics, scores))
+    assert all(table.schema == tables[0].schema for table in tables)
+    about = json.loads(tables[0].schema.metadata[b"robusttune"])
+    assert about == {"multilabel": metrics.multilabel, "class_names": metrics.class_names}
+    found = {table["condition"][0].as_py(): table.to_pylist() for table in tables}
+    for name, rows in found.items():
+        assert {row["condition"] for row in rows} == {name}
+        assert [row["id"] for row in rows] == IDS
+    return found
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_what_is_shown_is_what_is_there_and_not_withheld(multilabel: bool) -> None:
+    metrics, scores = measured(multilabel)
+    found = samples_of(metrics, scores)
+    assert [*found] == NAMES
+    for name, rows in found.items():
+        for number, row in enumerate(rows):
+            view = CONDITIONS.views[expected_view(name, number)]
+            image, text = scores.present[number].tolist()
+            assert row["image_shown"] == (image and view.image is not None)
+            assert row["text_shown"] == (text and view.text is not None)
+    assert not any(row["text_shown"] for row in found[NAMES[2]])
+
+
+def test_columns_of_one_label_a_sample() -> None:
+    metrics, scores = measured(multilabel=False)
+    for name, rows in samples_of(metrics, scores).items():
+        for number, row in enumerate(rows):
+            logits = scores.logits[expected_view(name, number), number]
+            shares, label = logits.softmax(0), int(scores.label[number])
+            said = int(logits.argmax())
+            assert row["label"] == metrics.class_names[label]
+            assert row["prediction"] == metrics.class_names[said]
+            assert row["confidence"] == pytest.approx(float(shares[said]))
+            assert row["label_probability"] == pytest.approx(float(shares[label]))
+            assert row["label_rank"] == 1 + sum(value > logits[label] for value in logits)
+        right = sum(row["prediction"] == row["label"] for row in rows)
+        assert right / 50 == pytest.approx(metrics.values[f"{name}/accuracy"])
+
+
+def test_columns_of_several_labels_a_sample() -> None:
+    metrics, scores = measured(multilabel=True)
+    for name, rows in samples_of(metrics, scores).items():
+        for number, row in enumerate(rows):
+            shares = scores.logits[expected_view(name, number), number].sigmoid()
+            assert row["probabilities"] == pytest.approx(shares.tolist())
+            assert row["label"] == names_where(metrics, scores.label[number] > 0)
+            assert row["prediction"] == names_where(metrics, shares >= 0.5)
+
+
+def names_where(metrics: ConditionMetrics, chosen: Tensor) -> list[str]:
+    return [name for name, kept in zip(metrics.class_names, chosen.tolist(), strict=True) if kept]
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_classes(multilabel: bool) -> None:
+    metrics, scores = measured(multilabel)
+    rows = list(class_rows(metrics, scores))
+    assert [(row["condition"], row["class"]) for row in rows] == [(n, c) for n in NAMES for c in metrics.class_names]
+    for condition, name in enumerate(NAMES):
+        views = torch.tensor([expected_view(name, number) for number in range(50)])
+        logits = scores.logits[views, torch.arange(50)]
+        said = logits.sigmoid() >= 0.5 if multilabel else logits.argmax(1)
+        label = scores.label.bool() if multilabel else scores.label
+        expected = precision_recall_fscore_support(label, said, labels=range(4), average=None, zero_division=0)
+        for row, *values in zip(rows[4 * condition : 4 * condition + 4], *expected, strict=True):
+            assert [row[key] for key in ("precision", "recall", "f1", "samples")] == pytest.approx(values)
+    assert rows[3]["precision"] == rows[3]["recall"] == rows[3]["f1"] == 0  # neither said nor true
+
+
+def test_answers_that_only_the_last_digit_tells_apart() -> None:
+    """Rounding in a softmax or sigmoid changes no prediction: tables and metrics say the same of a sample."""
+    label, present = torch.tensor([1, 0]), torch.ones(2, 2, dtype=torch.bool)
+    logits = torch.tensor([[0.1, 0.10000001], [30.0, 30.000002]]).expand(len(CONDITIONS.views), 2, 2)
+    assert (logits.softmax(2)[0, 0] == 0.5).all()
+    metrics = ConditionMetrics(FACTS._replace(class_names=["a", "b"]), CONDITIONS)
+    metrics.update(IDS[:2], label, present, logits)
+    assert metrics.compute()["complete/accuracy"] == 0.5
+    assert metrics.gathered is not None
+    table = next(iter(sample_tables(metrics, metrics.gathered)))
+    assert table["prediction"].to_pylist() == ["b", "b"]
+    several = ConditionMetrics(FACTS._replace(class_names=["a", "b"], multilabel=True), CONDITIONS)
+    tiny = torch.tensor([[-1e-9, 1.0], [1e-9, 0.0]]).expand(len(CONDITIONS.views), 2, 2)
+    several.update(IDS[:2], torch.ones(2, 2), present, tiny)
+    found = several.compute()
+    assert several.gathered is not None
+    said = next(iter(sample_tables(several, several.gathered)))["prediction"].to_pylist()
+    recalls = [row["recall"] for row in class_rows(several, several.gathered)][:2]
+    assert recalls == [sum(name in names for names in said) / 2 for name in ("a", "b")]
+    assert found["complete/f1_macro"] == pytest.approx(sum(2 * recall / (1 + recall) for recall in recalls) / 2)

@@ -1,0 +1,90 @@
+"""Temperatures: what is fitted, and to which samples."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import log_loss
+from torch import Tensor
+from torch.nn import functional
+
+from robusttune.evaluation.scores import Scores
+from robusttune.evaluation.temperature import COLDEST, HOTTEST, VIEWS, fit_temperature, fit_temperatures, patterns
+from robusttune.types import View
+
+
+def drawn(samples: int, classes: int, multilabel: bool = False, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Logits, and labels as these logits have it."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(samples, classes, generator=generator)
+    if multilabel:
+        return logits, torch.bernoulli(logits.sigmoid(), generator=generator)
+    return logits, torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("true", [0.25, 1.0, 3.0])
+def test_logits_that_are_too_sure_by_a_factor_are_divided_by_it(true: float, multilabel: bool) -> None:
+    logits, label = drawn(4000, 5, multilabel)
+    assert fit_temperature(true * logits, label) == pytest.approx(true, rel=0.06)
+
+
+def test_nothing_makes_the_cross_entropy_less() -> None:
+    for seed in range(3):
+        logits, label = drawn(60, 4, seed=seed)
+
+        def loss(temperature: float, logits: Tensor = logits, label: Tensor = label) -> float:
+            found: float = log_loss(label, (logits.double() / temperature).softmax(1), labels=range(4))
+            return found
+
+        best = minimize_scalar(loss, bounds=(COLDEST, HOTTEST), method="bounded", options={"xatol": 1e-8})
+        assert fit_temperature(logits, label) == pytest.approx(best.x, rel=1e-4)
+
+
+def test_logits_that_say_nothing_or_are_always_right_stay_in_range() -> None:
+    logits, label = drawn(50, 3)
+    assert fit_temperature(1.0 * functional.one_hot(label, 3), label) == pytest.approx(COLDEST)
+    assert fit_temperature(-1.0 * functional.one_hot(label, 3), label) == pytest.approx(HOTTEST)
+    assert fit_temperature(logits[:0], label[:0]) == 1
+
+
+def test_patterns() -> None:
+    present = torch.tensor([[True, True], [True, False], [False, True], [False, False]])
+    shown = {
+        View(): [0, 1, 2, 3],
+        View(text=None): [1, 1, 3, 3],
+        View(image=None): [2, 3, 2, 3],
+        View(None, None): [3, 3, 3, 3],
+        View("blur_3", "typos_1"): [0, 1, 2, 3],
+    }
+    for view, numbers in shown.items():
+        assert patterns(present, view).tolist() == numbers
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("lacking", ["image", "text"])
+def test_each_pattern_has_its_own_samples_each_once(lacking: str, multilabel: bool) -> None:
+    """Whatever other views there are, and in whatever order; those with noise and of nothing are left out."""
+    generator = torch.Generator().manual_seed(1)
+    views = [View("blur_1"), VIEWS[2], View(None, None), VIEWS[0], View("clean", "typos_2"), VIEWS[1]]
+    true, label = drawn(90, 3, multilabel)
+    logits = true + torch.randn(len(views), 90, 3, generator=generator)
+    present = torch.ones(90, 2, dtype=torch.bool)
+    alone = torch.arange(90) < 40
+    present[alone, ("image", "text").index(lacking)] = False
+    scores = Scores([str(i) for i in range(90)], label, present, logits, logits)
+    of_view = dict(zip(views, logits, strict=True))
+    rows = dict(zip(VIEWS, (present.all(1), present[:, 0], present[:, 1]), strict=True))
+    expected = [fit_temperature(of_view[view][rows[view]], label[rows[view]]) for view in VIEWS]
+    assert fit_temperatures(scores, views) == pytest.approx(expected)
+
+
+def test_a_pattern_that_no_sample_has_stays_as_it_is() -> None:
+    logits, label = drawn(90, 3)
+    present = torch.tensor([[True, False]]).expand(90, 2)
+    both, image, text = fit_temperatures(
+        Scores([str(i) for i in range(90)], label, present, logits.expand(3, 90, 3), logits.expand(3, 90, 3)), VIEWS
+    )
+    assert (both, text) == (1, 1)
+    assert image == pytest.approx(fit_temperature(logits, label))
