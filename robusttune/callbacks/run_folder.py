@@ -19,7 +19,6 @@ from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path, whole_file
 from robusttune.ranks import on_rank_zero
 
-
 FINISHED = "finished.json"  # in the folder of a fit that has come to its end
 
 

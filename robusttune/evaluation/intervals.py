@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robusttune.evaluation.bootstrap import interval, resampled_means
+from robusttune.evaluation.f1 import Average, macro, macro_of_all, micro, weighted
 from robusttune.evaluation.metrics import calibration_gaps, classes_said, sample_briers, sample_losses, samples_f1
 
 
@@ -41,7 +43,7 @@ def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
     """Of logits (N, C) and labels (N,)."""
     classes = logits.shape[1]
     said, hot = classes_said(logits, multilabel=False), functional.one_hot(label, classes).bool()
-    averages = _f1_parts(said, hot, {"macro": _f1_macro_of_some, "weighted": _f1_weighted})
+    averages = _f1_parts(said, hot, {"macro": macro, "weighted": weighted})
     found = {"accuracy": _mean((said & hot).any(1)), **averages}
     if classes > 5:
         found["top5_accuracy"] = _mean((logits.topk(5).indices == label.unsqueeze(1)).any(1))
@@ -51,7 +53,7 @@ def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
 def multilabel_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
     """Of logits (N, C) and labels (N, C)."""
     said, hot = classes_said(logits, multilabel=True), label.bool()
-    averages = _f1_parts(said, hot, {"macro": _f1_macro, "micro": _f1_micro, "weighted": _f1_weighted})
+    averages = _f1_parts(said, hot, {"macro": macro_of_all, "micro": micro, "weighted": weighted})
     return averages | {"f1_samples": _mean(samples_f1(said, hot)), **trust_parts(logits, label)}
 
 
@@ -86,36 +88,15 @@ def trust_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
     }
 
 
-def _f1_parts(said: Tensor, hot: Tensor, averages: dict[str, Callable[[Tensor], Tensor]]) -> dict[str, Parts]:
+def _f1_parts(said: Tensor, hot: Tensor, averages: dict[str, Average]) -> dict[str, Parts]:
     """Of classes said and true, (N, C) bool each."""
     counts = torch.cat([said & hot, said, hot], 1).float()  # the same for each, so that it is made once
-    return {f"f1_{average}": Parts(counts, of) for average, of in averages.items()}
 
+    def of(average: Average, means: Tensor) -> Tensor:
+        hits, predicted, actual = means.chunk(3, 1)
+        return average(hits, predicted + actual, actual)
 
-def _f1(means: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(R, C) each: the F1 of each class, 0 where there is nothing of it; whether there is; its share of the samples."""
-    both, said, true = means.chunk(3, 1)
-    return 2 * both / (said + true).clamp(min=1e-12), (said + true) > 0, true
-
-
-def _f1_macro(means: Tensor) -> Tensor:
-    return _f1(means)[0].mean(1)
-
-
-def _f1_macro_of_some(means: Tensor) -> Tensor:
-    """Of one label a sample, classes that are neither said nor true are left out, as is the custom."""
-    f1, some, _ = _f1(means)
-    return f1.sum(1) / some.sum(1).clamp(min=1)
-
-
-def _f1_micro(means: Tensor) -> Tensor:
-    both, said, true = (part.sum(1) for part in means.chunk(3, 1))
-    return 2 * both / (said + true).clamp(min=1e-12)
-
-
-def _f1_weighted(means: Tensor) -> Tensor:
-    f1, _, true = _f1(means)
-    return (f1 * true).sum(1) / true.sum(1).clamp(min=1e-12)
+    return {f"f1_{name}": Parts(counts, partial(of, average)) for name, average in averages.items()}
 
 
 def _mean(values: Tensor) -> Parts:

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation.bootstrap import interval
+from robusttune.evaluation.metrics import LOWER_IS_BETTER
 from robusttune.report.answers import read_answers
 from robusttune.report.conditions import MEAN, in_order
 from robusttune.report.models import Model, seeds_of
 from robusttune.report.resample import resampled
 from robusttune.report.runs import Run, Tested
-
-LOWER_IS_BETTER = ("loss", "calibration_error", "brier")
 
 
 class Estimate(NamedTuple):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from statistics import mean, stdev
 
-from robusttune.report.compare import LOWER_IS_BETTER, Comparison, Difference, Estimate
+from robusttune.evaluation.metrics import LOWER_IS_BETTER
+from robusttune.report.compare import Comparison, Difference, Estimate
 from robusttune.report.conditions import MEAN, SIDES, by_group
 from robusttune.report.models import Model
 from robusttune.report.robustness import mean_relative

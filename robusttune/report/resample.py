@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robusttune.evaluation.bootstrap import resampled_means
+from robusttune.evaluation.f1 import Average, macro, macro_of_all, micro, weighted
 from robusttune.report.answers import Answers
 
 TOP = 5
@@ -20,8 +21,7 @@ def resampled(answers: Answers, metric: str) -> Tensor | None:
     """A metric on samples that are drawn anew, (resamples, K) float64; of the same samples always the same draws.
 
     Accuracies are means over samples; the F1 of each draw comes from its sums of true positives, predicted and actual
-    positives, as of scikit-learn and torchmetrics: a class that nobody has or is said to have counts as 0 in
-    multi-label data, and does not count where a sample has one class.
+    positives.
 
     Returns:
         None where nothing that is kept of single samples gives the metric.
@@ -29,13 +29,13 @@ def resampled(answers: Answers, metric: str) -> Tensor | None:
     of_one: dict[str, Callable[[], Tensor]] = {
         "accuracy": lambda: _means(answers, answers.correct),
         f"top{TOP}_accuracy": lambda: _means(answers, answers.column("label_rank") <= TOP),
-        "f1_macro": lambda: _f1(answers, _macro),
-        "f1_weighted": lambda: _f1(answers, _weighted),
+        "f1_macro": lambda: _f1(answers, macro),
+        "f1_weighted": lambda: _f1(answers, weighted),
     }
     of_several: dict[str, Callable[[], Tensor]] = {
-        "f1_macro": lambda: _f1(answers, _macro_of_all),
-        "f1_micro": lambda: _f1(answers, _micro),
-        "f1_weighted": lambda: _f1(answers, _weighted),
+        "f1_macro": lambda: _f1(answers, macro_of_all),
+        "f1_micro": lambda: _f1(answers, micro),
+        "f1_weighted": lambda: _f1(answers, weighted),
         "f1_samples": lambda: _means(answers, _f1_of_samples(answers)),
     }
     compute = (of_several if answers.multilabel else of_one).get(metric)
@@ -50,11 +50,6 @@ def _means(answers: Answers, parts: NDArray[np.generic]) -> Tensor:
 def _seed(answers: Answers) -> int:
     """Other samples are drawn on their own."""
     return int(answers.samples[:8], 16)
-
-
-# An average: F1 from true positives, predicted and actual positives together, and actual ones, each (..., C) as
-# shares of the samples.
-Average = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def _f1(answers: Answers, average: Average) -> Tensor:
@@ -81,22 +76,6 @@ def _one_hot(answers: Answers, classes: NDArray[np.generic]) -> Tensor:
     if answers.multilabel:
         return torch.from_numpy(classes).float()
     return torch.from_numpy(classes[..., None] == np.arange(len(answers.class_names))).float()
-
-
-def _macro(hits: Tensor, both: Tensor, actual: Tensor) -> Tensor:
-    return (2 * hits / both).nanmean(-1)
-
-
-def _macro_of_all(hits: Tensor, both: Tensor, actual: Tensor) -> Tensor:
-    return (2 * hits / both).nan_to_num().mean(-1)
-
-
-def _micro(hits: Tensor, both: Tensor, actual: Tensor) -> Tensor:
-    return (2 * hits.sum(-1) / both.sum(-1)).nan_to_num()
-
-
-def _weighted(hits: Tensor, both: Tensor, actual: Tensor) -> Tensor:
-    return ((2 * hits / both).nan_to_num() * actual).sum(-1) / actual.sum(-1)
 
 
 def _f1_of_samples(answers: Answers) -> NDArray[np.float64]:

@@ -7,7 +7,8 @@ from statistics import mean
 import numpy as np
 
 from robusttune.errors import RobustTuneError
-from robusttune.report.compare import LOWER_IS_BETTER, Comparison
+from robusttune.evaluation.metrics import LOWER_IS_BETTER
+from robusttune.report.compare import Comparison
 from robusttune.report.conditions import COMPLETE, in_order
 from robusttune.report.models import Model
 from robusttune.report.runs import Tested
