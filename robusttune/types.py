@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -202,11 +202,6 @@ class Variants:
     names: list[str]
     inputs: EncoderInputs
 
-    @classmethod
-    def of(cls, inputs: Mapping[str, EncoderInputs]) -> Variants:
-        """Of the ``P`` rows of each variant."""
-        return cls(list(inputs), joined(list(inputs.values())))
-
     def __getitem__(self, name: str) -> EncoderInputs:
         """The rows of one."""
         return self.pick([name])
@@ -227,31 +222,6 @@ class Variants:
     def map(self, fn: Callable[[Tensor], Tensor]) -> Variants:
         """The same with ``fn`` applied to every tensor."""
         return Variants(self.names, _map(self.inputs, fn))
-
-
-def joined(parts: Sequence[EncoderInputs]) -> EncoderInputs:
-    """Inputs of one kind one after the other; the shorter ones are padded."""
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    if isinstance(first, Tensor):
-        return torch.cat([part for part in parts if isinstance(part, Tensor)])
-    if isinstance(first, Tokens):
-        tokens = [part for part in parts if isinstance(part, Tokens)]
-        return Tokens(_padded([part.input_ids for part in tokens]), _padded([part.attention_mask for part in tokens]))
-    encoded = [part for part in parts if isinstance(part, Encoded)]
-    return Encoded(
-        torch.cat([part.pooled for part in encoded]),
-        [_padded(layer) for layer in zip(*(part.tokens for part in encoded), strict=True)],
-        [_padded(layer) for layer in zip(*(part.mask for part in encoded), strict=True)],
-    )
-
-
-def _padded(parts: Sequence[Tensor]) -> Tensor:
-    """(P, n, ...) each, one after the other, with zeros up to the longest ``n``."""
-    longest = max(part.shape[1] for part in parts)
-    same = [torch.cat([p, p.new_zeros(len(p), longest - p.shape[1], *p.shape[2:])], 1) for p in parts]
-    return torch.cat(same)
 
 
 def _map(inputs: EncoderInputs, fn: Callable[[Tensor], Tensor]) -> EncoderInputs:

@@ -1,97 +1,49 @@
-"""What the rooms hand each other: encoder inputs put together."""
+"""What the rooms hand each other: variants of inputs, and views of batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
-from fakes import random_batch, tiny_text_encoder
+from fakes import random_batch
 from torch import Tensor
 
-from robusttune.types import Encoded, EncoderInputs, Tokens, Variants, View, joined
+from robusttune.types import Encoded, EncoderInputs, Tokens, Variants, View
 
-LENGTHS = (3, 0, 5, 4)  # of the longest text of each part
-
-
-def tokens_of(rows: int, length: int) -> Tokens:
-    mask = torch.arange(length) < torch.randint(1, length + 1, (rows, 1)) if length else torch.zeros(rows, 0).bool()
-    return Tokens(torch.randint(1, 9, (rows, length)), mask)
+NAMES = ["clean", "blur_1", "shot_5"]
 
 
-def encoded_of(rows: int, length: int) -> Encoded:
-    masks = [tokens_of(rows, length + more).attention_mask for more in (0, 2)]
-    tokens = [torch.randn(*mask.shape, width) for mask, width in zip(masks, (4, 6), strict=True)]
-    return Encoded(torch.randn(rows, 3), tokens, masks)
+def inputs_of(rows: int) -> list[EncoderInputs]:
+    """Images, texts, and what an encoder has made of either."""
+    torch.manual_seed(0)
+    mask = torch.arange(5) < torch.randint(1, 6, (rows, 1))
+    tokens = [torch.randn(rows, 5, width) for width in (4, 6)]
+    return [
+        torch.randint(0, 256, (rows, 3, 4, 4), dtype=torch.uint8),
+        Tokens(torch.randint(1, 9, (rows, 5)), mask),
+        Encoded(torch.randn(rows, 3), tokens, [mask, mask]),
+    ]
 
 
 def tensors(inputs: EncoderInputs) -> list[Tensor]:
+    if isinstance(inputs, Tensor):
+        return [inputs]
     found: list[Tensor] = []
-    assert not isinstance(inputs, Tensor)
     inputs.map(lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
     return found
 
 
-@pytest.mark.parametrize("make", [tokens_of, encoded_of])
-def test_parts_come_one_after_the_other_and_the_rest_is_padding(make: Callable[[int, int], EncoderInputs]) -> None:
-    """Rows are those of the parts; what is added holds nothing, and no mask says otherwise."""
-    torch.manual_seed(0)
-    parts = [make(0 if length == 0 else 2, length) for length in LENGTHS]
-    whole = joined(parts)
-    assert type(whole) is type(parts[0])
-    assert len(whole) == 6
-    for number, tensor in enumerate(tensors(whole)):
-        rows = iter(tensor)
-        for part in map(tensors, parts):
-            for row in part[number]:
-                found = next(rows)
-                assert found.dtype == row.dtype
-                assert torch.equal(found[: len(row)], row)
-                assert not found[len(row) :].any()
-    assert joined(parts[:1]) is parts[0]
-
-
-def test_images_have_no_padding() -> None:
-    parts = [torch.randint(0, 256, (rows, 3, 4, 4), dtype=torch.uint8) for rows in (2, 0, 1)]
-    whole = joined(parts)
-    assert isinstance(whole, Tensor)
-    assert torch.equal(whole, torch.cat(parts))
-
-
 @pytest.mark.parametrize("rows", [0, 2])
-def test_variants_are_picked_by_name_in_any_order(rows: int) -> None:
-    torch.manual_seed(0)
-    names = ["clean", "blur_1", "shot_5"]
-    parts = {name: torch.randint(0, 256, (rows, 3, 4, 4), dtype=torch.uint8) for name in names}
-    texts = {name: tokens_of(rows, length) for name, length in zip(names, (2, 5, 3), strict=True)}
-    images, longest = Variants.of(parts), Variants.of(texts)
-    assert (images.names, len(images), len(longest)) == (names, rows, rows)
-    for asked in (names, names[::-1], ["shot_5"], ["clean", "shot_5"], ["blur_1", "clean"]):
-        picked = images.pick(asked)
-        assert isinstance(picked, Tensor)
-        assert torch.equal(picked, torch.cat([parts[name] for name in asked]))
-        found = tensors(longest.pick(asked))
-        for number, tensor in enumerate(found):
-            assert tensor.shape == (rows * len(asked), 5)
-            for block, name in zip(tensor.split(max(rows, 1)), asked, strict=rows > 0):
-                given = tensors(texts[name])[number]
-                assert torch.equal(block[:, : given.shape[1]], given)
-                assert not block[:, given.shape[1] :].any()
-    assert torch.equal(images.map(lambda tensor: tensor + 1).pick(["blur_1"]), parts["blur_1"] + 1)
-
-
-def test_texts_of_other_lengths_are_encoded_together_as_apart(text_folder: Path) -> None:
-    torch.manual_seed(0)
-    encoder, parts = tiny_text_encoder(text_folder).load(), [tokens_of(2, length) for length in (7, 2, 4)]
-    whole = encoder(joined(parts))
-    apart = joined([encoder(part) for part in parts])
-    assert isinstance(apart, Encoded)
-    torch.testing.assert_close(whole.pooled, apart.pooled)
-    for mask, other in zip(whole.mask, apart.mask, strict=True):
-        assert torch.equal(mask, other)
-    for layer, other, mask in zip(whole.tokens, apart.tokens, whole.mask, strict=True):
-        torch.testing.assert_close(layer[mask], other[mask])
+@pytest.mark.parametrize("kind", [0, 1, 2])
+def test_variants_are_picked_by_name_in_any_order(rows: int, kind: int) -> None:
+    whole = inputs_of(len(NAMES) * rows)[kind]
+    variants = Variants(NAMES, whole)
+    assert len(variants) == rows
+    for asked in (NAMES, NAMES[::-1], ["shot_5"], ["clean", "shot_5"], ["blur_1", "clean"]):
+        for given, picked in zip(tensors(whole), tensors(variants.pick(asked)), strict=True):
+            parts = dict(zip(NAMES, given.split(rows) if rows else [given] * 3, strict=True))
+            assert torch.equal(picked, torch.cat([parts[name] for name in asked]))
+    for one, picked in zip(tensors(variants["clean"]), tensors(variants.pick(["clean"])), strict=True):
+        assert torch.equal(one, picked)
 
 
 def test_a_view_shows_what_is_there_and_not_withheld() -> None:

@@ -9,15 +9,17 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from robusttune.evaluation.metrics import LOWER_IS_BETTER
+
 
 class BestCheckpoint(ModelCheckpoint):
-    """``best.ckpt``, by a monitored metric: the greater the better, unless it is a loss.
+    """``best.ckpt``, by a monitored metric: the greater the better, unless less of it is.
 
     A fit that goes on from a checkpoint takes the best of the earlier run along, into its own folder.
     """
 
     def __init__(self, monitor: str) -> None:
-        mode = "min" if monitor.endswith("loss") else "max"
+        mode = "min" if monitor.endswith(LOWER_IS_BETTER) else "max"
         super().__init__(filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

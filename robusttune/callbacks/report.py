@@ -88,9 +88,11 @@ class ConditionReport(Callback):
         console.print(as_table(values, lead, metrics.headline, title))
         if trainer.ckpt_path is not None:
             stem = run_folder_of(trainer.ckpt_path) / "report" / name
-            write_report(stem, about)
+            stem.with_suffix(".json").unlink(missing_ok=True)  # it comes last, and is never that of another test
+            stem.parent.mkdir(parents=True, exist_ok=True)
             write_classes(stem.with_name(f"{name}_classes.csv"), class_rows(metrics, scores))
             write_samples(stem.with_suffix(".parquet"), sample_tables(metrics, scores))
+            write_report(stem, about)
             console.print(f"All metrics, classes and samples: {stem}*", soft_wrap=True, highlight=False)
 
 
@@ -140,6 +142,8 @@ def as_table(values: Values, intervals: Mapping[str, tuple[float, float] | None]
     shown = [metric for metric in next(iter(values.values()), {}) if metric in ON_TERMINAL]
     beside = {"harmonic_mean": LOWER_IS_BETTER, "accuracy": ("f1_macro",)}.get(headline, ())  # there is no room for
     shown = [metric for metric in shown if metric not in beside]
+    if any(row.get("best_possible") is None for row in values.values()):  # long names of conditions need the room
+        shown = [metric for metric in shown if metric != "best_possible"]
     for metric in shown:
         table.add_column(HEADERS.get(metric, metric), justify="right", min_width=6)
         if metric == headline:
@@ -162,9 +166,9 @@ def as_table(values: Values, intervals: Mapping[str, tuple[float, float] | None]
 def write_report(stem: Path, about: Mapping[str, Any]) -> None:
     """``<stem>.json`` with everything, and ``<stem>.csv`` with a row a condition, each whole or not there."""
     stem.parent.mkdir(parents=True, exist_ok=True)
+    _write_rows(stem.with_suffix(".csv"), ({"condition": name, **row} for name, row in about["conditions"].items()))
     with whole_file(stem.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    _write_rows(stem.with_suffix(".csv"), ({"condition": name, **row} for name, row in about["conditions"].items()))
 
 
 def write_classes(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -72,6 +72,10 @@ class Conditions:
             raise RobustTuneError(f"{twice[0]!r} comes twice in data.conditions: leave one out")
         self.seed = seed
         self.all = [parse(name) for name in names]
+        for condition in self.all:
+            same = next(other for other in self.all if other[1:] == condition[1:])
+            if same is not condition:
+                raise RobustTuneError(f"{same.name!r} and {condition.name!r} are one condition: leave one out")
         self.views = list(dict.fromkeys(view for condition in self.all for view in condition.views))
 
     @property
@@ -143,6 +147,8 @@ def parse(name: str) -> Condition:
         if changed[0] in sides:
             raise RobustTuneError(f"{name!r} is no condition: it says twice what becomes of the {changed[0]}")
         sides[changed[0]] = changed[1]
+    if missing is not None and missing[0] in sides and sides[missing[0]] is None:
+        raise RobustTuneError(f"{name!r} is no condition: no {missing[0]} is left that could be missing")
     return Condition(name, View(**sides), missing)
 
 

@@ -390,14 +390,22 @@ class ImageTextDataModule(LightningDataModule):
         return {
             "dataset": data,
             "sampler": sampler,
-            # So many inputs, in whatever variants, since memory is what limits it.
-            "batch_size": max(1, self.batch_size // max(len(data.images), len(data.texts))),
+            "batch_size": self._samples_a_batch(split),
             "collate_fn": Collate(data.images, data.texts, self.facts, split),
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "prefetch_factor": self.prefetch if workers > 0 else None,
             "pin_memory": torch.cuda.is_available(),
         }
+
+    def _samples_a_batch(self, split: Split) -> int:
+        """Of inputs, in whatever variants, there are as many as ever: memory is what limits them."""
+        data = self._datasets[split]
+        variants = max(len(data.images), len(data.texts))
+        size = max(1, self.batch_size // variants)
+        if variants > 1:
+            rank_zero_info(f"{split}: batches of {size} samples, since each is looked at in {variants} variants")
+        return size
 
     def _running(self) -> Running:
         """How the Trainer runs an encoder."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robusttune.corruption.conditions import Conditions
 from robusttune.errors import RobustTuneError
-from robusttune.evaluation.intervals import base_and_new_parts, intervals, multiclass_parts, multilabel_parts
+from robusttune.evaluation.intervals import base_and_new_parts, between, multiclass_parts, multilabel_parts, resampled
 from robusttune.evaluation.metrics import (
     base_and_new_metrics,
     headline,
@@ -90,6 +90,7 @@ class ConditionMetrics:
             RobustTuneError: a logit is not finite.
         """
         mine = join(self.scores) if self.scores else None
+        self.scores = [] if mine is None else [mine]  # all logits twice are too many
 
         def measured(parts: list[Scores | None]) -> dict[str, float]:
             self.gathered = by_id([part for part in parts if part is not None])
@@ -105,15 +106,20 @@ class ConditionMetrics:
             yield name, scores.logits[views, rows], scores.unknown[views, rows]
 
     def intervals(self, scores: Scores) -> dict[str, dict[str, tuple[float, float]]]:
-        """By condition and metric, the 95 % interval over samples, of metrics that follow from means over them."""
-        found = {}
+        """By condition and metric, the 95 % interval over samples, of metrics that follow from means over them.
+
+        And of the mean over the conditions, of which the resamples are of the same samples.
+        """
+        found, total = {}, dict[str, Tensor]()
         for condition, logits, unknown in self.under_conditions(scores):
             if self.mixed:
                 parts = base_and_new_parts(logits, scores.label, self.base, unknown)
             else:
                 parts = (multilabel_parts if self.multilabel else multiclass_parts)(logits, scores.label)
-            found[condition] = intervals(parts)
-        return found
+            values = resampled(parts)
+            found[condition] = between(values)
+            total = {name: of + total.get(name, 0) for name, of in values.items()}
+        return found | {"mean": between({name: of / len(found) for name, of in total.items()})}
 
     def _of(self, scores: Scores) -> dict[str, float]:
         bad = (~scores.logits.isfinite()).any(2).any(0).nonzero().flatten().tolist()

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from robusttune.evaluation.bootstrap import interval, resampled_means
 from robusttune.evaluation.f1 import Average, macro, macro_of_all, micro, weighted
-from robusttune.evaluation.metrics import calibration_gaps, classes_said, sample_briers, sample_losses, samples_f1
+from robusttune.evaluation.metrics import classes_said, label_ranks, sample_briers, sample_losses, samples_f1
 
 
 class Parts(NamedTuple):
@@ -27,16 +27,18 @@ class Parts(NamedTuple):
     of: Callable[[Tensor], Tensor]
 
 
-def intervals(parts: dict[str, Parts]) -> dict[str, tuple[float, float]]:
-    """Of each metric, what it lies between in 95 % of the resamples; nothing of one that no resample defines."""
-    means = resampled_means(torch.cat([part.values for part in parts.values()], 1))
-    widths = [part.values.shape[1] for part in parts.values()]
-    found = {}
-    for (name, part), own in zip(parts.items(), torch.split(means, widths, 1), strict=True):
-        values = part.of(own)
-        if bool((known := ~values.isnan()).any()):
-            found[name] = interval(values[known])
-    return found
+def resampled(parts: dict[str, Parts]) -> dict[str, Tensor]:
+    """Of each metric its values in resamples, which are of the same samples wherever there are as many."""
+    means = {
+        id(part.values): resampled_means(part.values) for part in {id(p.values): p for p in parts.values()}.values()
+    }
+    return {name: part.of(means[id(part.values)]) for name, part in parts.items()}
+
+
+def between(values: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
+    """What the middle 95 % of resampled values (R,) lie between; nothing of those that no resample defines."""
+    known = {name: of[~of.isnan()] for name, of in values.items()}
+    return {name: interval(of) for name, of in known.items() if len(of)}
 
 
 def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
@@ -46,7 +48,7 @@ def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
     averages = _f1_parts(said, hot, {"macro": macro, "weighted": weighted})
     found = {"accuracy": _mean((said & hot).any(1)), **averages}
     if classes > 5:
-        found["top5_accuracy"] = _mean((logits.topk(5).indices == label.unsqueeze(1)).any(1))
+        found["top5_accuracy"] = _mean(label_ranks(logits, label) <= 5)
     return found | trust_parts(logits, label)
 
 
@@ -80,12 +82,8 @@ def base_and_new_parts(logits: Tensor, label: Tensor, base: Tensor, unknown: Ten
 
 
 def trust_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
-    """Of the metrics of `trust_metrics`."""
-    return {
-        "calibration_error": Parts(calibration_gaps(logits, label), lambda means: means.abs().sum(1)),
-        "brier": _mean(sample_briers(logits, label)),
-        "loss": _mean(sample_losses(logits, label)),
-    }
+    """Of the metrics of `trust_metrics`, but for the calibration error: resamples only ever add to absolute values."""
+    return {"brier": _mean(sample_briers(logits, label)), "loss": _mean(sample_losses(logits, label))}
 
 
 def _f1_parts(said: Tensor, hot: Tensor, averages: dict[str, Average]) -> dict[str, Parts]:

@@ -30,6 +30,8 @@ class Scores(NamedTuple):
 
 def join(parts: Sequence[Scores]) -> Scores:
     """One after the other."""
+    if len(parts) == 1:
+        return parts[0]
     ids, label, present, logits, unknown = zip(*parts, strict=True)
     joined = torch.cat(logits, 1)
     same = all(a is b for a, b in zip(logits, unknown, strict=True))
@@ -47,6 +49,8 @@ def by_id(parts: Sequence[Scores]) -> Scores:
     scores = join(parts)
     row = {sample_id: i for i, sample_id in enumerate(scores.sample_id)}
     ids = sorted(row)
+    if ids == scores.sample_id:
+        return scores
     rows = torch.tensor([row[sample_id] for sample_id in ids])
     logits = scores.logits[:, rows]
     unknown = logits if scores.unknown is scores.logits else scores.unknown[:, rows]

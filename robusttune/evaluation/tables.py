@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robusttune.evaluation.by_condition import ConditionMetrics
-from robusttune.evaluation.metrics import classes_said, sample_losses
+from robusttune.evaluation.metrics import classes_said, label_ranks, sample_losses
 from robusttune.evaluation.scores import Scores
 from robusttune.types import View
 
@@ -48,13 +48,12 @@ def _shown(present: Tensor, view: View) -> tuple[Tensor, Tensor]:
 def _multiclass_columns(logits: Tensor, label: Tensor, names: pa.Array) -> dict[str, pa.Array]:
     said = logits.argmax(1)  # of probabilities it may be another: rounding makes some alike
     confidence = logits.softmax(1).gather(1, said.unsqueeze(1)).squeeze(1)
-    own = logits.gather(1, label.unsqueeze(1))
     return {
         "label": names.take(pa.array(label.numpy())),
         "prediction": names.take(pa.array(said.numpy())),
         "confidence": pa.array(confidence.numpy()),
         "label_probability": pa.array((-sample_losses(logits, label)).exp().numpy()),
-        "label_rank": pa.array(((logits > own).sum(1) + 1).int().numpy()),
+        "label_rank": pa.array(label_ranks(logits, label).int().numpy()),
     }
 
 

@@ -8,7 +8,6 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from robusttune.evaluation.metrics import sample_losses
 from robusttune.evaluation.scores import Scores
 from robusttune.types import View
 
@@ -51,27 +50,22 @@ def fit_temperature(logits: Tensor, label: Tensor) -> float:
     The cross-entropy is convex in the inverse temperature, so halving finds where its slope changes its sign.
 
     Args:
-        logits: (N, C); with none it is 1.
+        logits: (N, C); with none, or where all rows are the same, as of a model that does not look, it is 1.
         label: (N,) class indices, or (N, C) 0/1 in multi-label data.
     """
-    if len(logits) == 0:
+    if len(logits) == 0 or bool((logits == logits[0]).all()):
         return 1.0
-    low, high = 1 / HOTTEST, 1 / COLDEST
+    logits, low, high = logits.double(), 1 / HOTTEST, 1 / COLDEST
     for _ in range(HALVINGS):
         middle = sqrt(low * high)
         low, high = (middle, high) if _slope(logits, label, middle) < 0 else (low, middle)
     return 1 / sqrt(low * high)
 
 
-def _dtype_of(label: Tensor) -> torch.dtype:
-    return torch.float64 if label.is_floating_point() else label.dtype
-
-
-@torch.inference_mode(False)
 def _slope(logits: Tensor, label: Tensor, inverse: float) -> float:
-    """Of the cross-entropy by the inverse temperature."""
-    with torch.enable_grad():
-        factor = torch.tensor(inverse, dtype=torch.float64, requires_grad=True)
-        loss = sample_losses(logits.clone().double() * factor, label.clone().to(_dtype_of(label))).mean()
-        slopes: tuple[Tensor, ...] = torch.autograd.grad(loss, factor)
-        return slopes[0].item()
+    """Of the cross-entropy by the inverse temperature: what is expected of logits, less what the labels have."""
+    if label.dim() == 1:
+        expected, own = ((logits * inverse).softmax(1) * logits).sum(1), logits.gather(1, label.unsqueeze(1)).squeeze(1)
+    else:
+        expected, own = ((logits * inverse).sigmoid() * logits).mean(1), (logits * label).mean(1)
+    return float((expected - own).mean())

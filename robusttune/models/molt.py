@@ -123,8 +123,8 @@ class MoLTNetwork(FusionNetwork):
         of_image, of_text = (None, None) if rows is None else rows
         latents = [
             layer(
-                Side(image.tokens[i], image.mask[i], of_image, image_present),
-                Side(text.tokens[i], text.mask[i], of_text, text_present),
+                Seen(image.tokens[i], image.mask[i], of_image, image_present),
+                Seen(text.tokens[i], text.mask[i], of_text, text_present),
             )
             for i, layer in enumerate(self.layers)
         ]
@@ -138,7 +138,7 @@ class MoLTNetwork(FusionNetwork):
         return Fused(torch.where(something, logits, self.log_prior.to(logits.dtype)), image_views, text_views)
 
 
-class Side(NamedTuple):
+class Seen(NamedTuple):
     """One side of ``R`` rows, in one layer.
 
     Attributes:
@@ -170,7 +170,7 @@ class LatentLayer(nn.Module):
         self.text_view = nn.Linear(common, settings.cca_dim, bias=False)
         self.pool = pooling(settings)
 
-    def forward(self, image: Side, text: Side) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Seen, text: Seen) -> tuple[Tensor, Tensor, Tensor]:
         """Robust representation (R, d_r), and the views of image and text latents to be correlated, (R, c) each."""
         images, image_mask = self._project(image, self.image_in, self.image_null)
         texts, text_mask = self._project(text, self.text_in, self.text_null)
@@ -185,7 +185,7 @@ class LatentLayer(nn.Module):
         paired = (image_mask.any(1) & text_mask.any(1)).unsqueeze(1)
         return torch.where(paired, self.pool(image_latent, text_latent), 0.0), views[0], views[1]
 
-    def _project(self, side: Side, into: nn.Linear, nulls: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _project(self, side: Seen, into: nn.Linear, nulls: Tensor | None) -> tuple[Tensor, Tensor]:
         """Queries, keys and values of what is seen, null tokens included: (R, n + k, 3 d_c), and their mask."""
         own = into(layer_norm(side.tokens))
         if side.rows is None:

@@ -66,7 +66,8 @@ class RobustTask(LightningModule, ABC):
         optimizer: makes the optimiser of the trained parameters.
         schedule: of the learning rate.
         calibrate: fit a temperature to each pattern of what is present (both sides, image alone, text alone) in every
-            validation of a fit; the checkpoint keeps them, and tests and predictions divide logits by them.
+            validation of a fit; the checkpoint keeps them, and tests and predictions divide logits by them. What a fit
+            logs of its validations is measured without.
 
     Attributes:
         class_names: of the classes that are told apart now, in the order of logits; see `tell_apart`.
@@ -180,6 +181,8 @@ class RobustTask(LightningModule, ABC):
                 return fit_temperatures(metrics.gathered, metrics.conditions.views)
 
             self.temperature[: len(PATTERNS)] = torch.tensor(on_rank_zero(None, fit))
+        if self.trainer.state.fn == "fit":
+            self.metrics.gathered = None  # which may be gigabytes
 
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test")
@@ -303,7 +306,7 @@ class RobustTask(LightningModule, ABC):
         return logits / self.temperature[shown].unsqueeze(2)
 
     def _fits_temperatures(self) -> bool:
-        return self.calibrate and self.trainer.state.fn == "fit"
+        return self.calibrate and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
 
     def _measure_anew(self, split: Split) -> None:
         """Take up the data's conditions, and forget what was measured before."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.encoders.clip import FrozenCLIP
@@ -39,6 +39,7 @@ class ZeroShotTask(PromptedTask):
         calibrate: bool = False,
     ) -> None:
         super().__init__(image_encoder, text_encoder, facts, templates, calibrate=calibrate)
+        self.nothing = nn.Parameter(torch.zeros(()))  # which DDP asks for
 
     def settings(self) -> dict[str, Any]:
         return {"templates": list(self.templates)}

@@ -1,7 +1,7 @@
 """What 64 conditions cost on 2,000 demo samples, beside the encoder passes that their distinct variants need.
 
 One test with `configs/conditions/full.yaml`, without a cache: reading, noise, encoders, the model in every view,
-metrics, intervals and files. The encoders' own time is taken in the same run, so that whatever slows the machine slows both.
+metrics, intervals and files. The encoders' own time is taken in the same run: what slows the machine slows both.
 
 `python tests/benchmarks/bench_conditions.py`
 """

@@ -35,7 +35,8 @@ def described(draw: st.DrawFn) -> tuple[str, View, tuple[str, float] | None]:
             sides[side] = None if change == "withheld" else f"{change}_{severity}"
     missing = None
     if draw(st.booleans()):
-        kind, percent = draw(st.sampled_from(["image", "text", "both"])), draw(st.integers(1, 200)) / 2
+        left = [side for side in KINDS if sides.get(side, "clean") is not None]
+        kind, percent = draw(st.sampled_from([*left, "both"])), draw(st.integers(1, 200)) / 2
         parts.append(f"missing_{kind}_{percent:g}")
         missing = (kind, percent)
     return "+".join(draw(st.permutations(parts))) or "complete", View(**sides), missing
@@ -73,6 +74,7 @@ WRONG = {
     "noisy_image_blur_6": "severities go from 1 to 5",
     "noisy_image_blur_03": "severities go from 1 to 5",
     "noisy_image_blur_" + "9" * 5000: "severities go from 1 to 5",
+    "missing_image_30+no_image": "no image is left that could be missing",
     "no_image+no_image": "it says twice what becomes of the image",
     "no_text+noisy_text_typos_1": "it says twice what becomes of the text",
     "noisy_text_ocr_1+noisy_text_typos_1": "it says twice what becomes of the text",
@@ -179,3 +181,15 @@ def test_who_lacks_a_side_at_a_rate_lacks_it_at_greater_ones(kind: str) -> None:
 def test_the_seed_matters() -> None:
     one, other = (Conditions(["missing_both_50"], seed).seen(IDS) for seed in (0, 1))
     assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["no_text+noisy_image_blur_3", "noisy_image_blur_3+no_text"],
+        ["missing_image_50", "complete", "missing_image_050"],
+    ],
+)
+def test_one_condition_under_two_names_is_refused(names: list[str]) -> None:
+    with pytest.raises(RobustTuneError, match="are one condition: leave one out"):
+        Conditions(names)

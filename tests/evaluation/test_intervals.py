@@ -18,9 +18,10 @@ from robusttune.evaluation import ConditionMetrics
 from robusttune.evaluation.intervals import (
     Parts,
     base_and_new_parts,
-    intervals,
+    between,
     multiclass_parts,
     multilabel_parts,
+    resampled,
 )
 from robusttune.evaluation.metrics import base_and_new_metrics, multiclass_metrics, multilabel_metrics, names_of_metrics
 
@@ -28,11 +29,15 @@ SURE = st.sampled_from([0.5, 4.0, 100.0])  # of the last, probabilities are 0 an
 
 
 def assert_same(parts: dict[str, Parts], metrics: dict[str, float]) -> None:
-    """With every sample once, each part is the metric of its name; those of ranks have none."""
-    assert {*metrics} - {*parts} <= {"auroc", "average_precision"}
+    """With every sample once, each part is the metric of its name; those of ranks and of absolute values have none."""
+    assert {*metrics} - {*parts} <= {"auroc", "average_precision", "calibration_error"}
     for name, part in parts.items():
         found = float(part.of(part.values.double().mean(0, keepdim=True)))
         assert found == pytest.approx(metrics[name], abs=2e-6, rel=1e-5, nan_ok=True), name
+
+
+def between_of(parts: dict[str, Parts]) -> dict[str, tuple[float, float]]:
+    return between(resampled(parts))
 
 
 def scattered(samples: int, classes: int, sure: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -63,7 +68,7 @@ def test_base_and_new_parts_are_the_metrics(seed: int, samples: int, sure: float
     logits, label = scattered(samples, 5, sure, seed)
     base, unknown = torch.tensor([True, True, False, True, False]), logits + torch.randn(logits.shape)
     found = base_and_new_parts(logits, label, base, unknown)
-    assert [*found] == names_of_metrics(False, 5, True)
+    assert [*found] == [name for name in names_of_metrics(False, 5, True) if name != "calibration_error"]
     assert_same(found, base_and_new_metrics(logits, label, base, unknown))
 
 
@@ -71,14 +76,14 @@ def test_accuracy_lies_between_what_the_binomial_distribution_says() -> None:
     right, samples = 330, 400
     label = torch.zeros(samples, dtype=torch.int64)
     logits = torch.stack([(torch.arange(samples) < right).float(), torch.full((samples,), 0.5)], 1)
-    low, high = intervals(multiclass_parts(logits, label))["accuracy"]
+    low, high = between_of(multiclass_parts(logits, label))["accuracy"]
     expected = binom(samples, right / samples).ppf([0.025, 0.975]) / samples
     assert (low, high) == pytest.approx(tuple(expected), abs=0.004)
 
 
 def test_a_mean_lies_between_what_its_standard_error_says() -> None:
     logits, label = scattered(500, 4, 1.0, seed=3)
-    found = intervals(multiclass_parts(logits, label))
+    found = between_of(multiclass_parts(logits, label))
     losses = torch.nn.functional.cross_entropy(logits, label, reduction="none")
     reach = norm.ppf(0.975) * float(losses.std()) / math.sqrt(500)
     assert found["loss"] == pytest.approx((float(losses.mean()) - reach, float(losses.mean()) + reach), abs=0.1 * reach)
@@ -89,7 +94,7 @@ def test_a_mean_lies_between_what_its_standard_error_says() -> None:
 
 def test_what_no_resample_defines_has_no_interval() -> None:
     logits, base = torch.randn(20, 3), torch.tensor([True, True, False])
-    found = intervals(base_and_new_parts(logits, torch.arange(20) % 2, base, logits))
+    found = between_of(base_and_new_parts(logits, torch.arange(20) % 2, base, logits))
     assert {"base_accuracy", "unknown_accuracy", "loss"} <= {*found}
     assert not {"new_accuracy", "harmonic_mean"} & {*found}
 
@@ -110,13 +115,16 @@ def test_each_condition_has_its_own(kind: str) -> None:
     values = metrics.compute()
     assert metrics.gathered is not None
     found = metrics.intervals(metrics.gathered)
-    assert [*found] == conditions.names
+    assert [*found] == [*conditions.names, "mean"]
     of_kind: dict[str, Callable[..., dict[str, Parts]]]
     of_kind = {"multiclass": multiclass_parts, "multilabel": multilabel_parts}
     if kind in of_kind:
-        assert found["complete"] == intervals(of_kind[kind](complete, label))
+        assert found["complete"] == between_of(of_kind[kind](complete, label))
     for condition, row in found.items():
         low, high = row[metrics.headline]
         assert low <= values[f"{condition}/{metrics.headline}"] <= high
+    low, high = found["mean"][metrics.headline]
+    widths = [found[name][metrics.headline][1] - found[name][metrics.headline][0] for name in conditions.names]
+    assert high - low < sum(widths) / 3
     worst, middle, best = (found[name][metrics.headline] for name in ("no_image", "missing_image_50", "complete"))
     assert worst[1] < middle[0] < middle[1] < best[0]

@@ -79,7 +79,8 @@ def test_columns_of_one_label_a_sample() -> None:
             assert row["prediction"] == metrics.class_names[said]
             assert row["confidence"] == pytest.approx(float(shares[said]))
             assert row["label_probability"] == pytest.approx(float(shares[label]))
-            assert row["label_rank"] == 1 + sum(value > logits[label] for value in logits)
+            order = sorted(range(len(logits)), key=lambda number: (-logits[number], number))  # of equal ones the first
+            assert row["label_rank"] == 1 + order.index(label)
         right = sum(row["prediction"] == row["label"] for row in rows)
         assert right / 50 == pytest.approx(metrics.values[f"{name}/accuracy"])
 

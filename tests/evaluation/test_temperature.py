@@ -88,3 +88,9 @@ def test_a_pattern_that_no_sample_has_stays_as_it_is() -> None:
     )
     assert (both, text) == (1, 1)
     assert image == pytest.approx(fit_temperature(logits, label))
+
+
+def test_a_model_that_does_not_look_keeps_its_prior() -> None:
+    """However little the labels at hand resemble it."""
+    logits, label = torch.tensor([0.5, 0.3, 0.2]).log().expand(40, 3), torch.arange(40) % 3
+    assert fit_temperature(logits, label) == 1

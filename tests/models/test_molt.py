@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robusttune.errors import RobustTuneError
 from robusttune.models import MoLT, MoLTNetwork
-from robusttune.models.molt import BilinearPooling, ConcatenationPooling, LatentLayer, Side
+from robusttune.models.molt import BilinearPooling, ConcatenationPooling, LatentLayer, Seen
 from robusttune.types import Encoded, Facts, Widths
 
 IMAGE, TEXT = Widths((12, 20), 24), Widths((16, 16), 8)
@@ -200,7 +200,7 @@ def test_without_null_tokens_nothing_is_told_of_an_absent_side(pooling: Literal[
     (image, text), (image_present, text_present) = inputs(), present(*ROWS)
     masks = [image.mask[0] & image_present[:, None], text.mask[0] & text_present[:, None]]
     told = layer(
-        Side(image.tokens[0], masks[0], None, image_present), Side(text.tokens[0], masks[1], None, text_present)
+        Seen(image.tokens[0], masks[0], None, image_present), Seen(text.tokens[0], masks[1], None, text_present)
     )
     for part in told:  # the robust representation, and the views of both latents
         assert part.abs().amax(1).gt(0).tolist() == [row == "it" for row in ROWS]

@@ -128,10 +128,9 @@ def test_only_what_is_present_goes_through_an_encoder(text_folder: Path) -> None
     for row, logits in enumerate(together):
         one = batch.map(lambda tensor, row=row: tensor[row : row + 1])  # type: ignore[misc]
         none = Tokens(torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.bool))
-        one.images = Variants.of(
-            {"clean": next(images) if one.image_present else torch.zeros(0, 3, 32, 32, dtype=torch.uint8)}
-        )
-        one.texts = Variants.of({"clean": Tokens(next(texts), next(masks)) if one.text_present else none})
+        nothing = torch.zeros(0, 3, 32, 32, dtype=torch.uint8)
+        one.images = Variants(["clean"], next(images) if one.image_present else nothing)
+        one.texts = Variants(["clean"], Tokens(next(texts), next(masks)) if one.text_present else none)
         torch.testing.assert_close(task.logits(one, [View()])[0, 0], logits)
 
 

@@ -55,7 +55,7 @@ def make_batch(size: int = 6, complete: bool = False) -> Batch:
     ids[:, 0] = 0
     place = torch.arange(9)
     ids[place == lengths + 1] = 1
-    batch.texts = Variants.of({"clean": Tokens(ids, place <= lengths + 1)})
+    batch.texts = Variants(["clean"], Tokens(ids, place <= lengths + 1))
     return batch
 
 
@@ -130,7 +130,7 @@ def test_a_batch_without_a_side(clip_folder: Path, side: str) -> None:
     present = batch.image_present if side == "images" else batch.text_present
     present[:] = False
     if side == "images":
-        batch.images = Variants.of({"clean": torch.zeros(0, 3, 32, 32, dtype=torch.uint8)})
+        batch.images = Variants(["clean"], torch.zeros(0, 3, 32, 32, dtype=torch.uint8))
     else:
         batch.texts = batch.texts.map(lambda t: t[:0])
     logits = by_view(task, batch)
@@ -317,8 +317,8 @@ def test_released_encoders_keep_what_the_adapter_reaches_into(clip_folder: Path)
     with torch.no_grad():
         expected = by_view(task, batch)
         raw = replace(batch)
-        batch.images = Variants.of({"kept": task.image_encoder(batch.images["clean"])})
-        batch.texts = Variants.of({"kept": task.text_encoder(batch.texts["clean"])})
+        batch.images = Variants(["kept"], task.image_encoder(batch.images["clean"]))
+        batch.texts = Variants(["kept"], task.text_encoder(batch.texts["clean"]))
         task.before_release()
         for encoder in (task.image_encoder, task.text_encoder):
             encoder.release()

@@ -60,8 +60,8 @@ def test_answers_are_those_of_transformers(clip_folder: Path) -> None:
 def test_what_the_cache_has_answers_alike(clip_folder: Path) -> None:
     task, batch = make_task(clip_folder), make_batch()
     expected = by_view(task, batch)
-    batch.images = Variants.of({"kept": task.image_encoder(batch.images["clean"])})
-    batch.texts = Variants.of({"kept": task.text_encoder(batch.texts["clean"])})
+    batch.images = Variants(["kept"], task.image_encoder(batch.images["clean"]))
+    batch.texts = Variants(["kept"], task.text_encoder(batch.texts["clean"]))
     kept = {name: View(view.image and "kept", view.text and "kept") for name, view in VIEWS.items()}
     for name, logits in by_view(task, batch, kept).items():
         torch.testing.assert_close(logits, expected[name])
@@ -77,7 +77,7 @@ def test_a_fit_trains_nothing_and_leaves_a_checkpoint(
     run = tmp_path / "zero_shot/0"
     checkpoint = read_checkpoint(run / "checkpoints/best.ckpt")
     assert checkpoint[KEY]["task"] == "ZeroShotTask"
-    assert [*checkpoint["state_dict"]] == ["temperature"]
+    assert [*checkpoint["state_dict"]] == ["nothing", "temperature"]
     test = ["test", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/best.ckpt"]
     assert main([*test, "--data.conditions=[complete, noisy_image_blur_3+missing_text_50]"]) == 0
     found = json.loads((run / "report/test.json").read_text())["conditions"]

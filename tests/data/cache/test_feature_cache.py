@@ -62,8 +62,8 @@ def epochs(data: ImageTextDataModule, encoders: Encoders, count: int = 1, stage:
 
 
 def encoded(batch: Batch, encoders: Encoders) -> Batch:
-    batch.images = Variants.of({"clean": encoders["image_encoder"].encode(batch.images["clean"], batch.image_present)})
-    batch.texts = Variants.of({"clean": encoders["text_encoder"].encode(batch.texts["clean"], batch.text_present)})
+    batch.images = Variants(["clean"], encoders["image_encoder"].encode(batch.images["clean"], batch.image_present))
+    batch.texts = Variants(["clean"], encoders["text_encoder"].encode(batch.texts["clean"], batch.text_present))
     return batch
 
 
