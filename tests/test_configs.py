@@ -118,7 +118,19 @@ def test_complete_configurations(config: Path, text_folder: Path, clip_folder: P
     assert ("harmonic_mean" in found) == (splits.get("classes") == "base")
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: str(path.relative_to(CONFIGS)))
+# Of baselines, ablations and conditions one each; `test_overlays` looks at what the others say.
+OFTEN = ("cross_attention", "zero_shot", "no_null_tokens", "quick")
+SELDOM = ("baselines", "ablations", "conditions")
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        pytest.param(p, marks=pytest.mark.slow if p.parent.name in SELDOM and p.stem not in OFTEN else [])
+        for p in OVERLAYS
+    ],
+    ids=[str(p.relative_to(CONFIGS)) for p in OVERLAYS],
+)
 def test_overlays(overlay: Path, text_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
     of_clip = overlay.parent.name == "protocols" or overlay.stem == "zero_shot"
     name = "oxford_pets_mmrl" if of_clip else "food101"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -14,7 +14,7 @@ from robusttune.evaluation.bootstrap import interval
 from robusttune.evaluation.metrics import LOWER_IS_BETTER
 from robusttune.report.answers import read_answers
 from robusttune.report.conditions import MEAN, in_order
-from robusttune.report.models import Model, seeds_of
+from robusttune.report.models import Model, data_seeds
 from robusttune.report.resample import resampled
 from robusttune.report.runs import Run, Tested
 
@@ -79,6 +79,8 @@ class Comparison:
         estimates: label -> metric -> condition or ``mean``.
         differences: label -> condition or ``mean``.
         unpaired: label -> why there are no differences of it.
+        asked: what not all tests asked for alike: ``noise``, ``checkpoint``, ...
+        same_samples: whether runs with the same seeds of the data were tested on the same samples.
     """
 
     metric: str
@@ -89,6 +91,8 @@ class Comparison:
     estimates: dict[str, dict[str, dict[str, Estimate]]]
     differences: dict[str, dict[str, Difference]]
     unpaired: dict[str, str]
+    asked: list[str]
+    same_samples: bool
 
     @property
     def metrics(self) -> list[str]:
@@ -119,7 +123,8 @@ def compare(models: list[Model], baseline: str | None = None, metric: str | None
     if metric not in metrics:
         raise RobustTuneError(f"there is no metric {metric!r}: choose from {', '.join(metrics)}")
     of_baseline = models[0] if baseline is None else named(models, baseline, "--baseline")
-    differences, unpaired = _differences(models, of_baseline, shared, metric)
+    drawn = {model.label: _draw(model, metric) for model in models} if len(models) > 1 else {}
+    differences, unpaired = _differences(drawn, of_baseline.label, shared, metric)
     return Comparison(
         metric=metric,
         models=models,
@@ -129,6 +134,8 @@ def compare(models: list[Model], baseline: str | None = None, metric: str | None
         estimates={model.label: _estimates(model.tests, metrics, shared) for model in models},
         differences=differences,
         unpaired=unpaired,
+        asked=_asked_apart(tests),
+        same_samples=_same_samples(drawn),
     )
 
 
@@ -164,6 +171,13 @@ def _task(run: Run) -> tuple[str, str, set[str]]:
     return str(run.folder), run.tested.headline, {*run.tested.class_names}
 
 
+def _asked_apart(tests: list[Tested]) -> list[str]:
+    names = dict.fromkeys(name for tested in tests for name in tested.asked)
+    first = tests[0].asked
+    apart = (name for name in names if any(t.asked.get(name, "unset") != first.get(name, "unset") for t in tests))
+    return [*dict.fromkeys(name.split(".")[1] for name in apart)]
+
+
 def _estimates(tests: list[Tested], metrics: list[str], shared: list[str]) -> dict[str, dict[str, Estimate]]:
     """metric -> condition or ``mean`` -> estimate."""
     found: dict[str, dict[str, Estimate]] = {}
@@ -196,54 +210,60 @@ def mean_over(tested: Tested, conditions: Sequence[str], metric: str) -> float |
 
 
 class _Drawn(NamedTuple):
-    """The metric of a run on samples that are drawn anew: (resamples,) by condition."""
+    """The metric of a run on samples that are drawn anew: (resamples,) by condition; None where it is none of single
+    samples."""
 
     run: Run
     tested: Tested
     samples: str
-    values: dict[str, Tensor]
+    values: dict[str, Tensor] | None
 
 
-def _differences(
-    models: list[Model], baseline: Model, shared: list[str], metric: str
-) -> tuple[dict[str, dict[str, Difference]], dict[str, str]]:
-    """Of each model, and why there are none."""
-    differences: dict[str, dict[str, Difference]] = {}
-    unpaired: dict[str, str] = {}
-    of_baseline = _draw(baseline, metric) if len(models) > 1 else []
-    for model in models:
-        if model is baseline:
-            continue
-        if of_baseline is None:
-            unpaired[model.label] = f"{metric} does not follow from what is kept of single samples"
-            continue
-        pairs = _pairs(_draw(model, metric) or [], of_baseline)
-        if pairs:
-            differences[model.label] = _of_pairs(pairs, shared, metric)
-        else:
-            unpaired[model.label] = f"it was tested on other samples, or with other labels, than {baseline.label}"
-    return differences, unpaired
-
-
-def _draw(model: Model, metric: str) -> list[_Drawn] | None:
-    """None where the metric is none of single samples."""
+def _draw(model: Model, metric: str) -> list[_Drawn]:
     drawn = []
     for run, tested in zip(model.runs, model.tests, strict=True):
         answers = read_answers(run.answers)
         values = resampled(answers, metric)
-        if values is None:
-            return None
-        by_condition = dict(zip(answers.conditions, values.unbind(1), strict=True))
+        by_condition = None if values is None else dict(zip(answers.conditions, values.unbind(1), strict=True))
         drawn.append(_Drawn(run, tested, answers.samples, by_condition))
     return drawn
 
 
+def _same_samples(drawn: dict[str, list[_Drawn]]) -> bool:
+    samples: dict[tuple[Any, ...], set[str]] = {}
+    for one in (one for of_model in drawn.values() for one in of_model):
+        samples.setdefault(data_seeds(one.run), set()).add(one.samples)
+    return all(len(of_seeds) == 1 for of_seeds in samples.values())
+
+
+def _differences(
+    drawn: dict[str, list[_Drawn]], baseline: str, shared: list[str], metric: str
+) -> tuple[dict[str, dict[str, Difference]], dict[str, str]]:
+    """Of each model by its label, and why there are none."""
+    differences: dict[str, dict[str, Difference]] = {}
+    unpaired: dict[str, str] = {}
+    for label, mine in drawn.items():
+        if label == baseline:
+            continue
+        theirs = drawn[baseline]
+        pairs = _pairs(mine, theirs)
+        if any(one.values is None for one in (*mine, *theirs)):
+            unpaired[label] = f"{metric} does not follow from what is kept of single samples"
+        elif pairs:
+            differences[label] = _of_pairs(pairs, shared, metric)
+        elif {one.samples for one in mine} & {one.samples for one in theirs}:
+            unpaired[label] = f"it was tested with other data seeds than {baseline}"
+        else:
+            unpaired[label] = f"it was tested on other samples, or with other labels, than {baseline}"
+    return differences, unpaired
+
+
 def _pairs(mine: list[_Drawn], theirs: list[_Drawn]) -> list[tuple[_Drawn, _Drawn]]:
-    """Runs on the same samples: first those with all seeds in common, then those with the seeds of the data, then in
-    order; each at most once."""
+    """Runs on the same samples with the same seeds of the data, since noise and missing sides follow from these: first
+    those that have their random start in common, too; each at most once."""
     pairs = []
     left, free = [*mine], [*theirs]
-    for alike in (seeds_of, lambda run: seeds_of(run, of_data_only=True), lambda run: None):
+    for alike in (lambda run: (data_seeds(run), run.settings.get("seed_everything")), data_seeds):
         for one in [*left]:
             other = next((o for o in free if o.samples == one.samples and alike(o.run) == alike(one.run)), None)
             if other is not None:
@@ -254,7 +274,8 @@ def _pairs(mine: list[_Drawn], theirs: list[_Drawn]) -> list[tuple[_Drawn, _Draw
 
 
 def _of_pairs(pairs: list[tuple[_Drawn, _Drawn]], shared: list[str], metric: str) -> dict[str, Difference]:
-    there = [name for name in in_order(pairs[0][0].values) if all(name in run.values for pair in pairs for run in pair)]
+    of_runs = [(a.values or {}, b.values or {}) for a, b in pairs]
+    there = in_order(set.intersection(*({*values} for pair in of_runs for values in pair)))
     asked = {name: [name] for name in there}
     if shared and {*shared} <= {*there}:
         asked[MEAN] = shared
@@ -264,7 +285,7 @@ def _of_pairs(pairs: list[tuple[_Drawn, _Drawn]], shared: list[str], metric: str
         known = [a - b for a, b in told if a is not None and b is not None]
         if len(known) < len(pairs):
             continue
-        drawn = sum(a.values[c] - b.values[c] for a, b in pairs for c in conditions) / (len(pairs) * len(conditions))
+        drawn = sum(a[c] - b[c] for a, b in of_runs for c in conditions) / (len(pairs) * len(conditions))
         assert isinstance(drawn, Tensor)
         found[name] = Difference(mean(known), *interval(drawn), len(pairs))
     return found

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, get_args
+
+from robusttune.corruption.conditions import MissingType
 
 COMPLETE, MEAN = "complete", "mean"
 SIDES = (COMPLETE, "no_image", "no_text")
+TYPES: tuple[str, ...] = get_args(MissingType)  # of what is missing at a rate
 GROUPS = ("sides withheld", "missing at a rate", "noisy images", "noisy texts", "combined")
 PREFIXES = {"missing_": 1, "noisy_image_": 2, "noisy_text_": 3}
 

@@ -9,16 +9,15 @@ from robusttune.evaluation.metrics import LOWER_IS_BETTER
 from robusttune.report.compare import Comparison, Difference, Estimate
 from robusttune.report.conditions import MEAN, SIDES, by_group
 from robusttune.report.models import Model
-from robusttune.report.robustness import mean_relative
+from robusttune.report.robustness import Areas, areas, mean_relative
 from robusttune.report.tables import Cell, Rows, Table
 
 QUALITY = ("calibration_error", "loss", "brier")
-TYPES = ("image", "text", "both")
 
 
 def finding(comparison: Comparison) -> str:
     """One sentence: which model is best on the mean, and by how much."""
-    of = f"mean {spoken(comparison.metric)} over {_conditions(comparison)}"
+    of = f"mean {heading(comparison.metric)} over {_conditions(comparison)}"
     known = {model.label: e.mean for model in comparison.models if (e := comparison.estimate(model, MEAN)) is not None}
     best = comparison.best(MEAN)
     if not best:
@@ -53,25 +52,32 @@ def _against(comparison: Comparison, model: Model, known: dict[str, float]) -> s
     return f"{difference.mean:+.3f} against {base} ({interval})"
 
 
+def caveat(comparison: Comparison) -> str:
+    """One sentence: that models were tested differently, and in what; empty where they were not."""
+    what = [{"samples": "number of samples"}.get(name, name) for name in comparison.asked]
+    what += [] if comparison.same_samples else ["on other samples"]
+    return f"Models were tested differently ({', '.join(what)}): values may differ for that alone." if what else ""
+
+
 def main_table(comparison: Comparison) -> Table:
     """The metric, conditions by models."""
     groups = [
-        Rows(heading, [(name, _estimates(comparison, name)) for name in names])
-        for heading, names in by_group(comparison.conditions).items()
+        Rows(group, [(name, _estimates(comparison, name)) for name in names])
+        for group, names in by_group(comparison.conditions).items()
     ]
     groups.append(Rows("", [(MEAN, _estimates(comparison, MEAN))]))
     note = "Mean over seeds ± standard deviation; for one seed, with the 95 % interval over samples."
     note += f" {_best(comparison.metric)}"
     if comparison.conditions != comparison.shared:
         note += f" The mean is over {_conditions(comparison)}."
-    return Table(f"{spoken(comparison.metric)} by condition".capitalize(), _headers(comparison.models), groups, note)
+    return Table(f"{heading(comparison.metric)} by condition".capitalize(), _headers(comparison.models), groups, note)
 
 
 def quality_table(comparison: Comparison) -> Table | None:
     """Calibration error, loss and Brier score."""
     there = [metric for metric in QUALITY if metric in comparison.metrics]
     rows = [name for name in (*SIDES, MEAN) if name == MEAN or name in comparison.conditions]
-    groups = [Rows(spoken(m), [(name, _estimates(comparison, name, m)) for name in rows]) for m in there]
+    groups = [Rows(heading(m), [(name, _estimates(comparison, name, m)) for name in rows]) for m in there]
     return (
         Table("Calibration error, loss, Brier score", _headers(comparison.models), groups, _best("loss"))
         if groups
@@ -82,18 +88,16 @@ def quality_table(comparison: Comparison) -> Table | None:
 def robustness_table(comparison: Comparison) -> Table | None:
     """Area under the curve of the headline over missing rates, and what is kept of it."""
     models = comparison.models
-    groups = []
-    for kind in TYPES:
-        areas = {m.label: [a for t in m.tests if (a := t.areas.get(kind)) is not None] for m in models}
-        if any(areas.values()):
-            groups.append((f"missing {kind}", areas))
-    rows = [Rows("area under the curve over missing rates", [(name, _spread(models, of)) for name, of in groups])]
+    found = areas(comparison)
+    under = [(f"missing {kind}", _spread(models, of_kind.of_runs)) for kind, of_kind in found.items()]
+    rows = [Rows("area under the curve over missing rates", under)]
     relative, over = mean_relative(comparison)
     if over:
         rows.append(Rows("relative robustness", [(f"mean over {_count(over)}", _spread(models, relative))]))
     rows = [group for group in rows if group.rows]
-    headline = spoken(models[0].tests[0].headline)
+    headline = heading(models[0].tests[0].headline)
     note = f"Of {headline}. Relative robustness is the share that is kept of its value on complete samples. {_best('')}"
+    note += f" {_rates(found)}" if found else ""
     return Table("Robustness", _headers(models), rows, note) if rows else None
 
 
@@ -102,13 +106,13 @@ def effective_table(comparison: Comparison, effective: dict[str, dict[str, list[
     known = [name for name in comparison.conditions if any(name in of_model for of_model in effective.values())]
     groups = [
         Rows(
-            heading,
+            group,
             [(n, _spread(comparison.models, {m: v.get(n, []) for m, v in effective.items()}, "+.3f")) for n in names],
         )
-        for heading, names in by_group(known).items()
+        for group, names in by_group(known).items()
     ]
     note = (
-        f"{spoken(comparison.metric).capitalize()} beyond what a line through the logits of "
+        f"{heading(comparison.metric).capitalize()} beyond what a line through the logits of "
         f"{_listed(model.label for model in trend)} predicts from that on complete samples (Taori et al. 2020)."
     )
     return Table("Effective robustness", _headers(comparison.models), groups, note)
@@ -125,7 +129,7 @@ def difference_table(comparison: Comparison) -> Table | None:
         return [_difference(comparison.differences[model.label].get(name)) for model in paired]
 
     there = {name for of_model in comparison.differences.values() for name in of_model} - {MEAN}
-    groups = [Rows(heading, [(n, cells(n)) for n in names]) for heading, names in by_group(there).items()]
+    groups = [Rows(group, [(n, cells(n)) for n in names]) for group, names in by_group(there).items()]
     if any(MEAN in of_model for of_model in comparison.differences.values()):
         groups.append(Rows("", [(MEAN, cells(MEAN))]))
     headers = [f"{m.label} ({_count_of(_pairs(comparison, m), 'pair')})" for m in paired]
@@ -138,11 +142,11 @@ def difference_table(comparison: Comparison) -> Table | None:
     without = " ".join(
         f"There is no paired interval for {label}: {reason}." for label, reason in comparison.unpaired.items()
     )
-    title = f"Difference in {spoken(comparison.metric)} to {comparison.baseline.label}"
+    title = f"Difference in {heading(comparison.metric)} to {comparison.baseline.label}"
     return Table(title, headers, groups, " ".join(filter(None, [note, without])))
 
 
-def spoken(metric: str) -> str:
+def heading(metric: str) -> str:
     """What a metric is called in a sentence."""
     return {"brier": "Brier score", "auroc": "AUROC"}.get(metric, metric.replace("_", " "))
 
@@ -166,6 +170,15 @@ def _count(names: list[str]) -> str:
 def _conditions(comparison: Comparison) -> str:
     all_have = " that all models have" if comparison.conditions != comparison.shared else ""
     return f"{_count(comparison.shared)}{all_have}"
+
+
+def _rates(found: dict[str, Areas]) -> str:
+    """Over which rates areas are."""
+    kinds: dict[str, list[str]] = {}
+    for kind, of_kind in found.items():
+        kinds.setdefault(_listed(f"{rate:g}" for rate in of_kind.rates), []).append(kind)
+    told = "; ".join(f"{rates} ({', '.join(of_rates)})" for rates, of_rates in kinds.items())
+    return f"Areas are over the rates that all models have: {told}."
 
 
 def _best(metric: str) -> str:

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from robusttune.errors import RobustTuneError
 from robusttune.report.compare import Comparison, compare, named
+from robusttune.report.conditions import COMPLETE, MEAN
 from robusttune.report.contents import (
+    caveat,
     difference_table,
     effective_table,
     finding,
@@ -54,7 +56,7 @@ class Document(NamedTuple):
     """A report.
 
     Attributes:
-        finding: one sentence.
+        finding: one sentence, and another where models were tested differently.
         left_out: runs that do not count.
         comparison: that it is of.
         sections: the first has the main table.
@@ -89,8 +91,8 @@ def report_on(
         RobustTuneError: there are no runs that count, they are of different tasks, or a name or a metric is unknown.
     """
     runs = find_runs(paths)
-    counted = [run for run in runs if run.tested is not None]
-    left_out = [_left_out(run) for run in runs if run.tested is None]
+    counted = [run for run in runs if run.tested is not None and COMPLETE in run.tested.values]
+    left_out = [_left_out(run) for run in runs if run.tested is None or COMPLETE not in run.tested.values]
     if not counted:
         raise RobustTuneError(
             f"no run of {len(runs)} is finished and tested, the first is {left_out[0].folder} ({left_out[0].reason}): "
@@ -105,7 +107,8 @@ def report_on(
     if trend:
         of_trend = [named(models, name, "--trend") for name in trend]
         effective = effective_table(comparison, effective_robustness(comparison, of_trend), of_trend)
-    return Document(finding(comparison), left_out, comparison, _sections(comparison, effective))
+    said = " ".join(filter(None, [finding(comparison), caveat(comparison)]))
+    return Document(said, left_out, comparison, _sections(comparison, effective))
 
 
 def _sections(comparison: Comparison, effective: Table | None) -> list[Section]:
@@ -136,6 +139,11 @@ def _left_out(run: Run) -> LeftOut:
         last = checkpoints / "last.ckpt"
         resume = f" --ckpt_path {last}" if last.exists() else ""
         return LeftOut(str(run.folder), "interrupted", f"robusttune fit {config}{resume}")
+    if run.tested is not None:
+        checkpoint = checkpoints / run.tested.asked["tested.checkpoint"]
+        conditions = ", ".join([COMPLETE, *(name for name in run.tested.values if name != MEAN)])
+        test = f"robusttune test {config} --ckpt_path {checkpoint} --data.conditions '[{conditions}]'"
+        return LeftOut(str(run.folder), f"tested without the condition {COMPLETE}", test)
     best, last = checkpoints / "best.ckpt", checkpoints / "last.ckpt"
     checkpoint = last if last.exists() and not best.exists() else best
     return LeftOut(str(run.folder), "never tested", f"robusttune test {config} --ckpt_path {checkpoint}")

@@ -1,4 +1,4 @@
-"""Runs that are the same but for their seeds are one model; what models are called."""
+"""Runs that are the same, and tested the same, but for their seeds are one model; what models are called."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST = 60  # letters of a setting in a label
 
 @dataclass(frozen=True)
 class Model:
-    """Finished and tested runs of one configuration.
+    """Finished runs of one configuration that were tested in one way.
 
     Attributes:
         label: that no other model has.
@@ -59,10 +59,14 @@ def group(runs: list[Run]) -> tuple[list[Model], list[tuple[Run, Run]]]:
     return [Model(label, members) for label, members in zip(labels, groups.values(), strict=True)], repeats
 
 
-def seeds_of(run: Run, of_data_only: bool = False) -> tuple[tuple[str, Any], ...]:
+def seeds_of(run: Run) -> tuple[tuple[str, Any], ...]:
     """The seeds of a run by their names, sorted."""
-    seeds = ((name, value) for name, value in run.settings.items() if SEEDS.fullmatch(name))
-    return tuple(sorted((name, value) for name, value in seeds if not of_data_only or name != "seed_everything"))
+    return tuple(sorted((name, value) for name, value in run.settings.items() if SEEDS.fullmatch(name)))
+
+
+def data_seeds(run: Run) -> tuple[Any, ...]:
+    """The seeds on which it depends what a test of the run has seen."""
+    return (run.settings.get("data.source.init_args.seed"), *(run.tested.seeds if run.tested is not None else ()))
 
 
 def _identity(run: Run) -> str:
@@ -70,11 +74,12 @@ def _identity(run: Run) -> str:
 
 
 def _material(run: Run) -> dict[str, Any]:
-    return {
+    settings = {
         name: value
         for name, value in run.settings.items()
         if not SEEDS.fullmatch(name) and not IMMATERIAL.fullmatch(name)
     }
+    return settings if run.tested is None else settings | run.tested.asked
 
 
 def _labels(firsts: list[Run]) -> list[str]:
@@ -93,7 +98,11 @@ def _apart(run: Run, namesakes: list[Run]) -> str:
     """The one or two settings in which namesakes differ; the folder where there are more, or they are long."""
     settings = [_material(other) for other in namesakes]
     names = sorted({name for of_one in settings for name in of_one})
-    differ = [name for name in names if len({json.dumps(_value(s, name), default=str) for s in settings}) > 1]
+    differ = [name for name in names if _variants(settings, [name]) > 1]
+    # A test mostly asks for what the configuration says: it is told of where that does not tell all apart.
+    configured = [name for name in differ if not name.startswith("tested.")]
+    if _variants(settings, configured) == len(namesakes):
+        differ = configured
     classes = [name.removesuffix("class_path") for name in differ if name.endswith("class_path")]
     # Another class has other arguments: that it is another says enough.
     differ = [name for name in differ if not name.startswith(tuple(f"{prefix}init_args." for prefix in classes))]
@@ -101,6 +110,11 @@ def _apart(run: Run, namesakes: list[Run]) -> str:
     if not 1 <= len(told) <= 2 or any(len(setting) > LONGEST for setting in told):
         return str(run.folder)
     return ", ".join(told)
+
+
+def _variants(settings: list[dict[str, Any]], names: list[str]) -> int:
+    """How many different values there are of these settings together."""
+    return len({json.dumps([_value(of_one, name) for name in names], default=str) for of_one in settings})
 
 
 def _value(settings: dict[str, Any], name: str) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robusttune.evaluation.bootstrap import resampled_means
 from robusttune.evaluation.f1 import Average, macro, macro_of_all, micro, weighted
+from robusttune.evaluation.metrics import samples_f1
 from robusttune.report.answers import Answers
 
 TOP = 5
@@ -28,6 +29,7 @@ def resampled(answers: Answers, metric: str) -> Tensor | None:
     """
     of_one: dict[str, Callable[[], Tensor]] = {
         "accuracy": lambda: _means(answers, answers.correct),
+        "unknown_accuracy": lambda: _means(answers, answers.correct),
         f"top{TOP}_accuracy": lambda: _means(answers, answers.column("label_rank") <= TOP),
         "f1_macro": lambda: _f1(answers, macro),
         "f1_weighted": lambda: _f1(answers, weighted),
@@ -78,8 +80,7 @@ def _one_hot(answers: Answers, classes: NDArray[np.generic]) -> Tensor:
     return torch.from_numpy(classes[..., None] == np.arange(len(answers.class_names))).float()
 
 
-def _f1_of_samples(answers: Answers) -> NDArray[np.float64]:
-    """(K, N), 0 where a sample has no label and gets none."""
-    hits = (answers.prediction & answers.label).sum(-1)
-    both = answers.prediction.sum(-1) + answers.label.sum(-1)
-    return np.asarray(2 * hits / np.maximum(both, 1), np.float64)
+def _f1_of_samples(answers: Answers) -> NDArray[np.float32]:
+    """(K, N)."""
+    label = torch.from_numpy(answers.label)
+    return np.stack([samples_f1(torch.from_numpy(said), label).numpy() for said in answers.prediction])

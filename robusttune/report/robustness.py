@@ -3,17 +3,53 @@
 from __future__ import annotations
 
 from statistics import mean
+from typing import NamedTuple
 
 import numpy as np
 
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation.metrics import LOWER_IS_BETTER
 from robusttune.report.compare import Comparison
-from robusttune.report.conditions import COMPLETE, in_order
+from robusttune.report.conditions import COMPLETE, TYPES, in_order
 from robusttune.report.models import Model
 from robusttune.report.runs import Tested
 
 LEAST = 3  # runs that a trend is fitted to
+
+
+class Areas(NamedTuple):
+    """Areas under the curve of the headline over the rate at which something is missing.
+
+    Attributes:
+        rates: in [0, 1], those that all runs know, two or more.
+        of_runs: label -> of each run the area over these rates, by trapezoids, over their width: a mean value.
+    """
+
+    rates: list[float]
+    of_runs: dict[str, list[float]]
+
+
+def areas(comparison: Comparison) -> dict[str, Areas]:
+    """By type of what is missing; without types of which models share fewer than two rates."""
+    found = {}
+    for kind in TYPES:
+        curves = {model.label: [_curve(tested, kind) for tested in model.tests] for model in comparison.models}
+        rates = sorted(set.intersection(*({*curve} for of_model in curves.values() for curve in of_model)))
+        if len(rates) > 1:
+            of_runs = {label: [_area(curve, rates) for curve in of_model] for label, of_model in curves.items()}
+            found[kind] = Areas(rates, of_runs)
+    return found
+
+
+def _curve(tested: Tested, kind: str) -> dict[float, float]:
+    """The headline by rate, where it is known."""
+    at = tested.curves.get(kind, {})
+    return {rate: value for rate, name in at.items() if (value := _value(tested, name, tested.headline)) is not None}
+
+
+def _area(curve: dict[float, float], rates: list[float]) -> float:
+    heights = [curve[rate] for rate in rates]
+    return float(np.dot(np.diff(rates), np.add(heights[1:], heights[:-1]) / 2) / (rates[-1] - rates[0]))
 
 
 def mean_relative(comparison: Comparison) -> tuple[dict[str, list[float]], list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from robusttune.paths import user_path
 from robusttune.report.conditions import natural
 
 Values = dict[str, dict[str, float | None]]  # condition -> metric -> value, None where it is unknown
+# Of how the data of a test were chosen: seeds and what came of it, and what concerns the other splits alone.
+NOT_ASKED = re.compile(r"seed|missing\.seed|mask|samples(\..*)?|splits\.(shots|val_fraction)")
 
 
 @dataclass(frozen=True)
@@ -26,25 +29,28 @@ class Tested:
     """What `robusttune test` found of a run.
 
     Attributes:
+        asked: how it was tested: ``tested.noise.image``, ``tested.checkpoint`` (the file's name), ``tested.samples``
+            (how many), ...
+        seeds: of the data, and of a protocol by which sides are missing.
         headline: the metric that the task is judged by.
         samples: that were tested.
         values: condition -> metric -> value.
         intervals: condition -> metric -> 95 % interval over samples.
         relative: condition -> headline as a share of that of complete samples.
         curves: type of what is missing -> rate in [0, 1] -> condition.
-        areas: type of what is missing -> area under the curve of the headline.
         correlation: canonical correlation of each layer, and the same of shuffled pairs; None where there is none.
         class_names: of the answers.
         multilabel: whether samples have several labels.
     """
 
+    asked: dict[str, Any]
+    seeds: tuple[Any, ...]
     headline: str
     samples: int
     values: Values
     intervals: dict[str, dict[str, tuple[float, float]]]
     relative: dict[str, float | None]
     curves: dict[str, dict[float, str]]
-    areas: dict[str, float | None]
     correlation: tuple[list[float], list[float]] | None
     class_names: list[str]
     multilabel: bool
@@ -140,13 +146,19 @@ def _read_tested(report: Path) -> Tested:
 
 
 def _tested(found: dict[str, Any], about: dict[str, Any]) -> Tested:
+    data = dict(_flat(found.get("data") or {}))
+    asked = {name: value for name, value in data.items() if not NOT_ASKED.fullmatch(name)}
+    asked |= {"checkpoint": Path(found["checkpoint"]).name, "samples": int(found["samples"])}
     robustness = found.get("robustness") or {}
     curves = robustness.get("curves") or {}
+    conditions: dict[str, dict[str, Any]] = found["conditions"]
     correlation = found.get("canonical_correlation")
     return Tested(
+        asked={f"tested.{name}": value for name, value in asked.items()},
+        seeds=(data.get("seed"), data.get("missing.seed")),
         headline=str(found["headline"]),
         samples=int(found["samples"]),
-        values={name: {metric: _number(value) for metric, value in row.items()} for name, row in _rows(found)},
+        values={name: {metric: _number(value) for metric, value in row.items()} for name, row in conditions.items()},
         intervals={
             name: {metric: (float(ends[0]), float(ends[1])) for metric, ends in row.items() if _known(ends)}
             for name, row in (found.get("intervals") or {}).items()
@@ -156,20 +168,12 @@ def _tested(found: dict[str, Any], about: dict[str, Any]) -> Tested:
             kind: {float(rate): str(name) for rate, name in zip(curve["rates"], curve["conditions"], strict=True)}
             for kind, curve in curves.items()
         },
-        areas={kind: _number(curve["area"]) for kind, curve in curves.items()},
         correlation=None
         if not correlation
         else (list(map(float, correlation["layers"])), list(map(float, correlation["shuffled"]))),
         class_names=list(map(str, about["class_names"])),
         multilabel=bool(about["multilabel"]),
     )
-
-
-def _rows(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    conditions: dict[str, dict[str, Any]] = found["conditions"]
-    if "complete" not in conditions:
-        raise KeyError("complete")
-    yield from conditions.items()
 
 
 def _known(ends: Any) -> bool:

@@ -69,7 +69,7 @@ def write_run(
         class_names: of the task.
         finished: whether the fit came to its end.
         tested: whether it was tested.
-        more: what test.json has beside the metrics of the answers.
+        more: what test.json has beside the metrics of the answers, or instead; ``data`` beside what stands there.
     """
     write_config(folder, name, settings or {}, seed)
     if finished:
@@ -113,7 +113,7 @@ def write_run(
         }
         for condition, right in correct.items()
     }
-    write_test(folder, values, "accuracy", samples, more)
+    write_test(folder, values, "accuracy", samples, seed, more)
     write_answers(folder, columns, types, class_names, multilabel=False)
     return folder
 
@@ -154,7 +154,7 @@ def write_multilabel_run(
             "average_precision": 0.5,
             "loss": 0.4,
         }
-    write_test(folder, values, "f1_macro", len(label), None)
+    write_test(folder, values, "f1_macro", len(label), seed, None)
     write_answers(folder, columns, types, classes, multilabel=True)
     return folder
 
@@ -164,12 +164,14 @@ def write_test(
     values: dict[str, dict[str, float]],
     headline: str,
     samples: int,
+    seed: int,
     more: Mapping[str, Any] | None,
 ) -> None:
     """``report/test.json`` of values by condition and metric; intervals are 0.01 to either side."""
+    more = dict(more or {})
     metrics = [*next(iter(values.values()))]
     average = {m: float(np.mean([row[m] for row in values.values()])) for m in metrics}
-    complete = values["complete"][headline]
+    complete = values.get("complete", {}).get(headline)
     curves = {}
     for kind, side in (("image", "no_image"), ("text", "no_text"), ("both", None)):
         rates = sorted(
@@ -177,8 +179,8 @@ def write_test(
         )
         names = ["complete", *(f"missing_{kind}_{rate}" for rate in rates), *([side] if side in values else [])]
         at = [0.0, *(rate / 100 for rate in rates), *([1.0] if side in values else [])]
-        line = [values[name][headline] for name in names]
-        if rates:
+        if rates and complete:
+            line = [values[name][headline] for name in names]
             curves[kind] = {
                 "rates": at,
                 "conditions": names,
@@ -187,20 +189,31 @@ def write_test(
             }
     about = {
         "checkpoint": str(folder / "checkpoints/best.ckpt"),
-        "data": {},
+        "data": {
+            "splits": {"val_fraction": 0.1, "shots": None, "classes": "all", "subset": None},
+            "answers": "known",
+            "seed": seed,
+            "noise": {"image": None, "text": None},
+            "missing": None,
+            "mask": None,
+            "samples": {"complete": samples, "image_only": 0, "text_only": 0, "neither": 0},
+            **more.pop("data", {}),
+        },
         "headline": headline,
         "samples": samples,
         "conditions": {**values, "mean": average},
         "intervals": {
-            name: {m: [value - 0.01, value + 0.01] for m, value in row.items()}
+            name: {m: [value - 0.01, value + 0.01] for m, value in row.items() if m != "calibration_error"}
             for name, row in {**values, "mean": average}.items()
         },
         "robustness": {
-            "relative": {name: row[headline] / complete for name, row in values.items() if name != "complete"},
+            "relative": {name: row[headline] / complete for name, row in values.items() if name != "complete"}
+            if complete
+            else {},
             "curves": curves,
         },
         "canonical_correlation": None,
-        **(more or {}),
+        **more,
     }
     (folder / "report").mkdir(exist_ok=True)
     (folder / "report/test.json").write_text(json.dumps(about))

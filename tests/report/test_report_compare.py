@@ -14,9 +14,10 @@ from sklearn.metrics import f1_score
 from robusttune.errors import RobustTuneError
 from robusttune.report.answers import read_answers
 from robusttune.report.compare import Comparison, compare
-from robusttune.report.contents import finding
+from robusttune.report.contents import caveat, finding, robustness_table
 from robusttune.report.models import group
-from robusttune.report.robustness import effective_robustness, mean_relative
+from robusttune.report.resample import resampled
+from robusttune.report.robustness import areas, effective_robustness, mean_relative
 from robusttune.report.runs import find_runs
 
 Answers = dict[str, NDArray[np.bool_]]
@@ -96,18 +97,95 @@ def test_other_samples_are_not_paired(tmp_path: Path) -> None:
     write_run(tmp_path / "0", "a", right(10, complete=9))
     write_run(tmp_path / "1", "b", right(10, complete=8), {"model.x": 1}, ids=[f"other{n}" for n in range(10)])
     write_run(tmp_path / "2", "c", right(10, complete=7), {"model.x": 2}, labels=[0] * 10)
+    assert not compared(tmp_path).same_samples
     found = compared(tmp_path)
     reason = "it was tested on other samples, or with other labels, than a"
     assert (found.differences, found.unpaired) == ({}, {"b": reason, "c": reason})
     assert finding(found).endswith(f"the next, b, is -0.100 against a (no paired interval: {reason}).")
 
 
-def test_runs_of_other_seeds_are_paired_in_order_where_samples_are_the_same(tmp_path: Path) -> None:
+def test_runs_with_other_seeds_of_the_data_are_not_paired(tmp_path: Path) -> None:
+    """Their noise and missing sides are others, on whatever samples."""
     write_run(tmp_path / "0", "a", right(10, complete=9), seed=1)
-    for seed in (2, 3):
-        write_run(tmp_path / f"{seed}", "b", right(10, complete=9 - seed), {"model.x": 1}, seed=seed)
+    write_run(tmp_path / "1", "b", right(10, complete=8), {"model.x": 1}, seed=2)
+    of_mask = {"data": {"seed": 1, "missing": {"rate": 0.5, "seed": 8}}}
+    write_run(tmp_path / "2", "c", right(10, complete=8), {"model.x": 2}, seed=1, more=of_mask)
+    found = compared(tmp_path)
+    reason = "it was tested with other data seeds than a"
+    assert (found.differences, found.unpaired) == ({}, {"b": reason, "c": reason})
+    assert found.same_samples
+
+
+def test_runs_with_the_seeds_of_the_data_are_paired_each_once_by_their_start_if_they_can(tmp_path: Path) -> None:
+    same = {"data.seed": 5, "data.source.init_args.seed": 5}
+    tested = {"data": {"seed": 5}}
+    for seed, count in ((0, 9), (1, 5)):
+        write_run(tmp_path / f"a{seed}", "a", right(10, complete=count), same, seed, more=tested)
+    # A protocol of training has a seed that the other model lacks.
+    other = same | {"data.missing.train": {"rate": 0.7, "seed": 3}}
+    for seed, count in ((2, 1), (1, 6), (3, 1)):
+        write_run(tmp_path / f"b{seed}", "b", right(10, complete=count), other, seed, more=tested)
     difference = compared(tmp_path).differences["b"]["complete"]
-    assert (difference.pairs, difference.mean) == (1, pytest.approx(-0.2))
+    assert (difference.pairs, difference.mean) == (2, pytest.approx(((6 - 5) + (1 - 9)) / 20))
+
+
+NOISY = {"data": {"noise": {"image": {"kinds": ["blur"], "severities": [3], "rate": 1.0}, "text": None}}}
+
+
+@pytest.mark.parametrize(
+    ("more", "samples", "ids", "what"),
+    [
+        ({"checkpoint": "runs/0/checkpoints/last.ckpt"}, 10, "s", "checkpoint"),
+        (NOISY, 10, "s", "noise"),
+        ({"data": {"splits": {"val_fraction": 0.1, "shots": 4, "classes": "new", "subset": 3}}}, 10, "s", "splits"),
+        ({**NOISY, "checkpoint": "last.ckpt"}, 10, "s", "noise, checkpoint"),
+        ({}, 10, "t", "on other samples"),
+        ({}, 9, "s", "number of samples, on other samples"),
+        ({"data": {"splits": {"val_fraction": 0.3, "shots": 4, "classes": "all", "subset": None}}}, 10, "s", ""),
+        ({"data": {"mask": "cafe"}}, 10, "s", ""),
+    ],
+)
+def test_models_that_were_tested_differently_are_told_of(
+    more: dict[str, Any], samples: int, ids: str, what: str, tmp_path: Path
+) -> None:
+    write_run(tmp_path / "0", "a", right(10, complete=9), ids=[f"s{n}" for n in range(10)])
+    names = [f"{ids}{n}" for n in range(samples)]
+    write_run(tmp_path / "1", "b", right(samples, complete=8), {"model.x": 1}, ids=names, more=more)
+    told = f"Models were tested differently ({what}): values may differ for that alone." if what else ""
+    assert caveat(compared(tmp_path)) == told
+
+
+def test_areas_are_over_the_rates_that_all_models_have(tmp_path: Path) -> None:
+    write_run(
+        *(tmp_path / "0", "a"),
+        right(100, complete=90, missing_image_30=80, missing_image_70=50, no_image=10, missing_both_50=40),
+    )
+    write_run(
+        *(tmp_path / "1", "b"),
+        right(100, complete=80, missing_image_30=80, missing_image_50=0, missing_image_70=60, missing_text_50=1),
+        {"model.x": 1},
+    )
+    found = compared(tmp_path)
+    assert {*areas(found)} == {"image"}
+    rates, of_runs = areas(found)["image"]
+    assert rates == [0, 0.3, 0.7]
+    of_a = 0.3 * (0.9 + 0.8) / 2 + 0.4 * (0.8 + 0.5) / 2
+    of_b = 0.3 * (0.8 + 0.8) / 2 + 0.4 * (0.8 + 0.6) / 2
+    assert of_runs == {"a": [pytest.approx(of_a / 0.7)], "b": [pytest.approx(of_b / 0.7)]}
+    table = robustness_table(found)
+    assert table is not None
+    assert table.note.endswith("Areas are over the rates that all models have: 0, 0.3 and 0.7 (image).")
+    assert [(name, [cell.text for cell in cells]) for name, cells in table.groups[0].rows] == [
+        ("missing image", [f"{of_a / 0.7:.3f}", f"{of_b / 0.7:.3f}"])
+    ]
+
+
+def test_the_accuracy_of_samples_of_unknown_kind_is_that_of_the_answers(tmp_path: Path) -> None:
+    answers = read_answers(write_run(tmp_path / "0", "a", shares(40, 0, complete=0.7)) / "report/test.parquet")
+    unknown, plain = resampled(answers, "unknown_accuracy"), resampled(answers, "accuracy")
+    assert unknown is not None
+    assert plain is not None
+    assert unknown.equal(plain)
 
 
 def test_metrics_without_a_paired_interval(tmp_path: Path) -> None:

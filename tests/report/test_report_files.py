@@ -9,11 +9,19 @@ import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 from report.made_up import CONDITIONS, shares, write_multilabel_run, write_run
 
+from robusttune.errors import RobustTuneError
+from robusttune.evaluation.metrics import BINS, calibration_gaps
 from robusttune.report import Document, report_on, write
+from robusttune.report.answers import read_answers
+from robusttune.report.plots.calibration import bins_of
 from robusttune.report.plots.confusion import most_confused
 from robusttune.report.plots.style import looks
 from robusttune.report.tables import Cell, Rows, Table, as_latex, as_markdown, as_rich
@@ -141,6 +149,53 @@ def test_an_interrupted_run_with_a_checkpoint_goes_on_from_it(tmp_path: Path) ->
     (stopped / "checkpoints/last.ckpt").touch()
     command = report_on([str(tmp_path)]).left_out[0].command
     assert command == f"robusttune fit --config {stopped}/config.yaml --ckpt_path {stopped}/checkpoints/last.ckpt"
+
+
+def test_a_test_without_complete_samples_does_not_count(tmp_path: Path) -> None:
+    share = {"no_image": 0.5, "missing_both_50": 0.6}
+    folder = write_run(tmp_path / "0", "a", shares(10, 0, **share), more={"checkpoint": "checkpoints/last.ckpt"})
+    command = (
+        f"robusttune test --config {folder}/config.yaml --ckpt_path {folder}/checkpoints/last.ckpt "
+        "--data.conditions '[complete, no_image, missing_both_50]'"
+    )
+    with pytest.raises(RobustTuneError) as refused:
+        report_on([str(tmp_path)])
+    reason = "tested without the condition complete"
+    assert str(refused.value).endswith(f"the first is {folder} ({reason}): run {command}")
+    write_run(tmp_path / "1", "b", shares(10, 0, **SHARE))
+    document = report_on([str(tmp_path)])
+    assert document.left_out == [(str(folder), reason, command)]
+    assert [model.label for model in document.comparison.models] == ["b"]
+
+
+def test_tests_that_differ_are_told_of_after_the_finding(tmp_path: Path) -> None:
+    for number, name in enumerate(("best", "last")):
+        more = {"checkpoint": f"runs/checkpoints/{name}.ckpt"}
+        write_run(tmp_path / f"runs/{number}", "a", shares(10, number, **SHARE), more=more)
+    document = report_on([str(tmp_path / "runs")])
+    write(document, tmp_path / "out")
+    sentence = "). Models were tested differently (checkpoint): values may differ for that alone."
+    for text in (
+        document.finding,
+        (tmp_path / "out/report.md").read_text(),
+        Page((tmp_path / "out/report.html").read_text()).said,
+    ):
+        assert sentence in text
+
+
+def test_answers_stand_in_the_bins_of_the_calibration_error(tmp_path: Path) -> None:
+    """With confidences at the edges of the bins."""
+    edges = torch.linspace(0, 1, BINS + 1)[1:-1].double()
+    logits = torch.stack([edges.logit(), torch.zeros(BINS - 1)], 1).float()
+    confidence = logits.softmax(1).amax(1).numpy()
+    answers = write_run(tmp_path / "0", "a", {"complete": np.ones(BINS - 1, bool)}) / "report/test.parquet"
+    table = pq.read_table(answers)
+    column = table.column_names.index("confidence")
+    pq.write_table(table.set_column(column, "confidence", pa.array(confidence)), answers)
+    gaps = calibration_gaps(logits, logits.argmax(1))
+    bins = bins_of(read_answers(answers), "complete")
+    np.testing.assert_array_equal(bins.size, (gaps != 0).sum(0))
+    np.testing.assert_allclose(bins.correct - bins.confidence, gaps.sum(0), atol=1e-6)
 
 
 def test_csv_has_every_number(folder: Path, document: Document) -> None:
@@ -297,8 +352,6 @@ def test_names_that_no_font_has_are_numbers_with_a_key(tmp_path: Path) -> None:
 
 
 def test_the_most_confused_classes_are_kept() -> None:
-    import numpy as np
-
     counts = np.diag([50] * 25)
     counts[24, 3], counts[7, 20] = 5, 4
     kept = most_confused(counts)

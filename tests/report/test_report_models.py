@@ -90,6 +90,35 @@ def test_namesakes_that_differ_in_more_are_told_apart_by_folder(tmp_path: Path) 
     assert labels(tmp_path) == [f"demo, {tmp_path}/0", f"demo, {tmp_path}/1"]
 
 
+LAST = {"checkpoint": "runs/0/checkpoints/last.ckpt"}
+
+
+@pytest.mark.parametrize(
+    ("more", "labels_of"),
+    [
+        (LAST, ["demo, tested.checkpoint best.ckpt", "demo, tested.checkpoint last.ckpt"]),
+        ({"data": {"answers": "any"}}, ["demo, tested.answers known", "demo, tested.answers any"]),
+        ({"samples": 25}, ["demo, tested.samples 30", "demo, tested.samples 25"]),
+        ({"data": {"mask": "cafe", "missing": None, "samples": {"complete": 1}}}, ["demo"]),
+    ],
+)
+def test_runs_that_were_tested_differently_are_other_models(
+    more: dict[str, Any], labels_of: list[str], tmp_path: Path
+) -> None:
+    for seed in range(3):
+        write_run(tmp_path / f"{seed}", "demo", ANSWERS, seed=seed, more=more if seed == 2 else None)
+    assert labels(tmp_path) == labels_of
+
+
+def test_what_the_configuration_says_is_not_told_twice(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "demo", ANSWERS, {"data.answers": "any"}, more={"data": {"answers": "any"}})
+    write_run(tmp_path / "1", "demo", ANSWERS, {"data.answers": "known"})
+    assert labels(tmp_path) == ["demo, data.answers any", "demo, data.answers known"]
+    write_run(tmp_path / "2", "demo", ANSWERS, {"data.answers": "known"}, more=LAST | {"data": {"answers": "known"}})
+    write_run(tmp_path / "0/more", "other", ANSWERS)  # within a run, and so none
+    assert labels(tmp_path)[0].startswith(f"demo, {tmp_path}")
+
+
 def test_what_does_not_count(tmp_path: Path) -> None:
     write_run(tmp_path / "interrupted", "a", ANSWERS, finished=False)
     write_run(tmp_path / "untested", "a", ANSWERS, tested=False)

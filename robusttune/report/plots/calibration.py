@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from robusttune.evaluation.metrics import BINS
 from robusttune.report.answers import Answers, read_answers
 from robusttune.report.compare import Comparison
 from robusttune.report.conditions import SIDES
 from robusttune.report.plots.style import GREY, Look, Plot, legend
 
-BINS = 15
 LEAST = 10  # answers in a bin whose share says something
 
 
@@ -40,7 +41,9 @@ def bins_of(answers: Answers, condition: str) -> Bins:
         confidence, right = answers.column("probabilities")[row].ravel(), answers.label.ravel()
     else:
         confidence, right = answers.column("confidence")[row], answers.correct[row]
-    number = np.clip((confidence * BINS).astype(int), 0, BINS - 1)
+    shares = torch.from_numpy(confidence)
+    inner = torch.linspace(0, 1, BINS + 1, dtype=shares.dtype)[1:-1]  # as in the calibration error
+    number = torch.bucketize(shares, inner, right=True).numpy()
     return Bins(*(np.bincount(number, weight, BINS).astype(float) for weight in (None, confidence, right)))
 
 
@@ -82,8 +85,8 @@ def calibration(comparison: Comparison, looks: list[Look]) -> Plot | None:
         for panel in (upper, lower):
             panel.grid(color=GREY, alpha=0.25, linewidth=0.6)
         upper.set(xlim=(0, 1.02), ylim=(0, 1.02))
-        lower.set_ylim(bottom=0)
         lower.set_xlabel("probability of a class" if multilabel else "confidence")
+    grid[1, 0].set_ylim(bottom=0)  # of all of the row, and no sooner: it ends the search for the top
     grid[0, 0].set_ylabel("share that has the class" if multilabel else "accuracy")
     grid[1, 0].set_ylabel("share of\nclasses" if multilabel else "share of\nanswers")
     line = Line2D([], [], color=GREY, linestyle="--", label="calibrated")

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from robusttune.report.compare import Comparison
-from robusttune.report.conditions import COMPLETE, noise_of
-from robusttune.report.contents import TYPES, spoken
+from robusttune.report.conditions import COMPLETE, TYPES, noise_of
+from robusttune.report.contents import heading
 from robusttune.report.plots.style import GREY, Look, Plot, legend, panels
 
 BANDS = 6  # models of which bands can be told apart
@@ -30,7 +30,7 @@ def missing_rates(comparison: Comparison, looks: list[Look]) -> Plot | None:
         panel.set_xlabel("missing rate")
         panel.set_xticks(sorted({rate for curve in curves for rate in curve}), minor=True)
         panel.set_xlim(-0.04, 1.04)
-    axes[0].set_ylabel(spoken(comparison.metric))
+    axes[0].set_ylabel(heading(comparison.metric))
     legend(figure, _handles(looks))
     return Plot("missing_rates", f"{_metric(comparison)} against the missing rate. {_bands(comparison)}", figure)
 
@@ -50,7 +50,7 @@ def severities(comparison: Comparison, looks: list[Look], side: str) -> Plot | N
         panel.set_xlim(-0.25, 5.25)
         panel.set_xlabel("severity (0: complete)")
     for panel in axes[::4]:
-        panel.set_ylabel(spoken(comparison.metric))
+        panel.set_ylabel(heading(comparison.metric))
     legend(figure, _handles(looks))
     caption = f"{_metric(comparison)} against the severity of noise on {side}s. {_bands(comparison)}"
     return Plot(f"{side}_noise", caption, figure)
@@ -105,7 +105,7 @@ def _handles(looks: list[Look]) -> list[Line2D]:
 
 
 def _metric(comparison: Comparison) -> str:
-    said = spoken(comparison.metric)
+    said = heading(comparison.metric)
     return said[0].upper() + said[1:]
 
 
