@@ -17,7 +17,6 @@ WARNINGS = (
     "The dirpath has changed from",  # BestCheckpoint carries the best over
     "It is recommended to use `self.log\\(.*sync_dist=True\\)`",  # metrics are the same on all ranks
     "`LightningModule.configure_optimizers` returned `None`",  # of a task that trains nothing
-    "`training_step` returned `None`",
     "The '.*_dataloader' does not have many workers",  # the default is what the machine has
 )
 MESSAGES = ("💡 Tip", "TPU available", "Loading `train_dataloader` to estimate")

@@ -44,8 +44,9 @@ class ZeroShotTask(PromptedTask):
     def settings(self) -> dict[str, Any]:
         return {"templates": list(self.templates)}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
-        """Nothing."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Nothing is learned."""
+        return 0.0 * self.nothing
 
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
         raise AssertionError("nothing is trained")
