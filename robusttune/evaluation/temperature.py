@@ -7,7 +7,9 @@ from math import sqrt
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from robusttune.evaluation.metrics import shares_of
 from robusttune.evaluation.scores import Scores
 from robusttune.types import View
 
@@ -47,7 +49,9 @@ def patterns(present: Tensor, view: View) -> Tensor:
 def fit_temperature(logits: Tensor, label: Tensor) -> float:
     """Temperature scaling (Guo et al. 2017, arXiv 1706.04599), in [0.05, 20].
 
-    The cross-entropy is convex in the inverse temperature, so halving finds where its slope changes its sign.
+    The cross-entropy is convex in the inverse temperature, so halving finds where its slope changes its sign. One more
+    sample counts of which all classes are as likely: else a model that is always right would be certain of everything
+    (as in Platt 1999).
 
     Args:
         logits: (N, C); with none, or where all rows are the same, as of a model that does not look, it is 1.
@@ -55,17 +59,13 @@ def fit_temperature(logits: Tensor, label: Tensor) -> float:
     """
     if len(logits) == 0 or bool((logits == logits[0]).all()):
         return 1.0
+    classes, smooth = logits.shape[1], 1 / (len(logits) + 1)
+    hot = functional.one_hot(label, classes) if label.dim() == 1 else label
+    shares = (1 - smooth) * hot.double() + smooth / (classes if label.dim() == 1 else 2)
     logits, low, high = logits.double(), 1 / HOTTEST, 1 / COLDEST
     for _ in range(HALVINGS):
         middle = sqrt(low * high)
-        low, high = (middle, high) if _slope(logits, label, middle) < 0 else (low, middle)
+        said = shares_of(logits * middle, multilabel=label.dim() == 2)
+        slope = ((said - shares) * logits).sum()  # of the cross-entropy by the inverse temperature
+        low, high = (middle, high) if slope < 0 else (low, middle)
     return 1 / sqrt(low * high)
-
-
-def _slope(logits: Tensor, label: Tensor, inverse: float) -> float:
-    """Of the cross-entropy by the inverse temperature: what is expected of logits, less what the labels have."""
-    if label.dim() == 1:
-        expected, own = ((logits * inverse).softmax(1) * logits).sum(1), logits.gather(1, label.unsqueeze(1)).squeeze(1)
-    else:
-        expected, own = ((logits * inverse).sigmoid() * logits).mean(1), (logits * label).mean(1)
-    return float((expected - own).mean())

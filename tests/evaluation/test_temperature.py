@@ -35,7 +35,9 @@ def test_nothing_makes_the_cross_entropy_less() -> None:
         logits, label = drawn(60, 4, seed=seed)
 
         def loss(temperature: float, logits: Tensor = logits, label: Tensor = label) -> float:
-            found: float = log_loss(label, (logits.double() / temperature).softmax(1), labels=range(4))
+            """With one more sample, of which all classes are as likely."""
+            shares = (logits.double() / temperature).softmax(1)
+            found: float = 60 * log_loss(label, shares, labels=range(4)) - float(shares.log().mean())
             return found
 
         best = minimize_scalar(loss, bounds=(COLDEST, HOTTEST), method="bounded", options={"xatol": 1e-8})
@@ -44,7 +46,9 @@ def test_nothing_makes_the_cross_entropy_less() -> None:
 
 def test_logits_that_say_nothing_or_are_always_right_stay_in_range() -> None:
     logits, label = drawn(50, 3)
-    assert fit_temperature(1.0 * functional.one_hot(label, 3), label) == pytest.approx(COLDEST)
+    assert fit_temperature(1e-9 * functional.one_hot(label, 3), label) == pytest.approx(COLDEST)
+    sure = [fit_temperature(5.0 * functional.one_hot(label[:n], 3), label[:n]) for n in (5, 20, 50)]
+    assert COLDEST < sure[2] < sure[1] < sure[0]  # the more samples it is right on, the surer it may be
     assert fit_temperature(-1.0 * functional.one_hot(label, 3), label) == pytest.approx(HOTTEST)
     assert fit_temperature(logits[:0], label[:0]) == 1
 
