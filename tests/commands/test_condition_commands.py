@@ -51,11 +51,19 @@ def report_of(run: Path, *flags: str) -> dict[str, Any]:
     return found
 
 
+def assert_values_close(found: dict[str, float], expected: dict[str, float]) -> None:
+    """Where the last digit of a probability decides, of ranks and bins, as near as one of 36 samples makes it."""
+    steps = ("auroc", "average_precision", "calibration_error")
+    assert [*found] == [*expected]
+    for metric, value in expected.items():
+        assert found[metric] == pytest.approx(value, rel=1e-4, abs=5e-3 if metric in steps else 1e-6), metric
+
+
 def assert_close(found: dict[str, dict[str, float]], expected: dict[str, dict[str, float]]) -> None:
     """The same but for the last digits, in which sums in another order differ."""
     assert [*found] == [*expected]
     for condition, values in expected.items():
-        assert found[condition] == pytest.approx(values, rel=1e-4, abs=1e-6), condition
+        assert_values_close(found[condition], values)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +117,7 @@ def conditions(run: Path) -> dict[str, dict[str, float]]:
 @pytest.mark.parametrize("name", SAME)
 def test_a_condition_is_its_protocol_and_noise(run: Path, conditions: dict[str, Any], name: str) -> None:
     alone = report_of(run, under("complete"), *SAME[name])["conditions"]["complete"]
-    assert conditions[name] == pytest.approx(alone, rel=1e-4, abs=1e-6)
+    assert_values_close(conditions[name], alone)
     assert conditions[name]["accuracy"] == alone["accuracy"]
 
 
@@ -162,7 +170,7 @@ def test_conditions_of_mmrl(mmrl: Path, name: str) -> None:
     found = report_of(mmrl, under("complete", "no_text", name))["conditions"]
     assert len({values["loss"] for values in found.values()}) == 4
     alone = report_of(mmrl, under("complete"), *SAME[name])["conditions"]["complete"]
-    assert found[name] == pytest.approx(alone, rel=1e-4, abs=1e-6)
+    assert_values_close(found[name], alone)
 
 
 def read(run: Path, ending: str) -> list[dict[str, str]]:
