@@ -38,11 +38,16 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 def any_over_ranks(flag: bool) -> bool:
     """Whether it is True on any rank; every rank must take part. No device is waited for."""
+    return bool(max_over_ranks(int(flag)))
+
+
+def max_over_ranks(number: int) -> int:
+    """The greatest of all ranks' numbers; every rank must take part. No device is waited for."""
     if world_size() == 1:
-        return flag
-    flags = torch.tensor(int(flag))
-    dist.all_reduce(flags, dist.ReduceOp.MAX, group=_cpu_group(dist.group.WORLD))
-    return bool(flags)
+        return number
+    numbers = torch.tensor(number)
+    dist.all_reduce(numbers, dist.ReduceOp.MAX, group=_cpu_group(dist.group.WORLD))
+    return int(numbers)
 
 
 def on_rank_zero(value: T, fn: Callable[[list[T]], R]) -> R:

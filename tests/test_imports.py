@@ -16,6 +16,7 @@ ROOT = Path(robusttune.__file__).parent
 RANK = {
     "types": 0,
     "errors": 0,
+    "interruption": 0,
     "paths": 0,
     "ranks": 1,
     "settings": 1,
@@ -28,6 +29,7 @@ RANK = {
     "report": 3,
     "tasks": 3,
     "callbacks": 4,
+    "planning": 4,
     "commands": 5,
     "cli": 6,
     "__main__": 7,

@@ -1,7 +1,8 @@
 """What happens around training: where a run's files go, and what they hold."""
 
+from robusttune.callbacks.best_checkpoint import BestCheckpoint
 from robusttune.callbacks.checkpoint_io import SafeCheckpointIO
-from robusttune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from robusttune.callbacks.last_checkpoint import LastCheckpoint
 from robusttune.callbacks.masks import MaskFiles
 from robusttune.callbacks.picture import SamplePicture
 from robusttune.callbacks.predictions import PredictionWriter

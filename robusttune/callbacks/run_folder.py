@@ -2,76 +2,155 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import IO, Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Console
 
-from robusttune.callbacks.checkpoints import BestCheckpoint
+from robusttune.callbacks.best_checkpoint import BestCheckpoint
+from robusttune.callbacks.metrics_file import take_up
 from robusttune.errors import RobustTuneError
+from robusttune.interruption import slurm_job
 from robusttune.paths import user_path, whole_file
 from robusttune.ranks import on_rank_zero
+from robusttune.tasks.checkpoint import read_checkpoint
 
-FINISHED = "finished.json"  # in the folder of a fit that has come to its end
+CONFIG = "config.yaml"  # its settings
+PROCESS = "process.json"  # who writes or last wrote to it
+FINISHED = "finished.json"  # where the fit has come to its end
 
 
 class RunFolder(SaveConfigCallback):
     """Opens the folder of a fit, with its loggers and config.yaml.
 
     At the end it marks the folder as that of a finished run, and says where the best checkpoint is.
+
+    Args:
+        folder: of a run to go on with, in place of a new one.
+        settings: Lightning's.
     """
+
+    def __init__(self, *settings: Any, folder: Path | None = None) -> None:
+        super().__init__(*settings)
+        self.earlier = folder
+        self.seconds = 0.0  # of training, in processes before this one
+        self._process: IO[str] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
         self.folder = self._open()
-        place: dict[str, Any] = {"save_dir": self.folder.parents[1], "name": self.config.name}
-        ours: list[Logger] = [CSVLogger(**place, version=self.folder.name)]
-        if find_spec("tensorboard"):
-            ours.append(TensorBoardLogger(**place, version=self.folder.name, default_hp_metric=False))
-        trainer.loggers = [*ours, *trainer.loggers]
+        given = self.config.ckpt_path
+        begun = 0 if given is None else int(read_checkpoint(given)["global_step"])
+        trainer.loggers = [*self._loggers(trainer, begun), *trainer.loggers]
+        if self.earlier is not None:
+            rank_zero_info(f"{_short(self.folder)} goes on after {begun} steps")
+            return
         # What it went on from is no setting of a run: given again, it would be used again.
         self.config = self.config.clone()
-        self.config.ckpt_path = self.config.data.facts = None
+        self.config.ckpt_path = self.config.resume = self.config.data.facts = None
         super().setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.begun = perf_counter()
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self._took()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds = state_dict["seconds"]
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:  # a fit that was interrupted does not come here
-            took = round(perf_counter() - self.begun, 1)
-            done = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "seconds": took}
+            done = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "seconds": round(self._took(), 1)}
             with whole_file(self.folder / FINISHED) as partial:
                 partial.write_text(json.dumps(done) + "\n", encoding="utf-8")
         best = [c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint) and c.best_model_path]
         if trainer.is_global_zero and best:
-            path, config = Path(best[0].best_model_path), self.folder / self.config_filename
+            path, config = Path(best[0].best_model_path), self.folder / CONFIG
             Console(soft_wrap=True, highlight=False).print(
                 f"Best checkpoint ({best[0].monitor} {best[0].best_model_score:.4f}): {_short(path)}\n"
                 f"Test it: robusttune test --config {_short(config)} --ckpt_path {_short(path)}"
             )
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._let_go()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._process is not None:
+            self._process.close()
+
+    def _took(self) -> float:
+        """Seconds of training."""
+        return self.seconds + perf_counter() - self.begun
+
+    def _loggers(self, trainer: Trainer, begun: int) -> list[Logger]:
+        """Of this run, which has done so many steps."""
+        place: dict[str, Any] = {"save_dir": self.folder.parents[1], "name": self.config.name}
+        place["version"] = self.folder.name
+        metrics = CSVLogger(**place)
+        if trainer.is_global_zero:
+            take_up(metrics, begun)
+        if not find_spec("tensorboard"):
+            return [metrics]
+        return [metrics, TensorBoardLogger(**place, default_hp_metric=False, purge_step=begun)]
+
     def _open(self) -> Path:
         """The run's folder, the same on all ranks, which also fail together."""
 
-        def made(_: list[None]) -> Path:
+        def opened(earlier: list[Path | None]) -> Path:
             root = user_path(self.config.run_root) / self.config.name
+            if len({*earlier}) > 1:
+                raise RobustTuneError(f"{root} has changed while the ranks looked for a run to go on with: try again")
             try:
-                return next_folder(root)
+                folder = self.earlier or next_folder(root)
+                self._process = hold(folder)
             except OSError as error:
                 raise RobustTuneError(
                     f"{root!s:.300} cannot be written ({error.strerror}): give another run_root or name"
                 ) from error
+            for left in folder.glob("checkpoints/.*.partial"):  # by a process that was killed while it wrote
+                left.unlink()
+            return folder
 
-        return on_rank_zero(None, made)
+        return on_rank_zero(self.earlier, opened)
+
+
+def hold(folder: Path) -> IO[str]:
+    """Write down that this process writes to the folder of a run; no other can while the file stays open.
+
+    Raises:
+        RobustTuneError: another does.
+        OSError: the folder cannot be written.
+    """
+    file = (folder / PROCESS).open("a+", encoding="utf-8")
+    try:
+        # The lock is this process's, and not left to its loader workers.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.seek(0)
+        raise RobustTuneError(
+            f"another process trains in {folder} ({file.read().strip()}): wait for it, or leave --resume out"
+        ) from None
+    except OSError:  # of a file system that has no locks
+        pass
+    file.truncate(0)
+    file.write(json.dumps({"host": os.uname().nodename, "pid": os.getpid(), "slurm_job": slurm_job()}) + "\n")
+    file.flush()
+    return file
 
 
 def run_folder_of(checkpoint: str | Path) -> Path:

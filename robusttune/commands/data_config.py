@@ -19,7 +19,7 @@ from robusttune.errors import RobustTuneError
 # What else a configuration has, and the config.yaml of a run; it is passed over here.
 OF_THE_MODEL = ("model", "trainer", "optimizer", "lr_scheduler")
 OF_THE_RUN = (
-    *("name", "run_root", "monitor", "seed_everything", "ckpt_path"),
+    *("name", "run_root", "resume", "checkpoint_minutes", "monitor", "seed_everything", "ckpt_path"),
     *("weights_only", "return_predictions", "verbose"),
 )
 

@@ -15,11 +15,12 @@ WARNINGS = (
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's own affair
     "Be aware that when using `ckpt_path`, callbacks",  # a test needs none of the callbacks of a fit
     "The dirpath has changed from",  # BestCheckpoint carries the best over
+    "Checkpoint directory .* exists and is not empty",  # of a run that goes on
     "It is recommended to use `self.log\\(.*sync_dist=True\\)`",  # metrics are the same on all ranks
     "`LightningModule.configure_optimizers` returned `None`",  # of a task that trains nothing
     "The '.*_dataloader' does not have many workers",  # the default is what the machine has
 )
-MESSAGES = ("💡 Tip", "TPU available", "Loading `train_dataloader` to estimate")
+MESSAGES = ("💡 Tip", "TPU available", "Loading `train_dataloader` to estimate", "`weights_only` was not set")
 
 
 def quieten() -> None:

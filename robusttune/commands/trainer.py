@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import warnings
 from argparse import ArgumentError
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import Namespace
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
 
 from robusttune.callbacks import (
     BestCheckpoint,
@@ -24,10 +27,14 @@ from robusttune.callbacks import (
 )
 from robusttune.commands.configs import check_configs
 from robusttune.commands.quiet import quieten
+from robusttune.commands.resume import FinishedRunError, last_checkpoint, other_settings, plain_settings, unfinished
+from robusttune.commands.strategies import refuse_sharding
 from robusttune.commands.wording import argument_error, instantiation_error, trainer_error
 from robusttune.data import ImageTextDataModule
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
+from robusttune.interruption import slurm_job, was_requeued
+from robusttune.paths import user_path
 from robusttune.ranks import leave
 from robusttune.tasks import RobustTask
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
@@ -40,6 +47,19 @@ class RobustTuneCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str, default="run", help="Name: files go to <run_root>/<name>/<n>.")
         parser.add_argument("--run_root", type=str, default="runs", help="Folder of all runs.")
+        parser.add_argument(
+            "--resume",
+            type=Literal["auto"] | None,
+            default=None,
+            help="auto: go on with the newest run of this name and these settings, in its folder, if it has not come "
+            "to its end. A SLURM job that is requeued does so anyway.",
+        )
+        parser.add_argument(
+            "--checkpoint_minutes",
+            type=float,
+            default=30.0,
+            help="last.ckpt is written after each epoch, and also after so many minutes.",
+        )
         parser.add_argument(
             "--monitor",
             type=str | None,
@@ -63,8 +83,11 @@ class RobustTuneCLI(LightningCLI):
         super().parse_arguments(parser, args)
         verb = self.config["subcommand"]
         config = self.config[verb]
+        refuse_sharding(config.trainer.strategy)
         if "verbose" in config:
             config.verbose = False  # the report has a table of its own
+        if verb == "fit":
+            self._go_on(config)
         if config.ckpt_path is None:
             if verb != "fit":
                 raise RobustTuneError(f"{verb} needs a checkpoint: give --ckpt_path")
@@ -74,12 +97,28 @@ class RobustTuneCLI(LightningCLI):
             raise RobustTuneError("data.facts contradict those of the checkpoint: leave them out")
         config.data.facts = facts
 
+    def _go_on(self, config: Namespace) -> None:
+        """Take up an earlier run, where that is asked for."""
+        job = slurm_job() if was_requeued() else None
+        if job is None and config.resume is None:
+            return
+        root = user_path(config.run_root) / config.name
+        settings = plain_settings(self._parser("fit").dump(config, skip_none=False))
+        folder = unfinished(settings, root, job if config.resume is None else None)
+        if folder is None:
+            rank_zero_info("\n".join(other_settings(settings, root)) or f"there is no unfinished run in {root}")
+            return
+        self.save_config_kwargs = {"folder": folder}
+        config.ckpt_path = last_checkpoint(folder) or config.ckpt_path
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
         for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
             if config[name] == 0:  # by which Lightning divides
                 raise RobustTuneError(f"trainer.{name} is 0: give more, or leave it out")
         plugins = [*_as_list(config.plugins), SafeCheckpointIO()]
+        if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+            plugins.append(SLURMEnvironment(auto_requeue=False))  # its handler can lock up; LastCheckpoint requeues
         callbacks = _as_list(config.callbacks) + (self._fit_callbacks(config) if self.subcommand == "fit" else [])
         return super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
 
@@ -95,7 +134,8 @@ class RobustTuneCLI(LightningCLI):
             )
         callbacks: list[Callback] = [] if trainer.fast_dev_run else [LearningRateMonitor()]
         if trainer.enable_checkpointing is not False:
-            callbacks += [BestCheckpoint(monitor), LastCheckpoint()]
+            minutes = self._get(self.config_init, "checkpoint_minutes")
+            callbacks += [BestCheckpoint(monitor), LastCheckpoint(minutes)]
         return callbacks
 
 
@@ -107,6 +147,8 @@ def run(verb: str, args: list[str]) -> None:
     """
     try:
         _run(verb, args)
+    except FinishedRunError as done:
+        rank_zero_info(str(done))
     except RobustTuneError as error:
         error.__traceback__ = error.__context__ = error.__cause__ = None  # whose frames would keep the group
         leave()  # not after other errors, which can strike one rank while the others wait for it

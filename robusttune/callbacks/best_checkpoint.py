@@ -1,4 +1,4 @@
-"""Which checkpoints a fit keeps: the best so far, and the last."""
+"""The checkpoint of the best epoch so far."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from robusttune.evaluation.metrics import LOWER_IS_BETTER
+from robusttune.paths import whole_file
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -27,11 +28,13 @@ class BestCheckpoint(ModelCheckpoint):
         if state is None or self.dirpath is None or not trainer.training:
             return
         earlier, here = Path(state["best_model_path"]), Path(self.dirpath) / "best.ckpt"
-        if not earlier.is_file():
-            return
-        if trainer.is_global_zero and earlier.resolve() != here.resolve():
-            here.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(earlier, here)
+        if not here.is_file():  # or it is the same run, in a folder that may have moved
+            if not earlier.is_file():
+                return
+            if trainer.is_global_zero:
+                here.parent.mkdir(parents=True, exist_ok=True)
+                with whole_file(here) as partial:
+                    shutil.copyfile(earlier, partial)
         # Lightning takes over the state of a run in the same folder only.
         state |= {
             "dirpath": self.dirpath,
@@ -39,10 +42,3 @@ class BestCheckpoint(ModelCheckpoint):
             "kth_best_model_path": str(here),
             "best_k_models": {str(here): state["best_model_score"]},
         }
-
-
-class LastCheckpoint(ModelCheckpoint):
-    """``last.ckpt``, after each epoch, to go on from."""
-
-    def __init__(self) -> None:
-        super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)

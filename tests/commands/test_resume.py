@@ -1,0 +1,210 @@
+"""A run that is interrupted, however, ends as one that is not: in the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from same_run import differences
+
+from robusttune import interruption
+from robusttune.cli import main
+from robusttune.tasks.checkpoint import read_checkpoint
+
+CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
+KILLS = int(os.environ.get("KILLS", "5"))
+STEPS = 7  # of an epoch
+FIT = [
+    *("fit", f"--config={CONFIG}", "--data.source.train=100", "--data.source.val=40", "--data.source.test=40"),
+    *("--data.batch_size=16", "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"),
+    *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+    "--trainer.callbacks+=interrupting.SignalAt",
+]
+
+
+@pytest.fixture(autouse=True)
+def signals_as_they_were() -> Iterator[None]:
+    """Handlers and what was noted are the process's."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    interruption.forget()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The folder of a run that nothing interrupts, by its flags."""
+    root, made = tmp_path_factory.mktemp("undisturbed"), {}
+
+    def run(*flags: str) -> Path:
+        if flags not in made:
+            assert main([*FIT, f"--data.cache={cache}", f"--run_root={root}", *flags]) == 0
+            made[flags] = root / "demo" / f"{len(made)}"
+        return made[flags]
+
+    return run
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, fit: list[str], name: str, step: int) -> int:
+    with monkeypatch.context() as patch:
+        patch.setenv("SIGNAL", name)
+        patch.setenv("AT_STEP", str(step))
+        return main(fit)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize(
+    ("step", "saved", "flags"),
+    [
+        pytest.param(1, 1, (), id="the first step"),
+        pytest.param(10, 10, (), id="inside of an epoch"),
+        pytest.param(14, 14, (), id="the last step of an epoch"),
+        pytest.param(9, 6, ("--trainer.accumulate_grad_batches=2",), id="gradients that are accumulated"),
+        pytest.param(3, 4, ("--trainer.val_check_interval=3",), id="a validation in between"),
+    ],
+)
+def test_after_a_signal_a_run_goes_on_as_if_nothing_had_been(
+    cache: Path,
+    undisturbed: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    step: int,
+    saved: int,
+    flags: tuple[str, ...],
+) -> None:
+    expected = undisturbed(*flags)
+    fit = [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}", "--resume=auto", *flags]
+    assert interrupted(monkeypatch, fit, name, step) == 1
+    assert f"error: {name} has ended the run" in capsys.readouterr().err
+    run = tmp_path / "demo/0"
+    assert not (run / "finished.json").exists()
+    assert read_checkpoint(run / "checkpoints/last.ckpt")["global_step"] >= min(step, saved)
+    assert main(fit) == 0
+    assert [path.name for path in run.parent.iterdir()] == ["0"]
+    assert differences(run, expected) == []
+    assert json.loads((run / "finished.json").read_text())["epochs"] == 3
+
+
+def test_what_is_not_to_go_on_is_left_alone(
+    undisturbed: Callable[..., Path], cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A finished run, and runs of other settings; and without being asked to, a fit begins a new run."""
+    run = undisturbed()
+    fit = [*FIT, f"--data.cache={cache}", f"--run_root={run.parents[1]}"]
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    before = {path.name for path in run.parent.iterdir()}
+    assert main([*fit, "--resume=auto"]) == 0
+    assert f"{run} is finished" in caplog.text
+    assert main([*fit, "--resume=auto", "--trainer.max_epochs=1"]) == 0
+    assert main([*fit, "--trainer.max_epochs=1"]) == 0
+    assert len({path.name for path in run.parent.iterdir()} - before) == 2
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
+
+
+def test_the_difference_to_an_unfinished_run_is_told(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit = [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}"]
+    assert interrupted(monkeypatch, fit, "SIGTERM", 3) == 1
+    assert interrupted(monkeypatch, [*fit, "--resume=auto", "--model.beta=0.5"], "SIGTERM", 3) == 1
+    assert "demo/0 is unfinished, and has model.beta 0.1, not 0.5" in caplog.text
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"0", "1"}
+
+
+def test_a_run_in_use_is_refused(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A lock is a process's, so another one has to hold it."""
+    fit = [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}", "--resume=auto"]
+    assert interrupted(monkeypatch, fit, "SIGTERM", 3) == 1
+    code = "import sys, time; from pathlib import Path; from robusttune.callbacks.run_folder import hold; "
+    code += "file = hold(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
+    command = [sys.executable, "-c", code, str(tmp_path / "demo/0")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        assert main(fit) == 1
+        assert f'"pid": {other.pid}' in capsys.readouterr().err
+        other.kill()
+    assert main(fit) == 0
+
+
+def in_a_fork(fit: list[str], prepare: Callable[[], None] = lambda: None) -> int:
+    """Start a fit in a process of its own, which has all imports already; returns its number."""
+    pid = os.fork()
+    if pid == 0:
+        torch.set_num_threads(1)  # others of the pool do not come along
+        prepare()
+        os._exit(main(fit))
+    return pid
+
+
+def test_a_full_disk_is_told_and_the_checkpoint_before_is_as_it_was(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The limit on a file's size stands in for the disk's."""
+    fit = [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}", "--resume=auto"]
+    assert interrupted(monkeypatch, fit, "SIGTERM", 10) == 1
+    folder = tmp_path / "demo/0/checkpoints"
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    full = in_a_fork(fit, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)))
+    assert os.waitstatus_to_exitcode(os.waitpid(full, 0)[1]) == 1
+    assert "cannot be written (File too large), and the one before is as it was: make room" in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert main(fit) == 0
+
+
+def wait(found: Callable[[], object], pid: int) -> None:
+    """Until something is found; the process must live that long."""
+    while not found():
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0), "it came to its end"
+        time.sleep(0.0005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(-(-KILLS // 5)))
+def test_killed_at_any_moment_nothing_is_lost(
+    cache: Path, undisturbed: Callable[..., Path], tmp_path: Path, number: int
+) -> None:
+    """Five times by SIGKILL, at random moments and in the middle of writing checkpoints; KILLS=30 for more of it."""
+    often = "--checkpoint_minutes=0.002"
+    expected = undisturbed(often)
+    fit = [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}", "--resume=auto", often]
+    folder, process, rng = tmp_path / "demo/0/checkpoints", tmp_path / "demo/0/process.json", random.Random(number)
+    seconds = json.loads((expected / "finished.json").read_text())["seconds"]
+    had: set[str] = set()
+    for kill in range(5):
+        pid = in_a_fork(fit)
+        wait(lambda pid=pid: f'"pid": {pid}' in process.read_text() if process.exists() else False, pid)
+        if kill % 2:
+            wait(lambda: [*folder.glob(".*.partial")], pid)
+        else:
+            time.sleep(rng.uniform(0, seconds / 3))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        found = {path.name for path in folder.glob("*.ckpt")}
+        assert found >= had
+        had = found
+        for name in had:
+            read_checkpoint(folder / name)
+    assert main(fit) == 0
+    assert {path.name for path in folder.iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert differences(folder.parent, expected) == []

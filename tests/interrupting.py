@@ -1,0 +1,17 @@
+"""A callback that ends a run by a signal, at a step that the environment names, so that no setting differs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+
+
+class SignalAt(Callback):
+    """Sends the signal ``SIGNAL`` to this process in training step ``AT_STEP``, counted from 1 over all epochs."""
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        if "AT_STEP" in os.environ and trainer.global_step + 1 == int(os.environ["AT_STEP"]):
+            os.kill(os.getpid(), signal.Signals[os.environ["SIGNAL"]])
