@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from robusttune.encoders.hub import PREFETCH, offline
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 
 PACKAGED = "robusttune:"  # begins the name of an encoder that ships with the package
+_looking: list[set[str]] = []  # who wants to know what is looked up
 
 
 def model_folder(name: str) -> Path:
@@ -62,27 +64,43 @@ def seeded(seed: int = 0) -> Iterator[None]:
 
 
 @contextmanager
+def looked_up() -> Iterator[set[str]]:
+    """Names of the published repositories that encoders look up within."""
+    names: set[str] = set()
+    _looking.append(names)
+    try:
+        yield names
+    finally:
+        _looking.pop()
+
+
+@contextmanager
 def fetching(repository: str, weights: str) -> Iterator[None]:
     """Turn a failed look-up of published or local files into one sentence.
 
     The hub's clients raise many kinds of errors for one fact, among them OSError, ValueError and RuntimeError.
     """
+    place = repository if weights in ("pretrained", "random") else weights
+    local = model_folder(place).exists()
+    for names in _looking if not local else ():
+        names.add(repository)
     try:
         yield
     except RobustTuneError:
         raise
     except Exception as error:
         reason = str(error).strip().split("\n")[0][:200].rstrip(".:") or type(error).__name__
-        place = repository if weights in ("pretrained", "random") else weights
-        if model_folder(place).exists():
+        if local:
             raise RobustTuneError(
                 f"{place} cannot be loaded ({reason}): check that it is whole, and fits the model"
             ) from error
         if weights == "random" and isinstance(error, TypeError):
             raise RobustTuneError(f"{repository} cannot be made ({reason}): correct model_args") from error
+        remedy = (
+            PREFETCH if offline() else f"check its name and revision, and the network (if there is none, {PREFETCH})"
+        )
         raise RobustTuneError(
-            f"{repository} cannot be loaded ({reason}): where there is a network run `hf download {repository}` "
-            "and copy its cache here, or set weights to a local file or folder"
+            f"{repository} cannot be loaded ({reason}): {remedy}, or set weights to a local file or folder"
         ) from error
 
 

@@ -129,7 +129,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
 
 def test_weights_that_are_not_cached_are_named_with_the_way_to_fetch_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(RobustTuneError, match=r"timm/test_vit\.r160_in1k cannot be loaded .* `hf download"):
+    with pytest.raises(RobustTuneError, match=r"timm/test_vit\.r160_in1k cannot be loaded .* `robusttune prefetch"):
         tiny_image_encoder(weights="pretrained").load()
 
 

@@ -29,6 +29,7 @@ from robusttune.data.images import UnreadableImageError
 from robusttune.data.sides import Inputs, RawSide
 from robusttune.encoders import FrozenEncoder
 from robusttune.errors import RobustTuneError
+from robusttune.paths import whole_file
 from robusttune.ranks import on_rank_zero, rank, world_size
 from robusttune.settings import differences
 
@@ -156,7 +157,8 @@ class Builder:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / "about.json").exists():
                 _say_what_differs(self.about, others)
-                (folder / "about.json").write_text(json.dumps(self.about, indent=2) + "\n", encoding="utf-8")
+                with whole_file(folder / "about.json") as partial:
+                    partial.write_text(json.dumps(self.about, indent=2) + "\n", encoding="utf-8")
             for path in folder.glob(".*.partial"):
                 if time.time() - path.stat().st_mtime > LEFTOVER:
                     path.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from robusttune.data.sources.base import Record, Source, or_absent, to_table
 from robusttune.data.sources.extras import extra
 from robusttune.data.sources.files import kind_of
 from robusttune.data.sources.readers import as_text
+from robusttune.encoders.hub import PREFETCH, cached_commit, offline
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
@@ -101,7 +102,7 @@ class HuggingFace(Source):
         """What the library makes of it: data sets by what it calls their splits.
 
         Raises:
-            RobustTuneError: it cannot be had; in one line, why.
+            RobustTuneError: it cannot be had, is not whole, or is of another revision; in one line, why.
         """
         datasets = extra("datasets", "huggingface")
         folder = user_path(self.path)
@@ -113,11 +114,31 @@ class HuggingFace(Source):
                 found = datasets.load_dataset(self.path, self.name, revision=self.revision)
         except Exception as error:  # whatever a hub, a network and a parser can raise
             reason = " ".join(str(error).split()).rstrip(".")
-            raise RobustTuneError(
-                f"{self.path} cannot be loaded ({reason:.240}): correct data.source.path, name and revision, "
-                "or see to the network"
-            ) from None
-        return found if isinstance(found, dict) else {"train": found}
+            remedy = "correct data.source.path, name and revision"
+            remedy += f", or {PREFETCH}" if self.on_hub else ""
+            raise RobustTuneError(f"{self.path} cannot be loaded ({reason:.240}): {remedy}") from None
+        splits = found if isinstance(found, dict) else {"train": found}
+        if self.on_hub:
+            self._check_prepared(splits)
+        return splits
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether it is fetched by name."""
+        return not self.path.startswith(("/", "./", "../", "~")) and kind_of(Path(self.path)) == "nothing"
+
+    def _check_prepared(self, splits: dict[str, Any]) -> None:
+        """Check what the library has prepared: it does not count its rows, and takes any revision when offline."""
+        wanted = cached_commit(self.path, self.revision, "dataset")
+        for name, data in splits.items():
+            folder, rows = Path(data.cache_files[0]["filename"]).parent, data.info.splits[name].num_examples
+            if len(data) != rows:
+                raise RobustTuneError(f"{folder} has {len(data)} rows of {name}, not {rows}: remove it, and {PREFETCH}")
+            if offline() and wanted != folder.name and (wanted or self.revision):
+                raise RobustTuneError(
+                    f"{self.path} was last prepared at {folder.name}, which is not {self.revision or 'main'}: "
+                    "prefetch each revision into an HF_HOME of its own"
+                )
 
     def _check_columns(self, data: Any, where: str, labelled: bool) -> None:
         needed = [self.image_column, self.text_column, self.label_column if labelled else None, self.id_column]

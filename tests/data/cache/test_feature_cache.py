@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 import time
@@ -21,6 +23,7 @@ from two_ranks import in_two_ranks
 from robusttune.corruption.noise import NoiseBySplit, SplitNoise
 from robusttune.data import Corruption, ImageTextDataModule
 from robusttune.data.cache import build as build_module
+from robusttune.data.cache.fingerprint import fingerprint
 from robusttune.data.cache.shard import Shard
 from robusttune.data.sources import Food101, Source, Table
 from robusttune.encoders import Augmentation, Encoder, FrozenEncoder
@@ -265,6 +268,50 @@ def test_two_jobs_fill_one_folder(
         process.join(120)
     assert [process.exitcode for process in jobs] == [0, 0]
     assert not list((tmp_path / "cache").rglob("*.partial"))
+
+
+@pytest.mark.slow
+def test_jobs_that_fill_one_folder_may_be_killed(
+    make: Callable[..., Any], encoders: Encoders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four at a time, and in the middle of writing, too: whatever is there is whole, and goes on being used."""
+    monkeypatch.setattr(build_module, "SHARD", 1 << 13)
+    folder, rng = tmp_path / "cache", random.Random(0)
+    context = multiprocessing.get_context("fork")
+
+    def job() -> None:
+        torch.set_num_threads(1)
+        monkeypatch.setattr("robusttune.paths.os.fsync", lambda _: time.sleep(0.05))  # as slow as a disk
+        epochs(make(), encoders)
+
+    def started() -> list[Any]:
+        jobs = [context.Process(target=job) for _ in range(4)]
+        for process in jobs:
+            process.start()
+        return jobs
+
+    for _ in range(3):
+        for process in started():
+            before, deadline = len(shards(folder)), time.monotonic() + 60
+            while len(shards(folder)) == before and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.05))
+            process.kill()
+            process.join()
+        for path in shards(folder):
+            about = json.loads((path.parent / "about.json").read_text())
+            encoder = encoders["image_encoder" if path.parent.name.startswith("images") else "text_encoder"]
+            Shard.read(path, fingerprint(about), encoder.widths).verify()
+    assert list(folder.rglob("*.partial"))
+    left = shards(folder)
+    jobs = started()
+    for process in jobs:
+        process.join(120)
+    assert [process.exitcode for process in jobs] == [0] * 4
+    whole = shards(folder)
+    assert left.items() < whole.items()
+    assert_same(epochs(make(), encoders), epochs(make(cache=None), encoders))
+    assert shards(folder) == whole
 
 
 def test_ranks_share_the_work(make: Callable[..., Any], encoders: Encoders, inputs: list[int], tmp_path: Path) -> None:

@@ -1,0 +1,217 @@
+"""prefetch: download what a configuration needs, and check that it is enough where there is no network."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+from jsonargparse import Namespace
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from robusttune.commands.data_config import read_data
+from robusttune.commands.hub_cache import Repository, tables_folder
+from robusttune.data import ImageTextDataModule
+from robusttune.data.sources import HuggingFace
+from robusttune.encoders import Encoder
+from robusttune.encoders.hub import PREFETCH, offline
+from robusttune.encoders.weights import looked_up
+from robusttune.errors import RobustTuneError
+from robusttune.paths import user_path
+from robusttune.types import Split
+
+OF_THE_HUB = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_")  # how variables of its clients begin
+TRY = "import sys; from robusttune.commands.prefetch import load_all; load_all(sys.argv[1:])"
+
+
+class Loaded(NamedTuple):
+    """What was loaded.
+
+    Attributes:
+        given: by the configuration.
+        repositories: of the hub that were looked up, and the settings that name each.
+        problem: that ended it, if any did.
+    """
+
+    given: Namespace
+    repositories: dict[Repository, list[str]]
+    problem: RobustTuneError | None
+
+
+def run(args: list[str]) -> None:
+    """Run the command; where the hub must not be asked, it only checks what is there.
+
+    Raises:
+        RobustTuneError: something is not to be had, or damaged, or a local file is not there.
+    """
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    if not offline():
+        _reach_the_hub()
+    given, repositories = _fetch(args, console)
+    environment = _environment(repositories)
+    if not offline():
+        _try(args, environment)
+    table = _table(given, repositories)
+    if table.row_count:
+        Console().print(table)
+    console.print(
+        "Everything is there, and can be loaded without a network where the job finds it at the same places: "
+        "on a file system that its nodes share. Set there:\n"
+    )
+    for name, value in environment.items():
+        console.print(f"export {name}={shlex.quote(value)}")
+
+
+def _reach_the_hub() -> None:
+    """Its clients try for a minute, file by file.
+
+    Raises:
+        RobustTuneError: it does not answer.
+    """
+    try:
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception as error:  # of whatever library the client uses
+        raise RobustTuneError(
+            f"{constants.ENDPOINT} cannot be reached ({error}): run this where there is a network, or with "
+            "HF_HUB_OFFLINE=1 to check what is here"
+        ) from None
+
+
+def load_all(args: list[str]) -> None:
+    """Load all that the fit, test and predict of a configuration load, one after the other.
+
+    Raises:
+        RobustTuneError: something is neither here nor to be fetched.
+    """
+    problem = _load(args).problem
+    if problem is not None:
+        raise problem
+
+
+def _load(args: list[str]) -> Loaded:
+    given, data = read_data("prefetch", "Download what a configuration needs.", args, lambda _: None)
+    found: dict[Repository, list[str]] = {}
+    try:
+        for setting, encoder in {"image_encoder": data.image_encoder, "text_encoder": data.text_encoder}.items():
+            with looked_up() as names:
+                try:
+                    _load_encoder(encoder)
+                finally:
+                    for name in sorted(names):
+                        found.setdefault(Repository(name, encoder.revision, "model"), []).append(setting)
+        if isinstance(data.source, HuggingFace) and data.source.on_hub:
+            found[Repository(data.source.path, data.source.revision, "dataset")] = ["data.source"]
+        _load_data(data)
+    except RobustTuneError as error:
+        return Loaded(given, found, error)
+    return Loaded(given, found, None)
+
+
+def _load_encoder(encoder: Encoder) -> None:
+    encoder.inputs()
+    encoder.load()
+
+
+def _load_data(data: ImageTextDataModule) -> None:
+    tables = {split: data.records(split) for split in get_args(Split)}
+    if tables["train"] is not None:
+        data.check("fit")
+
+
+def _fetch(args: list[str], console: Console) -> tuple[Namespace, dict[Repository, list[str]]]:
+    """Load everything, and again as long as something is damaged, which is removed.
+
+    Raises:
+        RobustTuneError: something is not to be had, or was damaged again.
+    """
+    removed: set[Path] = set()
+    while True:
+        given, repositories, problem = _load(args)
+        found = {repository: repository.damaged() for repository in repositories}
+        damaged = [path for paths in found.values() for path in paths]
+        if not damaged:
+            break
+        if offline():
+            raise RobustTuneError(f"{damaged[0]} is damaged: {PREFETCH}")
+        if again := removed.intersection(damaged):
+            raise RobustTuneError(f"{min(again)} is damaged once more after it was fetched: check the network and disk")
+        for repository, paths in found.items():
+            if paths:
+                repository.remove(paths)
+        for path in damaged:
+            console.print(f"{path} was damaged, and is fetched again")
+        removed.update(damaged)
+    if problem is not None:
+        raise problem
+    # Of random weights nothing but a description may be read, or nothing at all.
+    return given, {repository: settings for repository, settings in repositories.items() if repository.folder}
+
+
+def _environment(repositories: dict[Repository, list[str]]) -> dict[str, str]:
+    """What is to be set where there is no network."""
+    environment = {"HF_HUB_OFFLINE": "1"}
+    if not repositories:
+        return environment
+    home = Path(constants.HF_HOME).absolute()
+    environment["HF_HOME"] = str(home)
+    places = {"HF_HUB_CACHE": (Path(constants.HF_HUB_CACHE), home / "hub")}
+    if ["data.source"] in repositories.values():
+        places["HF_DATASETS_CACHE"] = (tables_folder(), home / "datasets")
+    return environment | {
+        name: str(path.absolute()) for name, (path, usual) in places.items() if path.absolute() != usual
+    }
+
+
+def _try(args: list[str], environment: dict[str, str]) -> None:
+    """Load everything in another process, with nothing but this environment to say where it is.
+
+    Raises:
+        RobustTuneError: it cannot be loaded.
+    """
+    other = {name: value for name, value in os.environ.items() if not name.startswith(OF_THE_HUB)}
+    done = subprocess.run(
+        [sys.executable, "-c", TRY, *args], env=other | environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        reason = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
+        reason = reason.rpartition("RobustTuneError: ")[2]
+        raise RobustTuneError(f"what was fetched cannot be loaded without a network: {reason}")
+
+
+def _table(given: Namespace, repositories: dict[Repository, list[str]]) -> Table:
+    table = Table()
+    for title in ("setting", "name", "revision", "where", "size"):
+        table.add_column(title, overflow="fold", justify="right" if title == "size" else "left")
+    for repository, settings in repositories.items():
+        revision = f"{repository.revision or 'main'} ({repository.commit:.7})"
+        where, size = _short(repository.folder), decimal(repository.size)
+        table.add_row(", ".join(settings), repository.name, revision, where, size)
+    for setting, path in _local(given):
+        size = decimal(path.stat().st_size) if path.is_file() else ""
+        table.add_row(setting, "", "", str(path.absolute()), size)
+    return table
+
+
+def _short(path: Path | None) -> str:
+    """The path, from what is set in the environment."""
+    return str(path).replace(f"{constants.HF_HOME}/", "$HF_HOME/", 1)
+
+
+def _local(given: Namespace) -> list[tuple[str, Path]]:
+    """Files and folders that the configuration names, by their settings."""
+    return [
+        (name.replace(".init_args", ""), user_path(value))
+        for name, value in given.items()
+        if name.startswith(("data.", "image_encoder.", "text_encoder.")) and _is_path(name, value)
+    ]
+
+
+def _is_path(name: str, value: Any) -> bool:
+    return isinstance(value, str) and not name.endswith(("_column", "class_path")) and user_path(value).exists()

@@ -1,0 +1,207 @@
+"""A Hugging Face hub on this machine: folders as repositories, served as huggingface_hub asks for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+Files = dict[str, bytes]
+LARGE = (".safetensors", ".bin", ".parquet")  # that a hub keeps outside of git, by their SHA-256
+API = re.compile(r"/api/(?P<kind>models|datasets)/(?P<name>.+?)(?:/(?P<verb>revision|tree|paths-info)/(?P<rest>.+))?")
+RESOLVE = re.compile(r"/(?P<kind>datasets/)?(?P<name>.+?)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
+
+
+class Repository(NamedTuple):
+    """One of its commits: the hash, and the files by name."""
+
+    commit: str
+    files: Files
+
+
+class StandInHub:
+    """A hub that serves from when it is entered until it is left.
+
+    Attributes:
+        requests: every request, as ``METHOD /path``.
+        sent: how often the content of a file was sent, by the file's name.
+        break_off: how many times the content of a file is to break off in the middle, by the file's name.
+        stall: how many times the content of a file is to stop coming for a while, by the file's name.
+        altered: files of which a byte is to be altered on the way.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.sent: Counter[str] = Counter()
+        self.break_off: Counter[str] = Counter()
+        self.stall: Counter[str] = Counter()
+        self.altered: set[str] = set()
+        self._commits: dict[tuple[str, str], list[Repository]] = {}
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self._server.daemon_threads = True
+
+    def add(self, kind: str, name: str, folder: Path) -> str:
+        """A commit of all files of a folder, which ``main`` is from now on; returns its hash.
+
+        Args:
+            kind: ``models`` or ``datasets``.
+            name: of the repository.
+            folder: of its files.
+        """
+        files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        told = repr([name, *((file, _blob_id(content)) for file, content in sorted(files.items()))])
+        commit = hashlib.sha1(told.encode()).hexdigest()
+        self._commits.setdefault((kind, name), []).append(Repository(commit, files))
+        return commit
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """What a process needs to fetch from here into a folder, and from nowhere else."""
+        return {
+            "HF_ENDPOINT": f"http://127.0.0.1:{self._server.server_port}",
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+        }
+
+    def find(self, kind: str, name: str, revision: str) -> Repository | str:
+        """The commit, or the code of the error that a hub answers with."""
+        commits = self._commits.get((kind, name))
+        if commits is None:
+            return "RepoNotFound"
+        if revision == "main":
+            return commits[-1]
+        return next((commit for commit in commits if commit.commit == revision), "RevisionNotFound")
+
+    def __enter__(self) -> StandInHub:
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: StandInHub
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def log_message(self, *args: object) -> None:
+        """Nothing is printed."""
+
+    def _answer(self) -> None:
+        url = urlsplit(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        self.hub.requests.append(f"{self.command} {url.path}")
+        if found := API.fullmatch(url.path):
+            self._tell(found["kind"], found["name"], found["verb"], found["rest"], parse_qs(url.query or body))
+        elif found := RESOLVE.fullmatch(url.path):
+            kind = (found["kind"] or "models").rstrip("/")
+            self._file(kind, found["name"], unquote(found["revision"]), unquote(found["file"]))
+        else:
+            self._refuse("EntryNotFound")
+
+    def _tell(self, kind: str, name: str, verb: str | None, rest: str | None, query: dict[str, list[str]]) -> None:
+        revision, _, path = (rest or "main").partition("/")
+        found = self.hub.find(kind, name, unquote(revision))
+        if isinstance(found, str):
+            return self._refuse(found)
+        if verb in (None, "revision"):
+            siblings = [{"rfilename": file} for file in found.files]
+            return self._json({"id": name, "sha": found.commit, "siblings": siblings, "private": False, "tags": []})
+        folders = {str(parent) for file in found.files for parent in Path(file).parents} - {"."}
+        entries = [_entry(file, content) for file, content in found.files.items()]
+        entries += [{"type": "directory", "path": folder, "oid": "0" * 40, "size": 0} for folder in sorted(folders)]
+        if verb == "paths-info":
+            return self._json([entry for entry in entries if entry["path"] in query["paths"]])
+        path = unquote(path)
+        inside = [entry for entry in entries if not path or entry["path"].startswith(f"{path}/")]
+        if path and not inside:
+            return self._refuse("EntryNotFound", found.commit)
+        if query.get("recursive", ["false"])[0].lower() != "true":
+            inside = [entry for entry in inside if "/" not in entry["path"][len(path) + bool(path) :]]
+        return self._json(inside)
+
+    def _file(self, kind: str, name: str, revision: str, file: str) -> None:
+        found = self.hub.find(kind, name, revision)
+        if isinstance(found, str):
+            return self._refuse(found)
+        if file not in found.files:
+            return self._refuse("EntryNotFound", found.commit)
+        content = found.files[file]
+        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        self.send_response(206 if start else 200)
+        self.send_header("X-Repo-Commit", found.commit)
+        self.send_header("ETag", f'"{_blob_id(content)}"')
+        if file.endswith(LARGE):
+            self.send_header("X-Linked-ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Linked-Size", str(len(content)))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        if self.command == "GET":
+            self._send(file, content[start:])
+        return None
+
+    def _send(self, file: str, content: bytes) -> None:
+        self.hub.sent[file] += 1
+        if file in self.hub.altered:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        if self.hub.break_off[file] > 0:
+            self.hub.break_off[file] -= 1
+            content, self.close_connection = content[: len(content) // 2], True
+        middle = len(content) // 2
+        self.wfile.write(content[:middle])
+        if self.hub.stall[file] > 0:
+            self.hub.stall[file] -= 1
+            self.wfile.flush()
+            time.sleep(2)
+        self.wfile.write(content[middle:])
+
+    def _json(self, answer: Any) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _refuse(self, code: str, commit: str | None = None) -> None:
+        self.send_response(401 if code == "RepoNotFound" else 404)
+        self.send_header("X-Error-Code", code)
+        if commit is not None:
+            self.send_header("X-Repo-Commit", commit)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def _entry(file: str, content: bytes) -> dict[str, Any]:
+    """What the hub tells of a file."""
+    entry: dict[str, Any] = {"type": "file", "path": file, "size": len(content), "oid": _blob_id(content)}
+    if file.endswith(LARGE):
+        entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+    return entry
+
+
+def _blob_id(content: bytes) -> str:
+    """As git names a blob."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
