@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 from types import FrameType
 
-SAVE_AND_REQUEUE, SAVE_AND_STOP = signal.SIGUSR1, signal.SIGTERM
+SAVE_AND_REQUEUE = signal.SIGUSR1
+SAVE_AND_STOP = (signal.SIGTERM, signal.SIGINT)
+AGAIN = b"\nThe run is saved at the end of a training step, and stops then; Ctrl-C once more stops it at once.\n"
+
+STDERR = 2
 
 _noted: signal.Signals | None = None
 
@@ -39,8 +42,8 @@ def listen_early() -> None:
 
 
 def listen() -> None:
-    """From now on SIGUSR1 and SIGTERM wait until they are asked for."""
-    for number in (SAVE_AND_REQUEUE, SAVE_AND_STOP):
+    """From now on SIGUSR1, SIGTERM and the first Ctrl-C wait until they are asked for."""
+    for number in (SAVE_AND_REQUEUE, *SAVE_AND_STOP):
         signal.signal(number, _note)
 
 
@@ -70,6 +73,9 @@ def requeue(job: str) -> str | None:
 def _note(number: int, _: FrameType | None) -> None:
     global _noted
     _noted = signal.Signals(number)
+    if _noted == signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.write(STDERR, AGAIN)
 
 
 def _requeue_or_note(number: int, frame: FrameType | None) -> None:
@@ -79,4 +85,4 @@ def _requeue_or_note(number: int, frame: FrameType | None) -> None:
     elif os.environ["SLURM_PROCID"] == "0":
         problem = requeue(job)
         what = "it is requeued" if problem is None else f"and it cannot be requeued ({problem})"
-        os.write(sys.stderr.fileno(), f"SIGUSR1 came before the training of SLURM job {job}: {what}\n".encode())
+        os.write(STDERR, f"SIGUSR1 came before the training of SLURM job {job}: {what}\n".encode())

@@ -15,15 +15,16 @@ from robusttune.errors import RobustTuneError
 from robusttune.ranks import max_over_ranks, on_rank_zero, rank
 
 NOTHING, SAVE, STOP, REQUEUE = range(4)  # what a rank wishes; the greatest wish of all is what every rank does
-WISHES = {None: NOTHING, interruption.SAVE_AND_STOP: STOP, interruption.SAVE_AND_REQUEUE: REQUEUE}
+WISHES = {None: NOTHING, interruption.SAVE_AND_REQUEUE: REQUEUE} | dict.fromkeys(interruption.SAVE_AND_STOP, STOP)
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """``last.ckpt``, after each epoch and so many minutes, and at the next end of a batch after SIGTERM or SIGUSR1.
+    """``last.ckpt``, after each epoch and so many minutes, and at the end of the batch in which a signal comes.
 
-    Both signals then end the run; under SLURM, which sends SIGUSR1 ahead of the time limit if asked to, the job is put
-    back into the queue after SIGUSR1. All ranks agree on what they do, so that none is left waiting for another. Before
-    a validation, and while gradients are accumulated, they wait: what went on from there would not be the same.
+    SIGTERM, Ctrl-C and SIGUSR1 then end the run; under SLURM, which sends SIGUSR1 ahead of the time limit if asked to,
+    the job is put back into the queue after it. All ranks agree on what they do, so that none is left waiting for
+    another. Ahead of a validation, and while gradients are accumulated, they wait: what went on from there would not be
+    the same.
 
     Args:
         minutes: after which it is written inside of an epoch, above 0.
@@ -67,12 +68,12 @@ class LastCheckpoint(ModelCheckpoint):
         _flush_logs(trainer)  # to which what the batch before has logged belongs by now
         if wish == SAVE:
             return
+        signal = interruption.noted()
         interruption.forget()
         if not (wish == REQUEUE and _cannot_be_requeued()):
-            name = (interruption.SAVE_AND_STOP if wish == STOP else interruption.SAVE_AND_REQUEUE).name
             raise RobustTuneError(
-                f"{name} has ended the run in epoch {trainer.current_epoch} after {trainer.global_step} steps, and "
-                "nothing of it is lost: go on with the same command and --resume auto",
+                f"{'a signal' if signal is None else signal.name} has ended the run in epoch {trainer.current_epoch} "
+                f"after {trainer.global_step} steps, and nothing of it is lost: go on with --resume auto",
                 told_elsewhere=rank() > 0,
             )
 

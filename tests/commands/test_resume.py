@@ -35,7 +35,7 @@ FIT = [
 @pytest.fixture(autouse=True)
 def signals_as_they_were() -> Iterator[None]:
     """Handlers and what was noted are the process's."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
     yield
     interruption.forget()
     for number, handler in before.items():
@@ -68,7 +68,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, fit: list[str], name: str, step
         return main(fit)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
 @pytest.mark.parametrize(
     ("step", "saved", "flags"),
     [

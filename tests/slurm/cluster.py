@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "srun", "sbatch", "munged", "mungekey")
@@ -51,7 +52,7 @@ SlurmdPidFile={folder}/slurmd.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
 # A node by its address: what takes a host from SLURM_NODELIST can connect to it.
-NodeName=127.0.0.1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} CPUs=4 RealMemory={memory} Gres=gpu:4 State=UNKNOWN
+NodeName=127.0.0.1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} CPUs=4 RealMemory={memory} Gres=gpu:4
 PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 """
 
@@ -64,7 +65,7 @@ def installed() -> bool:
 
 
 def up(folder: Path) -> dict[str, str]:
-    """Start the cluster; what is in the folder of an earlier one is thrown away. Returns the environment to use it in."""
+    """Start the cluster, in place of an earlier one in the folder. Returns the environment to use it in."""
     down(folder)
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("state", "spool"):
@@ -88,7 +89,7 @@ def up(folder: Path) -> dict[str, str]:
     for number in range(4):
         (folder / f"gpu{number}").touch()
     (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu[0-3]\n")
-    # A cgroup plugin is loaded in any case; this one touches nothing, and detection would choose one that wants systemd.
+    # A cgroup plugin is loaded in any case; this one touches nothing, while another might want systemd.
     (folder / "cgroup.conf").write_text(
         f"CgroupPlugin=cgroup/v1\nCgroupAutomount=no\nCgroupMountpoint={folder}/no-cgroup\n"
     )
@@ -104,10 +105,7 @@ def up(folder: Path) -> dict[str, str]:
     ):
         subprocess.run([_program(command[0]), *command[1:]], env=environment, check=True)
     for _ in range(150):
-        state = subprocess.run(
-            ["sinfo", "-h", "-o", "%t"], env=environment, capture_output=True, text=True, check=False
-        )
-        if state.stdout.strip() == "idle":
+        if _said(["sinfo", "-h", "-o", "%t"], environment).strip() == "idle":
             return environment
         time.sleep(0.2)
     raise RuntimeError(f"the node did not become idle: see {folder}/*.log")
@@ -118,11 +116,9 @@ def down(folder: Path) -> None:
     environment = {**os.environ, "SLURM_CONF": f"{folder}/slurm.conf"}
     if _pid(folder, "slurmctld") is not None:
         queue = ["squeue", "-h", "-o", "%A"]
-        for job in set(
-            subprocess.run(queue, env=environment, capture_output=True, text=True, check=False).stdout.split()
-        ):
+        for job in set(_said(queue, environment).split()):
             subprocess.run(["scancel", job], env=environment, check=False)
-        _wait(lambda: not subprocess.run(queue, env=environment, capture_output=True, check=False).stdout)
+        _wait(lambda: not _said(queue, environment))
     for name in DAEMONS:
         pid = _pid(folder, name)
         if pid is not None:
@@ -139,7 +135,11 @@ def _pid(folder: Path, name: str) -> int | None:
         return None
 
 
-def _wait(done) -> None:
+def _said(command: list[str], environment: dict[str, str]) -> str:
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
+
+
+def _wait(done: Callable[[], bool]) -> None:
     for _ in range(100):
         if done():
             return

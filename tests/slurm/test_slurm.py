@@ -98,7 +98,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         yield Slurm(environment, folder)
     finally:
         cluster.down(daemons)
-        shutil.rmtree(daemons)
+        shutil.rmtree(daemons, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
