@@ -8,6 +8,7 @@ from importlib import import_module
 
 from robusttune import __version__
 from robusttune.errors import RobustTuneError
+from robusttune.interruption import listen_early
 
 VERBS = {
     "fit": "train, validating under every condition",
@@ -16,15 +17,19 @@ VERBS = {
     "predict": "write a checkpoint's predictions for samples without labels",
 }
 COMMANDS = {
+    "plan": "tell what a fit will take, without it: parameters, operations, memory, disk, time",
     "import": "make a checkpoint of weights that the published MMRL or MMRL++ has written",
     "export": "write an MMRL checkpoint's weights as the published implementation reads them",
+    "prefetch": "download all that a configuration needs, for nodes without a network",
     "data verify": "check a copy of a data set: counts, files, duplicates, texts",
     "data show": "draw samples of a data set, with texts, labels and noise",
     "report": "compare finished runs: tables, differences with intervals, plots",
 }
 MODULES = {
+    "plan": "plan",
     "import": "import_weights",
     "export": "export_weights",
+    "prefetch": "prefetch",
     "data verify": "data_verify",
     "data show": "data_show",
     "report": "report",
@@ -65,6 +70,8 @@ def main(args: Sequence[str] | None = None) -> int:
 def _run(command: str, args: list[str]) -> None:
     # Imported when it is run: torch takes seconds.
     if command in VERBS:
+        if command == "fit":
+            listen_early()
         import_module("robusttune.commands.trainer").run(command, args)
         return
     if command == "data" and args:

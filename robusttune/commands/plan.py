@@ -1,0 +1,159 @@
+"""plan: what a fit would take, from a few of its steps."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch import Trainer
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from rich.console import Console
+
+from robusttune.commands.plan_table import show
+from robusttune.commands.quiet import quieten
+from robusttune.commands.strategies import refuse_sharding
+from robusttune.commands.trainer import RobustTuneCLI, launch
+from robusttune.commands.wording import trainer_error
+from robusttune.data import ImageTextDataModule
+from robusttune.errors import RobustTuneError
+from robusttune.paths import user_path, whole_file
+from robusttune.planning import TRAINER, Extent, Plan, estimate
+from robusttune.types import Facts
+
+BACKENDS = {"gpu": ("cuda", "mps")}  # of accelerators with a name for several
+
+
+class PlanCLI(RobustTuneCLI):
+    """The task, the data and a Trainer of a configuration, without running it."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--steps", type=int, default=20, help="Steps to measure; fewer where they take long.")
+        parser.add_argument("--json", type=str | None, help="File to write all numbers to.")
+        parser.add_argument("--ckpt_path", type=str | None, help="Has no use here; the config.yaml of a run names it.")
+        parser.add_argument("--weights_only", type=bool | None, help="Likewise.")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        LightningCLI.parse_arguments(self, parser, args)
+        refuse_sharding(self.config.trainer.strategy)
+        if self.config.steps < 1:
+            raise RobustTuneError(f"--steps is {self.config.steps}: give at least 1")
+        if self.config.json is not None and user_path(self.config.json).is_dir():
+            raise RobustTuneError(f"--json {self.config.json} is a folder: give another path")
+
+    def checked_facts(self, data: ImageTextDataModule) -> Facts:
+        data.check("fit")
+        return data.facts
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """One of one process, on what the machine has."""
+        config = self._get(self.config_init, "trainer")
+        self.extent = extent_of(config)
+        self.absent = absent_accelerator(config.accelerator)
+        accelerator = config.accelerator if self.absent is None else "auto"
+        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins] if config.plugins else []
+        alone = TRAINER | {"accelerator": accelerator, "plugins": [*plugins, LightningEnvironment()]}
+        return LightningCLI.instantiate_trainer(self, **alone, **kwargs)
+
+
+def run(args: list[str]) -> None:
+    """Run the command.
+
+    Raises:
+        RobustTuneError: the arguments or what they name do not work, or nothing can be measured.
+    """
+    without = {"run": False, "save_config_callback": None, "trainer_defaults": {"logger": False}}
+    cli: Any = launch(PlanCLI, "plan", args, parser_kwargs={"exit_on_error": False}, **without)
+    plan = _measured(cli)
+    show(plan, cli.absent, Console())
+    if cli.config.json is not None:
+        path = user_path(cli.config.json)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(asdict(plan), indent=2) + "\n", encoding="utf-8")
+
+
+def extent_of(trainer: Namespace) -> Extent:
+    """What the settings of a Trainer say of how much is done.
+
+    Raises:
+        RobustTuneError: a setting does not work.
+    """
+    least = {"num_nodes": 1, "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1}
+    for name, value in least.items():
+        if trainer[name] is not None and trainer[name] < value:
+            raise RobustTuneError(f"trainer.{name} is {trainer[name]}: give at least {value}")
+    if trainer.max_epochs == -1 and trainer.max_steps == -1:
+        raise RobustTuneError("the schedule has no end: set trainer.max_epochs or trainer.max_steps")
+    interval = trainer.val_check_interval
+    return Extent(
+        devices=device_count(trainer.devices, trainer.accelerator),
+        nodes=trainer.num_nodes,
+        max_epochs=trainer.max_epochs,
+        max_steps=trainer.max_steps,
+        accumulate=trainer.accumulate_grad_batches,
+        limit_train=_limit(trainer.limit_train_batches),
+        limit_val=_limit(trainer.limit_val_batches),
+        validate_every=trainer.check_val_every_n_epoch or 1,
+        check_interval=_limit(interval) if isinstance(interval, int | float) else 1.0,
+    )
+
+
+def device_count(devices: Any, accelerator: Any) -> int:
+    """How many devices of a node are meant; all that this machine has if that is asked for, and at least one.
+
+    Raises:
+        RobustTuneError: it is none.
+    """
+    listed = devices.split(",") if isinstance(devices, str) and "," in devices else devices
+    if isinstance(listed, list):
+        return len([device for device in listed if str(device).strip()])
+    if str(devices) in ("auto", "-1"):
+        on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+        return torch.cuda.device_count() if on_gpu else 1
+    if not str(devices).isdigit() or int(devices) < 1:
+        raise RobustTuneError(f"trainer.devices is {devices}: give a number of at least 1, or auto")
+    return int(devices)
+
+
+def absent_accelerator(accelerator: Any) -> str | None:
+    """The name of the accelerator, if it is one that this machine does not have."""
+    if not isinstance(accelerator, str) or accelerator == "auto":
+        return None
+    backends = BACKENDS.get(accelerator, (accelerator,))
+    if any(name not in AcceleratorRegistry for name in backends):
+        return None  # Lightning refuses it
+    there = any(AcceleratorRegistry[name]["accelerator"].is_available() for name in backends)
+    return None if there else accelerator
+
+
+def _limit(given: int | float | None) -> int | float:
+    """A number of batches, also where it is written as 6.0, or a share of them."""
+    if given is None:
+        return 1.0
+    return int(given) if given > 1 else given
+
+
+def _measured(cli: Any) -> Plan:
+    try:
+        with warnings.catch_warnings():
+            quieten()
+            return estimate(cli.model, cli.datamodule, cli.trainer, cli.extent, cli.config.steps)
+    except RobustTuneError:
+        raise
+    except torch.OutOfMemoryError:
+        raise RobustTuneError(
+            f"a batch of {cli.datamodule.batch_size} samples does not fit on {cli.trainer.strategy.root_device}: "
+            "lower data.batch_size, and raise trainer.accumulate_grad_batches by as much"
+        ) from None
+    except Exception as error:
+        told = trainer_error(error)
+        if told is None:
+            raise
+        raise told from error

@@ -1,0 +1,151 @@
+"""A plan on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+
+from robusttune.planning import Plan
+from robusttune.planning.plan import Steps
+
+Row = tuple[str, str, str]  # what, how much, and what is to be said of it
+SIZES = (("MiB", 2**20), ("GiB", 2**30), ("TiB", 2**40), ("PiB", 2**50))
+TIMES = (("days", 86400, 172800), ("h", 3600, 7200), ("min", 60, 120), ("s", 1, 1), ("ms", 1e-3, 0))  # and from when on
+
+
+def show(plan: Plan, absent: str | None, console: Console) -> None:
+    """Print a plan.
+
+    Args:
+        plan: see `Plan`.
+        absent: the accelerator that was planned with, if it was measured on another.
+        console: to print to.
+    """
+    extent = plan.extent
+    devices = f"{extent.world_size} device{'s' * (extent.world_size > 1)}"
+    devices += f" ({extent.nodes} x {extent.devices})" if extent.nodes > 1 else ""
+    table = Table(title=f"{plan.task}, {plan.classes:,} classes, {devices}", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    sections = {
+        "Model": _model(plan),
+        "Memory a device": _memory(plan),
+        "Disk": _disk(plan),
+        f"Time, measured on {plan.device}": _time(plan),
+    }
+    if extent.world_size > 1:
+        sections["Between devices"] = _traffic(plan)
+    for title, rows in sections.items():
+        table.add_row(f"[bold]{title}[/bold]", "", "")
+        for what, value, said in rows:
+            table.add_row(f"  {what}", value, said)
+        table.add_section()
+    console.print(table)
+    for note in notes(plan, absent):
+        console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
+
+
+def notes(plan: Plan, absent: str | None) -> Iterator[str]:
+    """What the numbers do not say."""
+    if absent is not None:
+        yield f"there is no {absent} here: times and memory are those of {plan.device}"
+    if plan.extent.world_size > 1:
+        yield "one device was measured: the time for what travels between devices is not in the plan"
+    if plan.extent.devices > 1 and plan.device == "cpu" and absent is None:
+        yield "the devices of a node share its cores, and one was measured that had all of them"
+    if plan.disk.features:
+        yield "features were read from this machine's memory: a slow disk, or a network's, is not in the plan"
+    for name, steps in (("training", plan.time.step), ("validation", plan.time.validation_step)):
+        if steps is not None and steps.loader_bound:
+            yield f"the loader is what {name} waits for: data.cache or more data.workers may help"
+
+
+def size(count: float) -> str:
+    """Bytes as people read them, at least in MiB."""
+    unit, factor = next((pair for pair in reversed(SIZES) if count >= pair[1]), SIZES[0])
+    return f"{count / factor:,.{_digits(count / factor)}f} {unit}"
+
+
+def span(seconds: float) -> str:
+    """Seconds as people read them: 20 ms, 90 s, 15 min, 30 h."""
+    unit, factor = next((unit, factor) for unit, factor, least in TIMES if seconds >= least)
+    return f"{seconds / factor:,.{_digits(seconds / factor)}f} {unit}"
+
+
+def _digits(value: float) -> int:
+    return 0 if value >= 100 else 1 if value >= 10 else 2
+
+
+def _scaled(value: float, factor: float, unit: str) -> str:
+    return f"{value / factor:,.{max(_digits(value / factor), 1)}f} {unit}"
+
+
+def _model(plan: Plan) -> Iterator[Row]:
+    model = plan.model
+    frozen = ", ".join(f"{name.replace('_', ' ')} {number / 1e6:,.1f} M" for name, number in model.frozen.items())
+    yield "trained parameters", _scaled(model.trained, 1e6, "M"), ""
+    yield "frozen parameters", _scaled(sum(model.frozen.values()), 1e6, "M"), frozen
+    yield "operations a step", _scaled(model.flops, 1e9, "GFLOP"), "with gradients: forward and backward"
+    if plan.disk.features:
+        flops = {part.what: part.flops for part in plan.disk.features}
+        yield "", _scaled(sum(flops.values()), 1e9, "GFLOP"), "to encode an image and a text, once for the cache"
+    else:
+        yield "", _scaled(model.frozen_flops, 1e9, "GFLOP"), "without gradients: frozen encoders"
+
+
+def _memory(plan: Plan) -> Iterator[Row]:
+    memory = plan.memory
+    yield "weights", size(memory.weights), "frozen ones included"
+    yield "gradients", size(memory.gradients), ""
+    yield "optimiser state", size(memory.optimizer_state), ""
+    yield "activations", size(memory.activations), "kept for the backward pass"
+    yield "batch", size(memory.batch), f"{plan.batch_size} samples"
+    known = (memory.weights, memory.gradients, memory.optimizer_state, memory.activations, memory.batch)
+    yield "together", size(sum(known)), "without what comes and goes"
+    if memory.peak is not None:
+        yield "peak", size(memory.peak), "all that was allocated"
+
+
+def _disk(plan: Plan) -> Iterator[Row]:
+    features = plan.disk.features
+    if features:
+        counts = {what: sum(part.inputs for part in features if part.what == what) for what in ("images", "texts")}
+        said = " and ".join(f"{count:,} {what}" for what, count in counts.items())
+        missing = sum(part.missing_bytes for part in features)
+        there = "all there" if missing == 0 else f"{size(missing)} are missing"
+        yield "feature cache", size(sum(part.bytes for part in features)), f"{said} of all splits, {there}"
+    yield "a checkpoint", size(plan.disk.checkpoint), "a run keeps two, best and last"
+
+
+def _time(plan: Plan) -> Iterator[Row]:
+    time, step = plan.time, plan.time.step
+    yield "step", span(step.seconds), f"{step.measured} measured, half of them {_between(step)}"
+    yield from _parts(step)
+    samples = plan.batch_size * plan.extent.world_size
+    yield "epoch", span(time.epoch), f"{step.batches:,} steps of {samples:,} samples"
+    checked = time.validation_step
+    if checked is not None:
+        said = f"{checked.batches:,} batches of {span(checked.seconds)}, and metrics {span(time.metrics)}"
+        yield "validation", span(time.validation), said
+        yield from _parts(checked)
+    if plan.disk.features:
+        yield "filling the cache", span(time.fill), "once, for training and validation"
+    yield "fit", span(time.fit), f"{time.epochs:,.4g} epochs, {time.validations:,.4g} validations"
+
+
+def _parts(steps: Steps) -> Iterator[Row]:
+    alone = "" if steps.loading is None else f", workers alone need {span(steps.loading)}"
+    yield "  model", span(steps.working), ""
+    yield "  loader", span(steps.waiting), f"waited for{alone}"
+
+
+def _between(steps: Steps) -> str:
+    return " to ".join(span(seconds) for seconds in steps.quartiles)
+
+
+def _traffic(plan: Plan) -> Iterator[Row]:
+    yield "gradients", size(plan.traffic.step), "of each device, averaged in every step"
+    yield "validation", size(plan.traffic.validation), "gathered by one process"
