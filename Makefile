@@ -1,9 +1,11 @@
 # Everything from a clone: `make` lists what there is.
 PYTHON ?= python3
 BIN := .venv/bin
+# A process for each core, but no more memory than a laptop has; who runs out of tests takes over some of another's.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-mmrl pretrain-demo test test-all bench robustness-demo robustness-emoji lint types clean
+.PHONY: help install demo demo-mmrl pretrain-demo test test-all test-slurm bench robustness-demo robustness-emoji lint types clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -31,10 +33,13 @@ pretrain-demo: install ## Make the demo's tiny CLIP anew (50 minutes on two core
 	$(BIN)/python -m robusttune.demo_clip.pretrain --config robusttune/demo_clip/pretrain.yaml
 
 test: install ## Run the tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: install ## Run the tests, slow ones included
-	$(BIN)/python -m pytest -m ''
+	$(PYTEST) -m 'not slurm'
+
+test-slurm: install ## Run the batch files on a real SLURM, which is installed (as root) and started: ROUNDS=20 for more
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm -m slurm
 
 bench: install ## Run the benchmarks; tables here, JSON in runs/benchmarks
 	@set -e; for file in tests/benchmarks/bench_*.py; do echo "$$file"; $(BIN)/python $$file; done

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken; before torch is imported
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 from pathlib import Path
 
 import pytest

@@ -1,10 +1,10 @@
-"""Run a function in two gloo processes, forked so that nothing is imported again."""
+"""Run a function in gloo processes, forked so that nothing is imported again."""
 
 from __future__ import annotations
 
 import multiprocessing
 import pickle
-import socket
+import tempfile
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,24 +18,27 @@ TIMEOUT = 60  # seconds; a test that hangs fails
 
 def in_two_ranks(fn: Callable[[int], Any]) -> list[Any]:
     """What ``fn(rank)`` returns, or the exception that it raises, on rank 0 and on rank 1."""
+    return in_ranks(2, fn)
+
+
+def in_ranks(count: int, fn: Callable[[int], Any]) -> list[Any]:
+    """The same on so many ranks."""
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [context.Process(target=_run, args=(fn, rank, port, queue), daemon=True) for rank in range(2)]
-    for process in processes:
-        process.start()
-    found = dict(pickle.loads(queue.get(timeout=TIMEOUT)) for _ in processes)
-    for process in processes:
-        process.join(TIMEOUT)
-    return [found[0], found[1]]
+    with tempfile.TemporaryDirectory() as folder:  # a file to meet at: a port that is free may not stay so
+        arguments = [(fn, rank, count, f"file://{folder}/store", queue) for rank in range(count)]
+        processes = [context.Process(target=_run, args=args, daemon=True) for args in arguments]
+        for process in processes:
+            process.start()
+        found = dict(pickle.loads(queue.get(timeout=TIMEOUT)) for _ in processes)
+        for process in processes:
+            process.join(TIMEOUT)
+    return [found[rank] for rank in range(count)]
 
 
-def _run(fn: Callable[[int], Any], rank: int, port: int, queue: Any) -> None:
+def _run(fn: Callable[[int], Any], rank: int, count: int, store: str, queue: Any) -> None:
     torch.set_num_threads(1)  # the parent's thread pool does not survive a fork
-    address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", address, timeout=timedelta(seconds=TIMEOUT), rank=rank, world_size=2)
+    dist.init_process_group("gloo", store, timeout=timedelta(seconds=TIMEOUT), rank=rank, world_size=count)
     try:
         result = fn(rank)
     except Exception as error:

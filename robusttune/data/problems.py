@@ -46,7 +46,7 @@ class Problems:
         Args:
             total: units, those included with which nothing is wrong.
         """
-        parts = [f"{len(at)} {what} (the first: {at[0]:.120})" for (what, _), at in self.found.items()]
+        parts = [f"{len(at)} {what} (the first: {at[0]:.300})" for (what, _), at in self.found.items()]
         return f"{self.place}: of {total} {self.unit}, {', '.join(parts)}"
 
     def refuse(self, total: int) -> None:

@@ -33,6 +33,7 @@ from robusttune.data import Corruption, ImageTextDataModule
 from robusttune.data.sources import Table
 from robusttune.encoders import TimmEncoder, TransformersTextEncoder
 from robusttune.tasks import FusionTask
+from robusttune.types import Batch, Encoded
 
 SAMPLES = 192
 IMAGE = TimmEncoder(name="vit_base_patch16_224.augreg_in21k", weights="random", layers=4, grid=4)
@@ -132,6 +133,12 @@ def say_limit(folder: Path, task: FusionTask, seconds: float) -> None:
     )
 
 
+def encode(task: FusionTask, batch: Batch) -> tuple[Encoded, Encoded]:
+    """What the encoders make of a batch."""
+    image = task.image_encoder.encode(batch.images["clean"], batch.image_present)
+    return image, task.text_encoder.encode(batch.texts["clean"], batch.text_present)
+
+
 def encoder_pass(data: ImageTextDataModule, task: FusionTask) -> float:
     """Samples a second, from files to what the encoders make of them, in this process alone."""
     data.setup("fit")
@@ -140,7 +147,7 @@ def encoder_pass(data: ImageTextDataModule, task: FusionTask) -> float:
     batches = iter(data.train_dataloader())
     start = perf_counter()
     batch = next(batches)
-    task.encode_image(batch, "clean"), task.encode_text(batch, "clean")
+    encode(task, batch)
     return len(batch) / (perf_counter() - start)
 
 
@@ -148,8 +155,7 @@ def steps(task: FusionTask) -> Callable[[Any], None]:
     """Forward and backward of one batch, without a Trainer."""
 
     def step(batch: Any) -> None:
-        image, text = task.encode_image(batch, "clean"), task.encode_text(batch, "clean")
-        fused = task.network(image, text, batch.image_present, batch.text_present)
+        fused = task.network(*encode(task, batch), batch.image_present, batch.text_present)
         loss = torch.nn.functional.cross_entropy(fused.logits, batch.label)
         pairs = batch.image_present & batch.text_present
         (loss + 0.1 * task.correlation(fused.image_views, fused.text_views, pairs)).backward()

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from sklearn.cross_decomposition import CCA
 from torch import Tensor
+from two_ranks import in_ranks
 
 from robusttune.models import CorrelationLoss
 from robusttune.models.losses import Moments, correlation, gather_moments, shuffled_correlation
@@ -141,22 +137,17 @@ def test_momentum_uses_earlier_batches_without_gradient_to_them() -> None:
     assert last.isfinite()
 
 
-def _rank(rank: int, world: int, folder: str) -> None:
-    """One rank's part of uneven data: loss and gradient, saved."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1"}
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    x, y = correlated_views(rows=21, width=4, views=2)
-    part = [slice(0, 15), slice(15, 21), slice(21, 21)][rank]
-    x, y = x[:, part].requires_grad_(), y[:, part]
-    loss = CorrelationLoss(2, 4)(x, y, everyone(x))
-    loss.backward()
-    torch.save((loss.detach(), x.grad), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+def test_three_ranks_one_of_them_empty_equal_one_process() -> None:
+    def of_rank(rank: int) -> tuple[Tensor, Tensor | None]:
+        """Loss and gradient of one rank's part of uneven data."""
+        x, y = correlated_views(rows=21, width=4, views=2)
+        part = [slice(0, 15), slice(15, 21), slice(21, 21)][rank]
+        x, y = x[:, part].requires_grad_(), y[:, part]
+        loss = CorrelationLoss(2, 4)(x, y, everyone(x))
+        loss.backward()
+        return loss.detach(), x.grad
 
-
-def test_three_ranks_one_of_them_empty_equal_one_process(tmp_path: Path) -> None:
-    mp.spawn(_rank, args=(3, str(tmp_path)), nprocs=3)
-    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(3)]
+    parts = in_ranks(3, of_rank)
     x, y = correlated_views(rows=21, width=4, views=2)
     x.requires_grad_()
     loss = CorrelationLoss(2, 4)(x, y, everyone(x))

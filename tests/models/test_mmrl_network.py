@@ -158,18 +158,25 @@ def test_gradients_losses_and_updates_are_the_published_ones(name: str) -> None:
 
 
 @cache
-def tiny(first_layer: int, variation: str, space_tokens: int) -> Case:
+def tiny_clip() -> TemporaryDirectory[str]:
     """Of four layers a tower, with weights large enough to tell mistakes apart."""
-    with TemporaryDirectory() as folder:
-        write_clip(Path(folder))
-        clip = CLIPModel.from_pretrained(folder)
-        torch.manual_seed(1)
-        with torch.no_grad():
-            for parameter in clip.parameters():
-                parameter.add_(0.1 * torch.randn(parameter.shape))
-        clip.save_pretrained(folder)
-        settings = VARIATIONS[variation]
-        case = cut(Path(folder), first_layer, MMRL(**(vars(settings) | {"space_tokens": space_tokens})))
+    folder = TemporaryDirectory()
+    write_clip(Path(folder.name))
+    clip = CLIPModel.from_pretrained(folder.name)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in clip.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    clip.save_pretrained(folder.name)
+    return folder
+
+
+@cache
+def tiny(first_layer: int, variation: str, space_tokens: int) -> Case:
+    """`tiny_clip` with large weights in the network as well."""
+    folder, settings = Path(tiny_clip().name), VARIATIONS[variation]
+    torch.manual_seed(2)
+    case = cut(folder, first_layer, MMRL(**(vars(settings) | {"space_tokens": space_tokens})))
     with torch.no_grad():
         for parameter in case.network.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape))

@@ -105,7 +105,7 @@ def test_two_processes_of_mmrl_equal_one(food101: Path, clip_folder: Path, tmp_p
 def test_ranks_that_have_less_or_nothing(food101: Path, text_folder: Path, tmp_path: Path, subset: int) -> None:
     """A rank whose last batch only fills up, or that has no sample at all: no hang, no NaN, the same metrics."""
     flags = [*tiny_flags(food101, text_folder), f"--data.splits.subset={subset}", "--data.batch_size=4", *TWO]
-    flags += ["--trainer.precision=32-true", "--trainer.log_every_n_steps=1", f"--run_root={tmp_path}"]
+    flags += ["--trainer.precision=64-true", "--trainer.log_every_n_steps=1", f"--run_root={tmp_path}"]
     run("fit", f"--config={CONFIGS}/food101.yaml", *flags)
     folder = tmp_path / "food101/0"
     assert all(value == value for step in losses(folder) for value in step.values())

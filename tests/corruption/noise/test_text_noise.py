@@ -7,7 +7,7 @@ from collections import Counter
 from difflib import SequenceMatcher
 from functools import cache
 from itertools import pairwise
-from time import perf_counter
+from time import process_time
 from typing import get_args
 
 import numpy as np
@@ -85,9 +85,9 @@ def test_a_single_letter_stays_a_text(kind: TextNoiseKind) -> None:
 @pytest.mark.parametrize("text", ["x" * 100_000, "word " * 20_000, "א" * 100_000, "rn" * 50_000, "a " * 50_000])
 @every_kind
 def test_long_texts_take_no_time(kind: TextNoiseKind, text: str) -> None:
-    start = perf_counter()
+    start = process_time()
     corrupted(text, kind, 5, other=text)
-    assert perf_counter() - start < 1
+    assert process_time() - start < 1  # not what others take of the machine
 
 
 def test_typos_are_slips_on_a_keyboard() -> None:
