@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-mmrl pretrain-demo test test-all test-slurm bench robustness-demo robustness-emoji lint types clean
+.PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-slurm bench robustness-demo robustness-emoji lint types clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -35,8 +35,8 @@ pretrain-demo: install ## Make the demo's tiny CLIP anew (50 minutes on two core
 test: install ## Run the tests
 	$(PYTEST)
 
-test-all: install ## Run the tests, slow ones included
-	$(PYTEST) -m 'not slurm'
+test-slow: install ## Run the tests that take long
+	$(PYTEST) -m slow
 
 test-slurm: install ## Run the batch files on a real SLURM, which is installed (as root) and started: ROUNDS=20 for more
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm -m slurm

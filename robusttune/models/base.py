@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from robusttune.models.runner import Runner
 from robusttune.types import Encoded, Facts, Widths
 
 
@@ -31,9 +32,11 @@ class FusionNetwork(nn.Module, ABC):
 
     Attributes:
         view_shape: (M, c), how many pairs of views there are to correlate, and their width; ``M`` may be 0.
+        run: runs its parts.
     """
 
     view_shape: tuple[int, int]
+    run = Runner()
 
     @abstractmethod
     def forward(self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor) -> Fused:

@@ -95,7 +95,7 @@ class OneSideNetwork(Baseline):
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:
         encoded, present = (image, image_present) if self.side == "image" else (text, text_present)
-        return self.layers(pooled(encoded, present)), present
+        return self.run(self.layers, pooled(encoded, present)), present
 
 
 class ConcatenationNetwork(Baseline):
@@ -109,7 +109,7 @@ class ConcatenationNetwork(Baseline):
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:
         both = torch.cat([pooled(image, image_present), pooled(text, text_present)], dim=1)
-        return self.layers(both), image_present | text_present
+        return self.run(self.layers, both), image_present | text_present
 
 
 class LateFusionNetwork(Baseline):
@@ -126,7 +126,10 @@ class LateFusionNetwork(Baseline):
     def answer(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:
-        sides = [self.image_layers(pooled(image, image_present)), self.text_layers(pooled(text, text_present))]
+        sides = [
+            self.run(self.image_layers, pooled(image, image_present)),
+            self.run(self.text_layers, pooled(text, text_present)),
+        ]
         present = torch.stack([image_present, text_present]).unsqueeze(2)
         total = torch.where(present, torch.stack(sides), 0.0).sum(0)
         return total / present.sum(0).clamp(min=1), image_present | text_present

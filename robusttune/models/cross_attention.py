@@ -68,9 +68,12 @@ class CrossAttentionNetwork(Baseline):
         (images, image_mask), (texts, text_mask) = last_layer(image, image_present), last_layer(text, text_present)
         images, texts = self.image_in(layer_norm(images)), self.text_in(layer_norm(texts))
         for image_block, text_block in zip(self.image_blocks, self.text_blocks, strict=True):
-            images, texts = image_block(images, texts, text_mask), text_block(texts, images, image_mask)
+            images, texts = (
+                self.run(image_block, images, texts, text_mask),
+                self.run(text_block, texts, images, image_mask),
+            )
         means = masked_mean(self.image_norm(images), image_mask), masked_mean(self.text_norm(texts), text_mask)
-        return self.layers(torch.cat(means, dim=1)), image_present | text_present
+        return self.run(self.layers, torch.cat(means, dim=1)), image_present | text_present
 
 
 class Block(nn.Module):

@@ -15,9 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from robusttune.encoders.blocks import Block
 from robusttune.encoders.clip import TowerShape, UpperTower, unit
 from robusttune.errors import RobustTuneError
 from robusttune.models.prompts import Packed
+from robusttune.models.runner import Runner
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,13 @@ class SpaceTokens(NamedTuple):
 
 
 class MMRLNetwork(nn.Module):
-    """All that MMRL trains. The frozen layers that it reaches into are handed to it."""
+    """All that MMRL trains. The frozen layers that it reaches into are handed to it.
+
+    Attributes:
+        run: runs each of these layers.
+    """
+
+    run = Runner()
 
     def __init__(self, settings: MMRL, image: TowerShape, text: TowerShape) -> None:
         super().__init__()
@@ -83,24 +91,11 @@ class MMRLNetwork(nn.Module):
             states: (B, n, d) that enter them, the class token first.
             tokens: (layers, K, d).
         """
-        batch, count, space = len(states), tokens.shape[1], None
+        space = None
         for block, own in zip(upper.blocks[:-1], tokens[:-1], strict=True):
-            space = self._mixed(own.unsqueeze(0), space)
-            normed_space, normed = block.norm1(space), block.norm1(states)
-            key_value = torch.cat([_for_each(block.key_value(normed_space), batch), block.key_value(normed)], 1)
-            if self.beta == 1:  # what becomes of the space's tokens is overwritten
-                states = block.finish(states, block.attend(block.query(normed), key_value))
-                continue
-            states = torch.cat([_for_each(space, batch), states], 1)
-            normed = torch.cat([_for_each(normed_space, batch), normed], 1)
-            states = block.finish(states, block.attend(block.query(normed), key_value))
-            space, states = _cut(states, count, dim=1)
-        block, space = upper.blocks[-1], _for_each(self._mixed(tokens[-1].unsqueeze(0), space), batch)
-        states = torch.cat([space, states], 1)
-        normed = block.norm1(states)
-        read = slice(count + 1)  # of all tokens only the space's and, after them, the class token
-        states = block.finish(states[:, read], block.read(normed[:, read], normed))
-        return upper.feature(states[:, -1]), unit(self.projection(upper, upper.norm(states[:, :-1]).mean(1)))
+            space, states = self.run(self._image_layer, block, self._mixed(own.unsqueeze(0), space), states)
+        space = self._mixed(tokens[-1].unsqueeze(0), space)
+        return self.run(self._image_end, upper, space, states)
 
     def text_features(self, upper: UpperTower, texts: Packed, tokens: Tensor) -> Tensor:
         """(C, d_e) of length 1, one for each text.
@@ -114,20 +109,55 @@ class MMRLNetwork(nn.Module):
             tokens: (layers, K, d).
         """
         count, space = tokens.shape[1], None
-        start, line = texts.shared[:1], count + len(texts.shared)  # tokens that all texts begin with
-        rest, mask = torch.cat([texts.shared[1:], texts.states]), texts.mask(count)
+        start, rest, mask = texts.shared[:1], torch.cat([texts.shared[1:], texts.states]), texts.mask(count)
         for block, own in zip(upper.blocks[:-1], tokens[:-1], strict=True):
             space = self._mixed(own, space)
-            states = torch.cat([start, space, rest])
-            normed = block.norm1(states)
-            shared_query, query = _cut(block.query(normed), line)
-            shared, key_value = _cut(block.key_value(normed), line)
-            begun = block.attend(shared_query.unsqueeze(0), shared.unsqueeze(0), causal=True).squeeze(0)
-            gone_on = block.attend(texts.pad(query), texts.pad(key_value, shared), mask)
-            states = block.finish(states, torch.cat([begun, texts.unpad(gone_on)]))
-            start, space, rest = _cut(states, 1, count)
-        block, end = upper.blocks[-1], line + texts.end
-        states = torch.cat([start, self._mixed(tokens[-1], space), rest])
+            start, space, rest = self.run(self._text_layer, block, start, space, rest, texts, mask)
+        return self.run(self._text_end, upper, start, self._mixed(tokens[-1], space), rest, texts)
+
+    def _image_layer(self, block: Block, space: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """What a layer makes of the tokens that are put into it, (1 or B, K, d), and of states (B, n, d)."""
+        batch, count = len(states), space.shape[1]
+        normed_space, normed = block.norm1(space), block.norm1(states)
+        key_value = torch.cat([_for_each(block.key_value(normed_space), batch), block.key_value(normed)], 1)
+        if self.beta == 1:  # what becomes of the space's tokens is overwritten
+            return space, block.finish(states, block.attend(block.query(normed), key_value))
+        states = torch.cat([_for_each(space, batch), states], 1)
+        normed = torch.cat([_for_each(normed_space, batch), normed], 1)
+        states = block.finish(states, block.attend(block.query(normed), key_value))
+        space, states = _cut(states, count, dim=1)
+        return space, states
+
+    def _image_end(self, upper: UpperTower, space: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Class and representation features, (B, d_e), out of what enters the last layer."""
+        block, count = upper.blocks[-1], space.shape[1]
+        states = torch.cat([_for_each(space, len(states)), states], 1)
+        normed = block.norm1(states)
+        read = slice(count + 1)  # of all tokens only the space's and, after them, the class token
+        states = block.finish(states[:, read], block.read(normed[:, read], normed))
+        return upper.feature(states[:, -1]), unit(self.projection(upper, upper.norm(states[:, :-1]).mean(1)))
+
+    def _text_layer(
+        self, block: Block, start: Tensor, space: Tensor, rest: Tensor, texts: Packed, mask: Tensor
+    ) -> tuple[Tensor, ...]:
+        """What a layer makes of the start token (1, d), of those that are put into it (K, d), and of all others."""
+        count = len(space)
+        line = count + len(texts.shared)  # tokens that all texts begin with
+        states = torch.cat([start, space, rest])
+        normed = block.norm1(states)
+        shared_query, query = _cut(block.query(normed), line)
+        shared, key_value = _cut(block.key_value(normed), line)
+        begun = block.attend(shared_query.unsqueeze(0), shared.unsqueeze(0), causal=True).squeeze(0)
+        gone_on = block.attend(texts.pad(query), texts.pad(key_value, shared), mask)
+        states = block.finish(states, torch.cat([begun, texts.unpad(gone_on)]))
+        return _cut(states, 1, count)
+
+    def _text_end(self, upper: UpperTower, start: Tensor, space: Tensor, rest: Tensor, texts: Packed) -> Tensor:
+        """(C, d_e) features out of what enters the last layer."""
+        block, count = upper.blocks[-1], len(space)
+        line = count + len(texts.shared)
+        end = line + texts.end
+        states = torch.cat([start, space, rest])
         normed = block.norm1(states)
         shared, own = _cut(normed, line)
         attended = block.read(normed[end].unsqueeze(1), texts.pad(own, shared), texts.mask_of_end(count)).squeeze(1)

@@ -122,7 +122,8 @@ class MoLTNetwork(FusionNetwork):
     ) -> Fused:
         of_image, of_text = (None, None) if rows is None else rows
         latents = [
-            layer(
+            self.run(
+                layer,
                 Seen(image.tokens[i], image.mask[i], of_image, image_present),
                 Seen(text.tokens[i], text.mask[i], of_text, text_present),
             )
@@ -133,7 +134,7 @@ class MoLTNetwork(FusionNetwork):
             part if rows is None else torch.where(present.unsqueeze(1), part[of], 0.0)
             for part, of, present in ((image.pooled, of_image, image_present), (text.pooled, of_text, text_present))
         ]
-        logits = self.fusion(pooled[0], image_present, pooled[1], text_present, robust)
+        logits = self.run(self.fusion, pooled[0], image_present, pooled[1], text_present, robust)
         something = (image_present | text_present).unsqueeze(1)
         return Fused(torch.where(something, logits, self.log_prior.to(logits.dtype)), image_views, text_views)
 

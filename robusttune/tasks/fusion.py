@@ -14,6 +14,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.evaluation import sample_losses
 from robusttune.models import CorrelationLoss, Fused, FusionModel, MoLT
 from robusttune.models.losses import shuffled_correlation
+from robusttune.models.runner import Runner
 from robusttune.ranks import sum_over_ranks
 from robusttune.settings import from_plain, to_plain
 from robusttune.tasks.base import Losses, OptimizerCallable, RobustTask, adamw, mean_over_ranks
@@ -36,6 +37,8 @@ class FusionTask(RobustTask):
         optimizer: makes the optimiser of the trained parameters.
         schedule: of the learning rate.
         calibrate: fit temperatures, see `RobustTask`.
+        compile: run the network through torch.compile; results are the same but for rounding.
+        checkpoint_activations: keep less for the backward pass and compute it again there; results are the same.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class FusionTask(RobustTask):
         optimizer: OptimizerCallable = adamw,
         schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
         calibrate: bool = False,
+        compile: bool = False,
+        checkpoint_activations: bool = False,
     ) -> None:
         if not (alpha >= 0 and beta >= 0 and 0 <= correlation_momentum < 1):  # not a number is none of it
             raise RobustTuneError(
@@ -61,6 +66,7 @@ class FusionTask(RobustTask):
         self.alpha = alpha
         self.beta = beta
         self.network = fusion.build(self.image_encoder.widths, self.text_encoder.widths, facts)
+        self.network.run = Runner(compile, checkpoint_activations)
         if beta > 0 and self.network.view_shape[0] == 0:
             raise RobustTuneError(f"{type(fusion).__name__} has nothing to correlate: set model.beta to 0")
         self.correlation = CorrelationLoss(*self.network.view_shape, correlation_momentum)
@@ -131,8 +137,7 @@ class FusionTask(RobustTask):
         """In steps that are logged, what the correlation loss would be for pairs that do not belong together."""
         if batch_idx == 0:
             self._warn_of_few_pairs(pairs)
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every == 0 or (self.global_step + 1) % every:
+        if not self.logs_this_step():
             return {}
         return {"shuffled_correlation_loss": -shuffled_correlation(fused.image_views, fused.text_views, pairs).float()}
 

@@ -16,6 +16,7 @@ from robusttune.evaluation import sample_losses
 from robusttune.models import MMRL, MMRLNetwork
 from robusttune.models.mmrl import SpaceTokens
 from robusttune.models.prompts import Packed
+from robusttune.models.runner import Runner
 from robusttune.settings import from_plain, to_plain
 from robusttune.tasks.base import Losses, OptimizerCallable, adamw, mean_over_ranks
 from robusttune.tasks.prompted import PromptedTask, spread, variants_of
@@ -92,6 +93,8 @@ class MMRLTask(PromptedTask):
         optimizer: makes the optimiser of the trained parameters.
         schedule: of the learning rate.
         calibrate: fit temperatures, see `RobustTask`.
+        compile: run the adapted layers through torch.compile; results are the same but for rounding.
+        checkpoint_activations: keep less for the backward pass and compute it again there; results are the same.
 
     Raises:
         RobustTuneError: the encoders are not the two towers of one CLIP, or a setting does not work.
@@ -115,6 +118,8 @@ class MMRLTask(PromptedTask):
         optimizer: OptimizerCallable = adamw,
         schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
         calibrate: bool = False,
+        compile: bool = False,
+        checkpoint_activations: bool = False,
     ) -> None:
         if not (0 <= alpha <= 1 and reg_weight >= 0 and text_weight >= 0):  # not a number is none of it
             raise RobustTuneError(
@@ -128,6 +133,7 @@ class MMRLTask(PromptedTask):
         self.text_weight = text_weight
         self.inference = inference
         self.network = MMRLNetwork(adapter, self.image_encoder.upper.shape, self.text_encoder.upper.shape)
+        self.network.run = Runner(compile, checkpoint_activations)
 
     def settings(self) -> dict[str, Any]:
         return {
