@@ -47,6 +47,12 @@ def listen() -> None:
         signal.signal(number, _note)
 
 
+def ignore() -> None:
+    """The run is finished: SIGUSR1 has nothing left to save, and must not end what is left of the process as failed."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(SAVE_AND_REQUEUE, signal.SIG_IGN)
+
+
 def slurm_job() -> str | None:
     """The SLURM job that this process is a task of; of an array, the member."""
     if "SLURM_PROCID" not in os.environ:  # which is set by srun

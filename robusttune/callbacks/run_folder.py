@@ -20,7 +20,7 @@ from rich.console import Console
 from robusttune.callbacks.best_checkpoint import BestCheckpoint
 from robusttune.callbacks.metrics_file import take_up
 from robusttune.errors import RobustTuneError
-from robusttune.interruption import slurm_job
+from robusttune.interruption import ignore, slurm_job
 from robusttune.paths import user_path, whole_file
 from robusttune.ranks import on_rank_zero
 from robusttune.tasks.checkpoint import read_checkpoint
@@ -71,6 +71,7 @@ class RunFolder(SaveConfigCallback):
         self.seconds = state_dict["seconds"]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        ignore()
         if trainer.is_global_zero:  # a fit that was interrupted does not come here
             done = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "seconds": round(self._took(), 1)}
             with whole_file(self.folder / FINISHED) as partial:

@@ -115,6 +115,7 @@ def test_what_is_not_to_go_on_is_left_alone(
     assert f"{run} is finished" in caplog.text
     assert main([*fit, "--resume=auto", "--trainer.max_epochs=1"]) == 0
     assert main([*fit, "--trainer.max_epochs=1"]) == 0
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN  # it has nothing left to do
     assert len({path.name for path in run.parent.iterdir()} - before) == 2
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
 

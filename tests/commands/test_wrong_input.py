@@ -367,7 +367,10 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         "model.optimizer is 'Adm', not a class that is known",
     ),
     "wrong learning rate": (lambda p: p.fit("--model.optimizer.lr=-1"), r"cannot be made \(Invalid learning rate"),
-    "no time between checkpoints": (lambda p: p.fit("--checkpoint_minutes=0"), "checkpoint_minutes is 0.0: give a time"),
+    "no time between checkpoints": (
+        lambda p: p.fit("--checkpoint_minutes=0"),
+        "checkpoint_minutes is 0.0: give a time",
+    ),
     "other ways to resume": (lambda p: p.fit("--resume=yes"), "resume"),
     "endless": (lambda p: p.fit("--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:01"), "set trainer.max_epochs"),
     "unmeasured": (
@@ -653,7 +656,9 @@ def test_what_is_wrong_is_one_sentence(case: str, place: Place, capfd: pytest.Ca
     after = contents(place.root) | contents(place.trained)
     assert {path: after.get(path) for path in before} == before
     left = {Path(path).name for path in after.keys() - before.keys() if "/cache/" not in path}
-    assert left <= {"config.yaml", "hparams.yaml", "metrics.csv", "process.json"} | {name for name in left if "tfevents" in name}
+    assert left <= {"config.yaml", "hparams.yaml", "metrics.csv", "process.json"} | {
+        name for name in left if "tfevents" in name
+    }
     assert not any(name.endswith((".partial", ".ckpt")) for name in left)
 
 

@@ -117,7 +117,7 @@ def test_a_signal_in_the_middle_changes_nothing(slurm: Slurm, undisturbed: tuple
     job = slurm.submit(*slurm.fit(name))
     folder = slurm.folder / name / "0"
     slurm.trains(folder)
-    time.sleep(random.Random(number).uniform(0.1, 0.9) * seconds)
+    time.sleep(random.Random(number).uniform(0.05, 0.7) * seconds)
     slurm.call("scancel", "--signal=USR1", job)
     assert slurm.ended(job) == "COMPLETED"
     assert slurm.state(job)[1] == 1, slurm.log()
