@@ -33,7 +33,7 @@ from robusttune.commands.wording import argument_error, instantiation_error, tra
 from robusttune.data import ImageTextDataModule
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
-from robusttune.interruption import slurm_job, was_requeued
+from robusttune.interruption import ignore, slurm_job, was_requeued
 from robusttune.paths import user_path
 from robusttune.ranks import leave
 from robusttune.tasks import RobustTask
@@ -120,6 +120,9 @@ class RobustTuneCLI(LightningCLI):
         if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
             plugins.append(SLURMEnvironment(auto_requeue=False))  # its handler can lock up; LastCheckpoint requeues
         callbacks = _as_list(config.callbacks) + (self._fit_callbacks(config) if self.subcommand == "fit" else [])
+        if config.default_root_dir is None:  # or in a job Lightning goes on from an hpc_ckpt in the working folder
+            root = user_path(self._get(self.config_init, "run_root"))
+            kwargs["default_root_dir"] = root / self._get(self.config_init, "name")
         return super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
 
     def _fit_callbacks(self, trainer: Namespace) -> list[Callback]:
@@ -133,10 +136,11 @@ class RobustTuneCLI(LightningCLI):
                 f"under {', '.join(conditions[:-1][:3])}{', ...' * (len(conditions) > 4)} or mean"
             )
         callbacks: list[Callback] = [] if trainer.fast_dev_run else [LearningRateMonitor()]
-        if trainer.enable_checkpointing is not False:
-            minutes = self._get(self.config_init, "checkpoint_minutes")
-            callbacks += [BestCheckpoint(monitor), LastCheckpoint(minutes)]
-        return callbacks
+        if trainer.enable_checkpointing is False:
+            ignore()  # a job that cannot be saved would be requeued for ever
+            return callbacks
+        minutes = self._get(self.config_init, "checkpoint_minutes")
+        return [*callbacks, BestCheckpoint(monitor), LastCheckpoint(minutes)]
 
 
 def run(verb: str, args: list[str]) -> None:

@@ -144,9 +144,11 @@ def test_a_new_job_goes_on_only_when_asked_to(slurm: Slurm, undisturbed: tuple[P
     slurm.call("scancel", first)  # by SIGTERM
     assert slurm.ended(first) == "CANCELLED"
     assert (root / "0/checkpoints/last.ckpt").is_file()
-    for stale in (root / "hpc_ckpt_1.ckpt", slurm.folder / "hpc_ckpt_1.ckpt"):
-        shutil.copy(root / "0/checkpoints/last.ckpt", stale)
-    where = (f"--chdir={ROOT}", f"--output={slurm.folder}/new.log")
+    elsewhere = slurm.folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "configs").symlink_to(ROOT / "configs")
+    shutil.copy(root / "0/checkpoints/last.ckpt", elsewhere / "hpc_ckpt_1.ckpt")
+    where = (f"--chdir={elsewhere}", f"--output={slurm.folder}/new.log")
     assert slurm.ended(slurm.submit(*slurm.fit("cancelled"), where=where)) == "COMPLETED"
     assert differences(root / "1", undisturbed[0]) == []
     assert "Restor" not in (slurm.folder / "new.log").read_text()
