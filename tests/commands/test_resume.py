@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ import torch
 from same_run import differences
 
 from robusttune import interruption
+from robusttune.callbacks.run_folder import hold
 from robusttune.cli import main
 from robusttune.tasks.checkpoint import read_checkpoint
 
@@ -68,15 +69,14 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, fit: list[str], name: str, step
         return main(fit)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
 @pytest.mark.parametrize(
-    ("step", "saved", "flags"),
+    ("name", "step", "saved", "flags"),
     [
-        pytest.param(1, 1, (), id="the first step"),
-        pytest.param(10, 10, (), id="inside of an epoch"),
-        pytest.param(14, 14, (), id="the last step of an epoch"),
-        pytest.param(9, 6, ("--trainer.accumulate_grad_batches=2",), id="gradients that are accumulated"),
-        pytest.param(3, 4, ("--trainer.val_check_interval=3",), id="a validation in between"),
+        pytest.param("SIGTERM", 1, 1, (), id="the first step"),
+        pytest.param("SIGUSR1", 10, 10, (), id="inside of an epoch"),
+        pytest.param("SIGINT", 14, 14, (), id="the last step of an epoch"),
+        pytest.param("SIGTERM", 9, 6, ("--trainer.accumulate_grad_batches=2",), id="gradients that are accumulated"),
+        pytest.param("SIGUSR1", 3, 4, ("--trainer.val_check_interval=3",), id="a validation in between"),
     ],
 )
 def test_after_a_signal_a_run_goes_on_as_if_nothing_had_been(
@@ -130,21 +130,27 @@ def test_the_difference_to_an_unfinished_run_is_told(
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {"0", "1"}
 
 
+def holding(folder: Path, told: Connection) -> None:
+    """Hold the folder of a run until the process is killed."""
+    with hold(folder):
+        told.send("held")
+        signal.pause()
+
+
 def test_a_run_in_use_is_refused(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A lock is a process's, so another one has to hold it."""
     fit = [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}", "--resume=auto"]
     assert interrupted(monkeypatch, fit, "SIGTERM", 3) == 1
-    code = "import sys, time; from pathlib import Path; from robusttune.callbacks.run_folder import hold; "
-    code += "file = hold(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
-    command = [sys.executable, "-c", code, str(tmp_path / "demo/0")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
-        assert main(fit) == 1
-        assert f'"pid": {other.pid}' in capsys.readouterr().err
-        other.kill()
+    ours, theirs = multiprocessing.Pipe()
+    other = multiprocessing.get_context("fork").Process(target=holding, args=(tmp_path / "demo/0", theirs))
+    other.start()
+    assert ours.recv() == "held"
+    assert main(fit) == 1
+    assert f'"pid": {other.pid}' in capsys.readouterr().err
+    other.kill()
+    other.join()
     assert main(fit) == 0
 
 
