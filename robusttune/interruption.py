@@ -17,6 +17,7 @@ SAVE_AND_STOP = (signal.SIGTERM, signal.SIGINT)
 AGAIN = b"\nThe run is saved at the end of a training step, and stops then; Ctrl-C once more stops it at once.\n"
 
 STDERR = 2
+GRACE = 20  # seconds
 
 _noted: signal.Signals | None = None
 
@@ -45,6 +46,16 @@ def listen() -> None:
     """From now on SIGUSR1, SIGTERM and the first Ctrl-C wait until they are asked for."""
     for number in (SAVE_AND_REQUEUE, *SAVE_AND_STOP):
         signal.signal(number, _note)
+
+
+def leave_to_main(_: int = 0) -> None:
+    """In a loader's worker: signals that all processes of a run get are acted on by the main one.
+
+    SIGTERM is also how workers are ended where a run breaks off; so they only wait until the main one has had time.
+    """
+    for number in (SAVE_AND_REQUEUE, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
 
 
 def ignore() -> None:

@@ -80,6 +80,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cores_of_each(processes: int) -> int:
+    """Cores for each of the processes that share this machine; of a task of SLURM those that it was given."""
+    given = os.environ.get("SLURM_CPUS_PER_TASK") if "SLURM_PROCID" in os.environ else None
+    return max(1, cores() // processes) if given is None else max(1, min(cores(), int(given)))
+
+
 def leave() -> None:
     """End this process's part: a thread of gloo that outlives the interpreter now and then aborts the process."""
     if not (_distributed() or _cpu_group.cache_info().currsize):

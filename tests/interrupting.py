@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from typing import Any
@@ -10,8 +11,10 @@ from lightning.pytorch.callbacks import Callback
 
 
 class SignalAt(Callback):
-    """Sends the signal ``SIGNAL`` to this process in training step ``AT_STEP``, counted from 1 over all epochs."""
+    """Sends ``SIGNAL`` to this process and its workers in training step ``AT_STEP``, counted from 1 over all epochs."""
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         if "AT_STEP" in os.environ and trainer.global_step + 1 == int(os.environ["AT_STEP"]):
-            os.kill(os.getpid(), signal.Signals[os.environ["SIGNAL"]])
+            number = signal.Signals[os.environ["SIGNAL"]]
+            for process in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
+                os.kill(process, number)  # as SLURM and terminals do, to loader workers as well

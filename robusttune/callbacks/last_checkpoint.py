@@ -57,6 +57,10 @@ class LastCheckpoint(ModelCheckpoint):
             self._saved_at = monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.max_steps != -1 and not _is_done(trainer):
+            # Where steps are counted, Lightning takes a finished epoch for one to finish; so wait for the next batch.
+            self._saved_at = float("-inf")
+            return
         super().on_train_epoch_end(trainer, pl_module)
         self._saved_at = monotonic()
         self._wish = max_over_ranks(WISHES[interruption.noted()])
@@ -87,8 +91,14 @@ def _can_go_on_from(trainer: Trainer, batches: int) -> bool:
         return False
     if trainer.is_last_batch or batches >= trainer.num_training_batches or batches % trainer.accumulate_grad_batches:
         return False
-    every = trainer.val_check_batch or float("inf")
-    return all(done % every for done in (batches, trainer.fit_loop.total_batch_idx + 1))
+    done = trainer.fit_loop.total_batch_idx + 1 if trainer.check_val_every_n_epoch is None else batches
+    return bool(done % (trainer.val_check_batch or float("inf")))
+
+
+def _is_done(trainer: Trainer) -> bool:
+    """Whether this epoch is the last."""
+    last = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
+    return last or trainer.should_stop or trainer.global_step >= trainer.max_steps != -1
 
 
 def _flush_logs(trainer: Trainer) -> None:

@@ -14,7 +14,7 @@ from typing import IO, Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from rich.console import Console
 
 from robusttune.callbacks.best_checkpoint import BestCheckpoint
@@ -146,8 +146,8 @@ def hold(folder: Path) -> IO[str]:
         raise RobustTuneError(
             f"another process trains in {folder} ({file.read().strip()}): wait for it, or leave --resume out"
         ) from None
-    except OSError:  # of a file system that has no locks
-        pass
+    except OSError as error:
+        rank_zero_warn(f"{folder} cannot be locked ({error.strerror}): see to it that no other process goes on with it")
     file.truncate(0)
     file.write(json.dumps({"host": os.uname().nodename, "pid": os.getpid(), "slurm_job": slurm_job()}) + "\n")
     file.flush()

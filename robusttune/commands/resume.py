@@ -56,6 +56,11 @@ def other_settings(settings: dict[str, Any], root: Path) -> list[str]:
     return []
 
 
+def seed_of(folder: Path) -> Any:
+    """``seed_everything`` of the run; a number where a random one was asked for."""
+    return (_settings_of(folder) or {}).get("seed_everything")
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """What to go on from; None where the run has not come so far."""
     path = folder / "checkpoints/last.ckpt"

@@ -27,7 +27,14 @@ from robusttune.callbacks import (
 )
 from robusttune.commands.configs import check_configs
 from robusttune.commands.quiet import quieten
-from robusttune.commands.resume import FinishedRunError, last_checkpoint, other_settings, plain_settings, unfinished
+from robusttune.commands.resume import (
+    FinishedRunError,
+    last_checkpoint,
+    other_settings,
+    plain_settings,
+    seed_of,
+    unfinished,
+)
 from robusttune.commands.strategies import refuse_sharding
 from robusttune.commands.wording import argument_error, instantiation_error, trainer_error
 from robusttune.data import ImageTextDataModule
@@ -104,12 +111,18 @@ class RobustTuneCLI(LightningCLI):
             return
         root = user_path(config.run_root) / config.name
         settings = plain_settings(self._parser("fit").dump(config, skip_none=False))
+        if config.seed_everything is True:  # which is a number in every run
+            del settings["seed_everything"]
         folder = unfinished(settings, root, job if config.resume is None else None)
         if folder is None:
             rank_zero_info("\n".join(other_settings(settings, root)) or f"there is no unfinished run in {root}")
             return
         self.save_config_kwargs = {"folder": folder}
-        config.ckpt_path = last_checkpoint(folder) or config.ckpt_path
+        config.seed_everything = seed_of(folder)
+        last = last_checkpoint(folder)
+        if last is not None and config.ckpt_path is not None and job is None:
+            rank_zero_info(f"the run goes on from {last}, and not from {config.ckpt_path}")
+        config.ckpt_path = last or config.ckpt_path
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
@@ -122,7 +135,7 @@ class RobustTuneCLI(LightningCLI):
         callbacks = _as_list(config.callbacks) + (self._fit_callbacks(config) if self.subcommand == "fit" else [])
         if config.default_root_dir is None:  # or in a job Lightning goes on from an hpc_ckpt in the working folder
             root = user_path(self._get(self.config_init, "run_root"))
-            kwargs["default_root_dir"] = root / self._get(self.config_init, "name")
+            kwargs["default_root_dir"] = root / self._get(self.config_init, "name") / "lightning"  # where nothing lies
         return super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
 
     def _fit_callbacks(self, trainer: Namespace) -> list[Callback]:

@@ -34,7 +34,8 @@ from robusttune.data.splits import Splits
 from robusttune.data.tally import Tally
 from robusttune.encoders import Augmentation, Encoder, FrozenEncoder, ImageEncoder, ImageTransform, TextEncoder
 from robusttune.errors import RobustTuneError
-from robusttune.ranks import any_over_ranks, cores
+from robusttune.interruption import leave_to_main
+from robusttune.ranks import any_over_ranks, cores_of_each
 from robusttune.types import Batch, Facts, Sample, Split
 
 log = logging.getLogger(__name__)
@@ -394,6 +395,7 @@ class ImageTextDataModule(LightningDataModule):
             "collate_fn": Collate(data.images, data.texts, self.facts, split),
             "num_workers": workers,
             "persistent_workers": workers > 0,
+            "worker_init_fn": leave_to_main,
             "prefetch_factor": self.prefetch if workers > 0 else None,
             "pin_memory": torch.cuda.is_available(),
         }
@@ -420,7 +422,7 @@ class ImageTextDataModule(LightningDataModule):
 
     def _cores(self) -> int:
         """Cores for each device."""
-        return max(1, cores() // (1 if self.trainer is None else self.trainer.num_devices))
+        return cores_of_each(1 if self.trainer is None else self.trainer.num_devices)
 
 
 def _refuse_what_cannot_be_cached(

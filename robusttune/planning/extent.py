@@ -68,9 +68,11 @@ class Extent:
     def validations(self, train_batches: int) -> float:
         """Validations of the whole training."""
         interval = self.check_interval
-        share = interval if isinstance(interval, float) else interval / max(1, train_batches)
-        within = max(1, int(1 / share)) if share <= 1 else 1 / share
-        return self.epochs(train_batches) / self.validate_every * within
+        every = interval if isinstance(interval, int) else max(1, int(train_batches * interval))
+        epochs = self.epochs(train_batches)
+        if every > train_batches:
+            return epochs * train_batches / every
+        return math.floor(epochs / self.validate_every) * (train_batches // every)
 
     def _batches(self, rows: int, batch_size: int) -> int:
         sampler = ResumableSampler(rows, shuffle=False, seed=0, rank=0, world_size=self.world_size)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from same_run import differences
 
 from robusttune import interruption
@@ -77,6 +78,8 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, fit: list[str], name: str, step
         pytest.param("SIGINT", 14, 14, (), id="the last step of an epoch"),
         pytest.param("SIGTERM", 9, 6, ("--trainer.accumulate_grad_batches=2",), id="gradients that are accumulated"),
         pytest.param("SIGUSR1", 3, 4, ("--trainer.val_check_interval=3",), id="a validation in between"),
+        pytest.param("SIGTERM", 14, 14, ("--trainer.max_steps=18",), id="an epoch of counted steps"),
+        pytest.param("SIGTERM", 14, 14, ("--data.workers=1", "--trainer.num_sanity_val_steps=1"), id="workers"),
     ],
 )
 def test_after_a_signal_a_run_goes_on_as_if_nothing_had_been(
@@ -100,7 +103,8 @@ def test_after_a_signal_a_run_goes_on_as_if_nothing_had_been(
     assert main(fit) == 0
     assert [path.name for path in run.parent.iterdir()] == ["0"]
     assert differences(run, expected) == []
-    assert json.loads((run / "finished.json").read_text())["epochs"] == 3
+    done = [json.loads((folder / "finished.json").read_text())["steps"] for folder in (run, expected)]
+    assert done[0] == done[1]
 
 
 def test_what_is_not_to_go_on_is_left_alone(
@@ -215,3 +219,14 @@ def test_killed_at_any_moment_nothing_is_lost(
     assert main(fit) == 0
     assert {path.name for path in folder.iterdir()} == {"best.ckpt", "last.ckpt"}
     assert differences(folder.parent, expected) == []
+
+
+def test_a_random_seed_is_that_of_the_run(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit = [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}", "--seed_everything=true", "--resume=auto"]
+    assert interrupted(monkeypatch, fit, "SIGTERM", 3) == 1
+    seed = yaml.safe_load((tmp_path / "demo/0/config.yaml").read_text())["seed_everything"]
+    assert main(fit) == 0
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["0"]
+    assert caplog.text.count(f"Seed set to {seed}") == 2

@@ -69,7 +69,7 @@ def test_epochs_end_with_whatever_comes_first(extent: Extent, epochs: float) -> 
     [
         (Extent(max_epochs=6), 6),
         (Extent(max_epochs=6, validate_every=3), 2),
-        (Extent(max_epochs=6, check_interval=0.25), 24),
+        (Extent(max_epochs=6, check_interval=0.25), 30),
         (Extent(max_epochs=6, check_interval=5), 12),
     ],
 )

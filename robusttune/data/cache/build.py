@@ -29,6 +29,7 @@ from robusttune.data.images import UnreadableImageError
 from robusttune.data.sides import Inputs, RawSide
 from robusttune.encoders import FrozenEncoder
 from robusttune.errors import RobustTuneError
+from robusttune.interruption import leave_to_main
 from robusttune.paths import whole_file
 from robusttune.ranks import on_rank_zero, rank, world_size
 from robusttune.settings import differences
@@ -179,6 +180,7 @@ class Builder:
             collate_fn=items.collate,
             num_workers=min(self.workers, sum(map(len, batches))),
             generator=torch.Generator(),  # not the one that training draws from
+            worker_init_fn=leave_to_main,
         )
         unreadable: dict[bytes, str] = {}
         loaded = iter(loader)
