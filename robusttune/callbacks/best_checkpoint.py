@@ -25,7 +25,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["callbacks"].get(self.state_key)
-        if state is None or self.dirpath is None or not trainer.training:
+        if state is None or state["best_model_score"] is None or self.dirpath is None or not trainer.training:
             return
         earlier, here = Path(state["best_model_path"]), Path(self.dirpath) / "best.ckpt"
         if not here.is_file():  # or it is the same run, in a folder that may have moved

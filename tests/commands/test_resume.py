@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -156,6 +157,18 @@ def test_a_run_in_use_is_refused(
     other.kill()
     other.join()
     assert main(fit) == 0
+
+
+def test_a_best_checkpoint_that_the_last_does_not_know_of(
+    cache: Path, undisturbed: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run can be killed after it has written the one, and before the other."""
+    fit = [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}", "--resume=auto"]
+    assert interrupted(monkeypatch, fit, "SIGTERM", 3) == 1
+    run = tmp_path / "demo/0"
+    shutil.copy(undisturbed() / "checkpoints/last.ckpt", run / "checkpoints/best.ckpt")
+    assert main(fit) == 0
+    assert differences(run, undisturbed()) == []
 
 
 def in_a_fork(fit: list[str], prepare: Callable[[], None] = lambda: None) -> int:
