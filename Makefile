@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-slurm bench robustness-demo robustness-emoji lint types clean
+.PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-compiler test-slurm bench robustness-demo robustness-emoji lint types clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ test: install ## Run the tests
 
 test-slow: install ## Run the tests that take long
 	$(PYTEST) -m slow
+
+test-compiler: install ## Run the tests of torch.compile that take very long
+	$(PYTEST) -m compiler
 
 test-slurm: install ## Run the batch files on a real SLURM, which is installed (as root) and started: ROUNDS=20 for more
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm -m slurm

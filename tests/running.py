@@ -16,6 +16,7 @@ from robusttune.models.runner import Runner
 
 # What is traced runs as it is, or, which takes long, as code that is generated.
 BACKENDS = ["eager", pytest.param("inductor", marks=pytest.mark.slow)]
+LONG = ["eager", pytest.param("inductor", marks=pytest.mark.compiler)]  # of larger graphs: minutes each
 
 
 @contextmanager

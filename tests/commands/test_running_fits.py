@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fakes import mmrl_flags, tiny_flags
-from running import BACKENDS, compiling_with
+from running import LONG, compiling_with
 
 from robusttune.cli import main
 
@@ -20,7 +20,7 @@ BOTH = ["--model.compile=true", "--model.checkpoint_activations=true"]
 NEITHER = ["--model.compile=false", "--model.checkpoint_activations=false"]
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=LONG)
 def compiler(request: pytest.FixtureRequest) -> Iterator[None]:
     with compiling_with(request.param):
         yield
@@ -55,14 +55,11 @@ def test_a_fit_is_the_same(food101: Path, text_folder: Path, tmp_path: Path) -> 
     assert results_of(both, *NEITHER) == pytest.approx(results_of(eager), rel=1e-3)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("first", "then"), [(BOTH, NEITHER), (NEITHER, BOTH)])
-def test_going_on_is_the_same(
-    first: list[str], then: list[str], food101: Path, text_folder: Path, tmp_path: Path
-) -> None:
-    """With or without, whatever it was begun with; and so are tests."""
+@pytest.mark.compiler
+def test_going_on_without_is_the_same(food101: Path, text_folder: Path, tmp_path: Path) -> None:
+    """And so are tests with."""
     found = []
-    for name, begun, gone_on in (("plain", NEITHER, NEITHER), ("mixed", first, then)):
+    for name, begun, gone_on in (("plain", NEITHER, NEITHER), ("mixed", BOTH, NEITHER)):
         folder = fit(food101, text_folder, tmp_path, f"{name}_begun", *begun)
         checkpoint = f"--ckpt_path={folder}/checkpoints/last.ckpt"
         folder = fit(food101, text_folder, tmp_path, name, *gone_on, "--trainer.max_epochs=2", checkpoint)
@@ -71,9 +68,8 @@ def test_going_on_is_the_same(
     assert found[1][1] == pytest.approx(found[0][1], rel=1e-2)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("checkpointed", ["false", "true"])
-@pytest.mark.parametrize("model", ["food101", "food101_mmrl"])
+@pytest.mark.compiler
+@pytest.mark.parametrize(("model", "checkpointed"), [("food101", "false"), ("food101_mmrl", "true")])
 def test_two_processes(
     model: str, checkpointed: str, food101: Path, text_folder: Path, clip_folder: Path, tmp_path: Path
 ) -> None:

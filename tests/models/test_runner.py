@@ -94,8 +94,7 @@ def test_checkpointing_keeps_less(settings: FusionModel, factor: float) -> None:
 
 
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.parametrize("settings", [SMALL, CROSS])
-@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize(("settings", "checkpointed"), [(SMALL, True), (CROSS, False)])
 def test_compiled_is_eager(settings: FusionModel, checkpointed: bool) -> None:
     """Losses and gradients with dropout, batch after batch of other sizes, and in evaluation of several pairs.
 

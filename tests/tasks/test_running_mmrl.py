@@ -9,7 +9,7 @@ import pytest
 import torch
 from fakes import VIEWS, random_batch
 from lightning.pytorch import Trainer
-from running import BACKENDS, bytes_kept, compiling_with
+from running import LONG, bytes_kept, compiling_with
 from torch import Tensor
 from torch._dynamo.utils import counters
 
@@ -23,7 +23,7 @@ SMALL = MMRL(space_tokens=2, space_width=8)
 PLUS_PLUS = MMRL(space_tokens=2, space_width=8, beta=0.6, residual_rank=2, projection_rank=2)
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=LONG)
 def compiler(request: pytest.FixtureRequest) -> Iterator[None]:
     with compiling_with(request.param):
         yield
@@ -79,8 +79,9 @@ def test_checkpointing_changes_no_bit_and_keeps_less(clip_folder: Path, adapter:
 
 
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.parametrize("adapter", [SMALL, pytest.param(PLUS_PLUS, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("checkpointed", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("adapter", "checkpointed"), [(SMALL, False), pytest.param(PLUS_PLUS, True, marks=pytest.mark.slow)]
+)
 def test_compiled_is_eager(clip_folder: Path, adapter: MMRL, checkpointed: bool) -> None:
     """In a step, and in evaluation, batch after batch of other sizes."""
     eager = make_task(clip_folder, adapter)
