@@ -36,7 +36,7 @@ test: install ## Run the tests
 	$(PYTEST)
 
 test-slow: install ## Run the tests that take long
-	$(PYTEST) -m slow
+	$(PYTEST) -m 'slow and not compiler'
 
 test-compiler: install ## Run the tests of torch.compile that take very long
 	$(PYTEST) -m compiler
