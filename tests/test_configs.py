@@ -135,7 +135,7 @@ def test_overlays(overlay: Path, text_folder: Path, clip_folder: Path, tmp_path:
     of_clip = overlay.parent.name == "protocols" or overlay.stem == "zero_shot"
     name = "oxford_pets_mmrl" if of_clip else "food101"
     flags = flags_for(CONFIGS / f"{name}.yaml", text_folder, clip_folder, tmp_path)
-    if overlay.parent.name == "baselines":  # which have no settings of MoLT or MMRL
+    if overlay.parent.name in ("baselines", "fusion"):  # which have no settings of MoLT or MMRL
         flags = [flag for flag in flags if not flag.startswith(("--model.fusion.", "--model.adapter."))]
     laid_over = [flags[0], f"--config={overlay}", *flags[1:], *ON_THE_CPU.get(overlay.name, [])]
     if overlay.name != "transfer.yaml":

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from robusttune.cli import main
-from robusttune.models import Concatenation, CrossAttention, FusionModel, ImageOnly, LateFusion, TextOnly
+from robusttune.models import Concatenation, CrossAttention, Experts, FusionModel, ImageOnly, LateFusion, TextOnly
 from robusttune.settings import from_plain, to_plain
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -70,6 +70,20 @@ def test_a_baseline_takes_the_place_of_the_fusion_model(
     found = parsed(capsys, base, f"baselines/{overlay}")
     assert found == expected
     assert from_plain(found["model"]["init_args"]["fusion"]) == BASELINES[overlay]
+
+
+def test_experts_are_trained_in_every_pattern_and_not_by_chance(capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = (leaves(parsed(capsys, "food101", *more)) for more in ([], ["fusion/experts"]))
+    fusion = leaves({"fusion": to_plain(Experts())}, "model.init_args.")
+    assert {path: value for path, value in after.items() if value != before.get(path)} == fusion | {
+        "name": "experts",
+        "data.corruption.image_dropout": 0.0,
+        "data.corruption.text_dropout": 0.0,
+        "model.init_args.beta": 0.0,
+        "model.init_args.every_pattern": True,
+        "model.init_args.label_smoothing": 0.2,
+        "model.init_args.calibrate": True,
+    }
 
 
 @pytest.mark.parametrize("overlay", ABLATIONS)

@@ -52,11 +52,18 @@ def label_ranks(logits: Tensor, label: Tensor) -> Tensor:
     return ((logits > own) | ((logits == own) & (place < label.unsqueeze(1)))).sum(1) + 1
 
 
-def sample_losses(logits: Tensor, label: Tensor) -> Tensor:
-    """Cross-entropy of each sample, (B,): categorical, or binary averaged over the classes in multi-label data."""
+def sample_losses(logits: Tensor, label: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of each sample, (B,): categorical, or binary averaged over the classes in multi-label data.
+
+    Args:
+        logits: (B, C).
+        label: (B,) or (B, C).
+        smoothing: how much of the label is spread over all answers alike (Szegedy et al. 2016), in [0, 1).
+    """
     if label.dim() == 1:
-        return functional.cross_entropy(logits, label, reduction="none")
-    return functional.binary_cross_entropy_with_logits(logits, label, reduction="none").mean(1)
+        return functional.cross_entropy(logits, label, reduction="none", label_smoothing=smoothing)
+    target = label * (1 - smoothing) + smoothing / 2
+    return functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1)
 
 
 def sample_briers(logits: Tensor, label: Tensor) -> Tensor:

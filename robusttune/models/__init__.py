@@ -3,6 +3,7 @@
 from robusttune.models.base import Fused, FusionModel, FusionNetwork
 from robusttune.models.baselines import Concatenation, ImageOnly, LateFusion, TextOnly
 from robusttune.models.cross_attention import CrossAttention
+from robusttune.models.experts import Experts
 from robusttune.models.losses import CorrelationLoss
 from robusttune.models.mmrl import MMRL, MMRLNetwork
 from robusttune.models.molt import MoLT, MoLTNetwork
@@ -12,6 +13,7 @@ __all__ = [
     "Concatenation",
     "CorrelationLoss",
     "CrossAttention",
+    "Experts",
     "Fused",
     "FusionModel",
     "FusionNetwork",

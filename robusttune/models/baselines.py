@@ -78,7 +78,10 @@ class Baseline(FusionNetwork):
         """Logits (B, C), and for which rows (B,) they are told anything; arguments as for `forward`."""
 
     def forward(self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor) -> Fused:
-        logits, told = self.answer(image, text, image_present, text_present)
+        return self.fused(*self.answer(image, text, image_present, text_present))
+
+    def fused(self, logits: Tensor, told: Tensor) -> Fused:
+        """Of what `answer` returns."""
         nothing = logits.new_zeros(0, len(logits), 1)
         return Fused(torch.where(told.unsqueeze(1), logits, self.log_prior.to(logits.dtype)), nothing, nothing)
 

@@ -13,6 +13,7 @@ from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import sample_losses
 from robusttune.models import CorrelationLoss, Fused, FusionModel, MoLT
+from robusttune.models.base import keep
 from robusttune.models.losses import shuffled_correlation
 from robusttune.models.runner import Runner
 from robusttune.ranks import sum_over_ranks
@@ -20,7 +21,7 @@ from robusttune.settings import from_plain, to_plain
 from robusttune.tasks.base import Losses, OptimizerCallable, RobustTask, adamw, mean_over_ranks
 from robusttune.tasks.correlations import LayerCorrelations
 from robusttune.tasks.schedule import Schedule
-from robusttune.types import Batch, Facts, View
+from robusttune.types import Batch, Encoded, Facts, View
 
 
 class FusionTask(RobustTask):
@@ -34,6 +35,10 @@ class FusionTask(RobustTask):
         alpha: weight of the cross-entropy (binary in multi-label data), at least 0.
         beta: weight of the correlation loss, at least 0.
         correlation_momentum: share of earlier steps' moments in the correlation loss, in [0, 1); 0 is off.
+        every_pattern: show each complete sample as it is, by its image alone and by its text alone in every step, where
+            modality dropout (``data.corruption``, to be set to 0) would draw one of them. Half of its loss is of the
+            whole, and a quarter of each side.
+        label_smoothing: how much of a label is spread over all classes alike, in [0, 1).
         optimizer: makes the optimiser of the trained parameters.
         schedule: of the learning rate.
         calibrate: fit temperatures, see `RobustTask`.
@@ -50,6 +55,8 @@ class FusionTask(RobustTask):
         alpha: float = 1.0,
         beta: float = 0.1,
         correlation_momentum: float = 0.0,
+        every_pattern: bool = False,
+        label_smoothing: float = 0.0,
         optimizer: OptimizerCallable = adamw,
         schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
         calibrate: bool = False,
@@ -61,10 +68,14 @@ class FusionTask(RobustTask):
                 f"alpha {alpha}, beta {beta}, correlation_momentum {correlation_momentum} do not work: "
                 "give weights of at least 0, and a momentum in [0, 1)"
             )
+        if not 0 <= label_smoothing < 1:
+            raise RobustTuneError(f"label_smoothing is {label_smoothing}: give a share in [0, 1)")
         super().__init__(image_encoder, text_encoder, facts, optimizer, schedule, calibrate)
         self.fusion_settings = fusion
         self.alpha = alpha
         self.beta = beta
+        self.every_pattern = every_pattern
+        self.label_smoothing = label_smoothing
         self.network = fusion.build(self.image_encoder.widths, self.text_encoder.widths, facts)
         self.network.run = Runner(compile, checkpoint_activations)
         if beta > 0 and self.network.view_shape[0] == 0:
@@ -80,6 +91,8 @@ class FusionTask(RobustTask):
             "alpha": self.alpha,
             "beta": self.beta,
             "correlation_momentum": self.correlation.momentum,
+            "every_pattern": self.every_pattern,
+            "label_smoothing": self.label_smoothing,
         }
 
     @classmethod
@@ -88,15 +101,17 @@ class FusionTask(RobustTask):
 
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
         assert batch.label is not None
-        fused = self.network(
-            self.image_encoder.encode(batch.images["clean"], batch.image_present),
-            self.text_encoder.encode(batch.texts["clean"], batch.text_present),
-            batch.image_present,
-            batch.text_present,
-        )
-        by_sample = sample_losses(fused.logits, batch.label)
+        # A network that looks at a whole batch must not look at rows that only fill it up.
+        image_present, text_present = batch.image_present & batch.counted, batch.text_present & batch.counted
+        image = self.image_encoder.encode(batch.images["clean"], batch.image_present)
+        text = self.text_encoder.encode(batch.texts["clean"], batch.text_present)
+        pairs = image_present & text_present
+        if self.every_pattern:
+            fused, by_sample = self._in_every_pattern(image, text, image_present, text_present, batch.label)
+        else:
+            fused = self.network(image, text, image_present, text_present)
+            by_sample = sample_losses(fused.logits, batch.label, self.label_smoothing)
         task_loss = mean_over_ranks(by_sample, batch.counted)
-        pairs = batch.image_present & batch.text_present & batch.counted
         parts, loss = {"task_loss": task_loss}, self.alpha * task_loss
         if self.network.view_shape[0] > 0:
             parts["correlation_loss"] = self.correlation(fused.image_views, fused.text_views, pairs).float()
@@ -104,6 +119,21 @@ class FusionTask(RobustTask):
             loss = loss + self.beta * parts["correlation_loss"]
         views = torch.cat([fused.image_views, fused.text_views]).isfinite().all(2).all(0)
         return Losses(loss, parts, by_sample.isfinite() & views)
+
+    def _in_every_pattern(
+        self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor, label: Tensor
+    ) -> tuple[Fused, Tensor]:
+        """What the network makes of the samples as they are, and losses (B,), those of each side alone included."""
+        nothing, pairs = torch.zeros_like(image_present), image_present & text_present
+        own = torch.arange(len(label), device=label.device).repeat(3)
+        image_shown = torch.cat([image_present, pairs, nothing])
+        text_shown = torch.cat([text_present, nothing, pairs])
+        image, text = keep(image, image_present), keep(text, text_present)
+        seen = self.network.seen(image, text, own, own, image_shown, text_shown)
+        losses = sample_losses(seen.logits, torch.cat([label] * 3), self.label_smoothing).view(3, -1)
+        by_sample = torch.where(pairs, losses[0] / 2 + losses[1] / 4 + losses[2] / 4, losses[0])
+        whole = (part.narrow(-2, 0, len(label)) for part in seen)
+        return Fused(*whole), by_sample
 
     def logits(self, batch: Batch, views: Sequence[View]) -> Tensor:
         names = [[*dict.fromkeys(filter(None, side))] or ["clean"] for side in zip(*views, strict=True)]

@@ -1,4 +1,4 @@
-"""Baselines: what may and what must not matter, gradients, and what each of them computes."""
+"""Experts and baselines: what may and what must not matter, gradients, and what each of them computes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.models import (
     Concatenation,
     CrossAttention,
+    Experts,
     FusionModel,
     FusionNetwork,
     ImageOnly,
@@ -33,6 +34,7 @@ BASELINES: dict[str, FusionModel] = {
     "linear_probe": Concatenation(width=0, dropout=0.0),
     "late_fusion": LateFusion(width=8),
     "cross_attention": CrossAttention(width=8, heads=2, layers=2),
+    "experts": Experts(width=16, input_dropout=0.2),
 }
 READS = dict.fromkeys(BASELINES, "it") | {"image_only": "i", "text_only": "t"}  # image, text
 ROWS = ("it", "i", "t", "-", "it", "t")

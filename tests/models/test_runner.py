@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from robusttune.errors import RobustTuneError
-from robusttune.models import Concatenation, CrossAttention, FusionModel, FusionNetwork, LateFusion, MoLT
+from robusttune.models import Concatenation, CrossAttention, Experts, FusionModel, FusionNetwork, LateFusion, MoLT
 from robusttune.models.runner import Runner
 from robusttune.types import Encoded, Widths
 
@@ -22,7 +22,7 @@ SMALL = MoLT(
     common_width=8, cca_dim=3, bilinear_width=8, bilinear_factors=2, fusion_width=8, fusion_heads=2, dropout=0.3
 )
 CROSS = CrossAttention(width=8, heads=2, layers=2, dropout=0.3)
-EVERY = [SMALL, replace(SMALL, null_tokens=0), CROSS, Concatenation(8, 0.3), LateFusion(8, 0.3)]
+EVERY = [SMALL, replace(SMALL, null_tokens=0), CROSS, Concatenation(8, 0.3), LateFusion(8, 0.3), Experts(8)]
 Batch = tuple[Encoded, Encoded, Tensor, Tensor]
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from robusttune.errors import RobustTuneError
-from robusttune.models import Concatenation, MoLT
+from robusttune.models import Concatenation, Experts, FusionModel, MoLT
+from robusttune.models.experts import ExpertsNetwork
 from robusttune.tasks import FusionTask, Schedule
 from robusttune.tasks.base import mean_over_ranks
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
@@ -72,6 +73,47 @@ def test_rows_that_do_not_count_change_nothing(text_folder: Path) -> None:
     batch = batch.map(lambda tensor: torch.cat([tensor, tensor[:1], tensor[:1]]))
     batch.counted = torch.arange(10) < 8
     torch.testing.assert_close(task.training_losses(batch, 0).loss, whole)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("fusion", [SMALL, Experts(width=8)])
+def test_every_pattern_of_a_sample_is_in_its_loss(text_folder: Path, multilabel: bool, fusion: FusionModel) -> None:
+    """Half of it of the whole, a quarter of each side; of a sample that lacks a side, all of what there is."""
+    facts, smoothing = FACTS._replace(multilabel=multilabel), 0.3
+    changes = {"fusion": fusion, "beta": 0.0, "every_pattern": True, "label_smoothing": smoothing}
+    task, batch = make_task(text_folder, facts, **changes).eval(), random_batch(8, multilabel=multilabel)
+    found = task.training_losses(batch, 0)
+    assert batch.label is not None
+    target = batch.label if multilabel else functional.one_hot(batch.label, 3).float()
+    target = target * (1 - smoothing) + smoothing / (2 if multilabel else 3)
+    by_pattern = []
+    for logits in task.logits(batch, [View(), View(text=None), View(image=None)]):
+        if multilabel:
+            by_pattern.append(functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1))
+        else:
+            by_pattern.append(-(target * logits.log_softmax(1)).sum(1))
+    whole, image, text = by_pattern
+    both = batch.image_present & batch.text_present
+    expected = torch.where(both, whole / 2 + image / 4 + text / 4, whole)
+    torch.testing.assert_close(found.parts["task_loss"], expected.mean())
+
+
+def test_pairs_are_correlated_once_in_every_pattern(text_folder: Path) -> None:
+    task, batch = make_task(text_folder).eval(), random_batch(12)
+    expected = task.training_losses(batch, 0).parts["correlation_loss"]
+    task.every_pattern = True
+    torch.testing.assert_close(task.training_losses(batch, 0).parts["correlation_loss"], expected)
+
+
+@pytest.mark.parametrize("every_pattern", [False, True])
+def test_rows_that_fill_up_are_not_in_the_centre(text_folder: Path, every_pattern: bool) -> None:
+    task = make_task(text_folder, fusion=Experts(width=8), beta=0.0, every_pattern=every_pattern)
+    batch = random_batch(8)
+    batch.counted = torch.arange(8) < 5
+    task.training_losses(batch, 0)
+    network = task.network
+    assert isinstance(network, ExpertsNetwork)
+    assert [network.image.rows, network.text.rows] == [batch.image_present[:5].sum(), batch.text_present[:5].sum()]
 
 
 def test_mean_over_counted_rows() -> None:

@@ -1,0 +1,311 @@
+"""One model against a specialist for each condition: five folds of emoji, within a style and from one to the other.
+
+No emoji of a test fold is in training, in whatever style. Specialists are logistic regressions on pooled features, and
+on all features, with the regularisation that is best on the test folds, and the parts of `Experts`, each trained alone
+with the same recipe. What is done is kept in the root folder; the same command goes on from there.
+
+`make specialists-emoji DATA=folder WEIGHTS=mobilenetv2_100.safetensors`
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.robustness import text_encoder
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from robusttune.cli import main as robusttune
+from robusttune.data import ImageTextDataModule
+from robusttune.data.sources import Table
+from robusttune.encoders import TimmEncoder, TransformersTextEncoder
+from robusttune.evaluation.bootstrap import interval, resampled_means
+from robusttune.models.attention import masked_mean
+from robusttune.paths import whole_file
+from robusttune.types import Encoded
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+STYLES = ("noto", "fluent3d")
+FOLDS = 5
+CONDITIONS = ("complete", "no_image", "no_text")
+EXPERTS = [
+    "--config={configs}/fusion/experts.yaml",
+    "--data.batch_size=64",
+    "--model.optimizer.init_args.weight_decay=0.05",
+    "--trainer.max_epochs=30",
+]
+ALONE = "--model.every_pattern=false"
+# By name the flags, and the conditions that a model is for. A specialist knows nothing of what it is not for.
+MODELS: dict[str, tuple[list[str], tuple[str, ...]]] = {
+    "experts": (EXPERTS, CONDITIONS),
+    "image specialist": ([*EXPERTS, ALONE, "--data.source.text_column=null"], ("no_text",)),
+    "text specialist": ([*EXPERTS, ALONE, "--data.source.image_column=null"], ("no_image",)),
+    "joint specialist": ([*EXPERTS, ALONE], ("complete",)),
+    "MoLT": ([], CONDITIONS),
+    "late fusion": (["--config={configs}/baselines/late_fusion.yaml"], CONDITIONS),
+    "concatenation": (["--config={configs}/baselines/concatenation.yaml"], CONDITIONS),
+    "cross-attention": (["--config={configs}/baselines/cross_attention.yaml"], CONDITIONS),
+}
+SPECIALISTS = ("logistic, pooled", "logistic, all", "image specialist", "text specialist", "joint specialist")
+Correct = dict[str, float]  # by emoji, the share of seeds that are right
+
+
+class Job(NamedTuple):
+    model: str
+    style: str
+    fold: int
+    seed: int
+
+
+def fold_of(row: dict[str, Any]) -> int:
+    """By the emoji, whatever the style."""
+    return int(hashlib.blake2b(row["id"].split("/")[1].encode(), digest_size=4).hexdigest(), 16) % FOLDS
+
+
+def write_folds(data: Path, root: Path) -> None:
+    """Tables ``<style>-<fold>-{train,test}.jsonl``; a few of train stand in for a validation that decides nothing."""
+    for style in STYLES:
+        lines = [line for split in ("train", "val", "test") for line in (data / f"{style}_{split}.jsonl").open()]
+        rows = [(fold_of(json.loads(line)), line) for line in lines]
+        for fold in range(FOLDS):
+            train = [line for of, line in rows if of != fold]
+            parts = {"train": train, "val": train[::50], "test": [line for of, line in rows if of == fold]}
+            for part, chosen in parts.items():
+                (root / f"{style}-{fold}-{part}.jsonl").write_text("".join(chosen))
+        (root / f"{style}.jsonl").write_text("".join(lines))
+
+
+def trained(job: Job, given: argparse.Namespace) -> None:
+    """Train one model on one fold and test it in both styles, unless that is done; ``answers`` gets what was right."""
+    done = given.root / "answers" / f"{'-'.join(map(str, job))}.json"
+    if done.exists():
+        return
+    torch.set_num_threads(1)
+    name = f"{job.model}-{job.style}-{job.fold}-{job.seed}"
+    source = [
+        f"--data.source.{part}={given.root}/{job.style}-{job.fold}-{part}.jsonl" for part in ("train", "val", "test")
+    ]
+    flags = [flag.format(configs=CONFIGS) for flag in MODELS[job.model][0]]
+    run("fit", f"--config={CONFIGS}/emoji.yaml", *flags, *common(given), *source, f"--name={name}",
+        f"--run_root={given.root}/runs", f"--seed_everything={job.seed}", f"--data.seed={job.seed}",
+        "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
+        "--trainer.check_val_every_n_epoch=1000", *given.extra)  # fmt: skip
+    folder = max((given.root / "runs" / name).iterdir(), key=lambda path: path.stat().st_mtime)
+    found = {}
+    for style in STYLES:
+        run("test", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/checkpoints/last.ckpt",
+            f"--data.source.test={given.root}/{style}-{job.fold}-test.jsonl")  # fmt: skip
+        found[style] = right(folder / "report/test.parquet", MODELS[job.model][1])
+    done.parent.mkdir(exist_ok=True)
+    with whole_file(done) as path:
+        path.write_text(json.dumps(found))
+
+
+def run(*args: str) -> None:
+    if robusttune(args):
+        raise RuntimeError(f"robusttune {' '.join(args)} failed")
+
+
+def common(given: argparse.Namespace) -> list[str]:
+    return [
+        f"--data.source.image_root={given.data}",
+        f"--image_encoder.weights={given.weights}",
+        f"--text_encoder.name={text_encoder()}",
+        f"--data.cache={given.root}/cache",
+    ]
+
+
+def right(path: Path, conditions: tuple[str, ...]) -> dict[str, dict[str, bool]]:
+    """By condition and emoji. A model that only knows one side calls its one condition complete."""
+    rows = pq.read_table(path, columns=["condition", "id", "label", "prediction"]).to_pylist()
+    names = {row["condition"] for row in rows}
+    called = {"complete": conditions[0]} if len(names) == 1 else {name: name for name in conditions}
+    found: dict[str, dict[str, bool]] = {called[name]: {} for name in names & called.keys()}
+    for row in rows:
+        if row["condition"] in called:
+            found[called[row["condition"]]][row["id"].split("/")[1]] = row["label"] == row["prediction"]
+    return found
+
+
+class Features(NamedTuple):
+    """Of one style: N rows each.
+
+    Attributes:
+        sides: by name of the features, for image and text: (N, d).
+        label: (N,).
+        emoji: N.
+        fold: (N,).
+    """
+
+    sides: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+    label: NDArray[np.int64]
+    emoji: list[str]
+    fold: NDArray[np.int64]
+
+
+def features(given: argparse.Namespace, style: str) -> Features:
+    """What the encoders make of all samples of a style: what they pool, and the mean of each chosen layer as well."""
+    table = str(given.root / f"{style}.jsonl")
+    image_settings = TimmEncoder(
+        "mobilenetv2_100", str(given.weights), model_args={"pad_type": "same"}, mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5), crop=1.0, layers=4, grid=4,
+    )  # fmt: skip
+    text_settings = TransformersTextEncoder(text_encoder(), "pretrained", layers=4, pooling="mean", max_length=32)
+    source = Table(train=table, test=table, image_root=str(given.data), id_column="id")
+    data = ImageTextDataModule(source, image_settings, text_settings, batch_size=64, workers=0, conditions=["complete"])
+    data.setup("test")
+    image_encoder, text_encoder_ = image_settings.load(), text_settings.load()
+    pooled, every, labels, ids = [], [], [], []
+    for batch in data.test_dataloader():
+        encoded = (
+            image_encoder.encode(batch.images["clean"], batch.image_present),
+            text_encoder_.encode(batch.texts["clean"], batch.text_present),
+        )
+        pooled.append([side.pooled for side in encoded])
+        every.append([described(side) for side in encoded])
+        labels.append(batch.label)
+        ids += batch.sample_id
+    sides = {
+        name: tuple(torch.cat(side).numpy() for side in zip(*parts, strict=True))
+        for name, parts in (("pooled", pooled), ("all", every))
+    }
+    fold = np.array([fold_of({"id": sample_id}) for sample_id in ids])
+    return Features(sides, torch.cat(labels).numpy(), [sample_id.split("/")[1] for sample_id in ids], fold)  # type: ignore[arg-type]
+
+
+def described(side: Encoded) -> torch.Tensor:
+    return torch.cat([side.pooled, *(masked_mean(t, m) for t, m in zip(side.tokens, side.mask, strict=True))], 1)
+
+
+def regressions(given: argparse.Namespace) -> None:
+    """Logistic regressions, those of the regularisation that is best on the test folds kept."""
+    done = given.root / "answers/logistic.json"
+    if done.exists():
+        return
+    of = {style: features(given, style) for style in STYLES}
+    found: dict[str, Any] = {}
+    for which, style, (number, condition) in product(("pooled", "all"), STYLES, enumerate(CONDITIONS)):
+        tried: list[dict[str, dict[str, bool]]] = []
+        for strength in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2):
+            hits: dict[str, dict[str, bool]] = {test: {} for test in STYLES}
+            for fold in range(FOLDS):
+                train, rows = shown(of[style], which, number), of[style].fold != fold
+                mean, scale = train[rows].mean(0), train[rows].std(0) + 1e-6
+                model = LogisticRegression(C=strength, max_iter=100)
+                model.fit((train[rows] - mean) / scale, of[style].label[rows])
+                for test in STYLES:
+                    own = np.flatnonzero(of[test].fold == fold)
+                    said = model.predict((shown(of[test], which, number)[own] - mean) / scale)
+                    hits[test] |= {
+                        of[test].emoji[i]: bool(p == of[test].label[i]) for i, p in zip(own, said, strict=True)
+                    }
+            tried.append(hits)
+        for test in STYLES:
+            best = max((hits[test] for hits in tried), key=lambda hit: sum(hit.values()))
+            found.setdefault(f"logistic, {which}", {})[f"{style} {test} {condition}"] = best
+        print(f"logistic regression: {which}, {style}, {condition}", flush=True)
+    done.parent.mkdir(exist_ok=True)
+    with whole_file(done) as path:
+        path.write_text(json.dumps(found))
+
+
+def shown(of: Features, which: str, number: int) -> NDArray[np.float32]:
+    """(N, d) of both sides, of the text alone, or of the image alone."""
+    image, text = of.sides[which]
+    return (np.concatenate([image, text], 1), text, image)[number]
+
+
+def answers(given: argparse.Namespace) -> dict[str, dict[str, Correct]]:
+    """By model and cell, ``<trained on> <tested on> <condition>``."""
+    found: dict[str, dict[str, Correct]] = json.loads((given.root / "answers/logistic.json").read_text())
+    for model in given.models:
+        hits: dict[str, dict[str, list[bool]]] = {}
+        for style, fold, seed in product(STYLES, range(FOLDS), range(given.seeds)):
+            path = given.root / "answers" / f"{'-'.join(map(str, Job(model, style, fold, seed)))}.json"
+            for test, by_condition in json.loads(path.read_text()).items():
+                for condition, correct in by_condition.items():
+                    cell = hits.setdefault(f"{style} {test} {condition}", {})
+                    for emoji, was_right in correct.items():
+                        cell.setdefault(emoji, []).append(was_right)
+        found[model] = {
+            cell: {emoji: float(np.mean(every)) for emoji, every in of.items()} for cell, of in hits.items()
+        }
+    return found
+
+
+def difference(ours: Correct, theirs: Correct) -> tuple[float, float, float]:
+    """Of two accuracies on the same emoji: the difference and its 95 % interval by the paired bootstrap."""
+    parts = torch.tensor([[ours[emoji] - theirs[emoji]] for emoji in sorted(ours)])
+    return float(parts.mean()), *interval(resampled_means(parts)[:, 0])
+
+
+def table(found: dict[str, dict[str, Correct]], ours: str = "experts") -> Iterator[str]:
+    """Markdown: accuracies; then what the model of ours has more than the best specialist of each cell."""
+    transfers = [(a, b) for a in STYLES for b in STYLES]
+    cells = [f"{a} {b} {condition}" for a, b in transfers for condition in CONDITIONS]
+    yield f"| | {' | '.join(f'{a} → {b}' for a, b in transfers)} |"
+    yield "| --- " * (1 + len(transfers)) + "|"
+    mean = {model: {cell: float(np.mean(list(of.values()))) for cell, of in by.items()} for model, by in found.items()}
+    for model, by in mean.items():
+        row = [
+            " ".join(f"{by[f'{a} {b} {c}']:.3f}" if f"{a} {b} {c}" in by else "-" for c in CONDITIONS)
+            for a, b in transfers
+        ]
+        yield f"| {model} | {' | '.join(row)} |"
+    for what, others in (("logistic, pooled", SPECIALISTS[:1]), ("any specialist", SPECIALISTS)):
+        row = []
+        for cell in cells:
+            known = [model for model in others if cell in mean.get(model, {})]
+            best = max(known, key=lambda model, cell=cell: mean[model][cell])  # type: ignore[misc]
+            row.append("{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference(found[ours][cell], found[best][cell])))
+        width = len(CONDITIONS)
+        rows = ["<br>".join(row[i : i + width]) for i in range(0, len(row), width)]
+        yield f"| {ours} - {what} | {' | '.join(rows)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of {noto,fluent3d}_{train,val,test}.jsonl")
+    parser.add_argument("weights", type=Path, help="mobilenetv2_100.safetensors")
+    parser.add_argument("--root", type=Path, default=Path("runs/specialists"), help="of runs, cache and answers")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at a time, a core each")
+    given, given.extra = parser.parse_known_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # of each process
+    given.root, given.data, start = given.root.resolve(), given.data.resolve(), perf_counter()
+    given.root.mkdir(parents=True, exist_ok=True)
+    write_folds(given.data, given.root)
+    jobs = [Job(*job) for job in product(given.models, STYLES, range(FOLDS), range(given.seeds))]
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+        others = [pool.submit(trained, job, given) for job in jobs]
+        regressions(given)
+        for number, job in enumerate(jobs):
+            others[number].result()
+            print(
+                f"{number + 1} of {len(jobs)}: {job.model}, {job.style}, fold {job.fold}, seed {job.seed}", flush=True
+            )
+    lines = "\n".join(table(answers(given)))
+    (given.root / "table.md").write_text(lines + "\n")
+    print(f"{lines}\n{perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
