@@ -46,6 +46,8 @@ class FusionTask(RobustTask):
         checkpoint_activations: keep less for the backward pass and compute it again there; results are the same.
     """
 
+    free_settings = (*RobustTask.free_settings, "every_pattern", "label_smoothing")
+
     def __init__(
         self,
         image_encoder: ImageEncoder,

@@ -29,6 +29,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.robustness import text_encoder
+from benchmarks.specialists_picture import draw
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
@@ -250,6 +251,12 @@ def answers(given: argparse.Namespace) -> dict[str, dict[str, Correct]]:
     return found
 
 
+def accuracy(of: Correct) -> tuple[float, float, float]:
+    """And its 95 % interval by the bootstrap."""
+    parts = torch.tensor([[of[emoji]] for emoji in sorted(of)])
+    return float(parts.mean()), *interval(resampled_means(parts)[:, 0])
+
+
 def difference(ours: Correct, theirs: Correct) -> tuple[float, float, float]:
     """Of two accuracies on the same emoji: the difference and its 95 % interval by the paired bootstrap."""
     parts = torch.tensor([[ours[emoji] - theirs[emoji]] for emoji in sorted(ours)])
@@ -302,8 +309,11 @@ def main() -> None:
             print(
                 f"{number + 1} of {len(jobs)}: {job.model}, {job.style}, fold {job.fold}, seed {job.seed}", flush=True
             )
-    lines = "\n".join(table(answers(given)))
+    found = answers(given)
+    lines = "\n".join(table(found))
     (given.root / "table.md").write_text(lines + "\n")
+    shown = {model: {cell: accuracy(of) for cell, of in cells.items()} for model, cells in found.items()}
+    draw(given.root / "specialists.png", shown, list(product(STYLES, STYLES)), CONDITIONS)
     print(f"{lines}\n{perf_counter() - start:.0f} s")
 
 
