@@ -4,7 +4,7 @@ No emoji of a test fold is in training, in whatever style. Specialists are logis
 on all features, with the regularisation that is best on the test folds, and the parts of `Experts`, each trained alone
 with the same recipe. What is done is kept in the root folder; the same command goes on from there.
 
-`make specialists-emoji DATA=folder WEIGHTS=mobilenetv2_100.safetensors`
+`make specialists DATA=folder WEIGHTS=mobilenetv2_100.safetensors`
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ MODELS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "concatenation": (["--config={configs}/baselines/concatenation.yaml"], CONDITIONS),
     "cross-attention": (["--config={configs}/baselines/cross_attention.yaml"], CONDITIONS),
 }
-SPECIALISTS = ("logistic, pooled", "logistic, all", "image specialist", "text specialist", "joint specialist")
+TOGETHER = "three specialists"  # what those of `MODELS` are shown as, each where it is at home
+SPECIALISTS = ("logistic, pooled", "logistic, all", TOGETHER)
 Correct = dict[str, float]  # by emoji, the share of seeds that are right
 
 
@@ -165,10 +166,18 @@ def features(given: argparse.Namespace, style: str) -> Features:
     """What the encoders make of all samples of a style: what they pool, and the mean of each chosen layer as well."""
     table = str(given.root / f"{style}.jsonl")
     image_settings = TimmEncoder(
-        "mobilenetv2_100", str(given.weights), model_args={"pad_type": "same"}, mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5), crop=1.0, layers=4, grid=4,
-    )  # fmt: skip
-    text_settings = TransformersTextEncoder(text_encoder(), "pretrained", layers=4, pooling="mean", max_length=32)
+        name="mobilenetv2_100",
+        weights=str(given.weights),
+        model_args={"pad_type": "same"},
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        crop=1.0,
+        layers=4,
+        grid=4,
+    )
+    text_settings = TransformersTextEncoder(
+        name=text_encoder(), weights="pretrained", layers=4, pooling="mean", max_length=32
+    )
     source = Table(train=table, test=table, image_root=str(given.data), id_column="id")
     data = ImageTextDataModule(source, image_settings, text_settings, batch_size=64, workers=0, conditions=["complete"])
     data.setup("test")
@@ -245,15 +254,16 @@ def answers(given: argparse.Namespace) -> dict[str, dict[str, Correct]]:
                     cell = hits.setdefault(f"{style} {test} {condition}", {})
                     for emoji, was_right in correct.items():
                         cell.setdefault(emoji, []).append(was_right)
-        found[model] = {
-            cell: {emoji: float(np.mean(every)) for emoji, every in of.items()} for cell, of in hits.items()
-        }
+        name = TOGETHER if model.endswith("specialist") else model
+        found.setdefault(name, {}).update(
+            {cell: {emoji: float(np.mean(every)) for emoji, every in of.items()} for cell, of in hits.items()}
+        )
     return found
 
 
 def accuracy(of: Correct) -> tuple[float, float, float]:
     """And its 95 % interval by the bootstrap."""
-    parts = torch.tensor([[of[emoji]] for emoji in sorted(of)])
+    parts = torch.tensor([[float(of[emoji])] for emoji in sorted(of)])
     return float(parts.mean()), *interval(resampled_means(parts)[:, 0])
 
 
@@ -302,8 +312,9 @@ def main() -> None:
     write_folds(given.data, given.root)
     jobs = [Job(*job) for job in product(given.models, STYLES, range(FOLDS), range(given.seeds))]
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+        first = pool.submit(regressions, given)
         others = [pool.submit(trained, job, given) for job in jobs]
-        regressions(given)
+        first.result()
         for number, job in enumerate(jobs):
             others[number].result()
             print(
