@@ -60,7 +60,7 @@ class ExpertsNetwork(Baseline):
     ) -> tuple[Tensor, Tensor]:
         own = torch.arange(len(image_present), device=image_present.device)
         image, text = keep(image, image_present), keep(text, text_present)
-        return self._added(image, text, own, own, image_present, text_present)
+        return self._added(image, text, (own, own), (image_present, text_present))
 
     def seen(
         self,
@@ -72,24 +72,22 @@ class ExpertsNetwork(Baseline):
         text_present: Tensor,
     ) -> Fused:
         """Each side's expert is asked once, in however many pairs its side is seen."""
-        return self.fused(*self._added(image, text, image_rows, text_rows, image_present, text_present))
+        return self.fused(*self._added(image, text, (image_rows, text_rows), (image_present, text_present)))
 
     def _added(
-        self,
-        image: Encoded,
-        text: Encoded,
-        image_rows: Tensor,
-        text_rows: Tensor,
-        image_present: Tensor,
-        text_present: Tensor,
+        self, image: Encoded, text: Encoded, rows: tuple[Tensor, Tensor], present: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Logits (R, C), and for which rows (R,) they are told anything; arguments as for `seen`."""
+        """Logits (R, C), and for which rows (R,) they are told anything; pairs are of image and text, as for `seen`."""
+        (image_rows, text_rows), (image_present, text_present) = rows, present
         images, image_logits = self.run(self.image, self.image.told(image))
         texts, text_logits = self.run(self.text, self.text.told(text))
         pair_logits = self.run(self.pair, images[image_rows] + texts[text_rows])
-        total = torch.where(image_present.unsqueeze(1), image_logits[image_rows], 0.0)
-        total = total + torch.where(text_present.unsqueeze(1), text_logits[text_rows], 0.0)
-        total = total + torch.where((image_present & text_present).unsqueeze(1), pair_logits, 0.0)
+        parts = (
+            (image_present, image_logits[image_rows]),
+            (text_present, text_logits[text_rows]),
+            (image_present & text_present, pair_logits),
+        )
+        total = torch.stack([torch.where(shown.unsqueeze(1), logits, 0.0) for shown, logits in parts]).sum(0)
         return total, image_present | text_present
 
 

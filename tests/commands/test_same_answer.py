@@ -109,7 +109,9 @@ def test_a_cache_gives_the_same_losses_and_metrics(
     runs, tested = [], []
     for number, flags in enumerate(([], cache, cache)):
         steps.clear()
-        fitted(food101, text_folder, tmp_path, "--trainer.precision=32-true", "--trainer.max_epochs=3", *flags)
+        # Small steps: large ones blow up the last digit, in which the encoder's answers to other batches differ.
+        slow = ["--trainer.precision=32-true", "--trainer.max_epochs=3", "--model.optimizer.lr=1.0e-5"]
+        fitted(food101, text_folder, tmp_path, *slow, *flags)
         runs.append(list(steps))
         run = tmp_path / f"food101/{number}"
         assert main(["test", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/last.ckpt"]) == 0
@@ -117,7 +119,7 @@ def test_a_cache_gives_the_same_losses_and_metrics(
     plain, cached, again = runs
     assert cached == again
     assert [step[:-1] for step in cached] == [step[:-1] for step in plain]
-    rel = 1e-5 if dtype == "float32" else 0.05
+    rel = 1e-6 if dtype == "float32" else 1e-3
     assert [step[-1] for step in cached] == pytest.approx([step[-1] for step in plain], rel=rel)
     for condition, values in tested[0].items():
         assert tested[1][condition]["loss"] == pytest.approx(values["loss"], rel=rel)
