@@ -230,8 +230,8 @@ def _last_layer(block: Block, states: Tensor, asking: Tensor, mask: Tensor | Non
 
 
 def unit(features: Tensor) -> Tensor:
-    """At length 1, in float32: cosines are multiplied by 100 and more before they are compared."""
-    return functional.normalize(features.float(), dim=-1)
+    """At length 1, in float32 at least: cosines are multiplied by 100 and more before they are compared."""
+    return functional.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
 
 
 def load_clip(settings: Encoder) -> Any:

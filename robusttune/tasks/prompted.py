@@ -103,7 +103,7 @@ class PromptedTask(RobustTask):
     def cosine_logits(self, features: Tensor, classes: Tensor) -> Tensor:
         """(N, C), of features (N, d_e) and those of classes (C, d_e), all of length 1."""
         with torch.autocast(features.device.type, enabled=False):  # 100 x what half precision leaves off is too much
-            return self.text_encoder.logit_scale * features @ classes.T
+            return self.text_encoder.logit_scale * features.to(classes) @ classes.T
 
     def _log_prior(self) -> Tensor:
         """(C,) logits of how frequent classes were in training; new ones count as the mean of the others."""

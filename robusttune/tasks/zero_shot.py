@@ -68,5 +68,5 @@ class ZeroShotTask(PromptedTask):
         if not names or len(inputs) == 0:
             return dict.fromkeys(names, torch.zeros(len(present), len(self.class_names), device=self.device))
         features = encoder.enter(inputs.pick(names), untouched=True).pooled
-        parts = self.cosine_logits(features.float(), self.prompts().untouched).chunk(len(names))
+        parts = self.cosine_logits(features, self.prompts().untouched).chunk(len(names))
         return {name: spread(logits, present) for name, logits in zip(names, parts, strict=True)}

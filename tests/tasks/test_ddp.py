@@ -97,8 +97,8 @@ def test_two_processes_of_mmrl_equal_one(food101: Path, clip_folder: Path, tmp_p
         metrics[name] = conditions(tmp_path / name / "0")
     assert len(found["one"]) == 20
     for one, two in zip(found["one"], found["two"], strict=True):
-        assert two == pytest.approx(one, rel=1e-6)
-    assert_same(metrics["two"], metrics["one"], rel=1e-6)
+        assert two == pytest.approx(one, rel=1e-9)
+    assert_same(metrics["two"], metrics["one"], rel=1e-9)
 
 
 @pytest.mark.parametrize("subset", [9, 5, 1])
