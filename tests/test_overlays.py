@@ -30,6 +30,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     },
     "no_correlation": {"name": "molt_no_correlation", "model.init_args.beta": 0.0},
     "no_modality_dropout": {"data.corruption.image_dropout": 0.0, "data.corruption.text_dropout": 0.0},
+    "no_fusion_stage": {"name": "molt_no_fusion_stage", "model.init_args.fusion.init_args.fusion_layers": 0},
     "no_null_tokens": {"name": "molt_no_null_tokens", "model.init_args.fusion.init_args.null_tokens": 0},
 }
 

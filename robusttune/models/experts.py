@@ -22,12 +22,16 @@ class Experts(FusionModel):
 
     Args:
         width: of the hidden layer of each side.
+        layers: whether experts look at the mean of each chosen layer, too, and not only at what the encoder pools.
+            They help where that was made for something else (object classes, similar sentences), and are in the way of
+            few samples where it was made for images and texts, as CLIP's was.
         input_dropout: share of the encoder's features that an expert is not told in a step, in [0, 1). They say
             the same many times over, and few samples are learned by heart more easily with all of them.
         dropout: of the hidden layer, in [0, 1).
     """
 
     width: int = 256
+    layers: bool = True
     input_dropout: float = 0.7
     dropout: float = 0.3
 
@@ -92,14 +96,15 @@ class ExpertsNetwork(Baseline):
 
 
 class Expert(nn.Module):
-    """On one side's pooled embedding and the means of each chosen layer's tokens."""
+    """On one side's pooled embedding, and the means of each chosen layer's tokens."""
 
     centre: Tensor
     rows: Tensor
 
     def __init__(self, settings: Experts, widths: Widths, facts: Facts) -> None:
         super().__init__()
-        width_in = widths.pooled + sum(widths.layers)
+        width_in = widths.pooled + (sum(widths.layers) if settings.layers else 0)
+        self.layers = settings.layers
         self.input_dropout = settings.input_dropout
         self.hidden = nn.Linear(width_in, settings.width)
         self.read = readout(settings, facts)
@@ -112,8 +117,10 @@ class Expert(nn.Module):
         What all samples have in common would otherwise come and go with the dropout of features. Rows without a real
         token are not of the mean, which takes in every batch of training.
         """
-        means = [masked_mean(tokens, mask) for tokens, mask in zip(encoded.tokens, encoded.mask, strict=True)]
-        features = torch.cat([layer_norm(part) for part in (encoded.pooled, *means)], dim=1)
+        parts = [encoded.pooled]
+        if self.layers:
+            parts += [masked_mean(tokens, mask) for tokens, mask in zip(encoded.tokens, encoded.mask, strict=True)]
+        features = torch.cat([layer_norm(part) for part in parts], dim=1)
         if self.training:
             self._take_in(features.detach(), encoded.mask[-1].any(1))
         return features - self.centre.to(features.dtype)

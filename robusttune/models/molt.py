@@ -33,7 +33,8 @@ class MoLT(FusionModel):
         bilinear_width: ``d_r``, width of the robust representation.
         bilinear_factors: ``k``, factors that the bilinear pooling sums over.
         fusion_width: width of the fusion stage.
-        fusion_layers: self-attention layers of the fusion stage.
+        fusion_layers: self-attention layers of the fusion stage; with 0, an ablation, the head looks at the mean of
+            what there is.
         fusion_heads: attention heads of the fusion stage.
         dropout: in the pooling and the fusion stage, in [0, 1).
     """
@@ -53,7 +54,7 @@ class MoLT(FusionModel):
     def __post_init__(self) -> None:
         if self.pooling not in get_args(Pooling):
             raise RobustTuneError(f"there is no pooling {self.pooling!r}: give {' or '.join(get_args(Pooling))}")
-        least = dict.fromkeys(vars(self).keys() - {"pooling", "dropout"}, 1) | {"null_tokens": 0}
+        least = dict.fromkeys(vars(self).keys() - {"pooling", "dropout"}, 1) | {"null_tokens": 0, "fusion_layers": 0}
         small = [name for name in sorted(least) if getattr(self, name) < least[name]]
         if small or not 0 <= self.dropout < 1:
             raise RobustTuneError(f"{', '.join(small) or 'dropout'} is out of range: see the setting's help")
@@ -289,8 +290,13 @@ class FusionStage(nn.Module):
         query = self.query.to(tokens.dtype).expand(len(tokens), 1, -1)
         absent = torch.zeros(len(tokens), tokens.shape[1] + 1, dtype=torch.bool, device=tokens.device)
         absent[:, 1], absent[:, 2] = ~image_present, ~text_present
-        fused = self.blocks(torch.cat([query, tokens], dim=1), src_key_padding_mask=absent)
-        logits: Tensor = self.head(fused[:, 0])
+        states = torch.cat([query, tokens], dim=1)
+        if self.blocks.layers:
+            fused = self.blocks(states, src_key_padding_mask=absent)[:, 0]
+        else:
+            assert self.blocks.norm is not None
+            fused = self.blocks.norm(masked_mean(states, ~absent))
+        logits: Tensor = self.head(fused)
         return logits
 
 

@@ -86,6 +86,14 @@ def test_dropped_features_are_dropped_about_the_centre() -> None:
     torch.testing.assert_close(hidden, expert.hidden.bias.expand(5, -1))
 
 
+def test_without_layers_only_what_is_pooled_counts() -> None:
+    model, yes = Experts(width=8, layers=False).build(IMAGE, TEXT, FACTS).eval(), torch.ones(6, dtype=torch.bool)
+    image, text = inputs()
+    others = Encoded(image.pooled, [tokens + 1 for tokens in image.tokens], image.mask)
+    assert torch.equal(model(image, text, yes, yes).logits, model(others, text, yes, yes).logits)
+    assert model.image.hidden.in_features == IMAGE.pooled
+
+
 def test_pairs_seen_together_are_those_seen_one_by_one() -> None:
     model = network().eval()
     image, text = inputs(4)

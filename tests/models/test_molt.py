@@ -21,7 +21,8 @@ ABLATIONS = {
     "none": SMALL,
     "no null tokens": replace(SMALL, null_tokens=0),
     "no bilinear pooling": replace(SMALL, pooling="concatenation"),
-    "neither": replace(SMALL, null_tokens=0, pooling="concatenation"),
+    "no fusion stage": replace(SMALL, fusion_layers=0),
+    "none of them": replace(SMALL, null_tokens=0, pooling="concatenation", fusion_layers=0),
 }
 
 every_ablation = pytest.mark.parametrize("settings", ABLATIONS.values(), ids=ABLATIONS.keys())
@@ -214,6 +215,18 @@ def test_without_null_tokens_gradients_are_finite_in_float16() -> None:
         logits = model(*inputs(), *present(*ROWS)).logits
     (64 * nn.functional.cross_entropy(logits.float(), torch.arange(6) % 3)).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_without_a_fusion_stage_the_head_looks_at_the_mean_of_what_there_is() -> None:
+    stage, yes = network(ABLATIONS["no fusion stage"]).eval().fusion, torch.ones(1, dtype=torch.bool)
+    image, text = torch.randn(1, IMAGE.pooled), torch.randn(1, TEXT.pooled)
+    robust = torch.randn(len(stage.robust_in), 1, SMALL.bilinear_width)
+    tokens = [stage.query, stage.image_in(nn.functional.layer_norm(image, (IMAGE.pooled,)))[0] + stage.types[0]]
+    parts = zip(stage.robust_in, robust, stage.types[2:], strict=True)
+    tokens += [project(part)[0] + own for project, part, own in parts]
+    mean = sum(tokens, torch.zeros(SMALL.fusion_width)) / len(tokens)
+    expected = stage.head(nn.functional.layer_norm(mean, mean.shape, stage.blocks.norm.weight, stage.blocks.norm.bias))
+    torch.testing.assert_close(stage(image, yes, text, ~yes, robust)[0], expected)
 
 
 def test_concatenation_in_the_place_of_bilinear_pooling_is_its_formula() -> None:
