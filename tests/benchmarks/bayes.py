@@ -1,7 +1,8 @@
 """Generated scenes against Bayes' rule: what share of the best possible accuracy models reach, with how many samples.
 
 Easy scenes leave out what a side hides, hard ones show something at random instead. The redundancy is the share of the
-factors that both sides show; the others are in one of them alone.
+factors that both sides show; the others are in one of them alone. CLIP as it is and MMRL are told the classes' names;
+the others learn the classes from samples alone. What is done is kept in the root folder.
 
 `make bayes [ARGS="--sizes 50 500 --seeds 1"]`
 """
@@ -9,86 +10,101 @@ factors that both sides show; the others are in one of them alone.
 from __future__ import annotations
 
 import argparse
-import json
+import os
+import sys
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import mean
 from time import perf_counter
+from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.runs import CONFIGS, by_condition, in_processes, kept, tested, trained
 from rich.console import Console
 from rich.table import Table
 
-from robusttune.cli import main as robusttune
-from robusttune.paths import whole_file
-
-CONFIGS = Path(__file__).parents[2] / "configs"
-MODELS = {
-    "experts": [f"--config={CONFIGS}/fusion/experts.yaml"],
-    "MoLT": [],
-    "late fusion": [f"--config={CONFIGS}/baselines/late_fusion.yaml"],
+EXPERTS = ["{configs}/demo.yaml", "{configs}/fusion/experts.yaml"]
+MODELS: dict[str, tuple[list[str], list[str]]] = {  # configurations, and flags
+    "experts": (EXPERTS, ["--model.fusion.init_args.layers=false"]),
+    "experts, layers": (EXPERTS, []),
+    "MoLT": (["{configs}/demo.yaml"], []),
+    "late fusion": (["{configs}/demo.yaml", "{configs}/baselines/late_fusion.yaml"], []),
+    "CLIP as it is": (["{configs}/demo_mmrl.yaml", "{configs}/baselines/zero_shot.yaml"], []),
+    "MMRL": (["{configs}/demo_mmrl.yaml"], []),
 }
 CONDITIONS = ("complete", "no_image", "no_text")
 STEPS = 600  # at least, however few the samples
 
 
-def shares(root: Path, model: str, hidden: str, both: float, size: int, seed: int) -> dict[str, float]:
-    """By condition, of the best possible accuracy; kept in the root folder."""
-    name = f"{model}-{hidden}-{both}-{size}-{seed}"
-    done = root / f"{name}.json"
-    if not done.exists():
-        alone = (1 - both) / 2
-        batch = min(128, size)
-        flags = [
-            f"--config={CONFIGS}/demo.yaml",
-            *MODELS[model],
-            f"--data.source.world.hidden={hidden}",
-            f"--data.source.world.visibility={{image: {alone}, text: {alone}, both: {both}}}",
-            f"--data.source.train={size}",
-            f"--data.source.seed={seed}",
-            f"--data.seed={seed}",
-            f"--seed_everything={seed}",
+class Scenes(NamedTuple):
+    """Attributes:
+    hidden: how a side draws what it hides.
+    both: the redundancy.
+    size: samples of training.
+    seed: of samples and training.
+    """
+
+    hidden: str
+    both: float
+    size: int
+    seed: int
+
+    def flags(self, most_batch: int = 128) -> list[str]:
+        alone, batch = (1 - self.both) / 2, min(most_batch, self.size)
+        return [
+            f"--data.source.world.hidden={self.hidden}",
+            f"--data.source.world.visibility={{image: {alone}, text: {alone}, both: {self.both}}}",
+            f"--data.source.train={self.size}",
+            f"--data.source.seed={self.seed}",
             f"--data.batch_size={batch}",
-            f"--trainer.max_epochs={max(3, STEPS * batch // size)}",
-            "--trainer.check_val_every_n_epoch=1000",
-            "--trainer.enable_progress_bar=false",
-            "--trainer.enable_model_summary=false",
-            f"--data.cache={root}/cache",
-            f"--run_root={root}/runs",
-            f"--name={name}",
+            f"--trainer.max_epochs={max(3, STEPS * batch // self.size)}",
         ]
-        if robusttune(["fit", *flags]):
-            raise RuntimeError(f"the fit of {name} failed")
-        folder = max((root / "runs" / name).iterdir(), key=lambda path: path.stat().st_mtime)
-        if robusttune(["test", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/checkpoints/last.ckpt"]):
-            raise RuntimeError(f"the test of {name} failed")
-        found = json.loads((folder / "report/test.json").read_text())["conditions"]
-        with whole_file(done) as path:
-            path.write_text(json.dumps({name: found[name]["of_the_best_possible"] for name in CONDITIONS}))
-    kept: dict[str, float] = json.loads(done.read_text())
-    return kept
+
+
+def share(root: Path, model: str, scenes: Scenes) -> dict[str, float]:
+    """By condition, of the best possible accuracy."""
+
+    def make() -> dict[str, float]:
+        configs, own = MODELS[model]
+        flags = [f"--config={config.format(configs=CONFIGS)}" for config in configs]
+        flags += scenes.flags(32 if model == "MMRL" else 128)
+        flags += ["--trainer.max_epochs=1"] if model == "CLIP as it is" else []
+        folder = trained(root, name, scenes.seed, *flags, *own)
+        return by_condition(tested(folder), "of_the_best_possible", CONDITIONS)
+
+    name = f"{model}-{'-'.join(map(str, scenes))}"
+    found: dict[str, float] = kept(root / "answers" / f"{name}.json", make)
+    return found
+
+
+def work(root: Path, job: tuple[str, Scenes]) -> None:
+    share(root, *job)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path("runs/bayes"), help="of runs, cache and results")
+    parser.add_argument("--root", type=Path, default=Path("runs/bayes"), help="of runs, cache and answers")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--hidden", nargs="+", default=["neutral", "distractor"])
     parser.add_argument("--redundancy", nargs="+", type=float, default=[0.2, 0.6, 1.0])
     parser.add_argument("--sizes", nargs="+", type=int, default=[50, 500, 5000, 50_000])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at a time, a core each")
     given = parser.parse_args()
-    given.root.mkdir(parents=True, exist_ok=True)
-    start, console = perf_counter(), Console(width=120)
-    table = Table(
-        "scenes", "redundancy", "samples", *given.models, title=f"of the best possible: {', '.join(CONDITIONS)}"
-    )
-    for hidden, both, size in product(given.hidden, given.redundancy, given.sizes):
+    start, root = perf_counter(), given.root.resolve()
+    rows = list(product(given.hidden, given.redundancy, given.sizes))
+    every = [Scenes(*row, seed) for row in rows for seed in range(given.seeds)]
+    in_processes(partial(work, root), [(model, scenes) for scenes in every for model in given.models], given.processes)
+    table = Table("scenes", "redundancy", "samples", *given.models, title=f"share of the best: {', '.join(CONDITIONS)}")
+    for hidden, both, size in rows:
         cells = []
         for model in given.models:
-            of = [shares(given.root, model, hidden, both, size, seed) for seed in range(given.seeds)]
+            of = [share(root, model, Scenes(hidden, both, size, seed)) for seed in range(given.seeds)]
             cells.append(" ".join(f"{mean(one[condition] for one in of):.3f}" for condition in CONDITIONS))
         table.add_row({"neutral": "easy", "distractor": "hard"}.get(hidden, hidden), str(both), str(size), *cells)
-        console.print(table)
+    Console(width=160).print(table)
     print(f"{perf_counter() - start:.0f} s")
 
 

@@ -15,9 +15,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -29,20 +28,18 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.robustness import text_encoder
+from benchmarks.runs import CONFIGS, in_processes, kept, tested, trained
 from benchmarks.specialists_picture import draw
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from robusttune.cli import main as robusttune
 from robusttune.data import ImageTextDataModule
 from robusttune.data.sources import Table
 from robusttune.encoders import TimmEncoder, TransformersTextEncoder
 from robusttune.evaluation.bootstrap import interval, resampled_means
 from robusttune.models.attention import masked_mean
-from robusttune.paths import whole_file
 from robusttune.types import Encoded
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 STYLES = ("noto", "fluent3d")
 FOLDS = 5
 CONDITIONS = ("complete", "no_image", "no_text")
@@ -94,43 +91,29 @@ def write_folds(data: Path, root: Path) -> None:
         (root / f"{style}.jsonl").write_text("".join(lines))
 
 
-def trained(job: Job, given: argparse.Namespace) -> None:
+def answer(given: argparse.Namespace, job: Job) -> None:
     """Train one model on one fold and test it in both styles, unless that is done; ``answers`` gets what was right."""
-    done = given.root / "answers" / f"{'-'.join(map(str, job))}.json"
-    if done.exists():
-        return
-    torch.set_num_threads(1)
-    name = f"{job.model}-{job.style}-{job.fold}-{job.seed}"
-    source = [
-        f"--data.source.{part}={given.root}/{job.style}-{job.fold}-{part}.jsonl" for part in ("train", "val", "test")
-    ]
-    flags = [flag.format(configs=CONFIGS) for flag in MODELS[job.model][0]]
-    run("fit", f"--config={CONFIGS}/emoji.yaml", *flags, *common(given), *source, f"--name={name}",
-        f"--run_root={given.root}/runs", f"--seed_everything={job.seed}", f"--data.seed={job.seed}",
-        "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
-        "--trainer.check_val_every_n_epoch=1000", *given.extra)  # fmt: skip
-    folder = max((given.root / "runs" / name).iterdir(), key=lambda path: path.stat().st_mtime)
-    found = {}
-    for style in STYLES:
-        run("test", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/checkpoints/last.ckpt",
-            f"--data.source.test={given.root}/{style}-{job.fold}-test.jsonl")  # fmt: skip
-        found[style] = right(folder / "report/test.parquet", MODELS[job.model][1])
-    done.parent.mkdir(exist_ok=True)
-    with whole_file(done) as path:
-        path.write_text(json.dumps(found))
+
+    def make() -> dict[str, Any]:
+        flags, conditions = MODELS[job.model]
+        flags = [flag.format(configs=CONFIGS) for flag in flags]
+        folder = trained(given.root, name, job.seed, *emoji(given, job.style, job.fold), *flags, *given.extra)
+        tests = {style: f"--data.source.test={given.root}/{style}-{job.fold}-test.jsonl" for style in STYLES}
+        return {style: right(tested(folder, test) / "test.parquet", conditions) for style, test in tests.items()}
+
+    name = "-".join(map(str, job))
+    kept(given.root / "answers" / f"{name}.json", make)
 
 
-def run(*args: str) -> None:
-    if robusttune(args):
-        raise RuntimeError(f"robusttune {' '.join(args)} failed")
-
-
-def common(given: argparse.Namespace) -> list[str]:
+def emoji(given: argparse.Namespace, style: str, fold: int) -> list[str]:
+    """Flags of MoLT's configuration on one fold."""
+    tables = [f"--data.source.{part}={given.root}/{style}-{fold}-{part}.jsonl" for part in ("train", "val", "test")]
     return [
+        f"--config={CONFIGS}/emoji.yaml",
         f"--data.source.image_root={given.data}",
         f"--image_encoder.weights={given.weights}",
         f"--text_encoder.name={text_encoder()}",
-        f"--data.cache={given.root}/cache",
+        *tables,
     ]
 
 
@@ -204,11 +187,8 @@ def described(side: Encoded) -> torch.Tensor:
     return torch.cat([side.pooled, *(masked_mean(t, m) for t, m in zip(side.tokens, side.mask, strict=True))], 1)
 
 
-def regressions(given: argparse.Namespace) -> None:
-    """Logistic regressions, those of the regularisation that is best on the test folds kept."""
-    done = given.root / "answers/logistic.json"
-    if done.exists():
-        return
+def regressions(given: argparse.Namespace) -> dict[str, Any]:
+    """Logistic regressions, those of the regularisation that is best on the test folds."""
     of = {style: features(given, style) for style in STYLES}
     found: dict[str, Any] = {}
     for which, style, (number, condition) in product(("pooled", "all"), STYLES, enumerate(CONDITIONS)):
@@ -231,9 +211,7 @@ def regressions(given: argparse.Namespace) -> None:
             best = max((hits[test] for hits in tried), key=lambda hit: sum(hit.values()))
             found.setdefault(f"logistic, {which}", {})[f"{style} {test} {condition}"] = best
         print(f"logistic regression: {which}, {style}, {condition}", flush=True)
-    done.parent.mkdir(exist_ok=True)
-    with whole_file(done) as path:
-        path.write_text(json.dumps(found))
+    return found
 
 
 def shown(of: Features, which: str, number: int) -> NDArray[np.float32]:
@@ -297,6 +275,14 @@ def table(found: dict[str, dict[str, Correct]], ours: str = "experts") -> Iterat
         yield f"| {ours} - {what} | {' | '.join(rows)} |"
 
 
+def work(given: argparse.Namespace, job: Job | None) -> None:
+    """No job is the regressions."""
+    if job:
+        answer(given, job)
+    else:
+        kept(given.root / "answers/logistic.json", lambda: regressions(given))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of {noto,fluent3d}_{train,val,test}.jsonl")
@@ -306,20 +292,11 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at a time, a core each")
     given, given.extra = parser.parse_known_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # of each process
     given.root, given.data, start = given.root.resolve(), given.data.resolve(), perf_counter()
     given.root.mkdir(parents=True, exist_ok=True)
     write_folds(given.data, given.root)
     jobs = [Job(*job) for job in product(given.models, STYLES, range(FOLDS), range(given.seeds))]
-    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-        first = pool.submit(regressions, given)
-        others = [pool.submit(trained, job, given) for job in jobs]
-        first.result()
-        for number, job in enumerate(jobs):
-            others[number].result()
-            print(
-                f"{number + 1} of {len(jobs)}: {job.model}, {job.style}, fold {job.fold}, seed {job.seed}", flush=True
-            )
+    in_processes(partial(work, given), [None, *jobs], given.processes)
     found = answers(given)
     lines = "\n".join(table(found))
     (given.root / "table.md").write_text(lines + "\n")
