@@ -34,6 +34,7 @@ MODELS: dict[str, tuple[list[str], list[str]]] = {  # configurations, and flags
     "CLIP as it is": (["{configs}/demo_mmrl.yaml", "{configs}/baselines/zero_shot.yaml"], []),
     "MMRL": (["{configs}/demo_mmrl.yaml"], []),
 }
+HIDDEN = {"neutral": "easy", "distractor": "hard"}
 CONDITIONS = ("complete", "no_image", "no_text")
 STEPS = 600  # at least, however few the samples
 
@@ -87,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path("runs/bayes"), help="of runs, cache and answers")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--hidden", nargs="+", default=["neutral", "distractor"])
+    parser.add_argument("--hidden", nargs="+", choices=HIDDEN, default=list(HIDDEN))
     parser.add_argument("--redundancy", nargs="+", type=float, default=[0.2, 0.6, 1.0])
     parser.add_argument("--sizes", nargs="+", type=int, default=[50, 500, 5000, 50_000])
     parser.add_argument("--seeds", type=int, default=3)
@@ -103,7 +104,7 @@ def main() -> None:
         for model in given.models:
             of = [share(root, model, Scenes(hidden, both, size, seed)) for seed in range(given.seeds)]
             cells.append(" ".join(f"{mean(one[condition] for one in of):.3f}" for condition in CONDITIONS))
-        table.add_row({"neutral": "easy", "distractor": "hard"}.get(hidden, hidden), str(both), str(size), *cells)
+        table.add_row(HIDDEN[hidden], str(both), str(size), *cells)
     Console(width=160).print(table)
     print(f"{perf_counter() - start:.0f} s")
 
