@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from fakes import VIEWS, by_view, mmrl_flags
 from tasks.test_mmrl_task import FACTS, make_batch
+from tasks.test_mmrl_task import make_task as make_mmrl_task
 from torch.nn import functional
 from transformers import CLIPModel
 
 from robusttune.cli import main
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.tasks import ZeroShotTask
+from robusttune.tasks.base import RobustTask
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
 from robusttune.tasks.prompts import tokenise
 from robusttune.types import Variants, View
@@ -54,6 +57,17 @@ def test_answers_are_those_of_transformers(clip_folder: Path) -> None:
     something = batch.image_present | batch.text_present
     torch.testing.assert_close(logits["complete"][something], expected[something], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(logits["complete"][~something].softmax(1)[0], torch.tensor(FACTS.class_frequencies))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make", [make_task, make_mmrl_task])
+def test_double_precision_is_double_to_the_end(clip_folder: Path, make: Callable[[Path], RobustTask]) -> None:
+    """Where the same inputs in batches of other sizes differ in their last digits, they would no longer tie."""
+    task, batch = make(clip_folder).eval(), make_batch()
+    single = by_view(task, batch)
+    for name, logits in by_view(task.double(), batch).items():
+        assert logits.dtype == torch.float64
+        torch.testing.assert_close(logits, single[name].double(), rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
