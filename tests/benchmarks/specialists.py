@@ -43,11 +43,13 @@ from robusttune.types import Encoded
 STYLES = ("noto", "fluent3d")
 FOLDS = 5
 CONDITIONS = ("complete", "no_image", "no_text")
-EXPERTS = [
-    "--config={configs}/fusion/experts.yaml",
-    "--data.batch_size=64",
-    "--model.optimizer.init_args.weight_decay=0.05",
-    "--trainer.max_epochs=30",
+STEPS = ["--data.batch_size=64", "--model.optimizer.init_args.weight_decay=0.05", "--trainer.max_epochs=30"]
+EXPERTS = ["--config={configs}/fusion/experts.yaml", *STEPS]
+RECIPE = [
+    "--data.corruption={{image_dropout: 0, text_dropout: 0}}",
+    "--model.every_pattern=true",
+    "--model.label_smoothing=0.2",
+    *STEPS,
 ]
 ALONE = "--model.every_pattern=false"
 # By name the flags, and the conditions that a model is for. A specialist knows nothing of what it is not for.
@@ -61,6 +63,19 @@ MODELS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "concatenation": (["--config={configs}/baselines/concatenation.yaml"], CONDITIONS),
     "cross-attention": (["--config={configs}/baselines/cross_attention.yaml"], CONDITIONS),
 }
+# What of the recipe makes the difference; these are trained where they are asked for.
+PARTS: dict[str, tuple[list[str], tuple[str, ...]]] = {
+    "experts, pooled": ([*EXPERTS, "--model.fusion.init_args.layers=false"], CONDITIONS),
+    "experts, all features": ([*EXPERTS, "--model.fusion.init_args.input_dropout=0"], CONDITIONS),
+    "experts, hard labels": ([*EXPERTS, "--model.label_smoothing=0"], CONDITIONS),
+    "experts, modality dropout": (
+        [*EXPERTS, ALONE, "--data.corruption={{image_dropout: 0.45, text_dropout: 0.25}}"],
+        CONDITIONS,
+    ),
+    "MoLT, recipe": (RECIPE, CONDITIONS),
+    "late fusion, recipe": (["--config={configs}/baselines/late_fusion.yaml", *RECIPE], CONDITIONS),
+}
+ALL = {**MODELS, **PARTS}
 TOGETHER = "three specialists"  # what those of `MODELS` are shown as, each where it is at home
 SPECIALISTS = ("logistic, pooled", "logistic, all", TOGETHER)
 Correct = dict[str, float]  # by emoji, the share of seeds that are right
@@ -95,7 +110,7 @@ def answer(given: argparse.Namespace, job: Job) -> None:
     """Train one model on one fold and test it in both styles, unless that is done; ``answers`` gets what was right."""
 
     def make() -> dict[str, Any]:
-        flags, conditions = MODELS[job.model]
+        flags, conditions = ALL[job.model]
         flags = [flag.format(configs=CONFIGS) for flag in flags]
         folder = trained(given.root, name, job.seed, *emoji(given, job.style, job.fold), *flags, *given.extra)
         tests = {style: f"--data.source.test={given.root}/{style}-{job.fold}-test.jsonl" for style in STYLES}
@@ -289,7 +304,7 @@ def main() -> None:
     parser.add_argument("weights", type=Path, help="mobilenetv2_100.safetensors")
     parser.add_argument("--root", type=Path, default=Path("runs/specialists"), help="of runs, cache and answers")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=ALL, default=list(MODELS))
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at a time, a core each")
     given, given.extra = parser.parse_known_args()
     given.root, given.data, start = given.root.resolve(), given.data.resolve(), perf_counter()
