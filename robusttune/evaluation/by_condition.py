@@ -47,7 +47,7 @@ class ConditionMetrics:
         self.multilabel = facts.multilabel
         self.base = torch.tensor([alike or name in {*facts.class_names} for name in self.class_names])
         self.scores: list[Scores] = []
-        # From `compute` on, what it returned, and, on rank 0, what is was computed from.
+        # From `compute` on, what it returned, and, on rank 0, what it was computed from.
         self.values: dict[str, float] = {}
         self.gathered: Scores | None = None
 

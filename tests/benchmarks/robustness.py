@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 NO_DROPOUT = "ablations/no_modality_dropout"
 MODELS = {  # by name the overlays
+    "experts": ("fusion/experts",),
     "MoLT": (),
     "MoLT, no dropout": (NO_DROPOUT,),
     "concatenation": ("baselines/concatenation",),
@@ -34,6 +35,11 @@ MODELS = {  # by name the overlays
     "cross-attention": ("baselines/cross_attention",),
     "image only": ("baselines/image_only",),
     "text only": ("baselines/text_only",),
+}
+EMOJI_STEPS = ["--data.batch_size=64", "--model.optimizer.init_args.weight_decay=0.05", "--trainer.max_epochs=30"]
+OWN = {  # by configuration and model, flags
+    ("emoji", "experts"): EMOJI_STEPS,
+    ("demo", "experts"): ["--model.fusion.init_args.layers=false"],
 }
 # Logistic regression on what the same encoders pool, one for each column, its regularisation chosen on the test set.
 SPECIALISTS = {"emoji_noto": (0.847, 0.811, 0.722), "emoji_fluent3d": (0.769, 0.809, 0.568)}
@@ -52,6 +58,7 @@ def trained(config: str, root: Path, seeds: int, models: Sequence[str], flags: l
             overlays = [f"--config={CONFIGS}/{overlay}.yaml" for overlay in MODELS[model]]
             own = [f"--name={model}", f"--run_root={root}", f"--seed_everything={seed}", f"--data.seed={seed}"]
             own += [f"--data.source.seed={seed}"] if config == "demo" else []
+            own += OWN.get((config, model), [])
             run("fit", f"--config={CONFIGS}/{config}.yaml", *overlays, *flags, *own)
             yield root / model / str(seed)
             print(f"{config}: seed {seed}, {number + 1} of {len(models)} models", flush=True)

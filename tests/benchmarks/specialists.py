@@ -27,7 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.robustness import text_encoder
+from benchmarks.robustness import EMOJI_STEPS, text_encoder
 from benchmarks.runs import CONFIGS, in_processes, kept, tested, trained
 from benchmarks.specialists_picture import draw
 from numpy.typing import NDArray
@@ -43,13 +43,12 @@ from robusttune.types import Encoded
 STYLES = ("noto", "fluent3d")
 FOLDS = 5
 CONDITIONS = ("complete", "no_image", "no_text")
-STEPS = ["--data.batch_size=64", "--model.optimizer.init_args.weight_decay=0.05", "--trainer.max_epochs=30"]
-EXPERTS = ["--config={configs}/fusion/experts.yaml", *STEPS]
+EXPERTS = ["--config={configs}/fusion/experts.yaml", *EMOJI_STEPS]
 RECIPE = [
     "--data.corruption={{image_dropout: 0, text_dropout: 0}}",
     "--model.every_pattern=true",
     "--model.label_smoothing=0.2",
-    *STEPS,
+    *EMOJI_STEPS,
 ]
 ALONE = "--model.every_pattern=false"
 # By name the flags, and the conditions that a model is for. A specialist knows nothing of what it is not for.
