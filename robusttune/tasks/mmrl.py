@@ -19,7 +19,7 @@ from robusttune.models.prompts import Packed
 from robusttune.models.runner import Runner
 from robusttune.settings import from_plain, to_plain
 from robusttune.tasks.base import Losses, OptimizerCallable, adamw, mean_over_ranks
-from robusttune.tasks.prompted import PromptedTask, spread, variants_of
+from robusttune.tasks.prompted import DOUBT, PromptedTask, spread, variants_of
 from robusttune.tasks.schedule import Schedule
 from robusttune.types import Batch, Facts, View
 
@@ -76,7 +76,7 @@ class MMRLTask(PromptedTask):
     added.
 
     Classes of training are answered by both features, new ones by ``f`` alone, and which is which follows from the
-    checkpoint. The logits of the sides that are present add up, as if each were a witness of its own.
+    checkpoint.
 
     Args:
         image_encoder: settings of the image encoder, of which the class is `CLIPImageEncoder`.
@@ -92,6 +92,7 @@ class MMRLTask(PromptedTask):
             class feature alone if not; or both for all (``fused``); or the class feature alone for all (``class``).
         optimizer: makes the optimiser of the trained parameters.
         schedule: of the learning rate.
+        doubt: of each side's answer where there are both, see `PromptedTask`.
         calibrate: fit temperatures, see `RobustTask`.
         compile: run the adapted layers through torch.compile; results are the same but for rounding.
         checkpoint_activations: keep less for the backward pass and compute it again there; results are the same.
@@ -101,8 +102,8 @@ class MMRLTask(PromptedTask):
     """
 
     _kept: Kept | None
-    # Data sets that a model is transferred to have their own, and weights of losses matter to training alone.
-    free_settings = (*PromptedTask.free_settings, "templates", "reg_weight", "text_weight")
+    # Weights of losses matter to training alone.
+    free_settings = (*PromptedTask.free_settings, "reg_weight", "text_weight")
 
     def __init__(
         self,
@@ -117,6 +118,7 @@ class MMRLTask(PromptedTask):
         inference: Literal["recorded", "fused", "class"] = "recorded",
         optimizer: OptimizerCallable = adamw,
         schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
+        doubt: float = DOUBT,
         calibrate: bool = False,
         compile: bool = False,
         checkpoint_activations: bool = False,
@@ -126,7 +128,7 @@ class MMRLTask(PromptedTask):
                 f"alpha {alpha}, reg_weight {reg_weight}, text_weight {text_weight} do not work: "
                 "give an alpha in [0, 1], and weights of at least 0"
             )
-        super().__init__(image_encoder, text_encoder, facts, templates, optimizer, schedule, calibrate)
+        super().__init__(image_encoder, text_encoder, facts, templates, optimizer, schedule, doubt, calibrate)
         self.adapter = adapter
         self.alpha = alpha
         self.reg_weight = reg_weight
@@ -142,6 +144,7 @@ class MMRLTask(PromptedTask):
             "alpha": self.alpha,
             "reg_weight": self.reg_weight,
             "text_weight": self.text_weight,
+            "doubt": self.doubt,
         }
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -16,12 +17,14 @@ from robusttune.tasks.prompts import ClassPrompts, check_templates, encode_promp
 from robusttune.tasks.schedule import Schedule
 from robusttune.types import Batch, Facts, View
 
+DOUBT = 0.005
+
 
 class PromptedTask(RobustTask):
     """Compares features of images and texts with those of the classes' prompts.
 
-    The logits of the sides that are present add up, as if each were a witness of its own; with nothing present the
-    answer is how frequent classes were in training.
+    Where both sides are present, what they say is multiplied, as if each were a witness of its own who may be mistaken;
+    with nothing present the answer is how frequent classes were in training.
 
     Args:
         image_encoder: settings of the image encoder, of which the class is `CLIPImageEncoder`.
@@ -30,12 +33,18 @@ class PromptedTask(RobustTask):
         templates: of prompts, with ``{}`` where the name of the class stands.
         optimizer: makes the optimiser of the trained parameters.
         schedule: of the learning rate.
+        doubt: added to the probability that each side gives to a class, before both are multiplied; at least 0. So a
+            side that is noise cannot rule a class out alone. 0 is the product rule of Kittler et al. (1998), and the
+            more, the nearer to their sum rule.
         calibrate: fit temperatures, see `RobustTask`.
 
     Raises:
-        RobustTuneError: the encoders are not the two towers of one CLIP, a template has no place for a name, or samples
-            may have several labels.
+        RobustTuneError: the encoders are not the two towers of one CLIP, a template has no place for a name, samples
+            may have several labels, or the doubt is not a number of at least 0.
     """
+
+    # Data sets that a model is transferred to have their own prompts, and the doubt is not trained.
+    free_settings = (*RobustTask.free_settings, "templates", "doubt")
 
     image_encoder: FrozenCLIPImage
     text_encoder: FrozenCLIPText
@@ -48,8 +57,11 @@ class PromptedTask(RobustTask):
         templates: list[str],
         optimizer: OptimizerCallable = adamw,
         schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
+        doubt: float = DOUBT,
         calibrate: bool = False,
     ) -> None:
+        if not 0 <= doubt < math.inf:  # nor not a number
+            raise RobustTuneError(f"doubt is {doubt}: give a number of at least 0, such as {DOUBT}")
         if facts.multilabel:
             raise RobustTuneError(
                 f"{type(self).__name__.removesuffix('Task')} answers with one class: for several labels a sample set "
@@ -59,6 +71,7 @@ class PromptedTask(RobustTask):
         super().__init__(image_encoder, text_encoder, facts, optimizer, schedule, calibrate)
         self._refuse_other_encoders()
         self.templates = templates
+        self.doubt = doubt
         self._prompts: ClassPrompts | None = None
         self.tell_apart(facts.class_names)
 
@@ -91,14 +104,25 @@ class PromptedTask(RobustTask):
         self, batch: Batch, views: Sequence[View], images: Mapping[str, Tensor], texts: Mapping[str, Tensor]
     ) -> Tensor:
         """Logits (W, B, C) of views, out of those (B, C) of each variant of the images and of the texts."""
-        found, prior = [], self._prior.to(self.device)
+        found = []
         for view in views:
-            total, (image_shown, text_shown) = torch.zeros_like(prior), view.presence(batch)
-            for variant, shown, logits in ((view.image, image_shown, images), (view.text, text_shown, texts)):
-                if variant:
-                    total = total + torch.where(shown.unsqueeze(1), logits[variant], 0.0)
-            found.append(torch.where((image_shown | text_shown).unsqueeze(1), total, prior))
+            answer = self._prior.to(self.device).expand(len(batch), -1)
+            image_shown, text_shown = (shown.unsqueeze(1) for shown in view.presence(batch))
+            if view.image:
+                answer = torch.where(image_shown, images[view.image], answer)
+            if view.text:
+                answer = torch.where(text_shown, texts[view.text], answer)
+            if view.image and view.text:
+                together = self._doubted(images[view.image]) + self._doubted(texts[view.text])
+                answer = torch.where(image_shown & text_shown, together, answer)
+            found.append(answer)
         return torch.stack(found)
+
+    def _doubted(self, logits: Tensor) -> Tensor:
+        """(B, C) the logarithm of the probabilities, to each of which the doubt is added."""
+        if self.doubt == 0:
+            return logits
+        return torch.logaddexp(logits.log_softmax(1), logits.new_tensor(math.log(self.doubt)))
 
     def cosine_logits(self, features: Tensor, classes: Tensor) -> Tensor:
         """(N, C), of features (N, d_e) and those of classes (C, d_e), all of length 1."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.encoders.clip import FrozenCLIP
 from robusttune.tasks.base import Losses
-from robusttune.tasks.prompted import PromptedTask, spread, variants_of
+from robusttune.tasks.prompted import DOUBT, PromptedTask, spread, variants_of
 from robusttune.types import Batch, Facts, Variants, View
 
 
@@ -25,10 +25,9 @@ class ZeroShotTask(PromptedTask):
         text_encoder: settings of the text encoder, of which the class is `CLIPTextEncoder`, of the same CLIP.
         facts: class names, class frequencies and task kind, from the data.
         templates: of prompts, with ``{}`` where the name of the class stands; a class's feature is the mean over all.
+        doubt: of each side's answer where there are both, see `PromptedTask`.
         calibrate: fit temperatures, see `RobustTask`.
     """
-
-    free_settings = (*PromptedTask.free_settings, "templates")
 
     def __init__(
         self,
@@ -36,13 +35,14 @@ class ZeroShotTask(PromptedTask):
         text_encoder: TextEncoder,
         facts: Facts,
         templates: list[str] = ["a photo of a {}."],  # noqa: B006, it stays as it is
+        doubt: float = DOUBT,
         calibrate: bool = False,
     ) -> None:
-        super().__init__(image_encoder, text_encoder, facts, templates, calibrate=calibrate)
+        super().__init__(image_encoder, text_encoder, facts, templates, doubt=doubt, calibrate=calibrate)
         self.nothing = nn.Parameter(torch.zeros(()))  # which DDP asks for
 
     def settings(self) -> dict[str, Any]:
-        return {"templates": list(self.templates)}
+        return {"templates": list(self.templates), "doubt": self.doubt}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Nothing is learned."""

@@ -42,12 +42,14 @@ STEPS = 600  # at least, however few the samples
 class Scenes(NamedTuple):
     """Attributes:
     hidden: how a side draws what it hides.
+    classes: how many.
     both: the redundancy.
     size: samples of training.
     seed: of samples and training.
     """
 
     hidden: str
+    classes: int
     both: float
     size: int
     seed: int
@@ -56,6 +58,7 @@ class Scenes(NamedTuple):
         alone, batch = (1 - self.both) / 2, min(most_batch, self.size)
         return [
             f"--data.source.world.hidden={self.hidden}",
+            f"--data.source.world.classes={self.classes}",
             f"--data.source.world.visibility={{image: {alone}, text: {alone}, both: {self.both}}}",
             f"--data.source.train={self.size}",
             f"--data.source.seed={self.seed}",
@@ -89,22 +92,24 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path("runs/bayes"), help="of runs, cache and answers")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--hidden", nargs="+", choices=HIDDEN, default=list(HIDDEN))
+    parser.add_argument("--classes", nargs="+", type=int, default=[24])
     parser.add_argument("--redundancy", nargs="+", type=float, default=[0.2, 0.6, 1.0])
     parser.add_argument("--sizes", nargs="+", type=int, default=[50, 500, 5000, 50_000])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at a time, a core each")
     given = parser.parse_args()
     start, root = perf_counter(), given.root.resolve()
-    rows = list(product(given.hidden, given.redundancy, given.sizes))
+    rows = list(product(given.hidden, given.classes, given.redundancy, given.sizes))
     every = [Scenes(*row, seed) for row in rows for seed in range(given.seeds)]
     in_processes(partial(work, root), [(model, scenes) for scenes in every for model in given.models], given.processes)
-    table = Table("scenes", "redundancy", "samples", *given.models, title=f"share of the best: {', '.join(CONDITIONS)}")
-    for hidden, both, size in rows:
+    title = f"share of the best: {', '.join(CONDITIONS)}"
+    table = Table("scenes", "classes", "redundancy", "samples", *given.models, title=title)
+    for hidden, classes, both, size in rows:
         cells = []
         for model in given.models:
-            of = [share(root, model, Scenes(hidden, both, size, seed)) for seed in range(given.seeds)]
+            of = [share(root, model, Scenes(hidden, classes, both, size, seed)) for seed in range(given.seeds)]
             cells.append(" ".join(f"{mean(one[condition] for one in of):.3f}" for condition in CONDITIONS))
-        table.add_row(HIDDEN[hidden], str(both), str(size), *cells)
+        table.add_row(HIDDEN[hidden], str(classes), str(both), str(size), *cells)
     Console(width=160).print(table)
     print(f"{perf_counter() - start:.0f} s")
 

@@ -10,7 +10,6 @@ with the same recipe. What is done is kept in the root folder; the same command 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -27,22 +26,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.emoji_features import CONDITIONS, FOLDS, STYLES, Features, features, fold_of, rows_of, write_rows
 from benchmarks.robustness import EMOJI_STEPS, text_encoder
 from benchmarks.runs import CONFIGS, in_processes, kept, tested, trained
 from benchmarks.specialists_picture import draw
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from robusttune.data import ImageTextDataModule
-from robusttune.data.sources import Table
-from robusttune.encoders import TimmEncoder, TransformersTextEncoder
 from robusttune.evaluation.bootstrap import interval, resampled_means
-from robusttune.models.attention import masked_mean
-from robusttune.types import Encoded
 
-STYLES = ("noto", "fluent3d")
-FOLDS = 5
-CONDITIONS = ("complete", "no_image", "no_text")
 EXPERTS = ["--config={configs}/fusion/experts.yaml", *EMOJI_STEPS]
 RECIPE = [
     "--data.corruption={{image_dropout: 0, text_dropout: 0}}",
@@ -87,22 +79,16 @@ class Job(NamedTuple):
     seed: int
 
 
-def fold_of(row: dict[str, Any]) -> int:
-    """By the emoji, whatever the style."""
-    return int(hashlib.blake2b(row["id"].split("/")[1].encode(), digest_size=4).hexdigest(), 16) % FOLDS
-
-
 def write_folds(data: Path, root: Path) -> None:
     """Tables ``<style>-<fold>-{train,test}.jsonl``; a few of train stand in for a validation that decides nothing."""
     for style in STYLES:
-        lines = [line for split in ("train", "val", "test") for line in (data / f"{style}_{split}.jsonl").open()]
-        rows = [(fold_of(json.loads(line)), line) for line in lines]
+        rows = list(rows_of(data, style))
         for fold in range(FOLDS):
-            train = [line for of, line in rows if of != fold]
-            parts = {"train": train, "val": train[::50], "test": [line for of, line in rows if of == fold]}
+            train = [row for row in rows if fold_of(row) != fold]
+            parts = {"train": train, "val": train[::50], "test": [row for row in rows if fold_of(row) == fold]}
             for part, chosen in parts.items():
-                (root / f"{style}-{fold}-{part}.jsonl").write_text("".join(chosen))
-        (root / f"{style}.jsonl").write_text("".join(lines))
+                write_rows(root / f"{style}-{fold}-{part}.jsonl", chosen)
+        write_rows(root / f"{style}.jsonl", rows)
 
 
 def answer(given: argparse.Namespace, job: Job) -> None:
@@ -143,67 +129,9 @@ def right(path: Path, conditions: tuple[str, ...]) -> dict[str, dict[str, bool]]
     return found
 
 
-class Features(NamedTuple):
-    """Of one style: N rows each.
-
-    Attributes:
-        sides: by name of the features, for image and text: (N, d).
-        label: (N,).
-        emoji: N.
-        fold: (N,).
-    """
-
-    sides: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
-    label: NDArray[np.int64]
-    emoji: list[str]
-    fold: NDArray[np.int64]
-
-
-def features(given: argparse.Namespace, style: str) -> Features:
-    """What the encoders make of all samples of a style: what they pool, and the mean of each chosen layer as well."""
-    table = str(given.root / f"{style}.jsonl")
-    image_settings = TimmEncoder(
-        name="mobilenetv2_100",
-        weights=str(given.weights),
-        model_args={"pad_type": "same"},
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        crop=1.0,
-        layers=4,
-        grid=4,
-    )
-    text_settings = TransformersTextEncoder(
-        name=text_encoder(), weights="pretrained", layers=4, pooling="mean", max_length=32
-    )
-    source = Table(train=table, test=table, image_root=str(given.data), id_column="id")
-    data = ImageTextDataModule(source, image_settings, text_settings, batch_size=64, workers=0, conditions=["complete"])
-    data.setup("test")
-    image_encoder, text_encoder_ = image_settings.load(), text_settings.load()
-    pooled, every, labels, ids = [], [], [], []
-    for batch in data.test_dataloader():
-        encoded = (
-            image_encoder.encode(batch.images["clean"], batch.image_present),
-            text_encoder_.encode(batch.texts["clean"], batch.text_present),
-        )
-        pooled.append([side.pooled for side in encoded])
-        every.append([described(side) for side in encoded])
-        labels.append(batch.label)
-        ids += batch.sample_id
-    sides = {
-        name: tuple(torch.cat(side).numpy() for side in zip(*parts, strict=True))
-        for name, parts in (("pooled", pooled), ("all", every))
-    }
-    fold = np.array([fold_of({"id": sample_id}) for sample_id in ids])
-    return Features(sides, torch.cat(labels).numpy(), [sample_id.split("/")[1] for sample_id in ids], fold)  # type: ignore[arg-type]
-
-
-def described(side: Encoded) -> torch.Tensor:
-    return torch.cat([side.pooled, *(masked_mean(t, m) for t, m in zip(side.tokens, side.mask, strict=True))], 1)
-
-
 def regressions(given: argparse.Namespace) -> dict[str, Any]:
     """Logistic regressions, those of the regularisation that is best on the test folds."""
-    of = {style: features(given, style) for style in STYLES}
+    of = {style: features(given.root / f"{style}.jsonl", given.data, given.weights) for style in STYLES}
     found: dict[str, Any] = {}
     for which, style, (number, condition) in product(("pooled", "all"), STYLES, enumerate(CONDITIONS)):
         tried: list[dict[str, dict[str, bool]]] = []

@@ -33,7 +33,7 @@ def make_task(clip_folder: Path) -> ZeroShotTask:
 
 @torch.no_grad()
 def test_answers_are_those_of_transformers(clip_folder: Path) -> None:
-    """Images beside the mean of prompts, texts likewise; both add up; with nothing it is the prior."""
+    """Images beside the mean of prompts, texts likewise; both are multiplied; with nothing it is the prior."""
     task, batch, clip = make_task(clip_folder), make_batch(), CLIPModel.from_pretrained(clip_folder).eval()
     prompts = [tokenise(FACTS.class_names, template, task.text_encoder.prompt_tokenizer) for template in TEMPLATES]
 
@@ -50,12 +50,15 @@ def test_answers_are_those_of_transformers(clip_folder: Path) -> None:
     own = batch.texts["clean"]
     texts = scale * features(clip.get_text_features(own.input_ids, own.attention_mask.long())) @ classes.T
     logits = by_view(task, batch)
-    expected = torch.zeros(len(batch), 3)
-    expected[batch.image_present] += images
-    torch.testing.assert_close(logits["no_text"][batch.image_present], images, rtol=1e-4, atol=1e-4)
-    expected[batch.text_present] += texts
-    something = batch.image_present | batch.text_present
-    torch.testing.assert_close(logits["complete"][something], expected[something], rtol=1e-4, atol=1e-4)
+    with_image, with_text = batch.image_present, batch.text_present
+    torch.testing.assert_close(logits["no_text"][with_image], images, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits["no_image"][with_text], texts, rtol=1e-4, atol=1e-4)
+    product = torch.ones(len(batch), 3)
+    product[with_image] *= images.softmax(1) + task.doubt
+    product[with_text] *= texts.softmax(1) + task.doubt
+    both, something = with_image & with_text, with_image | with_text
+    expected = product[both] / product[both].sum(1, keepdim=True)
+    torch.testing.assert_close(logits["complete"][both].softmax(1), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(logits["complete"][~something].softmax(1)[0], torch.tensor(FACTS.class_frequencies))
 
 
