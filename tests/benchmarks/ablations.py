@@ -42,14 +42,29 @@ VARIANTS: dict[str, list[str]] = {
     "no modality dropout": ["--config={configs}/ablations/no_modality_dropout.yaml"],
     "every pattern": ["--config={configs}/ablations/no_modality_dropout.yaml", "--model.every_pattern=true"],
 }
-SETTINGS: dict[str, tuple[str, int | None]] = {  # the size: training samples of scenes, emoji a class
-    "easy, 50": ("neutral", 50),
-    "easy, 500": ("neutral", 500),
-    "hard, 500": ("distractor", 500),
-    "hard, 5000": ("distractor", 5000),
-    "noto, 5 a class": ("noto", 5),
-    "noto, 25 a class": ("noto", 25),
-    "noto, all": ("noto", None),
+
+
+class Setting(NamedTuple):
+    """Attributes:
+    data: how scenes draw what a side hides, or a style of emoji.
+    size: training samples of scenes, emoji a class, or None for all.
+    flags: of what else there is.
+    """
+
+    data: str
+    size: int | None = None
+    flags: tuple[str, ...] = ()
+
+
+SETTINGS = {
+    "easy, 50": Setting("neutral", 50),
+    "easy, 500": Setting("neutral", 500),
+    "hard, 500": Setting("distractor", 500),
+    "hard, 5000": Setting("distractor", 5000),
+    "noto, 5 a class": Setting("noto", 5),
+    "noto, 25 a class": Setting("noto", 25),
+    "noto, all": Setting("noto"),
+    "noto, 7 of 10 lack a side": Setting("noto", flags=("--data.missing.train={rate: 0.7, type: both, ratio: 0.5}",)),
 }
 EMOJI_STEPS, EMOJI_TRAIN, EMOJI_CLASSES = 220, 1300, 8
 
@@ -74,10 +89,10 @@ def accuracies(given: argparse.Namespace, job: Job) -> dict[str, float]:
 
 
 def flags(given: argparse.Namespace, job: Job) -> list[str]:
-    data, size = SETTINGS[job.setting]
+    data, size, own = SETTINGS[job.setting]
     if data in HIDDEN:
-        return [f"--config={CONFIGS}/demo.yaml", *Scenes(data, 0.6, size or 0, job.repeat).flags()]
-    found = emoji(given, data, job.repeat) + ([f"--data.splits.shots={size}"] if size else [])
+        return [f"--config={CONFIGS}/demo.yaml", *Scenes(data, 24, 0.6, size or 0, job.repeat).flags()]
+    found = [*emoji(given, data, job.repeat), *own] + ([f"--data.splits.shots={size}"] if size else [])
     samples = size * EMOJI_CLASSES if size else EMOJI_TRAIN
     batch = min(128, samples)
     return [*found, f"--data.batch_size={batch}", f"--trainer.max_epochs={EMOJI_STEPS * batch // samples}"]

@@ -31,7 +31,7 @@ from robusttune.evaluation.bootstrap import interval, resampled_means
 
 BATCH, EPOCHS, RATE, DECAY, WARM_UP = 64, 30, 2e-3, 0.05, 0.05
 INPUT_DROPOUT, DROPOUT, SMOOTHING = 0.7, 0.3, 0.2
-VIEWS = 6  # random ones of each image, and as many of each text
+VIEWS = 3  # random ones of each image, and as many of each text
 
 
 class Trial(NamedTuple):
