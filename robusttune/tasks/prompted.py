@@ -105,6 +105,9 @@ class PromptedTask(RobustTask):
     ) -> Tensor:
         """Logits (W, B, C) of views, out of those (B, C) of each variant of the images and of the texts."""
         found = []
+        doubted_images, doubted_texts = (
+            {variant: self._doubted(logits) for variant, logits in side.items()} for side in (images, texts)
+        )
         for view in views:
             answer = self._prior.to(self.device).expand(len(batch), -1)
             image_shown, text_shown = (shown.unsqueeze(1) for shown in view.presence(batch))
@@ -113,7 +116,7 @@ class PromptedTask(RobustTask):
             if view.text:
                 answer = torch.where(text_shown, texts[view.text], answer)
             if view.image and view.text:
-                together = self._doubted(images[view.image]) + self._doubted(texts[view.text])
+                together = doubted_images[view.image] + doubted_texts[view.text]
                 answer = torch.where(image_shown & text_shown, together, answer)
             found.append(answer)
         return torch.stack(found)

@@ -58,11 +58,8 @@ class Trial(NamedTuple):
     width: int = 256
 
 
-SPECIALISTS = {  # in the order of `CONDITIONS`
-    "complete": Trial((1.0, 0.0, 0.0)),
-    "no_image": Trial((0.0, 1.0, 0.0)),
-    "no_text": Trial((0.0, 0.0, 1.0)),
-}
+# Each alone, in the order of `CONDITIONS`.
+SPECIALISTS = (Trial((1.0, 0.0, 0.0)), Trial((0.0, 1.0, 0.0)), Trial((0.0, 0.0, 1.0)))
 TRIALS = {
     "experts": Trial(),
     "no expert for the pair": Trial(pair=False),
@@ -175,17 +172,22 @@ def loss_of(trial: Trial, networks: Networks, image: Tensor, text: Tensor, targe
     return loss
 
 
+def centres(emoji: Emoji, rows: list[Tensor]) -> list[Tensor]:
+    """(R, 1, d) of images and of texts: the mean of what each run is trained on."""
+    return [torch.stack([side[0, of].mean(0) for of in rows]).unsqueeze(1) for side in (emoji.image, emoji.text)]
+
+
 def batches(emoji: Emoji, train: list[Tensor], trial: Trial) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Images, texts, targets and finer labels of each step, of each run its own."""
-    centres = [
-        torch.stack([side[0, rows].mean(0) for rows in train]).unsqueeze(1) for side in (emoji.image, emoji.text)
-    ]
+    sides_centres = centres(emoji, train)
     for _ in range(EPOCHS):
         orders = [rows[torch.randperm(len(rows))] for rows in train]
         for start in range(0, min(map(len, train)) - BATCH + 1, BATCH):
             rows = torch.stack([order[start : start + BATCH] for order in orders])
             sides = []
-            for side, centre, share in zip(emoji[:2], centres, (trial.image_views, trial.text_views), strict=True):
+            for side, centre, share in zip(
+                emoji[:2], sides_centres, (trial.image_views, trial.text_views), strict=True
+            ):
                 view = torch.randint(1, VIEWS + 1, rows.shape) * (torch.rand(rows.shape) < share)
                 sides.append(side[view, rows] - centre)
             targets = functional.one_hot(emoji.label[rows], int(emoji.label.max()) + 1).float()
@@ -221,8 +223,7 @@ def train(emoji: Emoji, trial: Trial, seeds: int) -> tuple[Networks, list[Tensor
 @torch.no_grad()
 def correct(networks: Networks, rows: list[Tensor], own: Emoji, other: Emoji) -> Tensor:
     """(3, N) by condition and emoji of the other style, the share of seeds that are right."""
-    centres = [torch.stack([side[0, of].mean(0) for of in rows]).unsqueeze(1) for side in own[:2]]
-    answers, _ = networks(*(side[0] - centre for side, centre in zip(other[:2], centres, strict=True)))
+    answers, _ = networks(*(side[0] - centre for side, centre in zip(other[:2], centres(own, rows), strict=True)))
     right = torch.stack(answers).argmax(3) == other.label  # (3, R, N)
     held = torch.stack([other.fold == run % FOLDS for run in range(len(rows))])
     return (right & held).sum(1) / held.sum(0)
@@ -255,9 +256,7 @@ def main() -> None:
     given.root.mkdir(parents=True, exist_ok=True)
     begun = perf_counter()
     emoji = {style: load(given.root, given.data, given.weights, style) for style in STYLES}
-    alone = [
-        over_transfers(emoji, answers(emoji, trial, given.seeds))[:, i] for i, trial in enumerate(SPECIALISTS.values())
-    ]
+    alone = [over_transfers(emoji, answers(emoji, trial, given.seeds))[:, i] for i, trial in enumerate(SPECIALISTS)]
     specialists = torch.stack(alone, 1)
     print(f"| | {' | '.join(CONDITIONS)} |\n| --- | --- | --- | --- |")
     print(f"| three specialists | {' | '.join(f'{value:.3f}' for value in specialists.mean(0))} |", flush=True)

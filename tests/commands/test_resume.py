@@ -206,12 +206,15 @@ def test_a_full_disk_is_told_and_the_checkpoint_before_is_as_it_was(
 
 
 def lives_until(found: Callable[[], object], pid: int) -> bool:
-    """Wait until something is found; False if the process comes to its end before."""
-    while not found():
-        if os.waitpid(pid, os.WNOHANG) != (0, 0):
+    """Wait until something is found; False if the process has done all its work before, and nothing else may end it."""
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            assert os.waitstatus_to_exitcode(status) == 0
             return False
+        if found():
+            return True
         time.sleep(0.0005)
-    return os.waitpid(pid, os.WNOHANG) == (0, 0)
 
 
 @pytest.mark.slow

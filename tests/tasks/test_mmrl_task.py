@@ -314,6 +314,12 @@ def test_what_may_change_for_a_test_but_not_for_training(clip_folder: Path, chan
         task.on_load_checkpoint({**checkpoint, "state_dict": dict(checkpoint["state_dict"])})
 
 
+def test_a_checkpoint_of_before_there_was_doubt_is_tested(clip_folder: Path) -> None:
+    checkpoint = saved(make_task(clip_folder))
+    del checkpoint[KEY]["settings"]["doubt"]
+    make_task(clip_folder).on_load_checkpoint(checkpoint)
+
+
 def test_another_backbone_is_refused(clip_folder: Path, tmp_path: Path) -> None:
     checkpoint = saved(make_task(clip_folder))
     clip = CLIPModel.from_pretrained(clip_folder)
