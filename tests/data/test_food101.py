@@ -7,6 +7,7 @@ import io
 import logging
 import re
 import shutil
+import unicodedata
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from robusttune.data.sources import Food101
-from robusttune.data.sources.food101 import clean_title, parse_titles
+from robusttune.data.sources.food101_titles import clean_title, parse_titles
 from robusttune.errors import RobustTuneError
 
 TITLES = [
@@ -62,7 +63,7 @@ def test_has_no_validation_split(tmp_path: Path) -> None:
 
 def test_a_quote_that_never_closes_swallows_nothing() -> None:
     text = 'apple_pie_0.jpg,"open, and on,apple_pie\nramen_0.jpg,Ramen,ramen\nramen_1.jpg,"x, y",ramen\n'
-    rows = parse_titles(text)
+    rows = parse_titles(text, (), {"apple_pie", "ramen"})
     assert [(row.image, row.title) for row in rows] == [
         ("apple_pie_0.jpg", "open, and on"),
         ("ramen_0.jpg", "Ramen"),
@@ -77,13 +78,36 @@ def test_a_quote_that_never_closes_swallows_nothing() -> None:
         ("garbage\n", 0, 1),
         ("garbage\nramen_0.jpg,Ramen,ramen\n", 1, 1),
         ("ramen_0.jpg,Ramen,ramen\nleft over\nramen_1.jpg,Ramen,ramen", 2, 1),
-        ("ramen_0.jpg,Ramen,soup\nramen_1.jpg,Ramen,ramen\n", 1, 1),
+        ("ramen_0.jpg,Ramen\nramen_1.jpg,Ramen,ramen\n", 1, 1),
+        ("left over\nand more\nramen_1.jpg,Ramen,ramen\n", 1, 2),
         ("ramen_0.jpg,ramen\n", 0, 1),
     ],
 )
 def test_what_cannot_be_understood_is_kept_count_of(text: str, understood: int, lost: int) -> None:
-    labels = [row.label for row in parse_titles(text)]
+    labels = [row.label for row in parse_titles(text, (), {"ramen"})]
     assert (len(labels) - labels.count(None), labels.count(None)) == (understood, lost)
+
+
+@pytest.mark.parametrize(
+    ("title", "plain"),
+    [
+        ('[["Francine Segan', "Francine Segan"),
+        ("[['Mom's pie", "Mom's pie"),
+        ('[["Ramen | Food"', "Ramen | Food"),
+        ('[["Ramen | Food"]', "Ramen | Food"),
+        ('Ramen | Food"]]', "Ramen | Food"),
+        ('["Ramen | Food"]]', "Ramen | Food"),
+        ('[["Ramen", "Food"]]', "Ramen Food"),
+        ("[[&amp;quot;Ramen&quot;]]", "Ramen"),
+        ("[[]]", ""),
+        ("]]", ""),
+        ('[["', ""),
+        ("Array [0] of [[ramen]] bowls", "Array [0] of [[ramen]] bowls"),
+        ('Pie "deluxe"', 'Pie "deluxe"'),
+    ],
+)
+def test_no_debris_of_a_wrapper_is_left(title: str, plain: str) -> None:
+    assert clean_title(title) == plain
 
 
 def test_titles_stay_as_they_are_otherwise() -> None:
@@ -150,6 +174,73 @@ def test_every_row_comes_out_whatever_its_title(
     assert table is not None
     assert table["text"].to_pylist() == [clean_title(title) or None for title in given_titles]
     assert accounted(root, caplog) == (len(rows), len(rows), 0)
+
+
+names = st.text(st.characters(codec="utf-8", exclude_characters="/\0\r"), min_size=1, max_size=20)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(names.map("{}.jpg".format), titles), min_size=1, max_size=8, unique_by=lambda row: row[0]))
+def test_every_row_comes_out_whatever_its_image_is_called(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, rows: list[tuple[str, str]]
+) -> None:
+    root = write_layout(tmp_path)
+    for name, _ in rows:
+        (root / "images/train/ramen" / name).touch()
+    with (root / "texts/train_titles.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([name, title, "ramen"] for name, title in rows)
+    # Not a title of which a line is the beginning of another row.
+    assume(
+        not any(
+            line.startswith((f"{name},", f'"{name}",')) for name, _ in rows for _, t in rows for line in t.split("\n")
+        )
+    )
+    table = Food101(str(root)).read("train")
+    assert table is not None
+    assert table["id"].to_pylist() == [name for name, _ in rows]
+    assert table["text"].to_pylist() == [clean_title(title) or None for _, title in rows]
+    assert accounted(root, caplog) == (len(rows), len(rows), 0)
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_image_names_of_the_real_files(tmp_path: Path, caplog: pytest.LogCaptureFixture, newline: str) -> None:
+    """Names that end in other ways than ``_<number>.jpg``, next to each other and after a quote that never closes."""
+    found = (
+        "ramen_1-2.jpg",
+        "ramen_717-10.jpg",
+        "ramen.jpg",
+        "IMG 4.jpeg",
+        "r\u00e9_5.PNG",
+        "a,b.jpg",
+        "x",
+        "y.tar.jpg",
+    )
+    root = write_layout(tmp_path)
+    rows = []
+    for name in found:
+        (root / "images/train/ramen" / unicodedata.normalize("NFD", name)).touch()
+        line = io.StringIO(newline="")
+        csv.writer(line, lineterminator=newline).writerow([name, f"Title of {name}, hot", "ramen"])
+        rows.append(line.getvalue())
+    rows.insert(2, f'ramen_0.jpg,"never closed, and on,ramen{newline}')
+    (root / "texts/train_titles.csv").write_text("".join(rows), newline="", encoding="utf-8")
+    table = Food101(str(root)).read("train")
+    assert table is not None
+    assert table["id"].to_pylist() == [*found[:2], "ramen_0.jpg", *found[2:]]
+    assert table["text"][2].as_py() == "never closed, and on"
+    assert all(Path(path).is_file() for path in table["image"].to_pylist())
+    assert accounted(root, caplog) == (9, 9, 0)
+
+
+def test_images_of_one_name_in_two_classes_are_two_samples(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = write_layout(tmp_path)
+    for label in ("apple_pie", "ramen"):
+        (root / "images/train" / label / "1.jpg").touch()
+    (root / "texts/train_titles.csv").write_text("1.jpg,Pie,apple_pie\n1.jpg,Soup,ramen\nramen_0.jpg,Soup,ramen\n")
+    table = Food101(str(root)).read("train")
+    assert table is not None
+    assert table["id"].to_pylist() == ["apple_pie/1.jpg", "ramen/1.jpg", "ramen_0.jpg"]
+    assert accounted(root, caplog) == (3, 3, 0)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -49,14 +49,15 @@ class Published:
         classes: in the training split, or where there is none, in the test split.
         of_each_class: samples of every class, by split, where all classes have as many.
         by_class: samples of each class, by split.
-        within: share by which good copies differ from ``samples``, in [0, 1).
+        approximate: Splits whose number of samples is published as a round figure, and the share, in (0, 1), by which
+            good copies differ from it. Such a difference is reported as a note instead of an error.
     """
 
     samples: dict[str, int] = field(default_factory=dict)
     classes: int | None = None
     of_each_class: dict[str, int] = field(default_factory=dict)
     by_class: dict[str, dict[str, int]] = field(default_factory=dict)
-    within: float = 0.0
+    approximate: dict[str, float] = field(default_factory=dict)
 
 
 class Source(ABC):
