@@ -8,6 +8,7 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -245,3 +246,35 @@ def test_paths_of_a_table_stay_in_its_folder_unless_they_are_absolute(tmp_path: 
 def test_aircraft_without_its_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RobustTuneError, match=r"variants.txt does not exist: set data.source.root"):
         FGVCAircraft(str(tmp_path))
+
+
+@pytest.mark.parametrize(("val", "test"), [("dev_unseen", "test_unseen"), ("dev", "test"), (None, None)])
+def test_files_of_hateful_memes_are_settings(tmp_path: Path, val: Any, test: Any) -> None:
+    """Copies have the files of one phase of the challenge, or of the other."""
+    write_hateful_memes(tmp_path)
+    for unseen in ("dev_unseen", "test_unseen"):
+        (tmp_path / f"{unseen}.jsonl").unlink()
+    for split, name in (("dev_seen", val), ("test_seen", test)):
+        (tmp_path / f"{split}.jsonl").rename(tmp_path / f"{name or 'other'}.jsonl")
+    source = HatefulMemes(str(tmp_path), val, test)
+    sizes = [None if (table := source.read(split)) is None else len(table) for split in ("train", "val", "test")]
+    assert sizes == [8, 4 if val else None, 4 if test else None]
+    has = ", ".join(["train", *([val] if val else []), *([test] if test else [])])
+    with pytest.raises(RobustTuneError, match=f"has no dev_seen.jsonl .it has {has}.: set data.source.val to one that"):
+        HatefulMemes(str(tmp_path))
+    if val:
+        with pytest.raises(
+            RobustTuneError, match=f"has no test_seen.jsonl .it has {has}.: set data.source.test to one"
+        ):
+            HatefulMemes(str(tmp_path), val)
+
+
+def test_labels_of_minus_one_are_none(tmp_path: Path) -> None:
+    write_hateful_memes(tmp_path)
+    rows = [json.loads(line) | {"label": -1} for line in (tmp_path / "test_seen.jsonl").read_text().splitlines()]
+    jsonl(tmp_path / "test_seen.jsonl", rows)
+    source = HatefulMemes(str(tmp_path))
+    table = source.read("predict")
+    assert source.read("test") is None
+    assert table is not None
+    assert table["labels"].to_pylist() == [None] * 4

@@ -119,7 +119,7 @@ def test_samples_to_predict_need_no_label(tmp_path: Path) -> None:
         (
             '{"image": "", "text": "t", "label": ["x", 3, " "]}\n',
             {"multilabel": True},
-            "1 have no names in the list of label .the first: line 1, .'x', 3, ' '.",
+            "1 have an entry that is no class in the list of label .the first: line 1, .'x', 3, ' '.",
         ),
         ('{"image": "", "text": "t", "label": "x", "id": " "}\n', {"id_column": "id"}, "1 have no id"),
         (
@@ -162,7 +162,9 @@ def test_all_bad_rows_are_counted_by_what_is_wrong(tmp_path: Path) -> None:
     lines = [good, "{\n", '{"image": ["a.png"], "text": "t", "label": "x"}\n', good, "}\n", '{"label": {}}\n', good]
     path = tmp_path / "train.jsonl"
     path.write_text("".join(lines))
-    message = "of 7 rows, 2 are not JSON .the first: line 2.* 1 have no text in the column image .* column label "
+    message = (
+        "of 7 rows, 2 are not JSON .the first: line 2.* 1 have no text in the column image .* 1 have no class as label "
+    )
     with pytest.raises(RobustTuneError, match=message):
         Table(train=str(path)).read("train")
 

@@ -10,13 +10,24 @@ import pyarrow as pa
 
 from robusttune.data.problems import Problems
 from robusttune.data.sources.base import Published, Record, Source, require, to_table
-from robusttune.data.sources.files import within
-from robusttune.data.sources.readers import Row, as_text, read_rows, text_of
+from robusttune.data.sources.blanks import Blanks
+from robusttune.data.sources.files import kind_of, within
+from robusttune.data.sources.readers import as_text, read_rows, text_of
+from robusttune.data.sources.rows import Row
+from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
 
 LABELS = ("not hateful", "hateful")
-SAMPLES = {"train": 8_500, "dev_seen": 500, "dev_unseen": 540, "test_seen": 1_000, "test_unseen": 2_000}
+SAMPLES = {
+    "train": 8_500,
+    "dev": 500,  # dev and test are the files of the challenge's first phase
+    "dev_seen": 500,
+    "dev_unseen": 540,
+    "test": 1_000,
+    "test_seen": 1_000,
+    "test_unseen": 2_000,
+}
 
 
 @dataclass(frozen=True)
@@ -27,32 +38,44 @@ class HatefulMemes(Source):
 
     Args:
         root: the folder that holds the files and ``img``.
-        val: the file to validate on.
-        test: the file to test on.
+        val: the file to validate on, or null to hold out a part of ``train``.
+        test: the file to test on, or null for none.
     """
 
     root: str
-    val: Literal["dev_seen", "dev_unseen"] = "dev_seen"
-    test: Literal["test_seen", "test_unseen"] = "test_seen"
+    val: Literal["dev_seen", "dev_unseen", "dev"] | None = "dev_seen"
+    test: Literal["test_seen", "test_unseen", "test"] | None = "test_seen"
 
     def __post_init__(self) -> None:
-        hint = f"set data.source.root to the folder of Hateful Memes that holds img/ and {self.test}.jsonl"
-        files = (self._file(split) for split in ("train", "val", "test"))
-        require(*files, folders=[self._folder / "img"], hint=hint)
+        hint = "set data.source.root to the folder of Hateful Memes that holds img/ and train.jsonl"
+        require(self._folder / "train.jsonl", folders=[self._folder / "img"], hint=hint)
+        for setting, name in (("val", self.val), ("test", self.test)):
+            if name is not None and kind_of(self._folder / f"{name}.jsonl") == "nothing":
+                has = ", ".join(other for other in SAMPLES if kind_of(self._folder / f"{other}.jsonl") == "file")
+                raise RobustTuneError(
+                    f"{self._folder} has no {name}.jsonl (it has {has}): set data.source.{setting} to one that is "
+                    "there, or to null"
+                )
+        require(*(self._file(name) for name in (self.val, self.test) if name is not None), hint=hint)
 
     @property
     def published(self) -> Published:
-        return Published({"train": 8_500, "val": SAMPLES[self.val], "test": SAMPLES[self.test]}, classes=2)
+        files = {"train": "train", "val": self.val, "test": self.test}
+        return Published({split: SAMPLES[name] for split, name in files.items() if name is not None}, classes=2)
 
     def read(self, split: Split) -> pa.Table | None:
-        path = self._file(split)
-        bad = Problems(path, "rows")
-        rows = read_rows(path, bad)
+        name = {"train": "train", "val": self.val}.get(split, self.test)
+        if name is None:
+            return None
+        path = self._file(name)
+        bad, blanks = Problems(path, "rows"), Blanks([])
+        rows = read_rows(path, bad, ("id", "img", "text", "label")).rows
         total = len(rows) + len(bad)
-        unlabelled = split in ("test", "predict") and not bad and not any("label" in row.cells for row in rows)
+        is_unlabelled = all(row.cells.get("label", -1) == -1 for row in rows)
+        unlabelled = split in ("test", "predict") and not bad and is_unlabelled
         if (split == "test" and unlabelled) or (split == "predict" and not unlabelled):
             return None
-        records = [self._record(row, unlabelled, bad) for row in rows]
+        records = [self._record(row, unlabelled, bad, blanks) for row in rows]
         bad.add_repeats((record.id, row.where) for record, row in zip(records, rows, strict=True))
         bad.refuse(total)
         return to_table(records)
@@ -64,11 +87,10 @@ class HatefulMemes(Source):
     def _folder(self) -> Path:
         return user_path(self.root)
 
-    def _file(self, split: str) -> Path:
-        name = {"val": self.val, "test": self.test, "predict": self.test}.get(split, split)
+    def _file(self, name: str) -> Path:
         return self._folder / f"{name}.jsonl"
 
-    def _record(self, row: Row, unlabelled: bool, bad: Problems) -> Record:
+    def _record(self, row: Row, unlabelled: bool, bad: Problems, blanks: Blanks) -> Record:
         name, label = as_text(row.cells.get("img")), row.cells.get("label")
         image = within(self._folder, name) if name else None
         if image is None:
@@ -79,4 +101,4 @@ class HatefulMemes(Source):
         if type(number) not in (int, str) or not (as_text(number) or "").strip():
             bad.add(f"{row.where}, {number!r:.40}", "have no id that is a number or a text", "give them ids")
         labels = None if unlabelled else [LABELS[label == 1]]
-        return Record(str(number).zfill(5), image, text_of(row, "text", bad, needed=True), labels)
+        return Record(str(number).zfill(5), image, text_of(row, "text", bad, blanks, needed=True), labels)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,16 +17,25 @@ from PIL import Image
 
 from robusttune.data.images import ImageReader, read_image
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Record, Source, or_absent, to_table
+from robusttune.data.sources.base import Record, Source, to_table
+from robusttune.data.sources.blanks import Blanks
 from robusttune.data.sources.extras import extra
 from robusttune.data.sources.files import kind_of
+from robusttune.data.sources.label_cells import LabelColumn
 from robusttune.data.sources.readers import as_text
 from robusttune.encoders.hub import PREFETCH, cached_commit, offline
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
 
-USUAL = {"train": "train", "val": "validation", "test": "test"}
+log = logging.getLogger(__name__)
+
+USUAL: dict[str, str | None] = {"train": "train", "val": "validation", "test": "test"}
+ALIASES = {  # used where a data set has no split of the usual name
+    "train": ("training",),
+    "val": ("valid", "val", "dev", "eval", "evaluation", "development"),
+    "test": ("testing",),
+}
 
 
 @dataclass(frozen=True)
@@ -36,23 +46,27 @@ class HuggingFace(Source):
         path: its name on the hub, a folder of files that the library reads, or one that it has saved.
         name: of its configuration, if it has several.
         revision: of the data set on the hub: a commit, a branch or a tag.
-        split_names: what it calls train, val, test and predict.
+        split_names: what it calls train, val, test and predict; null leaves a split out. Where it has no split called
+            ``validation``, one called ``valid``, ``val``, ``dev`` or ``eval`` is used, which is logged. A test split in
+            which no sample has a label (or all have -1) is there to predict.
         image_column: of images; null for texts alone.
         text_column: of texts; null for images alone.
         label_column: of labels: numbers that the data set has names for, names, or lists of either.
         id_column: of unique ids; by default the row numbers, counted from 0.
         multilabel: whether a sample may carry any number of classes.
+        blank: Texts that count as an empty cell, see `Table`.
     """
 
     path: str
     name: str | None = None
     revision: str | None = None
-    split_names: dict[str, str] = field(default_factory=lambda: dict(USUAL))
+    split_names: dict[str, str | None] = field(default_factory=lambda: dict(USUAL))
     image_column: str | None = "image"
     text_column: str | None = "text"
     label_column: str = "label"
     id_column: str | None = None
     multilabel: bool = False
+    blank: list[str] | None = None
 
     def __post_init__(self) -> None:
         unknown = {*self.split_names} - {"train", "val", "test", "predict"}
@@ -64,30 +78,51 @@ class HuggingFace(Source):
         return Cells(self)
 
     def read(self, split: Split) -> pa.Table | None:
+        if split == "predict" and "predict" not in self.splits:
+            table = self._read("test")
+            return table if table is not None and _is_unlabelled(table) else None
+        table = self._read(split)
+        return None if split == "test" and table is not None and _is_unlabelled(table) else table
+
+    def own_split(self, split: Split) -> str | None:
+        """Return what the data set calls a split, or None where it has no such split.
+
+        Raises:
+            RobustTuneError: It lacks the split that ``split_names`` names.
+        """
         name = self.split_names.get(split)
-        if name is None or (name not in self.data and name == USUAL.get(split)):
-            return None
-        if name not in self.data:
+        if name is None or name in self.data:
+            return name
+        if name != USUAL.get(split):
             has = ", ".join(self.data)
             raise RobustTuneError(f"{self.path} has no split {name!r} (it has {has}): correct data.source.split_names")
+        taken = {*self.split_names.values()}
+        return next((other for other in ALIASES[split] if other in self.data and other not in taken), None)
+
+    def _read(self, split: Split) -> pa.Table | None:
+        name = self.splits.get(split)
+        if name is None:
+            return None
         data, where = self.data[name], f"{self.path}, {name}"
         self._check_columns(data, where, labelled=split != "predict")
-        bad = Problems(where, "rows")
-        rows = len(data)
+        bad, blanks, rows = Problems(where, "rows"), Blanks(self.blank), len(data)
         texts, ids, labels = (self._cells(data, name) for name in (self.text_column, self.id_column, self.label_column))
         names = _names(data.features.get(self.label_column))
+        column = LabelColumn(self.label_column, self.multilabel, None, blanks, names)
         shown = _present(data, self.image_column) if self.image_column else [False] * rows
         records = [
             Record(
                 self._id(ids[row], row, bad),
                 f"{split}/{row}" if shown[row] else None,
-                or_absent(self._text(texts[row], f"row {row}", bad)),
-                self._labels(labels[row], names, f"row {row}", bad),
+                self._text(texts[row], f"row {row}", bad, blanks),
+                column.read(labels[row], f"row {row}", bad),
             )
             for row in range(rows)
         ]
+        column.check(where)
         bad.add_repeats((record.id, f"row {row}") for row, record in enumerate(records))
         bad.refuse(rows)
+        blanks.warn(where, rows)
         return to_table(records)
 
     def class_names(self, table: pa.Table) -> list[str]:
@@ -121,6 +156,24 @@ class HuggingFace(Source):
         if self.on_hub:
             self._check_prepared(splits)
         return splits
+
+    @cached_property
+    def splits(self) -> dict[Split, str]:
+        """The data set's own names of the splits that are used; what is not obvious about them is logged once."""
+        named = {split: self.own_split(split) for split in get_args(Split)}
+        used = {split: name for split, name in named.items() if name is not None}
+        for split, name in used.items():
+            if name != self.split_names[split]:
+                log.warning("%s has no split %s: its split %s is used", self.path, self.split_names[split], name)
+        left_out = [split for split, name in self.split_names.items() if name is None]
+        known = {*used.values()} | {name for split in left_out for name in (USUAL.get(split), *ALIASES.get(split, ()))}
+        unused = [name for name in self.data if name not in known]
+        if unused:
+            log.warning(
+                "%s has splits that are not used, %s: name them in data.source.split_names if they should be",
+                *(self.path, ", ".join(unused)),
+            )
+        return used
 
     @property
     def on_hub(self) -> bool:
@@ -162,28 +215,16 @@ class HuggingFace(Source):
         return cells
 
     def _id(self, value: Any, row: int, bad: Problems) -> str:
-        text = or_absent(self._text(value, f"row {row}", bad))
+        text = self._text(value, f"row {row}", bad, Blanks([]))
         if text is None and self.id_column is not None:
             bad.add(f"row {row}", "have no id", "give them ids, or set data.source.id_column to null")
         return text or (f"{row}" if self.id_column is None else f"row {row}")
 
-    def _text(self, value: Any, where: str, bad: Problems) -> str:
+    def _text(self, value: Any, where: str, bad: Problems, blanks: Blanks) -> str | None:
         text = as_text(value)
         if text is None:
             bad.add(f"{where}, {value!r:.40}", "have no text where it ought to be")
-        return text or ""
-
-    def _labels(self, value: Any, names: list[str] | None, where: str, bad: Problems) -> list[str] | None:
-        if value is None or (isinstance(value, int) and value < 0):  # -1 is the library's own for unlabelled
-            return [] if self.multilabel and value is None else None
-        if isinstance(value, list) != self.multilabel:
-            remedy = f"set data.source.multilabel to {str(isinstance(value, list)).lower()}"
-            bad.add(where, f"have {'a list' if isinstance(value, list) else 'no list'} as {self.label_column}", remedy)
-            return None
-        labels = [_class_name(label, names) for label in (value if self.multilabel else [value])]
-        if any(or_absent(label) is None for label in labels):
-            bad.add(f"{where}, {value!r:.40}", f"have no class as {self.label_column}")
-        return [str(label) for label in labels]
+        return None if text is None or blanks.is_blank(text, str(self.text_column)) else text
 
 
 class Cells(ImageReader):
@@ -225,8 +266,7 @@ class Cells(ImageReader):
         image, column = extra("datasets", "huggingface").Image(decode=False), self.source.image_column
         return {
             split: self.source.data[name].select_columns([column]).cast_column(column, image)
-            for split, name in self.source.split_names.items()
-            if name in self.source.data
+            for split, name in self.source.splits.items()
         }
 
 
@@ -237,10 +277,9 @@ def _names(feature: Any) -> list[str] | None:
     return None if feature is None else list(feature.names)
 
 
-def _class_name(label: Any, names: list[str] | None) -> str | None:
-    if names is None:
-        return as_text(label)
-    return names[label] if isinstance(label, int) and 0 <= label < len(names) else None
+def _is_unlabelled(table: pa.Table) -> bool:
+    """Whether no row of a split has a label; the hub's test splits often have -1 in its place."""
+    return all(labels in (None, [], ["-1"]) for labels in table["labels"].to_pylist())
 
 
 def _present(data: Any, column: str) -> list[bool]:

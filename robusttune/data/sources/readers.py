@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow.parquet
 
 from robusttune.data.problems import Problems
+from robusttune.data.sources.blanks import Blanks
+from robusttune.data.sources.csv_file import read_csv
 from robusttune.data.sources.files import is_unicode, read_text, unchanged
+from robusttune.data.sources.rows import Row, Rows
 from robusttune.errors import RobustTuneError
 
 
-class Row(NamedTuple):
-    """A row of a table, and where it stands there (``line 7``)."""
-
-    where: str
-    cells: Mapping[str, Any]
-
-
-def read_rows(path: Path, bad: Problems, columns: Collection[str] | None = None) -> list[Row]:
-    """The rows of a table file; its ending, one of `READERS`, tells the format.
+def read_rows(path: Path, bad: Problems, columns: Collection[str]) -> Rows:
+    """Read a table file; its ending, one of `READERS` in any case, says the format.
 
     Args:
-        path: of the file.
-        bad: takes what cannot be understood.
-        columns: that are kept, all by default; what else large tables have would fill the memory.
+        path: Path of the file.
+        bad: Takes rows that cannot be understood.
+        columns: Names of the columns to keep. Others are passed over, since they may be many and large.
 
     Raises:
-        RobustTuneError: the file as a whole cannot be read, or has no rows.
+        RobustTuneError: The file as a whole cannot be read, or has no rows.
     """
-    rows = [
-        row if columns is None else Row(row.where, {name: row.cells[name] for name in columns if name in row.cells})
-        for row in READERS[path.suffix](path, bad)
-    ]
-    if not rows and not bad:
+    found = READERS[path.suffix.lower()](path, bad, {*columns})
+    if not found.rows and not bad:
         raise RobustTuneError(f"{path} has no rows: give a table with samples")
-    return rows
+    return found
 
 
 def as_text(value: Any) -> str | None:
@@ -53,25 +44,30 @@ def as_text(value: Any) -> str | None:
     return None
 
 
-def text_of(row: Row, column: str | None, bad: Problems, needed: bool = False) -> str | None:
-    """A cell's text, or None where it is blank.
+def text_of(row: Row, column: str | None, bad: Problems, blanks: Blanks, needed: bool = False) -> str | None:
+    """Return a cell's text, or None where it is blank.
 
     Args:
-        row: that has the cell.
-        column: of the cell, or None where there is none.
-        bad: takes what is no text.
-        needed: whether the row must have the column, if blank.
+        row: Row of the cell.
+        column: Column of the cell, or None where there is none.
+        bad: Takes cells that hold no text.
+        blanks: Texts that count as blank.
+        needed: Whether the row must have the column, if blank.
     """
-    value = None if column is None else row.cells.get(column)
+    if column is None:
+        return None
+    value = row.cells.get(column)
     text = as_text(value)
     if text is None:
         bad.add(f"{row.where}, {value!r:.40}", f"have no text in the column {column}", "write text there")
     elif needed and column not in row.cells:
         bad.add(row.where, f"have no {column}", "add it, blank where it is absent")
-    return text if text and text.strip() else None
+    return None if text is None or blanks.is_blank(text, column) else text
 
 
-def _read_jsonl(path: Path, bad: Problems) -> Iterator[Row]:
+def _read_jsonl(path: Path, bad: Problems, columns: set[str]) -> Rows:
+    rows: list[Row] = []
+    names: set[str] = set()
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
@@ -81,44 +77,19 @@ def _read_jsonl(path: Path, bad: Problems) -> Iterator[Row]:
             bad.add(f"line {number}, {error}", "are not JSON")
             continue
         if isinstance(cells, dict):
-            yield Row(f"line {number}", cells)
+            names |= cells.keys()
+            rows.append(Row(f"line {number}", {name: cells[name] for name in columns & cells.keys()}))
         else:
             bad.add(f"line {number}", "are not JSON objects", "write one object a line")
+    return Rows(rows, sorted(names))
 
 
-def _read_csv(path: Path, bad: Problems) -> Iterator[Row]:
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(read_text(path)), strict=True)
-    header: list[str] | None = None
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            bad.add(f"line {reader.line_num}, {error}", "are not CSV")
-            continue
-        if header is None:
-            header = _header(path, cells)
-        elif len(cells) == len(header):
-            yield Row(f"line {reader.line_num}", dict(zip(header, cells, strict=True)))
-        elif cells:  # a blank line has none
-            where = f"line {reader.line_num}, {len(cells)} cells, not {len(header)}"
-            bad.add(where, "have not as many cells as the header", "quote cells that hold commas")
-
-
-def _header(path: Path, names: list[str]) -> list[str]:
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice or not names:
-        what = f"names the column {twice[0]!r} twice" if twice else "is blank"
-        raise RobustTuneError(f"the first line of {path} {what}: give it a header with the names of the columns")
-    return names
-
-
-def _read_parquet(path: Path, bad: Problems) -> Iterator[Row]:
+def _read_parquet(path: Path, bad: Problems, columns: set[str]) -> Rows:
     try:
         with unchanged(path):
-            rows: Iterable[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+            names = pyarrow.parquet.read_schema(path).names
+            table = pyarrow.parquet.read_table(path, columns=[name for name in names if name in columns])
+            rows = table.to_pylist() if table.num_columns else [{}] * table.num_rows
     except RobustTuneError:
         raise
     except (
@@ -126,12 +97,11 @@ def _read_parquet(path: Path, bad: Problems) -> Iterator[Row]:
     ) as error:  # on damaged files it raises ArrowException, OSError, UnicodeDecodeError, MemoryError, ...
         reason = str(error).split("\n")[0].replace(str(path), path.name)[:160]
         raise RobustTuneError(f"{path} is no readable Parquet file ({reason}): write it again") from None
-    for number, cells in enumerate(rows, 1):
-        yield Row(f"row {number}", cells)
+    return Rows([Row(f"row {number}", cells) for number, cells in enumerate(rows, 1)], names)
 
 
-READERS: dict[str, Callable[[Path, Problems], Iterator[Row]]] = {
+READERS: dict[str, Callable[[Path, Problems, set[str]], Rows]] = {
     ".jsonl": _read_jsonl,
-    ".csv": _read_csv,
+    ".csv": read_csv,
     ".parquet": _read_parquet,
 }

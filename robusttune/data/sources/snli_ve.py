@@ -9,8 +9,10 @@ import pyarrow as pa
 
 from robusttune.data.problems import Problems
 from robusttune.data.sources.base import Published, Record, Source, require, to_table
+from robusttune.data.sources.blanks import Blanks
 from robusttune.data.sources.files import kind_of, within
-from robusttune.data.sources.readers import Row, as_text, read_rows, text_of
+from robusttune.data.sources.readers import as_text, read_rows, text_of
+from robusttune.data.sources.rows import Row
 from robusttune.paths import user_path
 from robusttune.types import Split
 
@@ -58,9 +60,9 @@ class SNLIVE(Source):
             return None
         path = self._file({"val": "dev"}.get(split, split))
         bad = Problems(path, "rows")
-        rows = read_rows(path, bad, ("sentence2", "gold_label", *IMAGE_KEYS))
-        total = len(rows) + len(bad)
-        records = [self._record(row, bad) for row in rows]
+        rows = read_rows(path, bad, ("sentence2", "gold_label", *IMAGE_KEYS)).rows
+        total, blanks = len(rows) + len(bad), Blanks([])
+        records = [self._record(row, bad, blanks) for row in rows]
         bad.refuse(total)
         return to_table(records)
 
@@ -70,7 +72,7 @@ class SNLIVE(Source):
     def _file(self, split: str) -> Path:
         return user_path(self.root) / f"snli_ve_{split}.jsonl"
 
-    def _record(self, row: Row, bad: Problems) -> Record:
+    def _record(self, row: Row, bad: Problems, blanks: Blanks) -> Record:
         number = row.where.removeprefix("line ")
         names = [as_text(row.cells.get(key)) for key in IMAGE_KEYS]
         name = next((name.removesuffix(".jpg") for name in names if name), None)
@@ -80,4 +82,4 @@ class SNLIVE(Source):
         label = row.cells.get("gold_label")
         if label not in LABELS:
             bad.add(f"{row.where}, {label!r:.40}", f"have another gold_label than {', '.join(LABELS)}")
-        return Record(number, image, text_of(row, "sentence2", bad, needed=True), [str(label)])
+        return Record(number, image, text_of(row, "sentence2", bad, blanks, needed=True), [str(label)])

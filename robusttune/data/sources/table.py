@@ -9,8 +9,12 @@ import pyarrow as pa
 
 from robusttune.data.problems import Problems
 from robusttune.data.sources.base import Record, Source, require, to_table
-from robusttune.data.sources.files import kind_of, within
-from robusttune.data.sources.readers import READERS, Row, as_text, read_rows, text_of
+from robusttune.data.sources.blanks import Blanks
+from robusttune.data.sources.files import kind_of
+from robusttune.data.sources.image_cells import image_path
+from robusttune.data.sources.label_cells import LabelColumn
+from robusttune.data.sources.readers import READERS, read_rows, text_of
+from robusttune.data.sources.rows import Row, Rows
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
@@ -21,7 +25,8 @@ class Table(Source):
     """A table of samples for each split. A blank cell is an absent modality.
 
     Args:
-        train: table to train on; the ending tells the format: ``.jsonl``, ``.csv`` (with a header) or ``.parquet``.
+        train: table to train on; the ending, in any case, tells the format: ``.jsonl``, ``.csv`` (with a header; cells
+            stand between commas, semicolons, tabs or bars, as the header has them) or ``.parquet``.
         val: table to validate on; without one, a part of ``train`` is held out.
         test: table to test on.
         predict: table to predict; its labels are not needed.
@@ -29,11 +34,13 @@ class Table(Source):
             absolute paths are taken as they are.
         image_column: paths of image files; null for a table without images.
         text_column: texts; null for a table without texts.
-        label_column: class names; in multi-label data a list, or names with ``label_separator`` between them, and a
-            blank says that there is none.
+        label_column: class names; in multi-label data a list, also one written as text (Python's, NumPy's or JSON), or
+            names with ``label_separator`` between them, and a blank says that there is none.
         id_column: unique ids; by default the row numbers, counted from 1.
         multilabel: whether a sample may carry any number of classes.
         label_separator: between the names of several classes in one cell.
+        blank: Texts that count as an empty cell, compared without case and surrounding spaces. By default none, and
+            cells that look like it (``nan``, ``None``, ``N/A``, ...) are counted in a warning; ``[]`` silences that.
     """
 
     train: str | None = None
@@ -47,6 +54,7 @@ class Table(Source):
     id_column: str | None = None
     multilabel: bool = False
     label_separator: str = "|"
+    blank: list[str] | None = None
 
     def __post_init__(self) -> None:
         paths = {split: getattr(self, split) for split in ("train", "val", "test", "predict")}
@@ -55,7 +63,7 @@ class Table(Source):
             raise RobustTuneError("no table is given: set data.source.train, and val or test where there are any")
         for split, path in given.items():
             require(path, hint=f"set data.source.{split} to a table")
-            if path.suffix not in READERS:
+            if path.suffix.lower() not in READERS:
                 raise RobustTuneError(f"{path} is no {', '.join(READERS)} file: convert it, or give it its ending")
         if not self.label_separator:
             raise RobustTuneError("data.source.label_separator is empty: give what stands between names of classes")
@@ -67,64 +75,40 @@ class Table(Source):
         if name is None:
             return None
         path = user_path(name)
-        bad = Problems(path, "rows")
-        rows = read_rows(path, bad)
-        total = len(rows) + len(bad)
+        bad, blanks = Problems(path, "rows"), Blanks(self.blank)
+        needed = [self.image_column, self.text_column, self.label_column, self.id_column]
+        found = read_rows(path, bad, [column for column in needed if column is not None])
+        total = len(found.rows) + len(bad)
         if not bad:
-            self._check_columns(path, rows, labelled=split != "predict")
+            self._check_columns(path, found, labelled=split != "predict")
         root = path.parent if self.image_root is None else user_path(self.image_root)
-        records = [self._record(number, row, root, bad) for number, row in enumerate(rows, 1)]
-        bad.add_repeats((record.id, row.where) for record, row in zip(records, rows, strict=True))
+        labels = LabelColumn(self.label_column, self.multilabel, self.label_separator, blanks)
+        records = [self._record(number, row, root, labels, bad) for number, row in enumerate(found.rows, 1)]
+        labels.check(path)
+        bad.add_repeats((record.id, row.where) for record, row in zip(records, found.rows, strict=True))
         bad.refuse(total)
+        blanks.warn(path, total)
         return to_table(records)
 
-    def _check_columns(self, path: Path, rows: list[Row], labelled: bool) -> None:
-        columns = {name for row in rows for name in row.cells}
+    def _check_columns(self, path: Path, found: Rows, labelled: bool) -> None:
         needed = [self.image_column, self.text_column, self.label_column if labelled else None, self.id_column]
-        missing = [name for name in needed if name is not None and name not in columns]
+        missing = [name for name in needed if name is not None and name not in found.columns]
         if missing:
             raise RobustTuneError(
-                f"{path} has no column {', '.join(missing)} (it has {', '.join(sorted(columns))}): set "
+                f"{path} has no column {', '.join(missing)} (it has {', '.join(sorted(found.columns)):.300}): set "
                 "data.source.image_column, text_column or label_column to the table's names, null for a missing side"
             )
 
-    def _record(self, number: int, row: Row, root: Path, bad: Problems) -> Record:
-        image = text_of(row, self.image_column, bad)
-        sample_id = str(number) if self.id_column is None else text_of(row, self.id_column, bad)
+    def _record(self, number: int, row: Row, root: Path, labels: LabelColumn, bad: Problems) -> Record:
+        image = text_of(row, self.image_column, bad, labels.blanks)
+        sample_id = str(number) if self.id_column is None else text_of(row, self.id_column, bad, labels.blanks)
         if sample_id is None:
             bad.add(row.where, "have no id", "give them ids, or set data.source.id_column to null")
+        own_root = self.image_root is not None
+        labelled = self.label_column in row.cells
         return Record(
             id=sample_id or row.where,
-            image=None if image is None else self._path(row, image.strip(), root, bad),
-            text=text_of(row, self.text_column, bad),
-            labels=self._labels(row, bad),
+            image=None if image is None else image_path(image, row.where, root, own_root, bad),
+            text=text_of(row, self.text_column, bad, labels.blanks),
+            labels=labels.read(row.cells[self.label_column], row.where, bad) if labelled else None,
         )
-
-    def _path(self, row: Row, image: str, root: Path, bad: Problems) -> str:
-        if self.image_root is None and Path(image).is_absolute() and "\0" not in image:
-            return image
-        path = within(root, image)
-        if path is None:
-            what = f"name an image outside of the folder of images, {root}"
-            remedy = "correct them, or set data.source.image_root to a folder that holds all images"
-            bad.add(f"{row.where}, {image!r:.80}", what, remedy)
-        return path or image
-
-    def _labels(self, row: Row, bad: Problems) -> list[str] | None:
-        value = row.cells.get(self.label_column)
-        names: list[str | None]
-        if isinstance(value, list) and self.multilabel:
-            names = [as_text(name) for name in value]
-            if not all(name and name.strip() for name in names):
-                bad.add(f"{row.where}, {value!r:.40}", f"have no names in the list of {self.label_column}")
-        elif isinstance(value, list):
-            bad.add(row.where, f"have a list as {self.label_column}", "set data.source.multilabel to true")
-            return None
-        elif self.label_column not in row.cells:
-            return None
-        else:
-            label = text_of(row, self.label_column, bad)
-            if label is None and not self.multilabel:
-                return None
-            names = list((label or "").split(self.label_separator)) if self.multilabel else [label]
-        return list(dict.fromkeys(name.strip() for name in names if name and name.strip()))

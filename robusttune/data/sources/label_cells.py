@@ -1,0 +1,170 @@
+"""From the label cells of a table to names of classes: single names, lists, and lists written as text."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from robusttune.data.problems import Problems
+from robusttune.data.sources.blanks import Blanks
+from robusttune.data.sources.list_text import UnreadableListError, list_in
+from robusttune.data.sources.readers import as_text
+from robusttune.errors import RobustTuneError
+
+log = logging.getLogger(__name__)
+
+SEPARATORS = ("|", ";", ",", "/")
+BITS = (0, 1, "0", "1", "0.0", "1.0")
+
+
+class LabelColumn:
+    """Reads the label cells of one split, row by row, and then judges the column as a whole.
+
+    Args:
+        column: Name of the column, for messages.
+        multilabel: Whether a sample may carry any number of classes.
+        separator: Text between the names of several classes in one cell, or None where cells hold lists alone.
+        blanks: Cells that count as blank.
+        names: Names of the classes by number, where the data set numbers them.
+    """
+
+    def __init__(
+        self,
+        column: str,
+        multilabel: bool,
+        separator: str | None,
+        blanks: Blanks,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        self.column = column
+        self.multilabel = multilabel
+        self.separator = separator
+        self.blanks = blanks
+        self.names = names
+        self._texts: Counter[str] = Counter()  # cells that are neither lists nor blank
+        self._codes: set[int] | None = set()  # lengths of the lists, as long as all hold zeros and ones alone
+        self._first_code: tuple[str, list[Any]] | None = None
+        self._repeats = self._written_lists = 0
+
+    def read(self, value: Any, where: str, bad: Problems) -> list[str] | None:
+        """Return the names of a cell's classes, or None where the sample is unlabelled.
+
+        Args:
+            value: The cell: a text, a number, a list of either, or None.
+            where: Place of the row, such as ``line 7``.
+            bad: Takes cells that cannot be understood.
+        """
+        text = None if isinstance(value, list) else as_text(value)
+        if text is not None and self.blanks.is_blank(text, self.column):
+            return [] if self.multilabel else None
+        items: list[Any] | None
+        try:
+            items = value if isinstance(value, list) else list_in(value) if isinstance(value, str) else None
+        except UnreadableListError:
+            bad.add(f"{where}, {value!r:.60}", f"have a list written as text in {self.column} that cannot be read")
+            return None
+        if items is not None:
+            return self._list(items, isinstance(value, str), where, bad)
+        self._codes = None
+        if text is None:
+            bad.add(f"{where}, {value!r:.40}", f"have no class as {self.column}")
+            return None
+        if self.names is not None or not isinstance(value, str):
+            return self._numbered(value, where, bad)
+        self._texts[text.strip()] += 1
+        if self.multilabel and self.separator is None:
+            bad.add(where, f"have no list as {self.column}", "set data.source.multilabel to false")
+            return None
+        parts = text.split(self.separator) if self.multilabel else [text]
+        return self._once([part.strip() for part in parts if part.strip()], where, value, bad)
+
+    def check(self, place: object) -> None:
+        """Judge the column as a whole, after its last row and before its rows are refused.
+
+        Args:
+            place: The file or split, for messages.
+
+        Raises:
+            RobustTuneError: It is a multi-hot code, which does not name classes.
+        """
+        if self._codes and len(self._codes) == 1 and min(self._codes) > 1 and (self.names is None or self._repeats):
+            where, first = self._first_code or ("", [])
+            raise RobustTuneError(
+                f"{place}: the column {self.column} holds lists of {min(self._codes)} zeros and ones each (the first: "
+                f"{where}, {first!r:.60}), which is a multi-hot code and names no class: write the names of each "
+                "sample's classes instead"
+            )
+        if self._written_lists:
+            what = "lists written as text in the column %s are read as lists, of %d rows"
+            log.warning(f"%s: {what}", place, self.column, self._written_lists)
+        self._look_for_separators(place)
+
+    def _list(self, items: list[Any], was_text: bool, where: str, bad: Problems) -> list[str] | None:
+        if self._codes is not None:
+            is_code = all(not isinstance(item, list | dict) and item in BITS for item in items)
+            self._codes = {*self._codes, len(items)} if is_code else None
+            self._first_code = self._first_code or (where, items)
+        if not self.multilabel:
+            how = "a list written as text" if was_text else "a list"
+            bad.add(where, f"have {how} as {self.column}", "set data.source.multilabel to true")
+            return None
+        self._written_lists += was_text
+        labels = [self._name(item) for item in items]
+        if any(label is None or not label.strip() for label in labels):
+            bad.add(f"{where}, {items!r:.40}", f"have an entry that is no class in the list of {self.column}")
+        return self._once([label.strip() for label in labels if label and label.strip()], where, items, bad)
+
+    def _numbered(self, value: Any, where: str, bad: Problems) -> list[str] | None:
+        """Read a number, or the name of a class that the data set numbers."""
+        if isinstance(value, int) and value < 0 and self.names is not None:  # how an unlabelled sample is written
+            return None
+        if self.multilabel and self.separator is None:
+            bad.add(where, f"have no list as {self.column}", "set data.source.multilabel to false")
+            return None
+        label = self._name(value)
+        if label is None:
+            bad.add(f"{where}, {value!r:.40}", f"have no class as {self.column}")
+            return None
+        return [label]
+
+    def _name(self, item: Any) -> str | None:
+        if self.names is None:
+            return as_text(item)
+        return self.names[item] if isinstance(item, int) and 0 <= item < len(self.names) else None
+
+    def _once(self, labels: list[str], where: str, value: Any, bad: Problems) -> list[str]:
+        if len({*labels}) < len(labels):
+            self._repeats += 1
+            bad.add(f"{where}, {value!r:.60}", f"name a class twice in {self.column}", "name each class once")
+        return labels
+
+    def _look_for_separators(self, place: object) -> None:
+        """Warn where cells seem to name several classes and are taken for one."""
+        own = self.separator if self.multilabel else None
+        if own is not None and any(own in text for text in self._texts):
+            return
+        for separator in SEPARATORS:
+            several = [text for text in self._texts if separator in text]
+            if not several or not (own or _recombine(self._texts, separator)):
+                continue
+            settings = [] if self.multilabel else ["data.source.multilabel to true"]
+            settings += [] if separator == self.separator else [f"data.source.label_separator to {separator!r}"]
+            log.warning(
+                "%s: of the labels in the column %s %d hold %r%s (the first: %.60r), and each is the name of one "
+                "class: if they name several, %s",
+                *(place, self.column, sum(self._texts[text] for text in several), separator),
+                f" and none holds {own!r}" if own else "",
+                several[0],
+                "store lists of names" if self.separator is None else f"set {' and '.join(settings)}",
+            )
+            return
+
+
+def _recombine(texts: Counter[str], separator: str) -> bool:
+    """Whether the parts of texts are few and come up in several of them, unlike those of a name with a comma."""
+    parts = [{part.strip() for part in text.split(separator)} for text in texts]
+    counts = Counter(part for found in parts for part in found)
+    shared = any(counts[part] > 1 for found in parts if len(found) > 1 for part in found)
+    return shared and len(counts) <= len(texts)

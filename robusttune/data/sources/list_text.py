@@ -1,0 +1,68 @@
+"""Lists that were written into a text cell: by Python, as JSON, or by NumPy."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from typing import Any
+
+BRACKETS = ("[]", "()", "{}")
+LONGEST = 100_000  # characters of a cell that is parsed
+# A text or a number as NumPy prints it.
+ITEM = re.compile(r"""\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|True|False|-?\d+(?:\.\d*)?)(?=[\s'"]|$)""", re.DOTALL)
+
+
+class UnreadableListError(ValueError):
+    """The text begins and ends like a list of quoted names, but is none."""
+
+
+def list_in(text: str) -> list[Any] | None:
+    """Return the list that a text spells, or None where it spells none.
+
+    Understood are JSON (``["a", "b"]``), Python (``['a', 'b']``, ``('a',)``, ``{'a'}``) and NumPy (``['a' 'b']``,
+    ``[1 0 1]``). Parentheses and braces count only around texts, so the interval ``(0, 10)`` is no list.
+
+    Raises:
+        UnreadableListError: It looks like a list of quoted names and cannot be parsed.
+
+    Example:
+        >>> list_in("['a' 'b']"), list_in("soup (hot)")
+        (['a', 'b'], None)
+    """
+    text = text.strip()
+    if text[:1] + text[-1:] not in BRACKETS or len(text) < 2:
+        return None
+    found = _parse(text)
+    if found is None and re.match(r"\[\s*['\"]", text):
+        raise UnreadableListError(text)
+    if found is None or (text[0] != "[" and not all(isinstance(item, str) for item in found)):
+        return None
+    return found
+
+
+def _parse(text: str) -> list[Any] | None:
+    if len(text) > LONGEST:
+        return None
+    # Python joins texts that stand side by side, so NumPy's form is tried before Python's.
+    for parse in (json.loads, _numpy, ast.literal_eval):
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            continue
+        if isinstance(value, set):
+            return sorted(value, key=str)
+        return list(value) if isinstance(value, list | tuple) else None
+    return None
+
+
+def _numpy(text: str) -> list[Any]:
+    """Parse ``['a' 'b']``, over any number of lines."""
+    inner, items, position = text[1:-1].strip(), [], 0
+    while position < len(inner):
+        item = ITEM.match(inner, position)
+        if item is None or text[0] != "[":
+            raise ValueError("not a NumPy array")
+        items.append(ast.literal_eval(item[1]))
+        position = item.end()
+    return items
