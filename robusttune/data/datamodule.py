@@ -25,6 +25,7 @@ from robusttune.data.cache import Cached, FeatureCache, Running
 from robusttune.data.dataset import Collate, SampleDataset
 from robusttune.data.images import refuse_unreadable
 from robusttune.data.labels import encode_labels, facts_of
+from robusttune.data.look_alikes import look_alikes
 from robusttune.data.mask_files import write_mask
 from robusttune.data.records import SplitRecords, presence
 from robusttune.data.sampler import ResumableLoader, ResumableSampler
@@ -203,6 +204,9 @@ class ImageTextDataModule(LightningDataModule):
         for split in STAGE_SPLITS[stage]:
             if self.records(split) is None:
                 raise RobustTuneError(f"the data has no {split} split: give one to data.source")
+        alike = look_alikes(self.facts.class_names) if stage == "fit" else None
+        if alike is not None:
+            log.warning("%s: correct the labels, unless they are different classes", alike)
         for split in get_args(Split) if stage == "fit" else STAGE_SPLITS[stage]:
             table = self.records(split)
             if table is None:

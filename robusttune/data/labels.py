@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from robusttune.data.look_alikes import plain_form, written_out
 from robusttune.data.problems import Problems
 from robusttune.errors import RobustTuneError
 from robusttune.types import Facts, Split
@@ -34,6 +35,7 @@ def encode_labels(table: pa.Table, class_names: list[str], multilabel: bool, spl
         RobustTuneError: rows lack a label, carry several in multi-class data, or one that training does not know.
     """
     index = {name: i for i, name in enumerate(class_names)}
+    near = {plain_form(name): name for name in class_names}
     labels, bad = table["labels"].to_pylist(), Problems(f"the {split} split", "samples")
     for sample_id, names in zip(table["id"].to_pylist(), labels, strict=True):
         unknown = [name for name in names or [] if name not in index]
@@ -42,7 +44,13 @@ def encode_labels(table: pa.Table, class_names: list[str], multilabel: bool, spl
         elif not multilabel and len(names) != 1:
             bad.add(repr(sample_id), f"have {'several' if names else 'no'} labels", "set multilabel to true")
         elif unknown:
-            at = f"{unknown[0]!r} of {sample_id!r}"
+            at = f"{_unknown(unknown[0], near)} of {sample_id!r}"
             bad.add(at, "have a label that training does not know", "correct it, or train with it")
     bad.refuse(len(labels))
     return [[index[name] for name in names] for names in labels]
+
+
+def _unknown(name: str, near: dict[str, str]) -> str:
+    """A name that is no class, and the class that looks like it, if there is one."""
+    known = near.get(plain_form(name))
+    return repr(name) if known is None else f"{written_out(name, known)} (training has {written_out(known, name)})"

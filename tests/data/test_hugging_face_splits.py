@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from robusttune.data.sources import HuggingFace
+from robusttune.data.sources import HuggingFace, SplitNames
 from robusttune.errors import RobustTuneError
 from robusttune.types import Split
 
@@ -47,7 +47,7 @@ def test_a_validation_split_is_found_by_its_usual_names(
 
 
 def test_null_leaves_a_split_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    names = {"train": "train", "val": None, "test": None}
+    names = SplitNames(val=None, test=None)
     source = saved(tmp_path, {"train": [0, 1], "valid": [1, 0], "test": [0]}, split_names=names)
     assert [texts(source, split) for split in ("train", "val", "test", "predict")] == [{"train"}, None, None, None]
     assert not caplog.text
@@ -62,7 +62,7 @@ def test_splits_that_are_not_used_are_named_once(tmp_path: Path, caplog: pytest.
 
 
 def test_a_name_that_was_given_is_taken_at_its_word(tmp_path: Path) -> None:
-    source = saved(tmp_path, {"train": [0, 1], "valid": [1]}, split_names={"train": "train", "val": "held_out"})
+    source = saved(tmp_path, {"train": [0, 1], "valid": [1]}, split_names=SplitNames(val="held_out"))
     with pytest.raises(RobustTuneError, match=r"own has no split 'held_out' .it has train, valid.: correct"):
         source.read("val")
 

@@ -22,7 +22,7 @@ from datasets import Image as ImageFeature
 from layouts import LAYOUTS, WNIDS, picture
 
 from robusttune.data.images import UnreadableImageError, read_image
-from robusttune.data.sources import HuggingFace, ImageNetVariant, Source, Table, mmimdb_hdf5
+from robusttune.data.sources import HuggingFace, ImageNetVariant, Source, SplitNames, Table, mmimdb_hdf5
 from robusttune.data.sources.mmimdb import GENRES
 from robusttune.data.sources.vocabulary import _Plain
 from robusttune.errors import RobustTuneError
@@ -707,7 +707,7 @@ HUGGING_FACE: dict[str, tuple[dict[str, list[Any]], dict[str, Any], dict[str, An
     "no such split": (
         TEXT | {"label": ["x", "y", "x"]},
         {},
-        {"split_names": {"train": "training"}},
+        {"split_names": SplitNames(train="training")},
         "own has no split 'training' .it has train.: correct data.source.split_names",
     ),
     "no rows": (

@@ -14,6 +14,7 @@ from robusttune.data.sources.mmimdb import MMIMDb
 from robusttune.data.sources.mmimdb_hdf5 import MMIMDbHDF5
 from robusttune.data.sources.shapes import Shapes, Visibility, World
 from robusttune.data.sources.snli_ve import SNLIVE
+from robusttune.data.sources.split_names import SplitNames
 from robusttune.data.sources.table import Table
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Record",
     "Shapes",
     "Source",
+    "SplitNames",
     "Table",
     "Visibility",
     "World",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -15,6 +17,13 @@ from PIL import Image
 
 from robusttune.data.problems import Problems
 from robusttune.errors import RobustTuneError
+
+log = logging.getLogger(__name__)
+
+PASSED_OVER = {  # beside names that begin with a dot, or with @ as those of Synology's drives
+    *("__macosx", "#recycle", "#snapshot", "lost+found", "$recycle.bin", "system volume information"),
+    *("thumbs.db", "desktop.ini"),
+}
 
 
 def kind_of(path: Path) -> Literal["file", "folder", "nothing", "other"]:
@@ -104,14 +113,20 @@ def within(root: Path, name: str) -> str | None:
 
 
 def class_folders(root: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; hidden ones are left out.
+    """Names of the folders in a folder, sorted; hidden ones and those of operating systems are left out.
+
+    Image files that lie beside them are in no class, and counted in a warning.
 
     Raises:
         RobustTuneError: there are none, the folder cannot be read, or a link in it leads nowhere.
     """
     with unchanged(root), os.scandir(root) as found:
-        entries = [entry for entry in found if not entry.name.startswith(".")]
+        entries = [entry for entry in found if not _is_passed_over(entry.name)]
     bad, folders = Problems(root, "folders and files"), []
+    beside = sorted(e.name for e in entries if e.name.lower().endswith(_endings()) and not _is_folder(e))
+    if beside:
+        what = "image files beside the folders of classes, such as"
+        log.warning("%s has %d %s %r: they are left out", root, len(beside), what, beside[0])
     for entry in entries:
         if _is_folder(entry):
             folders.append(entry.name)
@@ -125,6 +140,8 @@ def class_folders(root: Path) -> list[str]:
 def image_files(folder: Path, classes: Iterable[str] = ("",)) -> list[ImageFile]:
     """The image files in a folder, at any depth, sorted; told by their endings, hidden ones left out.
 
+    Files with other endings are counted in a warning.
+
     Args:
         folder: that they are in.
         classes: names of the folders within it to look in.
@@ -134,12 +151,19 @@ def image_files(folder: Path, classes: Iterable[str] = ("",)) -> list[ImageFile]
             leads nowhere, or names are not UTF-8.
     """
     files, bad, tops = [], Problems(folder, "folders"), {name: str(folder / name) for name in classes}
+    others: Counter[str] = Counter()  # files of other endings
     for name, top in tops.items():
-        paths = sorted(_walk(top, ()))
+        paths = sorted(_walk(top, (), others))
         files += [ImageFile(name, os.path.join(name, path[len(top) + 1 :]), path) for path in paths]  # noqa: PTH118
         if not paths:
             bad.add(repr(top), "have no images", "fill or remove them")
     bad.refuse(len(tops))
+    if others:
+        endings = ", ".join(f"{ending or 'none'} {count}" for ending, count in others.most_common(5))
+        log.warning(
+            "%s: of %d files %d are no images by their endings (%s%s), and are left out",
+            *(folder, len(files) + others.total(), others.total(), endings, ", ..." * (len(others) > 5)),
+        )
     bad = Problems(folder, "image files")
     for file in files:
         if not is_unicode(file.path):
@@ -157,22 +181,29 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+def _walk(folder: str, above: tuple[tuple[int, int], ...], others: Counter[str]) -> Iterator[str]:
     try:
         here = os.stat(folder)  # noqa: PTH116
         if (here.st_dev, here.st_ino) in above:
             raise RobustTuneError(f"{folder} is a link that leads back to a folder that it is in: remove it")
         with os.scandir(folder) as entries:
-            shown = [entry for entry in entries if not entry.name.startswith(".")]
+            shown = [entry for entry in entries if not _is_passed_over(entry.name)]
     except OSError as error:
         raise RobustTuneError(f"{folder} cannot be read ({error.strerror}): check the folder") from None
     for entry in shown:
         if _is_folder(entry):
-            yield from _walk(entry.path, (*above, (here.st_dev, here.st_ino)))
+            yield from _walk(entry.path, (*above, (here.st_dev, here.st_ino)), others)
         elif entry.name.lower().endswith(_endings()):
             yield entry.path
         elif _leads_nowhere(entry):
             raise RobustTuneError(f"{entry.path} is a link that leads nowhere: mend or remove it")
+        else:
+            others[os.path.splitext(entry.name)[1]] += 1  # noqa: PTH122
+
+
+def _is_passed_over(name: str) -> bool:
+    """Whether it is hidden, or operating systems and network drives make it by themselves."""
+    return name.startswith((".", "@")) or name.lower() in PASSED_OVER
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,19 +22,11 @@ from robusttune.data.sources.extras import extra
 from robusttune.data.sources.files import kind_of
 from robusttune.data.sources.label_cells import LabelColumn
 from robusttune.data.sources.readers import as_text
+from robusttune.data.sources.split_names import SplitNames
 from robusttune.encoders.hub import PREFETCH, cached_commit, offline
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
-
-log = logging.getLogger(__name__)
-
-USUAL: dict[str, str | None] = {"train": "train", "val": "validation", "test": "test"}
-ALIASES = {  # used where a data set has no split of the usual name
-    "train": ("training",),
-    "val": ("valid", "val", "dev", "eval", "evaluation", "development"),
-    "test": ("testing",),
-}
 
 
 @dataclass(frozen=True)
@@ -46,9 +37,8 @@ class HuggingFace(Source):
         path: its name on the hub, a folder of files that the library reads, or one that it has saved.
         name: of its configuration, if it has several.
         revision: of the data set on the hub: a commit, a branch or a tag.
-        split_names: what it calls train, val, test and predict; null leaves a split out. Where it has no split called
-            ``validation``, one called ``valid``, ``val``, ``dev`` or ``eval`` is used, which is logged. A test split in
-            which no sample has a label (or all have -1) is there to predict.
+        split_names: Its names for train, val, test and predict. A test split in which no sample has a label (or all
+            have -1) is there to predict.
         image_column: of images; null for texts alone.
         text_column: of texts; null for images alone.
         label_column: of labels: numbers that the data set has names for, names, or lists of either.
@@ -60,18 +50,13 @@ class HuggingFace(Source):
     path: str
     name: str | None = None
     revision: str | None = None
-    split_names: dict[str, str | None] = field(default_factory=lambda: dict(USUAL))
+    split_names: SplitNames = SplitNames()  # noqa: RUF009, it is frozen
     image_column: str | None = "image"
     text_column: str | None = "text"
     label_column: str = "label"
     id_column: str | None = None
     multilabel: bool = False
     blank: list[str] | None = None
-
-    def __post_init__(self) -> None:
-        unknown = {*self.split_names} - {"train", "val", "test", "predict"}
-        if unknown:
-            raise RobustTuneError(f"data.source.split_names names {min(unknown)}: give train, val, test and predict")
 
     @property
     def images(self) -> ImageReader:
@@ -83,21 +68,6 @@ class HuggingFace(Source):
             return table if table is not None and _is_unlabelled(table) else None
         table = self._read(split)
         return None if split == "test" and table is not None and _is_unlabelled(table) else table
-
-    def own_split(self, split: Split) -> str | None:
-        """Return what the data set calls a split, or None where it has no such split.
-
-        Raises:
-            RobustTuneError: It lacks the split that ``split_names`` names.
-        """
-        name = self.split_names.get(split)
-        if name is None or name in self.data:
-            return name
-        if name != USUAL.get(split):
-            has = ", ".join(self.data)
-            raise RobustTuneError(f"{self.path} has no split {name!r} (it has {has}): correct data.source.split_names")
-        taken = {*self.split_names.values()}
-        return next((other for other in ALIASES[split] if other in self.data and other not in taken), None)
 
     def _read(self, split: Split) -> pa.Table | None:
         name = self.splits.get(split)
@@ -159,21 +129,8 @@ class HuggingFace(Source):
 
     @cached_property
     def splits(self) -> dict[Split, str]:
-        """The data set's own names of the splits that are used; what is not obvious about them is logged once."""
-        named = {split: self.own_split(split) for split in get_args(Split)}
-        used = {split: name for split, name in named.items() if name is not None}
-        for split, name in used.items():
-            if name != self.split_names[split]:
-                log.warning("%s has no split %s: its split %s is used", self.path, self.split_names[split], name)
-        left_out = [split for split, name in self.split_names.items() if name is None]
-        known = {*used.values()} | {name for split in left_out for name in (USUAL.get(split), *ALIASES.get(split, ()))}
-        unused = [name for name in self.data if name not in known]
-        if unused:
-            log.warning(
-                "%s has splits that are not used, %s: name them in data.source.split_names if they should be",
-                *(self.path, ", ".join(unused)),
-            )
-        return used
+        """The data set's own names of the splits that are used."""
+        return self.split_names.find(self.path, self.data)
 
     @property
     def on_hub(self) -> bool:

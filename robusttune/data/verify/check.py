@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from robusttune.data.datamodule import ImageTextDataModule
 from robusttune.data.labels import encode_labels
+from robusttune.data.look_alikes import look_alikes
 from robusttune.data.records import presence
 from robusttune.data.sources.base import Published, names_of_classes
 from robusttune.data.verify.duplicates import look_for_duplicates, look_for_near
@@ -63,6 +64,8 @@ def verify(data: ImageTextDataModule, near_bits: int | None, threads: int, watch
     if near_bits is not None:
         look_for_near(tables, looks, near_bits, found)
     _apply_masks(data, found)
+    if "train" in tables and not found.wrong:
+        _check_as_a_fit_would(data, found)
     return found
 
 
@@ -148,6 +151,9 @@ def _count_classes(data: ImageTextDataModule, tables: dict[str, pa.Table], found
     names = dict.fromkeys(data.source.class_names(first))
     names |= dict.fromkeys(sorted({name for table in tables.values() for name in names_of_classes(table)} - {*names}))
     found.classes = {name: {split: counts[split][name] for split in tables} for name in names}
+    alike = look_alikes(names)
+    if alike is not None:
+        found.notes.append(alike)
     for split in tables:
         found.splits[split]["classes"] = sum(counts[split][name] > 0 for name in names)
 
@@ -208,3 +214,14 @@ def _apply_masks(data: ImageTextDataModule, found: Verification) -> None:
             continue
         if table is not None:
             found.masks[split] = {"hash": data.masks[split].hash, "samples": len(table)} | presence(table)
+
+
+def _check_as_a_fit_would(data: ImageTextDataModule, found: Verification) -> None:
+    """What nothing above looks for, such as a split that is left empty when another is held out of it."""
+    warnings: list[str] = []
+    with _warnings_of("robusttune.data.datamodule", warnings):
+        try:
+            data.check("fit")
+        except RobustTuneError as error:
+            found.wrong.append(str(error))
+    found.notes += [line for line in warnings if not any(line.startswith(note) for note in found.notes)]
