@@ -35,8 +35,8 @@ def encode_labels(table: pa.Table, class_names: list[str], multilabel: bool, spl
         RobustTuneError: rows lack a label, carry several in multi-class data, or one that training does not know.
     """
     index = {name: i for i, name in enumerate(class_names)}
-    near = {plain_form(name): name for name in class_names}
     labels, bad = table["labels"].to_pylist(), Problems(f"the {split} split", "samples")
+    near: dict[str, str] = {}  # made where it is needed
     for sample_id, names in zip(table["id"].to_pylist(), labels, strict=True):
         unknown = [name for name in names or [] if name not in index]
         if names is None:
@@ -44,6 +44,7 @@ def encode_labels(table: pa.Table, class_names: list[str], multilabel: bool, spl
         elif not multilabel and len(names) != 1:
             bad.add(repr(sample_id), f"have {'several' if names else 'no'} labels", "set multilabel to true")
         elif unknown:
+            near = near or {plain_form(name): name for name in class_names}
             at = f"{_unknown(unknown[0], near)} of {sample_id!r}"
             bad.add(at, "have a label that training does not know", "correct it, or train with it")
     bad.refuse(len(labels))

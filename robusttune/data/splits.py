@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
 from collections.abc import Sequence
@@ -108,8 +109,12 @@ def stratified_sample(labels: Sequence[Sequence[int]], size: int, seed: int) -> 
     wanted_there = {label: (1 - share) * len(rows_of) for label, rows_of in members.items()}
     taken: set[int] = set()
     decided: set[int] = set()
+    rarest = [(wanted_here[label] + wanted_there[label], label) for label in wanted_here]
+    heapq.heapify(rarest)
     while wanted_here:
-        label = min(wanted_here, key=lambda name: (wanted_here[name] + wanted_there[name], name))
+        count, label = heapq.heappop(rarest)
+        if label not in wanted_here or count != wanted_here[label] + wanted_there[label]:
+            continue  # it has become rarer since, and stands in the heap again
         for row in members[label]:
             if row in decided:
                 continue
@@ -120,6 +125,7 @@ def stratified_sample(labels: Sequence[Sequence[int]], size: int, seed: int) -> 
             for other in classes[row]:
                 if other in wanted_here:
                     (wanted_here if here else wanted_there)[other] -= 1
+                    heapq.heappush(rarest, (wanted_here[other] + wanted_there[other], other))
         del wanted_here[label], wanted_there[label]
     return _to_size(taken, order, size)
 

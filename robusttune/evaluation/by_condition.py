@@ -45,7 +45,8 @@ class ConditionMetrics:
         self.class_names = facts.class_names if class_names is None else class_names
         self.conditions = conditions
         self.multilabel = facts.multilabel
-        self.base = torch.tensor([alike or name in {*facts.class_names} for name in self.class_names])
+        trained = {*facts.class_names}
+        self.base = torch.tensor([alike or name in trained for name in self.class_names])
         self.scores: list[Scores] = []
         # From `compute` on, what it returned, and, on rank 0, what it was computed from.
         self.values: dict[str, float] = {}
