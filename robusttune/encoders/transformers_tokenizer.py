@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
-from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING, tokenizer_class_from_name
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 
 from robusttune.encoders.base import TextEncoder
 from robusttune.encoders.hub import PREFETCH, offline
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 FILE = "tokenizer.json"
 OTHER_FORMATS = ("tokenizer.model", "tiktoken.model", "tekken.json")  # that transformers reads for any class
+GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that take a file as it is
+SLOW = {"siglip": "SiglipTokenizer"}  # which transformers does not name where sentencepiece is missing
+UNLIMITED = 1e9  # what tokenizers without a maximum say is 1e30
 LEAST_WORDS = 10  # ordinary tokens; an empty tokenizer that transformers makes up has up to 2
 UNUSED_SHARE = 0.5  # share of a model's embeddings without a token above which another tokenizer is likely
 
@@ -42,7 +45,7 @@ def fast_tokenizer(settings: TextEncoder, max_length: int | None) -> Tokenizer:
     config = load_config(settings)
     backend = _from_pretrained(_find(settings))
     _check_vocabulary(backend, config)
-    limits = [limit for limit in (count_positions(config), backend.model_max_length) if limit and limit < 1e9]
+    limits = [limit for limit in (count_positions(config), backend.model_max_length) if limit and 0 < limit < UNLIMITED]
     longest = int(min(limits)) if limits else None
     least = backend.num_special_tokens_to_add() + 1  # with fewer nothing would be cut at all
     length = longest if max_length is None else max_length
@@ -79,33 +82,36 @@ def _say_once(message: str) -> None:
     log.warning(message)
 
 
-def _no_tokenizer(settings: TextEncoder, missing: list[str]) -> RobustTuneError:
+def _no_tokenizer(settings: TextEncoder, missing: str) -> RobustTuneError:
     place = location(settings)["pretrained_model_name_or_path"]
     if model_folder(place).is_dir():
         return RobustTuneError(
-            f"{place} has no tokenizer (it lacks {' and '.join(missing)}): save it there (tokenizer.save_pretrained)"
+            f"{place} has no tokenizer (it lacks {missing}): save it there (tokenizer.save_pretrained)"
             + ("" if settings.weights in ("pretrained", "random") else ", or give the name of a model that has one")
         )
     if offline():
         return RobustTuneError(f"the tokenizer of {place} is not in the cache: {PREFETCH}")
-    return RobustTuneError(f"{place} has no tokenizer (it lacks {' and '.join(missing)}): choose a model that has one")
+    return RobustTuneError(f"{place} has no tokenizer (it lacks {missing}): choose a model that has one")
 
 
-def _missing_files(settings: TextEncoder) -> list[str]:
+def _missing_files(settings: TextEncoder) -> str:
     """Return the names of files without which transformers would make up a tokenizer that knows no words.
 
     Raises:
-        RobustTuneError: The model cannot be looked up, or its files need a package that is not installed.
+        RobustTuneError: The model cannot be looked up, or its files cannot be read with what is installed.
     """
     config = load_config(settings)
     with fetching(settings.name, settings.weights):
         place = location(settings)
         refuse_remote_code(place, "AutoTokenizer")
         about = read_json(place, "tokenizer_config.json")
+        kind = _tokenizer_class(about, config)
+        if "sentencepiece" in getattr(kind, "_backends", ()):  # what transformers has in its place
+            raise _no_fast_form(settings, kind)
         versions = about.get("fast_tokenizer_files")
         if any(find_file(place, name) for name in [FILE, *(versions if isinstance(versions, list) else [])]):
-            return []
-        files = _vocabulary_files(about, config)
+            return ""
+        files = _vocabulary_files(kind)
         found = [name for name in files if find_file(place, name)]
         if len(found) < len(files) or not files:
             found = [name for name in OTHER_FORMATS if find_file(place, name)]
@@ -115,56 +121,70 @@ def _missing_files(settings: TextEncoder) -> list[str]:
                 f"the tokenizer of {place['pretrained_model_name_or_path']} is a SentencePiece model ({pieces[0]}), "
                 "which two packages read that are not installed: pip install sentencepiece protobuf"
             )
-        return [] if found else [FILE, *files]
+        return "" if found else " or ".join([FILE, " and ".join(files)][: 1 + bool(files)])
 
 
-def _vocabulary_files(about: dict[str, Any], config: Any) -> list[str]:
-    """Return the names of the files that a tokenizer's class reads if there is no ``tokenizer.json``.
+def _tokenizer_class(about: dict[str, Any], config: Any) -> Any:
+    """Return the class that transformers chooses for a tokenizer, or None where it takes any file.
 
     Args:
         about: Contents of ``tokenizer_config.json``.
         config: Configuration of the model.
     """
     named = about.get("tokenizer_class") or getattr(config, "tokenizer_class", None)
-    found = tokenizer_class_from_name(named) if isinstance(named, str) else None
-    if found is None and type(config) in TOKENIZER_MAPPING:
-        mapped = TOKENIZER_MAPPING[type(config)]
-        found = next((kind for kind in reversed(mapped) if kind), None) if isinstance(mapped, tuple) else mapped
-    if "sentencepiece" in getattr(found, "_backends", ()) or (found is None and not find_spec("sentencepiece")):
-        return ["spiece.model"]  # transformers hides what such a class reads
-    files = getattr(found, "vocab_files_names", {})
-    return [name for kind, name in files.items() if kind not in ("tokenizer_file", "tokenizer_config_file")]
+    if named is None:
+        named = TOKENIZER_MAPPING_NAMES.get(config.model_type, GENERIC[0])
+        if isinstance(named, tuple):  # of transformers 4: the slow and the fast class
+            named = named[1] or named[0]
+        named = SLOW.get(config.model_type, named) if named is None else named
+    return tokenizer_class_from_name(named) if isinstance(named, str) else None
+
+
+def _vocabulary_files(kind: Any) -> list[str]:
+    """Return the names of the files that a tokenizer's class reads if there is no ``tokenizer.json``."""
+    files = getattr(kind, "vocab_files_names", {})
+    return [name for key, name in files.items() if key not in ("tokenizer_file", "tokenizer_config_file")]
+
+
+def _no_fast_form(settings: TextEncoder, kind: Any) -> RobustTuneError:
+    place = location(settings)["pretrained_model_name_or_path"]
+    return RobustTuneError(f"the tokenizer of {place} ({kind.__name__}) has no fast form: choose another model")
 
 
 def _from_pretrained(settings: TextEncoder) -> Any:
     place = location(settings)
     name = place["pretrained_model_name_or_path"]
     with fetching(settings.name, settings.weights):
-        backend = AutoTokenizer.from_pretrained(**place, use_fast=True, trust_remote_code=False)
-        if not isinstance(backend, PreTrainedTokenizerFast):
+        try:
+            backend = AutoTokenizer.from_pretrained(**place, use_fast=True, trust_remote_code=False)
+        except ImportError as error:
+            reason = str(error).strip().split("\n")[0].rstrip(".:")
             raise RobustTuneError(
-                f"the tokenizer of {name} ({type(backend).__name__}) has no fast form: choose another model"
-            )
-        _check_kind(place, backend)
-    return backend
+                f"the tokenizer of {name} needs a package that is not installed ({reason}): install it"
+            ) from error
+        if not isinstance(backend, PreTrainedTokenizerFast):
+            raise _no_fast_form(settings, type(backend))
+        if _is_of_its_class(place, backend):
+            return backend
+        if read_json(place, "tokenizer_config.json").get("tokenizer_class") in GENERIC:
+            return PreTrainedTokenizerFast.from_pretrained(**place)
+    raise RobustTuneError(
+        f"{name} has a {FILE} of another model, which is not one of a {type(backend).__name__}: "
+        "save the model's own there (tokenizer.save_pretrained)"
+    )
 
 
-def _check_kind(place: dict[str, Any], backend: Any) -> None:
-    """Check that a class of transformers has read a ``tokenizer.json`` of its own kind.
+def _is_of_its_class(place: dict[str, Any], backend: Any) -> bool:
+    """Return whether a class of transformers has read a ``tokenizer.json`` of its own kind.
 
     Such a class takes the vocabulary alone from the file. From another kind of file (word pieces as byte pairs, say)
     it makes a tokenizer that cuts most words into characters.
     """
     if type(backend) is PreTrainedTokenizerFast:
-        return
+        return True
     model = read_json(place, FILE).get("model")
     kind = model.get("type") if isinstance(model, dict) else None
-    made = type(backend.backend_tokenizer.model).__name__
-    if kind is not None and kind != made:
-        raise RobustTuneError(
-            f"{place['pretrained_model_name_or_path']} has a {FILE} of another model ({kind}, where "
-            f"{type(backend).__name__} expects {made}): save the model's own there (tokenizer.save_pretrained)"
-        )
+    return kind in (None, type(backend.backend_tokenizer.model).__name__)
 
 
 def _check_vocabulary(backend: Any, config: Any) -> None:
@@ -178,8 +198,8 @@ def _check_vocabulary(backend: Any, config: Any) -> None:
     words = len(vocabulary.keys() - special)
     if words < LEAST_WORDS:
         raise RobustTuneError(
-            f"the tokenizer of {backend.name_or_path!r} knows {words} words, so that it is empty or damaged: "
-            "save the model's own tokenizer in its folder (tokenizer.save_pretrained)"
+            f"the tokenizer of {backend.name_or_path!r} is empty or damaged, it has {words} tokens besides special "
+            "ones: save the model's own there (tokenizer.save_pretrained)"
         )
     rows = getattr(getattr(config, "text_config", config), "vocab_size", None)
     if rows is None:
