@@ -9,12 +9,15 @@ from typing import NamedTuple
 
 import tokenizers
 import torch
+from tokenizers.models import BPE, Unigram
 
+from robusttune.errors import RobustTuneError
 from robusttune.types import Tokens
 
 CHARACTERS = 16  # characters per token that are read at first; English has about 5
 GROWTH = 4  # factor by which more is read where these were too few
 MARGIN = 256  # characters between the last kept token and the cut; no token reaches that far
+LONGEST_TOKEN = 64  # characters; in SentencePiece 16 unless set
 PIECE = 1 << 16  # characters that are counted at once
 BLOCK = 1 << 22  # characters that are tokenised at once, to bound memory
 ROWS = 1024  # texts that are tokenised at once
@@ -45,56 +48,92 @@ class Tokenizer:
         backend.no_padding()
         backend.no_truncation()
         self.sha256 = hashlib.sha256(backend.to_str().encode()).hexdigest()
-        backend.enable_truncation(max_length)
         self.backend = backend
         self.max_length = max_length
         self.pad_id = pad_id
         self.pads_left = pads_left
+        self.before, self.after = _special_tokens(backend)
+        self.room = max_length - len(self.before) - len(self.after)  # tokens of its own that a text keeps
 
     def __call__(self, texts: list[str]) -> Tokenized:
-        encoded = self._encode(texts)
-        rows = [text.ids or [self.pad_id] for text in encoded]
+        own = self._encode(texts)
+        rows = [[*self.before, *ids[: self.room], *self.after] or [self.pad_id] for ids in own]
         longest = max(map(len, rows), default=0)
         tokens = Tokens(
             torch.tensor([ids + [self.pad_id] * (longest - len(ids)) for ids in rows], dtype=torch.int64),
             torch.arange(longest) < torch.tensor([len(ids) for ids in rows], dtype=torch.int64).unsqueeze(1),
         )
-        return Tokenized(
-            tokens.map(lambda tensor: tensor.reshape(len(texts), longest)), [bool(text.overflowing) for text in encoded]
-        )
+        tokens = tokens.map(lambda tensor: tensor.reshape(len(texts), longest))
+        return Tokenized(tokens, [len(ids) > self.room for ids in own])
 
     def lengths(self, texts: list[str]) -> list[int]:
         """Return the number of tokens that each text keeps."""
         blocks = (texts[start : start + ROWS] for start in range(0, len(texts), ROWS))
-        return [len(text.ids) or 1 for block in blocks for text in self._encode(block)]
+        return [self._with_special(min(len(ids), self.room)) for block in blocks for ids in self._encode(block)]
 
     def full_lengths(self, texts: list[str]) -> list[int]:
         """Return the number of tokens that each whole text has, special tokens included."""
-        lengths = [self.backend.num_special_tokens_to_add(False)] * len(texts)
-        self.backend.no_truncation()
-        try:
-            for block in _blocks(texts):
-                encoded = self.backend.encode_batch_fast([piece for _, piece in block], add_special_tokens=False)
-                for (row, _), piece in zip(block, encoded, strict=True):
-                    lengths[row] += len(piece)
-        finally:
-            self.backend.enable_truncation(self.max_length)
-        return [length or 1 for length in lengths]
+        lengths = [0] * len(texts)
+        for block in _blocks(texts):
+            encoded = self.backend.encode_batch_fast([piece for _, piece in block], add_special_tokens=False)
+            for (row, _), piece in zip(block, encoded, strict=True):
+                lengths[row] += len(piece)
+        return [self._with_special(length) for length in lengths]
 
-    def _encode(self, texts: list[str]) -> list[tokenizers.Encoding]:
-        """Tokenise the beginning of each text, as far as it certainly decides the tokens that are kept."""
+    def _with_special(self, own: int) -> int:
+        return len(self.before) + own + len(self.after) or 1
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        """Return the ids of each text's own tokens: those that are kept, and some more if it has more.
+
+        Only the beginning of a long text is read, as far as it certainly decides the tokens that are kept.
+        """
         size = max(CHARACTERS * self.max_length, 4 * MARGIN)
         ends = [_cut(text, size) for text in texts]
-        encoded: list[tokenizers.Encoding] = self.backend.encode_batch(
-            [text[:end] for text, end in zip(texts, ends, strict=True)]
-        )
+        heads = [text[:end] for text, end in zip(texts, ends, strict=True)]
+        encoded: list[tokenizers.Encoding] = self.backend.encode_batch(heads, add_special_tokens=False)
         for row, (text, end) in enumerate(zip(texts, ends, strict=True)):
             length = size
-            while end < len(text) and not _is_decided(encoded[row], text, end):
+            while end < len(text) and not self._is_decided(encoded[row], text, end):
                 length *= GROWTH
                 end = _cut(text, length)
-                encoded[row] = self.backend.encode(text[:end])
-        return encoded
+                encoded[row] = self.backend.encode(text[:end], add_special_tokens=False)
+        return [text.ids for text in encoded]
+
+    def _is_decided(self, head: tokenizers.Encoding, text: str, end: int) -> bool:
+        """Return whether the tokens kept of ``text[:end]`` are those of the whole text.
+
+        They are if they end well before the cut, in another word than the one that may be cut. Within one long word
+        (Chinese has no spaces) they are if any cut leaves them: the whole text has a token that ends at one of these
+        places, and up to there the best division into tokens does not depend on what follows.
+        """
+        last = self.room - 1
+        if len(head) <= self.room or head.offsets[last][1] + MARGIN > end:
+            return False
+        if text[end].isspace() or head.word_ids[last] != head.word_ids[-1]:
+            return True
+        if not isinstance(self.backend.model, (BPE, Unigram)):  # others drop a whole word for its last character
+            return False
+        cuts = [text[: end - less] for less in range(1, LONGEST_TOKEN)]
+        kept = head.ids[: self.room]
+        return all(
+            cut.ids[: self.room] == kept for cut in self.backend.encode_batch_fast(cuts, add_special_tokens=False)
+        )
+
+
+def _special_tokens(backend: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
+    """Return the ids of the special tokens that a tokenizer puts before and after a text.
+
+    Raises:
+        RobustTuneError: It puts them elsewhere.
+    """
+    number = backend.num_special_tokens_to_add(False)
+    for word in ("a", "the", "1", *backend.get_vocab()):
+        own, whole = (backend.encode(word, add_special_tokens=special).ids for special in (False, True))
+        for start in range(number + 1) if own else ():
+            if whole[start : len(whole) - number + start] == own:
+                return whole[:start], whole[start + len(own) :]
+    raise RobustTuneError("the tokenizer puts special tokens within a text: choose another model")
 
 
 def _cut(text: str, size: int) -> int:
@@ -107,21 +146,6 @@ def _cut(text: str, size: int) -> int:
         return len(text)
     found = WORD_END.search(text, size, 2 * size) or NO_DIGIT.search(text, size)
     return found.start() if found else len(text)
-
-
-def _is_decided(head: tokenizers.Encoding, text: str, end: int) -> bool:
-    """Return whether the tokens kept of ``text[:end]`` are those of the whole text.
-
-    They are if they end well before the cut, in another word than the one that may be cut.
-    """
-    if not head.overflowing or max(stop for _, stop in head.offsets) + MARGIN > end:
-        return False
-    return text[end].isspace() or _last_word(head) < max(map(_last_word, head.overflowing))
-
-
-def _last_word(part: tokenizers.Encoding) -> int:
-    """Return the number of the last word (pre-token) that has a token here, -1 where there is none."""
-    return max((word for word in part.word_ids if word is not None), default=-1)
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -44,7 +44,7 @@ def own_preprocessing(settings: ImageEncoder) -> Preprocessing:
     """What the model's image processor says."""
     place = location(settings)
     with fetching(settings.name, settings.weights):
-        refuse_remote_code(place, "AutoImageProcessor")
+        refuse_remote_code(place, "AutoConfig", "AutoModel", "AutoImageProcessor")
         processor = AutoImageProcessor.from_pretrained(**place, trust_remote_code=False)
     side, crop_side = dict(getattr(processor, "size", None) or {}), dict(getattr(processor, "crop_size", None) or {})
     resized = side.get("shortest_edge") or side.get("height")
