@@ -7,7 +7,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from dishes import DISHES
@@ -18,6 +18,11 @@ from robusttune.encoders import ImageEncoder, TimmEncoder, TransformersTextEncod
 from robusttune.tasks import RobustTask
 from robusttune.types import Batch, Encoded, Facts, Tokens, Variants, View
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+TWO_TOWERS = ("clip", "siglip", "siglip2", "chinese_clip")
+VISION = ("vit", "deit", "beit", "dinov2", "dinov2_with_registers", "siglip_vision_model", "clip_vision_model")
 NOISY = NoiseBySplit(train=SplitNoise(ImageNoise(["gaussian"]), TextNoise(["deletion"])))
 FACTS = Facts(["a", "b", "c"], [0.5, 0.3, 0.2], False)
 VIEWS = {"complete": View(), "no_image": View(image=None), "no_text": View(text=None)}
@@ -163,3 +168,47 @@ def write_clip(folder: Path) -> None:
         torch.manual_seed(0)
         CLIPModel(config).save_pretrained(folder)
     CLIPImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+
+
+def word_tokenizer(max_length: int | None = None, padding_side: str = "right") -> PreTrainedTokenizerFast:
+    """Return a word tokenizer with the special tokens ``<s>``, ``<pad>``, ``<unk>``, ``</s>``."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = sorted({word for dish in DISHES for word in dish.split("_")} | {"a", "photo", "of", "the", "recipe"})
+    special = {"bos_token": "<s>", "pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"}
+    vocabulary = {word: number for number, word in enumerate([*special.values(), *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 3)])
+    about: dict[str, Any] = {"padding_side": padding_side} | ({"model_max_length": max_length} if max_length else {})
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, **about)
+
+
+def write_model(folder: Path, model_type: str, **changes: Any) -> Path:
+    """Write a tiny model of transformers with seeded random weights, without a tokenizer.
+
+    Args:
+        folder: Where it is written.
+        model_type: Its type, as transformers names it.
+        changes: Settings of its configuration in place of the tiny ones.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    text = {**size, "vocab_size": len(word_tokenizer()), "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 3}
+    vision = {**size, "image_size": 32, "patch_size": 8}
+    if model_type in TWO_TOWERS:
+        text |= {"max_position_embeddings": 16} | changes
+        settings: dict[str, Any] = {"text_config": text, "vision_config": vision}
+    elif model_type in VISION:
+        settings = vision | changes
+    else:
+        settings = text | changes
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModel.from_config(AutoConfig.for_model(model_type, **settings))
+        for weights in model.parameters():  # far from zero, so that wrong inputs make a difference
+            weights.data.add_(0.1 * torch.randn_like(weights))
+    model.save_pretrained(folder)
+    return folder

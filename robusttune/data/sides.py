@@ -16,7 +16,8 @@ from torch import Tensor
 from robusttune.corruption.dropout import sample_generator
 from robusttune.corruption.noise import ImageNoise, TextNoise, noise_version
 from robusttune.data.images import ImageReader
-from robusttune.encoders.preprocessing import ImageTransform, Tokenizer
+from robusttune.encoders.preprocessing import ImageTransform
+from robusttune.encoders.tokenization import Tokenizer
 from robusttune.types import EncoderInputs
 
 

@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from robusttune.encoders.base import Encoder, FrozenEncoder, ImageEncoder, TextEncoder
-from robusttune.encoders.preprocessing import Augmentation, ImageTransform, Preprocessing, Tokenizer
+from robusttune.encoders.preprocessing import Augmentation, ImageTransform, Preprocessing
+from robusttune.encoders.tokenization import Tokenizer
 
 if TYPE_CHECKING:
     from robusttune.encoders.clip import CLIPImageEncoder, CLIPTextEncoder

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robusttune.encoders.preprocessing import Preprocessing, Tokenizer
+from robusttune.encoders.preprocessing import Preprocessing
+from robusttune.encoders.tokenization import Tokenizer
 from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded, EncoderInputs, Tokens, Widths
 

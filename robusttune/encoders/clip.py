@@ -22,10 +22,11 @@ from robusttune.encoders.base import (
     all_real,
 )
 from robusttune.encoders.blocks import Block
-from robusttune.encoders.preprocessing import Preprocessing, Tokenizer
+from robusttune.encoders.preprocessing import Preprocessing
+from robusttune.encoders.tokenization import Tokenizer
 from robusttune.encoders.transformers_common import load_config, load_model
 from robusttune.encoders.transformers_image import own_preprocessing
-from robusttune.encoders.transformers_text import fast_tokenizer
+from robusttune.encoders.transformers_tokenizer import fast_tokenizer
 from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded, EncoderInputs, Tokens, Widths
 

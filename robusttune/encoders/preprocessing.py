@@ -1,20 +1,16 @@
-"""From a picture and a text to the tensors that encoders take."""
+"""From a picture to the tensor that encoders take."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import tokenizers
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from robusttune.errors import RobustTuneError
-from robusttune.types import Tokens
 
 
 @dataclass(frozen=True)
@@ -107,59 +103,3 @@ def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.I
     across, down = image.width / width, image.height / height
     box = (left * across, top * down, min((left + size) * across, image.width), min((top + size) * down, image.height))
     return image.resize((size, size), Image.Resampling[preprocessing.interpolation.upper()], box)
-
-
-class Tokenized(NamedTuple):
-    """Texts as tokens, and of each text whether it was cut."""
-
-    tokens: Tokens
-    cut: list[bool]
-
-
-class Tokenizer:
-    """Batched fast tokenisation, truncated to ``max_length`` tokens and padded on the right.
-
-    Args:
-        backend: the Rust tokenizer itself, so that loader workers need not import transformers.
-        max_length: most tokens that a text keeps, special ones included.
-        pad_id: token that texts are padded with.
-    """
-
-    def __init__(self, backend: tokenizers.Tokenizer, max_length: int, pad_id: int) -> None:
-        backend.no_padding()
-        backend.no_truncation()
-        self.sha256 = hashlib.sha256(backend.to_str().encode()).hexdigest()
-        backend.enable_truncation(max_length)
-        backend.enable_padding(direction="right", pad_id=pad_id)
-        self.backend = backend
-        self.max_length = max_length
-
-    def __call__(self, texts: list[str]) -> Tokenized:
-        encoded = self.backend.encode_batch(texts)
-        shape = len(texts), -1 if texts else 0
-        tokens = Tokens(
-            torch.tensor([text.ids for text in encoded], dtype=torch.int64).reshape(shape),
-            torch.tensor([text.attention_mask for text in encoded], dtype=torch.bool).reshape(shape),
-        )
-        return Tokenized(tokens, [bool(text.overflowing) for text in encoded])
-
-    def lengths(self, texts: list[str]) -> list[int]:
-        """Number of tokens that each text keeps."""
-        return [sum(text.attention_mask) for text in self._encoded(texts)]
-
-    def full_lengths(self, texts: list[str]) -> list[int]:
-        """Number of tokens that each text has before it is cut, special ones included."""
-        return [
-            sum(text.attention_mask) + sum(_own_tokens(part) for part in text.overflowing)
-            for text in self._encoded(texts)
-        ]
-
-    def _encoded(self, texts: list[str]) -> Iterator[tokenizers.Encoding]:
-        block = 1024  # texts at once, so that little memory is held
-        for start in range(0, len(texts), block):
-            yield from self.backend.encode_batch(texts[start : start + block])
-
-
-def _own_tokens(part: tokenizers.Encoding) -> int:
-    """Tokens of what was cut off that are neither special nor padding."""
-    return part.special_tokens_mask.count(0)

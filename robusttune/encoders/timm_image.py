@@ -19,6 +19,8 @@ from robusttune.encoders.weights import fetching, local_weights, refuse_code, re
 from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded
 
+CHANNELS = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class TimmEncoder(LayeredImageEncoder):
@@ -29,6 +31,15 @@ class TimmEncoder(LayeredImageEncoder):
     """
 
     model_args: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        channels = self.model_args.get("in_chans", CHANNELS)
+        if channels not in (None, CHANNELS):
+            raise RobustTuneError(
+                f"image_encoder.model_args.in_chans is {channels}, and images have {CHANNELS} channels: "
+                f"model_args.in_chans must be {CHANNELS}, or left out"
+            )
 
     def preprocessing(self) -> Preprocessing:
         cfg = self._pretrained_cfg()

@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from robusttune.encoders.base import Encoder
 from robusttune.encoders.layered import LayeredEncoder
+from robusttune.encoders.remote_code import refuse_remote_code
 from robusttune.encoders.weights import PACKAGED, fetching, local_weights, model_folder, seeded
 from robusttune.errors import RobustTuneError
 
@@ -36,8 +37,15 @@ def location(settings: Encoder) -> dict[str, Any]:
 
 
 def load_config(settings: Encoder) -> Any:
+    """Return the model's configuration.
+
+    Raises:
+        RobustTuneError: It cannot be read, or the model needs code of its own.
+    """
+    place = location(settings)
     with fetching(settings.name, settings.weights):
-        return AutoConfig.from_pretrained(**location(settings))
+        refuse_remote_code(place, "AutoConfig", "AutoModel")
+        return AutoConfig.from_pretrained(**place, trust_remote_code=False)
 
 
 def load_tower(settings: LayeredEncoder, tower: str, needs_pooler: bool = False) -> nn.Module:
@@ -47,15 +55,25 @@ def load_tower(settings: LayeredEncoder, tower: str, needs_pooler: bool = False)
         RobustTuneError: the weights lack something that is used; a pooler often is missing, and need not be used.
     """
     config = load_config(settings)
+    if has_decoder(config):
+        raise RobustTuneError(f"{settings.name!r} is an encoder with a decoder: choose an encoder alone, such as BERT")
     own = getattr(config, tower.replace("_model", "_config"), config)
     if not hasattr(own, "num_hidden_layers"):
         raise RobustTuneError(f"{settings.name!r} is no stack of layers: choose another model, such as BERT or CLIP")
     own.num_hidden_layers = settings.run_depth(own.num_hidden_layers)
-    if getattr(config, "is_encoder_decoder", False):
-        raise RobustTuneError(f"{settings.name!r} is an encoder with a decoder: choose an encoder alone, such as BERT")
     model = load_model(settings, config, lambda key: needs_pooler or "pooler" not in key)
     found: nn.Module = getattr(model, tower, model)
     return found
+
+
+def has_decoder(config: Any) -> bool:
+    """Return whether a configuration is of a model type with a decoder, also where only its encoder was saved."""
+    if getattr(config, "is_encoder_decoder", False):
+        return True
+    try:
+        return bool(type(config)().is_encoder_decoder)
+    except (AttributeError, TypeError, ValueError):  # a type that has no defaults
+        return False
 
 
 def load_model(settings: Encoder, config: Any, needs: Callable[[str], bool] = lambda _: True) -> nn.Module:
@@ -72,10 +90,14 @@ def load_model(settings: Encoder, config: Any, needs: Callable[[str], bool] = la
     missing: set[str] = set()
     with seeded(), fetching(settings.name, settings.weights), _without_report():
         if settings.weights == "random":
-            model: nn.Module = AutoModel.from_config(config)
+            model: nn.Module = AutoModel.from_config(config, trust_remote_code=False)
         else:
             model, about = AutoModel.from_pretrained(
-                **location(settings), config=config, dtype=torch.float32, output_loading_info=True
+                **location(settings),
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
             missing = {key for key in about["missing_keys"] if needs(key)}
     if missing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image
 from torch import Tensor
@@ -13,10 +13,13 @@ from transformers import AutoImageProcessor
 from robusttune.encoders.base import ImageEncoder, all_real
 from robusttune.encoders.layered import FrozenLayeredImageEncoder, LayeredImageEncoder
 from robusttune.encoders.preprocessing import Preprocessing
+from robusttune.encoders.remote_code import refuse_remote_code
 from robusttune.encoders.transformers_common import chosen_layers, load_config, load_tower, location
 from robusttune.encoders.weights import fetching
 from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded
+
+RGB = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +42,39 @@ class TransformersImageEncoder(LayeredImageEncoder):
 
 def own_preprocessing(settings: ImageEncoder) -> Preprocessing:
     """What the model's image processor says."""
+    place = location(settings)
     with fetching(settings.name, settings.weights):
-        processor = AutoImageProcessor.from_pretrained(**location(settings))
-    side, crop_side = dict(processor.size), dict(getattr(processor, "crop_size", None) or {})
-    resized = side.get("shortest_edge") or side["height"]
+        refuse_remote_code(place, "AutoConfig", "AutoModel", "AutoImageProcessor")
+        processor = AutoImageProcessor.from_pretrained(**place, trust_remote_code=False)
+    side, crop_side = dict(getattr(processor, "size", None) or {}), dict(getattr(processor, "crop_size", None) or {})
+    resized = side.get("shortest_edge") or side.get("height")
+    if resized is None or not getattr(processor, "do_resize", True):
+        raise RobustTuneError(f"{settings.name!r} has no fixed image size: choose another model")
     size = crop_side["height"] if crop_side and processor.do_center_crop else resized
+    if side.get("width", resized) != resized or (size != resized and crop_side["width"] != size):
+        raise RobustTuneError(f"{settings.name!r} does not take square images: choose another model")
+    mean, std = normalisation(processor)
     return Preprocessing(
         size=size,
         crop=size / resized,
-        mean=tuple(processor.image_mean),
-        std=tuple(processor.image_std),
+        mean=mean,
+        std=std,
         interpolation=Image.Resampling(processor.resample).name.lower(),
         crop_mode="center" if "shortest_edge" in side else "squash",
     )
+
+
+def normalisation(processor: Any) -> tuple[RGB, RGB]:
+    """Return mean and standard deviation, per channel, by which values in [0, 1] become what a model expects.
+
+    Args:
+        processor: Image processor of transformers, which may leave out either step, or scale by another factor.
+    """
+    scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if processor.do_normalize:
+        mean, std = tuple(processor.image_mean), tuple(processor.image_std)
+    return tuple(value / scale for value in mean), tuple(value / scale for value in std)  # type: ignore[return-value]
 
 
 class FrozenTransformersImage(FrozenLayeredImageEncoder):
@@ -65,6 +88,8 @@ class FrozenTransformersImage(FrozenLayeredImageEncoder):
         config = getattr(config, "vision_config", config)
         if not hasattr(config, "patch_size"):
             raise RobustTuneError(f"{settings.name!r} is no patch-based vision tower: use timm's TimmEncoder for CNNs")
+        if getattr(config, "image_size", None) is None:
+            raise RobustTuneError(f"{settings.name!r} has no fixed image size: choose another model")
         super().__init__(load_tower(settings, "vision_model", settings.pooling == "head"), settings, preprocessing)
         self.patches = preprocessing.size // config.patch_size
         try:
@@ -73,6 +98,11 @@ class FrozenTransformersImage(FrozenLayeredImageEncoder):
             raise RobustTuneError(
                 f"{settings.name!r} does not take images of {preprocessing.size} pixels: "
                 f"set image_encoder.size to {config.image_size}"
+            ) from error
+        except (RuntimeError, TypeError) as error:
+            reason = str(error).strip().split("\n")[0][:200].rstrip(".:")
+            raise RobustTuneError(
+                f"{settings.name!r} is no vision tower that reads images alone ({reason}): choose another model"
             ) from error
 
     def forward(self, images: Tensor) -> Encoded:

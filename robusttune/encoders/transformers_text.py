@@ -7,15 +7,16 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from robusttune.encoders.base import FrozenTextEncoder, TextEncoder
 from robusttune.encoders.layered import LayeredEncoder
-from robusttune.encoders.preprocessing import Tokenizer
-from robusttune.encoders.transformers_common import chosen_layers, load_config, load_tower, location
-from robusttune.encoders.weights import fetching
-from robusttune.errors import RobustTuneError
-from robusttune.types import Encoded, Tokens, Widths
+from robusttune.encoders.positions import count_positions
+from robusttune.encoders.text_form import input_form
+from robusttune.encoders.text_probe import probe
+from robusttune.encoders.tokenization import Tokenizer
+from robusttune.encoders.transformers_common import chosen_layers, load_config, load_tower
+from robusttune.encoders.transformers_tokenizer import fast_tokenizer
+from robusttune.types import Encoded, Tokens
 
 Pooling = Literal["mean", "class", "end"]
 
@@ -25,8 +26,9 @@ class TransformersTextEncoder(LayeredEncoder, TextEncoder):
     """A text encoder of transformers, by its published name or a local folder.
 
     Args:
-        pooling: what ``pooled`` is: the ``mean`` over real tokens, the first (``class``) or the last (``end``, CLIP's)
-            real token, each after the model's final layer norm.
+        pooling: what ``pooled`` is: the ``mean`` over real tokens, the first (``class``; XLNet's is the last) or the
+            last (``end``, CLIP's) real token, each after the model's final layer norm. SigLIP reads a text padded to
+            its full length, and ``end`` is its last position, be it padding or not.
         max_length: most tokens that a text keeps, special ones included.
     """
 
@@ -40,54 +42,42 @@ class TransformersTextEncoder(LayeredEncoder, TextEncoder):
         return FrozenTransformersText(self)
 
 
-def fast_tokenizer(settings: TextEncoder, max_length: int | None) -> Tokenizer:
-    """The model's own, cutting texts at ``max_length`` tokens, or, where it is None, at the most the model takes.
-
-    Raises:
-        RobustTuneError: it has no fast one, or does not take that many tokens.
-    """
-    config = load_config(settings)
-    with fetching(settings.name, settings.weights):
-        backend = AutoTokenizer.from_pretrained(**location(settings), use_fast=True)
-    if not isinstance(backend, PreTrainedTokenizerFast):
-        raise RobustTuneError(f"{settings.name!r} has no fast tokenizer: choose a model that has tokenizer.json")
-    positions = getattr(getattr(config, "text_config", config), "max_position_embeddings", backend.model_max_length)
-    longest = min(positions, backend.model_max_length)
-    least = backend.num_special_tokens_to_add() + 1  # with fewer nothing would be cut at all
-    length = longest if max_length is None else max_length
-    if not least <= length <= longest:
-        raise RobustTuneError(
-            f"max_length {length} does not fit {settings.name!r}: give a number from {least} to {longest}"
-        )
-    return Tokenizer(backend.backend_tokenizer, length, backend.pad_token_id or 0)
-
-
 class FrozenTransformersText(FrozenTextEncoder):
-    """The module of a `TransformersTextEncoder`."""
+    """The module of a `TransformersTextEncoder`.
+
+    The states and the mask it returns are those of the text's own tokens, whatever padding the model sees.
+    """
 
     settings: TransformersTextEncoder
 
     def __init__(self, settings: TransformersTextEncoder) -> None:
+        positions = count_positions(load_config(settings))
+        if positions is not None and positions < settings.max_length:
+            settings.tokenizer()  # refuses it, and says what fits
         super().__init__(load_tower(settings, "text_model"), settings)
-        two_tokens = Tokens(torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2, dtype=torch.bool))
-        with torch.no_grad():
-            encoded = self(two_tokens)
-        self.widths = Widths(tuple(layer.shape[-1] for layer in encoded.tokens), encoded.pooled.shape[-1])
+        self.form = input_form(settings, self.backbone)
+        self.widths = probe(self)
 
     def forward(self, tokens: Tokens) -> Encoded:
+        given = self.form.pad(tokens)
         output = self.backbone(
-            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask.long(), output_hidden_states=True
+            input_ids=given.input_ids,
+            attention_mask=given.attention_mask.long() if self.form.masked else None,
+            output_hidden_states=True,
         )
         # A CLIP's last hidden state in the list lacks the final layer norm that last_hidden_state has had.
-        pooled = _pool(output.last_hidden_state, tokens.attention_mask, self.settings.pooling)
-        layers = chosen_layers(self.settings, output.hidden_states)
+        pooled = self._pool(output.last_hidden_state, given, tokens)
+        layers = [self.form.unpad(states, tokens) for states in chosen_layers(self.settings, output.hidden_states)]
         return Encoded(pooled, layers, [tokens.attention_mask] * len(layers))
 
-
-def _pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
-    """(B, n, d) and (B, n) -> (B, d)."""
-    if pooling == "class":
-        return states[:, 0]
-    if pooling == "end":
-        return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
-    return (states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+    def _pool(self, states: Tensor, given: Tokens, tokens: Tokens) -> Tensor:
+        """Return (B, d) of the states (B, N, d) of what the model was given."""
+        pooling = self.settings.pooling
+        if pooling == "end" and not self.form.masked:
+            return states[:, -1]
+        states, mask = self.form.unpad(states, tokens), tokens.attention_mask
+        if pooling == "end" or (pooling == "class" and self.form.class_last):
+            return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+        if pooling == "class":
+            return states[:, 0]
+        return (states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)

@@ -89,6 +89,8 @@ def fetching(repository: str, weights: str) -> Iterator[None]:
     except RobustTuneError:
         raise
     except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise code_error(place) from error
         reason = str(error).strip().split("\n")[0][:200].rstrip(".:") or type(error).__name__
         if local:
             raise RobustTuneError(
@@ -102,6 +104,11 @@ def fetching(repository: str, weights: str) -> Iterator[None]:
         raise RobustTuneError(
             f"{repository} cannot be loaded ({reason}): {remedy}, or set weights to a local file or folder"
         ) from error
+
+
+def code_error(place: str) -> RobustTuneError:
+    """Return the error for a model that brings Python code of its own."""
+    return RobustTuneError(f"{place!r} needs code of its own, which is not run: choose another model")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robusttune.encoders.clip import FrozenCLIPText, unit
-from robusttune.encoders.preprocessing import Tokenizer
+from robusttune.encoders.tokenization import Tokenizer
 from robusttune.errors import RobustTuneError
 from robusttune.models.prompts import Packed, shared_tokens
 from robusttune.types import Encoded, Tokens, spoken

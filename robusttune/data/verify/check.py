@@ -20,7 +20,7 @@ from robusttune.data.sources.base import Published, names_of_classes
 from robusttune.data.verify.duplicates import look_for_duplicates, look_for_near
 from robusttune.data.verify.findings import Verification
 from robusttune.data.verify.images import Look, look_at
-from robusttune.encoders.preprocessing import Tokenizer
+from robusttune.encoders.tokenization import Tokenizer
 from robusttune.errors import RobustTuneError
 from robusttune.types import Split
 
