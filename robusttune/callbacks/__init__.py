@@ -7,6 +7,7 @@ from robusttune.callbacks.masks import MaskFiles
 from robusttune.callbacks.picture import SamplePicture
 from robusttune.callbacks.predictions import PredictionWriter
 from robusttune.callbacks.report import ConditionReport
+from robusttune.callbacks.resumed import Resumed, TrainingState
 from robusttune.callbacks.run_folder import RunFolder
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "LastCheckpoint",
     "MaskFiles",
     "PredictionWriter",
+    "Resumed",
     "RunFolder",
     "SafeCheckpointIO",
     "SamplePicture",
+    "TrainingState",
 ]

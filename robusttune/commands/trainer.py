@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from argparse import ArgumentError
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from jsonargparse import Namespace
@@ -21,9 +22,11 @@ from robusttune.callbacks import (
     LastCheckpoint,
     MaskFiles,
     PredictionWriter,
+    Resumed,
     RunFolder,
     SafeCheckpointIO,
     SamplePicture,
+    TrainingState,
 )
 from robusttune.commands.configs import check_configs
 from robusttune.commands.quiet import quieten
@@ -50,6 +53,9 @@ from robusttune.types import Facts
 
 class RobustTuneCLI(LightningCLI):
     """Encoders are named once and linked to data and model; facts are linked from the data to the model."""
+
+    resumed: Sequence[Resumed] = ()  # the callback of a fit that goes on from a checkpoint
+    same_run = False  # whether it does so in the folder of that checkpoint's run
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str, default="run", help="Name: files go to <run_root>/<name>/<n>.")
@@ -99,7 +105,11 @@ class RobustTuneCLI(LightningCLI):
             if verb != "fit":
                 raise RobustTuneError(f"{verb} needs a checkpoint: give --ckpt_path")
             return
-        facts = Facts(**read_checkpoint(config.ckpt_path)[KEY]["facts"])
+        checkpoint = read_checkpoint(config.ckpt_path)
+        if verb == "fit":
+            state = TrainingState.of(checkpoint, str(config.ckpt_path))
+            self.resumed = [Resumed(str(config.ckpt_path), state, self.same_run)]
+        facts = Facts(**checkpoint[KEY]["facts"])
         if config.data.facts is not None and config.data.facts.class_names != facts.class_names:
             raise RobustTuneError("data.facts contradict those of the checkpoint: leave them out")
         config.data.facts = facts
@@ -123,6 +133,7 @@ class RobustTuneCLI(LightningCLI):
         if last is not None and config.ckpt_path is not None and job is None:
             rank_zero_info(f"the run goes on from {last}, and not from {config.ckpt_path}")
         config.ckpt_path = last or config.ckpt_path
+        self.same_run = last is not None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
@@ -133,6 +144,7 @@ class RobustTuneCLI(LightningCLI):
         if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
             plugins.append(SLURMEnvironment(auto_requeue=False))  # its handler can lock up; LastCheckpoint requeues
         callbacks = _as_list(config.callbacks) + (self._fit_callbacks(config) if self.subcommand == "fit" else [])
+        callbacks += self.resumed
         if config.default_root_dir is None:  # or in a job Lightning goes on from an hpc_ckpt in the working folder
             root = user_path(self._get(self.config_init, "run_root"))
             kwargs["default_root_dir"] = root / self._get(self.config_init, "name") / "lightning"  # where nothing lies

@@ -25,6 +25,7 @@ from fakes import tiny_flags, write_bomb, write_image, write_table
 from PIL import Image
 
 from robusttune.cli import main
+from robusttune.tasks.checkpoint import KEY, seal
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -139,6 +140,10 @@ class Place:
             torch.save(content, path)
         return self.fit(f"--ckpt_path={path}") if verb == "fit" else self.test(checkpoint=path)
 
+    def loaded(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = torch.load(self.trained / "checkpoints/best.ckpt", weights_only=True)
+        return loaded
+
     def good_checkpoint(self) -> bytes:
         return (self.trained / "checkpoints/best.ckpt").read_bytes()
 
@@ -152,6 +157,16 @@ class Place:
         config["data"]["source"] = {"class_path": "robusttune.data.sources.Table", "init_args": source}
         (self.root / "config.yaml").write_text(yaml.safe_dump(config))
         return ["test", f"--config={self.root}/config.yaml", f"--ckpt_path={self.trained}/checkpoints/best.ckpt"]
+
+
+def sealed(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    seal(checkpoint)
+    return checkpoint
+
+
+def with_classes_reversed(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    checkpoint[KEY]["facts"]["class_names"].reverse()
+    return checkpoint
 
 
 class Evil:
@@ -488,8 +503,24 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         "is no checkpoint of robusttune: give",
     ),
     "checkpoint without weights": (
-        lambda p: p.checkpoint({**torch.load(p.trained / "checkpoints/best.ckpt"), "state_dict": {}}),
+        lambda p: p.checkpoint(sealed(p.loaded() | {"state_dict": {}})),
         "the checkpoint lacks weights, or has others: give one of this version",
+    ),
+    "checkpoint with classes in another order": (
+        lambda p: p.checkpoint(with_classes_reversed(p.loaded())),
+        "other.ckpt is not as it was written .*: use an unchanged copy",
+    ),
+    "checkpoint to resume with classes in another order": (
+        lambda p: p.checkpoint(with_classes_reversed(p.loaded()), "fit"),
+        "other.ckpt is not as it was written .*: use an unchanged copy",
+    ),
+    "checkpoint to resume without its optimizer": (
+        lambda p: p.checkpoint(sealed({k: v for k, v in p.loaded().items() if k != "optimizer_states"}), "fit"),
+        "other.ckpt cannot be resumed, since it has no optimizer states: give the last.ckpt of a run",
+    ),
+    "checkpoint of an older version": (
+        lambda p: p.checkpoint({"state_dict": {}, "robusttune": {"task": "FusionTask"}}),
+        r"other.ckpt was written by an older version of robusttune \(checkpoint format .*\): train again",
     ),
     "checkpoint without facts": (lambda p: p.checkpoint({"state_dict": {}, "robusttune": {}}), "is no checkpoint of"),
     "checkpoint is text": (lambda p: p.checkpoint(b"hello"), "other.ckpt .*: use a"),
