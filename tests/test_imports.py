@@ -19,6 +19,7 @@ RANK = {
     "interruption": 0,
     "paths": 0,
     "ranks": 1,
+    "run_names": 1,
     "settings": 1,
     "corruption": 1,
     "encoders": 1,

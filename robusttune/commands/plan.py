@@ -24,6 +24,7 @@ from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path, whole_file
 from robusttune.planning import TRAINER, Extent, Plan, estimate
+from robusttune.run_names import run_folders
 from robusttune.types import Facts
 
 BACKENDS = {"gpu": ("cuda", "mps")}  # of accelerators with a name for several
@@ -42,6 +43,7 @@ class PlanCLI(RobustTuneCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         LightningCLI.parse_arguments(self, parser, args)
         refuse_sharding(self.config.trainer.strategy)
+        run_folders(self.config.run_root, self.config.name)
         if self.config.steps < 1:
             raise RobustTuneError(f"--steps is {self.config.steps}: give at least 1")
         if self.config.json is not None and user_path(self.config.json).is_dir():

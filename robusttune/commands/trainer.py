@@ -6,6 +6,7 @@ import os
 import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import Namespace
@@ -44,8 +45,8 @@ from robusttune.data import ImageTextDataModule
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.interruption import ignore, slurm_job, was_requeued
-from robusttune.paths import user_path
 from robusttune.ranks import leave
+from robusttune.run_names import run_folders
 from robusttune.tasks import RobustTask
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
 from robusttune.types import Facts
@@ -58,7 +59,12 @@ class RobustTuneCLI(LightningCLI):
     same_run = False  # whether it does so in the folder of that checkpoint's run
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--name", type=str, default="run", help="Name: files go to <run_root>/<name>/<n>.")
+        parser.add_argument(
+            "--name",
+            type=str,
+            default="run",
+            help="Name: files go to <run_root>/<name>/<n>. It may have slashes: sweep/lr1.",
+        )
         parser.add_argument("--run_root", type=str, default="runs", help="Folder of all runs.")
         parser.add_argument(
             "--resume",
@@ -97,10 +103,11 @@ class RobustTuneCLI(LightningCLI):
         verb = self.config["subcommand"]
         config = self.config[verb]
         refuse_sharding(config.trainer.strategy)
+        root = run_folders(config.run_root, config.name)
         if "verbose" in config:
             config.verbose = False  # the report has a table of its own
         if verb == "fit":
-            self._go_on(config)
+            self._go_on(config, root)
         if config.ckpt_path is None:
             if verb != "fit":
                 raise RobustTuneError(f"{verb} needs a checkpoint: give --ckpt_path")
@@ -114,12 +121,11 @@ class RobustTuneCLI(LightningCLI):
             raise RobustTuneError("data.facts contradict those of the checkpoint: leave them out")
         config.data.facts = facts
 
-    def _go_on(self, config: Namespace) -> None:
+    def _go_on(self, config: Namespace, root: Path) -> None:
         """Take up an earlier run, where that is asked for."""
         job = slurm_job() if was_requeued() else None
         if job is None and config.resume is None:
             return
-        root = user_path(config.run_root) / config.name
         settings = plain_settings(self._parser("fit").dump(config, skip_none=False))
         if config.seed_everything is True:  # which is a number in every run
             del settings["seed_everything"]
@@ -146,8 +152,8 @@ class RobustTuneCLI(LightningCLI):
         callbacks = _as_list(config.callbacks) + (self._fit_callbacks(config) if self.subcommand == "fit" else [])
         callbacks += self.resumed
         if config.default_root_dir is None:  # or in a job Lightning goes on from an hpc_ckpt in the working folder
-            root = user_path(self._get(self.config_init, "run_root"))
-            kwargs["default_root_dir"] = root / self._get(self.config_init, "name") / "lightning"  # where nothing lies
+            root = run_folders(*(self._get(self.config_init, name) for name in ("run_root", "name")))
+            kwargs["default_root_dir"] = root / "lightning"  # where nothing lies
         return super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
 
     def _fit_callbacks(self, trainer: Namespace) -> list[Callback]:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shlex
 import shutil
 import signal
 import time
@@ -142,6 +143,30 @@ def test_the_difference_to_an_unfinished_run_is_told(
     assert interrupted(monkeypatch, [*fit, "--resume=auto", "--model.beta=0.5"], "SIGTERM", 3) == 1
     assert "demo/0 is unfinished, and has model.beta 0.1, not 0.5" in caplog.text
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {"0", "1"}
+
+
+def test_a_name_with_slashes_is_one_folder_to_go_on_in_test_and_report(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also one that a terminal or a shell would take for something else."""
+    monkeypatch.chdir(tmp_path)
+    name = "sweep/exp [lr=1] $x"
+    fit = [*FIT, f"--data.cache={cache}", f"--name={name}", "--resume=auto"]
+    assert interrupted(monkeypatch, fit, "SIGTERM", 10) == 1
+    run = tmp_path / "runs" / name / "0"
+    assert read_checkpoint(run / "checkpoints/last.ckpt")["global_step"] == 10
+    assert main(fit) == 0
+    assert [path for path in tmp_path.rglob("*") if path.is_dir() and path.name.isdigit()] == [run]
+    assert {path.name for path in run.iterdir() if "events.out" not in path.name} >= {
+        *("checkpoints", "config.yaml", "finished.json", "metrics.csv", "process.json"),
+    }
+    assert [path.parent for path in tmp_path.rglob("events.out*")] == [run] * 2
+    told = capsys.readouterr().out.split("Test it: robusttune ")[1].splitlines()[0]
+    assert main([*shlex.split(told), "--data.cache=null"]) == 0
+    assert main(["report", "runs", "--out=compared"]) == 0
+    out = capsys.readouterr().out
+    assert "does not count" not in out
+    assert name in (tmp_path / "compared/report.csv").read_text()
 
 
 def holding(folder: Path, told: Connection) -> None:

@@ -653,6 +653,15 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         lambda p: ["export", f"--ckpt_path={p.trained}/checkpoints/best.ckpt"],
         "the following arguments are required: --out: robusttune export --help lists the options",
     ),
+    # Names of runs
+    "empty name": (lambda p: p.fit("--name="), "--name '' is empty: give a name such as mmrl or sweep/lr1"),
+    "name of the folder itself": (lambda p: p.fit("--name=."), "--name '.' has a part . or .., which is .*: give"),
+    "name that leads out": (lambda p: p.fit("--name=../../x", "--resume=auto"), "--name '../../x' has a part .*: give"),
+    "absolute name": (lambda p: p.fit(f"--name={p.root}/x"), "--name '/.*/x' is an absolute path: give"),
+    "name that ends in a slash": (lambda p: p.fit("--name=sweep/"), "--name 'sweep/' has an empty part, .*: give"),
+    "name of a run's own folder": (lambda p: p.fit("--name=a/0"), "--name 'a/0' has a number after a slash, .*: give"),
+    "name to plan": (lambda p: ["plan", *p.fit("--name=..")[1:]], "--name '..' has a part . or .*: give"),
+    "name to test": (lambda p: p.test("--name=a//b"), "--name 'a//b' has an empty part, beside a slash: give"),
     # The command itself
     "no such command": (lambda p: ["trian"], "there is no command 'trian': choose from fit, validate, test"),
 }
