@@ -4,7 +4,6 @@ from robusttune.callbacks.best_checkpoint import BestCheckpoint
 from robusttune.callbacks.checkpoint_io import SafeCheckpointIO
 from robusttune.callbacks.last_checkpoint import LastCheckpoint
 from robusttune.callbacks.masks import MaskFiles
-from robusttune.callbacks.picture import SamplePicture
 from robusttune.callbacks.predictions import PredictionWriter
 from robusttune.callbacks.report import ConditionReport
 from robusttune.callbacks.resumed import Resumed, TrainingState
@@ -19,6 +18,5 @@ __all__ = [
     "Resumed",
     "RunFolder",
     "SafeCheckpointIO",
-    "SamplePicture",
     "TrainingState",
 ]

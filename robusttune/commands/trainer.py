@@ -26,7 +26,6 @@ from robusttune.callbacks import (
     Resumed,
     RunFolder,
     SafeCheckpointIO,
-    SamplePicture,
     TrainingState,
 )
 from robusttune.commands.configs import check_configs
@@ -192,7 +191,7 @@ def run(verb: str, args: list[str]) -> None:
 
 
 def _run(verb: str, args: list[str]) -> None:
-    callbacks = [ConditionReport(), SamplePicture(), PredictionWriter(), MaskFiles()]
+    callbacks = [ConditionReport(), PredictionWriter(), MaskFiles()]
     launch(
         RobustTuneCLI,
         verb,

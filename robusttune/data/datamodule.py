@@ -247,10 +247,14 @@ class ImageTextDataModule(LightningDataModule):
 
     def write_masks(self, folder: Path) -> None:
         """Write ``<split>.parquet`` for each of the masks, with its protocol and what it leaves; the folder is made."""
-        for split, mask in self.masks.items():
-            about = {"split": split, "protocol": json.dumps(asdict(getattr(self.missing, split)))}
-            left = {name: str(count) for name, count in presence(self.records(split)).items()}
-            write_mask(folder / f"{split}.parquet", mask, about | left)
+        for split in self.masks:
+            self.write_mask(split, folder / f"{split}.parquet")
+
+    def write_mask(self, split: Split, path: Path) -> None:
+        """Write the mask of a split to a Parquet file, with its protocol and what it leaves."""
+        about = {"split": split, "protocol": json.dumps(asdict(getattr(self.missing, split)))}
+        left = {name: str(count) for name, count in presence(self.records(split)).items()}
+        write_mask(path, self.masks[split], about | left)
 
     def untouched(self, split: Split) -> bool:
         """Whether samples of the split are shown as the source has them."""
