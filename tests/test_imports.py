@@ -18,6 +18,7 @@ RANK = {
     "errors": 0,
     "interruption": 0,
     "paths": 0,
+    "streams": 0,
     "ranks": 1,
     "run_names": 1,
     "settings": 1,

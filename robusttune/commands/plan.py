@@ -20,6 +20,7 @@ from robusttune.commands.quiet import quieten
 from robusttune.commands.strategies import refuse_sharding
 from robusttune.commands.trainer import RobustTuneCLI, launch
 from robusttune.commands.wording import trainer_error
+from robusttune.commands.workers import worker_error
 from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path, whole_file
@@ -155,7 +156,7 @@ def _measured(cli: Any) -> Plan:
             "lower data.batch_size, and raise trainer.accumulate_grad_batches by as much"
         ) from None
     except Exception as error:
-        told = trainer_error(error)
+        told = trainer_error(error) or worker_error(error)
         if told is None:
             raise
         raise told from error

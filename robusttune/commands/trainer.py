@@ -40,6 +40,7 @@ from robusttune.commands.resume import (
 )
 from robusttune.commands.strategies import refuse_sharding
 from robusttune.commands.wording import argument_error, instantiation_error, trainer_error
+from robusttune.commands.workers import worker_error
 from robusttune.data import ImageTextDataModule
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
@@ -187,6 +188,11 @@ def run(verb: str, args: list[str]) -> None:
         error.__traceback__ = error.__context__ = error.__cause__ = None  # whose frames would keep the group
         leave()  # not after other errors, which can strike one rank while the others wait for it
         raise
+    except Exception as error:
+        told = worker_error(error)
+        if told is None:
+            raise
+        raise told from error
     leave()
 
 
