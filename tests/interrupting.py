@@ -29,3 +29,12 @@ class WorkersGone(Callback):
                 os.kill(child.pid or 0, signal.Signals[os.environ["WORKERS"]])
             if "SIGNAL" in os.environ:
                 os.kill(os.getpid(), signal.Signals[os.environ["SIGNAL"]])
+
+
+class SignalInTest(Callback):
+    """Sends ``SIGNAL`` to this process in the first step of a test or validation."""
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        os.kill(os.getpid(), signal.Signals[os.environ["SIGNAL"]])
+
+    on_validation_batch_start = on_test_batch_start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -124,8 +125,9 @@ def _write(folder: Path, about: dict[str, Any], task: RobustTask, data: Any, spl
     try:
         replace_together(folder, writers, f"{verb}.json", about, stale=[mask])
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)  # pyarrow's strerror is a sentence of its own
         raise RobustTuneError(
-            f"the report in {folder} cannot be written ({error.strerror or error}), and the one before is as it was: "
+            f"the report in {folder} cannot be written ({reason}), and the one before is as it was: "
             f"make room, and {verb} again"
         ) from error
     return lines

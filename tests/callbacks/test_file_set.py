@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from small_disk import small_disk
 
 from robusttune.callbacks.file_set import replace_together
 from robusttune.paths import digest_of_file
@@ -71,18 +69,6 @@ def test_a_kill_between_two_replacements_can_be_recognised(tmp_path: Path, after
         else:
             write(tmp_path, "two", "a", "b")
     assert is_whole(tmp_path) == (after in (0, 3))
-
-
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A disk of this size; only root can have it."""
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=False).returncode:
-        pytest.skip("no disk can be mounted")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 def test_a_full_disk_leaves_the_report_before(tmp_path: Path) -> None:

@@ -39,7 +39,9 @@ FIT = [
 @pytest.fixture(autouse=True)
 def signals_as_they_were() -> Iterator[None]:
     """Handlers and what was noted are the process's."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    before = {
+        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+    }
     yield
     interruption.forget()
     for number, handler in before.items():
@@ -87,6 +89,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, fit: list[str], name: str, step
         pytest.param("SIGTERM", 1, 1, (), id="the first step"),
         pytest.param("SIGUSR1", 10, 10, (), id="inside of an epoch"),
         pytest.param("SIGINT", 14, 14, (), id="the last step of an epoch"),
+        pytest.param("SIGHUP", 4, 4, (), id="a closed terminal"),
         pytest.param("SIGTERM", 9, 6, ("--trainer.accumulate_grad_batches=2",), id="gradients that are accumulated"),
         pytest.param("SIGUSR1", 3, 4, ("--trainer.val_check_interval=3",), id="a validation in between"),
         pytest.param("SIGTERM", 14, 14, ("--trainer.max_steps=18",), id="an epoch of counted steps"),
@@ -116,6 +119,14 @@ def test_after_a_signal_a_run_goes_on_as_if_nothing_had_been(
     assert differences(run, expected) == []
     done = [json.loads((folder / "finished.json").read_text())["steps"] for folder in (run, expected)]
     assert done[0] == done[1]
+
+
+def test_a_closed_terminal_is_nothing_to_a_run_that_nohup_has_started(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert interrupted(monkeypatch, [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}"], "SIGHUP", 4) == 0
+    assert (tmp_path / "demo/0/finished.json").exists()
 
 
 def test_what_is_not_to_go_on_is_left_alone(
