@@ -4,8 +4,10 @@ import sys
 
 
 def run() -> None:
-    from robusttune.cli import main
+    from robusttune.interruption import leaving_at_once
 
+    with leaving_at_once():
+        from robusttune.cli import main
     sys.exit(main())
 
 

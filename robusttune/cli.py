@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from robusttune import __version__
 from robusttune.errors import RobustTuneError
-from robusttune.interruption import listen_early
+from robusttune.interruption import Stopped, leaving_at_once, listen_early, stopping_at_once
+from robusttune.streams import lenient_output, problem_with
 
 VERBS = {
     "fit": "train, validating under every condition",
@@ -34,16 +37,24 @@ MODULES = {
     "data show": "data_show",
     "report": "report",
 }
-USAGE = f"""usage: robusttune COMMAND [OPTIONS]
-
-{chr(10).join(f"  {name:<14}{text}" for name, text in {**VERBS, **COMMANDS}.items())}
-
-robusttune COMMAND --help tells the options of a command. Start with: robusttune fit --config configs/food101.yaml"""
+LEAVES_FILES = {*VERBS, "import", "export", "report", "data show"}  # by whom the terminal is not needed
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
     args = list(sys.argv[1:] if args is None else args)
+    with stopping_at_once(), lenient_output() as output:
+        status = _status(args)
+        problem = problem_with(output)
+        if problem is not None:
+            _tell(f"standard output cannot be written ({problem}): what was to be shown is lost")
+            if _name(args)[0] not in LEAVES_FILES:
+                return status or 1
+    return status
+
+
+def _status(args: list[str]) -> int:
+    """Run a command; returns the exit status."""
     first = args[0] if args else "--help"
     if first in ("-h", "--help"):
         print(USAGE)  # noqa: T201
@@ -51,31 +62,70 @@ def main(args: Sequence[str] | None = None) -> int:
     if first == "--version":
         print(f"robusttune {__version__}")  # noqa: T201
         return 0
+    if first == "data" and (len(args) == 1 or args[1] in ("-h", "--help")):
+        print(usage("data "))  # noqa: T201
+        return 0
+    command, rest = _name(args)
     try:
-        _run(first, args[1:])
+        _run(command, rest)
     except OSError as error:  # of the machine, such as a disk that is full
         if error.errno is None:
             raise
         what = f"{error.filename!s:.300}: {error.strerror}" if error.filename else error.strerror
-        print(f"robusttune: error: {what}: check the path, who may use it, and the disk", file=sys.stderr)  # noqa: T201
+        _tell(f"{what}: check the path, who may use it, and the disk")
         return 1
     except RobustTuneError as error:
         if error.told_elsewhere:  # and failing here would have the launcher end that process before it has told it
             return 0
-        print(f"robusttune: error: {error}", file=sys.stderr)  # noqa: T201
+        _tell(str(error))
         return 1
+    except Stopped as stopped:
+        return _stopped(command, stopped.signal)
+    except KeyboardInterrupt:
+        return _stopped(command, signal.SIGINT)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):  # which Lightning has caught
+            return _stopped(command, signal.SIGINT)
+        raise
     return 0
 
 
+def usage(prefix: str = "") -> str:
+    """Return the commands whose names begin with a prefix, with what they do."""
+    named = {name: text for name, text in {**VERBS, **COMMANDS}.items() if name.startswith(prefix)}
+    lines = "\n".join(f"  {name:<14}{text}" for name, text in named.items())
+    return f"usage: robusttune {prefix}COMMAND [OPTIONS]\n\n{lines}"
+
+
+USAGE = f"""{usage()}
+
+robusttune COMMAND --help tells the options of a command. Start with: robusttune fit --config configs/food101.yaml"""
+
+
+def _tell(sentence: str) -> None:
+    print(f"robusttune: error: {sentence}", file=sys.stderr)  # noqa: T201
+
+
+def _stopped(command: str, number: signal.Signals) -> int:
+    """Say, on the first process of a machine, that a signal has ended the command; returns the exit status."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        name = "Ctrl-C" if number == signal.SIGINT else number.name
+        _tell(f"{name} has ended robusttune {command} before it was finished: run it again")
+    return 128 + number
+
+
+def _name(args: list[str]) -> tuple[str, list[str]]:
+    """Return the command, which may be of two words, and its arguments."""
+    if args[:1] == ["data"] and len(args) > 1:
+        return f"data {args[1]}", args[2:]
+    return (args[0] if args else ""), args[1:]
+
+
 def _run(command: str, args: list[str]) -> None:
-    # Imported when it is run: torch takes seconds.
-    if command in VERBS:
-        if command == "fit":
-            listen_early()
-        import_module("robusttune.commands.trainer").run(command, args)
-        return
-    if command == "data" and args:
-        command, args = f"data {args[0]}", args[1:]
-    if command not in COMMANDS:
+    if command not in VERBS and command not in COMMANDS:
         raise RobustTuneError(f"there is no command {command!r}: choose from {', '.join([*VERBS, *COMMANDS])}")
-    import_module(f"robusttune.commands.{MODULES[command]}").run(args)
+    if command == "fit":
+        listen_early()
+    with leaving_at_once():  # imported when it is run: torch takes seconds
+        module = import_module(f"robusttune.commands.{MODULES.get(command, 'trainer')}")
+    module.run(*([command] if command in VERBS else []), args)

@@ -17,14 +17,30 @@ def user_path(path: str | Path) -> Path:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A file beside ``path`` to write to, which takes its place at the end: what is there is whole, or the old."""
-    partial = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.partial")
+    partial = partial_of(path)
     try:
         yield partial
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
+        sync(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def partial_of(path: Path) -> Path:
+    """Return the path beside ``path`` to which this process writes what replaces it later."""
+    return path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.partial")
+
+
+def sync(path: Path) -> None:
+    """Wait until the file is on the disk."""
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
+
+
+def digest_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def code_hash(*files: Path) -> str:

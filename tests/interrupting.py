@@ -1,4 +1,4 @@
-"""A callback that ends a run by a signal, at a step that the environment names, so that no setting differs."""
+"""Callbacks that disturb a run at a step that the environment names, so that no setting differs."""
 
 from __future__ import annotations
 
@@ -18,3 +18,23 @@ class SignalAt(Callback):
             number = signal.Signals[os.environ["SIGNAL"]]
             for process in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
                 os.kill(process, number)  # as SLURM and terminals do, to loader workers as well
+
+
+class WorkersGone(Callback):
+    """Sends ``WORKERS`` (SIGKILL, SIGSTOP) to the workers alone in step ``AT_STEP``, and ``SIGNAL`` to this process."""
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        if "AT_STEP" in os.environ and trainer.global_step + 1 == int(os.environ["AT_STEP"]):
+            for child in multiprocessing.active_children():
+                os.kill(child.pid or 0, signal.Signals[os.environ["WORKERS"]])
+            if "SIGNAL" in os.environ:
+                os.kill(os.getpid(), signal.Signals[os.environ["SIGNAL"]])
+
+
+class SignalInTest(Callback):
+    """Sends ``SIGNAL`` to this process in the first step of a test or validation."""
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        os.kill(os.getpid(), signal.Signals[os.environ["SIGNAL"]])
+
+    on_validation_batch_start = on_test_batch_start

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-# A run's own place, and what time it took; and the score of the last validation, which Lightning does not take along.
-OWN = ("dirpath", "_path", "best_k_models", "seconds", "current_score")
+# A run's own place, what time it took and the digest of both; and the score of the last validation, which Lightning
+# does not take along.
+OWN = ("dirpath", "_path", "best_k_models", "seconds", "current_score", "digest")
 
 
 def differences(found: Path, expected: Path) -> list[str]:

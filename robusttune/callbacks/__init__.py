@@ -4,9 +4,9 @@ from robusttune.callbacks.best_checkpoint import BestCheckpoint
 from robusttune.callbacks.checkpoint_io import SafeCheckpointIO
 from robusttune.callbacks.last_checkpoint import LastCheckpoint
 from robusttune.callbacks.masks import MaskFiles
-from robusttune.callbacks.picture import SamplePicture
 from robusttune.callbacks.predictions import PredictionWriter
 from robusttune.callbacks.report import ConditionReport
+from robusttune.callbacks.resumed import Resumed, TrainingState
 from robusttune.callbacks.run_folder import RunFolder
 
 __all__ = [
@@ -15,7 +15,8 @@ __all__ = [
     "LastCheckpoint",
     "MaskFiles",
     "PredictionWriter",
+    "Resumed",
     "RunFolder",
     "SafeCheckpointIO",
-    "SamplePicture",
+    "TrainingState",
 ]

@@ -7,7 +7,6 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
-from robusttune.callbacks.run_folder import run_folder_of
 from robusttune.data import ImageTextDataModule
 
 
@@ -15,25 +14,10 @@ class MaskFiles(Callback):
     """Writes ``missing/<split>.parquet`` into the run's folder, for `data.missing` to read again."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.log_dir is not None:
-            self._write(trainer, Path(trainer.log_dir))
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write_beside_checkpoint(trainer, "validate", "val")
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write_beside_checkpoint(trainer, "test", "test")
-
-    def _write_beside_checkpoint(self, trainer: Trainer, verb: str, split: str) -> None:
-        if trainer.state.fn == verb and trainer.ckpt_path is not None:
-            folder = run_folder_of(trainer.ckpt_path) / "report"
-            if trainer.is_global_zero:  # that of another report is none of this one
-                (folder / "missing" / f"{split}.parquet").unlink(missing_ok=True)
-            self._write(trainer, folder)
-
-    def _write(self, trainer: Trainer, folder: Path) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if not trainer.is_global_zero or not isinstance(data, ImageTextDataModule) or not data.masks:
+        if trainer.log_dir is None or not trainer.is_global_zero:
             return
-        data.write_masks(folder / "missing")
-        Console().print(f"Masks written to {folder / 'missing'}", soft_wrap=True, highlight=False)
+        if isinstance(data, ImageTextDataModule) and data.masks:
+            folder = Path(trainer.log_dir) / "missing"
+            data.write_masks(folder)
+            Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(f"Masks written to {folder}")

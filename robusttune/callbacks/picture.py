@@ -5,38 +5,21 @@ from __future__ import annotations
 from itertools import islice
 
 import pyarrow as pa
-from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
-from rich.console import Console
 from torch import Tensor
 
-from robusttune.callbacks.run_folder import run_folder_of
 from robusttune.data import ImageTextDataModule
 from robusttune.data.images import UnreadableImageError
 from robusttune.evaluation import ConditionMetrics, Scores
 from robusttune.evaluation.cards import Answer, Card, draw_cards
 from robusttune.evaluation.metrics import shares_of
-from robusttune.paths import whole_file
-from robusttune.tasks import RobustTask
 
 SAMPLES, CONDITIONS = 12, 3  # that a picture has room for
 
 
-class SamplePicture(Callback):
-    """Draws ``report/test.png`` beside the checkpoint: samples spread evenly over the test split, not chosen."""
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(pl_module, RobustTask)
-        metrics, scores = pl_module.metrics, pl_module.metrics.gathered
-        if trainer.ckpt_path is None or scores is None or not isinstance(data, ImageTextDataModule):
-            return
-        sheet = draw_cards(cards_of(data, metrics, scores), title=f"test: {trainer.ckpt_path}")
-        path = run_folder_of(trainer.ckpt_path) / "report" / "test.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as partial:
-            sheet.save(partial, format="PNG")
-        Console().print(f"Samples and answers drawn in {path}", soft_wrap=True, highlight=False)
+def draw(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Scores, checkpoint: str) -> Image.Image:
+    """Draw samples spread evenly over the test split, not chosen, with the answers of a checkpoint."""
+    return draw_cards(cards_of(data, metrics, scores), title=f"test: {checkpoint}")
 
 
 def cards_of(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Scores) -> list[Card]:

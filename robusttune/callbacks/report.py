@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
+from robusttune.callbacks.file_set import Writers, replace_together
+from robusttune.callbacks.picture import draw
 from robusttune.callbacks.run_folder import run_folder_of
 from robusttune.corruption.conditions import Conditions
 from robusttune.data import ImageTextDataModule
 from robusttune.data.sources.base import Source
+from robusttune.errors import RobustTuneError
 from robusttune.evaluation.metrics import LOWER_IS_BETTER
 from robusttune.evaluation.robustness import curves, relative
 from robusttune.evaluation.scores import Scores
 from robusttune.evaluation.tables import class_rows, sample_tables
-from robusttune.paths import whole_file
 from robusttune.tasks import RobustTask
 from robusttune.types import Split
 
@@ -45,10 +47,12 @@ ON_TERMINAL = (  # of the metrics; the files have all
 
 
 class ConditionReport(Callback):
-    """Shows and writes what `validate` and `test` found.
+    """Writes and shows what `validate` and `test` found.
 
     In the folder of the checkpoint's run ``report/test.json`` has everything, ``test.csv`` a row a condition,
-    ``test_classes.csv`` a row a condition and class, ``test.parquet`` a row a condition and sample.
+    ``test_classes.csv`` a row a condition and class, ``test.parquet`` a row a condition and sample, ``test.png`` some
+    samples, and ``missing/test.parquet`` which samples lack a side by protocol. They are written first, all or none,
+    and shown then.
     """
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -58,42 +62,75 @@ class ConditionReport(Callback):
         if trainer.state.fn == "validate":
             self._report(trainer, pl_module, "val", "validate")
 
-    def _report(self, trainer: Trainer, task: LightningModule, stage: Split, name: str) -> None:
+    def _report(self, trainer: Trainer, task: LightningModule, split: Split, verb: str) -> None:
         assert isinstance(task, RobustTask)
-        metrics, scores = task.metrics, task.metrics.gathered
-        if scores is None:  # on all ranks but the first
+        if task.metrics.gathered is None:  # on all ranks but the first
             return
-        values = by_condition(metrics.values)
-        data, damage = trainer.datamodule, ""  # type: ignore[attr-defined]
-        about: dict[str, Any] = {"checkpoint": str(trainer.ckpt_path)}
-        if isinstance(data, ImageTextDataModule):
-            about["data"] = data.describe(stage)
-            if data.untouched(stage):
-                values = with_best_possible(values, best_possible(data.source, metrics.conditions, scores))
-            else:
-                damage = ", with noise or missing sides"
-        intervals = metrics.intervals(scores)
-        of_headline = {condition: row[metrics.headline] for condition, row in values.items() if condition != "mean"}
-        about |= {
-            "headline": metrics.headline,
-            "samples": len(scores.sample_id),
-            "conditions": values,
-            "intervals": intervals,
-            "robustness": {"relative": relative(of_headline), "curves": curves(metrics.conditions.all, of_headline)},
-            **task.findings(),
-        }
-        console = Console()
-        lead = {condition: row.get(metrics.headline) for condition, row in intervals.items()}
-        title = f"{name}: {trainer.ckpt_path or 'untrained'}{damage}"
-        console.print(as_table(values, lead, metrics.headline, title))
-        if trainer.ckpt_path is not None:
-            stem = run_folder_of(trainer.ckpt_path) / "report" / name
-            stem.with_suffix(".json").unlink(missing_ok=True)  # it comes last, and is never that of another test
-            stem.parent.mkdir(parents=True, exist_ok=True)
-            write_classes(stem.with_name(f"{name}_classes.csv"), class_rows(metrics, scores))
-            write_samples(stem.with_suffix(".parquet"), sample_tables(metrics, scores))
-            write_report(stem, about)
-            console.print(f"All metrics, classes and samples: {stem}*", soft_wrap=True, highlight=False)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        about, checkpoint = _found(trainer, task, split), trainer.ckpt_path
+        console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+        files = (
+            [] if checkpoint is None else _write(run_folder_of(checkpoint) / "report", about, task, data, split, verb)
+        )
+        changed = isinstance(data, ImageTextDataModule) and not data.untouched(split)
+        title = f"{verb}: {checkpoint or 'untrained'}{', with noise or missing sides' * changed}"
+        lead = {condition: row.get(about["headline"]) for condition, row in about["intervals"].items()}
+        Console().print(as_table(about["conditions"], lead, about["headline"], title))
+        for line in files:
+            console.print(line)
+
+
+def _found(trainer: Trainer, task: RobustTask, split: Split) -> dict[str, Any]:
+    """Return what a test or validation found, as plain data."""
+    metrics, scores = task.metrics, task.metrics.gathered
+    assert scores is not None
+    values = by_condition(metrics.values)
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    about: dict[str, Any] = {"checkpoint": str(trainer.ckpt_path)}
+    if isinstance(data, ImageTextDataModule):
+        about["data"] = data.describe(split)
+        if data.untouched(split):
+            values = with_best_possible(values, best_possible(data.source, metrics.conditions, scores))
+    of_headline = {condition: row[metrics.headline] for condition, row in values.items() if condition != "mean"}
+    return about | {
+        "headline": metrics.headline,
+        "samples": len(scores.sample_id),
+        "conditions": values,
+        "intervals": metrics.intervals(scores),
+        "robustness": {"relative": relative(of_headline), "curves": curves(metrics.conditions.all, of_headline)},
+        **task.findings(),
+    }
+
+
+def _write(folder: Path, about: dict[str, Any], task: RobustTask, data: Any, split: Split, verb: str) -> list[str]:
+    """Write the report of a test or validation, and return a line for each thing that was written.
+
+    Raises:
+        RobustTuneError: the folder cannot be written; the report before is as it was.
+    """
+    metrics, scores, mask = task.metrics, task.metrics.gathered, f"missing/{split}.parquet"
+    assert scores is not None
+    writers: Writers = {
+        f"{verb}.csv": lambda path: _write_rows(path, condition_rows(about["conditions"])),
+        f"{verb}_classes.csv": lambda path: write_classes(path, class_rows(metrics, scores)),
+        f"{verb}.parquet": lambda path: write_samples(path, sample_tables(metrics, scores)),
+    }
+    lines = [f"All metrics, classes and samples: {folder / verb}*"]
+    if isinstance(data, ImageTextDataModule) and verb == "test":
+        writers["test.png"] = lambda path: draw(data, metrics, scores, about["checkpoint"]).save(path, format="PNG")
+        lines.append(f"Samples and answers drawn in {folder / 'test.png'}")
+    if isinstance(data, ImageTextDataModule) and split in data.masks:
+        writers[mask] = lambda path: data.write_mask(split, path)
+        lines.append(f"Masks written to {folder / 'missing'}")
+    try:
+        replace_together(folder, writers, f"{verb}.json", about, stale=[mask])
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)  # pyarrow's strerror is a sentence of its own
+        raise RobustTuneError(
+            f"the report in {folder} cannot be written ({reason}), and the one before is as it was: "
+            f"make room, and {verb} again"
+        ) from error
+    return lines
 
 
 def by_condition(metrics: Mapping[str, float]) -> Values:
@@ -163,32 +200,28 @@ def as_table(values: Values, intervals: Mapping[str, tuple[float, float] | None]
     return table
 
 
-def write_report(stem: Path, about: Mapping[str, Any]) -> None:
-    """``<stem>.json`` with everything, and ``<stem>.csv`` with a row a condition, each whole or not there."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    _write_rows(stem.with_suffix(".csv"), ({"condition": name, **row} for name, row in about["conditions"].items()))
-    with whole_file(stem.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+def condition_rows(values: Values) -> Iterable[dict[str, Any]]:
+    """Yield a row a condition, with its name and metrics."""
+    return ({"condition": name, **row} for name, row in values.items())
 
 
 def write_classes(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """The table of classes, shares with six digits."""
+    """Write the table of classes, shares with six digits."""
     _write_rows(path, ({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows))
 
 
 def write_samples(path: Path, tables: Iterable[pa.Table]) -> None:
-    """One Parquet file of all tables, which are never held at once."""
-    with whole_file(path) as partial:
-        writer = None
-        for table in tables:
-            writer = writer or pq.ParquetWriter(partial, table.schema, compression="zstd")
-            writer.write_table(table)
-        if writer is not None:
-            writer.close()
+    """Write one Parquet file of all tables, which are never held at once."""
+    writer = None
+    for table in tables:
+        writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
 
 
 def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = None
         for row in rows:
             if writer is None:

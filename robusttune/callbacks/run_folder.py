@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -23,6 +24,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.interruption import ignore, slurm_job
 from robusttune.paths import user_path, whole_file
 from robusttune.ranks import on_rank_zero
+from robusttune.run_names import is_run_number, run_folders
 from robusttune.tasks.checkpoint import read_checkpoint
 
 CONFIG = "config.yaml"  # its settings
@@ -79,9 +81,10 @@ class RunFolder(SaveConfigCallback):
         best = [c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint) and c.best_model_path]
         if trainer.is_global_zero and best:
             path, config = Path(best[0].best_model_path), self.folder / CONFIG
-            Console(soft_wrap=True, highlight=False).print(
+            command = ["robusttune", "test", "--config", str(_short(config)), "--ckpt_path", str(_short(path))]
+            Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(
                 f"Best checkpoint ({best[0].monitor} {best[0].best_model_score:.4f}): {_short(path)}\n"
-                f"Test it: robusttune test --config {_short(config)} --ckpt_path {_short(path)}"
+                f"Test it: {shlex.join(command)}"
             )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -100,7 +103,7 @@ class RunFolder(SaveConfigCallback):
 
     def _loggers(self, trainer: Trainer, begun: int) -> list[Logger]:
         """Of this run, which has done so many steps."""
-        place: dict[str, Any] = {"save_dir": self.folder.parents[1], "name": self.config.name}
+        place: dict[str, Any] = {"save_dir": user_path(self.config.run_root), "name": self.config.name}
         place["version"] = self.folder.name
         metrics = CSVLogger(**place)
         if trainer.is_global_zero:
@@ -113,7 +116,7 @@ class RunFolder(SaveConfigCallback):
         """The run's folder, the same on all ranks, which also fail together."""
 
         def opened(earlier: list[Path | None]) -> Path:
-            root = user_path(self.config.run_root) / self.config.name
+            root = run_folders(self.config.run_root, self.config.name)
             if len({*earlier}) > 1:
                 raise RobustTuneError(f"{root} has changed while the ranks looked for a run to go on with: try again")
             try:
@@ -163,7 +166,7 @@ def run_folder_of(checkpoint: str | Path) -> Path:
 def next_folder(parent: Path) -> Path:
     """A new folder with the next free number; two processes never get the same one."""
     parent.mkdir(parents=True, exist_ok=True)
-    taken = [int(path.name) for path in parent.iterdir() if path.name.isdigit()]
+    taken = [int(path.name) for path in parent.iterdir() if is_run_number(path.name)]
     for number in count(max(taken, default=-1) + 1):
         try:
             (parent / str(number)).mkdir()

@@ -20,10 +20,12 @@ from robusttune.commands.quiet import quieten
 from robusttune.commands.strategies import refuse_sharding
 from robusttune.commands.trainer import RobustTuneCLI, launch
 from robusttune.commands.wording import trainer_error
+from robusttune.commands.workers import worker_error
 from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path, whole_file
 from robusttune.planning import TRAINER, Extent, Plan, estimate
+from robusttune.run_names import run_folders
 from robusttune.types import Facts
 
 BACKENDS = {"gpu": ("cuda", "mps")}  # of accelerators with a name for several
@@ -42,6 +44,7 @@ class PlanCLI(RobustTuneCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         LightningCLI.parse_arguments(self, parser, args)
         refuse_sharding(self.config.trainer.strategy)
+        run_folders(self.config.run_root, self.config.name)
         if self.config.steps < 1:
             raise RobustTuneError(f"--steps is {self.config.steps}: give at least 1")
         if self.config.json is not None and user_path(self.config.json).is_dir():
@@ -153,7 +156,7 @@ def _measured(cli: Any) -> Plan:
             "lower data.batch_size, and raise trainer.accumulate_grad_batches by as much"
         ) from None
     except Exception as error:
-        told = trainer_error(error)
+        told = trainer_error(error) or worker_error(error)
         if told is None:
             raise
         raise told from error

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from robusttune.callbacks.run_folder import CONFIG, FINISHED, PROCESS
+from robusttune.run_names import is_run_number
 from robusttune.settings import differences
 
 PASSING = ("ckpt_path", "resume", "checkpoint_minutes")  # which make no other run
@@ -68,7 +69,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def _newest_first(root: Path) -> Iterator[Path]:
-    folders = [path for path in root.iterdir() if path.name.isdigit()] if root.is_dir() else []
+    folders = [path for path in root.iterdir() if is_run_number(path.name)] if root.is_dir() else []
     yield from sorted(folders, key=lambda path: -int(path.name))
 
 

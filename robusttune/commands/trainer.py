@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from argparse import ArgumentError
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import Namespace
@@ -21,9 +23,10 @@ from robusttune.callbacks import (
     LastCheckpoint,
     MaskFiles,
     PredictionWriter,
+    Resumed,
     RunFolder,
     SafeCheckpointIO,
-    SamplePicture,
+    TrainingState,
 )
 from robusttune.commands.configs import check_configs
 from robusttune.commands.quiet import quieten
@@ -37,12 +40,13 @@ from robusttune.commands.resume import (
 )
 from robusttune.commands.strategies import refuse_sharding
 from robusttune.commands.wording import argument_error, instantiation_error, trainer_error
+from robusttune.commands.workers import worker_error
 from robusttune.data import ImageTextDataModule
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.interruption import ignore, slurm_job, was_requeued
-from robusttune.paths import user_path
 from robusttune.ranks import leave
+from robusttune.run_names import run_folders
 from robusttune.tasks import RobustTask
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
 from robusttune.types import Facts
@@ -51,8 +55,16 @@ from robusttune.types import Facts
 class RobustTuneCLI(LightningCLI):
     """Encoders are named once and linked to data and model; facts are linked from the data to the model."""
 
+    resumed: Sequence[Resumed] = ()  # the callback of a fit that goes on from a checkpoint
+    same_run = False  # whether it does so in the folder of that checkpoint's run
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--name", type=str, default="run", help="Name: files go to <run_root>/<name>/<n>.")
+        parser.add_argument(
+            "--name",
+            type=str,
+            default="run",
+            help="Name: files go to <run_root>/<name>/<n>. It may have slashes: sweep/lr1.",
+        )
         parser.add_argument("--run_root", type=str, default="runs", help="Folder of all runs.")
         parser.add_argument(
             "--resume",
@@ -91,25 +103,29 @@ class RobustTuneCLI(LightningCLI):
         verb = self.config["subcommand"]
         config = self.config[verb]
         refuse_sharding(config.trainer.strategy)
+        root = run_folders(config.run_root, config.name)
         if "verbose" in config:
             config.verbose = False  # the report has a table of its own
         if verb == "fit":
-            self._go_on(config)
+            self._go_on(config, root)
         if config.ckpt_path is None:
             if verb != "fit":
                 raise RobustTuneError(f"{verb} needs a checkpoint: give --ckpt_path")
             return
-        facts = Facts(**read_checkpoint(config.ckpt_path)[KEY]["facts"])
+        checkpoint = read_checkpoint(config.ckpt_path)
+        if verb == "fit":
+            state = TrainingState.of(checkpoint, str(config.ckpt_path))
+            self.resumed = [Resumed(str(config.ckpt_path), state, self.same_run)]
+        facts = Facts(**checkpoint[KEY]["facts"])
         if config.data.facts is not None and config.data.facts.class_names != facts.class_names:
             raise RobustTuneError("data.facts contradict those of the checkpoint: leave them out")
         config.data.facts = facts
 
-    def _go_on(self, config: Namespace) -> None:
+    def _go_on(self, config: Namespace, root: Path) -> None:
         """Take up an earlier run, where that is asked for."""
         job = slurm_job() if was_requeued() else None
         if job is None and config.resume is None:
             return
-        root = user_path(config.run_root) / config.name
         settings = plain_settings(self._parser("fit").dump(config, skip_none=False))
         if config.seed_everything is True:  # which is a number in every run
             del settings["seed_everything"]
@@ -123,6 +139,7 @@ class RobustTuneCLI(LightningCLI):
         if last is not None and config.ckpt_path is not None and job is None:
             rank_zero_info(f"the run goes on from {last}, and not from {config.ckpt_path}")
         config.ckpt_path = last or config.ckpt_path
+        self.same_run = last is not None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
@@ -133,9 +150,10 @@ class RobustTuneCLI(LightningCLI):
         if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
             plugins.append(SLURMEnvironment(auto_requeue=False))  # its handler can lock up; LastCheckpoint requeues
         callbacks = _as_list(config.callbacks) + (self._fit_callbacks(config) if self.subcommand == "fit" else [])
+        callbacks += self.resumed
         if config.default_root_dir is None:  # or in a job Lightning goes on from an hpc_ckpt in the working folder
-            root = user_path(self._get(self.config_init, "run_root"))
-            kwargs["default_root_dir"] = root / self._get(self.config_init, "name") / "lightning"  # where nothing lies
+            root = run_folders(*(self._get(self.config_init, name) for name in ("run_root", "name")))
+            kwargs["default_root_dir"] = root / "lightning"  # where nothing lies
         return super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
 
     def _fit_callbacks(self, trainer: Namespace) -> list[Callback]:
@@ -170,11 +188,16 @@ def run(verb: str, args: list[str]) -> None:
         error.__traceback__ = error.__context__ = error.__cause__ = None  # whose frames would keep the group
         leave()  # not after other errors, which can strike one rank while the others wait for it
         raise
+    except Exception as error:
+        told = worker_error(error)
+        if told is None:
+            raise
+        raise told from error
     leave()
 
 
 def _run(verb: str, args: list[str]) -> None:
-    callbacks = [ConditionReport(), SamplePicture(), PredictionWriter(), MaskFiles()]
+    callbacks = [ConditionReport(), PredictionWriter(), MaskFiles()]
     launch(
         RobustTuneCLI,
         verb,

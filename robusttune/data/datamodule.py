@@ -33,6 +33,7 @@ from robusttune.data.sides import Images, Pixels, Texts
 from robusttune.data.sources.base import Source
 from robusttune.data.splits import Splits
 from robusttune.data.tally import Tally
+from robusttune.data.workers import Shared, WatchedLoader, Workers, limited_by_cores, limited_by_memory
 from robusttune.encoders import Augmentation, Encoder, FrozenEncoder, ImageEncoder, ImageTransform, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.interruption import leave_to_main
@@ -251,10 +252,14 @@ class ImageTextDataModule(LightningDataModule):
 
     def write_masks(self, folder: Path) -> None:
         """Write ``<split>.parquet`` for each of the masks, with its protocol and what it leaves; the folder is made."""
-        for split, mask in self.masks.items():
-            about = {"split": split, "protocol": json.dumps(asdict(getattr(self.missing, split)))}
-            left = {name: str(count) for name, count in presence(self.records(split)).items()}
-            write_mask(folder / f"{split}.parquet", mask, about | left)
+        for split in self.masks:
+            self.write_mask(split, folder / f"{split}.parquet")
+
+    def write_mask(self, split: Split, path: Path) -> None:
+        """Write the mask of a split to a Parquet file, with its protocol and what it leaves."""
+        about = {"split": split, "protocol": json.dumps(asdict(getattr(self.missing, split)))}
+        left = {name: str(count) for name, count in presence(self.records(split)).items()}
+        write_mask(path, self.masks[split], about | left)
 
     def untouched(self, split: Split) -> bool:
         """Whether samples of the split are shown as the source has them."""
@@ -341,13 +346,13 @@ class ImageTextDataModule(LightningDataModule):
         return self._train_loader
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        return DataLoader(**self._loader_args("val"))
+        return WatchedLoader(**self._loader_args("val"))
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        return DataLoader(**self._loader_args("test"))
+        return WatchedLoader(**self._loader_args("test"))
 
     def predict_dataloader(self) -> DataLoader[Sample]:
-        return DataLoader(**self._loader_args("predict"))
+        return WatchedLoader(**self._loader_args("predict"))
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Unreadable images are found by workers, and spoken of in the main process, on all ranks together.
@@ -391,18 +396,30 @@ class ImageTextDataModule(LightningDataModule):
         )
         cached = all(isinstance(side, Cached) for side in (*data.images.values(), *data.texts.values()))
         on_cpu = trainer is None or trainer.strategy.root_device.type == "cpu"
-        workers = 0 if cached and on_cpu and self.workers is None else self._workers()
+        size = self._samples_a_batch(split)
+        number = 0 if cached and on_cpu and self.workers is None else min(self._workers(), -(-len(sampler) // size))
+        workers = self._limited(split, Workers(number, self.prefetch), size)
         return {
             "dataset": data,
             "sampler": sampler,
-            "batch_size": self._samples_a_batch(split),
-            "collate_fn": Collate(data.images, data.texts, self.facts, split),
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
+            "batch_size": size,
+            "collate_fn": Shared(Collate(data.images, data.texts, self.facts, split)),
+            "num_workers": workers.number,
+            "persistent_workers": workers.number > 0,
             "worker_init_fn": leave_to_main,
-            "prefetch_factor": self.prefetch if workers > 0 else None,
+            "prefetch_factor": workers.prefetch if workers.number > 0 else None,
             "pin_memory": torch.cuda.is_available(),
         }
+
+    def _limited(self, split: Split, workers: Workers, size: int) -> Workers:
+        """Return workers of which the batches, of so many samples, fit into shared memory."""
+        data, loaders = self._datasets[split], 1 if split in ("test", "predict") else 2  # training and validation
+        a_sample = sum(side.most_bytes for side in (*data.images.values(), *data.texts.values()))
+        a_sample += 8 * (len(self.facts.class_names) if self.facts.multilabel else 1)
+        shares = loaders * (1 if self.trainer is None else self.trainer.num_devices)
+        size = min(size, len(data))
+        what = f"{size} {split} samples"
+        return limited_by_memory(workers, a_sample * size, shares, self.workers is not None, what)
 
     def _samples_a_batch(self, split: Split) -> int:
         """Of inputs, in whatever variants, there are as many as ever: memory is what limits them."""
@@ -422,7 +439,8 @@ class ImageTextDataModule(LightningDataModule):
 
     def _workers(self) -> int:
         """Loader processes for each device."""
-        return min(8, self._cores()) if self.workers is None else self.workers
+        cores = self._cores()
+        return min(8, cores) if self.workers is None else limited_by_cores(self.workers, cores)
 
     def _cores(self) -> int:
         """Cores for each device."""

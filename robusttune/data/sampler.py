@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DistributedSampler
 
+from robusttune.data.workers import WatchedLoader
 from robusttune.errors import RobustTuneError
-from robusttune.types import Batch, Draw, Sample
+from robusttune.types import Batch, Draw
 
 
 class ResumableSampler(DistributedSampler[Draw]):
@@ -48,7 +49,7 @@ class ResumableSampler(DistributedSampler[Draw]):
         self.resumed_epoch, self.resumed_position = epoch, position
 
 
-class ResumableLoader(DataLoader[Sample]):
+class ResumableLoader(WatchedLoader):
     """A loader over a `ResumableSampler` that knows how far it has come."""
 
     position = 0

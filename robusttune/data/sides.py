@@ -62,6 +62,11 @@ class Side(ABC):
     def collate(self, values: list[Any]) -> Inputs:
         """What was read of several samples, or of none."""
 
+    @property
+    @abstractmethod
+    def most_bytes(self) -> int:
+        """Number of bytes that a sample takes in a batch, at most."""
+
     def view(self, epoch: int) -> int:
         """The view that an epoch takes."""
         return epoch if self.views is None else epoch % self.views
@@ -176,6 +181,10 @@ class Images(RawSide):
         nothing = torch.zeros(0, 3, size, size, dtype=torch.uint8)
         return Inputs(torch.stack(values) if values else nothing, [False] * len(values))
 
+    @property
+    def most_bytes(self) -> int:
+        return 3 * self.pixels.transform.preprocessing.size**2
+
 
 class Texts(RawSide):
     """Texts, tokenised together.
@@ -230,6 +239,10 @@ class Texts(RawSide):
 
     def collate(self, values: list[str]) -> Inputs:
         return Inputs(*self.tokenizer(values))
+
+    @property
+    def most_bytes(self) -> int:
+        return 9 * self.tokenizer.max_length  # an int64 and a bool a token
 
 
 def _digest(text: str) -> bytes:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from robusttune.errors import RobustTuneError
-from robusttune.paths import user_path
+from robusttune.paths import digest_of_file, user_path
 from robusttune.report.conditions import natural
 
 Values = dict[str, dict[str, float | None]]  # condition -> metric -> value, None where it is unknown
@@ -136,13 +136,20 @@ def _flat(settings: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def _read_tested(report: Path) -> Tested:
     path = report / "test.json"
     try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        is_whole = found["files"]["test.parquet"] == digest_of_file(report / "test.parquet")
         about = json.loads(pq.read_schema(report / "test.parquet").metadata[b"robusttune"])
-        return _tested(json.loads(path.read_text(encoding="utf-8")), about)
+        tested = _tested(found, about)
     except (ValueError, TypeError, KeyError, AttributeError, pa.ArrowException):
         raise RobustTuneError(
             f"{path} and test.parquet beside it are not what this version of robusttune test writes: "
             "test the run again, or leave it out"
         ) from None
+    if not is_whole:
+        raise RobustTuneError(
+            f"{path} and test.parquet beside it are of two different tests: test the run again, or leave it out"
+        )
+    return tested
 
 
 def _tested(found: dict[str, Any], about: dict[str, Any]) -> Tested:

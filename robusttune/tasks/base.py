@@ -26,7 +26,7 @@ from robusttune.evaluation.metrics import shares_of
 from robusttune.evaluation.temperature import PATTERNS, VIEWS, fit_temperatures, patterns
 from robusttune.ranks import any_over_ranks, on_rank_zero, sum_over_ranks, world_size
 from robusttune.settings import differences, from_plain, plain, to_plain
-from robusttune.tasks.checkpoint import KEY, read_checkpoint
+from robusttune.tasks.checkpoint import KEY, read_checkpoint, seal
 from robusttune.tasks.schedule import Schedule
 from robusttune.types import Batch, Facts, Split, View
 
@@ -231,10 +231,14 @@ class RobustTask(LightningModule, ABC):
         """Take what else is wanted of the encoders' weights, before their memory is given back."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the encoders' weights out; write down what they and the task were."""
+        """Leave the encoders' weights out; write down what they and the task were, and seal it all with a digest.
+
+        Lightning calls this last, when everything else is in the checkpoint.
+        """
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {key: value for key, value in state.items() if not self._is_frozen(key)}
         checkpoint[KEY] = self._about
+        seal(checkpoint)
 
     @cached_property
     def _about(self) -> dict[str, Any]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from pathlib import Path
-
 import pytest
 from rich.console import Console
 
-from robusttune.callbacks.report import as_table, by_condition, with_best_possible, write_report
+from robusttune.callbacks.report import as_table, by_condition, condition_rows, with_best_possible
 
 METRICS = {"complete/accuracy": 0.5, "complete/loss": 1.25, "mean/accuracy": 0.25}
 LEAD = {"complete": (0.41, 0.592)}
@@ -33,15 +29,6 @@ def test_keys_become_rows() -> None:
     assert "0.410-0.592" in text
 
 
-def test_files_say_the_same(tmp_path: Path) -> None:
-    values = {"complete": {"accuracy": 0.5}, "mean": {"accuracy": 0.25}}
-    write_report(tmp_path / "report" / "test", {"checkpoint": "best.ckpt", "conditions": values})
-    assert json.loads((tmp_path / "report/test.json").read_text()) == {"checkpoint": "best.ckpt", "conditions": values}
-    with (tmp_path / "report/test.csv").open() as file:
-        assert list(csv.reader(file)) == [["condition", "accuracy"], ["complete", "0.5"], ["mean", "0.25"]]
-    assert {path.name for path in (tmp_path / "report").iterdir()} == {"test.json", "test.csv"}
-
-
 def test_share_of_the_best_possible() -> None:
     values = {"complete": {"accuracy": 0.45, "loss": 1.0}, "no_text": {"accuracy": 0.3}, "mean": {"accuracy": 0.375}}
     found = with_best_possible(values, {"complete": 0.9, "no_text": 0.4})
@@ -53,7 +40,7 @@ def test_share_of_the_best_possible() -> None:
     assert "best possible" in console.export_text()
 
 
-def test_a_best_that_is_unknown_under_some_is_in_the_files_alone(tmp_path: Path) -> None:
+def test_a_best_that_is_unknown_under_some_is_in_the_files_alone() -> None:
     values = {"complete": {"accuracy": 0.5}, "noise": {"accuracy": 0.5}, "mean": {"accuracy": 0.5}}
     assert with_best_possible(values, {"complete": None, "noise": None}) == values
     found = with_best_possible(values, {"complete": 1.0, "noise": None})
@@ -61,5 +48,4 @@ def test_a_best_that_is_unknown_under_some_is_in_the_files_alone(tmp_path: Path)
     console = Console(record=True, width=120)
     console.print(as_table(found, {}, "accuracy", "title"))
     assert "best possible" not in console.export_text()
-    write_report(tmp_path / "test", {"checkpoint": "best.ckpt", "conditions": found})
-    assert json.loads((tmp_path / "test.json").read_text())["conditions"]["noise"]["best_possible"] is None
+    assert [row["best_possible"] for row in condition_rows(found)] == [1.0, None, None]

@@ -15,7 +15,7 @@ from fakes import tiny_flags, write_image, write_table
 
 from robusttune.cli import main
 from robusttune.tasks import FusionTask
-from robusttune.tasks.checkpoint import read_checkpoint
+from robusttune.tasks.checkpoint import read_checkpoint, seal
 
 CONFIG = Path(__file__).parents[2] / "configs" / "table.yaml"
 WORDS = {"red": "soup", "lime": "cake and pie", "blue": "tacos"}
@@ -53,6 +53,7 @@ def given(run: Path, folder: Path, temperatures: list[float]) -> Path:
     folder = shutil.copytree(run, folder)
     checkpoint = read_checkpoint(folder / "checkpoints/last.ckpt")
     checkpoint["state_dict"]["temperature"] = torch.tensor(temperatures)
+    seal(checkpoint)
     torch.save(checkpoint, folder / "checkpoints/last.ckpt")
     return folder
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shlex
 import shutil
 import signal
 import time
@@ -38,7 +39,9 @@ FIT = [
 @pytest.fixture(autouse=True)
 def signals_as_they_were() -> Iterator[None]:
     """Handlers and what was noted are the process's."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    before = {
+        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+    }
     yield
     interruption.forget()
     for number, handler in before.items():
@@ -86,6 +89,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, fit: list[str], name: str, step
         pytest.param("SIGTERM", 1, 1, (), id="the first step"),
         pytest.param("SIGUSR1", 10, 10, (), id="inside of an epoch"),
         pytest.param("SIGINT", 14, 14, (), id="the last step of an epoch"),
+        pytest.param("SIGHUP", 4, 4, (), id="a closed terminal"),
         pytest.param("SIGTERM", 9, 6, ("--trainer.accumulate_grad_batches=2",), id="gradients that are accumulated"),
         pytest.param("SIGUSR1", 3, 4, ("--trainer.val_check_interval=3",), id="a validation in between"),
         pytest.param("SIGTERM", 14, 14, ("--trainer.max_steps=18",), id="an epoch of counted steps"),
@@ -117,6 +121,14 @@ def test_after_a_signal_a_run_goes_on_as_if_nothing_had_been(
     assert done[0] == done[1]
 
 
+def test_a_closed_terminal_is_nothing_to_a_run_that_nohup_has_started(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert interrupted(monkeypatch, [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}"], "SIGHUP", 4) == 0
+    assert (tmp_path / "demo/0/finished.json").exists()
+
+
 def test_what_is_not_to_go_on_is_left_alone(
     undisturbed: Callable[..., Path], cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -142,6 +154,30 @@ def test_the_difference_to_an_unfinished_run_is_told(
     assert interrupted(monkeypatch, [*fit, "--resume=auto", "--model.beta=0.5"], "SIGTERM", 3) == 1
     assert "demo/0 is unfinished, and has model.beta 0.1, not 0.5" in caplog.text
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {"0", "1"}
+
+
+def test_a_name_with_slashes_is_one_folder_to_go_on_in_test_and_report(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also one that a terminal or a shell would take for something else."""
+    monkeypatch.chdir(tmp_path)
+    name = "sweep/exp [lr=1] $x"
+    fit = [*FIT, f"--data.cache={cache}", f"--name={name}", "--resume=auto"]
+    assert interrupted(monkeypatch, fit, "SIGTERM", 10) == 1
+    run = tmp_path / "runs" / name / "0"
+    assert read_checkpoint(run / "checkpoints/last.ckpt")["global_step"] == 10
+    assert main(fit) == 0
+    assert [path for path in tmp_path.rglob("*") if path.is_dir() and path.name.isdigit()] == [run]
+    assert {path.name for path in run.iterdir() if "events.out" not in path.name} >= {
+        *("checkpoints", "config.yaml", "finished.json", "metrics.csv", "process.json"),
+    }
+    assert [path.parent for path in tmp_path.rglob("events.out*")] == [run] * 2
+    told = capsys.readouterr().out.split("Test it: robusttune ")[1].splitlines()[0]
+    assert main([*shlex.split(told), "--data.cache=null"]) == 0
+    assert main(["report", "runs", "--out=compared"]) == 0
+    out = capsys.readouterr().out
+    assert "does not count" not in out
+    assert name in (tmp_path / "compared/report.csv").read_text()
 
 
 def holding(folder: Path, told: Connection) -> None:

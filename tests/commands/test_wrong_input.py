@@ -25,6 +25,7 @@ from fakes import tiny_flags, write_bomb, write_image, write_table
 from PIL import Image
 
 from robusttune.cli import main
+from robusttune.tasks.checkpoint import KEY, seal
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -139,6 +140,10 @@ class Place:
             torch.save(content, path)
         return self.fit(f"--ckpt_path={path}") if verb == "fit" else self.test(checkpoint=path)
 
+    def loaded(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = torch.load(self.trained / "checkpoints/best.ckpt", weights_only=True)
+        return loaded
+
     def good_checkpoint(self) -> bytes:
         return (self.trained / "checkpoints/best.ckpt").read_bytes()
 
@@ -152,6 +157,16 @@ class Place:
         config["data"]["source"] = {"class_path": "robusttune.data.sources.Table", "init_args": source}
         (self.root / "config.yaml").write_text(yaml.safe_dump(config))
         return ["test", f"--config={self.root}/config.yaml", f"--ckpt_path={self.trained}/checkpoints/best.ckpt"]
+
+
+def sealed(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    seal(checkpoint)
+    return checkpoint
+
+
+def with_classes_reversed(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    checkpoint[KEY]["facts"]["class_names"].reverse()
+    return checkpoint
 
 
 class Evil:
@@ -488,8 +503,24 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         "is no checkpoint of robusttune: give",
     ),
     "checkpoint without weights": (
-        lambda p: p.checkpoint({**torch.load(p.trained / "checkpoints/best.ckpt"), "state_dict": {}}),
+        lambda p: p.checkpoint(sealed(p.loaded() | {"state_dict": {}})),
         "the checkpoint lacks weights, or has others: give one of this version",
+    ),
+    "checkpoint with classes in another order": (
+        lambda p: p.checkpoint(with_classes_reversed(p.loaded())),
+        "other.ckpt is not as it was written .*: use an unchanged copy",
+    ),
+    "checkpoint to resume with classes in another order": (
+        lambda p: p.checkpoint(with_classes_reversed(p.loaded()), "fit"),
+        "other.ckpt is not as it was written .*: use an unchanged copy",
+    ),
+    "checkpoint to resume without its optimizer": (
+        lambda p: p.checkpoint(sealed({k: v for k, v in p.loaded().items() if k != "optimizer_states"}), "fit"),
+        "other.ckpt cannot be resumed, since it has no optimizer states: give the last.ckpt of a run",
+    ),
+    "checkpoint of an older version": (
+        lambda p: p.checkpoint({"state_dict": {}, "robusttune": {"task": "FusionTask"}}),
+        r"other.ckpt was written by an older version of robusttune \(checkpoint format .*\): train again",
     ),
     "checkpoint without facts": (lambda p: p.checkpoint({"state_dict": {}, "robusttune": {}}), "is no checkpoint of"),
     "checkpoint is text": (lambda p: p.checkpoint(b"hello"), "other.ckpt .*: use a"),
@@ -622,6 +653,15 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         lambda p: ["export", f"--ckpt_path={p.trained}/checkpoints/best.ckpt"],
         "the following arguments are required: --out: robusttune export --help lists the options",
     ),
+    # Names of runs
+    "empty name": (lambda p: p.fit("--name="), "--name '' is empty: give a name such as mmrl or sweep/lr1"),
+    "name of the folder itself": (lambda p: p.fit("--name=."), "--name '.' has a part . or .., which is .*: give"),
+    "name that leads out": (lambda p: p.fit("--name=../../x", "--resume=auto"), "--name '../../x' has a part .*: give"),
+    "absolute name": (lambda p: p.fit(f"--name={p.root}/x"), "--name '/.*/x' is an absolute path: give"),
+    "name that ends in a slash": (lambda p: p.fit("--name=sweep/"), "--name 'sweep/' has an empty part, .*: give"),
+    "name of a run's own folder": (lambda p: p.fit("--name=a/0"), "--name 'a/0' has a number after a slash, .*: give"),
+    "name to plan": (lambda p: ["plan", *p.fit("--name=..")[1:]], "--name '..' has a part . or .*: give"),
+    "name to test": (lambda p: p.test("--name=a//b"), "--name 'a//b' has an empty part, beside a slash: give"),
     # The command itself
     "no such command": (lambda p: ["trian"], "there is no command 'trian': choose from fit, validate, test"),
 }

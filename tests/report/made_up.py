@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
+from robusttune.paths import digest_of_file
+
 CONDITIONS = ("complete", "no_image", "no_text")
 CLASSES = ("pie", "soup", "stew")
 
@@ -113,8 +115,8 @@ def write_run(
         }
         for condition, right in correct.items()
     }
-    write_test(folder, values, "accuracy", samples, seed, more)
     write_answers(folder, columns, types, class_names, multilabel=False)
+    write_test(folder, values, "accuracy", samples, seed, more)
     return folder
 
 
@@ -154,8 +156,8 @@ def write_multilabel_run(
             "average_precision": 0.5,
             "loss": 0.4,
         }
-    write_test(folder, values, "f1_macro", len(label), seed, None)
     write_answers(folder, columns, types, classes, multilabel=True)
+    write_test(folder, values, "f1_macro", len(label), seed, None)
     return folder
 
 
@@ -213,9 +215,9 @@ def write_test(
             "curves": curves,
         },
         "canonical_correlation": None,
+        "files": {"test.parquet": digest_of_file(folder / "report/test.parquet")},
         **more,
     }
-    (folder / "report").mkdir(exist_ok=True)
     (folder / "report/test.json").write_text(json.dumps(about))
 
 
@@ -223,6 +225,7 @@ def write_answers(
     folder: Path, columns: dict[str, list[Any]], types: dict[str, Any], class_names: Sequence[str], multilabel: bool
 ) -> None:
     """``report/test.parquet``."""
+    (folder / "report").mkdir(exist_ok=True)
     about = {"multilabel": multilabel, "class_names": [*class_names]}
     schema = pa.schema(list(types.items()), metadata={b"robusttune": json.dumps(about).encode()})
     arrays = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,15 @@ def test_unknown_numbers(tmp_path: Path) -> None:
 def test_foreign_json_is_refused(content: str, tmp_path: Path) -> None:
     (run(tmp_path / "0") / "report/test.json").write_text(content)
     with pytest.raises(RobustTuneError, match=r"0/report/test.json and test.parquet .*: test the run again, or leave"):
+        find_runs([str(tmp_path)])
+
+
+def test_files_of_two_tests_are_refused(tmp_path: Path) -> None:
+    """As a kill leaves them that comes while one report replaces another."""
+    mixed = run(tmp_path / "0")
+    other = write_run(tmp_path / "1", "demo", shares(30, 1, **dict.fromkeys(CONDITIONS, 0.6)))
+    shutil.copy(other / "report/test.parquet", mixed / "report/test.parquet")
+    with pytest.raises(RobustTuneError, match=r"0/report/test.json and test.parquet beside it are of two .*: test the"):
         find_runs([str(tmp_path)])
 
 

@@ -258,13 +258,6 @@ def test_settings_that_contradict_a_checkpoint_are_refused(
         make_task(text_folder, **changes).on_load_checkpoint(checkpoint)
 
 
-def test_a_checkpoint_of_before_there_was_a_way_of_training_is_tested(text_folder: Path) -> None:
-    checkpoint = saved(make_task(text_folder))
-    for name in ("every_pattern", "label_smoothing"):
-        del checkpoint[KEY]["settings"][name]
-    make_task(text_folder).on_load_checkpoint(checkpoint)
-
-
 def test_other_encoder_weights_are_refused(text_folder: Path) -> None:
     checkpoint = saved(make_task(text_folder))
     checkpoint[KEY]["sha256"]["text_encoder"] = "0" * 64

@@ -21,12 +21,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import Progress
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from robusttune.data.cache.shard import SUFFIX, Row, rows_of, write_shard
 from robusttune.data.cache.store import Store
 from robusttune.data.images import UnreadableImageError
 from robusttune.data.sides import Inputs, RawSide
+from robusttune.data.workers import WatchedLoader, Workers, limited_by_memory, share
 from robusttune.encoders import FrozenEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.interruption import leave_to_main
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 SHARD = 1 << 25  # bytes of a shard, about: what an interrupted build loses at most
 BATCH = 64  # inputs that an encoder takes at once
+PREFETCH = 2  # batches that each worker loads ahead
 LEG = 20  # seconds, about, after which ranks meet, and see what other jobs have done
 TRIES = 3  # legs in which another job may remove what this one writes
 PATIENCE = 60  # seconds in which a shard that one rank wrote must be seen by all
@@ -170,15 +172,17 @@ class Builder:
         """Compute chunks, and write a shard of each."""
         items = _Inputs([item for chunk in chunks for item in chunk])
         ends = [0, *itertools.accumulate(map(len, chunks))]
+        workers = self._workers(items)
         batches = [
             [list(range(i, min(i + BATCH, end))) for i in range(start, end, BATCH)]
             for start, end in itertools.pairwise(ends)
         ]
-        loader: DataLoader[Any] = DataLoader(
+        loader = WatchedLoader(
             items,
             batch_sampler=[batch for chunk in batches for batch in chunk],
             collate_fn=items.collate,
-            num_workers=min(self.workers, sum(map(len, batches))),
+            num_workers=workers.number,
+            prefetch_factor=workers.prefetch if workers.number > 0 else None,
             generator=torch.Generator(),  # not the one that training draws from
             worker_init_fn=leave_to_main,
         )
@@ -200,6 +204,12 @@ class Builder:
             if unreadable and self.stop_at_unreadable:
                 break
         return Report(unreadable, None)
+
+    def _workers(self, items: _Inputs) -> Workers:
+        """Return the workers that load the inputs; whatever the user chose, for batches of this size are ours."""
+        number = min(self.workers, -(-len(items) // BATCH))
+        batch = BATCH * max((item.side.most_bytes for item in items.items[:1]), default=0)
+        return limited_by_memory(Workers(number, PREFETCH), batch, world_size(), False, f"{BATCH} {self.what}")
 
     def _encode(self, keys: list[bytes], inputs: Inputs) -> Iterator[Row]:
         if keys:
@@ -296,12 +306,16 @@ class _Inputs(Dataset[Any]):
         except UnreadableImageError as error:
             return item.key, None, str(error)
 
+    def __len__(self) -> int:
+        return len(self.items)
+
     def collate(self, read: list[tuple[bytes, Any, str | None]]) -> tuple[list[bytes], Inputs, dict[bytes, str]]:
         """Keys of the inputs that could be read, the inputs, and what is wrong with the others."""
         good = [(key, value) for key, value, problem in read if problem is None]
         problems = {key: problem for key, _, problem in read if problem is not None}
         side = self.items[0].side  # all sides of an encoder put its inputs together alike
-        return [key for key, _ in good], side.collate([value for _, value in good]), problems
+        inputs = side.collate([value for _, value in good])
+        return [key for key, _ in good], inputs._replace(values=share(inputs.values)), problems
 
 
 def _say_what_differs(ours: dict[str, Any], others: list[Path]) -> None:

@@ -40,3 +40,7 @@ class Cached(Side):
 
     def collate(self, values: list[int]) -> Inputs:
         return self.store.gather(values)
+
+    @property
+    def most_bytes(self) -> int:
+        return self.store.most_bytes

@@ -78,6 +78,16 @@ class Store:
         encoded = Encoded(_as_torch(pooled), [_as_torch(t) for t in tokens], [torch.from_numpy(m) for m in masks])
         return Inputs(encoded, [bool(self.shards[number].cut[row]) for number, row in at])
 
+    @property
+    def most_bytes(self) -> int:
+        """Number of bytes of the features of one input, padded as the longest is."""
+        if not self.shards:
+            return 0
+        size = np.dtype(self.shards[0].dtype).itemsize
+        longest = np.max([shard.counts.max(0, initial=0) for shard in self.shards], axis=0)
+        tokens = sum(int(count) * (width * size + 1) for count, width in zip(longest, self.widths.layers, strict=True))
+        return self.widths.pooled * size + tokens
+
     def __getstate__(self) -> dict[str, Any]:
         """Files are opened again where it is unpickled."""
         return self.__dict__ | {"_files": {}}

@@ -1,0 +1,36 @@
+"""Loader workers that have ended, in one sentence."""
+
+from __future__ import annotations
+
+import re
+
+from robusttune.errors import RobustTuneError
+from robusttune.interruption import PATIENCE, gave_up
+
+FULL = ("unable to allocate shared memory", "out of shared memory")
+ENDED = ("DataLoader worker (pid", "Pin memory thread exited")
+
+
+def worker_error(error: Exception) -> RobustTuneError | None:
+    """Return what is to be told where a loader worker has ended; None for other errors."""
+    message, signal = str(error), gave_up()
+    if not isinstance(error, RuntimeError):
+        return None
+    if any(words in message for words in FULL):
+        return RobustTuneError(
+            "/dev/shm is full, through which loader workers hand batches over: give it more "
+            "(docker run --shm-size 8g), or set data.workers to 0 or data.batch_size to less"
+        )
+    if not message.startswith(ENDED):
+        return None
+    if signal is not None:
+        return RobustTuneError(
+            f"{signal.name} has ended the run, in which a loader worker had brought no batch for {PATIENCE} s: go on "
+            "from what was saved before with --resume auto, and check the disk that images are read from"
+        )
+    killed = re.search(r"killed by signal: (\w[\w ]*)", message)
+    how = f" (killed by signal: {killed[1]})" if killed else ""
+    return RobustTuneError(
+        f"a loader worker has ended unexpectedly{how}, as it happens where memory runs out: set data.workers or "
+        "data.prefetch to less; a fit goes on from what was saved before with --resume auto"
+    )

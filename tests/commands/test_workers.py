@@ -1,0 +1,92 @@
+"""Loader workers that end, stop, or have no memory to hand batches over: a sentence, and never a run that hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from robusttune import interruption
+from robusttune.cli import main
+
+CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
+FIT = [
+    *("fit", f"--config={CONFIG}", "--data.source.train=100", "--data.source.val=40", "--data.source.test=40"),
+    *("--data.batch_size=16", "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1", "--data.cache=null"),
+    *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+]
+SMALL = 'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$0" "$@"'
+UNCHECKED = "import robusttune.data.workers as w; w.free_shared_memory = lambda: None; "
+RUN = "import sys; from robusttune.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.fixture(autouse=True)
+def handlers_as_they_were() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGCHLD)}
+    yield
+    interruption.forget()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"WORKERS": "SIGKILL"}, "a loader worker has ended unexpectedly"),
+        (
+            {"WORKERS": "SIGSTOP", "SIGNAL": "SIGTERM"},
+            "SIGTERM has ended the run, in which a loader worker had brought",
+        ),
+    ],
+)
+def test_workers_that_bring_nothing_end_the_run(
+    environment: dict[str, str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(interruption, "PATIENCE", 1)
+    for name, value in {"AT_STEP": "1", **environment}.items():
+        monkeypatch.setenv(name, value)
+    fit = [*FIT, "--data.workers=1", "--data.prefetch=1", f"--run_root={tmp_path}"]
+    fit += ["--data.batch_size=4", "--trainer.callbacks+=interrupting.WorkersGone"]
+    assert main(fit) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("robusttune: error: ")
+    assert message in error
+
+
+def with_small_shared_memory(size: str, code: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    """A fit where /dev/shm is as small as this; only root can have it."""
+    if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
+        pytest.skip("no namespace can be made")
+    command = ["unshare", "-m", "sh", "-c", SMALL.format(size=size), sys.executable, "-c", code, *FIT, *flags]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("size", "code", "flags", "status", "message"),
+    [
+        ("2m", RUN, ["--data.workers=2"], 1, "error: /dev/shm has 2.1 MB free, and a batch of 64 train samples takes"),
+        ("2m", RUN, [], 0, "it is loaded by 0 workers, not"),
+        (
+            "400k",
+            UNCHECKED + RUN,
+            ["--data.workers=2"],
+            1,
+            "error: /dev/shm is full, through which loader workers hand",
+        ),
+    ],
+)
+def test_small_shared_memory(size: str, code: str, flags: list[str], status: int, message: str, tmp_path: Path) -> None:
+    done = with_small_shared_memory(
+        size, code, "--data.batch_size=64", "--image_encoder.grid=1", *flags, f"--run_root={tmp_path}"
+    )
+    assert message in done.stderr
+    assert done.returncode == status
