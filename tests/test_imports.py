@@ -18,6 +18,8 @@ RANK = {
     "errors": 0,
     "interruption": 0,
     "paths": 0,
+    "plain_yaml": 0,
+    "regular_files": 0,
     "ranks": 1,
     "settings": 1,
     "corruption": 1,

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import _loaders_dumpers
 
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
+from robusttune.plain_yaml import Limited
+from robusttune.regular_files import read_regular_text, what_is_at
 
 
 def check_configs(args: list[str]) -> set[str]:
@@ -22,13 +25,31 @@ def check_configs(args: list[str]) -> set[str]:
     Raises:
         RobustTuneError: one does not exist, is not UTF-8, is no YAML, gives a key twice, or holds no settings.
     """
+    limit_values()
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-c", "--config", action="append", default=[])
     try:
         given = parser.parse_known_args(args)[0].config
     except ArgumentError:
         raise RobustTuneError("--config stands without a file: give the path of a YAML file") from None
-    return set().union(*(_names(_read(user_path(path))) for path in given))
+    settings = [_read(user_path(path)) for path in given]
+    _refuse_pipes([arg.partition("=")[2] or arg for arg in args], settings)
+    return set().union(*map(_names, settings))
+
+
+def _refuse_pipes(*values: Any) -> None:
+    """Refuse values that lead to a pipe, deep within lists and mappings: jsonargparse would open it, and wait.
+
+    Raises:
+        RobustTuneError: one does.
+    """
+    waiting = [*values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | dict):
+            waiting += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, str) and what_is_at(value) == "is a pipe":
+            raise RobustTuneError(f"{value:.300} is a pipe: write what it gives to a file, and name that")
 
 
 def _names(settings: Any, prefix: str = "") -> set[str]:
@@ -40,11 +61,11 @@ def _names(settings: Any, prefix: str = "") -> set[str]:
 
 
 def _read(path: Path) -> dict[Any, Any]:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise RobustTuneError(f"the configuration {path} {what}: give the path of a YAML file")
+    what = what_is_at(path)
+    if what is not None:  # a pipe, too: each process of a run reads the file anew
+        raise RobustTuneError(f"the configuration {path!s:.300} {what}: give the path of a YAML file")
     try:
-        settings = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
+        settings = yaml.load(read_regular_text(path), _OnceLoader)
     except UnicodeDecodeError as error:
         raise RobustTuneError(f"{path} is no UTF-8 text (byte {error.start}): give a YAML file") from None
     except yaml.MarkedYAMLError as error:
@@ -57,7 +78,15 @@ def _read(path: Path) -> dict[Any, Any]:
     return settings
 
 
-class _OnceLoader(yaml.SafeLoader):  # type: ignore[misc]
+def limit_values() -> None:
+    """Apply the limits of `plain_yaml` to all that jsonargparse reads: on the command line values are YAML, too."""
+    loaders: Any = _loaders_dumpers
+    usual = loaders.get_yaml_default_loader()
+    if not issubclass(usual, Limited):
+        loaders.yaml_default_loader = type("LimitedLoader", (Limited, usual), {})
+
+
+class _OnceLoader(Limited, yaml.SafeLoader):  # type: ignore[misc]
     """YAML in which no key is given twice; plain YAML forgets the first without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

@@ -7,14 +7,13 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from PIL import Image
-
+from robusttune.data.images import image_endings
 from robusttune.data.problems import Problems
 from robusttune.errors import RobustTuneError
+from robusttune.regular_files import refuse_irregular
 
 
 def kind_of(path: Path) -> Literal["file", "folder", "nothing", "other"]:
@@ -169,7 +168,7 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
     for entry in shown:
         if _is_folder(entry):
             yield from _walk(entry.path, (*above, (here.st_dev, here.st_ino)))
-        elif entry.name.lower().endswith(_endings()):
+        elif entry.name.lower().endswith(image_endings()):
             yield entry.path
         elif _leads_nowhere(entry):
             raise RobustTuneError(f"{entry.path} is a link that leads nowhere: mend or remove it")
@@ -186,11 +185,8 @@ def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
     return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110, which raises
 
 
-@cache
-def _endings() -> tuple[str, ...]:
-    return tuple(Image.registered_extensions())
-
-
 def _state(path: Path) -> Sequence[int]:
     now = path.stat()
+    if not stat.S_ISDIR(now.st_mode):
+        refuse_irregular(path, now.st_mode)
     return now.st_mtime_ns, now.st_size, now.st_ino
