@@ -8,6 +8,7 @@ from importlib import import_module
 
 from robusttune import __version__
 from robusttune.errors import RobustTuneError
+from robusttune.escaping import escape_log_records, visible
 from robusttune.interruption import listen_early
 
 VERBS = {
@@ -51,18 +52,19 @@ def main(args: Sequence[str] | None = None) -> int:
     if first == "--version":
         print(f"robusttune {__version__}")  # noqa: T201
         return 0
+    escape_log_records()
     try:
         _run(first, args[1:])
     except OSError as error:  # of the machine, such as a disk that is full
         if error.errno is None:
             raise
         what = f"{error.filename!s:.300}: {error.strerror}" if error.filename else error.strerror
-        print(f"robusttune: error: {what}: check the path, who may use it, and the disk", file=sys.stderr)  # noqa: T201
+        print(f"robusttune: error: {visible(what)}: check the path, who may use it, and the disk", file=sys.stderr)  # noqa: T201
         return 1
     except RobustTuneError as error:
         if error.told_elsewhere:  # and failing here would have the launcher end that process before it has told it
             return 0
-        print(f"robusttune: error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"robusttune: error: {visible(error)}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

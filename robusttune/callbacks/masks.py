@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
 
 from robusttune.callbacks.run_folder import run_folder_of
 from robusttune.data import ImageTextDataModule
+from robusttune.terminal import say
 
 
 class MaskFiles(Callback):
@@ -36,4 +36,4 @@ class MaskFiles(Callback):
         if not trainer.is_global_zero or not isinstance(data, ImageTextDataModule) or not data.masks:
             return
         data.write_masks(folder / "missing")
-        Console().print(f"Masks written to {folder / 'missing'}", soft_wrap=True, highlight=False)
+        say(f"Masks written to {folder / 'missing'}")

@@ -7,7 +7,6 @@ from itertools import islice
 import pyarrow as pa
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
-from rich.console import Console
 from torch import Tensor
 
 from robusttune.callbacks.run_folder import run_folder_of
@@ -18,6 +17,7 @@ from robusttune.evaluation.cards import Answer, Card, draw_cards
 from robusttune.evaluation.metrics import shares_of
 from robusttune.paths import whole_file
 from robusttune.tasks import RobustTask
+from robusttune.terminal import say
 
 SAMPLES, CONDITIONS = 12, 3  # that a picture has room for
 
@@ -36,7 +36,7 @@ class SamplePicture(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             sheet.save(partial, format="PNG")
-        Console().print(f"Samples and answers drawn in {path}", soft_wrap=True, highlight=False)
+        say(f"Samples and answers drawn in {path}")
 
 
 def cards_of(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Scores) -> list[Card]:

@@ -20,12 +20,14 @@ from robusttune.callbacks.run_folder import run_folder_of
 from robusttune.corruption.conditions import Conditions
 from robusttune.data import ImageTextDataModule
 from robusttune.data.sources.base import Source
+from robusttune.escaping import csv_cell
 from robusttune.evaluation.metrics import LOWER_IS_BETTER
 from robusttune.evaluation.robustness import curves, relative
 from robusttune.evaluation.scores import Scores
 from robusttune.evaluation.tables import class_rows, sample_tables
 from robusttune.paths import whole_file
 from robusttune.tasks import RobustTask
+from robusttune.terminal import cell, say
 from robusttune.types import Split
 
 Values = dict[str, dict[str, float | None]]  # None where it is unknown
@@ -93,7 +95,7 @@ class ConditionReport(Callback):
             write_classes(stem.with_name(f"{name}_classes.csv"), class_rows(metrics, scores))
             write_samples(stem.with_suffix(".parquet"), sample_tables(metrics, scores))
             write_report(stem, about)
-            console.print(f"All metrics, classes and samples: {stem}*", soft_wrap=True, highlight=False)
+            say(f"All metrics, classes and samples: {stem}*")
 
 
 def by_condition(metrics: Mapping[str, float]) -> Values:
@@ -137,7 +139,7 @@ def best_possible(source: Source, conditions: Conditions, scores: Scores) -> dic
 
 def as_table(values: Values, intervals: Mapping[str, tuple[float, float] | None], headline: str, title: str) -> Table:
     """Rows are conditions, columns are metrics, and the interval of one of them."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=cell(title), title_justify="left")
     table.add_column("condition", no_wrap=True)
     shown = [metric for metric in next(iter(values.values()), {}) if metric in ON_TERMINAL]
     beside = {"harmonic_mean": LOWER_IS_BETTER, "accuracy": ("f1_macro",)}.get(headline, ())  # there is no room for
@@ -159,7 +161,7 @@ def as_table(values: Values, intervals: Mapping[str, tuple[float, float] | None]
             if metric == headline:
                 found = intervals.get(condition)
                 cells.append("" if found is None else f"{found[0]:.3f}-{found[1]:.3f}")
-        table.add_row(condition, *cells)
+        table.add_row(cell(condition), *cells)
     return table
 
 
@@ -194,4 +196,4 @@ def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             if writer is None:
                 writer = csv.DictWriter(file, list(row))
                 writer.writeheader()
-            writer.writerow(row)
+            writer.writerow({name: csv_cell(value) for name, value in row.items()})

@@ -15,15 +15,16 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from rich.console import Console
 
 from robusttune.callbacks.best_checkpoint import BestCheckpoint
 from robusttune.callbacks.metrics_file import take_up
 from robusttune.errors import RobustTuneError
+from robusttune.escaping import shell
 from robusttune.interruption import ignore, slurm_job
 from robusttune.paths import user_path, whole_file
 from robusttune.ranks import on_rank_zero
 from robusttune.tasks.checkpoint import read_checkpoint
+from robusttune.terminal import say
 
 CONFIG = "config.yaml"  # its settings
 PROCESS = "process.json"  # who writes or last wrote to it
@@ -79,10 +80,8 @@ class RunFolder(SaveConfigCallback):
         best = [c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint) and c.best_model_path]
         if trainer.is_global_zero and best:
             path, config = Path(best[0].best_model_path), self.folder / CONFIG
-            Console(soft_wrap=True, highlight=False).print(
-                f"Best checkpoint ({best[0].monitor} {best[0].best_model_score:.4f}): {_short(path)}\n"
-                f"Test it: robusttune test --config {_short(config)} --ckpt_path {_short(path)}"
-            )
+            say(f"Best checkpoint ({best[0].monitor} {best[0].best_model_score:.4f}): {_short(path)}")
+            say(f"Test it: robusttune test --config {shell(_short(config))} --ckpt_path {shell(_short(path))}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._let_go()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from rich.console import Console
 from safetensors.torch import save
 
 from robusttune.encoders.clip import TowerShape
@@ -18,6 +17,7 @@ from robusttune.paths import user_path, whole_file
 from robusttune.settings import from_plain
 from robusttune.tasks import MMRLTask
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
+from robusttune.terminal import say
 
 
 class Parser(ArgumentParser):
@@ -47,7 +47,7 @@ def run(args: list[str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as partial:
         _write(state, partial, safe=out.suffix == ".safetensors")
-    Console(soft_wrap=True, highlight=False).print(f"{len(state)} tensors written to {out}")
+    say(f"{len(state)} tensors written to {out}")
 
 
 def network_of(checkpoint: dict[str, Any]) -> MMRLNetwork:
