@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import _loaders_dumpers
+from jsonargparse import _loaders_dumpers, set_parsing_settings
 
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
@@ -25,7 +26,7 @@ def check_configs(args: list[str]) -> set[str]:
     Raises:
         RobustTuneError: one does not exist, is not UTF-8, is no YAML, gives a key twice, or holds no settings.
     """
-    limit_values()
+    restrict_parsing()
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-c", "--config", action="append", default=[])
     try:
@@ -78,8 +79,16 @@ def _read(path: Path) -> dict[Any, Any]:
     return settings
 
 
-def limit_values() -> None:
-    """Apply the limits of `plain_yaml` to all that jsonargparse reads: on the command line values are YAML, too."""
+def restrict_parsing() -> None:
+    """Restrict what jsonargparse makes of values, in files and on the command line.
+
+    - YAML has the limits of `plain_yaml`: values on the command line are YAML, too.
+    - Nothing of Python's standard library is imported or called, such as ``os.system`` or ``subprocess.Popen``: no
+      setting asks for anything of it.
+    - Where a setting takes any value (``model_args``), a mapping with a ``class_path`` stays a mapping.
+    """
+    denied = sorted(name for name in sys.stdlib_module_names if name.isidentifier())
+    set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_denylist=denied)
     loaders: Any = _loaders_dumpers
     usual = loaders.get_yaml_default_loader()
     if not issubclass(usual, Limited):

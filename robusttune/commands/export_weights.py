@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from robusttune.encoders.clip import TowerShape
 from robusttune.errors import RobustTuneError
-from robusttune.models import MMRLNetwork
+from robusttune.models import MMRL, MMRLNetwork
 from robusttune.models.published import to_published
 from robusttune.paths import user_path, whole_file
 from robusttune.settings import from_plain
@@ -57,7 +57,7 @@ def network_of(checkpoint: dict[str, Any]) -> MMRLNetwork:
     shared_width = state["projection.weight" if "projection.weight" in state else "projection.b"].shape[1]
     shapes = (state[f"{side}_maps.bias"].shape for side in ("image", "text"))
     image, text = (TowerShape(layers, width, shared_width) for layers, width in shapes)
-    network = MMRLNetwork(from_plain(checkpoint[KEY]["settings"]["adapter"]), image, text)
+    network = MMRLNetwork(from_plain(checkpoint[KEY]["settings"]["adapter"], MMRL), image, text)
     network.load_state_dict(state)
     return network
 

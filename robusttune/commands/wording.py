@@ -42,6 +42,13 @@ def argument_error(message: str, verb: str, known: set[str]) -> RobustTuneError:
         known: names of settings, of which one might be meant.
     """
     remedy = f"correct the --config or the flags; robusttune {verb} --help lists the settings"
+    denied = re.search(r"Importing '([^']+)' is not allowed", message)
+    if denied is not None:
+        where = ".".join(_keys(message)) or "a setting"
+        return RobustTuneError(
+            f"{where} names {denied[1]:.100}, which a configuration may not run: give the import path of a class of "
+            "its kind"
+        )
     unknown = _unknown_setting(message)
     if unknown is not None:
         return RobustTuneError(f"{unknown} is no setting{_suggestion(unknown, known)}: {remedy}")
