@@ -10,6 +10,7 @@ from importlib import import_module
 
 from robusttune import __version__
 from robusttune.errors import RobustTuneError
+from robusttune.escaping import escape_log_records, visible
 from robusttune.interruption import Stopped, leaving_at_once, listen_early, stopping_at_once
 from robusttune.streams import lenient_output, problem_with
 
@@ -66,6 +67,7 @@ def _status(args: list[str]) -> int:
         print(usage("data "))  # noqa: T201
         return 0
     command, rest = _name(args)
+    escape_log_records()
     try:
         _run(command, rest)
     except OSError as error:  # of the machine, such as a disk that is full
@@ -103,7 +105,7 @@ robusttune COMMAND --help tells the options of a command. Start with: robusttune
 
 
 def _tell(sentence: str) -> None:
-    print(f"robusttune: error: {sentence}", file=sys.stderr)  # noqa: T201
+    print(f"robusttune: error: {visible(sentence)}", file=sys.stderr)  # noqa: T201
 
 
 def _stopped(command: str, number: signal.Signals) -> int:

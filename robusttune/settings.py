@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from inspect import isabstract
 from typing import Any
 
 from robusttune.errors import RobustTuneError
@@ -17,22 +18,30 @@ def to_plain(settings: Any) -> dict[str, Any]:
     return {"class_path": f"{room}.{cls.__qualname__}", "init_args": args}
 
 
-def from_plain(stored: dict[str, Any]) -> Any:
-    """The settings object that `to_plain` was given. Only classes of this package are made.
+def from_plain(stored: Any, kind: type) -> Any:
+    """Return the settings object that `to_plain` was given. What is stored may come from a stranger.
+
+    Args:
+        stored: what `to_plain` has returned.
+        kind: base class of the settings; only a class that its package exports and that is derived from it is made.
 
     Raises:
-        RobustTuneError: it names a class that is not there.
+        RobustTuneError: the stored settings name another class, or arguments that the class does not have.
     """
-    module, _, name = stored["class_path"].rpartition(".")
+    path, args = (stored.get("class_path"), stored.get("init_args")) if isinstance(stored, dict) else (None, None)
+    room = import_module(kind.__module__.rpartition(".")[0])
+    named = {f"{room.__name__}.{name}": name for name in room.__all__}
+    cls = getattr(room, named[path]) if isinstance(path, str) and path in named else None
+    if not (isinstance(cls, type) and issubclass(cls, kind) and is_dataclass(cls)) or isabstract(cls):
+        raise RobustTuneError(f"the checkpoint names {path!s:.100}, which this version does not have")
+    known = {field.name for field in fields(cls)}
+    if not isinstance(args, dict) or not args.keys() <= known:
+        other = sorted(map(str, {*args} - known)) if isinstance(args, dict) else ["arguments that are none"]
+        raise RobustTuneError(f"the checkpoint gives {path} {other[0]:.100}, which this version does not have")
     try:
-        if not module.startswith("robusttune."):
-            raise ImportError(name)
-        cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        raise RobustTuneError(
-            f"the checkpoint names {stored['class_path']}, which this version does not have"
-        ) from None
-    return cls(**stored["init_args"])
+        return cls(**args)
+    except (TypeError, ValueError) as error:  # a value of another type than the class expects
+        raise RobustTuneError(f"the settings of {path} in the checkpoint do not work ({error!s:.100})") from None
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:

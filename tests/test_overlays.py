@@ -70,7 +70,7 @@ def test_a_baseline_takes_the_place_of_the_fusion_model(
     expected["model"]["init_args"] |= {"fusion": to_plain(BASELINES[overlay]), "beta": 0.0}
     found = parsed(capsys, base, f"baselines/{overlay}")
     assert found == expected
-    assert from_plain(found["model"]["init_args"]["fusion"]) == BASELINES[overlay]
+    assert from_plain(found["model"]["init_args"]["fusion"], FusionModel) == BASELINES[overlay]
 
 
 def test_experts_are_trained_in_every_pattern_and_not_by_chance(capsys: pytest.CaptureFixture[str]) -> None:

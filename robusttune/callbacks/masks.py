@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
 
 from robusttune.data import ImageTextDataModule
+from robusttune.terminal import say
 
 
 class MaskFiles(Callback):
@@ -20,4 +20,4 @@ class MaskFiles(Callback):
         if isinstance(data, ImageTextDataModule) and data.masks:
             folder = Path(trainer.log_dir) / "missing"
             data.write_masks(folder)
-            Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(f"Masks written to {folder}")
+            say(f"Masks written to {folder}")

@@ -6,19 +6,23 @@ import csv
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
 from torch import Tensor
 
 from robusttune.callbacks.run_folder import run_folder_of
+from robusttune.escaping import csv_cell
 from robusttune.paths import whole_file
 from robusttune.ranks import on_rank_zero
 from robusttune.tasks import RobustTask
+from robusttune.terminal import say
 
 Rows = list[tuple[str, list[float]]]
 
 
 class PredictionWriter(Callback):
-    """Writes ``report/predictions.csv``: id, prediction (several joined by ``|``), probability of each class."""
+    """Writes ``report/predictions.csv``: id, prediction (several joined by ``|``), probability of each class.
+
+    Ids and names of classes are written with `csv_cell`.
+    """
 
     def __init__(self) -> None:
         self.rows: Rows = []
@@ -48,10 +52,11 @@ class PredictionWriter(Callback):
         names = task.class_names
         with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["id", "prediction", *names])
+            writer.writerow(["id", "prediction", *map(csv_cell, names)])
             for sample_id, probabilities in rows:
-                writer.writerow([sample_id, _prediction(probabilities, task), *(f"{p:.6g}" for p in probabilities)])
-        Console().print(f"{len(rows)} predictions written to {path}", soft_wrap=True, highlight=False)
+                texts = map(csv_cell, (sample_id, _prediction(probabilities, task)))
+                writer.writerow([*texts, *(f"{p:.6g}" for p in probabilities)])
+        say(f"{len(rows)} predictions written to {path}")
 
 
 def _prediction(probabilities: list[float], task: RobustTask) -> str:

@@ -23,11 +23,13 @@ from robusttune.corruption.conditions import Conditions
 from robusttune.data import ImageTextDataModule
 from robusttune.data.sources.base import Source
 from robusttune.errors import RobustTuneError
+from robusttune.escaping import csv_cell
 from robusttune.evaluation.metrics import LOWER_IS_BETTER
 from robusttune.evaluation.robustness import curves, relative
 from robusttune.evaluation.scores import Scores
 from robusttune.evaluation.tables import class_rows, sample_tables
 from robusttune.tasks import RobustTask
+from robusttune.terminal import cell, say
 from robusttune.types import Split
 
 Values = dict[str, dict[str, float | None]]  # None where it is unknown
@@ -68,7 +70,6 @@ class ConditionReport(Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         about, checkpoint = _found(trainer, task, split), trainer.ckpt_path
-        console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
         files = (
             [] if checkpoint is None else _write(run_folder_of(checkpoint) / "report", about, task, data, split, verb)
         )
@@ -77,7 +78,7 @@ class ConditionReport(Callback):
         lead = {condition: row.get(about["headline"]) for condition, row in about["intervals"].items()}
         Console().print(as_table(about["conditions"], lead, about["headline"], title))
         for line in files:
-            console.print(line)
+            say(line)
 
 
 def _found(trainer: Trainer, task: RobustTask, split: Split) -> dict[str, Any]:
@@ -174,7 +175,7 @@ def best_possible(source: Source, conditions: Conditions, scores: Scores) -> dic
 
 def as_table(values: Values, intervals: Mapping[str, tuple[float, float] | None], headline: str, title: str) -> Table:
     """Rows are conditions, columns are metrics, and the interval of one of them."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=cell(title), title_justify="left")
     table.add_column("condition", no_wrap=True)
     shown = [metric for metric in next(iter(values.values()), {}) if metric in ON_TERMINAL]
     beside = {"harmonic_mean": LOWER_IS_BETTER, "accuracy": ("f1_macro",)}.get(headline, ())  # there is no room for
@@ -196,7 +197,7 @@ def as_table(values: Values, intervals: Mapping[str, tuple[float, float] | None]
             if metric == headline:
                 found = intervals.get(condition)
                 cells.append("" if found is None else f"{found[0]:.3f}-{found[1]:.3f}")
-        table.add_row(condition, *cells)
+        table.add_row(cell(condition), *cells)
     return table
 
 
@@ -227,4 +228,4 @@ def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             if writer is None:
                 writer = csv.DictWriter(file, list(row))
                 writer.writeheader()
-            writer.writerow(row)
+            writer.writerow({name: csv_cell(value) for name, value in row.items()})

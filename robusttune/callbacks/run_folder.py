@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shlex
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -16,16 +15,17 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from rich.console import Console
 
 from robusttune.callbacks.best_checkpoint import BestCheckpoint
 from robusttune.callbacks.metrics_file import take_up
 from robusttune.errors import RobustTuneError
+from robusttune.escaping import shell
 from robusttune.interruption import ignore, slurm_job
 from robusttune.paths import user_path, whole_file
 from robusttune.ranks import on_rank_zero
 from robusttune.run_names import is_run_number, run_folders
 from robusttune.tasks.checkpoint import read_checkpoint
+from robusttune.terminal import say
 
 CONFIG = "config.yaml"  # its settings
 PROCESS = "process.json"  # who writes or last wrote to it
@@ -81,11 +81,8 @@ class RunFolder(SaveConfigCallback):
         best = [c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint) and c.best_model_path]
         if trainer.is_global_zero and best:
             path, config = Path(best[0].best_model_path), self.folder / CONFIG
-            command = ["robusttune", "test", "--config", str(_short(config)), "--ckpt_path", str(_short(path))]
-            Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(
-                f"Best checkpoint ({best[0].monitor} {best[0].best_model_score:.4f}): {_short(path)}\n"
-                f"Test it: {shlex.join(command)}"
-            )
+            say(f"Best checkpoint ({best[0].monitor} {best[0].best_model_score:.4f}): {_short(path)}")
+            say(f"Test it: robusttune test --config {shell(_short(config))} --ckpt_path {shell(_short(path))}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._let_go()

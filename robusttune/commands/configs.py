@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import _loaders_dumpers, set_parsing_settings
 
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
+from robusttune.plain_yaml import Limited
+from robusttune.regular_files import read_regular_text, what_is_at
 
 
 def check_configs(args: list[str]) -> set[str]:
@@ -22,13 +26,31 @@ def check_configs(args: list[str]) -> set[str]:
     Raises:
         RobustTuneError: one does not exist, is not UTF-8, is no YAML, gives a key twice, or holds no settings.
     """
+    restrict_parsing()
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-c", "--config", action="append", default=[])
     try:
         given = parser.parse_known_args(args)[0].config
     except ArgumentError:
         raise RobustTuneError("--config stands without a file: give the path of a YAML file") from None
-    return set().union(*(_names(_read(user_path(path))) for path in given))
+    settings = [_read(user_path(path)) for path in given]
+    _refuse_pipes([arg.partition("=")[2] or arg for arg in args], settings)
+    return set().union(*map(_names, settings))
+
+
+def _refuse_pipes(*values: Any) -> None:
+    """Refuse values that lead to a pipe, deep within lists and mappings: jsonargparse would open it, and wait.
+
+    Raises:
+        RobustTuneError: one does.
+    """
+    waiting = [*values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | dict):
+            waiting += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, str) and what_is_at(value) == "is a pipe":
+            raise RobustTuneError(f"{value:.300} is a pipe: write what it gives to a file, and name that")
 
 
 def _names(settings: Any, prefix: str = "") -> set[str]:
@@ -40,11 +62,11 @@ def _names(settings: Any, prefix: str = "") -> set[str]:
 
 
 def _read(path: Path) -> dict[Any, Any]:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise RobustTuneError(f"the configuration {path} {what}: give the path of a YAML file")
+    what = what_is_at(path)
+    if what is not None:  # a pipe, too: each process of a run reads the file anew
+        raise RobustTuneError(f"the configuration {path!s:.300} {what}: give the path of a YAML file")
     try:
-        settings = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
+        settings = yaml.load(read_regular_text(path), _OnceLoader)
     except UnicodeDecodeError as error:
         raise RobustTuneError(f"{path} is no UTF-8 text (byte {error.start}): give a YAML file") from None
     except yaml.MarkedYAMLError as error:
@@ -57,7 +79,23 @@ def _read(path: Path) -> dict[Any, Any]:
     return settings
 
 
-class _OnceLoader(yaml.SafeLoader):  # type: ignore[misc]
+def restrict_parsing() -> None:
+    """Restrict what jsonargparse makes of values, in files and on the command line.
+
+    - YAML has the limits of `plain_yaml`: values on the command line are YAML, too.
+    - Nothing of Python's standard library is imported or called, such as ``os.system`` or ``subprocess.Popen``: no
+      setting asks for anything of it.
+    - Where a setting takes any value (``model_args``), a mapping with a ``class_path`` stays a mapping.
+    """
+    denied = sorted(name for name in sys.stdlib_module_names if name.isidentifier())
+    set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_denylist=denied)
+    loaders: Any = _loaders_dumpers
+    usual = loaders.get_yaml_default_loader()
+    if not issubclass(usual, Limited):
+        loaders.yaml_default_loader = type("LimitedLoader", (Limited, usual), {})
+
+
+class _OnceLoader(Limited, yaml.SafeLoader):  # type: ignore[misc]
     """YAML in which no key is given twice; plain YAML forgets the first without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

@@ -7,7 +7,6 @@ from typing import get_args
 import pyarrow as pa
 from jsonargparse import ArgumentParser
 from PIL import Image
-from rich.console import Console
 from torchvision.transforms.v2.functional import to_pil_image
 
 from robusttune.commands.data_config import read_data
@@ -19,6 +18,7 @@ from robusttune.encoders import ImageTransform
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation.contact_sheet import Strip, draw_strips
 from robusttune.paths import user_path, whole_file
+from robusttune.terminal import say
 from robusttune.types import Split
 
 CLEAN = "clean"
@@ -48,7 +48,7 @@ def run(args: list[str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as partial:
         sheet.save(partial, format="PNG")
-    Console().print(f"Drawn in {out}", soft_wrap=True, highlight=False)
+    say(f"Drawn in {out}")
 
 
 def _add(parser: ArgumentParser) -> None:

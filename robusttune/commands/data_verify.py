@@ -20,6 +20,7 @@ from robusttune.data.verify.images import Look
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path, whole_file
 from robusttune.ranks import cores
+from robusttune.terminal import cell, say
 
 LINES = {
     "samples": "samples",
@@ -88,23 +89,22 @@ def _watch(looks: Iterator[Look], total: int) -> Iterable[Look]:
 
 
 def _show(found: Verification) -> None:
-    console = Console(soft_wrap=True, highlight=False)
     if found.splits:
         Console().print(_splits(found.splits))
     if found.classes and found.splits:
         Console().print(_classes(found.classes, [*found.splits]))
     if found.images.get("distinct"):
         counts = (f"{count:,} {what.replace('_', ' ')}" for what, count in found.images.items())
-        console.print(f"images: {', '.join(counts)}")
+        say(f"images: {', '.join(counts)}")
     for split, mask in found.masks.items():
         sides = ", ".join(f"{mask[key]:,} {LINES[key]}" for key in ("complete", "image_only", "text_only", "neither"))
-        console.print(f"{split} by protocol: {sides} (mask {mask['hash']})")
+        say(f"{split} by protocol: {sides} (mask {mask['hash']})")
     for note in found.notes:
-        console.print(f"note: {note}", markup=False)
+        say(f"note: {note}")
     for wrong in found.wrong:
-        console.print(f"wrong: {wrong}", markup=False)
+        say(f"wrong: {wrong}")
     if not found.wrong:
-        console.print("Nothing is wrong with this data.")
+        say("Nothing is wrong with this data.")
 
 
 def _splits(splits: dict[str, dict[str, Any]]) -> Table:
@@ -123,7 +123,7 @@ def _classes(classes: dict[str, dict[str, int]], splits: list[str]) -> Table:
     for split in splits:
         table.add_column(split, justify="right")
     for name in [*classes][:SHOWN]:
-        table.add_row(name.replace("[", r"\["), *(_cell(classes[name].get(split, 0)) for split in splits))
+        table.add_row(cell(name), *(_cell(classes[name].get(split, 0)) for split in splits))
     if len(classes) > SHOWN:
         counts = {split: sorted(of.get(split, 0) for of in classes.values()) for split in splits}
         table.add_section()

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from rich.console import Console
 from safetensors.torch import save
 
 from robusttune.encoders.clip import TowerShape
 from robusttune.errors import RobustTuneError
-from robusttune.models import MMRLNetwork
+from robusttune.models import MMRL, MMRLNetwork
 from robusttune.models.published import to_published
 from robusttune.paths import user_path, whole_file
 from robusttune.settings import from_plain
 from robusttune.tasks import MMRLTask
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
+from robusttune.terminal import say
 
 
 class Parser(ArgumentParser):
@@ -47,7 +47,7 @@ def run(args: list[str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as partial:
         _write(state, partial, safe=out.suffix == ".safetensors")
-    Console(soft_wrap=True, highlight=False).print(f"{len(state)} tensors written to {out}")
+    say(f"{len(state)} tensors written to {out}")
 
 
 def network_of(checkpoint: dict[str, Any]) -> MMRLNetwork:
@@ -57,7 +57,7 @@ def network_of(checkpoint: dict[str, Any]) -> MMRLNetwork:
     shared_width = state["projection.weight" if "projection.weight" in state else "projection.b"].shape[1]
     shapes = (state[f"{side}_maps.bias"].shape for side in ("image", "text"))
     image, text = (TowerShape(layers, width, shared_width) for layers, width in shapes)
-    network = MMRLNetwork(from_plain(checkpoint[KEY]["settings"]["adapter"]), image, text)
+    network = MMRLNetwork(from_plain(checkpoint[KEY]["settings"]["adapter"], MMRL), image, text)
     network.load_state_dict(state)
     return network
 

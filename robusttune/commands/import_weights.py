@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -24,6 +23,7 @@ from robusttune.models.published import Matched, from_published, refuse_another_
 from robusttune.paths import user_path
 from robusttune.tasks import MMRLTask
 from robusttune.tasks.checkpoint import read_plain
+from robusttune.terminal import say
 from robusttune.types import Facts
 
 # The published trainer leaves its optimiser, its schedule and its last accuracy, a NumPy number, beside the weights.
@@ -105,9 +105,9 @@ def read_published(path: Path) -> dict[str, Tensor]:
 
 def _tell(matched: Matched, out: Path) -> None:
     numbers = sum(tensor.numel() for tensor in matched.state.values())
-    say = Console(soft_wrap=True, highlight=False).print
     say(f"All {len(matched.published)} tensors matched, {numbers:,} numbers:")
-    say("\n".join(f"  {name}" for name in matched.published))
+    for name in matched.published:
+        say(f"  {name}")
     if matched.set_aside:
         some = ", ".join(matched.set_aside[:3]) + ", ..." * (len(matched.set_aside) > 3)
         say(f"{len(matched.set_aside)} frozen ones were set aside, which the encoders have of their own: {some}")

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from robusttune.planning import Plan
 from robusttune.planning.plan import Steps
+from robusttune.terminal import cell
 
 Row = tuple[str, str, str]  # what, how much, and what is to be said of it
 SIZES = (("MiB", 2**20), ("GiB", 2**30), ("TiB", 2**40), ("PiB", 2**50))
@@ -26,7 +27,8 @@ def show(plan: Plan, absent: str | None, console: Console) -> None:
     extent = plan.extent
     devices = f"{extent.world_size} device{'s' * (extent.world_size > 1)}"
     devices += f" ({extent.nodes} x {extent.devices})" if extent.nodes > 1 else ""
-    table = Table(title=f"{plan.task}, {plan.classes:,} classes, {devices}", title_justify="left", show_header=False)
+    title = cell(f"{plan.task}, {plan.classes:,} classes, {devices}")
+    table = Table(title=title, title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")
@@ -38,14 +40,14 @@ def show(plan: Plan, absent: str | None, console: Console) -> None:
     }
     if extent.world_size > 1:
         sections["Between devices"] = _traffic(plan)
-    for title, rows in sections.items():
-        table.add_row(f"[bold]{title}[/bold]", "", "")
+    for heading, rows in sections.items():
+        table.add_row(cell(heading, "bold"), "", "")
         for what, value, said in rows:
-            table.add_row(f"  {what}", value, said)
+            table.add_row(*map(cell, (f"  {what}", value, said)))
         table.add_section()
     console.print(table)
     for note in notes(plan, absent):
-        console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
+        console.print(cell(f"note: {note}"), soft_wrap=True, highlight=False)
 
 
 def notes(plan: Plan, absent: str | None) -> Iterator[str]:

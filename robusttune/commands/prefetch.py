@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +23,9 @@ from robusttune.encoders import Encoder
 from robusttune.encoders.hub import PREFETCH, offline
 from robusttune.encoders.weights import looked_up
 from robusttune.errors import RobustTuneError
+from robusttune.escaping import shell
 from robusttune.paths import user_path
+from robusttune.terminal import cell, say
 from robusttune.types import Split
 
 OF_THE_HUB = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_")  # how variables of its clients begin
@@ -51,22 +52,22 @@ def run(args: list[str]) -> None:
     Raises:
         RobustTuneError: something is not to be had, or damaged, or a local file is not there.
     """
-    console = Console(soft_wrap=True, highlight=False, markup=False)
     if not offline():
         _reach_the_hub()
-    given, repositories = _fetch(args, console)
+    given, repositories = _fetch(args)
     environment = _environment(repositories)
     if not offline():
         _try(args, environment)
     table = _table(given, repositories)
     if table.row_count:
         Console().print(table)
-    console.print(
+    say(
         "Everything is there, and can be loaded without a network where the job finds it at the same places: "
-        "on a file system that its nodes share. Set there:\n"
+        "on a file system that its nodes share. Set there:"
     )
+    say("")
     for name, value in environment.items():
-        console.print(f"export {name}={shlex.quote(value)}")
+        say(f"export {name}={shell(value)}")
 
 
 def _reach_the_hub() -> None:
@@ -125,7 +126,7 @@ def _load_data(data: ImageTextDataModule) -> None:
         data.check("fit")
 
 
-def _fetch(args: list[str], console: Console) -> tuple[Namespace, dict[Repository, list[str]]]:
+def _fetch(args: list[str]) -> tuple[Namespace, dict[Repository, list[str]]]:
     """Load everything, and again as long as something is damaged, which is removed.
 
     Raises:
@@ -146,7 +147,7 @@ def _fetch(args: list[str], console: Console) -> tuple[Namespace, dict[Repositor
             if paths:
                 repository.remove(paths)
         for path in damaged:
-            console.print(f"{path} was damaged, and is fetched again")
+            say(f"{path} was damaged, and is fetched again")
         removed.update(damaged)
     if problem is not None:
         raise problem
@@ -192,10 +193,10 @@ def _table(given: Namespace, repositories: dict[Repository, list[str]]) -> Table
     for repository, settings in repositories.items():
         revision = f"{repository.revision or 'main'} ({repository.commit:.7})"
         where, size = _short(repository.folder), decimal(repository.size)
-        table.add_row(", ".join(settings), repository.name, revision, where, size)
+        table.add_row(*map(cell, (", ".join(settings), repository.name, revision, where, size)))
     for setting, path in _local(given):
         size = decimal(path.stat().st_size) if path.is_file() else ""
-        table.add_row(setting, "", "", str(path.absolute()), size)
+        table.add_row(setting, "", "", cell(path.absolute()), size)
     return table
 
 

@@ -12,6 +12,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.report import Document, report_on, write
 from robusttune.report.tables import as_rich
+from robusttune.terminal import say
 
 
 def run(args: list[str]) -> None:
@@ -52,10 +53,10 @@ def run(args: list[str]) -> None:
 
 
 def _show(document: Document, out: str) -> None:
-    console, wide = Console(highlight=False), Console(soft_wrap=True, highlight=False)
+    console = Console(highlight=False)
     console.print(as_rich(document.tables[0], console.width))
     for run in document.left_out:
         told = f". Run {run.command}" if run.command else ""
-        wide.print(f"does not count: {run.folder}: {run.reason}{told}", markup=False)
-    wide.print(document.finding, markup=False)
-    wide.print(f"Written to {out}: report.html, report.md, report.csv, report.tex, plots", markup=False)
+        say(f"does not count: {run.folder}: {run.reason}{told}")
+    say(document.finding)
+    say(f"Written to {out}: report.html, report.md, report.csv, report.tex, plots")

@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from robusttune.callbacks.run_folder import CONFIG, FINISHED, PROCESS
+from robusttune.plain_yaml import read_plain_yaml
+from robusttune.regular_files import read_regular_text
 from robusttune.run_names import is_run_number
 from robusttune.settings import differences
 
@@ -22,7 +24,7 @@ class FinishedRunError(Exception):
 
 def plain_settings(dumped: str) -> dict[str, Any]:
     """The settings of a run out of a dumped configuration."""
-    settings: dict[str, Any] = yaml.safe_load(dumped)
+    settings: dict[str, Any] = read_plain_yaml(dumped)
     settings["data"] = {name: value for name, value in settings["data"].items() if name != "facts"}
     return {name: value for name, value in settings.items() if name not in PASSING}
 
@@ -75,7 +77,7 @@ def _newest_first(root: Path) -> Iterator[Path]:
 
 def _settings_of(folder: Path) -> dict[str, Any] | None:
     try:
-        return plain_settings((folder / CONFIG).read_text(encoding="utf-8"))
+        return plain_settings(read_regular_text(folder / CONFIG))
     except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):  # none, or not a run's
         return None
 
@@ -89,7 +91,7 @@ def _agree(ours: Any, theirs: Any) -> bool:
 
 def _job_of(folder: Path) -> str | None:
     try:
-        job: str | None = json.loads((folder / PROCESS).read_text(encoding="utf-8"))["slurm_job"]
-    except (OSError, ValueError, KeyError, TypeError):  # none, or not written to its end
+        job: str | None = json.loads(read_regular_text(folder / PROCESS))["slurm_job"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # none, or not written to its end
         return None
     return job

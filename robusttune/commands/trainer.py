@@ -121,6 +121,9 @@ class RobustTuneCLI(LightningCLI):
             raise RobustTuneError("data.facts contradict those of the checkpoint: leave them out")
         config.data.facts = facts
 
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing. Lightning would lay a checkpoint's hyperparameters over the settings, and import their class."""
+
     def _go_on(self, config: Namespace, root: Path) -> None:
         """Take up an earlier run, where that is asked for."""
         job = slurm_job() if was_requeued() else None

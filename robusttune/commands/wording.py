@@ -42,6 +42,13 @@ def argument_error(message: str, verb: str, known: set[str]) -> RobustTuneError:
         known: names of settings, of which one might be meant.
     """
     remedy = f"correct the --config or the flags; robusttune {verb} --help lists the settings"
+    denied = re.search(r"Importing '([^']+)' is not allowed", message)
+    if denied is not None:
+        where = ".".join(_keys(message)) or "a setting"
+        return RobustTuneError(
+            f"{where} names {denied[1]:.100}, which a configuration may not run: give the import path of a class of "
+            "its kind"
+        )
     unknown = _unknown_setting(message)
     if unknown is not None:
         return RobustTuneError(f"{unknown} is no setting{_suggestion(unknown, known)}: {remedy}")
@@ -119,10 +126,11 @@ def _wrong_value(message: str) -> str | None:
     if not key or value is None:
         return None
     if "Expected a dot import path" in tail and not set(expected) & {"a number", "a whole number"}:
-        return f"{key} is {value[1]!r}, not a class that is known (give its import path)"
-    return f"{key} is {value[1]!r}, not {' or '.join(expected)}" if expected else None
+        return f"{key} is {value[1]!r:.100}, not a class that is known (give its import path)"
+    return f"{key} is {value[1]!r:.100}, not {' or '.join(expected)}" if expected else None
 
 
 def _one_line(message: str) -> str:
     lines = [line.strip() for line in message.splitlines()]
-    return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(NOISE)).rstrip(": .")
+    line = " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(NOISE)).rstrip(": .")
+    return re.sub(r"'([^']{80})[^']+'", r"'\1...'", line)  # values can have any length

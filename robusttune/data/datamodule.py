@@ -221,7 +221,8 @@ class ImageTextDataModule(LightningDataModule):
         missing = self.source.images.missing(table["image"].to_pylist())
         if not missing:
             return
-        what = f"{len(missing)} image files of the {len(table)} {split} samples do not exist, the first is {missing[0]}"
+        what = f"{len(missing)} image files of the {len(table)} {split} samples do not exist"
+        what += f", the first is {missing[0]:.300}"
         remedy = "check the folder that image paths are relative to"
         if self.unreadable == "error":
             raise RobustTuneError(f"{what}: {remedy}, or set data.unreadable to absent")

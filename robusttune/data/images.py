@@ -8,18 +8,28 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from robusttune.errors import RobustTuneError
 from robusttune.ranks import on_rank_zero, rank, world_size
+from robusttune.regular_files import open_regular
 
 log = logging.getLogger(__name__)
+
+# Pillow decodes these by itself. Of others it starts programs (Ghostscript for EPS), opens files within files, or asks
+# plug-ins.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "MPO")
+HEAD = 256  # bytes that a format is recognised by
+# What Pillow does not recognise, by the bytes that such a file has in its beginning.
+SIGNATURES = {b"ftyphei": "HEIC", b"ftyphev": "HEIC", b"ftypmif1": "HEIC", b"ftypmsf1": "HEIC", b"<svg": "SVG"}
+SIGNATURES |= {b"ftypavif": "AVIF", b"%PDF": "PDF"}
 
 
 class UnreadableImageError(Exception):
@@ -69,16 +79,37 @@ def read_image(file: str | Path | BytesIO, called: str = "") -> Image.Image:
     Raises:
         UnreadableImageError: for whatever reason it cannot be read.
     """
+    content: AbstractContextManager[IO[bytes]]
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd metadata, which do not change the pixels, and of sizes that it does not refuse yet.
             warnings.simplefilter("ignore")
-            with Image.open(file) as image:
+            content = nullcontext(file) if isinstance(file, BytesIO) else open_regular(file)
+            with content as opened, open_image(opened) as image:
                 image.load()
                 _turn_upright(image)
                 return _as_rgb(image)
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise UnreadableImageError(f"{called or file} cannot be read as an image ({_reason(file, error)})") from None
+        raise UnreadableImageError(f"{called or file!s:.300} cannot be read as an image ({_reason(error)})") from None
+
+
+def open_image(content: IO[bytes]) -> Image.Image:
+    """Open an image whose format is one of `FORMATS`, whatever its file is called. No program is started.
+
+    Raises:
+        UnidentifiedImageError: it has another format, which the message names, or none.
+    """
+    try:
+        return Image.open(content, formats=_formats())
+    except UnidentifiedImageError:
+        content.seek(0)
+        raise UnidentifiedImageError(_what_else(content.read(HEAD))) from None
+
+
+@cache
+def image_endings() -> tuple[str, ...]:
+    """Return the endings of files of `FORMATS`, such as ``.jpg``, in lower case."""
+    return tuple(ending for ending, name in Image.registered_extensions().items() if name in FORMATS)
 
 
 def missing_files(paths: Iterable[str | None]) -> list[str]:
@@ -163,11 +194,26 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(file: str | Path | BytesIO, error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        with suppress(OSError):  # it may be gone by now
-            size = file.getbuffer().nbytes if isinstance(file, BytesIO) else Path(file).stat().st_size
-            return "its format is not known" if size else "it is empty"
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return those of `FORMATS` that this Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _what_else(head: bytes) -> str:
+    """Say what a file is that is no image of `FORMATS`, by its first bytes."""
+    if not head:
+        return "it is empty"
+    Image.init()
+    known = [name for name, (_, accepts) in Image.OPEN.items() if name not in FORMATS and accepts and accepts(head)]
+    known += [name for signature, name in SIGNATURES.items() if signature in head]
+    if not known:
+        return "its format is not known"
+    return f"its format is {known[0]}, which is not read; convert it to JPEG or PNG"
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, as a decompression bomb has"
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -14,6 +14,7 @@ from torch import nn
 from robusttune.encoders.hub import PREFETCH, offline
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
+from robusttune.regular_files import what_is_at
 
 PACKAGED = "robusttune:"  # begins the name of an encoder that ships with the package
 _looking: list[set[str]] = []  # who wants to know what is looked up
@@ -38,6 +39,9 @@ def local_weights(path: str) -> Path:
     found = user_path(path)
     if not found.exists():
         raise RobustTuneError(f"weights {path} do not exist: give a file, a folder, 'pretrained' or 'random'")
+    what = None if found.is_dir() else what_is_at(found)
+    if what is not None:
+        raise RobustTuneError(f"weights: {path} {what}: give a file, a folder, 'pretrained' or 'random'")
     return found
 
 

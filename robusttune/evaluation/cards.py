@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from robusttune.escaping import visible
+
 WIDTH, HEIGHT, MARGIN, THUMBNAIL, LINE = 480, 190, 12, 150, 19  # pixels
 COLUMNS = 3
 INK, GREY, RIGHT, WRONG = "#222222", "#8a8a8a", "#0072b2", "#d55e00"  # the colours of Okabe and Ito
@@ -113,7 +115,8 @@ def wrap(text: str, room: int, lines: int, size: int = 14) -> list[str]:
 
 
 def fit(text: str, room: int, size: int) -> str:
-    """The text, cut where it would be wider than ``room`` pixels."""
+    """The text in one line, cut where it would be wider than ``room`` pixels."""
+    text = visible(text)
     letters_of = font(size)
     if len(text) <= room and letters_of.getlength(text) <= room:  # a letter is wider than a pixel
         return text

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from robusttune.errors import RobustTuneError
+from robusttune.escaping import shell
 from robusttune.report.compare import Comparison, compare, named
 from robusttune.report.conditions import COMPLETE, MEAN
 from robusttune.report.contents import (
@@ -134,16 +135,16 @@ def _sections(comparison: Comparison, effective: Table | None) -> list[Section]:
 
 def _left_out(run: Run) -> LeftOut:
     checkpoints = run.folder / "checkpoints"
-    config = f"--config {run.folder}/config.yaml"
+    config = f"--config {shell(run.folder / 'config.yaml')}"
     if not run.finished:
         last = checkpoints / "last.ckpt"
-        resume = f" --ckpt_path {last}" if last.exists() else ""
+        resume = f" --ckpt_path {shell(last)}" if last.exists() else ""
         return LeftOut(str(run.folder), "interrupted", f"robusttune fit {config}{resume}")
     if run.tested is not None:
         checkpoint = checkpoints / run.tested.asked["tested.checkpoint"]
         conditions = ", ".join([COMPLETE, *(name for name in run.tested.values if name != MEAN)])
-        test = f"robusttune test {config} --ckpt_path {checkpoint} --data.conditions '[{conditions}]'"
+        test = f"robusttune test {config} --ckpt_path {shell(checkpoint)} --data.conditions {shell(f'[{conditions}]')}"
         return LeftOut(str(run.folder), f"tested without the condition {COMPLETE}", test)
     best, last = checkpoints / "best.ckpt", checkpoints / "last.ckpt"
     checkpoint = last if last.exists() and not best.exists() else best
-    return LeftOut(str(run.folder), "never tested", f"robusttune test {config} --ckpt_path {checkpoint}")
+    return LeftOut(str(run.folder), "never tested", f"robusttune test {config} --ckpt_path {shell(checkpoint)}")

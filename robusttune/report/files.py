@@ -7,12 +7,13 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+from robusttune.escaping import csv_cell, markdown, markdown_code
 from robusttune.paths import whole_file
 from robusttune.report.compare import Comparison
 from robusttune.report.document import Document
 from robusttune.report.page import as_html
 from robusttune.report.plots import NAMES
-from robusttune.report.tables import as_latex, as_markdown, markdown
+from robusttune.report.tables import as_latex, as_markdown
 
 HEADER = ("model", "condition", "metric", "mean", "deviation", "seeds", "low", "high")
 
@@ -48,7 +49,8 @@ def as_markdown_report(document: Document) -> str:
     parts = ["# robusttune report", markdown(document.finding)]
     if document.left_out:
         runs = (
-            f"- {markdown(run.folder)}: {run.reason}" + (f". Run `{run.command}`" if run.command else "")
+            f"- {markdown(run.folder)}: {markdown(run.reason)}"
+            + (f". Run {markdown_code(run.command)}" if run.command else "")
             for run in document.left_out
         )
         parts += ["## Runs that do not count", "\n".join(runs)]
@@ -77,7 +79,7 @@ def as_csv(comparison: Comparison) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(HEADER)
-    writer.writerows(_lines(comparison))
+    writer.writerows(map(csv_cell, line) for line in _lines(comparison))
     return file.getvalue()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from robusttune.escaping import visible
 from robusttune.report.document import Document
 
 
@@ -17,5 +18,6 @@ def as_html(document: Document) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,  # a Markup is no name
     )
     return environment.get_template("page.html.jinja").render(document=document) + "\n"

@@ -17,6 +17,8 @@ import yaml
 
 from robusttune.errors import RobustTuneError
 from robusttune.paths import digest_of_file, user_path
+from robusttune.plain_yaml import read_plain_yaml
+from robusttune.regular_files import NotRegularError, read_regular_text, refuse_irregular
 from robusttune.report.conditions import natural
 
 Values = dict[str, dict[str, float | None]]  # condition -> metric -> value, None where it is unknown
@@ -113,7 +115,7 @@ def _read(folder: Path) -> Run | None:
     """None where the configuration is not that of a run."""
     path = folder / "config.yaml"
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        config = read_plain_yaml(read_regular_text(path))
     except (yaml.YAMLError, ValueError) as error:
         raise RobustTuneError(
             f"{path} is not YAML ({' '.join(str(error).split()):.200}): mend it, or leave it out"
@@ -136,11 +138,12 @@ def _flat(settings: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def _read_tested(report: Path) -> Tested:
     path = report / "test.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_regular_text(path))
+        refuse_irregular(report / "test.parquet", (report / "test.parquet").stat().st_mode)
         is_whole = found["files"]["test.parquet"] == digest_of_file(report / "test.parquet")
         about = json.loads(pq.read_schema(report / "test.parquet").metadata[b"robusttune"])
         tested = _tested(found, about)
-    except (ValueError, TypeError, KeyError, AttributeError, pa.ArrowException):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, pa.ArrowException, NotRegularError):
         raise RobustTuneError(
             f"{path} and test.parquet beside it are not what this version of robusttune test writes: "
             "test the run again, or leave it out"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from rich.console import Group
 from rich.table import Table as RichTable
-from rich.text import Text
+
+from robusttune.escaping import markdown, visible
+from robusttune.terminal import cell as as_cell
 
 NOTHING = "-"  # what a cell says where nothing is known
 
@@ -69,12 +70,6 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def markdown(text: str) -> str:
-    """Plain text so that Markdown shows it as it is."""
-    text = re.sub(r"([\\`*_{}\[\]#|~$])", r"\\\1", " ".join(text.split()))
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 def as_latex(table: Table) -> str:
     """A ``table`` of the packages booktabs and graphicx, not wider than the line; what stands out is bold."""
     width = len(table.columns)
@@ -115,7 +110,7 @@ LATEX = {
 
 def latex(text: str) -> str:
     """Plain text so that LaTeX shows it as it is. A bracket after a line's end would be an argument."""
-    text = "".join(LATEX.get(letter, letter) for letter in " ".join(text.split()))
+    text = "".join(LATEX.get(letter, letter) for letter in visible(" ".join(text.split())))
     return f"{{{text}}}" if text.startswith("[") else text
 
 
@@ -125,18 +120,20 @@ def as_rich(table: Table, width: int) -> Group:
     widest = max((len(cell.text) for _, rows in table.groups for _, cells in rows for cell in cells), default=1)
     step = max(1, (width - names - 4) // (max(widest, 8) + 3))
     starts = range(0, len(table.columns), step)
-    return Group(Text(table.title, "bold"), *(_rich(table, slice(start, start + step)) for start in starts))
+    return Group(as_cell(table.title, "bold"), *(_rich(table, slice(start, start + step)) for start in starts))
 
 
 def _rich(table: Table, some: slice) -> RichTable:
     shown = RichTable()
     shown.add_column("", no_wrap=True)
     for column in table.columns[some]:
-        shown.add_column(Text(column), justify="right", overflow="fold")
+        shown.add_column(as_cell(column), justify="right", overflow="fold")
     for heading, rows in table.groups:
         shown.add_section()
         if heading:
-            shown.add_row(Text(heading, "italic"))
+            shown.add_row(as_cell(heading, "italic"))
         for name, cells in rows:
-            shown.add_row(Text(name), *(Text(cell.text, "bold green" if cell.strong else "") for cell in cells[some]))
+            shown.add_row(
+                as_cell(name), *(as_cell(cell.text, "bold green" if cell.strong else "") for cell in cells[some])
+            )
     return shown

@@ -32,6 +32,7 @@ from robusttune.types import Batch, Facts, Split, View
 
 OptimizerCallable = Callable[[Iterable[nn.Parameter]], Optimizer]
 ENCODERS = ("image_encoder", "text_encoder")
+KINDS: tuple[type, type] = (ImageEncoder, TextEncoder)
 SPLITS: dict[str, Split] = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
 
 
@@ -276,7 +277,7 @@ class RobustTask(LightningModule, ABC):
         """
         checkpoint = read_checkpoint(checkpoint_path)
         about = checkpoint[KEY]
-        encoders = {name: from_plain(about[name]) for name in ENCODERS}
+        encoders = {name: from_plain(about[name], kind) for name, kind in zip(ENCODERS, KINDS, strict=True)}
         task = cls.from_settings(about["settings"], **encoders, facts=Facts(**about["facts"]))
         task.on_load_checkpoint(checkpoint)
         task.load_state_dict(checkpoint["state_dict"])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from robusttune.errors import RobustTuneError
+from robusttune.regular_files import what_is_at
 from robusttune.types import Facts
 
 KEY = "robusttune"
@@ -103,8 +104,9 @@ def read_plain(path: Path, instead: str) -> Any:
     Raises:
         RobustTuneError: the file is missing, damaged, or holds more than tensors and plain data.
     """
-    if not path.is_file():
-        raise RobustTuneError(f"the checkpoint {path} does not exist: give the path of {instead}")
+    what = what_is_at(path)
+    if what is not None:
+        raise RobustTuneError(f"the checkpoint {path!s:.300} {what}: give the path of {instead}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:

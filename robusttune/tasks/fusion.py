@@ -99,7 +99,7 @@ class FusionTask(RobustTask):
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any], **shared: Any) -> Self:
-        return cls(**shared, **{**settings, "fusion": from_plain(settings["fusion"])})
+        return cls(**shared, **{**settings, "fusion": from_plain(settings["fusion"], FusionModel)})
 
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
         assert batch.label is not None

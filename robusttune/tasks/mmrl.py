@@ -149,7 +149,7 @@ class MMRLTask(PromptedTask):
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any], **shared: Any) -> Self:
-        return cls(**shared, **{**settings, "adapter": from_plain(settings["adapter"])})
+        return cls(**shared, **{**settings, "adapter": from_plain(settings["adapter"], MMRL)})
 
     def tell_apart(self, class_names: list[str]) -> None:
         super().tell_apart(class_names)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -191,6 +192,31 @@ def halve(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def instead(make: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """Put something else in the place of a file."""
+
+    def spoil(path: Path) -> None:
+        path.unlink(missing_ok=True)
+        make(path)
+
+    return spoil
+
+
+def pipe(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+def postscript(path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(path, "EPS")
+
+
+def bomb(name: str) -> str:
+    """YAML of ten lines that stand for ten thousand million values."""
+    lines = ["a0: &a0 [0]", *(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 11))]
+    return "\n".join([*lines, f"{name}: *a10"])
+
+
 def removed(root: Path, part: str) -> None:
     shutil.rmtree(root / part) if (root / part).is_dir() else (root / part).unlink()
 
@@ -327,6 +353,19 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "empty image": (lambda p: p.image(lambda path: path.write_bytes(b"")), f"{READ} .it is empty.: {MEND}"),
     "decompression bomb": (lambda p: p.image(write_bomb), f"{READ} .it has more than .* pixels.*: {MEND}"),
     "32-bit image": (lambda p: p.image(float_image), f"{READ} .*32-bit numbers.*: {MEND}"),
+    "image in PostScript": (
+        lambda p: p.image(postscript),
+        f"{READ} .its format is EPS, which is not read; convert it to JPEG or PNG.: {MEND}",
+    ),
+    "image is a pipe": (lambda p: p.image(instead(pipe)), f"{READ} .it is a pipe.: {MEND}"),
+    "image never ends": (
+        lambda p: p.image(instead(lambda path: path.symlink_to("/dev/zero")), "--data.workers=1"),
+        f"{READ} .it is a device.: {MEND}",
+    ),
+    "image in base64": (
+        lambda p: p.table({"image": "iVBORw0K" * 1000, "text": "t", "label": "a"}, val=str(p.root / "train.jsonl")),
+        r"1 image files of the 21 train samples do not exist, the first is .*/(iVBORw0K){10,35}[iVBORw0K]*: check",
+    ),
     "image found by a worker": (lambda p: p.image(halve, "--data.workers=2"), f"{READ} .*: {MEND}"),
     # Settings
     "configuration missing": (lambda p: p.fit("--config=/nowhere.yaml"), "configuration /nowhere.yaml does not exist"),
@@ -339,6 +378,51 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         "line 2 is not YAML .data is given twice",
     ),
     "date that there is not": (lambda p: p.yaml("name: 2024-13-45"), "mine.yaml is not YAML"),
+    "aliases without end": (
+        lambda p: p.yaml(bomb("name")),
+        "mine.yaml, line 1 is not YAML .its aliases stand for more than 100,000 values.: correct it",
+    ),
+    "merges without end": (
+        lambda p: p.yaml(re.sub(r"\[(.*\*.*)\]", r"{<<: [\1]}", bomb("name")).replace("[0]", "{x: 0}")),
+        "its aliases stand for more than 100,000 values",
+    ),
+    "an alias of itself": (
+        lambda p: p.yaml("data: &data {source: *data}"),
+        "mine.yaml, line 1 is not YAML .an alias contains itself.: correct it",
+    ),
+    "an alias of itself in a flag": (
+        lambda p: p.fit("--data.conditions=&a [*a]"),
+        r"data.conditions is '&a \[\*a\]', not a list: correct the --config or the flags",
+    ),
+    "aliases without end in a flag": (
+        lambda p: p.fit(f"--data={bomb('source')}"),
+        'Parser key "data": Unable to load config .*its aliases stand for more than 100,000 values',
+    ),
+    "nested without end": (lambda p: p.yaml("name: " + "[" * 9000 + "]" * 9000), "nested more than 100 levels deep"),
+    "configuration is a pipe": (
+        lambda p: p.fit(f"--config={pipe(p.root / 'pipe')}"),
+        "the configuration .*/pipe is a pipe: give the path of a YAML file",
+    ),
+    "configuration never ends": (
+        lambda p: p.fit("--config=/dev/zero"),
+        "the configuration /dev/zero is a device: give the path of a YAML file",
+    ),
+    "setting is a pipe": (
+        lambda p: p.fit(f"--data.source={pipe(p.root / 'pipe')}"),
+        "/pipe is a pipe: write what it gives to a file, and name that",
+    ),
+    "setting in a configuration is a pipe": (
+        lambda p: p.yaml(f"trainer: {{callbacks: [{pipe(p.root / 'pipe')}]}}"),
+        "/pipe is a pipe: write what it gives to a file, and name that",
+    ),
+    "table never ends": (
+        lambda p: p.on_table(Path("/dev/zero")),
+        "/dev/zero is no file: set data.source.train to a table",
+    ),
+    "weights never end": (
+        lambda p: p.fit("--image_encoder.weights=/dev/zero"),
+        "weights: /dev/zero is a device: give a file, a folder, 'pretrained' or 'random'",
+    ),
     "configuration is a folder": (lambda p: p.fit(f"--config={p.root}"), "is a folder: give the path of a YAML file"),
     "separator is empty": (
         lambda p: p.table(multilabel="true", label_separator=""),
@@ -495,6 +579,14 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         "test needs a checkpoint: give --ckpt_path",
     ),
     "checkpoint missing": (lambda p: p.test(checkpoint=Path("/no.ckpt")), "/no.ckpt does not exist: give the path"),
+    "checkpoint never ends": (
+        lambda p: p.test(checkpoint=Path("/dev/zero")),
+        "the checkpoint /dev/zero is a device: give the path of a checkpoint",
+    ),
+    "checkpoint to export is a pipe": (
+        lambda p: ["export", f"--ckpt_path={pipe(p.root / 'pipe')}", f"--out={p.root}/y.pth"],
+        "the checkpoint .*/pipe is a pipe: give the path of a checkpoint",
+    ),
     "checkpoint empty": (lambda p: p.checkpoint(b""), "other.ckpt is damaged or no checkpoint: use another one"),
     "checkpoint truncated": (lambda p: p.checkpoint(p.good_checkpoint()[:5000]), "is damaged or no checkpoint: use"),
     "checkpoint to resume truncated": (lambda p: p.checkpoint(p.good_checkpoint()[:5000], "fit"), "is damaged"),

@@ -96,7 +96,7 @@ def spoiled(folder: Path) -> dict[str, str]:
         "empty.jpg": "it is empty",
         "truncated.jpg": "[Tt]runcated",
         "text.jpg": "its format is not known",
-        "folder.jpg": "directory",
+        "folder.jpg": "it is a folder",
         "float.tif": "32-bit numbers",
         "bomb.png": "as a decompression bomb has",
     }

@@ -254,7 +254,7 @@ def test_settings_are_stored_under_the_names_that_configurations_use(name: str) 
     settings = BASELINES[name]
     stored = to_plain(settings)
     assert stored["class_path"] == f"robusttune.models.{type(settings).__name__}"
-    assert from_plain(stored) == settings
+    assert from_plain(stored, FusionModel) == settings
 
 
 @pytest.mark.parametrize("model", [ImageOnly, TextOnly, Concatenation, LateFusion, CrossAttention])

@@ -56,7 +56,7 @@ def _jpeg(pixels: Pixels, quality: float, rng: np.random.Generator) -> Pixels:
     height, width, _ = pixels.shape
     scale, file = _scale(pixels), BytesIO()
     _resize(Image.fromarray(pixels), width / scale, height / scale).save(file, "JPEG", quality=int(quality))
-    return np.array(_resize(Image.open(file), width, height))
+    return np.array(_resize(Image.open(file, formats=["JPEG"]), width, height))
 
 
 def _brightness(pixels: Pixels, share: float, rng: np.random.Generator) -> Pixels:

@@ -16,6 +16,7 @@ from pyarrow import feather
 
 from robusttune.paths import whole_file
 from robusttune.ranks import on_rank_zero, rank, world_size
+from robusttune.regular_files import open_regular
 
 SETTLED = 2_000_000_000  # ns after which a file that is changed again is sure to have another time of change
 Stat = tuple[int, int, int]  # size, time of modification, time of change of any kind, which nobody can set
@@ -63,7 +64,7 @@ def _digest(path: str, known: tuple[Stat | None, bytes | None] | None) -> tuple[
         now = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         if known is not None and known[0] == now:
             return known
-        with open(path, "rb") as file:  # noqa: PTH123
+        with open_regular(path) as file:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return None, None

@@ -9,14 +9,13 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from PIL import Image
-
+from robusttune.data.images import image_endings
 from robusttune.data.problems import Problems
 from robusttune.errors import RobustTuneError
+from robusttune.regular_files import refuse_irregular
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +122,7 @@ def class_folders(root: Path) -> list[str]:
     with unchanged(root), os.scandir(root) as found:
         entries = [entry for entry in found if not _is_passed_over(entry.name)]
     bad, folders = Problems(root, "folders and files"), []
-    beside = sorted(e.name for e in entries if e.name.lower().endswith(_endings()) and not _is_folder(e))
+    beside = sorted(e.name for e in entries if e.name.lower().endswith(image_endings()) and not _is_folder(e))
     if beside:
         what = "image files beside the folders of classes, such as"
         log.warning("%s has %d %s %r: they are left out", root, len(beside), what, beside[0])
@@ -193,7 +192,7 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...], others: Counter[str])
     for entry in shown:
         if _is_folder(entry):
             yield from _walk(entry.path, (*above, (here.st_dev, here.st_ino)), others)
-        elif entry.name.lower().endswith(_endings()):
+        elif entry.name.lower().endswith(image_endings()):
             yield entry.path
         elif _leads_nowhere(entry):
             raise RobustTuneError(f"{entry.path} is a link that leads nowhere: mend or remove it")
@@ -217,11 +216,8 @@ def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
     return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110, which raises
 
 
-@cache
-def _endings() -> tuple[str, ...]:
-    return tuple(Image.registered_extensions())
-
-
 def _state(path: Path) -> Sequence[int]:
     now = path.stat()
+    if not stat.S_ISDIR(now.st_mode):
+        refuse_irregular(path, now.st_mode)
     return now.st_mtime_ns, now.st_size, now.st_ino

@@ -26,6 +26,7 @@ from robusttune.data.sources.split_names import SplitNames
 from robusttune.encoders.hub import PREFETCH, cached_commit, offline
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
+from robusttune.regular_files import open_regular
 from robusttune.types import Split
 
 
@@ -207,7 +208,7 @@ class Cells(ImageReader):
     def digest(self, name: str) -> bytes:
         cell = self._cell(name)
         try:
-            content = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+            content = cell["bytes"] if cell["bytes"] is not None else _content(cell["path"])
         except (OSError, ValueError):  # ValueError: a NUL in the path
             content = cell["path"].encode()
         return hashlib.blake2b(content, digest_size=16).digest()
@@ -225,6 +226,11 @@ class Cells(ImageReader):
             split: self.source.data[name].select_columns([column]).cast_column(column, image)
             for split, name in self.source.splits.items()
         }
+
+
+def _content(path: str) -> bytes:
+    with open_regular(path) as file:
+        return file.read()
 
 
 def _names(feature: Any) -> list[str] | None:

@@ -50,7 +50,7 @@ def verify(data: ImageTextDataModule, near_bits: int | None, threads: int, watch
     found.details = {"missing": sorted(missing), "broken": broken}
     found.images = {"distinct": len(names), "missing": len(missing), "broken": len(broken)}
     if missing:
-        found.wrong.append(f"of {len(names)} images {len(missing)} do not exist, the first is {min(missing)}")
+        found.wrong.append(f"of {len(names)} images {len(missing)} do not exist, the first is {min(missing):.300}")
     if broken:
         found.wrong.append(f"of {len(names)} images {len(broken)} cannot be read, the first: {broken[0]}")
     tokenizer = _tokenizer(data, tables.values(), found)

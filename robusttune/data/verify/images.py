@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from robusttune.data.images import ImageReader, UnreadableImageError, read_image
+from robusttune.regular_files import open_regular
 
 BLOCK = 1024  # images that wait to be read
 SIDE = 32  # pixels that the transform is of
@@ -60,16 +61,17 @@ def _look(name: str, reader: ImageReader) -> Look:
         if reader.digest(name) is not None:  # it is no file
             image = reader.read(name)
             return Look(name, _digest(f"{image.size}".encode() + image.tobytes()), perceptual_hash(image), None)
-        before = Path(name).stat()
-        content = Path(name).read_bytes()
-        after = Path(name).stat()
+        with open_regular(name) as file:
+            before = os.fstat(file.fileno())
+            content = file.read()
+        after = os.stat(name)  # noqa: PTH116
         image = read_image(BytesIO(content), name)
     except UnreadableImageError as error:
         return Look(name, None, 0, str(error))
     except OSError as error:
-        return Look(name, None, 0, f"{name} cannot be read ({error.strerror})")
+        return Look(name, None, 0, f"{name:.300} cannot be read as an image ({error.strerror})")
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
-        return Look(name, None, 0, f"{name} changed while it was read")
+        return Look(name, None, 0, f"{name:.300} changed while it was read")
     return Look(name, _digest(content), perceptual_hash(image), None)
 
 

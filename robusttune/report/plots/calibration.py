@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from robusttune.escaping import visible
 from robusttune.evaluation.metrics import BINS
 from robusttune.report.answers import Answers, read_answers
 from robusttune.report.compare import Comparison
@@ -73,7 +74,7 @@ def calibration(comparison: Comparison, looks: list[Look]) -> Plot | None:
     edges = np.linspace(0, 1, BINS + 1)
     for name, (upper, lower) in zip(there, grid.T, strict=True):
         upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
-        upper.set_title(name.replace("_", " "))
+        upper.set_title(visible(name.replace("_", " ")))
         for look, of_model in zip(looks, found, strict=True):
             if name not in of_model:
                 continue

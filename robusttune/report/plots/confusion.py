@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from robusttune.escaping import visible
 from robusttune.report.answers import Answers, read_answers
 from robusttune.report.compare import Comparison
 from robusttune.report.conditions import MEAN, SIDES
@@ -89,7 +90,7 @@ def _draw(shares: dict[str, NDArray[np.float64]], names: list[str], title: str) 
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten().tolist()
     for panel, (condition, matrix) in zip(axes, shares.items(), strict=True):
         image = panel.pcolormesh(matrix, cmap="Blues", vmin=0, vmax=1)
-        panel.set_title(condition.replace("_", " "))
+        panel.set_title(visible(condition.replace("_", " ")))
         panel.set_xticks(np.arange(len(names)) + 0.5, labels, rotation=90)
         panel.set_yticks(np.arange(len(names)) + 0.5, labels)
         panel.tick_params(length=0)

@@ -8,6 +8,7 @@ from statistics import mean
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from robusttune.escaping import visible
 from robusttune.report.compare import Comparison
 from robusttune.report.conditions import COMPLETE, TYPES, noise_of
 from robusttune.report.contents import heading
@@ -45,7 +46,7 @@ def severities(comparison: Comparison, looks: list[Look], side: str) -> Plot | N
     for panel, kind in zip(axes, kinds, strict=True):
         curve = {0.0: COMPLETE} | {float(n.severity): name for name, n in noises.items() if n.kind == kind}
         _lines(panel, comparison, looks, [curve] * len(comparison.models))
-        panel.set_title(kind.replace("_", " "))
+        panel.set_title(visible(kind.replace("_", " ")))
         panel.set_xticks(range(6))
         panel.set_xlim(-0.25, 5.25)
         panel.set_xlabel("severity (0: complete)")

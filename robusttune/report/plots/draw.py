@@ -6,6 +6,7 @@ import io
 import re
 from typing import NamedTuple
 
+from robusttune.escaping import visible
 from robusttune.report.compare import Comparison
 from robusttune.report.plots.calibration import calibration
 from robusttune.report.plots.confusion import confusion
@@ -49,7 +50,7 @@ def draw_all(comparison: Comparison) -> dict[str, Drawn]:
         other = [
             f"{look.label}: {name}"
             for look, name in zip(seen, labels, strict=True)
-            if look.label != " ".join(name.split())
+            if look.label != visible(" ".join(name.split()))
         ]
         key = f" No font of this machine has the names of {'; '.join(other)}." if other else ""
         return {plot.name: _drawn(plot, key) for plot in plots if plot is not None}

@@ -17,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.cells import cell_len
 
+from robusttune.escaping import visible
+
 INK, GREY = "#222222", "#8a8a8a"
 # Okabe and Ito's colours, without yellow, which is pale on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
@@ -83,7 +85,7 @@ def style(texts: Iterable[str]) -> Iterator[None]:
 
 def shown(text: str, otherwise: str) -> str:
     """The text as it can be drawn, or something else where no font of this machine has its letters."""
-    text = " ".join(text.split())
+    text = visible(" ".join(text.split()))
     wanted = {letter for letter in text if not letter.isspace()}
     there = _letters(font_manager.findfont(FONT))
     if wanted <= there:

@@ -205,16 +205,15 @@ def test_hashes_tell_contents_and_not_places(
 def test_an_image_that_changes_while_it_is_read_is_told(
     check: Check, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_bytes = Path.read_bytes
+    fstat, (changing,) = os.fstat, copy.rglob("test0.png")
 
-    def read_and_write(path: Path) -> bytes:
-        content = read_bytes(path)
-        if path.name == "test0.png":
-            path.write_bytes(content + b"more")
-            os.utime(path, ns=(1, 1))
-        return content
+    def look_then_write(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        if os.path.samestat(found, changing.stat()):
+            os.utime(changing, ns=(1, found.st_mtime_ns + 1))
+        return found
 
-    monkeypatch.setattr(Path, "read_bytes", read_and_write)
+    monkeypatch.setattr(os, "fstat", look_then_write)
     (wrong,) = check(source_of(copy)).wrong
     assert "test0.png changed while it was read" in wrong
 
