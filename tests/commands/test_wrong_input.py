@@ -22,7 +22,7 @@ import pytest
 import torch
 import yaml
 from dishes import write_text_encoder
-from fakes import tiny_flags, write_bomb, write_image, write_table
+from fakes import tiny_flags, word_tokenizer, write_bomb, write_image, write_model, write_table
 from PIL import Image
 
 from robusttune.cli import main
@@ -147,6 +147,13 @@ class Place:
 
     def good_checkpoint(self) -> bytes:
         return (self.trained / "checkpoints/best.ckpt").read_bytes()
+
+    def text_model(self, model_type: str = "bert", words: bool = True, **changes: Any) -> str:
+        """Return the flag that names a new text model, with or without a tokenizer."""
+        folder = write_model(self.root / model_type, model_type, **changes)
+        if words:
+            word_tokenizer().save_pretrained(folder)
+        return f"--text_encoder.name={folder}"
 
     def other_text_encoder(self) -> list[str]:
         write_text_encoder(self.root / "other", width=16, layers=2)
@@ -534,6 +541,30 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "layers do not pair": (lambda p: p.fit("--text_encoder.layers=1"), "2 image layers cannot be paired with 1 text"),
     "texts too long for the encoder": (lambda p: p.fit("--text_encoder.max_length=999"), "give a number from 3 to"),
+    "a text model without a tokenizer": (
+        lambda p: p.fit(p.text_model(words=False)),
+        r"has no tokenizer .it lacks tokenizer.json or vocab.txt.: save it there .tokenizer.save_pretrained",
+    ),
+    "more tokens than embeddings": (
+        lambda p: p.fit(p.text_model(vocab_size=20)),
+        "has 6 tokens beyond the 20 that the model has embeddings of, the first is",
+    ),
+    "texts too long for positions that begin later": (
+        lambda p: p.fit(p.text_model("roberta", max_position_embeddings=34), "--text_encoder.max_length=34"),
+        "max_length 34 does not fit .*: give a number from 3 to 32",
+    ),
+    "a text model with code of its own": (
+        lambda p: p.fit(p.text_model(auto_map={"AutoModel": "code.Model"})),
+        "needs code of its own, which is not run: choose another model",
+    ),
+    "a text model with a decoder": (
+        lambda p: p.fit(p.text_model("t5", d_model=32)),
+        "an encoder with a decoder: choose",
+    ),
+    "images of one channel": (
+        lambda p: p.fit("--image_encoder.model_args={in_chans: 1}"),
+        "model_args.in_chans must be 3, or left out",
+    ),
     "no room for text": (lambda p: p.fit("--text_encoder.max_length=2"), "give a number from 3 to"),
     # Conditions
     "no such condition": (
