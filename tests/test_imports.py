@@ -19,6 +19,7 @@ RANK = {
     "interruption": 0,
     "paths": 0,
     "streams": 0,
+    "counting": 0,
     "ranks": 1,
     "run_names": 1,
     "settings": 1,

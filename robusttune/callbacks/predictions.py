@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import Tensor
 
 from robusttune.callbacks.run_folder import run_folder_of
+from robusttune.counting import counted
 from robusttune.paths import whole_file
 from robusttune.ranks import on_rank_zero
 from robusttune.tasks import RobustTask
@@ -51,7 +52,9 @@ class PredictionWriter(Callback):
             writer.writerow(["id", "prediction", *names])
             for sample_id, probabilities in rows:
                 writer.writerow([sample_id, _prediction(probabilities, task), *(f"{p:.6g}" for p in probabilities)])
-        Console().print(f"{len(rows)} predictions written to {path}", soft_wrap=True, highlight=False)
+        Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(
+            f"{counted(len(rows), 'prediction')} written to {path}"
+        )
 
 
 def _prediction(probabilities: list[float], task: RobustTask) -> str:

@@ -21,6 +21,7 @@ from robusttune.corruption.conditions import Conditions
 from robusttune.corruption.dropout import Corruption
 from robusttune.corruption.missing import Mask, MissingBySplit
 from robusttune.corruption.noise import ImageNoise, NoiseBySplit, SplitNoise, TextNoise
+from robusttune.counting import counted
 from robusttune.data.cache import Cached, FeatureCache, Running
 from robusttune.data.dataset import Collate, SampleDataset
 from robusttune.data.images import refuse_unreadable
@@ -217,7 +218,10 @@ class ImageTextDataModule(LightningDataModule):
         missing = self.source.images.missing(table["image"].to_pylist())
         if not missing:
             return
-        what = f"{len(missing)} image files of the {len(table)} {split} samples do not exist, the first is {missing[0]}"
+        what = (
+            f"{counted(len(missing), 'image file')} of the {counted(len(table), f'{split} sample')} "
+            f"{'does' if len(missing) == 1 else 'do'} not exist, the first is {missing[0]}"
+        )
         remedy = "check the folder that image paths are relative to"
         if self.unreadable == "error":
             raise RobustTuneError(f"{what}: {remedy}, or set data.unreadable to absent")
@@ -290,7 +294,7 @@ class ImageTextDataModule(LightningDataModule):
     def _tell(self, split: Split, table: pa.Table) -> str:
         """How many samples there are, and how many of them have what."""
         has, mask = presence(table), self.masks.get(split)
-        line = f"{split}: {len(table)} samples, {has['complete'] + has['image_only']} with image, "
+        line = f"{split}: {counted(len(table), 'sample')}, {has['complete'] + has['image_only']} with image, "
         line += f"{has['complete'] + has['text_only']} with text"
         line += f", {has['neither']} with neither" if has["neither"] else ""
         return f"{line} (mask {mask.hash})" if mask else line
@@ -414,7 +418,7 @@ class ImageTextDataModule(LightningDataModule):
         a_sample += 8 * (len(self.facts.class_names) if self.facts.multilabel else 1)
         shares = loaders * (1 if self.trainer is None else self.trainer.num_devices)
         size = min(size, len(data))
-        what = f"{size} {split} samples"
+        what = counted(size, f"{split} sample")
         return limited_by_memory(workers, a_sample * size, shares, self.workers is not None, what)
 
     def _samples_a_batch(self, split: Split) -> int:
@@ -423,7 +427,9 @@ class ImageTextDataModule(LightningDataModule):
         variants = max(len(data.images), len(data.texts))
         size = max(1, self.batch_size // variants)
         if variants > 1:
-            rank_zero_info(f"{split}: batches of {size} samples, since each is looked at in {variants} variants")
+            rank_zero_info(
+                f"{split}: batches of {counted(size, 'sample')}, since each is looked at in {variants} variants"
+            )
         return size
 
     def _running(self) -> Running:
@@ -460,4 +466,6 @@ def _refuse_what_cannot_be_cached(
 
 def _refuse_nothing_but_blanks(table: pa.Table, split: Split) -> None:
     if table["image"].null_count == table["text"].null_count == len(table):
-        raise RobustTuneError(f"none of the {len(table)} {split} samples has an image or a text: check the columns")
+        raise RobustTuneError(
+            f"none of the {counted(len(table), f'{split} sample')} has an image or a text: check the columns"
+        )

@@ -1,0 +1,14 @@
+"""Numbers of things in messages."""
+
+from __future__ import annotations
+
+
+def counted(number: int, singular: str, plural: str | None = None) -> str:
+    """Return a number with its noun: ``1 sample``, ``1,024 samples``.
+
+    Args:
+        number: Number of things.
+        singular: Noun for one of them.
+        plural: Noun for several; by default with an s at the end.
+    """
+    return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
