@@ -144,6 +144,7 @@ class ImageTextDataModule(LightningDataModule):
         self._datasets: dict[Split, SampleDataset] = {}
         self._train_loader: ResumableLoader | None = None
         self._resumed: dict[str, int] = {}
+        self._limit_said = False
 
     @cached_property
     def facts(self) -> Facts:
@@ -442,7 +443,11 @@ class ImageTextDataModule(LightningDataModule):
     def _workers(self) -> int:
         """Loader processes for each device."""
         cores = self._cores()
-        return min(8, cores) if self.workers is None else limited_by_cores(self.workers, cores)
+        if self.workers is None:
+            return min(8, cores)
+        number = limited_by_cores(self.workers, cores, say=not self._limit_said)
+        self._limit_said = True
+        return number
 
     def _cores(self) -> int:
         """Cores for each device."""
