@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
@@ -38,3 +39,12 @@ class SignalInTest(Callback):
         os.kill(os.getpid(), signal.Signals[os.environ["SIGNAL"]])
 
     on_validation_batch_start = on_test_batch_start
+
+
+class WorkersStopped(Callback):
+    """Stops the workers in the first step of a test; a second later, ``SIGNAL`` comes to this process."""
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, signal.SIGSTOP)
+        threading.Timer(1, os.kill, [os.getpid(), signal.Signals[os.environ["SIGNAL"]]]).start()

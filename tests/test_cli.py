@@ -21,3 +21,15 @@ def test_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
     error = capsys.readouterr().err
     assert error.startswith("robusttune: error: there is no command 'fti'")
     assert error.count("\n") == 1
+
+
+def test_commands_of_two_words_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["data"], ["data", "-h"], ["data", "--help"]):
+        assert main(arguments) == 0
+        out = capsys.readouterr().out
+        assert out.startswith("usage: robusttune data COMMAND")
+        assert "data verify" in out
+        assert "data show" in out
+        assert "fit" not in out
+    assert main(["data", "shwo"]) == 1
+    assert "there is no command 'data shwo'" in capsys.readouterr().err

@@ -22,6 +22,7 @@ RANK = {
     "plain_yaml": 0,
     "regular_files": 0,
     "streams": 0,
+    "counting": 0,
     "ranks": 1,
     "run_names": 1,
     "settings": 1,

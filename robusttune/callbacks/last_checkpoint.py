@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
 from robusttune import interruption
+from robusttune.counting import counted
 from robusttune.errors import RobustTuneError
 from robusttune.ranks import max_over_ranks, on_rank_zero, rank
 
@@ -77,7 +78,7 @@ class LastCheckpoint(ModelCheckpoint):
         if not (wish == REQUEUE and _cannot_be_requeued()):
             raise RobustTuneError(
                 f"{'a signal' if signal is None else signal.name} has ended the run in epoch {trainer.current_epoch} "
-                f"after {trainer.global_step} steps, and nothing of it is lost: go on with --resume auto",
+                f"after {counted(trainer.global_step, 'step')}, and nothing of it is lost: go on with --resume auto",
                 told_elsewhere=rank() > 0,
             )
 

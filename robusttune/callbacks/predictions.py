@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from robusttune.callbacks.run_folder import run_folder_of
+from robusttune.counting import counted
 from robusttune.escaping import csv_cell
 from robusttune.paths import whole_file
 from robusttune.ranks import on_rank_zero
@@ -56,7 +57,7 @@ class PredictionWriter(Callback):
             for sample_id, probabilities in rows:
                 texts = map(csv_cell, (sample_id, _prediction(probabilities, task)))
                 writer.writerow([*texts, *(f"{p:.6g}" for p in probabilities)])
-        say(f"{len(rows)} predictions written to {path}")
+        say(f"{counted(len(rows), 'prediction')} written to {path}")
 
 
 def _prediction(probabilities: list[float], task: RobustTask) -> str:

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from robusttune.callbacks.file_set import Writers, replace_together
 from robusttune.callbacks.picture import draw
@@ -175,7 +176,7 @@ def best_possible(source: Source, conditions: Conditions, scores: Scores) -> dic
 
 def as_table(values: Values, intervals: Mapping[str, tuple[float, float] | None], headline: str, title: str) -> Table:
     """Rows are conditions, columns are metrics, and the interval of one of them."""
-    table = Table(title=cell(title), title_justify="left")
+    table = Table(title=cell(title, "table.title"), title_justify="left")
     table.add_column("condition", no_wrap=True)
     shown = [metric for metric in next(iter(values.values()), {}) if metric in ON_TERMINAL]
     beside = {"harmonic_mean": LOWER_IS_BETTER, "accuracy": ("f1_macro",)}.get(headline, ())  # there is no room for

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from robusttune.callbacks.best_checkpoint import BestCheckpoint
 from robusttune.callbacks.metrics_file import take_up
+from robusttune.counting import counted
 from robusttune.errors import RobustTuneError
 from robusttune.escaping import shell
 from robusttune.interruption import ignore, slurm_job
@@ -56,7 +57,7 @@ class RunFolder(SaveConfigCallback):
         begun = 0 if given is None else int(read_checkpoint(given)["global_step"])
         trainer.loggers = [*self._loggers(trainer, begun), *trainer.loggers]
         if self.earlier is not None:
-            rank_zero_info(f"{_short(self.folder)} goes on after {begun} steps")
+            rank_zero_info(f"{_short(self.folder)} goes on after {counted(begun, 'step')}")
             return
         # What it went on from is no setting of a run: given again, it would be used again.
         self.config = self.config.clone()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
+from robusttune.counting import counted
 from robusttune.planning import Plan
 from robusttune.planning.plan import Steps
 from robusttune.terminal import cell
@@ -25,9 +26,9 @@ def show(plan: Plan, absent: str | None, console: Console) -> None:
         console: to print to.
     """
     extent = plan.extent
-    devices = f"{extent.world_size} device{'s' * (extent.world_size > 1)}"
+    devices = counted(extent.world_size, "device")
     devices += f" ({extent.nodes} x {extent.devices})" if extent.nodes > 1 else ""
-    title = cell(f"{plan.task}, {plan.classes:,} classes, {devices}")
+    title = cell(f"{plan.task}, {counted(plan.classes, 'class', 'classes')}, {devices}", "table.title")
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right", no_wrap=True)
@@ -104,7 +105,7 @@ def _memory(plan: Plan) -> Iterator[Row]:
     yield "gradients", size(memory.gradients), ""
     yield "optimiser state", size(memory.optimizer_state), ""
     yield "activations", size(memory.activations), "kept for the backward pass"
-    yield "batch", size(memory.batch), f"{plan.batch_size} samples"
+    yield "batch", size(memory.batch), counted(plan.batch_size, "sample")
     known = (memory.weights, memory.gradients, memory.optimizer_state, memory.activations, memory.batch)
     yield "together", size(sum(known)), "without what comes and goes"
     if memory.peak is not None:
@@ -127,15 +128,16 @@ def _time(plan: Plan) -> Iterator[Row]:
     yield "step", span(step.seconds), f"{step.measured} measured, half of them {_between(step)}"
     yield from _parts(step)
     samples = plan.batch_size * plan.extent.world_size
-    yield "epoch", span(time.epoch), f"{step.batches:,} steps of {samples:,} samples"
+    yield "epoch", span(time.epoch), f"{counted(step.batches, 'step')} of {counted(samples, 'sample')}"
     checked = time.validation_step
     if checked is not None:
-        said = f"{checked.batches:,} batches of {span(checked.seconds)}, and metrics {span(time.metrics)}"
+        batches = counted(checked.batches, "batch", "batches")
+        said = f"{batches} of {span(checked.seconds)}, and metrics {span(time.metrics)}"
         yield "validation", span(time.validation), said
         yield from _parts(checked)
     if plan.disk.features:
         yield "filling the cache", span(time.fill), "once, for training and validation"
-    yield "fit", span(time.fit), f"{time.epochs:,.4g} epochs, {time.validations:,.4g} validations"
+    yield "fit", span(time.fit), f"{counted(time.epochs, 'epoch')}, {counted(time.validations, 'validation')}"
 
 
 def _parts(steps: Steps) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelSummary
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -154,6 +154,8 @@ class RobustTuneCLI(LightningCLI):
             plugins.append(SLURMEnvironment(auto_requeue=False))  # its handler can lock up; LastCheckpoint requeues
         callbacks = _as_list(config.callbacks) + (self._fit_callbacks(config) if self.subcommand == "fit" else [])
         callbacks += self.resumed
+        if not any(isinstance(callback, ModelSummary) for callback in callbacks):
+            kwargs["enable_model_summary"] = False  # it counts nothing of encoders that were released; see RobustTask
         if config.default_root_dir is None:  # or in a job Lightning goes on from an hpc_ckpt in the working folder
             root = run_folders(*(self._get(self.config_init, name) for name in ("run_root", "name")))
             kwargs["default_root_dir"] = root / "lightning"  # where nothing lies

@@ -21,6 +21,7 @@ from robusttune.corruption.conditions import Conditions
 from robusttune.corruption.dropout import Corruption
 from robusttune.corruption.missing import Mask, MissingBySplit
 from robusttune.corruption.noise import ImageNoise, NoiseBySplit, SplitNoise, TextNoise
+from robusttune.counting import counted
 from robusttune.data.cache import Cached, FeatureCache, Running
 from robusttune.data.dataset import Collate, SampleDataset
 from robusttune.data.images import refuse_unreadable
@@ -144,6 +145,7 @@ class ImageTextDataModule(LightningDataModule):
         self._datasets: dict[Split, SampleDataset] = {}
         self._train_loader: ResumableLoader | None = None
         self._resumed: dict[str, int] = {}
+        self._limit_said = False
 
     @cached_property
     def facts(self) -> Facts:
@@ -221,8 +223,10 @@ class ImageTextDataModule(LightningDataModule):
         missing = self.source.images.missing(table["image"].to_pylist())
         if not missing:
             return
-        what = f"{len(missing)} image files of the {len(table)} {split} samples do not exist"
-        what += f", the first is {missing[0]:.300}"
+        what = (
+            f"{counted(len(missing), 'image file')} of the {counted(len(table), f'{split} sample')} "
+            f"{'does' if len(missing) == 1 else 'do'} not exist, the first is {missing[0]:.300}"
+        )
         remedy = "check the folder that image paths are relative to"
         if self.unreadable == "error":
             raise RobustTuneError(f"{what}: {remedy}, or set data.unreadable to absent")
@@ -295,7 +299,7 @@ class ImageTextDataModule(LightningDataModule):
     def _tell(self, split: Split, table: pa.Table) -> str:
         """How many samples there are, and how many of them have what."""
         has, mask = presence(table), self.masks.get(split)
-        line = f"{split}: {len(table)} samples, {has['complete'] + has['image_only']} with image, "
+        line = f"{split}: {counted(len(table), 'sample')}, {has['complete'] + has['image_only']} with image, "
         line += f"{has['complete'] + has['text_only']} with text"
         line += f", {has['neither']} with neither" if has["neither"] else ""
         return f"{line} (mask {mask.hash})" if mask else line
@@ -419,7 +423,7 @@ class ImageTextDataModule(LightningDataModule):
         a_sample += 8 * (len(self.facts.class_names) if self.facts.multilabel else 1)
         shares = loaders * (1 if self.trainer is None else self.trainer.num_devices)
         size = min(size, len(data))
-        what = f"{size} {split} samples"
+        what = counted(size, f"{split} sample")
         return limited_by_memory(workers, a_sample * size, shares, self.workers is not None, what)
 
     def _samples_a_batch(self, split: Split) -> int:
@@ -428,7 +432,9 @@ class ImageTextDataModule(LightningDataModule):
         variants = max(len(data.images), len(data.texts))
         size = max(1, self.batch_size // variants)
         if variants > 1:
-            rank_zero_info(f"{split}: batches of {size} samples, since each is looked at in {variants} variants")
+            rank_zero_info(
+                f"{split}: batches of {counted(size, 'sample')}, since each is looked at in {variants} variants"
+            )
         return size
 
     def _running(self) -> Running:
@@ -441,7 +447,11 @@ class ImageTextDataModule(LightningDataModule):
     def _workers(self) -> int:
         """Loader processes for each device."""
         cores = self._cores()
-        return min(8, cores) if self.workers is None else limited_by_cores(self.workers, cores)
+        if self.workers is None:
+            return min(8, cores)
+        number = limited_by_cores(self.workers, cores, say=not self._limit_said)
+        self._limit_said = True
+        return number
 
     def _cores(self) -> int:
         """Cores for each device."""
@@ -465,4 +475,6 @@ def _refuse_what_cannot_be_cached(
 
 def _refuse_nothing_but_blanks(table: pa.Table, split: Split) -> None:
     if table["image"].null_count == table["text"].null_count == len(table):
-        raise RobustTuneError(f"none of the {len(table)} {split} samples has an image or a text: check the columns")
+        raise RobustTuneError(
+            f"none of the {counted(len(table), f'{split} sample')} has an image or a text: check the columns"
+        )

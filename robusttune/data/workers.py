@@ -46,10 +46,16 @@ class Workers(NamedTuple):
         return (self.number * self.prefetch + IN_USE) * batch if self.number else 0
 
 
-def limited_by_cores(number: int, cores: int) -> int:
-    """Return the number of workers, at most so many a core; more of them only take memory, and time to start."""
+def limited_by_cores(number: int, cores: int, say: bool) -> int:
+    """Return the number of workers, at most so many a core; more of them only take memory, and time to start.
+
+    Args:
+        number: Number that was asked for.
+        cores: Number of cores of a device.
+        say: Whether to log it if there are fewer.
+    """
     most = A_CORE * cores
-    if number > most:
+    if number > most and say:
         _say(f"data.workers is {number}, and {most} are started, {A_CORE} for each of {cores} cores: more have no use")
     return min(number, most)
 

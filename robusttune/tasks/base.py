@@ -19,6 +19,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from robusttune.corruption.conditions import Conditions
+from robusttune.counting import counted
 from robusttune.encoders import Encoder, FrozenEncoder, ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
@@ -197,9 +198,18 @@ class RobustTask(LightningModule, ABC):
         self._log_metrics("test")
 
     def on_fit_start(self) -> None:
-        trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
-        frozen = sum(self._encoder(name).size for name in ENCODERS)
-        rank_zero_info(f"{trained:,} parameters are trained, {frozen:,} are frozen")
+        rank_zero_info(self.parameter_line())
+
+    def parameter_line(self) -> str:
+        """Return how many parameters are trained and frozen, those of encoders included that were released."""
+        own = [p for name, p in self.named_parameters() if not self._is_frozen(name)]
+        trained = sum(p.numel() for p in own if p.requires_grad)
+        frozen = {name.replace("_", " "): self._encoder(name).size for name in ENCODERS}
+        others = sum(p.numel() for p in own if not p.requires_grad)
+        frozen |= {"others": others} if others else {}
+        parts = ", ".join(f"{name} {number:,}" for name, number in frozen.items())
+        verb = "is" if trained == 1 else "are"
+        return f"{counted(trained, 'parameter')} {verb} trained, {sum(frozen.values()):,} are frozen ({parts})"
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         try:

@@ -70,7 +70,7 @@ def undisturbed(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
     def run(*flags: str) -> Path:
         if flags not in made:
             assert main([*FIT, f"--data.cache={cache}", f"--run_root={root}", *flags]) == 0
-            made[flags] = root / "demo" / f"{len(made)}"
+            made[flags] = max((root / "demo").iterdir(), key=lambda folder: int(folder.name))  # others may be there
         return made[flags]
 
     return run

@@ -200,6 +200,26 @@ def test_what_is_trained_in_any_precision_can_be_loaded(
     FusionTask.load_from_checkpoint(tmp_path / "food101/0/checkpoints/best.ckpt")
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_frozen_parameters_are_counted_whether_or_not_they_are_in_memory(
+    cached: bool,
+    run: Path,
+    food101: Path,
+    text_folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    task = FusionTask.load_from_checkpoint(run / "checkpoints/best.ckpt")
+    sizes = [sum(p.numel() for p in encoder.parameters()) for encoder in (task.image_encoder, task.text_encoder)]
+    flags = [flag for flag in tiny_flags(food101, text_folder) if "summary" not in flag]
+    flags += [f"--data.cache={tmp_path}/cache"] if cached else []
+    assert main(["fit", f"--config={CONFIG}", *flags, "--trainer.max_steps=1", f"--run_root={tmp_path}"]) == 0
+    said = f"parameters are trained, {sum(sizes):,} are frozen (image encoder {sizes[0]:,}, text encoder {sizes[1]:,})"
+    assert said in caplog.text
+    assert "Non-trainable params" not in caplog.text + capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "flags",
     [

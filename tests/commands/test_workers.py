@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,26 @@ def test_workers_that_bring_nothing_end_the_run(
     assert message in error
 
 
+def test_a_test_that_waits_for_workers_is_ended_by_a_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*FIT, f"--run_root={tmp_path}"]) == 0
+    run = tmp_path / "demo/0"
+    monkeypatch.setenv("SIGNAL", "SIGTERM")
+    test = ["test", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/last.ckpt", "--data.workers=1"]
+    test += ["--data.batch_size=2", "--trainer.callbacks+=interrupting.WorkersStopped"]
+    begun = time.monotonic()
+    assert main(test) == 143
+    assert time.monotonic() - begun < interruption.PATIENCE
+    assert "SIGTERM has ended robusttune test before it was finished" in capsys.readouterr().err
+
+
+def test_more_workers_than_cores_can_use_are_not_started(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fit = [*FIT, "--data.workers=500", "--trainer.fast_dev_run=true", f"--run_root={tmp_path}"]
+    assert main(fit) == 0
+    assert caplog.text.count("data.workers is 500, and") == 1
+
+
 def with_small_shared_memory(size: str, code: str, *flags: str) -> subprocess.CompletedProcess[str]:
     """A fit where /dev/shm is as small as this; only root can have it."""
     if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
@@ -74,7 +95,7 @@ def with_small_shared_memory(size: str, code: str, *flags: str) -> subprocess.Co
     ("size", "code", "flags", "status", "message"),
     [
         ("2m", RUN, ["--data.workers=2"], 1, "error: /dev/shm has 2.1 MB free, and a batch of 64 train samples takes"),
-        ("2m", RUN, [], 0, "it is loaded by 0 workers, not"),
+        pytest.param("2m", RUN, [], 0, "it is loaded by 0 workers, not", marks=pytest.mark.slow),
         (
             "400k",
             UNCHECKED + RUN,

@@ -296,7 +296,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "image files missing": (
         lambda p: p.table({"image": "gone.png", "text": "t", "label": "a"}, val=str(p.root / "train.jsonl")),
-        r"1 image files of the 21 train samples do not exist, the first is .*/gone.png: check",
+        r"1 image file of the 21 train samples does not exist, the first is .*/gone.png: check",
     ),
     # Rows
     "broken JSONL": (

@@ -262,7 +262,7 @@ def test_a_wrong_folder_of_images_is_refused_also_where_some_may_be_absent(
     (tmp_path / "4.png").unlink()
     with caplog.at_level(logging.WARNING):
         module(source, text_folder, unreadable="absent").check("fit")
-    assert "1 image files of the " in caplog.text
+    assert "1 image file of the " in caplog.text
     (tmp_path / "elsewhere").mkdir()
     moved = Table(train=source.train, image_root=str(tmp_path / "elsewhere"))
     with pytest.raises(RobustTuneError, match="12 image files of the 18 train samples do not exist, .* no other does"):
@@ -275,7 +275,7 @@ def test_files_that_do_not_exist_are_counted_before_anything_is_loaded(tmp_path:
         (tmp_path / f"{number}.png").unlink()
     data = module(source, text_folder, splits=Splits(0.5))
     with pytest.raises(
-        RobustTuneError, match=r"\d image files of the 10 train samples do not exist, the first is .*png:"
+        RobustTuneError, match=r"\d image files? of the 10 train samples do(es)? not exist, the first is .*png:"
     ):
         data.check("fit")
     absent = module(source, text_folder, splits=Splits(0.5), unreadable="absent")

@@ -54,5 +54,7 @@ def test_fewer_workers_than_were_asked_for_are_refused(shared_memory: Callable[[
 
 
 def test_so_many_workers_a_core(caplog: pytest.LogCaptureFixture) -> None:
-    assert [limited_by_cores(number, 2) for number in (0, 8, 9, 500)] == [0, 8, 8, 8]
+    assert [limited_by_cores(number, 2, say=True) for number in (0, 8, 9, 500)] == [0, 8, 8, 8]
     assert caplog.text.count("are started, 4 for each of 2 cores") == 2
+    assert limited_by_cores(500, 2, say=False) == 8
+    assert caplog.text.count("are started") == 2
