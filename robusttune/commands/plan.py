@@ -40,7 +40,7 @@ class PlanCLI(RobustTuneCLI):
         parser.add_argument("--weights_only", type=bool | None, help="Likewise.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        LightningCLI.parse_arguments(self, parser, args)
+        self.parse_settings(parser, args)
         refuse_sharding(self.config.trainer.strategy)
         if self.config.steps < 1:
             raise RobustTuneError(f"--steps is {self.config.steps}: give at least 1")
