@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from robusttune.commands.configs import check_configs
+from robusttune.commands.nulls import settle_nulls
 from robusttune.commands.quiet import quieten
 from robusttune.commands.wording import argument_error, instantiation_error
 from robusttune.data import ImageTextDataModule
@@ -22,6 +23,17 @@ OF_THE_RUN = (
     *("name", "run_root", "resume", "checkpoint_minutes", "monitor", "seed_everything", "ckpt_path"),
     *("weights_only", "return_predictions", "verbose"),
 )
+
+
+KINDS: dict[str, Any] = {  # of settings that must not be null
+    "data": ImageTextDataModule,
+    "image_encoder": ImageEncoder,
+    "text_encoder": TextEncoder,
+    "split": str,
+    "samples": int,
+    "severity": int,
+    "out": str,
+}
 
 
 def read_data(
@@ -54,6 +66,7 @@ def read_data(
         quieten()
         try:
             given = parser.parse_args(args)
+            settle_nulls(given, KINDS)
             return given, parser.instantiate(given).data
         except ArgumentError as error:
             raise argument_error(str(error), command, known) from None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -47,7 +47,7 @@ class ImportCLI(RobustTuneCLI):
         parser.add_argument("--weights_only", type=bool | None, help="Likewise.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        LightningCLI.parse_arguments(self, parser, args)
+        self.parse_settings(parser, args)
         if user_path(self.config.out).exists():
             raise RobustTuneError(f"{self.config.out} exists: give another --out")
         self.published = read_published(user_path(self.config.published))

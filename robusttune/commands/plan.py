@@ -42,7 +42,7 @@ class PlanCLI(RobustTuneCLI):
         parser.add_argument("--weights_only", type=bool | None, help="Likewise.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        LightningCLI.parse_arguments(self, parser, args)
+        self.parse_settings(parser, args)
         refuse_sharding(self.config.trainer.strategy)
         run_folders(self.config.run_root, self.config.name)
         if self.config.steps < 1:

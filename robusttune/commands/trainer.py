@@ -29,6 +29,7 @@ from robusttune.callbacks import (
     TrainingState,
 )
 from robusttune.commands.configs import check_configs
+from robusttune.commands.nulls import settle_nulls
 from robusttune.commands.quiet import quieten
 from robusttune.commands.resume import (
     FinishedRunError,
@@ -50,6 +51,18 @@ from robusttune.run_names import run_folders
 from robusttune.tasks import RobustTask
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
 from robusttune.types import Facts
+
+KINDS: dict[str, Any] = {  # of settings that must not be null
+    "trainer": Trainer,
+    "data": ImageTextDataModule,
+    "model": RobustTask,
+    "image_encoder": ImageEncoder,
+    "text_encoder": TextEncoder,
+    "name": str,
+    "run_root": str,
+    "checkpoint_minutes": float,
+    "steps": int,  # of plan
+}
 
 
 class RobustTuneCLI(LightningCLI):
@@ -99,7 +112,7 @@ class RobustTuneCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and read a given checkpoint, whose facts win over those of the data at hand."""
-        super().parse_arguments(parser, args)
+        self.parse_settings(parser, args)
         verb = self.config["subcommand"]
         config = self.config[verb]
         refuse_sharding(config.trainer.strategy)
@@ -120,6 +133,11 @@ class RobustTuneCLI(LightningCLI):
         if config.data.facts is not None and config.data.facts.class_names != facts.class_names:
             raise RobustTuneError("data.facts contradict those of the checkpoint: leave them out")
         config.data.facts = facts
+
+    def parse_settings(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and refuse settings that are null and must not be."""
+        super().parse_arguments(parser, args)
+        settle_nulls(self.config[self.config.subcommand] if "subcommand" in self.config else self.config, KINDS)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing. Lightning would lay a checkpoint's hyperparameters over the settings, and import their class."""

@@ -49,6 +49,9 @@ def argument_error(message: str, verb: str, known: set[str]) -> RobustTuneError:
             f"{where} names {denied[1]:.100}, which a configuration may not run: give the import path of a class of "
             "its kind"
         )
+    absent = _absent_setting(message)
+    if absent is not None:
+        return RobustTuneError(f"{absent}: {remedy}")
     unknown = _unknown_setting(message)
     if unknown is not None:
         return RobustTuneError(f"{unknown} is no setting{_suggestion(unknown, known)}: {remedy}")
@@ -93,6 +96,24 @@ def instantiation_error(error: Exception) -> RobustTuneError | None:
     )
 
 
+def _absent_setting(message: str) -> str | None:
+    """Say what is null or not given, if that is what is wrong."""
+    key = ".".join(dict.fromkeys(_keys(message)))
+    if "'NoneType' object has no attribute 'keys'" in message:
+        return f"{key}.init_args is null"
+    if "argument of type 'NoneType' is not iterable" in message:
+        return f"{key}.class_path is null"
+    if re.search(r"Unable to load config ['\"]null['\"]|Expected a path but null ", message):
+        return f"{key} is null"
+    found = re.search(r"the following arguments are required: ([\w., ]+)", message)
+    if found is None:
+        return None
+    names = [
+        f"{key}.{name}" if key else re.sub(r"^(fit|validate|test|predict)\.", "", name) for name in found[1].split(", ")
+    ]
+    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} null, or not given"
+
+
 def _unknown_setting(message: str) -> str | None:
     """The name of the setting that there is not, if that is what is wrong."""
     found = re.search(r"(?:does not accept option '|unrecognized arguments: (?:--)?)([^\s=']+)", message)
@@ -125,9 +146,10 @@ def _wrong_value(message: str) -> str | None:
     expected += [kind for name, kind in KINDS.items() if f"Expected a {name}" in tail]
     if not key or value is None:
         return None
+    said = "null" if value[1] == "None" else f"{value[1]!r:.100}"
     if "Expected a dot import path" in tail and not set(expected) & {"a number", "a whole number"}:
-        return f"{key} is {value[1]!r:.100}, not a class that is known (give its import path)"
-    return f"{key} is {value[1]!r:.100}, not {' or '.join(expected)}" if expected else None
+        return f"{key} is {said}, not a class that is known (give its import path)"
+    return f"{key} is {said}, not {' or '.join(expected)}" if expected else None
 
 
 def _one_line(message: str) -> str:

@@ -1,0 +1,117 @@
+"""Settings that are null and must not be, before anything is made of them: jsonargparse takes null for any setting."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pkgutil import resolve_name
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from jsonargparse import Namespace
+
+from robusttune.errors import RobustTuneError
+
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+LINKED = {"image_encoder", "text_encoder", "facts"}  # arguments that are null until everything is made
+
+
+def settle_nulls(settings: Namespace, kinds: Mapping[str, Any]) -> None:
+    """Check parsed settings, and those of the classes in them, at any depth.
+
+    Where null is given for a group of settings that are all null by default, such as ``data.missing``, an empty group
+    takes its place.
+
+    Args:
+        settings: all that was parsed.
+        kinds: the type of each setting that must not be null.
+
+    Raises:
+        RobustTuneError: a setting is null, and its type does not allow it.
+    """
+    for name, kind in kinds.items():
+        if name in settings:
+            if settings[name] is None:
+                _refuse(name, kind)
+            _settle(settings[name], name, kind)
+
+
+def _settle(value: Any, name: str, kind: Any) -> None:
+    if isinstance(value, list):
+        for item in value:
+            _settle(item, name, Any)
+    elif isinstance(value, Namespace) and "class_path" in value:
+        if isinstance(value.get("init_args"), Namespace):
+            _settle_arguments(value.init_args, f"{name}.init_args", resolve_name(value.class_path))
+    elif isinstance(value, Namespace) and callable(kind):
+        _settle_arguments(value, name, kind)
+
+
+def _settle_arguments(arguments: Namespace, name: str, made: Any) -> None:
+    """Check the arguments of a class or a function."""
+    hints = _hints(made)
+    for key, value in vars(arguments).items():
+        kind = hints.get(key, Any)
+        if value is None and not takes_null(kind) and key not in LINKED:
+            if not _is_nothing(kind):
+                _refuse(f"{name}.{key}", kind)
+            arguments[key] = Namespace()  # type: ignore[no-untyped-call]
+        _settle(value, f"{name}.{key}", kind)
+
+
+def _refuse(name: str, kind: Any) -> NoReturn:
+    shown = name.replace(".init_args", "")
+    raise RobustTuneError(f"{shown} is null: leave it out, or give {_instead(kind)}")
+
+
+def _is_nothing(kind: Any) -> bool:
+    """Whether a type is a group of settings that are all null by default, or such groups again."""
+    if not is_dataclass(kind):
+        return False
+    hints: dict[str, Any] = _hints(kind)  # type: ignore[arg-type]
+    defaults = [(field.default, hints[field.name]) for field in fields(kind)]
+    return all(default is None or _is_nothing(hint) for default, hint in defaults)
+
+
+@cache
+def _hints(made: Any) -> dict[str, Any]:
+    """Return the types of the arguments of a class or a function; ``Any`` where null is the default."""
+    hints: dict[str, Any] = {}
+    functions: list[Any] = [vars(base).get("__init__") for base in made.__mro__] if inspect.isclass(made) else [made]
+    for function in functions:
+        try:
+            found, parameters = get_type_hints(function), inspect.signature(function).parameters
+        except Exception:  # a name that is imported for type checkers alone, a function of C, ...
+            continue
+        for name, hint in found.items():
+            null = name in parameters and parameters[name].default is None
+            hints.setdefault(name, Any if null else hint)
+    return hints
+
+
+def takes_null(hint: Any) -> bool:
+    """Whether a value of this type may be null; true where that cannot be told."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return any(map(takes_null, get_args(hint)))
+    if origin is Annotated:
+        return takes_null(get_args(hint)[0])
+    if origin is Literal:
+        return None in get_args(hint)
+    return hint in (Any, None, NoneType, object) or isinstance(hint, TypeVar | str)
+
+
+def _instead(kind: Any) -> str:
+    """Say what to give in the place of null."""
+    if kind in WORDS:
+        return WORDS[kind]
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    if inspect.isabstract(kind) or get_origin(kind) is Callable:
+        return "a class_path"
+    if is_dataclass(kind):
+        names = [field.name for field in fields(kind)]
+        return f"{' and '.join(names)}" if len(names) == 2 else f"{', '.join(names[:3])}{', ...' * (len(names) > 3)}"
+    return "its settings" if inspect.isclass(kind) else "a value"
