@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
 from collections.abc import Iterator
 from functools import partial
 from itertools import product
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from robusttune.evaluation.bootstrap import interval, resampled_means
+from robusttune.paths import whole_file
 
 EXPERTS = [*overlays("fusion/experts"), *EXPERTS_STEPS]
 ALONE = "--model.every_pattern=false"
@@ -119,7 +121,7 @@ def right_by_condition(path: Path, home: str | None) -> dict[str, Right]:
 
 def regressions(root: Path, source: emoji.Source, job: Job) -> dict[str, dict[str, Right]]:
     """Fit a logistic regression for each condition and fold, with the regularisation that is best on the test folds."""
-    features = {style: emoji.features(source, root / "folds" / f"{style}.jsonl") for style in STYLES}
+    features = {style: style_features(root, source, style) for style in STYLES}
     own, kind = features[job.style], REGRESSIONS[job.model]
     found: dict[str, dict[str, Right]] = {style: {} for style in STYLES}
     for condition in CONDITIONS:
@@ -139,6 +141,16 @@ def regressions(root: Path, source: emoji.Source, job: Job) -> dict[str, dict[st
             tried.append(right)
         for style in STYLES:
             found[style][condition] = max((right[style] for right in tried), key=lambda right: sum(right.values()))
+    return found
+
+
+def style_features(root: Path, source: emoji.Source, style: str) -> emoji.Features:
+    """Return the features of all emoji of a style, and compute them if they are not in the root folder."""
+    path = root / f"features-{style}.pickle"
+    if not path.exists():
+        with whole_file(path) as temporary:
+            temporary.write_bytes(pickle.dumps(emoji.features(source, root / "folds" / f"{style}.jsonl")))
+    found: emoji.Features = pickle.loads(path.read_bytes())
     return found
 
 
@@ -223,6 +235,8 @@ def main() -> None:
     given = parser.parse_args()
     root, source = given.root.resolve(), emoji.Source.of(given)
     emoji.write_folds(source, root)
+    for style in STYLES:
+        style_features(root, source, style)
     jobs = [Job(model, style, None, 0) for model, style in product(REGRESSIONS, STYLES)]
     jobs += [Job(*settings) for settings in product(given.models, STYLES, range(FOLDS), range(given.seeds))]
     path = root / "results.json"
