@@ -15,7 +15,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from robusttune.callbacks.file_set import Writers, replace_together
 from robusttune.callbacks.picture import draw
