@@ -84,14 +84,18 @@ def _say_once(message: str) -> None:
 
 def _no_tokenizer(settings: TextEncoder, missing: str) -> RobustTuneError:
     place = location(settings)["pretrained_model_name_or_path"]
-    if model_folder(place).is_dir():
+    lacks = f"{place} has no tokenizer (it lacks {missing})"
+    save = "save it there (tokenizer.save_pretrained)"
+    if settings.weights not in ("pretrained", "random"):
+        in_cache = offline() and not model_folder(settings.name).is_dir()
         return RobustTuneError(
-            f"{place} has no tokenizer (it lacks {missing}): save it there (tokenizer.save_pretrained)"
-            + ("" if settings.weights in ("pretrained", "random") else ", or give the name of a model that has one")
+            f"{lacks}: {save}, or {PREFETCH if in_cache else 'give the name of a model that has one'}"
         )
+    if model_folder(place).is_dir():
+        return RobustTuneError(f"{lacks}: {save}")
     if offline():
         return RobustTuneError(f"the tokenizer of {place} is not in the cache: {PREFETCH}")
-    return RobustTuneError(f"{place} has no tokenizer (it lacks {missing}): choose a model that has one")
+    return RobustTuneError(f"{lacks}: choose a model that has one")
 
 
 def _missing_files(settings: TextEncoder) -> str:
