@@ -9,6 +9,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_only
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 
@@ -60,7 +61,7 @@ def fast_tokenizer(settings: TextEncoder, max_length: int | None) -> Tokenizer:
 
 
 def _find(settings: TextEncoder) -> TextEncoder:
-    """Return the settings to load the tokenizer by: as they are, or, if the weights' folder has none, of ``name``."""
+    """Return the settings by which a tokenizer is loaded: the given ones, or, if the weights have none, ``name``'s."""
     missing = _missing_files(settings)
     if not missing:
         return settings
@@ -78,6 +79,7 @@ def _find(settings: TextEncoder) -> TextEncoder:
 
 
 @cache
+@rank_zero_only
 def _say_once(message: str) -> None:
     log.warning(message)
 
