@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 TWO_TOWERS = ("clip", "siglip", "siglip2", "chinese_clip")
-VISION = ("vit", "deit", "beit", "dinov2", "dinov2_with_registers", "siglip_vision_model", "clip_vision_model")
+VISION = ("vit", "deit", "beit", "dinov2", "dinov2_with_registers", "siglip_vision_model", "clip_vision_model", "yolos")
 NOISY = NoiseBySplit(train=SplitNoise(ImageNoise(["gaussian"]), TextNoise(["deletion"])))
 FACTS = Facts(["a", "b", "c"], [0.5, 0.3, 0.2], False)
 VIEWS = {"complete": View(), "no_image": View(image=None), "no_text": View(text=None)}

@@ -88,6 +88,8 @@ class FrozenTransformersImage(FrozenLayeredImageEncoder):
         config = getattr(config, "vision_config", config)
         if not hasattr(config, "patch_size"):
             raise RobustTuneError(f"{settings.name!r} is no patch-based vision tower: use timm's TimmEncoder for CNNs")
+        if getattr(config, "num_detection_tokens", 0):  # which follow the patches
+            raise RobustTuneError(f"{settings.name!r} does not return one token a patch: choose another model")
         if getattr(config, "image_size", None) is None:
             raise RobustTuneError(f"{settings.name!r} has no fixed image size: choose another model")
         super().__init__(load_tower(settings, "vision_model", settings.pooling == "head"), settings, preprocessing)

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_only
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 
@@ -60,7 +61,7 @@ def fast_tokenizer(settings: TextEncoder, max_length: int | None) -> Tokenizer:
 
 
 def _find(settings: TextEncoder) -> TextEncoder:
-    """Return the settings to load the tokenizer by: as they are, or, if the weights' folder has none, of ``name``."""
+    """Return the settings by which a tokenizer is loaded: the given ones, or, if the weights have none, ``name``'s."""
     missing = _missing_files(settings)
     if not missing:
         return settings
@@ -78,20 +79,25 @@ def _find(settings: TextEncoder) -> TextEncoder:
 
 
 @cache
+@rank_zero_only
 def _say_once(message: str) -> None:
     log.warning(message)
 
 
 def _no_tokenizer(settings: TextEncoder, missing: str) -> RobustTuneError:
     place = location(settings)["pretrained_model_name_or_path"]
-    if model_folder(place).is_dir():
+    lacks = f"{place} has no tokenizer (it lacks {missing})"
+    save = "save it there (tokenizer.save_pretrained)"
+    if settings.weights not in ("pretrained", "random"):
+        in_cache = offline() and not model_folder(settings.name).is_dir()
         return RobustTuneError(
-            f"{place} has no tokenizer (it lacks {missing}): save it there (tokenizer.save_pretrained)"
-            + ("" if settings.weights in ("pretrained", "random") else ", or give the name of a model that has one")
+            f"{lacks}: {save}, or {PREFETCH if in_cache else 'give the name of a model that has one'}"
         )
+    if model_folder(place).is_dir():
+        return RobustTuneError(f"{lacks}: {save}")
     if offline():
         return RobustTuneError(f"the tokenizer of {place} is not in the cache: {PREFETCH}")
-    return RobustTuneError(f"{place} has no tokenizer (it lacks {missing}): choose a model that has one")
+    return RobustTuneError(f"{lacks}: choose a model that has one")
 
 
 def _missing_files(settings: TextEncoder) -> str:

@@ -262,6 +262,14 @@ def test_siglip2_with_patches_of_any_number_is_refused_as_an_image_encoder(tmp_p
         TransformersImageEncoder(name=str(tmp_path), layers=2, grid=4).load()
 
 
+def test_tokens_that_follow_the_patches_are_refused(tmp_path: Path) -> None:
+    """They would be taken for patches."""
+    write_model(tmp_path, "yolos", image_size=[32, 32], num_detection_tokens=5)
+    ViTImageProcessor(size=SQUARE).save_pretrained(tmp_path)
+    with pytest.raises(RobustTuneError, match="does not return one token a patch: choose another model"):
+        TransformersImageEncoder(name=str(tmp_path), layers=2, grid=4, pooling="class").load()
+
+
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_efficientnet"])
 def test_timm_features_are_what_its_classifier_would_read(name: str) -> None:
     encoder = TimmEncoder(name=name, weights="random", layers=2, grid=2, size=64).load()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import word_tokenizer, write_model
+from stand_in_hub import StandInHub
 from transformers import AutoTokenizer
 
 from robusttune.encoders import TransformersTextEncoder
@@ -196,6 +200,41 @@ def test_weights_without_a_tokenizer_are_refused_where_the_name_has_none_either(
     write_model(tmp_path, "bert")
     with pytest.raises(RobustTuneError, match=r"has no tokenizer .*: save it there \(tokenizer.save_pretrained\), or"):
         tokenizer_of(Path(name.format(tuned=tmp_path)), weights=str(tmp_path))
+
+
+@pytest.mark.slow
+def test_published_models_need_a_tokenizer_too(tmp_path: Path) -> None:
+    """Also where there is no network, and the cache has all of a model but its tokenizer."""
+    script = """
+import sys
+from robusttune.encoders import TransformersTextEncoder as Encoder
+for name in sys.argv[1:]:
+    try:
+        print(len(Encoder(name=name, layers=2, max_length=12).tokenizer().backend.get_vocab()))
+    except Exception as error:
+        print(error)
+"""
+
+    def said(**environment: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", script, "a/bare", "a/whole"],
+            env={**os.environ, **hub.environment(tmp_path / "home"), **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        return done.stdout.splitlines()
+
+    with StandInHub() as hub:
+        hub.add("models", "a/bare", write_model(tmp_path / "bare", "bert"))
+        save_words(write_model(tmp_path / "whole", "bert"))
+        hub.add("models", "a/whole", tmp_path / "whole")
+        refused = "a/bare has no tokenizer (it lacks tokenizer.json or vocab.txt): choose a model that has one"
+        assert said(HF_HUB_OFFLINE="0") == [refused, str(len(word_tokenizer()))]
+    for path in (tmp_path / "home").rglob("snapshots/*/tokenizer*"):
+        path.unlink()
+    assert all("is not in the cache: run `robusttune prefetch" in line for line in said(HF_HUB_OFFLINE="1"))
 
 
 def test_a_tokenizer_of_the_name_has_to_fit_the_weights(tmp_path: Path) -> None:
