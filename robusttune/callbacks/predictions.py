@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robusttune.callbacks.run_folder import run_folder_of
 from robusttune.counting import counted
+from robusttune.errors import RobustTuneError
 from robusttune.escaping import csv_cell
 from robusttune.paths import whole_file
 from robusttune.ranks import on_rank_zero
@@ -49,14 +50,19 @@ class PredictionWriter(Callback):
         if trainer.ckpt_path is None:
             return
         path = run_folder_of(trainer.ckpt_path) / "report" / "predictions.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        names = task.class_names
-        with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["id", "prediction", *map(csv_cell, names)])
-            for sample_id, probabilities in rows:
-                texts = map(csv_cell, (sample_id, _prediction(probabilities, task)))
-                writer.writerow([*texts, *(f"{p:.6g}" for p in probabilities)])
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(["id", "prediction", *map(csv_cell, task.class_names)])
+                for sample_id, probabilities in rows:
+                    texts = map(csv_cell, (sample_id, _prediction(probabilities, task)))
+                    writer.writerow([*texts, *(f"{p:.6g}" for p in probabilities)])
+        except OSError as error:
+            raise RobustTuneError(
+                f"{path} cannot be written ({error.strerror}), and the one before is as it was: make room, and predict "
+                "again"
+            ) from error
         say(f"{counted(len(rows), 'prediction')} written to {path}")
 
 

@@ -157,7 +157,7 @@ class MMRLTask(PromptedTask):
         new = [name for name in class_names if name not in {*self.facts.class_names}]
         if new and self.inference == "recorded":
             rank_zero_info(
-                f"{len(new)} of {len(class_names)} classes are new, such as {new[0]!r}: "
+                f"{len(new)} of {len(class_names)} classes {'is' if len(new) == 1 else 'are'} new, such as {new[0]!r}: "
                 "class features alone answer for them"
             )
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from robusttune.counting import counted
 from robusttune.encoders.clip import FrozenCLIPText, unit
 from robusttune.encoders.tokenization import Tokenizer
 from robusttune.errors import RobustTuneError
@@ -61,7 +62,8 @@ def tokenise(class_names: list[str], template: str, tokenizer: Tokenizer) -> Tok
     too_long = [name for name, was_cut in zip(class_names, cut, strict=True) if was_cut]
     if too_long:
         raise RobustTuneError(
-            f"{len(too_long)} prompts are longer than the {tokenizer.max_length} tokens that the text encoder takes, "
+            f"{counted(len(too_long), 'prompt')} {'is' if len(too_long) == 1 else 'are'} longer than the "
+            f"{tokenizer.max_length} tokens that the text encoder takes, "
             f"the first is that of {too_long[0]!r}: shorten its name, or {template!r}"
         )
     seen: dict[tuple[int, ...], int] = {}

@@ -106,10 +106,12 @@ def test_a_full_disk_leaves_the_report_before(run: Path, tmp_path: Path, capsys:
         copy = shutil.copytree(run, disk / "run")
         before = files(copy / "report")
         room = shutil.disk_usage(disk).free
-        (disk / "filling").write_bytes(b"x" * (room - 8192))
+        (disk / "filling").write_bytes(b"x" * (room - 4096))
         assert main(verb("test", copy)) == 1
         error = capsys.readouterr().err.splitlines()[-1]
         assert "/run/report cannot be written (No space left on device), and the one before is as it was" in error
+        assert main(verb("predict", copy)) == 1
+        assert "predictions.csv cannot be written (No space left on device), and the" in capsys.readouterr().err
         assert files(copy / "report") == before
         (disk / "filling").unlink()
         assert main(verb("test", copy)) == 0

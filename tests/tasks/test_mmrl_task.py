@@ -378,7 +378,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "blank": ({"facts": FACTS._replace(class_names=["a", " ", "b"])}, "class 2 of 3 has no name: give it one"),
     "too long": (
         {"facts": FACTS._replace(class_names=["a", "soup " * 20, "b"])},
-        "1 prompts are longer than the 16 tokens that the text encoder takes, the first is that of 'soup soup",
+        "1 prompt is longer than the 16 tokens that the text encoder takes, the first is that of 'soup soup",
     ),
 }
 
