@@ -13,11 +13,13 @@ DEPTH = 100  # levels of lists and mappings
 class Limited:
     """A mix-in for loaders of PyYAML that refuses a document before anything is made of it."""
 
+    def __init__(self, stream: Any) -> None:
+        text = stream if isinstance(stream, str | bytes) else stream.read()
+        check_depth(text)
+        super().__init__(text)  # type: ignore[call-arg]
+
     def get_single_node(self) -> yaml.Node | None:
-        try:
-            node: yaml.Node | None = super().get_single_node()  # type: ignore[misc]
-        except RecursionError:
-            raise yaml.YAMLError(f"it is nested more than {DEPTH} levels deep") from None
+        node: yaml.Node | None = super().get_single_node()  # type: ignore[misc]
         if node is not None:
             check_limits(node)
         return node
@@ -35,6 +37,25 @@ def read_plain_yaml(text: str) -> Any:
         ValueError: it holds a date that does not exist.
     """
     return yaml.load(text, PlainLoader)
+
+
+def check_depth(text: str | bytes) -> None:
+    """Check how deep a document is, aliases aside. LibYAML's loader composes it recursively, and overflows the stack.
+
+    Raises:
+        yaml.MarkedYAMLError: it is nested too deep.
+    """
+    depth = 0
+    try:
+        for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH:
+                break
+    except (yaml.YAMLError, UnicodeError, ValueError):  # the loader says what is wrong
+        return
+    if depth > DEPTH:
+        problem = f"it is nested more than {DEPTH} levels deep"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
 def check_limits(document: yaml.Node) -> None:

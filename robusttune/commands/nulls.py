@@ -51,7 +51,8 @@ def _settle(value: Any, name: str, kind: Any) -> None:
 
 def _settle_arguments(arguments: Namespace, name: str, made: Any) -> None:
     """Check the arguments of a class or a function."""
-    hints = _hints(made)
+    has_hints: bool = inspect.isclass(made) or inspect.isroutine(made)
+    hints = _hints(made) if has_hints else {}
     for key, value in vars(arguments).items():
         kind = hints.get(key, Any)
         if value is None and not takes_null(kind) and key not in LINKED:

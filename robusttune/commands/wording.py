@@ -146,7 +146,8 @@ def _wrong_value(message: str) -> str | None:
     expected += [kind for name, kind in KINDS.items() if f"Expected a {name}" in tail]
     if not key or value is None:
         return None
-    said = "null" if value[1] == "None" else f"{value[1]!r:.100}"
+    given = value[1] if len(value[1]) <= 100 else f"{value[1]:.100}..."
+    said = "null" if given == "None" else repr(given)
     if "Expected a dot import path" in tail and not set(expected) & {"a number", "a whole number"}:
         return f"{key} is {said}, not a class that is known (give its import path)"
     return f"{key} is {said}, not {' or '.join(expected)}" if expected else None

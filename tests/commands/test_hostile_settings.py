@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from fakes import tiny_flags, write_table
 
 from robusttune.cli import main
+from robusttune.commands.resume import seed_of, unfinished
 from robusttune.encoders import ImageEncoder, TimmEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL, FusionModel
@@ -168,3 +170,38 @@ def test_settings_that_do_not_fit_are_one_sentence(stored: Any, kind: type, mess
 def test_settings_of_a_checkpoint_come_back() -> None:
     encoder = TimmEncoder(name="test_vit", weights="random", layers=2, grid=2, size=32)
     assert from_plain(to_plain(encoder), ImageEncoder) == encoder
+
+
+BOMB = "\n".join(["a0: &a0 [0]", *(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 11))])
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (BOMB, "config.yaml is not YAML (its aliases stand for more than 100,000 values"),
+        ("data: &data [*data]", "config.yaml is not YAML (an alias contains itself"),
+        (
+            "name: !!python/object/apply:stranger.Writer []",
+            "config.yaml is not YAML (could not determine a constructor",
+        ),
+        (None, "config.yaml: it is a pipe: check the path"),
+    ],
+)
+def test_the_configuration_in_the_folder_of_a_run_is_data(
+    content: str | None, message: str, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where it is read without being asked for."""
+    run = folder / "runs/table/0"
+    run.mkdir(parents=True)
+    if content is None:
+        os.mkfifo(run / "config.yaml")
+    else:
+        (run / "config.yaml").write_text(content)
+    assert main(["report", str(folder / "runs")]) == 1
+    error = capfd.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert unfinished({"name": "table"}, run.parent) is None
+    assert seed_of(run) is None
+    assert not (folder / "imported").exists()

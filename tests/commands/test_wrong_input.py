@@ -406,6 +406,10 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         'Parser key "data": Unable to load config .*its aliases stand for more than 100,000 values',
     ),
     "nested without end": (lambda p: p.yaml("name: " + "[" * 9000 + "]" * 9000), "nested more than 100 levels deep"),
+    "nested without end in a flag": (
+        lambda p: p.fit(f"--data.conditions={'[' * 50_000}"),
+        r"data.conditions is '\[{100}\.\.\.', not a list: correct the --config",
+    ),
     "configuration is a pipe": (
         lambda p: p.fit(f"--config={pipe(p.root / 'pipe')}"),
         "the configuration .*/pipe is a pipe: give the path of a YAML file",
