@@ -27,7 +27,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_study_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
-    path, run = tmp_path / "results.json", []
+    run = []
 
     def measure(job: Job) -> dict[str, float]:
         run.append(job)
@@ -36,20 +36,21 @@ def test_a_study_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
         return {"accuracy": job.seed / 10}
 
     with pytest.raises(RuntimeError, match="the machine fails"):
-        records.run_jobs(path, JOBS, measure, 1)
-    assert len(records.Results.read(path).jobs) in (2, 3)  # the fourth may have begun
-    results = records.run_jobs(path, JOBS, measure, 1)
+        records.run_jobs(tmp_path, JOBS, measure, 1)
+    assert len(records.Results.read(tmp_path / "progress.json").jobs) in (2, 3)  # the fourth may have begun
+    results = records.run_jobs(tmp_path, JOBS, measure, 1)
     assert [run.count(job) for job in JOBS] == [1, 1, 2, 1]
     assert [(job["model"], job["seed"]) for job in results.jobs] == JOBS
     assert results.metrics(model="b") == [{"accuracy": 0.0}, {"accuracy": 0.1}]
-    assert records.Results.read(path) == results
+    part = records.run_jobs(tmp_path, JOBS[3:], measure, 1)
+    assert [job["model"] for job in part.jobs] == ["b"]
+    assert len(records.Results.read(tmp_path / "progress.json").jobs) == 4
 
 
 def test_results_of_other_versions_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "results.json"
-    records.run_jobs(path, JOBS[:1], lambda job: {}, 1, {"data": "1"})
+    records.run_jobs(tmp_path, JOBS[:1], lambda job: {}, 1, {"data": "1"})
     with pytest.raises(SystemExit, match="delete it"):
-        records.run_jobs(path, JOBS, lambda job: {}, 1, {"data": "2"})
+        records.run_jobs(tmp_path, JOBS, lambda job: {}, 1, {"data": "2"})
 
 
 def write_packages(folder: Path) -> dict[str, Path]:

@@ -125,8 +125,9 @@ def main() -> None:
     emoji.write_folds(source, root)
     variants = dict.fromkeys([PUBLISHED, *given.variants])
     jobs = [Job(v, data, repeat) for repeat, data, v in product(range(given.repeats), given.data, variants)]
-    path = root / "results.json"
-    print(table(run_jobs(path, jobs, partial(measure, root, source), given.processes, source.versions())))
+    results = run_jobs(root, jobs, partial(measure, root, source), given.processes, source.versions())
+    results.write(root / "results.json")
+    print(table(results))
 
 
 if __name__ == "__main__":

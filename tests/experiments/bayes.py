@@ -115,7 +115,9 @@ def main() -> None:
         if model != ZERO_SHOT or samples == given.samples[0]  # it learns nothing from samples
     ]
     root = given.root.resolve()
-    print(table(run_jobs(root / "results.json", jobs, partial(measure, root), given.processes)))
+    results = run_jobs(root, jobs, partial(measure, root), given.processes)
+    results.write(root / "results.json")
+    print(table(results))
 
 
 if __name__ == "__main__":

@@ -75,26 +75,30 @@ def load(study: str) -> Results:
 
 
 def run_jobs(
-    path: Path,
+    root: Path,
     jobs: Iterable[Any],
     measure: Callable[[Any], Record],
     processes: int | None = None,
     data: dict[str, str] | None = None,
 ) -> Results:
-    """Run the jobs that the file lacks, and write the file after each of them.
+    """Run the jobs that `progress.json` lacks, which is written after each of them.
 
     Args:
-        path: File of the results.
+        root: Folder of the study, with `progress.json`.
         jobs: Settings of all runs, each a named tuple of JSON values.
         measure: Function that runs one job and returns its metrics; it must be picklable.
         processes: Number of jobs at a time, each with one CPU thread; by default one for each core.
         data: Versions of the data.
 
+    Returns:
+        The results of these jobs, in their order, whatever else has been run before.
+
     Raises:
-        SystemExit: The file was made with other versions.
+        SystemExit: The progress was made with other versions.
     """
-    results, jobs = _opened(path, data or {}), list(jobs)
-    finished = [_settings(job) for job in results.jobs]
+    path, jobs = root / "progress.json", list(jobs)
+    results = _opened(path, data or {})
+    finished = [_settings(record) for record in results.jobs]
     missing = [job for job in jobs if job._asdict() not in finished]
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
@@ -114,10 +118,7 @@ def run_jobs(
             print(f"{len(results.jobs)} of {len(jobs)} jobs, {seconds:.0f} s: {job}", flush=True)
     if failed:
         raise failed
-    order = [job._asdict() for job in jobs]
-    asked = [record for record in results.jobs if _settings(record) in order]
-    results.jobs = sorted(asked, key=lambda record: order.index(_settings(record)))
-    results.write(path)
+    results.jobs = [next(record for record in results.jobs if _settings(record) == job._asdict()) for job in jobs]
     return results
 
 

@@ -136,7 +136,8 @@ def main() -> None:
     source = emoji.Source.of(given) if given.data == "emoji" else None
     jobs = [Job(given.data, model, seed) for seed, model in product(range(given.seeds), given.models)]
     versions = source.versions() if source else {}
-    results = run_jobs(root / "results.json", jobs, partial(measure, root, source), given.processes, versions)
+    results = run_jobs(root, jobs, partial(measure, root, source), given.processes, versions)
+    results.write(root / "results.json")
     for test_set in results.jobs[0]["metrics"]:
         print(f"{test_set}\n{table(results, test_set)}")
 

@@ -239,10 +239,9 @@ def main() -> None:
         style_features(root, source, style)
     jobs = [Job(model, style, None, 0) for model, style in product(REGRESSIONS, STYLES)]
     jobs += [Job(*settings) for settings in product(given.models, STYLES, range(FOLDS), range(given.seeds))]
-    path = root / "results.json"
-    results = run_jobs(path, jobs, partial(measure, root, source), given.processes, source.versions())
+    results = run_jobs(root, jobs, partial(measure, root, source), given.processes, source.versions())
     results.summary = summary(root, jobs)
-    results.write(path)
+    results.write(root / "results.json")
     print(table(results))
 
 

@@ -60,7 +60,7 @@ def studies() -> list[str]:
 
 def sources() -> str:
     """Return Markdown: the command, date, duration and versions of all published results."""
-    lines = ["| results | command | date | CPU minutes | versions |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| results | command | date | minutes | versions |", "| --- | --- | --- | --- | --- |"]
     for study in studies():
         found = load(study)
         versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())

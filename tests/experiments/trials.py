@@ -305,10 +305,9 @@ def main() -> None:
     for style in STYLES:
         load(root, source, style)
     jobs = [Job(name, given.seeds) for name in [*SPECIALISTS, *given.trials]]
-    path = root / "results.json"
-    results = run_jobs(path, jobs, partial(measure, root, source), given.processes, source.versions())
+    results = run_jobs(root, jobs, partial(measure, root, source), given.processes, source.versions())
     results.summary = summary(root, given.trials)
-    results.write(path)
+    results.write(root / "results.json")
     print(table(results))
 
 
