@@ -7,12 +7,16 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken; before torch is imported
     os.environ["OMP_NUM_THREADS"] = "1"
 
+import signal
 from pathlib import Path
 
 import pytest
 from dishes import write_food101, write_text_encoder
 from fakes import write_clip
 from hypothesis import settings
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start jobs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Slow machines are no failure, and CI tries the same examples every time.
 settings.register_profile("robusttune", deadline=None, derandomize="CI" in os.environ, database=None)
