@@ -112,7 +112,6 @@ def test_a_broken_image_is_drawn_as_such(flags: list[str], tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["data"], "there is no command 'data': choose from fit, .*, data verify, data show"),
         (["data", "verfy"], "there is no command 'data verfy'"),
         (["data", "verify", "--near=9"], "--near is 9: give a number of bits from 0 to 8"),
         (["data", "show", "--severity=6"], "--severity is 6, --samples 8: give 1 to 5"),

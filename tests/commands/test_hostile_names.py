@@ -118,7 +118,7 @@ def test_a_run_from_its_data_to_its_report(run: Run, root: Path) -> None:
 
 def test_a_report_of_runs(run: Run, root: Path) -> None:
     """Two runs that were tested, and one that was not."""
-    names, place = ["a|b <script>alert(1)[red]", "=1+1 `rm` \x1b[2J", "never [lr=1]"], f"{FOLDER}2"
+    names, place = ["a|b <script>alert(1)[red]", "=1+1 `rm` [2J", "never [lr=1]"], f"{FOLDER}2"
     for size, name in enumerate(names, 16):
         flags = [f"--data.batch_size={size}", f"--name={name}", f"--run_root={place}"]
         run("fit", "--data.conditions=[complete,no_image]", *flags)

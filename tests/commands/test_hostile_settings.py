@@ -20,6 +20,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL, FusionModel
 from robusttune.settings import from_plain, to_plain
 from robusttune.tasks import FusionTask
+from robusttune.tasks.checkpoint import seal
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 WRITER = """
@@ -116,7 +117,9 @@ def test_hyperparameters_in_a_checkpoint_name_nothing_to_import(folder: Path, te
     assert main(["fit", *given]) == 0
     path = folder / "runs/table/0/checkpoints/best.ckpt"
     checkpoint = torch.load(path)
-    torch.save(checkpoint | {"hyper_parameters": {"_class_path": "stranger.Writer", "x": 1}}, path)
+    checkpoint["hyper_parameters"] = {"_class_path": "stranger.Writer", "x": 1}
+    seal(checkpoint)
+    torch.save(checkpoint, path)
     assert main(["validate", f"--config={folder}/runs/table/0/config.yaml", f"--ckpt_path={path}"]) == 0
     assert FusionTask.load_from_checkpoint(path).class_names == ["a", "b"]
     assert not (folder / "imported").exists()
