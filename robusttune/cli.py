@@ -77,7 +77,7 @@ def _status(args: list[str]) -> int:
         _tell(f"{what}: check the path, who may use it, and the disk")
         return 1
     except RobustTuneError as error:
-        if error.told_elsewhere:  # and failing here would have the launcher end that process before it has told it
+        if error.reported_elsewhere:  # and failing here would have the launcher end that process before it has told it
             return 0
         _tell(str(error))
         return 1

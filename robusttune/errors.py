@@ -6,9 +6,9 @@ class RobustTuneError(Exception):
 
     Args:
         message: the sentence.
-        told_elsewhere: whether another process of a distributed run raises the same, and tells it.
+        reported_elsewhere: whether another process of a distributed run raises the same, and tells it.
     """
 
-    def __init__(self, message: str, told_elsewhere: bool = False) -> None:
+    def __init__(self, message: str, reported_elsewhere: bool = False) -> None:
         super().__init__(message)
-        self.told_elsewhere = told_elsewhere
+        self.reported_elsewhere = reported_elsewhere

@@ -47,12 +47,12 @@ class Stopped(BaseException):
         self.signal = signal.Signals(number)
 
 
-def noted() -> signal.Signals | None:
+def pending_signal() -> signal.Signals | None:
     """The signal that has come to this process and was not yet acted on."""
     return _noted
 
 
-def forget() -> None:
+def clear_signal() -> None:
     """It was acted on."""
     global _noted
     _noted = None

@@ -71,7 +71,7 @@ def on_rank_zero(value: T, fn: Callable[[list[T]], R]) -> R:
     dist.broadcast_object_list(told, group=group)
     result, problem = told
     if problem is not None:
-        raise raised or RobustTuneError(problem, told_elsewhere=True)
+        raise raised or RobustTuneError(problem, reported_elsewhere=True)
     return result  # type: ignore[no-any-return]
 
 

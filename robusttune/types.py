@@ -165,7 +165,7 @@ class Widths(NamedTuple):
     pooled: int
 
 
-def spoken(class_name: str) -> str:
+def prompt_name(class_name: str) -> str:
     """What a class is called: without what tells it from a namesake, ``crane [n02012849]``, underscores as spaces."""
     return re.sub(r"\s*\[[^\[\]]*\]$", "", class_name).replace("_", " ").strip()
 

@@ -36,8 +36,8 @@ def test_a_problem_is_raised_on_all_and_told_by_one() -> None:
 
     first, second = in_two_ranks(lambda rank: on_rank_zero(rank + 1, refuse))
     assert str(first) == str(second) == "3 things are wrong"
-    assert not first.told_elsewhere
-    assert second.told_elsewhere
+    assert not first.reported_elsewhere
+    assert second.reported_elsewhere
 
 
 def test_what_rank_zero_alone_could_not_do_ends_all() -> None:
@@ -47,7 +47,7 @@ def test_what_rank_zero_alone_could_not_do_ends_all() -> None:
     first, second = in_two_ranks(lambda rank: on_rank_zero(rank, fail))
     assert isinstance(first, PermissionError)
     assert isinstance(second, RobustTuneError)
-    assert second.told_elsewhere
+    assert second.reported_elsewhere
 
 
 def test_no_thread_of_a_rank_that_left_outlives_it() -> None:

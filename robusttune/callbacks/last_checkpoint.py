@@ -52,7 +52,7 @@ class LastCheckpoint(ModelCheckpoint):
         if not _can_go_on_from(trainer, batch_idx + 1):
             return
         waited = monotonic() - self._saved_at >= 60 * self.minutes
-        self._wish = max_over_ranks(max(WISHES[interruption.noted()], SAVE if waited else NOTHING))
+        self._wish = max_over_ranks(max(WISHES[interruption.pending_signal()], SAVE if waited else NOTHING))
         if self._wish != NOTHING:
             trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
             self._saved_at = monotonic()
@@ -64,7 +64,7 @@ class LastCheckpoint(ModelCheckpoint):
             return
         super().on_train_epoch_end(trainer, pl_module)
         self._saved_at = monotonic()
-        self._wish = max_over_ranks(WISHES[interruption.noted()])
+        self._wish = max_over_ranks(WISHES[interruption.pending_signal()])
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         wish, self._wish = self._wish, NOTHING
@@ -73,13 +73,13 @@ class LastCheckpoint(ModelCheckpoint):
         _flush_logs(trainer)  # to which what the batch before has logged belongs by now
         if wish == SAVE:
             return
-        signal = interruption.noted()
-        interruption.forget()
+        signal = interruption.pending_signal()
+        interruption.clear_signal()
         if not (wish == REQUEUE and _cannot_be_requeued()):
             raise RobustTuneError(
                 f"{'a signal' if signal is None else signal.name} has ended the run in epoch {trainer.current_epoch} "
                 f"after {counted(trainer.global_step, 'step')}, and nothing of it is lost: go on with --resume auto",
-                told_elsewhere=rank() > 0,
+                reported_elsewhere=rank() > 0,
             )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

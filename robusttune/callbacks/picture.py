@@ -12,7 +12,7 @@ from robusttune.data import ImageTextDataModule
 from robusttune.data.images import UnreadableImageError
 from robusttune.evaluation import ConditionMetrics, Scores
 from robusttune.evaluation.cards import Answer, Card, draw_cards
-from robusttune.evaluation.metrics import shares_of
+from robusttune.evaluation.metrics import probabilities
 
 SAMPLES, CONDITIONS = 12, 3  # that a picture has room for
 
@@ -46,7 +46,7 @@ def cards_of(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Score
 
 def _answer(condition: str, logits: Tensor, labels: list[str], metrics: ConditionMetrics) -> Answer:
     """Of a sample's logits (C,)."""
-    names, shares = metrics.class_names, shares_of(logits, metrics.multilabel)
+    names, shares = metrics.class_names, probabilities(logits, metrics.multilabel)
     order = shares.argsort(descending=True).tolist()
     said = [names[i] for i in order if shares[i] >= 0.5] if metrics.multilabel else [names[order[0]]]
     return Answer(condition, ", ".join(said) or "none", float(shares[order[0]]), {*said} == {*labels})

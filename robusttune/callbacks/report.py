@@ -38,13 +38,13 @@ HEADERS = {
     "new_accuracy": "new",
     "harmonic_mean": "harmonic mean",
     "unknown_accuracy": "kind unknown",
-    "best_possible": "best possible",
+    "bayes_accuracy": "best possible",
     "average_precision": "average precision",
     "calibration_error": "calibration error",
 }
 ON_TERMINAL = (  # of the metrics; the files have all
     *("accuracy", "base_accuracy", "new_accuracy", "harmonic_mean", "unknown_accuracy"),
-    *("best_possible", "f1_macro", "f1_micro", "calibration_error", "loss"),
+    *("bayes_accuracy", "f1_macro", "f1_micro", "calibration_error", "loss"),
 )
 
 
@@ -91,7 +91,7 @@ def _found(trainer: Trainer, task: RobustTask, split: Split) -> dict[str, Any]:
     if isinstance(data, ImageTextDataModule):
         about["data"] = data.describe(split)
         if data.untouched(split):
-            values = with_best_possible(values, best_possible(data.source, metrics.conditions, scores))
+            values = with_bayes_accuracy(values, bayes_accuracy(data.source, metrics.conditions, scores))
     of_headline = {condition: row[metrics.headline] for condition, row in values.items() if condition != "mean"}
     return about | {
         "headline": metrics.headline,
@@ -143,7 +143,7 @@ def by_condition(metrics: Mapping[str, float]) -> Values:
     return values
 
 
-def with_best_possible(values: Values, best: dict[str, float | None]) -> Values:
+def with_bayes_accuracy(values: Values, best: dict[str, float | None]) -> Values:
     """Beside accuracies their share of the best possible ones, where any of these is known.
 
     Args:
@@ -162,11 +162,11 @@ def with_best_possible(values: Values, best: dict[str, float | None]) -> Values:
             if metric in ("accuracy", "unknown_accuracy"):  # among all classes
                 of = best.get(condition)
                 share = None if of is None or value is None else value / of
-                found[condition] |= {"best_possible": of, "of_the_best_possible": share}
+                found[condition] |= {"bayes_accuracy": of, "bayes_fraction": share}
     return found
 
 
-def best_possible(source: Source, conditions: Conditions, scores: Scores) -> dict[str, float | None]:
+def bayes_accuracy(source: Source, conditions: Conditions, scores: Scores) -> dict[str, float | None]:
     """By condition the best accuracy in (0, 1] that any model can have, None where it is unknown."""
     best = torch.tensor([math.nan if (of := source.best_accuracy(v)) is None else of for v in conditions.views])
     found = best.double()[torch.from_numpy(conditions.seen(scores.sample_id))].mean(1).tolist()
@@ -180,8 +180,8 @@ def as_table(values: Values, intervals: Mapping[str, tuple[float, float] | None]
     shown = [metric for metric in next(iter(values.values()), {}) if metric in ON_TERMINAL]
     beside = {"harmonic_mean": LOWER_IS_BETTER, "accuracy": ("f1_macro",)}.get(headline, ())  # there is no room for
     shown = [metric for metric in shown if metric not in beside]
-    if any(row.get("best_possible") is None for row in values.values()):  # long names of conditions need the room
-        shown = [metric for metric in shown if metric != "best_possible"]
+    if any(row.get("bayes_accuracy") is None for row in values.values()):  # long names of conditions need the room
+        shown = [metric for metric in shown if metric != "bayes_accuracy"]
     for metric in shown:
         table.add_column(HEADERS.get(metric, metric), justify="right", min_width=6)
         if metric == headline:

@@ -13,7 +13,7 @@ from robusttune.commands.data_config import read_data
 from robusttune.corruption.noise import SEVERITIES, ImageNoise, ImageNoiseKind, TextNoise, TextNoiseKind
 from robusttune.data import ImageTextDataModule
 from robusttune.data.images import UnreadableImageError
-from robusttune.data.sides import Images, Pixels, Texts
+from robusttune.data.modalities import Images, Pixels, Texts
 from robusttune.encoders import ImageTransform
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation.contact_sheet import Strip, draw_strips

@@ -93,7 +93,7 @@ class Conditions:
             {variant: TextNoise(*_kind_and_severity(variant)) for variant in texts if variant},
         )
 
-    def looking_also_at(self, views: Iterable[View]) -> Conditions:
+    def with_views(self, views: Iterable[View]) -> Conditions:
         """The same conditions with more views."""
         more = copy(self)
         more.views = list(dict.fromkeys([*self.views, *views]))

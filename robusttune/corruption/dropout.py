@@ -11,7 +11,7 @@ from robusttune.errors import RobustTuneError
 
 
 @dataclass(frozen=True)
-class Corruption:
+class ModalityDropout:
     """Modality dropout: sides that training samples lose, others in every epoch.
 
     Args:
@@ -39,7 +39,9 @@ def sample_generator(seed: int, epoch: int, sample_id: str, use: str) -> np.rand
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
-def drop_modality(has_image: bool, has_text: bool, settings: Corruption, rng: np.random.Generator) -> tuple[bool, bool]:
+def drop_modality(
+    has_image: bool, has_text: bool, settings: ModalityDropout, rng: np.random.Generator
+) -> tuple[bool, bool]:
     """Which sides of a sample stay; one that lacks a side already keeps the other."""
     draw = rng.random()
     if not (has_image and has_text):

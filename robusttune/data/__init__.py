@@ -1,8 +1,8 @@
 """From files to batches."""
 
-from robusttune.corruption.dropout import Corruption
+from robusttune.corruption.dropout import ModalityDropout
 from robusttune.corruption.missing import Missing, MissingBySplit
 from robusttune.data.datamodule import ImageTextDataModule
 from robusttune.data.splits import Splits
 
-__all__ = ["Corruption", "ImageTextDataModule", "Missing", "MissingBySplit", "Splits"]
+__all__ = ["ImageTextDataModule", "Missing", "MissingBySplit", "ModalityDropout", "Splits"]

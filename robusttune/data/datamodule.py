@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from robusttune.corruption.conditions import Conditions
-from robusttune.corruption.dropout import Corruption
+from robusttune.corruption.dropout import ModalityDropout
 from robusttune.corruption.missing import Mask, MissingBySplit
 from robusttune.corruption.noise import ImageNoise, NoiseBySplit, SplitNoise, TextNoise
 from robusttune.counting import counted
@@ -28,9 +28,9 @@ from robusttune.data.images import refuse_unreadable
 from robusttune.data.labels import encode_labels, facts_of
 from robusttune.data.look_alikes import look_alikes
 from robusttune.data.mask_files import write_mask
+from robusttune.data.modalities import Images, Pixels, Texts
 from robusttune.data.records import SplitRecords, presence
 from robusttune.data.sampler import ResumableLoader, ResumableSampler
-from robusttune.data.sides import Images, Pixels, Texts
 from robusttune.data.sources.base import Source
 from robusttune.data.splits import Splits
 from robusttune.data.tally import Tally
@@ -96,7 +96,7 @@ class ImageTextDataModule(LightningDataModule):
         prefetch: int = 2,
         splits: Splits = Splits(),  # noqa: B008, it is frozen
         seed: int = 0,
-        corruption: Corruption = Corruption(),  # noqa: B008
+        corruption: ModalityDropout = ModalityDropout(),  # noqa: B008
         missing: MissingBySplit = MissingBySplit(),  # noqa: B008
         noise: NoiseBySplit = NoiseBySplit(),  # noqa: B008
         conditions: list[str] | None = None,

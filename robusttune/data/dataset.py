@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from robusttune.corruption.dropout import Corruption, drop_modality, sample_generator
+from robusttune.corruption.dropout import ModalityDropout, drop_modality, sample_generator
 from robusttune.data.images import UnreadableImageError
-from robusttune.data.sides import Side
+from robusttune.data.modalities import Modality
 from robusttune.types import Batch, Draw, Facts, Sample, Split, Variants
 
 
@@ -32,9 +32,9 @@ class SampleDataset(Dataset[Sample]):
         self,
         records: pa.Table,
         labels: list[list[int]] | None,
-        images: dict[str, Side],
-        texts: dict[str, Side],
-        corruption: Corruption | None,
+        images: dict[str, Modality],
+        texts: dict[str, Modality],
+        corruption: ModalityDropout | None,
         seed: int,
     ) -> None:
         self.records = records
@@ -80,7 +80,9 @@ class Collate:
         split: that the samples are of.
     """
 
-    def __init__(self, images: Mapping[str, Side], texts: Mapping[str, Side], facts: Facts, split: Split) -> None:
+    def __init__(
+        self, images: Mapping[str, Modality], texts: Mapping[str, Modality], facts: Facts, split: Split
+    ) -> None:
         self.images = images
         self.texts = texts
         self.facts = facts

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from robusttune.evaluation.bootstrap import interval, resampled_means
 from robusttune.evaluation.f1 import Average, macro, macro_of_all, micro, weighted
-from robusttune.evaluation.metrics import classes_said, label_ranks, sample_briers, sample_losses, samples_f1
+from robusttune.evaluation.metrics import label_ranks, predicted_classes, sample_briers, sample_losses, samples_f1
 
 
 class Parts(NamedTuple):
@@ -44,7 +44,7 @@ def between(values: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
 def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
     """Of logits (N, C) and labels (N,)."""
     classes = logits.shape[1]
-    said, hot = classes_said(logits, multilabel=False), functional.one_hot(label, classes).bool()
+    said, hot = predicted_classes(logits, multilabel=False), functional.one_hot(label, classes).bool()
     averages = _f1_parts(said, hot, {"macro": macro, "weighted": weighted})
     found = {"accuracy": _mean((said & hot).any(1)), **averages}
     if classes > 5:
@@ -54,7 +54,7 @@ def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
 
 def multilabel_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
     """Of logits (N, C) and labels (N, C)."""
-    said, hot = classes_said(logits, multilabel=True), label.bool()
+    said, hot = predicted_classes(logits, multilabel=True), label.bool()
     averages = _f1_parts(said, hot, {"macro": macro_of_all, "micro": micro, "weighted": weighted})
     return averages | {"f1_samples": _mean(samples_f1(said, hot)), **trust_parts(logits, label)}
 

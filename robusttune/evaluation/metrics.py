@@ -34,12 +34,12 @@ def headline(multilabel: bool, mixed: bool) -> str:
     return "harmonic_mean" if mixed else "f1_macro" if multilabel else "accuracy"
 
 
-def shares_of(logits: Tensor, multilabel: bool) -> Tensor:
+def probabilities(logits: Tensor, multilabel: bool) -> Tensor:
     """Probabilities of logits (..., C)."""
     return logits.sigmoid() if multilabel else logits.softmax(-1)
 
 
-def classes_said(logits: Tensor, multilabel: bool) -> Tensor:
+def predicted_classes(logits: Tensor, multilabel: bool) -> Tensor:
     """(N, C) bool, the classes said of samples: the likeliest; in multi-label data all of probability 0.5 or more."""
     if multilabel:
         return logits.sigmoid() >= 0.5
@@ -93,7 +93,7 @@ def multiclass_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
 
 def multilabel_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
     """Of logits (N, C) and labels (N, C)."""
-    said, hot = classes_said(logits, multilabel=True), label.bool()
+    said, hot = predicted_classes(logits, multilabel=True), label.bool()
     averages = {
         f"f1_{average}": float(multilabel_f1_score(said.long(), hot.long(), logits.shape[1], average=average))
         for average in ("macro", "micro", "weighted")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robusttune.evaluation.by_condition import ConditionMetrics
-from robusttune.evaluation.metrics import classes_said, label_ranks, sample_losses
+from robusttune.evaluation.metrics import label_ranks, predicted_classes, sample_losses
 from robusttune.evaluation.scores import Scores
 from robusttune.types import View
 
@@ -62,7 +62,7 @@ def _multilabel_columns(logits: Tensor, label: Tensor, names: pa.Array) -> dict[
     of_samples = torch.arange(len(shares) + 1, dtype=torch.int32) * shares.shape[1]
     return {
         "label": _names_in(label.bool(), names),
-        "prediction": _names_in(classes_said(logits, multilabel=True), names),
+        "prediction": _names_in(predicted_classes(logits, multilabel=True), names),
         "probabilities": pa.ListArray.from_arrays(pa.array(of_samples.numpy()), pa.array(shares.flatten().numpy())),
     }
 
@@ -81,7 +81,7 @@ def class_rows(metrics: ConditionMetrics, scores: Scores) -> Iterator[dict[str, 
     label = scores.label if metrics.multilabel else functional.one_hot(scores.label, len(metrics.class_names))
     hot = label.bool()
     for condition, _, logits in metrics.under_conditions(scores):
-        said = classes_said(logits, metrics.multilabel)
+        said = predicted_classes(logits, metrics.multilabel)
         counts = torch.stack([(said & hot).sum(0), said.sum(0), hot.sum(0)], 1).tolist()
         for name, (both, says, has) in zip(metrics.class_names, counts, strict=True):
             yield {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robusttune.evaluation.metrics import shares_of
+from robusttune.evaluation.metrics import probabilities
 from robusttune.evaluation.scores import Scores
 from robusttune.types import View
 
@@ -65,7 +65,7 @@ def fit_temperature(logits: Tensor, label: Tensor) -> float:
     logits, low, high = logits.double(), 1 / HOTTEST, 1 / COLDEST
     for _ in range(HALVINGS):
         middle = sqrt(low * high)
-        said = shares_of(logits * middle, multilabel=label.dim() == 2)
+        said = probabilities(logits * middle, multilabel=label.dim() == 2)
         slope = ((said - shares) * logits).sum()  # of the cross-entropy by the inverse temperature
         low, high = (middle, high) if slope < 0 else (low, middle)
     return 1 / sqrt(low * high)

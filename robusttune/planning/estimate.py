@@ -86,7 +86,7 @@ def estimate(task: RobustTask, data: ImageTextDataModule, trainer: Trainer, exte
     """
     if isinstance(task, ZeroShotTask):
         raise RobustTuneError("ZeroShotTask trains nothing, so there is nothing to plan: give another model.class_path")
-    with _hushed(), tempfile.TemporaryDirectory(prefix="robusttune-plan-") as folder:
+    with _quiet(), tempfile.TemporaryDirectory(prefix="robusttune-plan-") as folder:
         cache = None if data.cache is None else SampledCache(data.cache, Path(folder))
         data.cache = cache
         _share_cores(data, extent, trainer)
@@ -118,7 +118,7 @@ def estimate(task: RobustTask, data: ImageTextDataModule, trainer: Trainer, exte
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Without what is told of a run: it is none. What is wrong with the data was told before."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]

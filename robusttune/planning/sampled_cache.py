@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robusttune.data.cache import Cached, FeatureCache, Running
-from robusttune.data.cache.build import Builder, Wanted
+from robusttune.data.cache.build import Builder, Request
 from robusttune.data.cache.digests import file_digests
 from robusttune.data.cache.fingerprint import describe, fingerprint
 from robusttune.data.cache.shard import SUFFIX, DamagedShardError, Shard
 from robusttune.data.cache.store import ABSENT, Store
-from robusttune.data.sides import RawSide
+from robusttune.data.modalities import RawModality
 from robusttune.encoders import Encoder, FrozenEncoder
 from robusttune.planning.flops import counted_flops
 from robusttune.types import Widths
@@ -89,7 +89,7 @@ class SampledCache(FeatureCache):
         what: Literal["images", "texts"],
         settings: Encoder,
         encoder: FrozenEncoder,
-        sides: Sequence[RawSide],
+        sides: Sequence[RawModality],
         running: Running,
         stop_at_unreadable: bool,
     ) -> tuple[list[Cached], list[str]]:
@@ -110,7 +110,7 @@ class SampledCache(FeatureCache):
         self._count(what, wanted, _keys_in(self.planned / folder, name, encoder.widths), encoder)
         return [_standing_in(side, self._samples[what]) for side in sides], unreadable
 
-    def _wanted(self, sides: Sequence[RawSide], folder: Path, threads: int) -> list[Wanted]:
+    def _wanted(self, sides: Sequence[RawModality], folder: Path, threads: int) -> list[Request]:
         """Inputs, those that are alike once; files are read to tell them apart only if any may be in the cache."""
         files = sorted({path for side in sides for path in side.files()})
         digests: dict[str, bytes | None] = {path: _digest(path) for path in files}
@@ -119,15 +119,15 @@ class SampledCache(FeatureCache):
             if not memory.exists() and (self.planned / memory.name).exists():
                 shutil.copyfile(self.planned / memory.name, memory)
             digests = file_digests(files, memory, threads).of
-        wanted: dict[bytes, Wanted] = {}
+        wanted: dict[bytes, Request] = {}
         for side in sides:
             inputs = [(row, view) for row in range(len(side)) if side.has(row) for view in range(side.views or 0)]
             for (row, view), key in zip(inputs, side.keys(inputs, digests), strict=True):
                 if key is not None:
-                    wanted.setdefault(key, Wanted(key, side, row, view))
+                    wanted.setdefault(key, Request(key, side, row, view))
         return list(wanted.values())
 
-    def _encode(self, builder: Builder, wanted: list[Wanted]) -> tuple[_Sample, list[str]]:
+    def _encode(self, builder: Builder, wanted: list[Request]) -> tuple[_Sample, list[str]]:
         """More and more inputs, until it took long enough to tell how long each takes."""
         rest = random.Random(0).sample(wanted, len(wanted))
         first = rest[:FIRST]
@@ -148,7 +148,7 @@ class SampledCache(FeatureCache):
         return _Sample(builder.store, places[places != ABSENT], seconds, flops), unreadable
 
     def _count(
-        self, what: Literal["images", "texts"], wanted: list[Wanted], there: set[bytes], encoder: FrozenEncoder
+        self, what: Literal["images", "texts"], wanted: list[Request], there: set[bytes], encoder: FrozenEncoder
     ) -> None:
         """Note what it would take to compute what is not there, and did not come up before."""
         new = [item for item in wanted if (what, item.key) not in self._counted]
@@ -159,7 +159,7 @@ class SampledCache(FeatureCache):
         self.found.append(Features(what, len(new), sizes[0], len(missing), sizes[1], seconds, sample.flops))
 
 
-def _standing_in(side: RawSide, sample: _Sample) -> Cached:
+def _standing_in(side: RawModality, sample: _Sample) -> Cached:
     """The side, with any of what was encoded in the place of each input."""
     shape = (len(side), side.views or 0)
     if not len(sample.places):
@@ -167,16 +167,16 @@ def _standing_in(side: RawSide, sample: _Sample) -> Cached:
     return Cached(side, sample.store, np.random.default_rng(0).choice(sample.places, shape))
 
 
-def _bytes_of(items: list[Wanted], encoder: FrozenEncoder, itemsize: int) -> int:
+def _bytes_of(items: list[Request], encoder: FrozenEncoder, itemsize: int) -> int:
     """As the cache itself tells it before it is filled."""
-    by_side: dict[int, tuple[RawSide, list[tuple[int, int]]]] = {}
+    by_side: dict[int, tuple[RawModality, list[tuple[int, int]]]] = {}
     for item in items:
         by_side.setdefault(id(item.side), (item.side, []))[1].append((item.row, item.view))
     lengths = (length for side, inputs in by_side.values() for length in side.lengths(inputs))
     return sum(encoder.numbers(length) for length in lengths) * itemsize
 
 
-def _flops(items: list[Wanted], encoder: FrozenEncoder) -> int:
+def _flops(items: list[Request], encoder: FrozenEncoder) -> int:
     """Of an input, the mean over these."""
     if not items:
         return 0

@@ -23,7 +23,7 @@ from robusttune.counting import counted
 from robusttune.encoders import Encoder, FrozenEncoder, ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
-from robusttune.evaluation.metrics import shares_of
+from robusttune.evaluation.metrics import probabilities
 from robusttune.evaluation.temperature import PATTERNS, VIEWS, fit_temperatures, patterns
 from robusttune.ranks import any_over_ranks, on_rank_zero, sum_over_ranks, world_size
 from robusttune.settings import differences, from_plain, plain, to_plain
@@ -72,7 +72,7 @@ class RobustTask(LightningModule, ABC):
             logs of its validations is measured without.
 
     Attributes:
-        class_names: of the classes that are told apart now, in the order of logits; see `tell_apart`.
+        class_names: of the classes that are told apart now, in the order of logits; see `set_classes`.
     """
 
     temperature: Tensor
@@ -123,7 +123,7 @@ class RobustTask(LightningModule, ABC):
         """What a test found beside metrics, by name, as plain data."""
         return {}
 
-    def tell_apart(self, class_names: list[str]) -> None:
+    def set_classes(self, class_names: list[str]) -> None:
         """Answer with one of these classes from now on.
 
         Args:
@@ -173,7 +173,7 @@ class RobustTask(LightningModule, ABC):
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[list[str], Tensor]:
         """Ids and probabilities (B, C) of the samples as they are."""
         logits = self._calibrated(self.logits(batch, [View()]), batch, [View()])[0].float()
-        return batch.sample_id, shares_of(logits, self.facts.multilabel)
+        return batch.sample_id, probabilities(logits, self.facts.multilabel)
 
     def on_validation_epoch_start(self) -> None:
         self._measure_anew("val")
@@ -229,7 +229,7 @@ class RobustTask(LightningModule, ABC):
         """Take up the data's classes, unless the model does not know them; fill the data's cache."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if hasattr(data, "class_names"):
-            self.tell_apart(data.class_names(SPLITS[stage]))
+            self.set_classes(data.class_names(SPLITS[stage]))
         if getattr(data, "cache", None) is not None:
             # As the Trainer is going to, but later.
             convert, device = self.trainer.precision_plugin.convert_module, self.trainer.strategy.root_device
@@ -336,7 +336,7 @@ class RobustTask(LightningModule, ABC):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         conditions = data.conditions(split) if hasattr(data, "conditions") else Conditions()
         if self._fits_temperatures():
-            conditions = conditions.looking_also_at(VIEWS)
+            conditions = conditions.with_views(VIEWS)
         alike = split == "test" and getattr(data, "answers", "known") == "own"
         self.metrics = ConditionMetrics(self.facts, conditions, self.class_names, alike)
 

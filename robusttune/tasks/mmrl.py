@@ -19,7 +19,7 @@ from robusttune.models.prompts import Packed
 from robusttune.models.runner import Runner
 from robusttune.settings import from_plain, to_plain
 from robusttune.tasks.base import Losses, OptimizerCallable, adamw, mean_over_ranks
-from robusttune.tasks.prompted import DOUBT, PromptedTask, spread, variants_of
+from robusttune.tasks.prompted import COMBINATION_SMOOTHING, PromptedTask, spread, variants_of
 from robusttune.tasks.schedule import Schedule
 from robusttune.types import Batch, Facts, View
 
@@ -92,7 +92,7 @@ class MMRLTask(PromptedTask):
             class feature alone if not; or both for all (``fused``); or the class feature alone for all (``class``).
         optimizer: makes the optimiser of the trained parameters.
         schedule: of the learning rate.
-        doubt: of each side's answer where there are both, see `PromptedTask`.
+        combination_smoothing: Constant added to each modality's class probabilities, see `PromptedTask`.
         calibrate: fit temperatures, see `RobustTask`.
         compile: run the adapted layers through torch.compile; results are the same but for rounding.
         checkpoint_activations: keep less for the backward pass and compute it again there; results are the same.
@@ -118,7 +118,7 @@ class MMRLTask(PromptedTask):
         inference: Literal["recorded", "fused", "class"] = "recorded",
         optimizer: OptimizerCallable = adamw,
         schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
-        doubt: float = DOUBT,
+        combination_smoothing: float = COMBINATION_SMOOTHING,
         calibrate: bool = False,
         compile: bool = False,
         checkpoint_activations: bool = False,
@@ -128,7 +128,9 @@ class MMRLTask(PromptedTask):
                 f"alpha {alpha}, reg_weight {reg_weight}, text_weight {text_weight} do not work: "
                 "give an alpha in [0, 1], and weights of at least 0"
             )
-        super().__init__(image_encoder, text_encoder, facts, templates, optimizer, schedule, doubt, calibrate)
+        super().__init__(
+            image_encoder, text_encoder, facts, templates, optimizer, schedule, combination_smoothing, calibrate
+        )
         self.adapter = adapter
         self.alpha = alpha
         self.reg_weight = reg_weight
@@ -144,15 +146,15 @@ class MMRLTask(PromptedTask):
             "alpha": self.alpha,
             "reg_weight": self.reg_weight,
             "text_weight": self.text_weight,
-            "doubt": self.doubt,
+            "combination_smoothing": self.combination_smoothing,
         }
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any], **shared: Any) -> Self:
         return cls(**shared, **{**settings, "adapter": from_plain(settings["adapter"], MMRL)})
 
-    def tell_apart(self, class_names: list[str]) -> None:
-        super().tell_apart(class_names)
+    def set_classes(self, class_names: list[str]) -> None:
+        super().set_classes(class_names)
         self._kept = None
         new = [name for name in class_names if name not in {*self.facts.class_names}]
         if new and self.inference == "recorded":
@@ -260,4 +262,4 @@ class MMRLTask(PromptedTask):
             variant: share * found.by_class + (1 - share) * found.by_representation
             for variant, found in sides.images.items()
         }
-        return self.witnesses(batch, views, images, sides.texts)
+        return self.combine_modalities(batch, views, images, sides.texts)

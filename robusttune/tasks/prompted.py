@@ -17,14 +17,14 @@ from robusttune.tasks.prompts import ClassPrompts, check_templates, encode_promp
 from robusttune.tasks.schedule import Schedule
 from robusttune.types import Batch, Facts, View
 
-DOUBT = 0.005
+COMBINATION_SMOOTHING = 0.005
 
 
 class PromptedTask(RobustTask):
     """Compares features of images and texts with those of the classes' prompts.
 
-    Where both sides are present, what they say is multiplied, as if each were a witness of its own who may be mistaken;
-    with nothing present the answer is how frequent classes were in training.
+    Where both modalities are present, their smoothed class probabilities are multiplied. With neither, the prediction
+    is the class frequencies of the training data.
 
     Args:
         image_encoder: settings of the image encoder, of which the class is `CLIPImageEncoder`.
@@ -33,18 +33,18 @@ class PromptedTask(RobustTask):
         templates: of prompts, with ``{}`` where the name of the class stands.
         optimizer: makes the optimiser of the trained parameters.
         schedule: of the learning rate.
-        doubt: added to the probability that each side gives to a class, before both are multiplied; at least 0. So a
-            side that is noise cannot rule a class out alone. 0 is the product rule of Kittler et al. (1998), and the
-            more, the nearer to their sum rule.
+        combination_smoothing: Constant added to each modality's class probabilities before they are multiplied, at
+            least 0, so that a noisy modality cannot rule out a class alone. 0 is the product rule of Kittler et al.
+            (1998); larger values approach their sum rule.
         calibrate: fit temperatures, see `RobustTask`.
 
     Raises:
         RobustTuneError: the encoders are not the two towers of one CLIP, a template has no place for a name, samples
-            may have several labels, or the doubt is not a number of at least 0.
+            may have several labels, or the smoothing is not a number of at least 0.
     """
 
-    # Data sets that a model is transferred to have their own prompts, and the doubt is not trained.
-    free_settings = (*RobustTask.free_settings, "templates", "doubt")
+    # Data sets that a model is transferred to have their own prompts, and the smoothing is not trained.
+    free_settings = (*RobustTask.free_settings, "templates", "combination_smoothing")
 
     image_encoder: FrozenCLIPImage
     text_encoder: FrozenCLIPText
@@ -57,11 +57,14 @@ class PromptedTask(RobustTask):
         templates: list[str],
         optimizer: OptimizerCallable = adamw,
         schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
-        doubt: float = DOUBT,
+        combination_smoothing: float = COMBINATION_SMOOTHING,
         calibrate: bool = False,
     ) -> None:
-        if not 0 <= doubt < math.inf:  # nor not a number
-            raise RobustTuneError(f"doubt is {doubt}: give a number of at least 0, such as {DOUBT}")
+        if not 0 <= combination_smoothing < math.inf:  # nor not a number
+            raise RobustTuneError(
+                f"combination_smoothing is {combination_smoothing}: give a number of at least 0, such as "
+                f"{COMBINATION_SMOOTHING}"
+            )
         if facts.multilabel:
             raise RobustTuneError(
                 f"{type(self).__name__.removesuffix('Task')} answers with one class: for several labels a sample set "
@@ -71,11 +74,11 @@ class PromptedTask(RobustTask):
         super().__init__(image_encoder, text_encoder, facts, optimizer, schedule, calibrate)
         self._refuse_other_encoders()
         self.templates = templates
-        self.doubt = doubt
+        self.combination_smoothing = combination_smoothing
         self._prompts: ClassPrompts | None = None
-        self.tell_apart(facts.class_names)
+        self.set_classes(facts.class_names)
 
-    def tell_apart(self, class_names: list[str]) -> None:
+    def set_classes(self, class_names: list[str]) -> None:
         """Answer with one of these classes from now on, whether or not they were trained.
 
         Raises:
@@ -100,13 +103,13 @@ class PromptedTask(RobustTask):
     def before_release(self) -> None:
         self.prompts()
 
-    def witnesses(
+    def combine_modalities(
         self, batch: Batch, views: Sequence[View], images: Mapping[str, Tensor], texts: Mapping[str, Tensor]
     ) -> Tensor:
         """Logits (W, B, C) of views, out of those (B, C) of each variant of the images and of the texts."""
         found = []
-        doubted_images, doubted_texts = (
-            {variant: self._doubted(logits) for variant, logits in side.items()} for side in (images, texts)
+        smoothed_images, smoothed_texts = (
+            {variant: self._smoothed(logits) for variant, logits in side.items()} for side in (images, texts)
         )
         for view in views:
             answer = self._prior.to(self.device).expand(len(batch), -1)
@@ -116,16 +119,16 @@ class PromptedTask(RobustTask):
             if view.text:
                 answer = torch.where(text_shown, texts[view.text], answer)
             if view.image and view.text:
-                together = doubted_images[view.image] + doubted_texts[view.text]
+                together = smoothed_images[view.image] + smoothed_texts[view.text]
                 answer = torch.where(image_shown & text_shown, together, answer)
             found.append(answer)
         return torch.stack(found)
 
-    def _doubted(self, logits: Tensor) -> Tensor:
-        """(B, C) the logarithm of the probabilities, to each of which the doubt is added."""
-        if self.doubt == 0:
+    def _smoothed(self, logits: Tensor) -> Tensor:
+        """Return the logarithm of the smoothed class probabilities, shape (B, C), up to a constant."""
+        if self.combination_smoothing == 0:
             return logits
-        return torch.logaddexp(logits.log_softmax(1), logits.new_tensor(math.log(self.doubt)))
+        return torch.logaddexp(logits.log_softmax(1), logits.new_tensor(math.log(self.combination_smoothing)))
 
     def cosine_logits(self, features: Tensor, classes: Tensor) -> Tensor:
         """(N, C), of features (N, d_e) and those of classes (C, d_e), all of length 1."""

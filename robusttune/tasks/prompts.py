@@ -13,7 +13,7 @@ from robusttune.encoders.clip import FrozenCLIPText, unit
 from robusttune.encoders.tokenization import Tokenizer
 from robusttune.errors import RobustTuneError
 from robusttune.models.prompts import Packed, shared_tokens
-from robusttune.types import Encoded, Tokens, spoken
+from robusttune.types import Encoded, Tokens, prompt_name
 
 PLACE = "{}"
 BLOCK = 256  # prompts that the encoder takes at once
@@ -50,12 +50,12 @@ def check_templates(templates: list[str]) -> None:
 
 
 def tokenise(class_names: list[str], template: str, tokenizer: Tokenizer) -> Tokens:
-    """Prompts, in which classes are called as they are `spoken` of.
+    """Return prompts, in which each class goes by its `prompt_name`.
 
     Raises:
         RobustTuneError: a name is blank or comes twice, or a prompt is longer than the model takes.
     """
-    said = [spoken(name) for name in class_names]
+    said = [prompt_name(name) for name in class_names]
     if "" in said:
         raise RobustTuneError(f"class {said.index('') + 1} of {len(said)} has no name: give it one to be prompted by")
     tokens, cut = tokenizer([template.replace(PLACE, words) for words in said])

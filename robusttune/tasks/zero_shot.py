@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.encoders.clip import FrozenCLIP
 from robusttune.tasks.base import Losses
-from robusttune.tasks.prompted import DOUBT, PromptedTask, spread, variants_of
+from robusttune.tasks.prompted import COMBINATION_SMOOTHING, PromptedTask, spread, variants_of
 from robusttune.types import Batch, Facts, Variants, View
 
 
@@ -25,7 +25,7 @@ class ZeroShotTask(PromptedTask):
         text_encoder: settings of the text encoder, of which the class is `CLIPTextEncoder`, of the same CLIP.
         facts: class names, class frequencies and task kind, from the data.
         templates: of prompts, with ``{}`` where the name of the class stands; a class's feature is the mean over all.
-        doubt: of each side's answer where there are both, see `PromptedTask`.
+        combination_smoothing: Constant added to each modality's class probabilities, see `PromptedTask`.
         calibrate: fit temperatures, see `RobustTask`.
     """
 
@@ -35,14 +35,21 @@ class ZeroShotTask(PromptedTask):
         text_encoder: TextEncoder,
         facts: Facts,
         templates: list[str] = ["a photo of a {}."],  # noqa: B006, it stays as it is
-        doubt: float = DOUBT,
+        combination_smoothing: float = COMBINATION_SMOOTHING,
         calibrate: bool = False,
     ) -> None:
-        super().__init__(image_encoder, text_encoder, facts, templates, doubt=doubt, calibrate=calibrate)
+        super().__init__(
+            image_encoder,
+            text_encoder,
+            facts,
+            templates,
+            combination_smoothing=combination_smoothing,
+            calibrate=calibrate,
+        )
         self.nothing = nn.Parameter(torch.zeros(()))  # which DDP asks for
 
     def settings(self) -> dict[str, Any]:
-        return {"templates": list(self.templates), "doubt": self.doubt}
+        return {"templates": list(self.templates), "combination_smoothing": self.combination_smoothing}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Nothing is learned."""
@@ -56,7 +63,7 @@ class ZeroShotTask(PromptedTask):
 
     def logits(self, batch: Batch, views: Sequence[View]) -> Tensor:
         images, texts = variants_of(views)
-        return self.witnesses(
+        return self.combine_modalities(
             batch,
             views,
             self._of(self.image_encoder, batch.images, images, batch.image_present),

@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig
 
 from robusttune.commands.quiet import quieten
-from robusttune.data import Corruption, ImageTextDataModule
+from robusttune.data import ImageTextDataModule, ModalityDropout
 from robusttune.data.sources import Table
 from robusttune.encoders import TimmEncoder, TransformersTextEncoder
 from robusttune.tasks import FusionTask
@@ -69,7 +69,7 @@ def make_data(folder: Path, cache: Path | None, dropout: float = 0) -> ImageText
         IMAGE,
         text_encoder(folder),
         batch_size=64,
-        corruption=Corruption(image_dropout=dropout, text_dropout=dropout),
+        corruption=ModalityDropout(image_dropout=dropout, text_dropout=dropout),
         cache=None if cache is None else str(cache),
     )
 

@@ -27,7 +27,7 @@ from benchmarks.paired import compare
 from lightning.pytorch import Callback, Trainer
 
 from robusttune.commands.quiet import quieten
-from robusttune.data import Corruption, ImageTextDataModule
+from robusttune.data import ImageTextDataModule, ModalityDropout
 from robusttune.data.sources import Table
 from robusttune.ranks import leave
 from robusttune.tasks import FusionTask
@@ -75,7 +75,7 @@ def train(data_folder: Path, folder: Path, devices: int, processes: int, steps: 
         encoder,
         batch_size=BATCH,
         workers=0,
-        corruption=Corruption(image_dropout=0, text_dropout=0),
+        corruption=ModalityDropout(image_dropout=0, text_dropout=0),
     )
     trainer = Trainer(
         accelerator="cpu",

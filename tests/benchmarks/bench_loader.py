@@ -19,7 +19,7 @@ from benchmarks.photos import write_photos
 from dishes import write_text_encoder
 from fakes import tiny_text_encoder, write_table
 
-from robusttune.data import Corruption, ImageTextDataModule
+from robusttune.data import ImageTextDataModule, ModalityDropout
 from robusttune.data.sources import Table
 from robusttune.encoders import TimmEncoder
 
@@ -42,7 +42,7 @@ def main() -> None:
             tiny_text_encoder(folder / "bert"),
             batch_size=64,
             workers=1,
-            corruption=Corruption(image_dropout=0, text_dropout=0),
+            corruption=ModalityDropout(image_dropout=0, text_dropout=0),
         )
         data.setup("fit")
         loader = data.train_dataloader()

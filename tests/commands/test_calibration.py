@@ -123,7 +123,7 @@ def test_the_flag_matters_to_a_fit_alone(run: Path, tmp_path: Path, capsys: pyte
     assert "model.calibrate False, not True" in capsys.readouterr().err
 
 
-def shares_of(run: Path, *more: str) -> np.ndarray:
+def probabilities(run: Path, *more: str) -> np.ndarray:
     assert main(command("predict", run, *more)) == 0
     with (run / "report/predictions.csv").open() as file:
         return np.array([[float(row[name]) for name in CLASSES] for row in csv.DictReader(file)])
@@ -134,7 +134,8 @@ def test_predictions_are_divided_by_what_is_present(cold_and_warm: tuple[Path, P
     """Softmax of z / T is the softmax of z to the power of 1 / T, anew."""
     lacking = {"both": [], "image": ["text"], "text": ["image"]}[pattern]
     cold, warm = (
-        shares_of(run, *(f"--data.missing.test={{rate: 1, type: {side}}}" for side in lacking)) for run in cold_and_warm
+        probabilities(run, *(f"--data.missing.test={{rate: 1, type: {side}}}" for side in lacking))
+        for run in cold_and_warm
     )
     power = cold ** (1 / GIVEN[pattern])
     assert warm == pytest.approx(power / power.sum(1, keepdims=True), abs=1e-3)

@@ -51,7 +51,7 @@ def test_base_new_and_their_harmonic_mean_in_one_test(run: Path, capsys: pytest.
         if condition != "mean":
             base, new = row["base_accuracy"], row["new_accuracy"]
             assert row["harmonic_mean"] == pytest.approx(2 * base * new / (base + new))
-            assert row["of_the_best_possible"] == pytest.approx(row["unknown_accuracy"] / row["best_possible"])
+            assert row["bayes_fraction"] == pytest.approx(row["unknown_accuracy"] / row["bayes_accuracy"])
     assert both["complete"]["new_accuracy"] > 0.9  # by the names alone
     assert (run / "report/test.png").is_file()
 

@@ -43,7 +43,7 @@ def signals_as_they_were() -> Iterator[None]:
         number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
     }
     yield
-    interruption.forget()
+    interruption.clear_signal()
     for number, handler in before.items():
         signal.signal(number, handler)
 

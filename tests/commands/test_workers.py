@@ -30,7 +30,7 @@ RUN = "import sys; from robusttune.cli import main; sys.exit(main(sys.argv[1:]))
 def handlers_as_they_were() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGCHLD)}
     yield
-    interruption.forget()
+    interruption.clear_signal()
     for number, handler in before.items():
         signal.signal(number, handler)
 

@@ -136,7 +136,7 @@ def test_a_view_of_several_conditions_comes_once() -> None:
     images, texts = conditions.noise
     assert images == {"blur_2": ImageNoise(["blur"], [2]), "low_resolution_2": ImageNoise(["low_resolution"], [2])}
     assert texts == {"other_text_5": TextNoise(["other_text"], [5]), "typos_3": TextNoise(["typos"], [3])}
-    more = conditions.looking_also_at([CLEAN, View("jpeg_1", None)])
+    more = conditions.with_views([CLEAN, View("jpeg_1", None)])
     assert more.views == [*conditions.views, View("jpeg_1", None)]
     assert (more.seen(IDS) == conditions.seen(IDS)).all()
 

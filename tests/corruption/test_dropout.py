@@ -9,12 +9,12 @@ import pytest
 
 from robusttune.corruption.dropout import drop_modality, sample_generator
 from robusttune.corruption.noise.text import drop_words
-from robusttune.data import Corruption
+from robusttune.data import ModalityDropout
 from robusttune.errors import RobustTuneError
 
 
 def test_rates_are_kept_and_never_both_sides_go() -> None:
-    settings = Corruption(image_dropout=0.2, text_dropout=0.5)
+    settings = ModalityDropout(image_dropout=0.2, text_dropout=0.5)
     kept = Counter(drop_modality(True, True, settings, sample_generator(0, 0, str(i), "modality")) for i in range(4000))
     assert kept[(False, True)] / 4000 == pytest.approx(0.2, abs=0.025)
     assert kept[(True, False)] / 4000 == pytest.approx(0.5, abs=0.025)
@@ -23,7 +23,7 @@ def test_rates_are_kept_and_never_both_sides_go() -> None:
 
 @pytest.mark.parametrize("sides", [(True, False), (False, True), (False, False)])
 def test_a_side_that_is_alone_stays(sides: tuple[bool, bool]) -> None:
-    settings = Corruption(image_dropout=0.5, text_dropout=0.5)
+    settings = ModalityDropout(image_dropout=0.5, text_dropout=0.5)
     assert all(drop_modality(*sides, settings, sample_generator(0, 0, str(i), "modality")) == sides for i in range(50))
 
 
@@ -53,4 +53,4 @@ def test_words_are_dropped_at_their_rate_and_one_stays() -> None:
 )
 def test_impossible_rates_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(RobustTuneError, match=message):
-        Corruption(**settings)
+        ModalityDropout(**settings)

@@ -11,14 +11,14 @@ import torch
 from fakes import NOISY, tiny_image_encoder, tiny_text_encoder, write_image, write_table
 
 from robusttune.corruption.noise import ImageNoise, NoiseBySplit, SplitNoise, TextNoise
-from robusttune.data import Corruption, ImageTextDataModule, Splits
+from robusttune.data import ImageTextDataModule, ModalityDropout, Splits
 from robusttune.data.sampler import ResumableSampler
 from robusttune.data.sources import Food101, Source, Table
 from robusttune.encoders import Augmentation
 from robusttune.errors import RobustTuneError
 from robusttune.types import Batch, Facts
 
-CLEAN = Corruption(image_dropout=0.0, text_dropout=0.0)
+CLEAN = ModalityDropout(image_dropout=0.0, text_dropout=0.0)
 
 
 def module(source: Source, text_folder: Path, **changes: Any) -> ImageTextDataModule:
@@ -107,7 +107,7 @@ def test_a_batch_in_which_a_side_is_absent_altogether(tmp_path: Path, text_folde
 
 def test_corruption_depends_on_seed_epoch_and_sample_not_on_batch_or_worker(food101: Path, text_folder: Path) -> None:
     def one_epoch(epoch: int, **changes: Any) -> dict[str, Any]:
-        changes = {"noise": NOISY, "corruption": Corruption(), "augmentation": Augmentation()} | changes
+        changes = {"noise": NOISY, "corruption": ModalityDropout(), "augmentation": Augmentation()} | changes
         data = module(Food101(str(food101)), text_folder, **changes)
         data.setup("fit")
         loader = data.train_dataloader()
@@ -124,7 +124,7 @@ def test_corruption_depends_on_seed_epoch_and_sample_not_on_batch_or_worker(food
 
 
 def test_validation_is_clean(food101: Path, text_folder: Path) -> None:
-    heavy = Corruption(image_dropout=0.5, text_dropout=0.5)
+    heavy = ModalityDropout(image_dropout=0.5, text_dropout=0.5)
     for batch in batches(module(Food101(str(food101)), text_folder, corruption=heavy), "val"):
         assert batch.image_present.all()
 
@@ -250,7 +250,7 @@ def test_no_sample_loses_both_sides_where_an_image_cannot_be_read(tmp_path: Path
         (tmp_path / row["image"]).write_bytes(b"no image")
     write_image(tmp_path / "0.png")
     table = str(write_table(tmp_path, "train", rows))
-    dropping = Corruption(image_dropout=0.3, text_dropout=0.7)
+    dropping = ModalityDropout(image_dropout=0.3, text_dropout=0.7)
     data = module(Table(train=table, val=table), text_folder, corruption=dropping, unreadable="absent")
     assert all((batch.image_present | batch.text_present).all() for batch in batches(data))
 

@@ -74,7 +74,7 @@ def measure(root: Path, job: Job) -> dict[str, float]:
     """Return the fraction of the Bayes accuracy by condition."""
     own = flags(job, 32 if job.model == "MMRL" else 128)
     folder = train(root, "-".join(map(str, job)), job.seed, *MODELS[job.model], *own)
-    fractions = by_condition(evaluate(folder), "of_the_best_possible")
+    fractions = by_condition(evaluate(folder), "bayes_fraction")
     return {condition: fractions[condition] for condition in CONDITIONS}
 
 

@@ -16,7 +16,7 @@ import torch
 from experiments.training import overlays
 from numpy.typing import NDArray
 
-from robusttune.data import Corruption, ImageTextDataModule
+from robusttune.data import ImageTextDataModule, ModalityDropout
 from robusttune.data.sources import Table
 from robusttune.encoders import TimmEncoder, TransformersTextEncoder
 from robusttune.encoders.preprocessing import Augmentation
@@ -169,7 +169,7 @@ def features(source: Source, table: Path, augmentation: Augmentation | None = No
         64,
         workers=0,
         seed=seed,
-        corruption=Corruption(image_dropout=0, text_dropout=0),
+        corruption=ModalityDropout(image_dropout=0, text_dropout=0),
         augmentation=augmentation,
     )
     data.setup("fit")

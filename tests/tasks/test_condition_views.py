@@ -14,7 +14,7 @@ from fakes import tiny_image_encoder, tiny_text_encoder, write_table
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from robusttune.data import Corruption, ImageTextDataModule
+from robusttune.data import ImageTextDataModule, ModalityDropout
 from robusttune.data.images import ImageFiles
 from robusttune.data.sources import Table
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder, Encoder
@@ -51,7 +51,7 @@ def encoders(kind: str, text_folder: Path, clip_folder: Path) -> list[Any]:
 
 
 def module(folder: Path, encoders: list[Encoder], **changes: Any) -> ImageTextDataModule:
-    settings = {"batch_size": 12, "workers": 0, "conditions": NAMES, "corruption": Corruption(0.0, 0.0)} | changes
+    settings = {"batch_size": 12, "workers": 0, "conditions": NAMES, "corruption": ModalityDropout(0.0, 0.0)} | changes
     return ImageTextDataModule(source_of(folder), *encoders, **settings)
 
 

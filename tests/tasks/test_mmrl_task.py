@@ -145,13 +145,15 @@ def test_a_batch_without_a_side(clip_folder: Path, side: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.network.parameters())
 
 
-@pytest.mark.parametrize("doubt", [0.0, 0.05])
-def test_sides_are_multiplied_and_what_is_absent_does_not_matter(clip_folder: Path, doubt: float) -> None:
-    task, batch = make_task(clip_folder, doubt=doubt).eval(), make_batch()
+@pytest.mark.parametrize("combination_smoothing", [0.0, 0.05])
+def test_sides_are_multiplied_and_what_is_absent_does_not_matter(
+    clip_folder: Path, combination_smoothing: float
+) -> None:
+    task, batch = make_task(clip_folder, combination_smoothing=combination_smoothing).eval(), make_batch()
     with torch.no_grad():
         logits = by_view(task, batch)
     both = batch.image_present & batch.text_present
-    image, text = ((logits[name].softmax(1) + doubt)[both] for name in ("no_text", "no_image"))
+    image, text = ((logits[name].softmax(1) + combination_smoothing)[both] for name in ("no_text", "no_image"))
     product = image * text
     torch.testing.assert_close(logits["complete"][both].softmax(1), product / product.sum(1, keepdim=True))
     assert torch.equal(logits["complete"][1], logits["no_image"][1])
@@ -162,13 +164,13 @@ def test_sides_are_multiplied_and_what_is_absent_does_not_matter(clip_folder: Pa
 
 
 def test_no_side_rules_a_class_out_alone(clip_folder: Path) -> None:
-    """Whatever an image says, and however loud, the odds of two classes move by no more than (1 + doubt) / doubt."""
-    task, batch = make_task(clip_folder, doubt=0.05), make_batch(complete=True)
+    """An image changes the odds of two classes at most by (1 + smoothing) / smoothing."""
+    task, batch = make_task(clip_folder, combination_smoothing=0.05), make_batch(complete=True)
     text = torch.randn(len(batch), 3)
     silent = torch.zeros_like(text)
     odds = []
     for image in (silent, 1e4 * torch.randn_like(text), silent.index_fill(1, torch.tensor(0), -torch.inf)):
-        logits = task.witnesses(batch, [View()], {"clean": image}, {"clean": text})[0]
+        logits = task.combine_modalities(batch, [View()], {"clean": image}, {"clean": text})[0]
         assert logits.isfinite().all()
         odds.append(logits[:, :, None] - logits[:, None, :])
     assert all((some - odds[0]).abs().max() <= math.log(1.05 / 0.05) + 1e-5 for some in odds[1:])
@@ -176,11 +178,11 @@ def test_no_side_rules_a_class_out_alone(clip_folder: Path) -> None:
 
 def test_new_classes_are_answered_by_class_features_alone(clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As recorded, column by column; what is not told of which kind a sample is uses them for all."""
-    task, batch = make_task(clip_folder, doubt=0.0).eval(), make_batch()
+    task, batch = make_task(clip_folder, combination_smoothing=0.0).eval(), make_batch()
     names = ["apple", "pie", "soup", "cake", "of_a"]
     said: list[str] = []
     monkeypatch.setattr("robusttune.tasks.mmrl.rank_zero_info", said.append)
-    task.tell_apart(names)
+    task.set_classes(names)
     assert said == ["2 of 5 classes are new, such as 'cake': class features alone answer for them"]
     with torch.no_grad():
         recorded, unknown = evaluated(task, batch)
@@ -206,13 +208,13 @@ def test_other_classes_are_those_of_a_task_that_was_made_for_them(clip_folder: P
     task, batch, names = make_task(clip_folder).eval(), make_batch(), ["cake", "photo of"]
     with torch.no_grad():
         before = by_view(task, batch)["complete"]
-        task.tell_apart(names)
+        task.set_classes(names)
         other = by_view(task, batch)
         fresh = make_task(clip_folder, facts=Facts(names, [0.5, 0.5], False), inference="class").eval()
         fresh.network.load_state_dict(task.network.state_dict())
         for name, logits in by_view(fresh, batch).items():
             assert torch.equal(other[name], logits)
-        task.tell_apart(FACTS.class_names)
+        task.set_classes(FACTS.class_names)
         assert torch.equal(by_view(task, batch)["complete"], before)
 
 
@@ -305,7 +307,7 @@ def test_a_checkpoint_comes_back(clip_folder: Path, tmp_path: Path) -> None:
             assert torch.equal(logits, expected[name])
 
 
-@pytest.mark.parametrize("changes", [{"templates": ["soup of {}"]}, {"doubt": 0.3}])
+@pytest.mark.parametrize("changes", [{"templates": ["soup of {}"]}, {"combination_smoothing": 0.3}])
 def test_what_may_change_for_a_test_but_not_for_training(clip_folder: Path, changes: dict[str, Any]) -> None:
     checkpoint, task = saved(make_task(clip_folder)), make_task(clip_folder, **changes)
     task.on_load_checkpoint({**checkpoint, "state_dict": dict(checkpoint["state_dict"])})
@@ -314,9 +316,9 @@ def test_what_may_change_for_a_test_but_not_for_training(clip_folder: Path, chan
         task.on_load_checkpoint({**checkpoint, "state_dict": dict(checkpoint["state_dict"])})
 
 
-def test_a_checkpoint_of_before_there_was_doubt_is_tested(clip_folder: Path) -> None:
+def test_a_checkpoint_of_before_there_was_smoothing_is_tested(clip_folder: Path) -> None:
     checkpoint = saved(make_task(clip_folder))
-    del checkpoint[KEY]["settings"]["doubt"]
+    del checkpoint[KEY]["settings"]["combination_smoothing"]
     make_task(clip_folder).on_load_checkpoint(checkpoint)
 
 
@@ -358,8 +360,8 @@ def test_released_encoders_keep_what_the_adapter_reaches_into(clip_folder: Path)
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "alpha": ({"alpha": 1.5}, "alpha 1.5, reg_weight 5.0, text_weight 1.0 do not work: give an alpha in"),
     "nan": ({"reg_weight": float("nan")}, "reg_weight nan"),
-    "doubt": ({"doubt": -0.1}, "doubt is -0.1: give a number of at least 0"),
-    "no doubt": ({"doubt": float("nan")}, "doubt is nan"),
+    "smoothing": ({"combination_smoothing": -0.1}, "combination_smoothing is -0.1: give a number of at least 0"),
+    "no smoothing": ({"combination_smoothing": float("nan")}, "combination_smoothing is nan"),
     "no template": ({"templates": []}, "model.templates is empty: give at least one"),
     "no place": ({"templates": ["a photo"]}, "model.templates has 'a photo': give each one {}, where the name"),
     "multilabel": (

@@ -54,8 +54,8 @@ def test_answers_are_those_of_transformers(clip_folder: Path) -> None:
     torch.testing.assert_close(logits["no_text"][with_image], images, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(logits["no_image"][with_text], texts, rtol=1e-4, atol=1e-4)
     product = torch.ones(len(batch), 3)
-    product[with_image] *= images.softmax(1) + task.doubt
-    product[with_text] *= texts.softmax(1) + task.doubt
+    product[with_image] *= images.softmax(1) + task.combination_smoothing
+    product[with_text] *= texts.softmax(1) + task.combination_smoothing
     both, something = with_image & with_text, with_image | with_text
     expected = product[both] / product[both].sum(1, keepdim=True)
     torch.testing.assert_close(logits["complete"][both].softmax(1), expected, rtol=1e-4, atol=1e-4)

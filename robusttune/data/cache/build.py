@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from robusttune.data.cache.shard import SUFFIX, Row, rows_of, write_shard
 from robusttune.data.cache.store import Store
 from robusttune.data.images import UnreadableImageError
-from robusttune.data.sides import Inputs, RawSide
+from robusttune.data.modalities import Inputs, RawModality
 from robusttune.data.workers import WatchedLoader, Workers, limited_by_memory, share
 from robusttune.encoders import FrozenEncoder
 from robusttune.errors import RobustTuneError
@@ -46,16 +46,16 @@ PATIENCE = 60  # seconds in which a shard that one rank wrote must be seen by al
 LEFTOVER = 86_400  # seconds after which nobody writes to a partial file any more
 
 
-class Wanted(NamedTuple):
+class Request(NamedTuple):
     """An input whose features are wanted: its key, and the side, row and view by which it is read."""
 
     key: bytes
-    side: RawSide
+    side: RawModality
     row: int
     view: int
 
 
-class Leg(NamedTuple):
+class Round(NamedTuple):
     """What the ranks do until they meet again: numbers of chunks, and what could not be read so far, by key."""
 
     chunks: list[int]
@@ -95,7 +95,7 @@ class Builder:
     threads: int
     stop_at_unreadable: bool
 
-    def fill(self, wanted: list[Wanted]) -> list[str]:
+    def fill(self, wanted: list[Request]) -> list[str]:
         """Compute what the store lacks; every rank must take part.
 
         Args:
@@ -110,17 +110,17 @@ class Builder:
         keys = {item.key for item in wanted}
         self.store.refresh(keys, self.threads)
         chunks = on_rank_zero(None, lambda _: self._plan(wanted))
-        meeting = _Meeting(self, keys, [[wanted[i].key for i in chunk] for chunk in chunks])
+        meeting = _Synchronisation(self, keys, [[wanted[i].key for i in chunk] for chunk in chunks])
         report = Report({}, None)
         with meeting.progress:
-            while (leg := on_rank_zero(report, meeting.next_leg)).chunks:
+            while (leg := on_rank_zero(report, meeting.next_round)).chunks:
                 mine = leg.chunks[rank() :: world_size()]
                 report = self._compute([[wanted[i] for i in chunks[n]] for n in mine], meeting)
         if not (leg.unreadable and self.stop_at_unreadable):
             self._see_all(keys - leg.unreadable.keys())
         return list(leg.unreadable.values())
 
-    def _plan(self, wanted: list[Wanted]) -> list[list[int]]:
+    def _plan(self, wanted: list[Request]) -> list[list[int]]:
         """What is missing, in chunks that each become a shard: numbers into ``wanted``.
 
         Raises:
@@ -148,7 +148,7 @@ class Builder:
         # Texts of a length go together, so that little is padded.
         return [[missing[i] for i in sorted(chunk, key=lengths.__getitem__)] for chunk in chunks]
 
-    def _lengths(self, items: list[Wanted]) -> list[int]:
+    def _lengths(self, items: list[Request]) -> list[int]:
         groups = itertools.groupby(items, key=lambda item: item.side)
         return [n for side, group in groups for n in side.lengths([(item.row, item.view) for item in group])]
 
@@ -168,7 +168,7 @@ class Builder:
         except OSError as error:
             raise RobustTuneError(self._cannot_write(error)) from error
 
-    def _compute(self, chunks: list[list[Wanted]], meeting: _Meeting) -> Report:
+    def _compute(self, chunks: list[list[Request]], meeting: _Synchronisation) -> Report:
         """Compute chunks, and write a shard of each."""
         items = _Inputs([item for chunk in chunks for item in chunk])
         ends = [0, *itertools.accumulate(map(len, chunks))]
@@ -243,7 +243,7 @@ class Builder:
         )
 
 
-class _Meeting:
+class _Synchronisation:
     """What rank 0 decides when the ranks meet.
 
     Chunks come in an order of this job's own: jobs that fill one folder at a time seldom compute the same.
@@ -263,7 +263,7 @@ class _Meeting:
         self.progress = Progress(console=Console(stderr=True), transient=True, disable=not shown)
         self.task = self.progress.add_task(f"{builder.what}: features", total=sum(map(len, chunks)))
 
-    def next_leg(self, reports: list[Report]) -> Leg:
+    def next_round(self, reports: list[Report]) -> Round:
         """What to do next; nothing when all is done.
 
         Raises:
@@ -286,7 +286,7 @@ class _Meeting:
         self.each = self.each * 2 if took < LEG / 2 else max(1, self.each // 2) if took > LEG * 2 else self.each
         done = sum(map(len, self.chunks)) - sum(len(self.chunks[n]) for n in left)
         self.progress.update(self.task, completed=done)
-        return Leg(left[: self.each * world_size()], self.unreadable)
+        return Round(left[: self.each * world_size()], self.unreadable)
 
     def advance(self, inputs: int) -> None:
         """Show that this rank has computed some, and so, about, have the others."""
@@ -296,7 +296,7 @@ class _Meeting:
 class _Inputs(Dataset[Any]):
     """What is wanted, read: the key, and what was read or why it could not be."""
 
-    def __init__(self, items: list[Wanted]) -> None:
+    def __init__(self, items: list[Request]) -> None:
         self.items = items
 
     def __getitem__(self, number: int) -> tuple[bytes, Any, str | None]:

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from robusttune.data.cache.store import ABSENT, Store
 from robusttune.data.images import UnreadableImageError
-from robusttune.data.sides import Inputs, RawSide, Side
+from robusttune.data.modalities import Inputs, Modality, RawModality
 
 
-class Cached(Side):
+class Cached(Modality):
     """Features in the place of what they were made of.
 
     Args:
@@ -19,7 +19,7 @@ class Cached(Side):
         places: (rows, views) where they are in the store.
     """
 
-    def __init__(self, raw: RawSide, store: Store, places: NDArray[np.int64]) -> None:
+    def __init__(self, raw: RawModality, store: Store, places: NDArray[np.int64]) -> None:
         self.raw = raw
         self.views = places.shape[1]
         self.store = store

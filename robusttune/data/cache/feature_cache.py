@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import torch
 
-from robusttune.data.cache.build import Builder, Wanted
+from robusttune.data.cache.build import Builder, Request
 from robusttune.data.cache.cached import Cached
 from robusttune.data.cache.digests import file_digests
 from robusttune.data.cache.fingerprint import describe, fingerprint
 from robusttune.data.cache.store import Store
 from robusttune.data.images import UnreadableImageError
-from robusttune.data.sides import RawSide
+from robusttune.data.modalities import RawModality
 from robusttune.encoders import Encoder, FrozenEncoder
 from robusttune.paths import cache_home, user_path
 from robusttune.ranks import rank
@@ -58,7 +58,7 @@ class FeatureCache:
         what: Literal["images", "texts"],
         settings: Encoder,
         encoder: FrozenEncoder,
-        sides: Sequence[RawSide],
+        sides: Sequence[RawModality],
         running: Running,
         stop_at_unreadable: bool,
     ) -> tuple[list[Cached], list[str]]:
@@ -82,14 +82,14 @@ class FeatureCache:
         name = fingerprint(about)
         store = Store(self.root / f"{what}-{name[:16]}", name, encoder.widths)
         keys = self._keys(sides, running.threads)
-        wanted: dict[bytes, Wanted] = {}
+        wanted: dict[bytes, Request] = {}
         unreadable: list[str] = []
         for side, found in zip(sides, keys, strict=True):
             for (row, view), key in found.items():
                 if key is None:
                     unreadable.append(_why(side, row, view))
                 else:
-                    wanted.setdefault(key, Wanted(key, side, row, view))
+                    wanted.setdefault(key, Request(key, side, row, view))
         if not (unreadable and stop_at_unreadable):
             builder = Builder(
                 what,
@@ -108,7 +108,7 @@ class FeatureCache:
             unreadable += builder.fill(items)
         return [_cached(side, store, found) for side, found in zip(sides, keys, strict=True)], unreadable
 
-    def _keys(self, sides: Sequence[RawSide], threads: int) -> list[dict[tuple[int, int], bytes | None]]:
+    def _keys(self, sides: Sequence[RawModality], threads: int) -> list[dict[tuple[int, int], bytes | None]]:
         """By side, the key of each (row, view) that there is."""
         files = sorted({path for side in sides for path in side.files()})
         digests = file_digests(files, self.root / "files.arrow", threads)
@@ -127,13 +127,13 @@ class FeatureCache:
         ]
 
 
-def _cached(side: RawSide, store: Store, keys: dict[tuple[int, int], bytes | None]) -> Cached:
+def _cached(side: RawModality, store: Store, keys: dict[tuple[int, int], bytes | None]) -> Cached:
     inputs = [(row, view) for row in range(len(side)) for view in range(side.views or 0)]
     places = store.places(keys.get(which) for which in inputs)
     return Cached(side, store, places.reshape(len(side), -1))
 
 
-def _why(side: RawSide, row: int, view: int) -> str:
+def _why(side: RawModality, row: int, view: int) -> str:
     try:
         side.read(row, view)
     except UnreadableImageError as error:

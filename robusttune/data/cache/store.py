@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from robusttune.data.cache.shard import SUFFIX, DamagedShardError, Shard
-from robusttune.data.sides import Inputs
+from robusttune.data.modalities import Inputs
 from robusttune.types import Encoded, Widths
 
 log = logging.getLogger(__name__)

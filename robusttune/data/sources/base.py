@@ -117,7 +117,7 @@ def or_absent(value: str | None) -> str | None:
 def apart(names: Mapping[Key, str]) -> dict[Key, str]:
     """Names of classes, where namesakes have their keys in square brackets added: ``crane [n02012849]``.
 
-    What stands in such brackets is no part of what a class is called, see `robusttune.types.spoken`.
+    What stands in such brackets is no part of what a class is called, see `robusttune.types.prompt_name`.
 
     Args:
         names: by the key that tells the classes apart.

@@ -29,7 +29,7 @@ class Blanks:
 
     def __init__(self, blank: Sequence[str] | None = None) -> None:
         self.blank = {text.strip().casefold() for text in blank or ()} | {""}
-        self.noted = MARKERS if blank is None else frozenset()
+        self.markers = MARKERS if blank is None else frozenset()
         self.found: dict[str, Counter[str]] = {}
 
     def is_blank(self, text: str, column: str) -> bool:
@@ -38,7 +38,7 @@ class Blanks:
         folded = plain.casefold() if len(plain) < 64 else plain  # longer texts are no marker
         if folded in self.blank:
             return True
-        if folded in self.noted:
+        if folded in self.markers:
             self.found.setdefault(column, Counter())[plain] += 1
         return False
 

@@ -21,7 +21,7 @@ from fakes import NOISY, tiny_image_encoder, tiny_text_encoder, write_image, wri
 from two_ranks import in_two_ranks
 
 from robusttune.corruption.noise import NoiseBySplit, SplitNoise
-from robusttune.data import Corruption, ImageTextDataModule
+from robusttune.data import ImageTextDataModule, ModalityDropout
 from robusttune.data.cache import build as build_module
 from robusttune.data.cache.fingerprint import fingerprint
 from robusttune.data.cache.shard import Shard
@@ -31,7 +31,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.types import Batch, Encoded, Variants
 
 Encoders = dict[str, FrozenEncoder]
-DROPOUT = Corruption(image_dropout=0.3, text_dropout=0.3)
+DROPOUT = ModalityDropout(image_dropout=0.3, text_dropout=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def _columns(data: ImageTextDataModule, *splits: Any) -> list[list[str]]:
 def test_what_is_dropped_is_not_read(
     make: Callable[..., Any], encoders: Encoders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = make(corruption=Corruption(image_dropout=1, text_dropout=0))
+    data = make(corruption=ModalityDropout(image_dropout=1, text_dropout=0))
     epochs(data, encoders)
     read, read_into = [], Shard.read_into
     monkeypatch.setattr(Shard, "read_into", lambda self, *args: [read.append(self), read_into(self, *args)][1])
@@ -383,8 +383,8 @@ def test_unreadable_images(make: Callable[..., Any], encoders: Encoders, tmp_pat
         with pytest.raises(RobustTuneError, match=r"2 of 12 image files cannot be read: .*3\.bmp.*8\.bmp"):
             epochs(make(source), encoders)
         return
-    found = epochs(make(source, unreadable="absent", corruption=Corruption(0, 0)), encoders, 2)
-    plain = epochs(make(source, unreadable="absent", corruption=Corruption(0, 0), cache=None), encoders, 2)
+    found = epochs(make(source, unreadable="absent", corruption=ModalityDropout(0, 0)), encoders, 2)
+    plain = epochs(make(source, unreadable="absent", corruption=ModalityDropout(0, 0), cache=None), encoders, 2)
     assert_same(found, plain)
     for ours, theirs in zip(flat(found), flat(plain), strict=True):
         assert ours.unreadable == theirs.unreadable
@@ -392,7 +392,7 @@ def test_unreadable_images(make: Callable[..., Any], encoders: Encoders, tmp_pat
 
 def test_views(make: Callable[..., Any], encoders: Encoders, inputs: list[int]) -> None:
     """The first epochs are those of a run without cache; then they come again, each with dropout of its own."""
-    settings: dict[str, Any] = {"noise": NOISY, "corruption": Corruption(), "augmentation": Augmentation()}
+    settings: dict[str, Any] = {"noise": NOISY, "corruption": ModalityDropout(), "augmentation": Augmentation()}
     assert_same(epochs(make(cache_views=2, **settings), encoders, 2), epochs(make(cache=None, **settings), encoders, 2))
     inputs.clear()
     first, second, third = epochs(make(cache_views=2, **settings, batch_size=200), encoders, 3)
@@ -425,7 +425,7 @@ def test_noise_of_other_code_is_another_input(make: Callable[..., Any], monkeypa
 
     first = keys()
     assert keys() == first
-    monkeypatch.setattr("robusttune.data.sides.noise_version", lambda: "another")
+    monkeypatch.setattr("robusttune.data.modalities.noise_version", lambda: "another")
     assert not {*keys()} & {*first}
 
 

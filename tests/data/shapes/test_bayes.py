@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapes_oracle import Seen, answer, read_image, read_text
 
-from robusttune.corruption.dropout import Corruption, drop_modality, sample_generator
+from robusttune.corruption.dropout import ModalityDropout, drop_modality, sample_generator
 from robusttune.corruption.noise.text import drop_words
 from robusttune.data.sources import Shapes, Visibility, World
 from robusttune.data.sources.shapes import FACTORS, HIDDEN
@@ -65,7 +65,7 @@ def found(shapes: Shapes, rates: Rates, images: list[Seen]) -> float:
     right = 0
     for index, image in enumerate(images):
         rng = sample_generator(1, 0, str(index), "test")
-        dropout = Corruption(rates.image_missing, rates.text_missing)
+        dropout = ModalityDropout(rates.image_missing, rates.text_missing)
         has_image, has_text = drop_modality(True, True, dropout, rng)
         text = read_text(drop_words(shapes.tell("test", index), rates.word_dropout, rng))
         said = answer(shapes.world, image if has_image else None, text if has_text else None)

@@ -90,7 +90,7 @@ class Shapes(Source):
         Args:
             image_missing: probability that a sample has no image.
             text_missing: probability that it has no text; never both, so the two add up to at most 1.
-            word_dropout: probability that a word is left out, as in `Corruption`.
+            word_dropout: probability that a word is left out, as in `ModalityDropout`.
 
         Raises:
             RobustTuneError: these are no such probabilities.

@@ -33,7 +33,7 @@ class Inputs(NamedTuple):
     cut: list[bool]
 
 
-class Side(ABC):
+class Modality(ABC):
     """Images or texts of a split, by row.
 
     Attributes:
@@ -72,7 +72,7 @@ class Side(ABC):
         return epoch if self.views is None else epoch % self.views
 
 
-class RawSide(Side):
+class RawModality(Modality):
     """A side before any encoder."""
 
     @abstractmethod
@@ -121,7 +121,7 @@ class Pixels:
         return self._last[1]
 
 
-class Images(RawSide):
+class Images(RawModality):
     """Images, read when asked for.
 
     Args:
@@ -186,7 +186,7 @@ class Images(RawSide):
         return 3 * self.pixels.transform.preprocessing.size**2
 
 
-class Texts(RawSide):
+class Texts(RawModality):
     """Texts, tokenised together.
 
     Args:
