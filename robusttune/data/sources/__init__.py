@@ -1,4 +1,4 @@
-"""Data sources: one small file a data set, from its layout on disk to a table of records."""
+"""Data sources: one small module per data set, which converts its layout on disk to tables of records."""
 
 from robusttune.data.problems import Problems
 from robusttune.data.sources.aircraft import FGVCAircraft

@@ -1,4 +1,4 @@
-"""FGVC Aircraft: which of 100 variants a photo shows (arXiv 1306.5151)."""
+"""FGVC Aircraft: photos of aircraft in 100 classes, the variants (arXiv 1306.5151)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from robusttune.types import Split
 
 @dataclass(frozen=True)
 class FGVCAircraft(Source):
-    """FGVC Aircraft as it is distributed: ``images_variant_{train,val,test}.txt``, ``variants.txt``, ``images/``.
+    """The FGVC Aircraft data set in its original file layout.
 
-    Classes are in the order of ``variants.txt``.
+    The files are ``images_variant_{train,val,test}.txt``, ``variants.txt`` and ``images/*.jpg``. Classes are in the
+    order of ``variants.txt``.
+
+    Source: Maji et al., Fine-Grained Visual Classification of Aircraft (arXiv 1306.5151).
 
     Args:
-        root: the folder that holds them, ``data`` in the archive.
+        root: Folder that holds these files, called ``data`` in the archive.
     """
 
     root: str
@@ -37,6 +40,11 @@ class FGVCAircraft(Source):
         return user_path(self.root)
 
     def read(self, split: Split) -> pa.Table | None:
+        """Return the records of ``train``, ``val`` or ``test``, or None for ``predict``.
+
+        Raises:
+            RobustTuneError: If a list of photos or ``variants.txt`` cannot be read or parsed.
+        """
         if split == "predict":
             return None
         path, variants = self._folder / f"images_variant_{split}.txt", {*self._variants()}
@@ -44,7 +52,7 @@ class FGVCAircraft(Source):
         records = []
         lines = read_lines(path)
         for number, line in lines:
-            photo, _, variant = line.partition(" ")  # variants hold spaces and slashes
+            photo, _, variant = line.partition(" ")  # names of variants may contain spaces and slashes
             image = within(self._folder / "images", f"{photo}.jpg")
             if variant not in variants:
                 bad.add(f"line {number}, {line!r:.60}", "name no variant of variants.txt")
@@ -56,6 +64,7 @@ class FGVCAircraft(Source):
         return to_table(records)
 
     def class_names(self, table: pa.Table) -> list[str]:
+        """Return the variants that occur in ``table``, in the order of ``variants.txt``."""
         has = names_of_classes(table)
         return [variant for variant in self._variants() if variant in has]
 

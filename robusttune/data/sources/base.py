@@ -1,4 +1,4 @@
-"""What a data source gives: a table of records for each split, no pixels."""
+"""The interface of data sources: each returns one table of records per split, without reading any pixels."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Record(NamedTuple):
-    """A sample before anything is read.
+    """A sample whose image has not been read yet.
 
     Attributes:
-        id: unique within the split.
-        image: name by which the source's `ImageReader` finds it, such as a path, or None where the image is absent.
-        text: the text, or None where it is absent.
-        labels: names of its classes, exactly one in multi-class data; None where it is unlabelled.
+        id: Identifier, unique within the split.
+        image: Image name that the source's `ImageReader` understands, such as a path; None where the image is missing.
+        text: Text, or None where it is missing.
+        labels: Class names, exactly one in multi-class data; None where the sample is unlabelled.
+
+    Example:
+        >>> Record("1", None, "a red circle", ["red circle"]).text
+        'a red circle'
     """
 
     id: str
@@ -42,15 +46,20 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Published:
-    """What a whole copy of a data set has, so that one can be told to be whole.
+    """Published counts of a data set, which show whether a copy of it is complete.
 
     Args:
-        samples: in each split.
-        classes: in the training split, or where there is none, in the test split.
-        of_each_class: samples of every class, by split, where all classes have as many.
-        by_class: samples of each class, by split.
-        approximate: Splits whose number of samples is published as a round figure, and the share, in (0, 1), by which
-            good copies differ from it. Such a difference is reported as a note instead of an error.
+        samples: Number of samples, by split.
+        classes: Number of classes in the training split, or in the test split if there is no training split.
+        of_each_class: Number of samples per class, by split, for splits whose classes all have the same number.
+        by_class: Number of samples, by split and class name.
+        approximate: Greatest relative difference, in (0, 1), that complete copies have from the published count, by
+            split. List only splits whose published count is rounded. Such a difference is reported as a note instead
+            of an error.
+
+    Example:
+        >>> Published({"train": 67_970, "test": 22_716}, classes=101).samples["test"]
+        22716
     """
 
     samples: dict[str, int] = field(default_factory=dict)
@@ -61,11 +70,13 @@ class Published:
 
 
 class Source(ABC):
-    """An on-disk layout, or what takes its place. Making one checks that what it names is there.
+    """A data set layout on disk, or a generator of samples, that provides one table of records per split.
+
+    Constructors check that the files and folders they name exist, so a wrong path fails before any training.
 
     Attributes:
-        multilabel: whether a sample may carry any number of classes (else exactly one).
-        validates_on_test: whether, by the data set's own convention, validation is done on the test samples.
+        multilabel: Flag, True if a sample may have any number of classes, False if it has exactly one.
+        validates_on_test: Flag, True if the data set's own convention is to validate on the test samples.
     """
 
     multilabel: bool = False
@@ -73,68 +84,95 @@ class Source(ABC):
 
     @property
     def published(self) -> Published | None:
-        """What a whole copy has, where that is known."""
+        """Return the published counts of the data set, or None where they are unknown."""
         return None
 
     @property
     def images(self) -> ImageReader:
-        """Reads the images that records name: as files, if the source does not say otherwise."""
+        """Return the reader of the images that the records name; by default, it treats the names as file paths."""
         return ImageFiles()
 
     @abstractmethod
     def read(self, split: Split) -> pa.Table | None:
-        """The split's records, as a table of `SCHEMA`, or None where the layout has no such split.
+        """Return the split's records as a table with the columns of `SCHEMA`, or None if there is no such split.
 
         Raises:
-            RobustTuneError: a file is missing or cannot be understood; it names the file and the row.
+            RobustTuneError: If a file is missing or cannot be parsed. The message names the file and the row.
         """
 
     def class_names(self, table: pa.Table) -> list[str]:
-        """Names of the classes that a table of `SCHEMA` has, in label order: sorted, or as the data set has them."""
+        """Return the names of the classes that occur in a table of `SCHEMA`, in the order of their label indices.
+
+        The order is alphabetical unless the data set defines its own.
+        """
         return sorted(names_of_classes(table))
 
     def best_accuracy(self, view: View) -> float | None:
-        """The best accuracy in [0, 1] that any model can have of what is shown, or None where it is unknown."""
+        """Return the Bayes accuracy in [0, 1] of the modalities in a view, or None where it is unknown."""
         return None
 
 
 def names_of_classes(table: pa.Table) -> set[str]:
-    """Names of the classes that a table of `SCHEMA` has."""
+    """Return the names of the classes that occur in a table of `SCHEMA`.
+
+    Example:
+        >>> sorted(names_of_classes(to_table([Record("1", None, "a", ["cat"]), Record("2", None, "b", None)])))
+        ['cat']
+    """
     return {name for labels in table["labels"].to_pylist() for name in labels or []}
 
 
 def to_table(records: Iterable[Record]) -> pa.Table:
-    """Records as an Arrow table: compact in memory, and not copied into forked worker processes."""
+    """Convert records to an Arrow table, which is compact in memory and not copied into forked worker processes.
+
+    Example:
+        >>> to_table([Record("1", "cat.jpg", None, ["cat"])]).column_names
+        ['id', 'image', 'text', 'labels']
+    """
     columns = list(zip(*records, strict=True)) or [(), (), (), ()]
     return pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
 
 
 def or_absent(value: str | None) -> str | None:
-    """The value, or None where it is blank."""
+    """Return the value, or None where it is None, empty or white space.
+
+    Example:
+        >>> or_absent("soup"), or_absent("  ")
+        ('soup', None)
+    """
     return value if value and value.strip() else None
 
 
 def apart(names: Mapping[Key, str]) -> dict[Key, str]:
-    """Names of classes, where namesakes have their keys in square brackets added: ``crane [n02012849]``.
+    """Make class names unique by adding the key in square brackets to repeated names: ``crane [n02012849]``.
 
-    What stands in such brackets is no part of what a class is called, see `robusttune.types.prompt_name`.
+    Prompts leave out the bracketed key, see `robusttune.types.prompt_name`.
 
     Args:
-        names: by the key that tells the classes apart.
+        names: Class names, by a key that is unique per class, such as a WordNet id.
+
+    Example:
+        >>> apart({1: "crane", 2: "crane", 3: "heron"})
+        {1: 'crane [1]', 2: 'crane [2]', 3: 'heron'}
     """
     many = Counter(names.values())
     return {key: f"{name} [{key}]" if many[name] > 1 else name for key, name in names.items()}
 
 
 def require(*files: Path, folders: Iterable[Path] = (), hint: str) -> None:
-    """Check that files and folders are there, and that they are such.
+    """Check that files and folders exist and have the right kind.
+
+    Args:
+        files: Paths that must be regular files.
+        folders: Paths that must be folders.
+        hint: Advice that ends the error message.
 
     Raises:
-        RobustTuneError: one is not; ``hint`` tells what to do.
+        RobustTuneError: If a path does not exist or has another kind.
     """
-    wanted = [*((path, "file") for path in files), *((path, "folder") for path in folders)]
-    for path, kind in wanted:
+    required = [*((path, "file") for path in files), *((path, "folder") for path in folders)]
+    for path, kind in required:
         found = kind_of(path)
         if found != kind:
-            what = {"folder": "is a folder", "nothing": "does not exist"}.get(found, f"is no {kind}")
-            raise RobustTuneError(f"{path} {what}: {hint}")
+            problem = {"folder": "is a folder", "nothing": "does not exist"}.get(found, f"is no {kind}")
+            raise RobustTuneError(f"{path} {problem}: {hint}")

@@ -1,4 +1,4 @@
-"""Cells that stand for nothing: empty ones, those that the user lists, and those that only look like it."""
+"""Detection of blank table cells: empty ones, those that the user lists, and those that only look blank."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 log = logging.getLogger(__name__)
 
-# What pandas, R, Excel and databases write for a missing value; compared without case.
+# Texts that pandas, R, Excel and databases write for a missing value, in lower case.
 MARKERS = frozenset(
     ("nan", "-nan", "none", "null", "nil", "nat", "n/a", "na", "<na>", "#n/a", "#na", "#n/a n/a", "(null)", "\\n")
 )
@@ -16,11 +16,11 @@ SHOWN = 5
 
 
 class Blanks:
-    """The texts that count as an empty cell, and a count of those that look like one but do not.
+    """A test for blank cells that also counts the cells that look blank but are kept as text.
 
     Args:
-        blank: Texts that count as blank beside empty ones, compared without case and surrounding spaces. None for none,
-            and then texts that programs write for missing values are counted, see `warn`.
+        blank: Texts that count as blank in addition to empty cells, compared without case and surrounding spaces. With
+            None, only empty cells are blank, and texts that programs write for missing values are counted for `warn`.
 
     Example:
         >>> Blanks(["n/a"]).is_blank(" N/A ", "text")
@@ -33,9 +33,14 @@ class Blanks:
         self.found: dict[str, Counter[str]] = {}
 
     def is_blank(self, text: str, column: str) -> bool:
-        """Return whether a cell of a column is blank."""
+        """Return whether a cell is blank, and count it if it only looks blank.
+
+        Args:
+            text: Text of the cell.
+            column: Name of its column; counts are kept per column.
+        """
         plain = text.strip()
-        folded = plain.casefold() if len(plain) < 64 else plain  # longer texts are no marker
+        folded = plain.casefold() if len(plain) < 64 else plain  # no marker is that long
         if folded in self.blank:
             return True
         if folded in self.markers:
@@ -43,11 +48,11 @@ class Blanks:
         return False
 
     def warn(self, place: object, total: int) -> None:
-        """Log a warning for each column in which cells look blank.
+        """Log a warning for each column that has cells which look blank.
 
         Args:
-            place: The file or split, for the message.
-            total: Number of its rows.
+            place: File or split, for the message.
+            total: Number of rows in it.
         """
         for column, counts in self.found.items():
             names = ", ".join([*counts][:SHOWN]) + ", ..." * (len(counts) > SHOWN)

@@ -1,4 +1,4 @@
-"""The image data sets of CoOp that come as a split file: Caltech101, OxfordPets, ... (arXiv 2109.01134)."""
+"""The image data sets of CoOp (arXiv 2109.01134) that have a split file, such as Caltech101 and OxfordPets."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ from robusttune.types import Split
 
 @dataclass(frozen=True)
 class CoOp(Source):
-    """A data set with a file ``split_zhou_<Name>.json``: in ``train``, ``val`` and ``test``, ``[path, label, name]``.
+    """An image data set with CoOp's split file ``split_zhou_<Name>.json``.
 
-    Labels are in the order of their numbers in the file, which is also that of base and new classes.
+    The file has the lists ``train``, ``val`` and ``test`` of rows ``[path, label, class name]``. Classes are in the
+    order of their label numbers. The split into base and new classes uses the same order.
+
+    Source: Zhou et al., Learning to Prompt for Vision-Language Models (arXiv 2109.01134).
 
     Args:
-        root: the folder of all data sets.
-        split_file: of this one, within ``root``.
-        image_folder: that the file's paths are relative to, within ``root``.
-        published: what a whole copy has.
+        root: Folder that holds all data sets.
+        split_file: Path of the split file, relative to ``root``.
+        image_folder: Folder of the images, relative to ``root``; paths in the split file are relative to it.
+        published: Published counts, which `verify` compares a copy with.
     """
 
     root: str
@@ -42,10 +45,15 @@ class CoOp(Source):
 
     @property
     def path(self) -> Path:
-        """The split file."""
+        """Return the path of the split file."""
         return user_path(self.root) / self.split_file
 
     def read(self, split: Split) -> pa.Table | None:
+        """Return the records of ``train``, ``val`` or ``test``, or None for ``predict``.
+
+        Raises:
+            RobustTuneError: If the split file cannot be read, or has rows that cannot be parsed.
+        """
         if split == "predict":
             return None
         bad = Problems(f"{self.path}, {split}", "rows")
@@ -56,6 +64,7 @@ class CoOp(Source):
         return to_table(records)
 
     def class_names(self, table: pa.Table) -> list[str]:
+        """Return the names of the classes that occur in ``table``, in the order of their label numbers."""
         has = names_of_classes(table)
         return [name for _, name in sorted(self._names.items()) if name in has]
 
@@ -73,7 +82,11 @@ class CoOp(Source):
 
     @cached_property
     def _names(self) -> dict[int, str]:
-        """Names of the classes by number."""
+        """Return the class names by label number, with repeated names made unique.
+
+        Raises:
+            RobustTuneError: If a row cannot be parsed, or a label number has two names.
+        """
         names: dict[int, str] = {}
         bad = Problems(self.path, "rows")
         for split, rows in self._rows.items():

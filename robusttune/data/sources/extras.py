@@ -1,4 +1,4 @@
-"""Packages that only some data sets need."""
+"""Import of optional packages that only some data sources need."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ from robusttune.errors import RobustTuneError
 
 
 def extra(module: str, name: str) -> Any:
-    """A module of one of this package's extras.
+    """Import a module that one of robusttune's extras installs.
+
+    Args:
+        module: Name of the module, such as ``h5py``.
+        name: Name of the extra, for the message, such as ``hdf5``.
+
+    Returns:
+        Imported module.
 
     Raises:
-        RobustTuneError: it is not installed.
+        RobustTuneError: If the module is not installed.
+
+    Example:
+        >>> extra("json", "hdf5").loads("[1]")
+        [1]
     """
     try:
         return import_module(module)

@@ -1,4 +1,4 @@
-"""What sources read from disk: text, JSON, folders of images; nothing from outside, nothing half written."""
+"""Safe reading of text, JSON and image folders: no paths outside the data set, no files that change while read."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ from robusttune.regular_files import refuse_irregular
 
 log = logging.getLogger(__name__)
 
-PASSED_OVER = {  # beside names that begin with a dot, or with @ as those of Synology's drives
+PASSED_OVER = {  # ignored, as are names that begin with a dot, or with @, which Synology's drives use
     *("__macosx", "#recycle", "#snapshot", "lost+found", "$recycle.bin", "system volume information"),
     *("thumbs.db", "desktop.ini"),
 }
 
 
 def kind_of(path: Path) -> Literal["file", "folder", "nothing", "other"]:
-    """What there is at a path; a link is what it leads to, and other where that is nothing.
+    """Return the kind of a path, following links. A broken link and a device are ``other``.
 
     Raises:
-        RobustTuneError: it cannot be looked at, such as for want of permission.
+        RobustTuneError: If the path cannot be examined, for example because a permission is missing.
+
+    Example:
+        >>> kind_of(Path("/")), kind_of(Path("/no/such/path"))
+        ('folder', 'nothing')
     """
     try:
         mode = path.stat().st_mode
@@ -41,7 +45,13 @@ def kind_of(path: Path) -> Literal["file", "folder", "nothing", "other"]:
 
 
 class ImageFile(NamedTuple):
-    """An image file: the folder of its class, its path from what that is in, and its whole path."""
+    """An image file in a class folder.
+
+    Attributes:
+        folder: Name of the class folder; empty if images are not sorted into classes.
+        name: Path relative to the parent of the class folder, such as ``cat/1.jpg``.
+        path: Full path.
+    """
 
     folder: str
     name: str
@@ -50,10 +60,13 @@ class ImageFile(NamedTuple):
 
 @contextmanager
 def unchanged(path: Path) -> Iterator[None]:
-    """Read a file within.
+    """Guard a ``with`` block that reads a file or folder against changes during the block.
+
+    Args:
+        path: Path that the block reads.
 
     Raises:
-        RobustTuneError: it cannot be read, or it was written to meanwhile.
+        RobustTuneError: If the path cannot be read, is neither a regular file nor a folder, or changed in the block.
     """
     try:
         before = _state(path)
@@ -66,10 +79,10 @@ def unchanged(path: Path) -> Iterator[None]:
 
 
 def read_text(path: Path) -> str:
-    """A text file as UTF-8, with or without a byte order mark, line ends as ``\\n``.
+    """Read a UTF-8 text file, with or without a byte order mark. Line ends become ``\\n``.
 
     Raises:
-        RobustTuneError: it cannot be read, was written to meanwhile, or is not UTF-8.
+        RobustTuneError: If the file cannot be read, changed while it was read, or is not UTF-8.
     """
     try:
         with unchanged(path):
@@ -79,20 +92,23 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a text file that are not blank, and their numbers, from 1.
+    """Read the lines of a text file that are not blank.
+
+    Returns:
+        Pairs of the line number, counted from 1, and the line without surrounding white space.
 
     Raises:
-        RobustTuneError: as `read_text`.
+        RobustTuneError: If `read_text` fails.
     """
     lines = ((number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1))
     return [(number, line) for number, line in lines if line]
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """Load a JSON file.
 
     Raises:
-        RobustTuneError: as `read_text`, or it is not JSON.
+        RobustTuneError: If `read_text` fails, or the file is not JSON.
     """
     try:
         return json.loads(read_text(path))
@@ -101,35 +117,44 @@ def read_json(path: Path) -> Any:
 
 
 def within(root: Path, name: str) -> str | None:
-    """The path of a file that is named from ``root``, or None where the name leads out of it.
+    """Return the absolute path of a file named relative to ``root``, or None where the name leads out of ``root``.
 
-    Names are judged as they are written: links that somebody has made within the folder may lead elsewhere.
+    Only the text of the name is checked. Links that the user has made within the folder may lead elsewhere.
+
+    Args:
+        root: Folder that the name is relative to.
+        name: Relative path, or an absolute path that must be within ``root``.
+
+    Example:
+        >>> within(Path("/data"), "img/1.jpg"), within(Path("/data"), "../secret")
+        ('/data/img/1.jpg', None)
     """
-    folder = os.path.abspath(root)  # noqa: PTH100, which would follow links
+    folder = os.path.abspath(root)  # noqa: PTH100, Path.resolve follows links
     path = os.path.normpath(os.path.join(folder, name))  # noqa: PTH118
     inside = path.startswith(folder.rstrip(os.sep) + os.sep)
     return path if inside and "\0" not in name else None
 
 
 def class_folders(root: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; hidden ones and those of operating systems are left out.
+    """Return the names of the class folders in a folder, sorted.
 
-    Image files that lie beside them are in no class, and counted in a warning.
+    Hidden folders and those that operating systems create are ignored. Image files next to the class folders belong to
+    no class, and a warning counts them.
 
     Raises:
-        RobustTuneError: there are none, the folder cannot be read, or a link in it leads nowhere.
+        RobustTuneError: If there are no class folders, the folder cannot be read, or it contains a broken link.
     """
     with unchanged(root), os.scandir(root) as found:
-        entries = [entry for entry in found if not _is_passed_over(entry.name)]
+        entries = [entry for entry in found if not _is_ignored(entry.name)]
     bad, folders = Problems(root, "folders and files"), []
     beside = sorted(e.name for e in entries if e.name.lower().endswith(image_endings()) and not _is_folder(e))
     if beside:
-        what = "image files beside the folders of classes, such as"
-        log.warning("%s has %d %s %r: they are left out", root, len(beside), what, beside[0])
+        description = "image files beside the folders of classes, such as"
+        log.warning("%s has %d %s %r: they are left out", root, len(beside), description, beside[0])
     for entry in entries:
         if _is_folder(entry):
             folders.append(entry.name)
-        elif _leads_nowhere(entry):
+        elif _is_broken_link(entry):
             bad.add(repr(entry.name), "are links that lead nowhere")
     bad.refuse(len(entries))
     Problems(root, "folders of classes").refuse(len(folders))
@@ -137,20 +162,24 @@ def class_folders(root: Path) -> list[str]:
 
 
 def image_files(folder: Path, classes: Iterable[str] = ("",)) -> list[ImageFile]:
-    """The image files in a folder, at any depth, sorted; told by their endings, hidden ones left out.
+    """Find the image files in class folders at any depth.
 
-    Files with other endings are counted in a warning.
+    Image files are recognised by their extension. Hidden files are ignored, and a warning counts the files with other
+    extensions.
 
     Args:
-        folder: that they are in.
-        classes: names of the folders within it to look in.
+        folder: Parent of the class folders.
+        classes: Names of the class folders to search; by default ``folder`` itself is searched.
+
+    Returns:
+        Image files in the order of ``classes``, sorted by path within each class.
 
     Raises:
-        RobustTuneError: a folder has no images or cannot be read, a link leads back to a folder that it is in or
-            leads nowhere, or names are not UTF-8.
+        RobustTuneError: If a class folder has no images or cannot be read, a link is broken or leads back to a folder
+            that contains it, or names are not UTF-8.
     """
     files, bad, tops = [], Problems(folder, "folders"), {name: str(folder / name) for name in classes}
-    others: Counter[str] = Counter()  # files of other endings
+    others: Counter[str] = Counter()  # number of files by other extensions
     for name, top in tops.items():
         paths = sorted(_walk(top, (), others))
         files += [ImageFile(name, os.path.join(name, path[len(top) + 1 :]), path) for path in paths]  # noqa: PTH118
@@ -172,7 +201,12 @@ def image_files(folder: Path, classes: Iterable[str] = ("",)) -> list[ImageFile]
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written, unlike a lone half of a surrogate pair, which JSON can spell."""
+    """Return whether a text can be encoded as UTF-8. A lone surrogate, which JSON can express, cannot.
+
+    Example:
+        >>> is_unicode("soup"), is_unicode(chr(0xD800))
+        (True, False)
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -181,27 +215,34 @@ def is_unicode(text: str) -> bool:
 
 
 def _walk(folder: str, above: tuple[tuple[int, int], ...], others: Counter[str]) -> Iterator[str]:
+    """Yield the paths of image files at any depth, and count the other files by extension.
+
+    Args:
+        folder: Folder to search.
+        above: Device and inode numbers of the folders that contain it, to detect loops of links.
+        others: Counts of other files by extension, to be increased.
+    """
     try:
         here = os.stat(folder)  # noqa: PTH116
         if (here.st_dev, here.st_ino) in above:
             raise RobustTuneError(f"{folder} is a link that leads back to a folder that it is in: remove it")
         with os.scandir(folder) as entries:
-            shown = [entry for entry in entries if not _is_passed_over(entry.name)]
+            visible = [entry for entry in entries if not _is_ignored(entry.name)]
     except OSError as error:
         raise RobustTuneError(f"{folder} cannot be read ({error.strerror}): check the folder") from None
-    for entry in shown:
+    for entry in visible:
         if _is_folder(entry):
             yield from _walk(entry.path, (*above, (here.st_dev, here.st_ino)), others)
         elif entry.name.lower().endswith(image_endings()):
             yield entry.path
-        elif _leads_nowhere(entry):
+        elif _is_broken_link(entry):
             raise RobustTuneError(f"{entry.path} is a link that leads nowhere: mend or remove it")
         else:
             others[os.path.splitext(entry.name)[1]] += 1  # noqa: PTH122
 
 
-def _is_passed_over(name: str) -> bool:
-    """Whether it is hidden, or operating systems and network drives make it by themselves."""
+def _is_ignored(name: str) -> bool:
+    """Return whether a file or folder is hidden, or was made by an operating system or network drive itself."""
     return name.startswith((".", "@")) or name.lower() in PASSED_OVER
 
 
@@ -212,11 +253,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
-    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110, which raises
+def _is_broken_link(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110, Path.exists may raise
 
 
 def _state(path: Path) -> Sequence[int]:
+    """Return the modification time, size and inode of a path. A change of the content changes one of them."""
     now = path.stat()
     if not stat.S_ISDIR(now.st_mode):
         refuse_irregular(path, now.st_mode)

@@ -1,4 +1,4 @@
-"""UPMC Food-101: a photo and the title of the web page that it was found on; 101 dishes."""
+"""UPMC Food-101: photos of 101 dishes, each with the title of the web page it was found on."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Food101(Source):
-    """UPMC Food-101 as it is distributed.
+    """The UPMC Food-101 data set in its original file layout.
 
-    ``images/{train,test}/<class>/<class>_<n>.jpg`` and ``texts/{train,test}_titles.csv`` (no header: image name,
-    title, class). There is no validation split. Rows that cannot be understood, whose image does not exist, or that
-    name an image again are left out, and counted in a warning.
+    The files are ``images/{train,test}/<class>/<class>_<n>.jpg`` and ``texts/{train,test}_titles.csv`` (no header;
+    columns: image name, title, class). There is no validation split. Rows that cannot be parsed, whose image does not
+    exist, or whose image has already been used are left out, and a warning counts them.
+
+    Source: Wang et al., Recipe recognition with large multimodal food dataset (ICME Workshops, 2015).
 
     Args:
-        root: the folder that holds ``images`` and ``texts``.
+        root: Folder that holds ``images`` and ``texts``.
     """
 
     root: str
@@ -44,15 +46,21 @@ class Food101(Source):
 
     @property
     def folder(self) -> Path:
+        """Return the path of the data set's folder, with ``~`` expanded."""
         return user_path(self.root)
 
     def read(self, split: Split) -> pa.Table | None:
+        """Return the records of ``train`` or ``test``, or None for other splits.
+
+        Raises:
+            RobustTuneError: If the title file or an image folder cannot be read, or no row is usable.
+        """
         if split not in ("train", "test"):
             return None
         titles, images = self.folder / "texts" / f"{split}_titles.csv", ImagesOnDisk(self.folder / "images" / split)
         rows = list(parse_titles(read_text(titles), images.names, images.labels))
         left_out = Problems(titles, "rows")
-        records: dict[str, Record] = {}  # by path
+        records: dict[str, Record] = {}  # by image path
         for row in rows:
             path = images.find(row)
             if row.label is None:
@@ -71,7 +79,10 @@ class Food101(Source):
 
 
 class ImagesOnDisk:
-    """The files in a split's class folders, found by class and name, whichever Unicode form the name is written in.
+    """An index of the image files of a split, by class and file name.
+
+    File systems and title files may write the same name in different Unicode normal forms, so names are looked up both
+    as written and in NFC.
 
     Args:
         folder: Folder that holds a folder for each class.
@@ -88,7 +99,7 @@ class ImagesOnDisk:
                     self.paths.setdefault((label, unicodedata.normalize("NFC", name)), path)
                     self.paths[label, name] = path
         self.names = {name for _, name in self.paths}
-        self._homonyms = Counter(name for _, name in self.paths)
+        self._name_counts = Counter(name for _, name in self.paths)
 
     def find(self, row: TitleRow) -> str | None:
         """Return the path of a row's image, or None where its class has no such file."""
@@ -96,5 +107,5 @@ class ImagesOnDisk:
         return self.paths.get((label, row.image)) or self.paths.get((label, unicodedata.normalize("NFC", row.image)))
 
     def id_of(self, row: TitleRow) -> str:
-        """Return the image's name, with its class in front where another class has an image of that name."""
-        return row.image if self._homonyms[row.image] <= 1 else f"{row.label}/{row.image}"
+        """Return the image's file name, preceded by ``<class>/`` if several classes have an image of that name."""
+        return row.image if self._name_counts[row.image] <= 1 else f"{row.label}/{row.image}"

@@ -1,4 +1,4 @@
-"""Read UPMC Food-101's title files: rows that a plain CSV reader would merge or lose, and titles with markup debris."""
+"""A parser of UPMC Food-101's title files, whose rows are not all valid CSV and whose titles contain markup debris."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-LONGEST = 64  # lines of one row; bounds the search for the end of a quote that never closes
+LONGEST = 64  # lines of one row at most, which bounds the search for a closing quote that is missing
 FIRST_FIELD = re.compile(r'(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^",]*)),')
 FILE_NAME = re.compile(r"\.\w{2,5}$")
 
@@ -19,8 +19,8 @@ class TitleRow(NamedTuple):
 
     Attributes:
         image: File name of the image, without its folder.
-        title: Title as it stands in the file, or the whole line where the row cannot be understood.
-        label: Class name, or None where the row cannot be understood.
+        title: Raw title as in the file, or the whole line where the row cannot be parsed.
+        label: Class name, or None where the row cannot be parsed.
     """
 
     image: str
@@ -29,14 +29,14 @@ class TitleRow(NamedTuple):
 
 
 def parse_titles(text: str, images: Collection[str], labels: Collection[str]) -> Iterator[TitleRow]:
-    """Yield the rows of a title file, each exactly once, whatever its images are called.
+    """Parse a title file, and yield each of its rows exactly once.
 
-    A row is `image name, title, class` as CSV without a header. Titles may hold line breaks, stray quotes and quotes
+    A row is `image name, title, class` as CSV without a header. Titles may contain line breaks, stray quotes and quotes
     that never close; a row ends at the latest where the next one begins. A line that belongs to no row is yielded as a
-    row without a label, so nothing in the file passes unnoticed.
+    row without a label, so that the caller can count it.
 
     Args:
-        text: Content of the file, with ``\\n`` line ends.
+        text: Content of the file, with ``\\n`` as line end.
         images: File names of the images on disk.
         labels: Class names.
 
@@ -54,16 +54,17 @@ def parse_titles(text: str, images: Collection[str], labels: Collection[str]) ->
         while end < min(len(lines), position + LONGEST) and not _starts_row(lines[end], images, labels):
             end += 1
         block = lines[position:end]
-        row, used = _strict(block) or _lenient(block, labels) or (TitleRow("", block[0].strip(), None), 1)
+        unparsed = TitleRow("", block[0].strip(), None)
+        row, count = _parse_strictly(block) or _parse_leniently(block, labels) or (unparsed, 1)
         yield row
-        position += used
+        position += count
 
 
 def clean_title(title: str) -> str:
-    """Return a title as plain text.
+    """Convert a raw title to plain text.
 
-    Entities are unescaped until none is left (some were escaped twice), a wrapper ``[["…"]]`` is removed, also where
-    only its beginning or its end is left, and runs of white space become one space.
+    HTML entities are unescaped until none is left, because some were escaped twice. A wrapper ``[["…"]]`` is removed,
+    even if only its beginning or its end is left. Runs of white space become one space.
 
     Example:
         >>> clean_title('[["Mom&amp;#39;s  pie')
@@ -75,19 +76,19 @@ def clean_title(title: str) -> str:
 
 
 def _starts_row(line: str, images: Collection[str], labels: Collection[str]) -> bool:
-    """Whether a line begins a row: with an image on disk, or as a whole row of a known class."""
+    """Return whether a line begins a row: its first field is an image on disk, or it is a complete, valid row."""
     first = FIRST_FIELD.match(line)
     if first is None:
         return False
     name = _name(first)
     if name in images:
         return True
-    whole = _strict([line])
-    return whole is not None and whole[0].label in labels and FILE_NAME.search(name) is not None
+    parsed = _parse_strictly([line])
+    return parsed is not None and parsed[0].label in labels and FILE_NAME.search(name) is not None
 
 
-def _strict(block: list[str]) -> tuple[TitleRow, int] | None:
-    """The row with which a block of lines begins, and its number of lines, where it is CSV of three fields."""
+def _parse_strictly(block: list[str]) -> tuple[TitleRow, int] | None:
+    """Return the first row of a block of lines and its number of lines, or None if it is not CSV of three fields."""
     reader = csv.reader((line + "\n" for line in block), strict=True)
     try:
         fields = next(reader)
@@ -96,15 +97,18 @@ def _strict(block: list[str]) -> tuple[TitleRow, int] | None:
     return (TitleRow(*fields), reader.line_num) if len(fields) == 3 else None
 
 
-def _lenient(block: list[str], labels: Collection[str]) -> tuple[TitleRow, int] | None:
-    """The same where quotes or commas are not as CSV has them: the first and the last comma divide the fields."""
-    for used in range(1, len(block) + 1):
-        chunk = "\n".join(block[:used])
+def _parse_leniently(block: list[str], labels: Collection[str]) -> tuple[TitleRow, int] | None:
+    """Return the same as `_parse_strictly` for invalid CSV, by splitting at the first and the last comma.
+
+    The first split that ends with a known class is the row; None where there is none.
+    """
+    for count in range(1, len(block) + 1):
+        chunk = "\n".join(block[:count])
         first = FIRST_FIELD.match(chunk)
         title, comma, label = chunk[first.end() if first else 0 :].rpartition(",")
         label = label.strip().removeprefix('"').removesuffix('"')
         if first and comma and label in labels:
-            return TitleRow(_name(first), _unquote(title), label), used
+            return TitleRow(_name(first), _unquote(title), label), count
     return None
 
 
@@ -113,7 +117,7 @@ def _name(first: re.Match[str]) -> str:
 
 
 def _unquote(field: str) -> str:
-    """A CSV field without its quotes, of which the closing one may be missing."""
+    """Remove the quotes around a CSV field, whose closing quote may be missing."""
     if not field.startswith('"'):
         return field
     return field.removeprefix('"').removesuffix('"').replace('""', '"')
@@ -130,7 +134,7 @@ def _unwrap(title: str) -> str:
     closing = re.search(r"""(["']?)\s*\]\]$""", title)
     inner = title[opening.end() if opening else 0 : closing.start() if closing else len(title)]
     quote = (opening or closing)[1]  # type: ignore[index]
-    if quote and not closing:  # which was cut within the wrapper's end
+    if quote and not closing:  # the title was truncated within the closing brackets
         inner = re.sub(rf"{quote}\s*\]?$", "", inner)
     if quote and not opening:
         inner = re.sub(rf"^\[?\s*{quote}", "", inner)

@@ -1,4 +1,4 @@
-"""Hateful Memes: is a meme, a picture with words on it, hateful (arXiv 2005.04790)."""
+"""Hateful Memes: classification of memes, pictures with text on them, as hateful or not (arXiv 2005.04790)."""
 
 from __future__ import annotations
 
@@ -32,14 +32,17 @@ SAMPLES = {
 
 @dataclass(frozen=True)
 class HatefulMemes(Source):
-    """Hateful Memes as it is distributed: ``{train,dev_seen,...}.jsonl`` and ``img/<5 digits>.png``.
+    """The Hateful Memes data set in its original file layout.
 
-    Test files of the first release have no labels; they are there to predict, and there is no test split then.
+    The files are ``{train,dev_seen,...}.jsonl`` and ``img/<5 digits>.png``. Test files of the first release have no
+    labels. Such a file is the ``predict`` split, and there is no test split.
+
+    Source: Kiela et al., The Hateful Memes Challenge (arXiv 2005.04790).
 
     Args:
-        root: the folder that holds the files and ``img``.
-        val: the file to validate on, or null to hold out a part of ``train``.
-        test: the file to test on, or null for none.
+        root: Folder that holds the files and ``img``.
+        val: Name of the validation file, or null to hold out a part of ``train``.
+        test: Name of the test file, or null for none.
     """
 
     root: str
@@ -60,10 +63,16 @@ class HatefulMemes(Source):
 
     @property
     def published(self) -> Published:
+        """Return the published counts of the files in use."""
         files = {"train": "train", "val": self.val, "test": self.test}
         return Published({split: SAMPLES[name] for split, name in files.items() if name is not None}, classes=2)
 
     def read(self, split: Split) -> pa.Table | None:
+        """Return the records of a split, or None where there is no such split.
+
+        Raises:
+            RobustTuneError: If the file cannot be read, or has rows that cannot be parsed.
+        """
         name = {"train": "train", "val": self.val}.get(split, self.test)
         if name is None:
             return None
@@ -81,6 +90,7 @@ class HatefulMemes(Source):
         return to_table(records)
 
     def class_names(self, table: pa.Table) -> list[str]:
+        """Return the two classes in the order of their label numbers: not hateful, hateful."""
         return list(LABELS)
 
     @property

@@ -1,4 +1,4 @@
-"""A data set of the Hugging Face hub, or one that its library has saved on disk."""
+"""Data sets of the Hugging Face hub, and data sets that the `datasets` library has saved on disk."""
 
 from __future__ import annotations
 
@@ -32,26 +32,32 @@ from robusttune.types import Split
 
 @dataclass(frozen=True)
 class HuggingFace(Source):
-    """A data set by the names of its columns. Classes are in the order in which the data set has them, if in any.
+    """A data set that the `datasets` library loads, described by the names of its columns.
+
+    Classes have the order of the data set's `ClassLabel` feature if it has one, else alphabetical order.
 
     Args:
-        path: its name on the hub, a folder of files that the library reads, or one that it has saved.
-        name: of its configuration, if it has several.
-        revision: of the data set on the hub: a commit, a branch or a tag.
-        split_names: Its names for train, val, test and predict. A test split in which no sample has a label (or all
-            have -1) is there to predict.
-        image_column: of images; null for texts alone.
-        text_column: of texts; null for images alone.
-        label_column: of labels: numbers that the data set has names for, names, or lists of either.
-        id_column: of unique ids; by default the row numbers, counted from 0.
-        multilabel: whether a sample may carry any number of classes.
+        path: Name on the hub, a folder of files that the library reads, or a folder made by ``save_to_disk``.
+        name: Name of the data set's configuration, if it has several.
+        revision: Commit, branch or tag of the data set on the hub.
+        split_names: Names of the data set's splits for train, val, test and predict. A test split whose labels are all
+            absent or -1 is used for prediction instead.
+        image_column: Name of the image column; null for data without images.
+        text_column: Name of the text column; null for data without texts.
+        label_column: Name of the label column, which holds class names, numbers of a `ClassLabel`, or lists of either.
+        id_column: Name of the column of unique ids; by default, ids are the row numbers, counted from 0.
+        multilabel: Flag, True if a sample may have any number of classes, False if it has exactly one.
         blank: Texts that count as an empty cell, see `Table`.
+
+    Example:
+        >>> HuggingFace("user/memes", text_column="caption").on_hub
+        True
     """
 
     path: str
     name: str | None = None
     revision: str | None = None
-    split_names: SplitNames = SplitNames()  # noqa: RUF009, it is frozen
+    split_names: SplitNames = SplitNames()  # noqa: RUF009, a frozen default can be shared
     image_column: str | None = "image"
     text_column: str | None = "text"
     label_column: str = "label"
@@ -61,9 +67,18 @@ class HuggingFace(Source):
 
     @property
     def images(self) -> ImageReader:
+        """Return a reader of the images in the image column."""
         return Cells(self)
 
     def read(self, split: Split) -> pa.Table | None:
+        """Return the records of a split, or None where the data set has no such split.
+
+        A test split without labels is returned for ``predict`` instead of ``test``, unless another split is named for
+        prediction.
+
+        Raises:
+            RobustTuneError: If the data set cannot be loaded, lacks a column, or has rows that cannot be parsed.
+        """
         if split == "predict" and "predict" not in self.splits:
             table = self._read("test")
             return table if table is not None and _is_unlabelled(table) else None
@@ -80,11 +95,11 @@ class HuggingFace(Source):
         texts, ids, labels = (self._cells(data, name) for name in (self.text_column, self.id_column, self.label_column))
         names = _names(data.features.get(self.label_column))
         column = LabelColumn(self.label_column, self.multilabel, None, blanks, names)
-        shown = _present(data, self.image_column) if self.image_column else [False] * rows
+        has_image = _present(data, self.image_column) if self.image_column else [False] * rows
         records = [
             Record(
                 self._id(ids[row], row, bad),
-                f"{split}/{row}" if shown[row] else None,
+                f"{split}/{row}" if has_image[row] else None,
                 self._text(texts[row], f"row {row}", bad, blanks),
                 column.read(labels[row], f"row {row}", bad),
             )
@@ -97,6 +112,7 @@ class HuggingFace(Source):
         return to_table(records)
 
     def class_names(self, table: pa.Table) -> list[str]:
+        """Return all names of the `ClassLabel` feature, or the sorted names in ``table`` if there is none."""
         for data in self.data.values():
             names = _names(data.features.get(self.label_column))
             if names is not None:
@@ -105,10 +121,15 @@ class HuggingFace(Source):
 
     @cached_property
     def data(self) -> Any:
-        """What the library makes of it: data sets by what it calls their splits.
+        """Load the data set, once.
+
+        Returns:
+            Mapping from the data set's own split names to its `datasets.Dataset` objects. A data set that was saved
+            without splits is mapped from ``train``.
 
         Raises:
-            RobustTuneError: it cannot be had, is not whole, or is of another revision; in one line, why.
+            RobustTuneError: If the data set cannot be loaded, is incomplete, or was prepared at another revision. The
+                message gives the reason in one line.
         """
         datasets = extra("datasets", "huggingface")
         folder = user_path(self.path)
@@ -118,7 +139,7 @@ class HuggingFace(Source):
                 found = datasets.load_from_disk(str(folder))
             else:
                 found = datasets.load_dataset(self.path, self.name, revision=self.revision)
-        except Exception as error:  # whatever a hub, a network and a parser can raise
+        except Exception as error:  # hub, network and parsers raise many types
             reason = " ".join(str(error).split()).rstrip(".")
             remedy = "correct data.source.path, name and revision"
             remedy += f", or {PREFETCH}" if self.on_hub else ""
@@ -130,22 +151,28 @@ class HuggingFace(Source):
 
     @cached_property
     def splits(self) -> dict[Split, str]:
-        """The data set's own names of the splits that are used."""
+        """Return the data set's own names of the splits that are used, by robusttune's split."""
         return self.split_names.find(self.path, self.data)
 
     @property
     def on_hub(self) -> bool:
-        """Whether it is fetched by name."""
+        """Return whether `path` is a name on the hub rather than a local path."""
         return not self.path.startswith(("/", "./", "../", "~")) and kind_of(Path(self.path)) == "nothing"
 
     def _check_prepared(self, splits: dict[str, Any]) -> None:
-        """Check what the library has prepared: it does not count its rows, and takes any revision when offline."""
-        wanted = cached_commit(self.path, self.revision, "dataset")
+        """Check the number of rows and the revision of the splits that the library has prepared.
+
+        The library itself does not count the rows, and when offline it uses whichever revision is cached.
+
+        Raises:
+            RobustTuneError: If rows are missing, or the cached revision is another one.
+        """
+        commit = cached_commit(self.path, self.revision, "dataset")
         for name, data in splits.items():
             folder, rows = Path(data.cache_files[0]["filename"]).parent, data.info.splits[name].num_examples
             if len(data) != rows:
                 raise RobustTuneError(f"{folder} has {len(data)} rows of {name}, not {rows}: remove it, and {PREFETCH}")
-            if offline() and wanted != folder.name and (wanted or self.revision):
+            if offline() and commit != folder.name and (commit or self.revision):
                 raise RobustTuneError(
                     f"{self.path} was last prepared at {folder.name}, which is not {self.revision or 'main'}: "
                     "prefetch each revision into an HF_HOME of its own"
@@ -166,7 +193,7 @@ class HuggingFace(Source):
             )
 
     def _cells(self, data: Any, column: str | None) -> list[Any]:
-        """The cells of a column; images among them are not decoded."""
+        """Return the cells of a column without decoding images; None per row if there is no such column."""
         if column not in data.column_names:
             return [None] * len(data)
         cells: list[Any] = data.select_columns([column]).with_format("arrow")[:][column].to_pylist()
@@ -186,19 +213,25 @@ class HuggingFace(Source):
 
 
 class Cells(ImageReader):
-    """The images of `HuggingFace`, by ``<split>/<row>``.
+    """A reader of the images of a `HuggingFace` source, whose names are ``<split>/<row>``.
 
     Args:
-        source: that they are of.
+        source: Data source that the images belong to.
     """
 
     def __init__(self, source: HuggingFace) -> None:
         self.source = source
 
     def missing(self, names: Iterable[str | None]) -> list[str]:
+        """Return an empty list: records only name images that the data set has."""
         return []
 
     def read(self, name: str) -> Image.Image:
+        """Return an image as RGB.
+
+        Raises:
+            UnreadableImageError: If the image cannot be decoded.
+        """
         cell = self._cell(name)
         where = f"the image in {name} of {self.source.path}"
         if cell["bytes"] is None:
@@ -206,6 +239,7 @@ class Cells(ImageReader):
         return read_image(io.BytesIO(cell["bytes"]), where)
 
     def digest(self, name: str) -> bytes:
+        """Return a 16-byte hash of the encoded image, or of its path if its file cannot be read."""
         cell = self._cell(name)
         try:
             content = cell["bytes"] if cell["bytes"] is not None else _content(cell["path"])
@@ -216,11 +250,11 @@ class Cells(ImageReader):
     def _cell(self, name: str) -> dict[str, Any]:
         split, _, row = name.partition("/")
         column = self.source.image_column
-        cell: dict[str, Any] = self._undecoded[split][int(row)][column]
+        cell: dict[str, Any] = self._undecoded_splits[split][int(row)][column]
         return cell
 
     @cached_property
-    def _undecoded(self) -> dict[str, Any]:
+    def _undecoded_splits(self) -> dict[str, Any]:
         image, column = extra("datasets", "huggingface").Image(decode=False), self.source.image_column
         return {
             split: self.source.data[name].select_columns([column]).cast_column(column, image)
@@ -234,19 +268,19 @@ def _content(path: str) -> bytes:
 
 
 def _names(feature: Any) -> list[str] | None:
-    """Names of the classes, where the data set numbers them."""
+    """Return the class names of a `ClassLabel` feature, also within lists; None for other features."""
     while feature is not None and not hasattr(feature, "names"):
         feature = getattr(feature, "feature", None)
     return None if feature is None else list(feature.names)
 
 
 def _is_unlabelled(table: pa.Table) -> bool:
-    """Whether no row of a split has a label; the hub's test splits often have -1 in its place."""
+    """Return whether no row of a split has a label. Test splits on the hub often have -1 as their label."""
     return all(labels in (None, [], ["-1"]) for labels in table["labels"].to_pylist())
 
 
 def _present(data: Any, column: str) -> list[bool]:
-    """Which rows have an image; none is decoded."""
+    """Return a flag per row, True if it has an image. No image is decoded."""
     cells = data.select_columns([column]).with_format("arrow")[:][column]
     filled = [pc.is_valid(pc.struct_field(cells, part)) for part in ("bytes", "path")]
-    return [bool(shown) for shown in pc.and_(pc.is_valid(cells), pc.or_(*filled)).to_pylist()]
+    return [bool(flag) for flag in pc.and_(pc.is_valid(cells), pc.or_(*filled)).to_pylist()]

@@ -1,4 +1,4 @@
-"""Images in a folder for each class."""
+"""Image data sets with one folder per class."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from robusttune.types import Split
 
 @dataclass(frozen=True)
 class ImageFolder(Source):
-    """A folder for each split, and in it a folder for each class, with images at any depth.
+    """An image data set with one folder per split that holds one folder per class, with images at any depth.
 
     Args:
-        train: folder to train on.
-        val: folder to validate on; without one, a part of ``train`` is held out.
-        test: folder to test on.
-        predict: folder of images to predict, in no classes.
+        train: Folder of training images.
+        val: Folder of validation images; without it, a part of ``train`` is held out.
+        test: Folder of test images.
+        predict: Folder of images to predict, without class folders.
+
+    Raises:
+        RobustTuneError: If no folder is given, or a folder does not exist.
     """
 
     train: str | None = None
@@ -38,6 +41,11 @@ class ImageFolder(Source):
                 require(folders=[user_path(path)], hint=f"set data.source.{split} to a folder")
 
     def read(self, split: Split) -> pa.Table | None:
+        """Return the records of a split, labelled by class folder, or None where no folder is given for it.
+
+        Raises:
+            RobustTuneError: If a folder cannot be read or has no images.
+        """
         name: str | None = getattr(self, split)
         if name is None:
             return None

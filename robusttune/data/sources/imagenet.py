@@ -1,4 +1,4 @@
-"""ImageNet (arXiv 1409.0575), and the test sets that go with it: V2, Sketch, A, R."""
+"""ImageNet (arXiv 1409.0575) and its variants that serve as test sets: V2, Sketch, A and R."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ from robusttune.types import Split
 
 
 class WordNetFolders(Source):
-    """Images in a folder for each class, named by its WordNet id, or by its place among all classes.
+    """A base for data sets with one folder per class, named by its WordNet id or by its class number.
 
-    Classes have the names, and the order, of ``classnames.txt``: ``<id> <name>``. Names that come twice there (crane,
-    maillot) have the id added, so that labels follow the id.
+    The file ``classnames.txt`` has a line ``<id> <name>`` per class and defines names and order of the classes. Names
+    that occur twice in it (crane, maillot) get the id in brackets, so that both remain separate classes.
+
+    Attributes:
+        root: Folder of the data set.
+        classnames: Path of the file of ids and names.
+        numbered: Flag, True if folders are named by class number, counted from 0, instead of WordNet id.
     """
 
     root: str
@@ -29,7 +34,11 @@ class WordNetFolders(Source):
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """Class names by what their folders are called."""
+        """Return the class names by the name of their folder.
+
+        Raises:
+            RobustTuneError: If the file of ids and names cannot be read or parsed.
+        """
         path = user_path(self.classnames)
         ids: dict[str, str] = {}
         bad = Problems(path, "lines")
@@ -41,17 +50,18 @@ class WordNetFolders(Source):
             ids[wnid] = name.strip()
         bad.refuse(len(lines))
         names = apart(ids)
-        return {str(place): name for place, name in enumerate(names.values())} if self.numbered else names
+        return {str(number): name for number, name in enumerate(names.values())} if self.numbered else names
 
     def class_names(self, table: pa.Table) -> list[str]:
+        """Return the names of the classes that occur in ``table``, in the order of the file of ids and names."""
         has = names_of_classes(table)
         return [name for name in self.names.values() if name in has]
 
     def images_of(self, folder: Path) -> pa.Table:
-        """The images in the class folders of a folder, as a table of `SCHEMA`.
+        """Return the images in the class folders of a folder, as a table of `robusttune.data.sources.base.SCHEMA`.
 
         Raises:
-            RobustTuneError: a folder is that of no class, or has no images.
+            RobustTuneError: If a folder has the name of no class, or has no images.
         """
         bad = Problems(folder, "folders")
         classes = class_folders(folder)
@@ -65,11 +75,15 @@ class WordNetFolders(Source):
 
 @dataclass(frozen=True)
 class ImageNet(WordNetFolders):
-    """ImageNet: ``<root>/{train,val}/<id>/*.JPEG``. ``val`` is used to validate and, as is the custom, to test.
+    """The ImageNet data set, with images in ``<root>/{train,val}/<id>/*.JPEG``.
+
+    Following common practice, ``val`` is used for both validation and test.
+
+    Source: Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge (arXiv 1409.0575).
 
     Args:
-        root: the folder that holds ``train`` and ``val``.
-        classnames: file with a line ``<id> <name>`` for each class.
+        root: Folder that holds ``train`` and ``val``.
+        classnames: File with a line ``<id> <name>`` for each class.
     """
 
     root: str
@@ -85,6 +99,11 @@ class ImageNet(WordNetFolders):
         require(user_path(self.classnames), hint="set data.source.classnames to the file of ids and names")
 
     def read(self, split: Split) -> pa.Table | None:
+        """Return the records of a split, or None for ``predict``. ``val`` and ``test`` have the same images.
+
+        Raises:
+            RobustTuneError: If a folder cannot be read, has the name of no class, or has no images.
+        """
         if split == "predict":
             return None
         return self.images_of(user_path(self.root) / ("train" if split == "train" else "val"))
@@ -92,13 +111,14 @@ class ImageNet(WordNetFolders):
 
 @dataclass(frozen=True)
 class ImageNetVariant(WordNetFolders):
-    """A test set in the folders of ImageNet's classes, or of some of them: V2, Sketch, A, R.
+    """A test set with the classes of ImageNet, or some of them, such as ImageNet-V2, -Sketch, -A and -R.
 
     Args:
-        root: the folder that holds a folder for each class.
-        classnames: file with a line ``<id> <name>`` for each class of ImageNet.
-        numbered: folders are named by the place of the class in that file, from 0, as those of ImageNet-V2.
-        published: what a whole copy has.
+        root: Folder that holds a folder for each class.
+        classnames: File with a line ``<id> <name>`` for each class of ImageNet.
+        numbered: Flag, True if folders are named by the line of the class in that file, counted from 0, as in
+            ImageNet-V2; False if they are named by WordNet id.
+        published: Published counts, which `verify` compares a copy with.
     """
 
     root: str
@@ -111,4 +131,9 @@ class ImageNetVariant(WordNetFolders):
         require(user_path(self.classnames), hint="set data.source.classnames to the file of ids and names")
 
     def read(self, split: Split) -> pa.Table | None:
+        """Return the records of ``test``, or None for other splits.
+
+        Raises:
+            RobustTuneError: If a folder cannot be read, has the name of no class, or has no images.
+        """
         return self.images_of(user_path(self.root)) if split == "test" else None

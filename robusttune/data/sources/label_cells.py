@@ -1,4 +1,4 @@
-"""From the label cells of a table to names of classes: single names, lists, and lists written as text."""
+"""Conversion of label cells to class names. A cell is a single name, a number, a list, or a list written as text."""
 
 from __future__ import annotations
 
@@ -20,14 +20,19 @@ BITS = (0, 1, "0", "1", "0.0", "1.0")
 
 
 class LabelColumn:
-    """Reads the label cells of one split, row by row, and then judges the column as a whole.
+    """A parser of one split's label column: `read` each cell in order, then `check` the column as a whole.
 
     Args:
         column: Name of the column, for messages.
-        multilabel: Whether a sample may carry any number of classes.
-        separator: Text between the names of several classes in one cell, or None where cells hold lists alone.
-        blanks: Cells that count as blank.
-        names: Names of the classes by number, where the data set numbers them.
+        multilabel: Flag, True if a sample may have any number of classes, False if it has exactly one.
+        separator: Text between the names of several classes in one cell, or None if several classes come as lists only.
+        blanks: Test for blank cells.
+        names: Class names in the order of their numbers, if cells hold class numbers.
+
+    Example:
+        >>> labels = LabelColumn("label", multilabel=True, separator="|", blanks=Blanks())
+        >>> labels.read("soup|salad", "line 2", Problems("a.csv", "rows"))
+        ['soup', 'salad']
     """
 
     def __init__(
@@ -43,18 +48,22 @@ class LabelColumn:
         self.separator = separator
         self.blanks = blanks
         self.names = names
-        self._texts: Counter[str] = Counter()  # cells that are neither lists nor blank
-        self._codes: set[int] | None = set()  # lengths of the lists, as long as all hold zeros and ones alone
+        self._texts: Counter[str] = Counter()  # text cells that are neither lists nor blank
+        # Lengths of the lists while all of them hold only zeros and ones, or None once a cell does not.
+        self._codes: set[int] | None = set()
         self._first_code: tuple[str, list[Any]] | None = None
         self._repeats = self._written_lists = 0
 
     def read(self, value: Any, where: str, bad: Problems) -> list[str] | None:
-        """Return the names of a cell's classes, or None where the sample is unlabelled.
+        """Return the class names of a cell, or None where the sample is unlabelled.
+
+        In multi-label data, a blank cell is a sample without classes: the empty list. If the data set numbers its
+        classes, a negative number is an unlabelled sample.
 
         Args:
-            value: The cell: a text, a number, a list of either, or None.
-            where: Place of the row, such as ``line 7``.
-            bad: Takes cells that cannot be understood.
+            value: Content of the cell: a text, a number, a list of either, or None.
+            where: Location of the row for messages, such as ``line 7``.
+            bad: Collection of problems, extended if the cell cannot be parsed.
         """
         text = None if isinstance(value, list) else as_text(value)
         if text is not None and self.blanks.is_blank(text, self.column):
@@ -66,28 +75,32 @@ class LabelColumn:
             bad.add(f"{where}, {value!r:.60}", f"have a list written as text in {self.column} that cannot be read")
             return None
         if items is not None:
-            return self._list(items, isinstance(value, str), where, bad)
+            return self._read_list(items, isinstance(value, str), where, bad)
         self._codes = None
         if text is None:
             bad.add(f"{where}, {value!r:.40}", f"have no class as {self.column}")
             return None
         if self.names is not None or not isinstance(value, str):
-            return self._numbered(value, where, bad)
+            return self._read_number(value, where, bad)
         self._texts[text.strip()] += 1
         if self.multilabel and self.separator is None:
             bad.add(where, f"have no list as {self.column}", "set data.source.multilabel to false")
             return None
         parts = text.split(self.separator) if self.multilabel else [text]
-        return self._once([part.strip() for part in parts if part.strip()], where, value, bad)
+        return self._check_repeats([part.strip() for part in parts if part.strip()], where, value, bad)
 
     def check(self, place: object) -> None:
-        """Judge the column as a whole, after its last row and before its rows are refused.
+        """Check the column as a whole after its last row has been read.
+
+        Call this before `Problems.refuse`: a multi-hot column also makes problems in single rows, and its own message
+        is more useful. Warnings are logged for lists that were written as text, and for cells that seem to name several
+        classes but are read as one.
 
         Args:
-            place: The file or split, for messages.
+            place: File or split, for messages.
 
         Raises:
-            RobustTuneError: It is a multi-hot code, which does not name classes.
+            RobustTuneError: If the column is a multi-hot encoding, which does not name classes.
         """
         if self._codes and len(self._codes) == 1 and min(self._codes) > 1 and (self.names is None or self._repeats):
             where, first = self._first_code or ("", [])
@@ -97,11 +110,11 @@ class LabelColumn:
                 "sample's classes instead"
             )
         if self._written_lists:
-            what = "lists written as text in the column %s are read as lists, of %d rows"
-            log.warning(f"%s: {what}", place, self.column, self._written_lists)
+            message = "lists written as text in the column %s are read as lists, of %d rows"
+            log.warning(f"%s: {message}", place, self.column, self._written_lists)
         self._look_for_separators(place)
 
-    def _list(self, items: list[Any], was_text: bool, where: str, bad: Problems) -> list[str] | None:
+    def _read_list(self, items: list[Any], was_text: bool, where: str, bad: Problems) -> list[str] | None:
         if self._codes is not None:
             is_code = all(not isinstance(item, list | dict) and item in BITS for item in items)
             self._codes = {*self._codes, len(items)} if is_code else None
@@ -114,11 +127,11 @@ class LabelColumn:
         labels = [self._name(item) for item in items]
         if any(label is None or not label.strip() for label in labels):
             bad.add(f"{where}, {items!r:.40}", f"have an entry that is no class in the list of {self.column}")
-        return self._once([label.strip() for label in labels if label and label.strip()], where, items, bad)
+        return self._check_repeats([label.strip() for label in labels if label and label.strip()], where, items, bad)
 
-    def _numbered(self, value: Any, where: str, bad: Problems) -> list[str] | None:
-        """Read a number, or the name of a class that the data set numbers."""
-        if isinstance(value, int) and value < 0 and self.names is not None:  # how an unlabelled sample is written
+    def _read_number(self, value: Any, where: str, bad: Problems) -> list[str] | None:
+        """Return the class name of a cell that holds a class number, or None where it is unlabelled or invalid."""
+        if isinstance(value, int) and value < 0 and self.names is not None:  # the hub marks unlabelled samples with -1
             return None
         if self.multilabel and self.separator is None:
             bad.add(where, f"have no list as {self.column}", "set data.source.multilabel to false")
@@ -134,20 +147,20 @@ class LabelColumn:
             return as_text(item)
         return self.names[item] if isinstance(item, int) and 0 <= item < len(self.names) else None
 
-    def _once(self, labels: list[str], where: str, value: Any, bad: Problems) -> list[str]:
+    def _check_repeats(self, labels: list[str], where: str, value: Any, bad: Problems) -> list[str]:
         if len({*labels}) < len(labels):
             self._repeats += 1
             bad.add(f"{where}, {value!r:.60}", f"name a class twice in {self.column}", "name each class once")
         return labels
 
     def _look_for_separators(self, place: object) -> None:
-        """Warn where cells seem to name several classes and are taken for one."""
-        own = self.separator if self.multilabel else None
-        if own is not None and any(own in text for text in self._texts):
+        """Log a warning if cells seem to name several classes but are read as one."""
+        active = self.separator if self.multilabel else None
+        if active is not None and any(active in text for text in self._texts):
             return
         for separator in SEPARATORS:
             several = [text for text in self._texts if separator in text]
-            if not several or not (own or _recombine(self._texts, separator)):
+            if not several or not (active or _recombine(self._texts, separator)):
                 continue
             settings = [] if self.multilabel else ["data.source.multilabel to true"]
             settings += [] if separator == self.separator else [f"data.source.label_separator to {separator!r}"]
@@ -155,7 +168,7 @@ class LabelColumn:
                 "%s: of the labels in the column %s %d hold %r%s (the first: %.60r), and each is the name of one "
                 "class: if they name several, %s",
                 *(place, self.column, sum(self._texts[text] for text in several), separator),
-                f" and none holds {own!r}" if own else "",
+                f" and none holds {active!r}" if active else "",
                 several[0],
                 "store lists of names" if self.separator is None else f"set {' and '.join(settings)}",
             )
@@ -163,7 +176,10 @@ class LabelColumn:
 
 
 def _recombine(texts: Counter[str], separator: str) -> bool:
-    """Whether the parts of texts are few and come up in several of them, unlike those of a name with a comma."""
+    """Return whether texts split into few parts that recur in several texts, as class names in lists do.
+
+    The parts of a single class name that contains the separator, such as a comma, do not recur.
+    """
     parts = [{part.strip() for part in text.split(separator)} for text in texts]
     counts = Counter(part for found in parts for part in found)
     shared = any(counts[part] > 1 for found in parts if len(found) > 1 for part in found)

@@ -1,4 +1,4 @@
-"""Lists that were written into a text cell: by Python, as JSON, or by NumPy."""
+"""Parsing of lists that were written as text into a table cell, in Python's, JSON's or NumPy's notation."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ import re
 from typing import Any
 
 BRACKETS = ("[]", "()", "{}")
-LONGEST = 100_000  # characters of a cell that is parsed
-# A text or a number as NumPy prints it.
+LONGEST = 100_000  # characters; longer cells are not parsed
+# One element of an array, a quoted text or a number, as NumPy prints it.
 ITEM = re.compile(r"""\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|True|False|-?\d+(?:\.\d*)?)(?=[\s'"]|$)""", re.DOTALL)
 
 
 class UnreadableListError(ValueError):
-    """The text begins and ends like a list of quoted names, but is none."""
+    """Error for a text that begins and ends like a list of quoted names, but cannot be parsed."""
 
 
 def list_in(text: str) -> list[Any] | None:
-    """Return the list that a text spells, or None where it spells none.
+    """Parse a text as a list, or return None where it is not a list.
 
-    Understood are JSON (``["a", "b"]``), Python (``['a', 'b']``, ``('a',)``, ``{'a'}``) and NumPy (``['a' 'b']``,
-    ``[1 0 1]``). Parentheses and braces count only around texts, so the interval ``(0, 10)`` is no list.
+    The notations are JSON (``["a", "b"]``), Python (``['a', 'b']``, ``('a',)``, ``{'a'}``) and NumPy (``['a' 'b']``,
+    ``[1 0 1]``). Parentheses and braces make a list only around quoted texts, so the interval ``(0, 10)`` is no list.
+
+    Args:
+        text: Content of a table cell. Texts of more than `LONGEST` characters are not parsed.
 
     Raises:
-        UnreadableListError: It looks like a list of quoted names and cannot be parsed.
+        UnreadableListError: If the text looks like a list of quoted names and cannot be parsed.
 
     Example:
         >>> list_in("['a' 'b']"), list_in("soup (hot)")
@@ -44,7 +47,7 @@ def list_in(text: str) -> list[Any] | None:
 def _parse(text: str) -> list[Any] | None:
     if len(text) > LONGEST:
         return None
-    # Python joins texts that stand side by side, so NumPy's form is tried before Python's.
+    # Python concatenates adjacent string literals, so NumPy's notation must be tried before Python's.
     for parse in (json.loads, _numpy, ast.literal_eval):
         try:
             value = parse(text)
@@ -57,7 +60,11 @@ def _parse(text: str) -> list[Any] | None:
 
 
 def _numpy(text: str) -> list[Any]:
-    """Parse ``['a' 'b']``, over any number of lines."""
+    """Parse a NumPy array such as ``['a' 'b']``, which may span several lines.
+
+    Raises:
+        ValueError: If the text is not in NumPy's notation.
+    """
     inner, items, position = text[1:-1].strip(), [], 0
     while position < len(inner):
         item = ITEM.match(inner, position)

@@ -1,4 +1,4 @@
-"""MM-IMDb as its raw files: a film's poster and plot; 23 genres, any number of them a film (arXiv 1702.01992)."""
+"""MM-IMDb in its raw files: posters and plots of films, with any number of 23 genres per film (arXiv 1702.01992)."""
 
 from __future__ import annotations
 
@@ -23,19 +23,23 @@ GENRES = (
     *("Family", "Fantasy", "Film-Noir", "History", "Horror", "Music", "Musical", "Mystery"),
     *("Romance", "Sci-Fi", "Short", "Sport", "Thriller", "War", "Western"),
 )
-RARE = ("Adult", "News", "Reality-TV", "Talk-Show")  # in the raw files, and too rare to be learned
+RARE = ("Adult", "News", "Reality-TV", "Talk-Show")  # genres that the raw files have beside the 23 of the paper
 SAMPLES = {"train": 15_552, "val": 2_608, "test": 7_799}
 
 
 @dataclass(frozen=True)
 class MMIMDb(Source):
-    """MM-IMDb as it is distributed: ``split.json`` and ``dataset/<7 digits>.{json,jpeg}``.
+    """The MM-IMDb data set in its original layout of one JSON file and one JPEG file per film.
 
-    Of several plots the longest is taken. Genres are in alphabetical order.
+    The files are ``split.json`` and ``dataset/<7 digits>.{json,jpeg}``. If a film has several plots, the longest one is
+    its text. Genres are in alphabetical order.
+
+    Source: Arevalo et al., Gated Multimodal Units for Information Fusion (arXiv 1702.01992).
 
     Args:
-        root: the folder that holds ``split.json`` and ``dataset``.
-        rare_genres: what becomes of films with one of the four rare genres: they lose the genre, or are left out.
+        root: Folder that holds ``split.json`` and ``dataset``.
+        rare_genres: Treatment of films with one of the four rare genres: ``drop_genre`` removes these genres from the
+            film's labels, ``drop_film`` leaves the film out.
     """
 
     root: str
@@ -52,9 +56,15 @@ class MMIMDb(Source):
 
     @property
     def published(self) -> Published | None:
+        """Return the published counts, or None with ``drop_film``, whose counts nobody has published."""
         return Published(SAMPLES, classes=len(GENRES)) if self.rare_genres == "drop_genre" else None
 
     def read(self, split: Split) -> pa.Table | None:
+        """Return the records of ``train``, ``val`` or ``test``, or None for ``predict``.
+
+        Raises:
+            RobustTuneError: If ``split.json`` or a film's JSON file cannot be read or has an unknown form.
+        """
         if split == "predict":
             return None
         file = self._folder / "split.json"
@@ -65,6 +75,7 @@ class MMIMDb(Source):
         return self._without_rare([film for film in films if film], split)
 
     def class_names(self, table: pa.Table) -> list[str]:
+        """Return the 23 genres, also those that no film of the table has."""
         return list(GENRES)
 
     def _numbers(self, split: Split) -> list[Any]:
@@ -75,19 +86,19 @@ class MMIMDb(Source):
         return list(splits[name])
 
     def _film(self, number: Any, bad: Problems) -> Record | None:
-        """A film with all its genres."""
+        """Return the record of a film with all its genres, or None where the film cannot be read."""
         name = str(number).zfill(7)
         if not name.isdecimal():
             bad.add(repr(number), "have an id that is no number")
             return None
         file = self._folder / "dataset" / f"{name}.json"
         try:
-            about = read_json(file)
+            metadata = read_json(file)
         except RobustTuneError as error:
             bad.add(str(error), "have no JSON file that can be read")
             return None
-        about = about if isinstance(about, dict) else {}
-        plots, genres = about.get("plot", []), about.get("genres")
+        metadata = metadata if isinstance(metadata, dict) else {}
+        plots, genres = metadata.get("plot", []), metadata.get("genres")
         plots = [plots] if isinstance(plots, str) else plots
         if not isinstance(genres, list) or not all(genre in (*GENRES, *RARE) for genre in genres):
             bad.add(f"{name}, {genres!r:.60}", "have no list of known genres")
@@ -103,9 +114,9 @@ class MMIMDb(Source):
         kept = [record for record in records if self.rare_genres == "drop_genre" or record.id not in {*rare}]
         labels = [[genre for genre in record.labels or [] if genre not in RARE] for record in kept]
         if rare:
-            what = "lose them" if self.rare_genres == "drop_genre" else "are left out"
+            outcome = "lose them" if self.rare_genres == "drop_genre" else "are left out"
             log.warning(
                 "%s: %d of %d films have rare genres (%s) and %s; %d films now have no genre",
-                *(split, len(rare), len(records), ", ".join(RARE), what, sum(not genres for genres in labels)),
+                *(split, len(rare), len(records), ", ".join(RARE), outcome, sum(not genres for genres in labels)),
             )
         return to_table(record._replace(labels=genres) for record, genres in zip(kept, labels, strict=True))

@@ -1,4 +1,4 @@
-"""MM-IMDb as its one HDF5 file: small posters, and plots as the numbers of their words."""
+"""MM-IMDb in its single HDF5 file, which holds small posters, and plots as sequences of word numbers."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
 
-CAFFE_MEAN = np.array([103.939, 116.779, 123.68])  # of blue, green and red, which the file's makers took off
+CAFFE_MEAN = np.array([103.939, 116.779, 123.68])  # mean blue, green and red, subtracted in the distributed file
 
-# Sides, of which None may have any length, and kinds of what the file holds.
+# Expected shape (None for any length) and kinds of data type of each data set in the file, see `_kind`.
 FORMS: dict[str, tuple[tuple[int | None, ...], tuple[str, ...]]] = {
     "genres": ((None, len(GENRES)), ("i", "u", "f", "b")),
     "sequences": ((None,), ("vi", "vu")),
@@ -40,13 +40,16 @@ FORMS: dict[str, tuple[tuple[int | None, ...], tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class MMIMDbHDF5(Source):
-    """MM-IMDb as ``multimodal_imdb.hdf5``, its splits one after the other, with ``metadata.npy`` for the words.
+    """The MM-IMDb data set as ``multimodal_imdb.hdf5``, with the vocabulary in ``metadata.npy``.
 
-    Genres are in alphabetical order, whatever the file's, which are mapped by name.
+    The rows of the HDF5 file are the training, the validation and the test samples, in this order. Genres are in
+    alphabetical order; the file's own order is mapped by name.
+
+    Source: Arevalo et al., Gated Multimodal Units for Information Fusion (arXiv 1702.01992).
 
     Args:
-        root: the folder that holds both files.
-        sizes: numbers of samples in train, val and test, in the order of the rows.
+        root: Folder that holds both files.
+        sizes: Numbers of samples in train, val and test. Their sum must be the number of rows in the file.
     """
 
     root: str
@@ -60,37 +63,45 @@ class MMIMDbHDF5(Source):
 
     @property
     def path(self) -> Path:
+        """Return the path of the HDF5 file."""
         return user_path(self.root) / "multimodal_imdb.hdf5"
 
     @property
     def images(self) -> ImageReader:
+        """Return a reader of the posters in the HDF5 file."""
         return Posters(self.path)
 
     def class_names(self, table: pa.Table) -> list[str]:
+        """Return the 23 genres in alphabetical order, also those that no film of the table has."""
         return list(GENRES)
 
     def read(self, split: Split) -> pa.Table | None:
+        """Return the records of ``train``, ``val`` or ``test``, or None for ``predict``.
+
+        Raises:
+            RobustTuneError: If a file is damaged or incomplete, does not match ``sizes``, or h5py is not installed.
+        """
         if split == "predict":
             return None
-        place = ("train", "val", "test").index(split)
-        start, end = sum(self.sizes[:place]), sum(self.sizes[: place + 1])
+        position = ("train", "val", "test").index(split)
+        start, end = sum(self.sizes[:position]), sum(self.sizes[: position + 1])
         try:
             with unchanged(self.path), open_hdf5(self.path) as file:
                 self._check(file)
                 names = _genres(self.path, file["genres"].attrs.get("target_names"))
-                hot, numbers = file["genres"][start:end] > 0, file["sequences"][start:end]
+                multi_hot, numbers = file["genres"][start:end] > 0, file["sequences"][start:end]
                 ids = file["imdb_ids"].asstr()[start:end] if "imdb_ids" in file else range(start, end)
         except RobustTuneError:
             raise
-        except Exception as error:  # whatever h5py raises on damaged files
+        except Exception as error:  # h5py raises many types on damaged files
             raise RobustTuneError(f"{self.path} is damaged ({error!s:.120}): fetch it again") from None
         words = self._words
         bad = Problems(self.path, "rows")
         for row, sequence in enumerate(numbers, start):
             unknown = [number for number in sequence.tolist() if number not in words]
             if unknown:
-                what = "have numbers of words that metadata.npy has not"
-                bad.add(f"row {row}, {unknown[0]}", what, "fetch both again")
+                problem = "have numbers of words that metadata.npy has not"
+                bad.add(f"row {row}, {unknown[0]}", problem, "fetch both again")
         bad.add_repeats((str(sample_id), f"row {row}") for row, sample_id in enumerate(ids, start))
         bad.refuse(len(numbers))
         return to_table(
@@ -98,7 +109,7 @@ class MMIMDbHDF5(Source):
                 str(sample_id),
                 str(start + row),
                 or_absent(" ".join(words[number] for number in numbers[row].tolist())),
-                [name for name, carried in zip(names, hot[row], strict=True) if carried],
+                [name for name, is_genre in zip(names, multi_hot[row], strict=True) if is_genre],
             )
             for row, sample_id in enumerate(ids)
         )
@@ -108,11 +119,15 @@ class MMIMDbHDF5(Source):
         return read_words(self.path.with_name("metadata.npy"))
 
     def _check(self, file: Any) -> None:
-        """That the file has what is read of it, in the forms in which it is read."""
+        """Check that the open HDF5 file has the data sets of `FORMS` and one row per sample.
+
+        Raises:
+            RobustTuneError: If a data set is absent, has another shape or type, or another number of rows.
+        """
         for name, (shape, kinds) in FORMS.items():
             found = file.get(name)
             has = getattr(found, "shape", None) or ()
-            is_form = len(has) == len(shape) and all(side in (None, n) for side, n in zip(shape, has, strict=True))
+            is_form = len(has) == len(shape) and all(size in (None, n) for size, n in zip(shape, has, strict=True))
             if found is None and name == "imdb_ids":
                 continue
             if not is_form or _kind(found.dtype) not in kinds:
@@ -125,10 +140,10 @@ class MMIMDbHDF5(Source):
 
 
 class Posters(ImageReader):
-    """The posters of the file, by row.
+    """A reader of the posters in MM-IMDb's HDF5 file, whose names are row numbers, counted from 0.
 
     Args:
-        path: of the file.
+        path: Path of the HDF5 file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -139,46 +154,62 @@ class Posters(ImageReader):
         return {"path": self.path, "_opened": None}
 
     def missing(self, names: Iterable[str | None]) -> list[str]:
+        """Return the names that are beyond the last row of the file."""
         rows = len(self._images)
         return [name for name in names if name is not None and int(name) >= rows]
 
     def read(self, name: str) -> Image.Image:
+        """Return a poster as RGB.
+
+        Raises:
+            UnreadableImageError: If the row cannot be read.
+        """
         try:
             pixels, centred = self._images[int(name)].transpose(1, 2, 0), self._centred
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise UnreadableImageError(f"the poster in row {name} of {self.path} cannot be read ({error})") from None
-        if centred:  # and cut off to whole numbers, towards 0; and blue comes first
+        if centred:  # The differences were truncated to integers, towards 0, and the channels are in BGR order.
             pixels = (pixels + np.where(pixels < 0, np.floor(CAFFE_MEAN), np.ceil(CAFFE_MEAN)))[..., ::-1]
         return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
     def digest(self, name: str) -> bytes:
-        # Of the file as it stands and of the row: to read all posters would take as long as to train with them.
+        """Return a 16-byte hash of the file's path, size and times, and the row number."""
+        # Hashing the pixels would mean reading all posters, which takes as long as training with them.
         stat = self.path.stat()
-        about = f"{self.path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {name}"
-        return hashlib.blake2b(about.encode(), digest_size=16).digest()
+        identity = f"{self.path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {name}"
+        return hashlib.blake2b(identity.encode(), digest_size=16).digest()
 
     @property
     def _images(self) -> Any:
-        """The file's posters, (N, 3, H, W); each process opens the file itself."""
+        """Return the file's posters, shape (N, 3, H, W).
+
+        Each process opens the file itself, because an open HDF5 file cannot be shared with forked worker processes.
+        """
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = (os.getpid(), open_hdf5(self.path))
         return self._opened[1]["images"]
 
     @cached_property
     def _centred(self) -> bool:
-        """Whether the means were taken off, as in the file in circulation: then some pixels are below 0."""
+        """Return whether the file holds pixels minus `CAFFE_MEAN`, as the distributed one does.
+
+        If so, some pixels are negative; the first 16 posters are enough to see that.
+        """
         for row in range(min(16, len(self._images))):
-            with suppress(OSError):  # one that is damaged tells nothing
+            with suppress(OSError):  # a damaged poster is no evidence
                 if (self._images[row] < 0).any():
                     return True
         return False
 
 
 def open_hdf5(path: Path) -> Any:
-    """An open HDF5 file.
+    """Open an HDF5 file for reading.
+
+    Returns:
+        Open `h5py.File`, to be closed by the caller.
 
     Raises:
-        RobustTuneError: it is none, or is damaged, or h5py is not installed.
+        RobustTuneError: If it is not an HDF5 file, is damaged, or h5py is not installed.
     """
     h5py = extra("h5py", "hdf5")
     try:
@@ -188,7 +219,7 @@ def open_hdf5(path: Path) -> Any:
 
 
 def _kind(dtype: Any) -> str:
-    """The letter of a type; of one of arrays, ``v`` and that of what they hold."""
+    """Return NumPy's kind letter of an HDF5 data type: ``S`` for strings, ``v`` + letter for variable-length arrays."""
     h5py = extra("h5py", "hdf5")
     inner = h5py.check_vlen_dtype(dtype)
     if h5py.check_string_dtype(dtype) is not None:
@@ -197,6 +228,11 @@ def _kind(dtype: Any) -> str:
 
 
 def _genres(path: Path, attribute: Any) -> list[str]:
+    """Return the genres in the order of the file's columns.
+
+    Raises:
+        RobustTuneError: If the attribute is not a JSON list of the 23 genres.
+    """
     try:
         names: Any = json.loads(attribute)
     except (TypeError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Table files to rows: what cannot be understood is counted and refused, never passed over."""
+"""Readers of JSONL, CSV and Parquet tables. Rows that cannot be parsed are counted and refused, never skipped."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from robusttune.errors import RobustTuneError
 
 
 def read_rows(path: Path, bad: Problems, columns: Collection[str]) -> Rows:
-    """Read a table file; its ending, one of `READERS` in any case, says the format.
+    """Read a table file in the format of its extension.
 
     Args:
-        path: Path of the file.
-        bad: Takes rows that cannot be understood.
-        columns: Names of the columns to keep. Others are passed over, since they may be many and large.
+        path: Path of the file, with an extension in `READERS`, in lower or upper case.
+        bad: Collection of problems, extended by rows that cannot be parsed.
+        columns: Names of the columns to keep. The others are dropped, since they may be many and large.
 
     Raises:
-        RobustTuneError: The file as a whole cannot be read, or has no rows.
+        RobustTuneError: If the file as a whole cannot be read, or has no rows.
     """
     found = READERS[path.suffix.lower()](path, bad, {*columns})
     if not found.rows and not bad:
@@ -36,8 +36,19 @@ def read_rows(path: Path, bad: Problems, columns: Collection[str]) -> Rows:
 
 
 def as_text(value: Any) -> str | None:
-    """A cell as text; blank where it is empty, None where it is no text, number or truth value."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):  # how pandas writes a blank cell
+    """Convert a cell to text.
+
+    Args:
+        value: Content of the cell.
+
+    Returns:
+        Text of the cell, ``""`` for None and NaN, or None where the cell is not a valid Unicode text, number or bool.
+
+    Example:
+        >>> as_text(7), as_text(float("nan")), as_text(["a"])
+        ('7', '', None)
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # pandas writes a blank cell as NaN
         return ""
     if isinstance(value, str | int | float):
         return str(value) if is_unicode(str(value)) else None
@@ -45,14 +56,18 @@ def as_text(value: Any) -> str | None:
 
 
 def text_of(row: Row, column: str | None, bad: Problems, blanks: Blanks, needed: bool = False) -> str | None:
-    """Return a cell's text, or None where it is blank.
+    """Return the text of a cell, or None where it is blank or has a problem.
 
     Args:
         row: Row of the cell.
-        column: Column of the cell, or None where there is none.
-        bad: Takes cells that hold no text.
-        blanks: Texts that count as blank.
-        needed: Whether the row must have the column, if blank.
+        column: Name of the cell's column, or None where the table has no such column.
+        bad: Collection of problems, extended if the cell holds no text.
+        blanks: Test for blank cells.
+        needed: Flag, True if a row without the column is a problem, too.
+
+    Example:
+        >>> text_of(Row("line 1", {"text": "soup"}), "text", Problems("a.csv", "rows"), Blanks())
+        'soup'
     """
     if column is None:
         return None
@@ -92,9 +107,7 @@ def _read_parquet(path: Path, bad: Problems, columns: set[str]) -> Rows:
             rows = table.to_pylist() if table.num_columns else [{}] * table.num_rows
     except RobustTuneError:
         raise
-    except (
-        Exception
-    ) as error:  # on damaged files it raises ArrowException, OSError, UnicodeDecodeError, MemoryError, ...
+    except Exception as error:  # damaged files raise ArrowException, OSError, UnicodeDecodeError, MemoryError, ...
         reason = str(error).split("\n")[0].replace(str(path), path.name)[:160]
         raise RobustTuneError(f"{path} is no readable Parquet file ({reason}): write it again") from None
     return Rows([Row(f"row {number}", cells) for number, cells in enumerate(rows, 1)], names)

@@ -1,4 +1,4 @@
-"""A row of a table file, and all of them."""
+"""The data types that readers of table files return: one row, and all rows with the column names."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import Any, NamedTuple
 
 
 class Row(NamedTuple):
-    """A row of a table.
+    """A row of a table file.
 
     Attributes:
-        where: Its place in the file, such as ``line 7``.
-        cells: The cells that were asked for, by column.
+        where: Location in the file for messages, such as ``line 7``.
+        cells: Values of the requested columns, by column name. Columns that the row lacks are not in it.
+
+    Example:
+        >>> Row("line 7", {"text": "soup"}).cells["text"]
+        'soup'
     """
 
     where: str
@@ -23,7 +27,7 @@ class Rows(NamedTuple):
 
     Attributes:
         rows: Rows that can be read, in order.
-        columns: Names of all columns of the file.
+        columns: Names of all columns of the file, also those that were not requested.
     """
 
     rows: list[Row]

@@ -1,4 +1,4 @@
-"""SNLI-VE: does a photo entail a sentence (arXiv 1901.06706); photos of Flickr30k."""
+"""SNLI-VE: visual entailment of a sentence by a photo of Flickr30k (arXiv 1901.06706)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,16 @@ FOLDERS = ("images", "flickr30k_images")
 
 @dataclass(frozen=True)
 class SNLIVE(Source):
-    """SNLI-VE as it is distributed: ``snli_ve_{train,dev,test}.jsonl``, and the photos in a folder beside them.
+    """The SNLI-VE data set in its original file layout.
+
+    The files are ``snli_ve_{train,dev,test}.jsonl``, and the photos are in a folder next to them. The classes are
+    entailment, neutral and contradiction.
+
+    Source: Xie et al., Visual Entailment: A Novel Task for Fine-Grained Image Understanding (arXiv 1901.06706).
 
     Args:
-        root: the folder that holds the three files, and ``images`` or ``flickr30k_images``.
-        image_root: the folder of the photos, if it is another one.
+        root: Folder that holds the three files, and the photos in ``images`` or ``flickr30k_images``.
+        image_root: Folder of the photos, if it is another one.
     """
 
     root: str
@@ -49,13 +54,20 @@ class SNLIVE(Source):
 
     @property
     def photos(self) -> Path:
-        """The folder of the photos."""
+        """Return the path of the folder of photos."""
         if self.image_root is not None:
             return user_path(self.image_root)
-        places = [user_path(self.root) / name for name in FOLDERS]
-        return next((place for place in places if kind_of(place) == "folder"), places[0])
+        candidates = [user_path(self.root) / name for name in FOLDERS]
+        return next((folder for folder in candidates if kind_of(folder) == "folder"), candidates[0])
 
     def read(self, split: Split) -> pa.Table | None:
+        """Return the records of ``train``, ``val`` or ``test``, or None for ``predict``.
+
+        Ids are line numbers, since the same photo and sentence may occur in several lines.
+
+        Raises:
+            RobustTuneError: If the file cannot be read, or has rows that cannot be parsed.
+        """
         if split == "predict":
             return None
         path = self._file({"val": "dev"}.get(split, split))
@@ -67,6 +79,7 @@ class SNLIVE(Source):
         return to_table(records)
 
     def class_names(self, table: pa.Table) -> list[str]:
+        """Return the three classes in a fixed order: entailment, neutral, contradiction."""
         return list(LABELS)
 
     def _file(self, split: str) -> Path:

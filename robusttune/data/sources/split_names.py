@@ -1,4 +1,4 @@
-"""What Hugging Face data sets call their splits."""
+"""The names of splits in Hugging Face data sets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robusttune.types import Split
 
 log = logging.getLogger(__name__)
 
-ALIASES: dict[Split, tuple[str, ...]] = {  # used where a data set has no split of the usual name
+ALIASES: dict[Split, tuple[str, ...]] = {  # other names of a split, used where the data set lacks the usual one
     "train": ("training",),
     "val": ("valid", "val", "dev", "eval", "evaluation", "development"),
     "test": ("testing",),
@@ -20,10 +20,10 @@ ALIASES: dict[Split, tuple[str, ...]] = {  # used where a data set has no split 
 
 @dataclass(frozen=True)
 class SplitNames:
-    """Names that a data set has for the splits.
+    """The data set's own names of the four splits.
 
-    A usual name that the data set lacks is replaced by one that means the same, such as ``dev`` for ``validation``;
-    that is logged, and so are splits that are not used.
+    If a field has its default and the data set has no split of that name, a synonym in `ALIASES` is used, such as
+    ``dev`` for ``validation``. This is logged, and so are splits of the data set that remain unused.
 
     Args:
         train: Split to train on, or null for none.
@@ -39,19 +39,22 @@ class SplitNames:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            # `--data.source.split_names.val=null` arrives as a text: jsonargparse 4.53 prints a null this deep.
+            # jsonargparse 4.53 passes `--data.source.split_names.val=null` as a text: it prints a null this deep.
             if getattr(self, field.name) in ("None", "null", ""):
                 object.__setattr__(self, field.name, None)
 
     def find(self, path: str, found: Collection[str]) -> dict[Split, str]:
-        """Return the names of the splits that are used.
+        """Find the data set's splits that are used, and log replaced names and unused splits.
 
         Args:
-            path: The data set, for messages.
-            found: Names of all its splits.
+            path: Name or path of the data set, for messages.
+            found: Names of all splits of the data set.
+
+        Returns:
+            Names of the splits in the data set, by robusttune's split. Splits that the data set lacks are left out.
 
         Raises:
-            RobustTuneError: It has no split of a name that is not the usual one.
+            RobustTuneError: If a name differs from its default and the data set has no split of that name.
 
         Example:
             >>> SplitNames().find("own", ["train", "dev"])
@@ -61,16 +64,16 @@ class SplitNames:
         used: dict[Split, str] = {}
         for split, name in given.items():
             if name is None or name in found:
-                own = name
+                match = name
             elif name == getattr(SplitNames, split):
-                own = next((other for other in ALIASES[split] if other in found and other not in given.values()), None)
+                match = next((s for s in ALIASES[split] if s in found and s not in given.values()), None)
             else:
                 has = ", ".join(found)
                 raise RobustTuneError(f"{path} has no split {name!r} (it has {has}): correct data.source.split_names")
-            if own is not None:
-                used[split] = own
-            if own != name and own is not None:
-                log.warning("%s has no split %s: its split %s is used", path, name, own)
+            if match is not None:
+                used[split] = match
+            if match != name and match is not None:
+                log.warning("%s has no split %s: its split %s is used", path, name, match)
         left_out = [split for split, name in given.items() if name is None and split != "predict"]
         known = {*used.values()} | {name for s in left_out for name in (getattr(SplitNames, s), *ALIASES[s])}
         unused = [name for name in found if name not in known]

@@ -1,4 +1,4 @@
-"""The user's own data: a JSONL, CSV or Parquet table for each split."""
+"""The user's own data in tables: one JSONL, CSV or Parquet file per split."""
 
 from __future__ import annotations
 
@@ -22,25 +22,30 @@ from robusttune.types import Split
 
 @dataclass(frozen=True)
 class Table(Source):
-    """A table of samples for each split. A blank cell is an absent modality.
+    """A data set in tables, one per split, with one sample per row. A blank cell is a missing modality.
 
     Args:
-        train: table to train on; the ending, in any case, tells the format: ``.jsonl``, ``.csv`` (with a header; cells
-            stand between commas, semicolons, tabs or bars, as the header has them) or ``.parquet``.
-        val: table to validate on; without one, a part of ``train`` is held out.
-        test: table to test on.
-        predict: table to predict; its labels are not needed.
-        image_root: folder that image paths are relative to, and must not lead out of; by default the table's own, where
-            absolute paths are taken as they are.
-        image_column: paths of image files; null for a table without images.
-        text_column: texts; null for a table without texts.
-        label_column: class names; in multi-label data a list, also one written as text (Python's, NumPy's or JSON), or
-            names with ``label_separator`` between them, and a blank says that there is none.
-        id_column: unique ids; by default the row numbers, counted from 1.
-        multilabel: whether a sample may carry any number of classes.
-        label_separator: between the names of several classes in one cell.
-        blank: Texts that count as an empty cell, compared without case and surrounding spaces. By default none, and
-            cells that look like it (``nan``, ``None``, ``N/A``, ...) are counted in a warning; ``[]`` silences that.
+        train: Table of training samples. Its extension, in lower or upper case, is its format: ``.jsonl``, ``.csv``
+            (with a header; the delimiter is a comma, semicolon, tab or vertical bar) or ``.parquet``.
+        val: Table of validation samples; without it, a part of ``train`` is held out.
+        test: Table of test samples.
+        predict: Table of samples to predict; it needs no labels.
+        image_root: Folder that image paths are relative to and must stay within. By default it is the table's own
+            folder, and absolute paths may then lead anywhere.
+        image_column: Name of the column with paths of image files; null for a table without images.
+        text_column: Name of the column with texts; null for a table without texts.
+        label_column: Name of the column with class names. In multi-label data, a cell is a list, a list written as text
+            (in Python's, NumPy's or JSON's notation) or names joined by ``label_separator``; a blank cell is a sample
+            without classes.
+        id_column: Name of the column with unique ids; by default, ids are the row numbers, counted from 1.
+        multilabel: Flag, True if a sample may have any number of classes, False if it has exactly one.
+        label_separator: Text between the names of several classes in one cell.
+        blank: Texts that count as an empty cell, compared without case and surrounding spaces. By default only empty
+            cells are blank, and a warning counts cells that look blank (``nan``, ``None``, ``N/A``, ...). An empty list
+            has the same effect without the warning.
+
+    Raises:
+        RobustTuneError: If no table is given, a table does not exist or has another extension, or a setting is invalid.
     """
 
     train: str | None = None
@@ -71,6 +76,11 @@ class Table(Source):
             raise RobustTuneError(f"{self.image_root} is no folder: set data.source.image_root to that of the images")
 
     def read(self, split: Split) -> pa.Table | None:
+        """Return the records of a split, or None where no table is given for it.
+
+        Raises:
+            RobustTuneError: If the table cannot be read, lacks a column, or has rows that cannot be parsed.
+        """
         name: str | None = getattr(self, split)
         if name is None:
             return None

@@ -1,4 +1,4 @@
-"""A vocabulary that NumPy has pickled, read without running anything."""
+"""A reader of vocabularies in pickled NumPy files that never executes code from the file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ from robusttune.errors import RobustTuneError
 
 
 def read_words(path: Path) -> dict[int, str]:
-    """The vocabulary, by number. The file is a pickle, of which plain values alone are read.
+    """Read the vocabulary of MM-IMDb's ``metadata.npy``, a pickled dictionary with the key ``ix_to_word``.
+
+    Unpickling is restricted to plain values and NumPy arrays, so a file that holds code is refused.
+
+    Args:
+        path: Path of the ``.npy`` file.
+
+    Returns:
+        Words, by their number in the data set.
 
     Raises:
-        RobustTuneError: it holds anything else, or no vocabulary.
+        RobustTuneError: If the file cannot be read, holds other objects, or has no vocabulary.
     """
     try:
         with unchanged(path), path.open("rb") as file:
@@ -29,14 +37,14 @@ def read_words(path: Path) -> dict[int, str]:
         return {int(number): str(word) for number, word in words.items()}
     except RobustTuneError:
         raise
-    except Exception as error:  # a pickle can go wrong in any way
+    except Exception as error:  # a damaged pickle can raise any exception
         raise RobustTuneError(f"{path} holds no vocabulary ({error!s:.120}): fetch it again") from None
 
 
 class _Plain(pickle.Unpickler):
-    """Makes NumPy arrays, and nothing that could run."""
+    """An unpickler that constructs NumPy arrays and refuses every other class or function."""
 
-    made_by: ClassVar[dict[str, Any]] = {
+    allowed: ClassVar[dict[str, Any]] = {
         "ndarray": np.ndarray,
         "dtype": np.dtype,
         "_reconstruct": np.empty(0).__reduce__()[0],
@@ -44,8 +52,13 @@ class _Plain(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        if module.startswith("numpy") and name in self.made_by:
-            return self.made_by[name]
-        if (module, name) == ("_codecs", "encode"):  # bytes, as Python 2 wrote them
+        """Return the constructor of an object in the pickle.
+
+        Raises:
+            ValueError: If the pickle names anything but NumPy's array constructors or ``_codecs.encode``.
+        """
+        if module.startswith("numpy") and name in self.allowed:
+            return self.allowed[name]
+        if (module, name) == ("_codecs", "encode"):  # Python 2 pickled bytes with it
             return codecs.encode
         raise ValueError(f"it names {module}.{name}")

@@ -1,4 +1,4 @@
-"""Is a copy of a data set good? Counts, files, duplicates, texts, presence, and a hash of what there is."""
+"""Verification of a copy of a data set: counts, files, duplicates, texts, present modalities, and a content hash."""
 
 from robusttune.data.verify.check import verify
 from robusttune.data.verify.findings import Verification

@@ -1,4 +1,4 @@
-"""A copy of a data set, checked as a whole."""
+"""The function `verify`, which checks a copy of a data set as a whole."""
 
 from __future__ import annotations
 
@@ -29,13 +29,21 @@ Watch = Callable[[Iterator[Look], int], Iterable[Look]]
 
 
 def verify(data: ImageTextDataModule, near_bits: int | None, threads: int, watch: Watch) -> Verification:
-    """Look at every split as the source has it, and at every image.
+    """Check every split of a data set and every image in it.
+
+    Splits are checked as the source provides them, without the data module's reduction to shots, classes or a subset.
+    Problems are collected instead of raised.
 
     Args:
-        data: of which nothing is cut to shots, classes or a subset here.
-        near_bits: of 64, in which pictures that look nearly the same may differ; None not to look for such.
-        threads: that read images.
-        watch: shows how far the images are; given them and their number.
+        data: Data module of the data set.
+        near_bits: Greatest number of differing bits, of 64, between the perceptual hashes of near duplicates; None to
+            skip the search for near duplicates.
+        threads: Number of threads that read images.
+        watch: Function that wraps the iterator of read images to show progress. It gets the iterator and the number of
+            images, and returns an iterable of the same items.
+
+    Returns:
+        Problems, notes and counts.
     """
     found = Verification()
     tables = _tables(data, found)
@@ -44,8 +52,8 @@ def verify(data: ImageTextDataModule, near_bits: int | None, threads: int, watch
     names = sorted({name for table in tables.values() for name in table["image"].to_pylist() if name is not None})
     reader = data.source.images
     missing = {*reader.missing(names)}
-    there = [name for name in names if name not in missing]
-    looks = {look.name: look for look in watch(look_at(there, reader, threads), len(there))}
+    existing = [name for name in names if name not in missing]
+    looks = {look.name: look for look in watch(look_at(existing, reader, threads), len(existing))}
     broken = [look.problem for look in looks.values() if look.problem is not None]
     found.details = {"missing": sorted(missing), "broken": broken}
     found.images = {"distinct": len(names), "missing": len(missing), "broken": len(broken)}
@@ -70,6 +78,7 @@ def verify(data: ImageTextDataModule, near_bits: int | None, threads: int, watch
 
 
 def _tables(data: ImageTextDataModule, found: Verification) -> dict[str, pa.Table]:
+    """Read the table of each split that exists; errors become problems, and warnings of sources become notes."""
     tables: dict[str, pa.Table] = {}
     with _warnings_of("robusttune.data.sources", found.notes):
         for split in SPLITS:
@@ -87,7 +96,7 @@ def _tables(data: ImageTextDataModule, found: Verification) -> dict[str, pa.Tabl
 
 @contextmanager
 def _warnings_of(logger: str, notes: list[str]) -> Iterator[None]:
-    """What sources leave out, they warn of."""
+    """Append a logger's warnings during a ``with`` block to notes, because sources warn of samples they leave out."""
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: notes.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger(logger).addHandler(handler)
@@ -98,7 +107,7 @@ def _warnings_of(logger: str, notes: list[str]) -> Iterator[None]:
 
 
 def _tokenizer(data: ImageTextDataModule, tables: Iterable[pa.Table], found: Verification) -> Tokenizer | None:
-    """That of the text encoder, where there are texts and it can be had."""
+    """Return the tokenizer of the text encoder, or None where there are no texts or it cannot be loaded."""
     if all(table["text"].null_count == len(table) for table in tables):
         return None
     try:
@@ -109,27 +118,27 @@ def _tokenizer(data: ImageTextDataModule, tables: Iterable[pa.Table], found: Ver
 
 
 def _texts(table: pa.Table, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """Lengths in tokens, special ones included, and what the text encoder does not take of them."""
+    """Return statistics of the texts' token counts, special tokens included, and of truncation by the text encoder."""
     texts = table["text"].drop_null().to_pylist()
     if tokenizer is None or not texts:
         return {}
     lengths = np.array(tokenizer.full_lengths(texts))
-    over = np.maximum(lengths - tokenizer.max_length, 0)
+    excess = np.maximum(lengths - tokenizer.max_length, 0)
     return {
         "tokens_median": float(np.median(lengths)),
         "tokens_95": float(np.percentile(lengths, 95)),
         "tokens_max": int(lengths.max()),
         "max_length": tokenizer.max_length,
-        "texts_cut": int((over > 0).sum()),
-        "tokens_cut": int(over.sum()),
+        "texts_cut": int((excess > 0).sum()),
+        "tokens_cut": int(excess.sum()),
         "tokens": int(lengths.sum()),
     }
 
 
 def _hash(table: pa.Table, looks: dict[str, Look]) -> str:
-    """16 hex digits of what a split holds: ids, contents of images, texts and labels, in whatever order.
+    """Return a hash of a split's ids, image contents, texts and labels, 16 hexadecimal digits.
 
-    Where ids are the numbers of rows, that of the rows is of the content.
+    The hash does not depend on the order of the rows, unless the ids are row numbers.
     """
     digest = hashlib.blake2b(digest_size=8)
     rows = zip(*(table[column].to_pylist() for column in ("id", "image", "text", "labels")), strict=True)
@@ -143,6 +152,7 @@ def _hash(table: pa.Table, looks: dict[str, Look]) -> str:
 
 
 def _count_classes(data: ImageTextDataModule, tables: dict[str, pa.Table], found: Verification) -> None:
+    """Count the samples of each class in each split, and note class names that look alike."""
     counts = {
         split: Counter(name for labels in table["labels"].to_pylist() for name in labels or [])
         for split, table in tables.items()
@@ -159,39 +169,43 @@ def _count_classes(data: ImageTextDataModule, tables: dict[str, pa.Table], found
 
 
 def _compare_with_published(published: Published | None, found: Verification) -> None:
+    """Compare the numbers of samples and classes with the published counts."""
     if published is None:
         found.notes.append("there are no published counts to compare with")
         return
     for name, samples in published.samples.items():
-        # Test samples without labels are there to predict.
+        # A test set without labels is read as the split to predict.
         split = "predict" if name == "test" and "test" not in found.splits and "predict" in found.splits else name
         has = found.splits.get(split, {}).get("samples", 0)
         if split in found.splits:
             found.splits[split]["published"] = samples
         if has == samples:
             continue
-        what = f"{name} has {has:,} samples, {abs(has - samples):,} {'fewer' if has < samples else 'more'} than the "
-        what += f"{samples:,} published"
-        share = published.approximate.get(name, 0.0)
-        if abs(has - samples) <= share * samples:
-            found.notes.append(f"{what} (good copies differ by up to {share:.0%})")
+        message = f"{name} has {has:,} samples, {abs(has - samples):,} {'fewer' if has < samples else 'more'} than the "
+        message += f"{samples:,} published"
+        tolerance = published.approximate.get(name, 0.0)
+        if abs(has - samples) <= tolerance * samples:
+            found.notes.append(f"{message} (good copies differ by up to {tolerance:.0%})")
         else:
-            found.wrong.append(what)
-    learned = found.splits.get("train", found.splits.get("test", {})).get("classes")
-    if published.classes is not None and learned is not None and learned != published.classes:
-        found.wrong.append(f"there are {learned} classes, and published are {published.classes}")
+            found.wrong.append(message)
+    classes = found.splits.get("train", found.splits.get("test", {})).get("classes")
+    if published.classes is not None and classes is not None and classes != published.classes:
+        found.wrong.append(f"there are {classes} classes, and published are {published.classes}")
     for split in found.splits:
         expected = published.by_class.get(split) or dict.fromkeys(found.classes, published.of_each_class.get(split))
-        other = [
+        differing = [
             f"{name!r} {found.classes.get(name, {}).get(split, 0)}, not {samples}"
             for name, samples in expected.items()
             if samples is not None and found.classes.get(name, {}).get(split, 0) != samples
         ]
-        if other:
-            found.wrong.append(f"of the classes of {split} {len(other)} have another count than published: {other[0]}")
+        if differing:
+            found.wrong.append(
+                f"of the classes of {split} {len(differing)} have another count than published: {differing[0]}"
+            )
 
 
 def _check_labels(data: ImageTextDataModule, tables: dict[str, pa.Table], found: Verification) -> None:
+    """Check that the labels of each split can be encoded with the class names in use."""
     trained = data.source.class_names(tables["train"]) if "train" in tables else [*found.classes]
     for split, table in tables.items():
         if split == "predict":
@@ -204,6 +218,7 @@ def _check_labels(data: ImageTextDataModule, tables: dict[str, pa.Table], found:
 
 
 def _apply_masks(data: ImageTextDataModule, found: Verification) -> None:
+    """Apply the protocol of missing modalities, and record the mask of each split that has one."""
     for split in SPLITS:
         if getattr(data.missing, split, None) is None:
             continue
@@ -217,7 +232,7 @@ def _apply_masks(data: ImageTextDataModule, found: Verification) -> None:
 
 
 def _check_as_a_fit_would(data: ImageTextDataModule, found: Verification) -> None:
-    """What nothing above looks for, such as a split that is left empty when another is held out of it."""
+    """Run the data module's own checks, which find further problems, such as a split left empty by a hold-out."""
     warnings: list[str] = []
     with _warnings_of("robusttune.data.datamodule", warnings):
         try:

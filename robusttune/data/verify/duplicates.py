@@ -1,4 +1,4 @@
-"""The same twice: within a split, across splits, and pictures that nearly look the same."""
+"""The search for duplicates within a split and across splits, and for near-duplicate images."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ from robusttune.data.verify.images import Look
 
 BITS = 64
 ONES = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
-Content = tuple[bytes | None, str | None]  # of an image, and a text
+Content = tuple[bytes | None, str | None]  # digest of the image, and text
 
 
 class Shared(NamedTuple):
-    """What two splits have in common.
+    """The samples that two splits have in common.
 
     Attributes:
-        first, second: the splits.
-        ids: of a row of the first, and of the same in the second, for each of the second's.
+        first: Name of one split.
+        second: Name of the other split.
+        ids: Pairs of ids, one per duplicated row of the second split: an equal row of the first, and this row.
+
+    Example:
+        >>> len(Shared("train", "test", [("1", "9")]).ids)
+        1
     """
 
     first: str
@@ -34,24 +39,39 @@ class Shared(NamedTuple):
 
 
 def repeats(keys: Sequence[Hashable | None]) -> int:
-    """How many rows are there again; None is nothing that could be."""
+    """Return the number of rows that repeat an earlier row.
+
+    Args:
+        keys: Content of each row; None for rows to ignore.
+
+    Example:
+        >>> repeats(["a", "b", "a", None, None])
+        1
+    """
     return sum(count - 1 for key, count in Counter(keys).items() if key is not None)
 
 
 def shared(keys: Mapping[str, Sequence[Hashable | None]], ids: Mapping[str, Sequence[str]]) -> list[Shared]:
-    """What each two splits have in common, where they have anything.
+    """Find the rows that each pair of splits has in common.
 
     Args:
-        keys: of each split's rows; None is nothing that could be shared.
-        ids: of the same rows.
+        keys: Content of each row, by split; None for rows to ignore.
+        ids: Ids of the same rows, by split.
+
+    Returns:
+        One entry per pair of splits that share a row.
+
+    Example:
+        >>> shared({"train": ["a", "b"], "test": ["a"]}, {"train": ["1", "2"], "test": ["9"]})
+        [Shared(first='train', second='test', ids=[('1', '9')])]
     """
     found = []
     for first, second in itertools.combinations(keys, 2):
-        places = dict(zip(keys[first], ids[first], strict=True))
+        id_by_key = dict(zip(keys[first], ids[first], strict=True))
         pairs = [
-            (places[key], sample_id)
+            (id_by_key[key], sample_id)
             for key, sample_id in zip(keys[second], ids[second], strict=True)
-            if key is not None and key in places
+            if key is not None and key in id_by_key
         ]
         if pairs:
             found.append(Shared(first, second, pairs))
@@ -59,13 +79,21 @@ def shared(keys: Mapping[str, Sequence[Hashable | None]], ids: Mapping[str, Sequ
 
 
 def near(hashes: NDArray[np.uint64], distance: int) -> Iterator[tuple[int, int]]:
-    """Pairs of places whose hashes differ in at most so many bits, each pair once.
+    """Yield the pairs of hashes within a Hamming distance, each pair once.
 
-    Of ``distance`` + 1 parts of a hash at least one is the same in both, so only such are compared.
+    If two hashes differ in at most ``distance`` bits and are cut into ``distance`` + 1 parts, at least one part is the
+    same in both. So only hashes with an equal part are compared.
 
     Args:
-        hashes: (N,), all different.
-        distance: bits; the time that it takes grows fast with them.
+        hashes: Hashes of 64 bits, shape (N,), uint64, all different.
+        distance: Greatest number of differing bits. The time grows fast with it.
+
+    Yields:
+        Pairs of indices into ``hashes``, the smaller one first.
+
+    Example:
+        >>> list(near(np.array([0b0000, 0b0001, 0b1111], dtype=np.uint64), distance=1))
+        [(0, 1)]
     """
     edges = np.linspace(0, BITS, distance + 2).round().astype(int)
     found: set[tuple[int, int]] = set()
@@ -73,15 +101,16 @@ def near(hashes: NDArray[np.uint64], distance: int) -> Iterator[tuple[int, int]]
         part = (hashes >> np.uint64(start)) & np.uint64((1 << (end - start)) - 1)
         order = np.argsort(part, kind="stable")
         for bucket in np.split(order, np.flatnonzero(np.diff(part[order])) + 1):
-            for pair in _close(bucket, hashes, distance):
+            for pair in _close_pairs(bucket, hashes, distance):
                 if pair not in found:
                     found.add(pair)
                     yield pair
 
 
-def _close(bucket: NDArray[np.int64], hashes: NDArray[np.uint64], distance: int) -> Iterator[tuple[int, int]]:
-    for place, row in enumerate(bucket.tolist(), 1):
-        others = bucket[place:]
+def _close_pairs(bucket: NDArray[np.int64], hashes: NDArray[np.uint64], distance: int) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of indices in a bucket whose hashes differ in at most ``distance`` bits."""
+    for position, row in enumerate(bucket.tolist(), 1):
+        others = bucket[position:]
         bits = ONES[(hashes[others] ^ hashes[row])[:, None].view(np.uint8)].sum(axis=1, dtype=np.int64)
         for other in others[bits <= distance].tolist():
             yield (row, other) if row < other else (other, row)
@@ -90,40 +119,50 @@ def _close(bucket: NDArray[np.int64], hashes: NDArray[np.uint64], distance: int)
 def look_for_duplicates(
     data: ImageTextDataModule, tables: dict[str, pa.Table], looks: dict[str, Look], found: Verification
 ) -> None:
-    """What is there twice is wrong, unless counts say that the copy is whole: then it is how the data set is."""
-    whole = data.source.published is not None and not found.wrong
-    tell = found.notes if whole else found.wrong
+    """Find samples with equal content, within and across splits.
+
+    Repeated samples within a split become notes. Equal samples with different labels, and samples shared by two splits,
+    are problems, unless the copy matches the published counts: then they belong to the data set and become notes.
+
+    Args:
+        data: Data module of the data set.
+        tables: Records of each split.
+        looks: Result of reading each image, by image name.
+        found: Verification, to be extended.
+    """
+    is_complete = data.source.published is not None and not found.wrong
+    report = found.notes if is_complete else found.wrong
     ids = {split: table["id"].to_pylist() for split, table in tables.items()}
     samples = {split: _contents(table, looks) for split, table in tables.items()}
     images = {split: [key[0] if key else None for key in keys] for split, keys in samples.items()}
     for split in tables:
-        found.splits[split]["repeated_samples"] = again = repeats(samples[split])
+        found.splits[split]["repeated_samples"] = repeated = repeats(samples[split])
         found.splits[split]["repeated_images"] = repeats(images[split])
-        if again:
-            found.notes.append(f"of the {split} samples {again} are there already, image and text")
+        if repeated:
+            found.notes.append(f"of the {split} samples {repeated} are there already, image and text")
     contradictions = _contradictions(tables, samples, ids)
     if contradictions:
         first = contradictions[0]
-        tell.append(
+        report.append(
             f"of all samples {len(contradictions)} are there again with other labels, the first is {first['id']!r} of "
             f"{first['split']}, after {first['first']!r} of {first['first_split']}"
         )
     texts = {split: [key[1] if key and key[0] is None else None for key in keys] for split, keys in samples.items()}
     leaks = [("images", pair) for pair in shared(images, ids)]
     leaks += [("samples without images", pair) for pair in shared(texts, ids)]
-    for what, pair in leaks:
-        known, again_there = pair.ids[0]
-        said = f"of the {what} of {pair.second} {len(pair.ids)} are in {pair.first}, too, such as {again_there!r}"
-        custom = {pair.first, pair.second} == {"val", "test"} and data.source.validates_on_test
-        if custom or pair.second == "predict":
-            found.notes.append(f"{said}: this data set validates on its test samples" if custom else said)
+    for kind, pair in leaks:
+        first_id, second_id = pair.ids[0]
+        message = f"of the {kind} of {pair.second} {len(pair.ids)} are in {pair.first}, too, such as {second_id!r}"
+        is_convention = {pair.first, pair.second} == {"val", "test"} and data.source.validates_on_test
+        if is_convention or pair.second == "predict":
+            found.notes.append(f"{message}: this data set validates on its test samples" if is_convention else message)
         else:
-            tell.append(f"{said} (there {known!r})")
-    found.details |= {"contradictions": contradictions, "shared": [(what, *pair) for what, pair in leaks]}
+            report.append(f"{message} (there {first_id!r})")
+    found.details |= {"contradictions": contradictions, "shared": [(kind, *pair) for kind, pair in leaks]}
 
 
 def _contents(table: pa.Table, looks: dict[str, Look]) -> list[Content | None]:
-    """What each sample holds, None where that is nothing, or is not known since its image cannot be read."""
+    """Return the content of each sample, or None where it is empty, or unknown because the image cannot be read."""
     names, texts = table["image"].to_pylist(), table["text"].to_pylist()
     digests = [looks[name].digest if name in looks else None for name in names]
     return [
@@ -135,7 +174,7 @@ def _contents(table: pa.Table, looks: dict[str, Look]) -> list[Content | None]:
 def _contradictions(
     tables: dict[str, pa.Table], samples: dict[str, list[Content | None]], ids: dict[str, list[str]]
 ) -> list[dict[str, str]]:
-    """Samples that are there already with other labels."""
+    """Return the samples that repeat an earlier sample with other labels."""
     first: dict[Content, tuple[str, str, list[str]]] = {}
     found = []
     for split, table in tables.items():
@@ -149,11 +188,18 @@ def _contradictions(
 
 
 def look_for_near(tables: dict[str, pa.Table], looks: dict[str, Look], bits: int, found: Verification) -> None:
-    """Pictures that look nearly the same are told, not refused: whether they are the same is for people to say."""
-    of: dict[str, set[str]] = {}
+    """Find near-duplicate images, and report them as a note: only people can decide whether they are the same.
+
+    Args:
+        tables: Records of each split.
+        looks: Result of reading each image, by image name.
+        bits: Greatest number of differing bits, of 64, between perceptual hashes of near duplicates.
+        found: Verification, to be extended.
+    """
+    splits_of: dict[str, set[str]] = {}
     for split, table in tables.items():
         for name in table["image"].drop_null().to_pylist():
-            of.setdefault(name, set()).add(split)
+            splits_of.setdefault(name, set()).add(split)
     groups: dict[int, list[Look]] = {}
     for look in looks.values():
         if look.problem is None:
@@ -166,7 +212,7 @@ def look_for_near(tables: dict[str, pa.Table], looks: dict[str, Look], bits: int
         for one in members[i]
         for other in members[j]
     ]
-    across = [(a, b) for a, b in pairs if not of[a.name] & of[b.name]]
+    across = [(a, b) for a, b in pairs if not splits_of[a.name] & splits_of[b.name]]
     found.images["near_pairs"], found.images["near_pairs_across_splits"] = len(pairs), len(across)
     found.details["near"] = [(a.name, b.name) for a, b in pairs]
     if pairs:

@@ -1,4 +1,4 @@
-"""What verification finds."""
+"""The result type of `robusttune.data.verify.verify`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from typing import Any
 
 @dataclass
 class Verification:
-    """What was found, as plain data.
+    """The result of verifying a data set, as plain data that can be written as JSON.
 
     Attributes:
-        wrong: sentences, each of something that has to be mended.
-        notes: sentences, each of something to know.
-        splits: of each split, its counts, presence patterns, texts and hash.
-        classes: of each class, samples by split.
-        images: counts of all splits' images together.
-        masks: of each split that lacks sides by protocol, its mask's hash and the presence patterns that it leaves.
-        details: all that ``wrong`` and ``notes`` give the first of.
+        wrong: Problems to be fixed, one sentence each.
+        notes: Observations that are no problems, one sentence each.
+        splits: Number of samples per presence pattern, text statistics and content hash, by split.
+        classes: Number of samples, by class name and split.
+        images: Number of distinct, missing, broken and near-duplicate images in all splits together.
+        masks: Hash of the mask and the remaining presence patterns, by split that has missing modalities by protocol.
+        details: Complete lists of the samples and images for which ``wrong`` and ``notes`` name only the first.
+
+    Example:
+        >>> Verification(wrong=["train has 9 samples, 1 fewer than the 10 published"]).notes
+        []
     """
 
     wrong: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Every image, read once: what it holds, what it looks like, or why it cannot be read."""
+"""Reading of every image once, to get a digest of its content and a perceptual hash, or the reason of a failure."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ from PIL import Image
 from robusttune.data.images import ImageReader, UnreadableImageError, read_image
 from robusttune.regular_files import open_regular
 
-BLOCK = 1024  # images that wait to be read
-SIDE = 32  # pixels that the transform is of
-WAVES = np.cos(np.pi / SIDE * np.outer(np.arange(8), np.arange(SIDE) + 0.5))  # (8, 32)
+BLOCK = 1024  # images queued at a time
+SIDE = 32  # pixels; edge of the image that is transformed
+WAVES = np.cos(np.pi / SIDE * np.outer(np.arange(8), np.arange(SIDE) + 0.5))  # basis of the DCT, (8, 32)
 
 
 class Look(NamedTuple):
-    """What was found of an image.
+    """The result of reading an image.
 
     Attributes:
-        name: by which its reader finds it.
-        digest: 16 bytes that tell what it holds, or None where it cannot be read.
-        looks: its `perceptual_hash`.
-        problem: why it cannot be read, or None.
+        name: Image name in the records, which the source's `ImageReader` understands.
+        digest: Hash of the content, 16 bytes, or None where the image cannot be read.
+        looks: `perceptual_hash` of the image, or 0 where it cannot be read.
+        problem: Reason why the image cannot be read, or None.
+
+    Example:
+        >>> Look("a.jpg", None, 0, "a.jpg cannot be read as an image").digest is None
+        True
     """
 
     name: str
@@ -38,27 +42,42 @@ class Look(NamedTuple):
 
 
 def look_at(names: Iterable[str], reader: ImageReader, threads: int) -> Iterator[Look]:
-    """Read images in parallel; they come in order."""
+    """Read images in parallel threads, and yield the results in order.
+
+    Args:
+        names: Image names.
+        reader: Reader of the images.
+        threads: Number of threads.
+    """
     waiting = iter(names)
-    with ThreadPoolExecutor(threads) as pool:  # decoders let other threads run
-        while block := list(itertools.islice(waiting, BLOCK)):  # to line all of them up would take gigabytes
+    with ThreadPoolExecutor(threads) as pool:  # image decoders release the GIL
+        while block := list(itertools.islice(waiting, BLOCK)):  # queueing all would take gigabytes
             yield from pool.map(lambda name: _look(name, reader), block)
 
 
 def perceptual_hash(image: Image.Image) -> int:
-    """64 bits: which of the lowest 8 x 8 frequencies of a discrete cosine transform are above their median.
+    """Return the perceptual hash of an image, an integer of 64 bits.
 
-    That of Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010), section 3.2.1.
+    Each bit says whether one of the lowest 8 x 8 frequencies of a discrete cosine transform is above their median. The
+    median leaves out the constant component. Images that look alike have hashes that differ in few bits.
+
+    Source: Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010), section 3.2.1.
+
+    Example:
+        >>> image = Image.linear_gradient("L")
+        >>> (perceptual_hash(image) ^ perceptual_hash(image.resize((128, 128)))).bit_count()
+        0
     """
     small = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0).convert("L")
     pixels = np.asarray(small, dtype=np.float64)
-    low = (WAVES @ pixels @ WAVES.T).ravel().round(3)  # or rounding errors would be bits
+    low = (WAVES @ pixels @ WAVES.T).ravel().round(3)  # keeps rounding errors out of the bits
     return int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), "big")
 
 
 def _look(name: str, reader: ImageReader) -> Look:
+    """Read one image; failures are returned as a `Look` with a problem."""
     try:
-        if reader.digest(name) is not None:  # it is no file
+        if reader.digest(name) is not None:  # The image is not a file: generated, or within a larger file.
             image = reader.read(name)
             return Look(name, _digest(f"{image.size}".encode() + image.tobytes()), perceptual_hash(image), None)
         with open_regular(name) as file:
@@ -76,4 +95,5 @@ def _look(name: str, reader: ImageReader) -> Look:
 
 
 def _digest(content: bytes) -> bytes:
+    """Return a 16-byte hash."""
     return hashlib.blake2b(content, digest_size=16).digest()

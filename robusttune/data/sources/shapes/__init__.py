@@ -1,4 +1,4 @@
-"""`shapes`: generated scenes with captions, whose best possible accuracy is known under every condition."""
+"""The data set `shapes`: generated scenes with captions, whose Bayes accuracy is known under every condition."""
 
 from robusttune.data.sources.shapes.factors import FACTORS, HIDDEN
 from robusttune.data.sources.shapes.source import Shapes

@@ -1,4 +1,4 @@
-"""The best possible accuracy: that of Bayes' rule with every distribution known, by enumeration, not by drawing."""
+"""The Bayes accuracy of a `World`, the best that any model can reach, computed exactly by enumeration."""
 
 from __future__ import annotations
 
@@ -15,31 +15,41 @@ from robusttune.errors import RobustTuneError
 def best_accuracy(
     world: World, caption_lengths: Mapping[int, float], image: bool = True, text: bool = True, word_dropout: float = 0.0
 ) -> float:
-    """Expected accuracy of the answer with the greatest posterior probability, in [0, 1].
+    """Return the expected accuracy, in [0, 1], of predicting the class with the highest posterior probability.
 
     Args:
-        world: that samples are drawn from.
-        caption_lengths: probability of each number of words that a caption may have.
-        image: whether the image is seen.
-        text: whether the text is.
-        word_dropout: probability that a word of the text is left out, where one word always stays.
+        world: Distribution of the samples.
+        caption_lengths: Probability of each caption length, by number of words.
+        image: Flag, True if the image is present.
+        text: Flag, True if the text is present.
+        word_dropout: Probability in [0, 1] that a word of the text is dropped. If all words were to be dropped, one
+            word, drawn uniformly, is kept.
 
     Raises:
-        RobustTuneError: that is no probability.
+        RobustTuneError: If ``word_dropout`` is not a probability.
+
+    Example:
+        >>> from robusttune.data.sources.shapes.world import Visibility
+        >>> world = World(visibility=Visibility(image=0, text=0, both=1))
+        >>> best_accuracy(world, {6: 1.0}), round(best_accuracy(world, {6: 1.0}, image=False, text=False), 3)
+        (1.0, 0.042)
     """
     if not 0 <= word_dropout <= 1:
         raise RobustTuneError(f"word_dropout is {word_dropout}: give a probability from 0 to 1")
-    told = _told(world.factors, caption_lengths, word_dropout) if text else {(): 1.0}
-    return sum(share * _accuracy(world, image, factors) for factors, share in told.items() if share > 0)
+    kept = _kept_words(world.factors, caption_lengths, word_dropout) if text else {(): 1.0}
+    return sum(p * _accuracy(world, image, factors) for factors, p in kept.items() if p > 0)
 
 
-def _told(factors: tuple[str, ...], lengths: Mapping[int, float], word_dropout: float) -> dict[tuple[str, ...], float]:
-    """How probable it is that the words of exactly these factors stay. Which words stay says nothing of the class.
+def _kept_words(
+    factors: tuple[str, ...], lengths: Mapping[int, float], word_dropout: float
+) -> dict[tuple[str, ...], float]:
+    """Return the probability that the words of exactly these factors are kept, for each subset of the factors.
 
-    A caption has one word for each factor, so as many words as factors at least.
+    The kept words are independent of the class. A caption has one word per factor, so its length is at least the number
+    of factors.
     """
-    # Where all n words were to go, one stays, each of them as likely.
-    rescued = sum(share * word_dropout**n / n for n, share in lengths.items())
+    # Probability that all n words were to be dropped and a given one of them was kept instead.
+    rescued = sum(p * word_dropout**n / n for n, p in lengths.items())
     found: dict[tuple[str, ...], float] = {}
     for kept in range(len(factors) + 1):
         probability = (1 - word_dropout) ** kept * word_dropout ** (len(factors) - kept)
@@ -49,50 +59,67 @@ def _told(factors: tuple[str, ...], lengths: Mapping[int, float], word_dropout: 
     return found
 
 
-def _accuracy(world: World, image: bool, told: tuple[str, ...]) -> float:
-    """Where the image is seen or not, and the text's words for exactly these factors are."""
+def _accuracy(world: World, image: bool, kept: tuple[str, ...]) -> float:
+    """Return the Bayes accuracy if the text has words for exactly the factors ``kept``.
+
+    Args:
+        world: Distribution of the samples.
+        image: Flag, True if the image is present.
+        kept: Names of the factors whose words are in the text.
+    """
     values = np.array(world.combinations)
     tables = [
-        _outcomes(world, len(FACTORS[INDEX[name]].values), image, name in told)[:, values[:, i]]
+        _outcomes(world, len(FACTORS[INDEX[name]].values), image, name in kept)[:, values[:, i]]
         for i, name in enumerate(world.factors)
     ]
     noise, others = world.label_noise, len(values) - 1
 
     def best(joint: np.ndarray, rest: list[np.ndarray]) -> float:
-        """Of (N, C) joint probabilities of what was seen so far and the class, what the best answers sum to."""
+        """Return the summed probability of the best predictions.
+
+        Args:
+            joint: Joint probabilities of the observed outcomes so far and the class, shape (N, C).
+            rest: Tables of the remaining factors: likelihood of each outcome given the class, shape (outcomes, C).
+        """
         if not rest:
             labelled = (1 - noise) * joint + noise / others * (joint.sum(1, keepdims=True) - joint)
             return float(labelled.max(1).sum())
-        if len(joint) * len(rest[0]) > 4096:  # piece by piece, to bound the memory
+        if len(joint) * len(rest[0]) > 4096:  # one outcome at a time, to bound the memory
             return sum(best(joint * row, rest[1:]) for row in rest[0])
         return best((joint[:, None] * rest[0][None]).reshape(-1, joint.shape[1]), rest[1:])
 
     return best(world.class_prior[None], tables)
 
 
-def _outcomes(world: World, count: int, image: bool, told: bool) -> np.ndarray:
-    """(outcomes, count): how likely each thing that may be seen of a factor is, by its value.
+def _outcomes(world: World, count: int, image: bool, has_word: bool) -> np.ndarray:
+    """Return the likelihood of each observable outcome of a factor given its value, shape (outcomes, count).
 
-    What is seen is a value or nothing in the image, and a value or nothing in the text.
+    An outcome is a pair of the value (or the neutral one) in the image and the value (or the neutral one) in the text.
+
+    Args:
+        world: Distribution of the samples.
+        count: Number of values of the factor.
+        image: Flag, True if the image is present.
+        has_word: Flag, True if the text has a word for the factor.
     """
     in_image_only, in_text_only, in_both = world.visibility.shares
-    own = np.eye(count + 1)[:count]  # (value, shown), where the last is the neutral one
+    visible = np.eye(count + 1)[:count]  # (value, observed value), where the last column is the neutral value
     if world.hidden == "neutral":
-        hides = np.tile(np.eye(count + 1)[count], (count, 1))
+        hidden = np.tile(np.eye(count + 1)[count], (count, 1))
     else:
-        hides = np.tile(np.append(np.full(count, 1 / count), 0.0), (count, 1))
-    ways = [(in_image_only, own, hides), (in_text_only, hides, own), (in_both, own, own)]
-    joint = sum(p * np.einsum("vi,vt->itv", in_image, in_text) for p, in_image, in_text in ways)
-    seen = joint if image else joint.sum(0, keepdims=True)
-    seen = seen if told else seen.sum(1, keepdims=True)
-    return _merged(seen.reshape(-1, count))
+        hidden = np.tile(np.append(np.full(count, 1 / count), 0.0), (count, 1))
+    cases = [(in_image_only, visible, hidden), (in_text_only, hidden, visible), (in_both, visible, visible)]
+    joint = sum(p * np.einsum("vi,vt->itv", in_image, in_text) for p, in_image, in_text in cases)
+    observed = joint if image else joint.sum(0, keepdims=True)
+    observed = observed if has_word else observed.sum(1, keepdims=True)
+    return _merged(observed.reshape(-1, count))
 
 
 def _merged(outcomes: np.ndarray) -> np.ndarray:
-    """Outcomes that say the same of the value are one: rows that are multiples of each other are added."""
+    """Add up outcomes with the same posterior of the value, that is, rows that are multiples of each other."""
     weight = outcomes.sum(1)
-    shares = (outcomes[weight > 0] / weight[weight > 0, None]).round(12)
-    groups, group = np.unique(shares, axis=0, return_inverse=True)
+    posteriors = (outcomes[weight > 0] / weight[weight > 0, None]).round(12)
+    groups, group = np.unique(posteriors, axis=0, return_inverse=True)
     merged = np.zeros_like(groups)
     np.add.at(merged, group.reshape(-1), outcomes[weight > 0])
     return merged

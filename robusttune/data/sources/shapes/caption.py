@@ -1,4 +1,4 @@
-"""Captions: what a text tells of a scene, in words drawn from a grammar that knows nothing else of it."""
+"""Captions of scenes: sentences from a small grammar that depend only on the values visible in the text."""
 
 from __future__ import annotations
 
@@ -23,22 +23,33 @@ WORDS = tuple(word for factor in FACTORS for words in (*factor.values, factor.ne
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """A caption of what the text tells. Its length and fillers are independent of the scene."""
+    """Return a random caption with one word per factor. Its length and filler words are independent of the scene.
+
+    Args:
+        scene: Scene to describe; only ``scene.text`` is used.
+        rng: Random generator. Every call uses the same number of draws.
+
+    Example:
+        >>> scene = Scene(label=0, image=(0,) * 6, text=(1, 0, 5, 0, 0, 2))
+        >>> len(caption(scene, np.random.default_rng(0)).split()) in caption_lengths()
+        True
+    """
     draw = iter(rng.random(3 + len(FACTORS)).tolist())
     opening, sentence, closing = (
         choices[int(next(draw) * len(choices))] for choices in (OPENINGS, SENTENCES, CLOSINGS)
     )
-    said = {factor.name: _word(factor, value, next(draw)) for factor, value in zip(FACTORS, scene.text, strict=True)}
-    return " ".join(part for part in (opening, sentence.format(**said), closing) if part)
+    words = {factor.name: _word(factor, value, next(draw)) for factor, value in zip(FACTORS, scene.text, strict=True)}
+    return " ".join(part for part in (opening, sentence.format(**words), closing) if part)
 
 
 @cache
 def caption_lengths() -> dict[int, float]:
-    """Probability of each number of words."""
+    """Return the probability of each caption length, by number of words."""
     lengths = [sum(len(part.split()) for part in parts) for parts in itertools.product(OPENINGS, SENTENCES, CLOSINGS)]
     return {length: lengths.count(length) / len(lengths) for length in sorted(set(lengths))}
 
 
 def _word(factor: Factor, value: int, draw: float) -> str:
+    """Return a synonym for a value, chosen by a number in [0, 1)."""
     words = factor.neutral if value == HIDDEN else factor.values[value]
     return words[int(draw * len(words))]

@@ -1,4 +1,7 @@
-"""What a scene may vary in, and how each value is said; everything a sample's label can depend on is here."""
+"""The factors that vary between scenes, such as colour and shape, and the words for their values.
+
+A sample's label depends on these factors only.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,19 @@ from typing import NamedTuple
 
 
 class Factor(NamedTuple):
-    """Something that varies between scenes.
+    """A property of a scene that varies, such as its colour.
 
-    A value is said in one word, which stands for no other value of any factor, so that a word that is left out takes
-    nothing else with it.
+    A caption expresses a value in one word, and no word stands for two values of any factors. So a dropped word removes
+    exactly one value from the caption.
 
     Attributes:
-        name: of the factor.
-        values: the words for each value; the first is its name.
-        neutral: the words that are said of a value that the text hides.
+        name: Name of the factor.
+        values: Synonyms for each value, shape (values, synonyms); the first synonym is the value's name.
+        neutral: Words used in place of a value that the text hides.
+
+    Example:
+        >>> FACTORS[INDEX["size"]].values
+        (('small', 'little'), ('large', 'big'))
     """
 
     name: str
@@ -63,4 +70,4 @@ FACTORS = (
     ),
 )
 INDEX = {factor.name: i for i, factor in enumerate(FACTORS)}
-HIDDEN = -1  # stands for the value of a factor that a side hides
+HIDDEN = -1  # marks a factor that a modality hides, in place of its value's index

@@ -1,4 +1,4 @@
-"""Generated scenes with captions as a data source: no files, and the best possible accuracy is known."""
+"""The data source `Shapes`: generated scenes with captions, without files and with a known Bayes accuracy."""
 
 from __future__ import annotations
 
@@ -27,23 +27,29 @@ from robusttune.types import Split, View
 
 @dataclass(frozen=True)
 class Shapes(Source):
-    """64 px scenes of shapes, and captions that tell of them; either may hide what the other shows.
+    """A generated data set of scenes with shapes, each an image of 64 x 64 pixels with a caption.
 
-    A sample is a function of the seed, its split and its index alone, and is drawn when it is asked for.
+    Each modality may hide values that the other one shows. A sample depends only on the seed, its split and its index,
+    and is drawn when it is read.
 
     Args:
-        world: which scenes there are, what makes their classes, and what either side hides.
-        style: how scenes are drawn: on ``paper``, or on a ``blackboard``, which shifts the domain.
-        train: number of training samples, at least 1.
-        val: number of validation samples, at least 1.
-        test: number of test samples, at least 1.
-        seed: at least 0; another one gives other samples of the same distribution.
+        world: Distribution of the scenes: their classes, and the values that each modality hides.
+        style: Style of drawing: ``paper``, or ``blackboard``, which shifts the domain.
+        train: Number of training samples, at least 1.
+        val: Number of validation samples, at least 1.
+        test: Number of test samples, at least 1.
+        seed: Random seed, at least 0. Another seed gives other samples of the same distribution.
 
     Raises:
-        RobustTuneError: a split has no samples.
+        RobustTuneError: If a split has no samples, or the seed is negative.
+
+    Example:
+        >>> shapes = Shapes(train=4)
+        >>> len(shapes.read("train")), shapes.draw("train", 0).size
+        (4, (64, 64))
     """
 
-    world: World = World()  # noqa: RUF009, it is frozen
+    world: World = World()  # noqa: RUF009, a frozen default can be shared
     style: StyleName = "paper"
     train: int = 4000
     val: int = 1000
@@ -58,26 +64,43 @@ class Shapes(Source):
 
     @property
     def images(self) -> ImageReader:
+        """Return a reader that draws the images."""
         return Drawings(self)
 
     def read(self, split: Split) -> pa.Table | None:
+        """Return the records of ``train``, ``val`` or ``test``, or None for ``predict``."""
         if split not in ("train", "val", "test"):
             return None
         return to_table(self._record(split, index) for index in range(getattr(self, split)))
 
     def class_names(self, train: pa.Table) -> list[str]:
+        """Return the names of all classes of the world, also those without a sample in the table."""
         return self.world.class_names
 
     def draw(self, split: str, index: int) -> Image.Image:
-        """The image of a sample, (64, 64) RGB."""
+        """Draw the image of a sample, RGB, 64 x 64 pixels.
+
+        Args:
+            split: Name of the split.
+            index: Index of the sample within the split.
+        """
         return draw(self.world.scene(self.seed, split, index), self.style, self._rng(split, index, "image"))
 
     def tell(self, split: str, index: int) -> str:
-        """The text of a sample."""
+        """Return the caption of a sample.
+
+        Args:
+            split: Name of the split.
+            index: Index of the sample within the split.
+        """
         return caption(self.world.scene(self.seed, split, index), self._rng(split, index, "text"))
 
     def best_accuracy(self, view: View) -> float | None:
-        """That of Bayes' rule over all samples that might be drawn; None where a side is neither clean nor absent."""
+        """Return the Bayes accuracy, in [0, 1], over the whole distribution, not the samples drawn from it.
+
+        Returns:
+            Accuracy, or None where a modality is neither clean nor missing.
+        """
         if not {view.image, view.text} <= {"clean", None}:
             return None
         return best_accuracy(self.world, caption_lengths(), view.image is not None, view.text is not None)
@@ -85,26 +108,26 @@ class Shapes(Source):
     def best_accuracy_when(
         self, image_missing: float = 0.0, text_missing: float = 0.0, word_dropout: float = 0.0
     ) -> float:
-        """That of Bayes' rule, in [0, 1], where sides are missing at random and texts lack words.
+        """Return the Bayes accuracy, in [0, 1], if modalities are missing at random and words are dropped from texts.
 
         Args:
-            image_missing: probability that a sample has no image.
-            text_missing: probability that it has no text; never both, so the two add up to at most 1.
-            word_dropout: probability that a word is left out, as in `ModalityDropout`.
+            image_missing: Probability that a sample has no image.
+            text_missing: Probability that a sample has no text. No sample lacks both, so the two sum to at most 1.
+            word_dropout: Probability that a word is dropped, as in `ModalityDropout`.
 
         Raises:
-            RobustTuneError: these are no such probabilities.
+            RobustTuneError: If a number is no probability, or the two rates sum to more than 1.
         """
         rates = (image_missing, text_missing)
-        if not (min(rates) >= 0 and sum(rates) <= 1):  # not a number is none of it
+        if not (min(rates) >= 0 and sum(rates) <= 1):  # written so that NaN fails, too
             raise RobustTuneError(
                 f"image_missing {image_missing} and text_missing {text_missing} do not work: "
                 "give probabilities that add up to at most 1"
             )
-        shares = {(False, True): image_missing, (True, False): text_missing, (True, True): 1 - sum(rates)}
+        conditions = {(False, True): image_missing, (True, False): text_missing, (True, True): 1 - sum(rates)}
         return sum(
-            share * best_accuracy(self.world, caption_lengths(), *shown, word_dropout)
-            for shown, share in shares.items()
+            probability * best_accuracy(self.world, caption_lengths(), *present, word_dropout)
+            for present, probability in conditions.items()
         )
 
     def _record(self, split: str, index: int) -> Record:
@@ -117,10 +140,14 @@ class Shapes(Source):
 
 
 class Drawings(ImageReader):
-    """The images of `Shapes`, by ``<split>/<index>``.
+    """A reader that draws the images of a `Shapes` source, whose names are ``<split>/<index>``.
 
     Args:
-        shapes: that they are of.
+        shapes: Data source that the images belong to.
+
+    Example:
+        >>> Drawings(Shapes()).read("train/0").mode
+        'RGB'
     """
 
     def __init__(self, shapes: Shapes) -> None:
@@ -128,18 +155,21 @@ class Drawings(ImageReader):
         self.about = f"{_code()} {shapes.world} {shapes.style} {shapes.seed}"
 
     def missing(self, names: Iterable[str | None]) -> list[str]:
+        """Return an empty list: every image can be drawn."""
         return []
 
     def read(self, name: str) -> Image.Image:
+        """Draw an image as RGB."""
         split, _, index = name.partition("/")
         return self.shapes.draw(split, int(index))
 
     def digest(self, name: str) -> bytes:
+        """Return a 16-byte hash of the name and everything that the pixels depend on, without drawing."""
         return hashlib.blake2b(f"{self.about} {name}".encode(), digest_size=16).digest()
 
 
 @cache
 def _code() -> str:
-    """What draws: a hash of the code, and the version of the library whose random numbers it takes."""
-    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(dropout.__file__)]  # which has the generator
+    """Return the NumPy version, which defines the random numbers, and a hash of the code that draws."""
+    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(dropout.__file__)]  # dropout has the random generator
     return f"numpy {np.__version__} {code_hash(*files)}"

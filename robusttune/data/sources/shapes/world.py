@@ -1,4 +1,4 @@
-"""Which scenes there are and how likely: classes, their prior, what each side shows. No pixels, no words."""
+"""The distribution of scenes: classes, their prior, and the values that each modality shows. No pixels, no words."""
 
 from __future__ import annotations
 
@@ -14,19 +14,27 @@ from robusttune.corruption.dropout import sample_generator
 from robusttune.data.sources.shapes.factors import FACTORS, HIDDEN, INDEX
 from robusttune.errors import RobustTuneError
 
-MOST_FACTORS = 4  # with more, the best possible accuracy takes minutes to enumerate
+MOST_FACTORS = 4  # with more, the Bayes accuracy takes minutes to enumerate
 
 
 @dataclass(frozen=True)
 class Visibility:
-    """Where a factor shows: drawn for each sample and factor alone, so three probabilities that sum to 1.
+    """The probabilities that a factor is visible in the image only, in the text only, or in both.
 
-    ``text: 0`` makes images complete: each shows every factor, and texts alone may hide some.
+    The choice is drawn independently for each sample and factor. With ``text: 0``, images are complete: they show every
+    factor, and only texts may hide some.
 
     Args:
-        image: probability that only the image shows it.
-        text: probability that only the text does.
-        both: probability that both do.
+        image: Probability that only the image shows the factor.
+        text: Probability that only the text shows the factor.
+        both: Probability that both show the factor.
+
+    Raises:
+        RobustTuneError: If the numbers are no probabilities that sum to 1.
+
+    Example:
+        >>> Visibility(image=0.5, text=0.5, both=0.0).shares
+        (0.5, 0.5, 0.0)
     """
 
     image: float = 0.2
@@ -38,18 +46,22 @@ class Visibility:
 
     @property
     def shares(self) -> tuple[float, float, float]:
-        """The three, to the last digit summing to 1."""
+        """Return the probabilities (image, text, both), normalised to remove rounding errors in their sum."""
         total = self.image + self.text + self.both
         return self.image / total, self.text / total, self.both / total
 
 
 class Scene(NamedTuple):
-    """What a sample is about. Values are numbers within their factor, in the order of `FACTORS`.
+    """The content of a sample: its label, and the values of the factors in each modality.
 
     Attributes:
-        label: number of the class that it is labelled with, which label noise may have changed.
-        image: of each factor the value that the image shows, or `HIDDEN`.
-        text: of each factor the value that the text tells, or `HIDDEN`.
+        label: Index of the class, which label noise may have changed.
+        image: Index of the value that the image shows for each factor, or `HIDDEN`, in the order of `FACTORS`.
+        text: Index of the value that the text mentions for each factor, or `HIDDEN`, in the order of `FACTORS`.
+
+    Example:
+        >>> World().scene(seed=0, split="train", index=0).label in range(24)
+        True
     """
 
     label: int
@@ -59,23 +71,29 @@ class Scene(NamedTuple):
 
 @dataclass(frozen=True)
 class World:
-    """A distribution of scenes. A class is a combination of the values of some factors; the other factors are noise.
+    """A distribution of scenes, where a class is a combination of values of some factors, and the others are noise.
 
-    Half of the combinations are base, half are new, like the fields of a chess board: where two factors or more make a
-    class, base classes have every value, and no new combination.
+    Half of the combinations are base classes and half are new classes, alternating like the squares of a chessboard. So
+    with two or more factors, base classes cover every value, but none of the new combinations.
 
     Args:
-        factors: that make a class, one to four of size, texture, colour, shape, count and position.
-        part: which combinations may be classes.
-        classes: how many of them are, the first of an order in which all values come early; at least 2, None for all.
-        prior: probability of each class, in their order, which sum to 1; None for uniform.
-        visibility: where a factor shows.
-        hidden: how a side draws a factor that it hides: as a ``neutral`` value that nothing else is drawn as, or, which
-            is harder, as a ``distractor``, a value drawn at random.
-        label_noise: probability in [0, 1] that a label is another class's, drawn uniformly.
+        factors: Names of the factors that define a class, one to four of size, texture, colour, shape, count and
+            position.
+        part: Combinations that may be classes: ``base``, ``new`` or ``all``.
+        classes: Number of classes, at least 2; None for all combinations. The combinations are ordered so that a small
+            number of classes already covers all values.
+        prior: Probability of each class, in their order, summing to 1; None for a uniform prior.
+        visibility: Probabilities that a factor is visible in the image only, in the text only, or in both.
+        hidden: Rendering of a factor that a modality hides: ``neutral``, a value used for nothing else, or the harder
+            ``distractor``, a value drawn at random.
+        label_noise: Probability in [0, 1] that a label is replaced by another class, drawn uniformly.
 
     Raises:
-        RobustTuneError: no such scenes can be.
+        RobustTuneError: If the factors, the number of classes or a probability is invalid.
+
+    Example:
+        >>> World(factors=("colour",), part="all", classes=3).class_names
+        ['red', 'orange', 'yellow']
     """
 
     factors: tuple[str, ...] = ("colour", "shape")
@@ -112,29 +130,35 @@ class World:
 
     @cached_property
     def combinations(self) -> list[tuple[int, ...]]:
-        """Of each class, the value of each factor that makes it."""
+        """Return the values of the class factors for each class, as indices, shape (classes, factors)."""
         return self._combinations()[: self.classes]
 
     @cached_property
     def class_names(self) -> list[str]:
-        """A phrase for each class, such as ``red circle``, in label order."""
+        """Return a phrase for each class, such as ``red circle``, in the order of label indices."""
         order = sorted(range(len(self.factors)), key=lambda i: INDEX[self.factors[i]])
-        made = [FACTORS[INDEX[self.factors[i]]] for i in order]
+        factors = [FACTORS[INDEX[self.factors[i]]] for i in order]
         return [
-            " ".join(factor.values[values[i]][0] for i, factor in zip(order, made, strict=True))
+            " ".join(factor.values[values[i]][0] for i, factor in zip(order, factors, strict=True))
             for values in self.combinations
         ]
 
     @cached_property
     def class_prior(self) -> np.ndarray:
-        """(C,) probability of each class before label noise."""
+        """Return the probability of each class before label noise, shape (C,), float64."""
         count = len(self.combinations)
         prior: np.ndarray = np.ones(count) if self.prior is None else np.array(self.prior)
         prior /= prior.sum()
         return prior
 
     def scene(self, seed: int, split: str, index: int) -> Scene:
-        """One scene; the same for the same arguments."""
+        """Draw a scene. The same arguments always give the same scene.
+
+        Args:
+            seed: Random seed, at least 0.
+            split: Name of the split.
+            index: Index of the sample within the split.
+        """
         draw = iter(sample_generator(seed, 0, f"{split}/{index}", "scene").random(3 + 4 * len(FACTORS)).tolist())
         chosen = min(int(np.searchsorted(self._cumulative, next(draw), side="right")), len(self.combinations) - 1)
         own = dict(zip(self.factors, self.combinations[chosen], strict=True))
@@ -162,7 +186,7 @@ class World:
         return np.cumsum(self.class_prior)
 
     def _combinations(self) -> list[tuple[int, ...]]:
-        """All of the part, in an order in which every value comes early."""
+        """Return all combinations of the part, ordered so that every value of every factor occurs early."""
         counts = [len(FACTORS[INDEX[name]].values) for name in self.factors]
         every = itertools.product(*map(range, counts))
         found = [values for values in every if self.part == "all" or sum(values) % 2 == (self.part == "new")]
@@ -171,12 +195,19 @@ class World:
 
 
 def refuse_off_simplex(what: str, probabilities: Sequence[float]) -> None:
-    """Check that they are probabilities that sum to 1.
+    """Check that numbers are probabilities that sum to 1.
+
+    Args:
+        what: Name of the numbers, for the message.
+        probabilities: Numbers to check.
 
     Raises:
-        RobustTuneError: they do not.
+        RobustTuneError: If a number is not in [0, 1], or the sum differs from 1 by 1e-6 or more.
+
+    Example:
+        >>> refuse_off_simplex("prior", (0.25, 0.75))
     """
     total = sum(probabilities)
-    if not (all(0 <= p <= 1 for p in probabilities) and abs(total - 1) < 1e-6):  # not a number is none of it
+    if not (all(0 <= p <= 1 for p in probabilities) and abs(total - 1) < 1e-6):  # written so that NaN fails, too
         shown = ", ".join(f"{p:g}" for p in probabilities[:6]) + ", ..." * (len(probabilities) > 6)
         raise RobustTuneError(f"{what} {shown} sums to {total:g}: give probabilities from 0 to 1 that sum to 1")
