@@ -150,6 +150,13 @@ def test_a_separator_that_comes_up_nowhere_is_noted(tmp_path: Path, caplog: pyte
     assert not caplog.text
 
 
+def test_labels_with_another_separator_than_the_others_are_noted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels_of(table_of(tmp_path, ["Drama|War", "Drama, Comedy", "Comedy, Drama", "Comedy", "Drama"], multilabel=True))
+    assert "of the labels in the column label 2 hold ',' and not '|' (the first: 'Drama, Comedy')" in caplog.text
+
+
 def test_names_that_seem_to_be_several_are_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     labels_of(table_of(tmp_path, ["|".join(names) for names in GENRES]))
     assert "set data.source.multilabel to true" in caplog.text

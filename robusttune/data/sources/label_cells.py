@@ -156,11 +156,11 @@ class LabelColumn:
     def _look_for_separators(self, place: object) -> None:
         """Log a warning if cells seem to name several classes but are read as one."""
         active = self.separator if self.multilabel else None
-        if active is not None and any(active in text for text in self._texts):
-            return
+        whole = Counter({text: count for text, count in self._texts.items() if active is None or active not in text})
+        is_unused = active is not None and len(whole) == len(self._texts)
         for separator in SEPARATORS:
-            several = [text for text in self._texts if separator in text]
-            if not several or not (active or _recombine(self._texts, separator)):
+            several = [text for text in whole if separator in text]
+            if not several or not (is_unused or _recombine(whole, separator)):
                 continue
             settings = [] if self.multilabel else ["data.source.multilabel to true"]
             settings += [] if separator == self.separator else [f"data.source.label_separator to {separator!r}"]
@@ -168,7 +168,7 @@ class LabelColumn:
                 "%s: of the labels in the column %s %d hold %r%s (the first: %.60r), and each is the name of one "
                 "class: if they name several, %s",
                 *(place, self.column, sum(self._texts[text] for text in several), separator),
-                f" and none holds {active!r}" if active else "",
+                f" and {'none holds' if is_unused else 'not'} {active!r}" if active else "",
                 several[0],
                 "store lists of names" if self.separator is None else f"set {' and '.join(settings)}",
             )
