@@ -1,7 +1,7 @@
 """Write the tables and pictures of all published results into the pages that show them.
 
-A page has a table between the lines `<!-- table: NAME -->` and `<!-- end -->`. The test in `tests/test_readme_tables.py`
-fails when a page or a picture differs from the results.
+A page has a table between the lines `<!-- table: NAME -->` and `<!-- end -->`. The test in
+`tests/test_readme_tables.py` fails when a page or a picture differs from the results.
 
     make tables
 """
