@@ -79,7 +79,7 @@ def drop_modality(
         rng: Random generator of this sample and epoch, see `sample_generator`.
 
     Returns:
-        Whether the sample keeps its image, and whether it keeps its text.
+        Two flags: the sample keeps its image, and the sample keeps its text.
     """
     draw = rng.random()
     if not (has_image and has_text):

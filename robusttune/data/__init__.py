@@ -1,4 +1,4 @@
-"""Data: from files on disk to batches for training and evaluation."""
+"""Data loading: files on disk become batches for training and evaluation."""
 
 from robusttune.corruption.dropout import ModalityDropout
 from robusttune.corruption.missing import Missing, MissingBySplit

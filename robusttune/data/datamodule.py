@@ -173,8 +173,8 @@ class ImageTextDataModule(LightningDataModule):
     def class_names(self, split: Split) -> list[str]:
         """Return the names of the classes that the label indices of a split refer to, in order.
 
-        These are the class names of the facts. For a test split, also when it is predicted, the setting ``answers``
-        decides; with ``any``, the training classes are left out if the test split has none of them.
+        Usually they are the class names of the facts. For a test split, also when it is predicted, the setting
+        ``answers`` decides; with ``any``, the training classes are left out if the test split has none of them.
 
         Raises:
             RobustTuneError: The test split has a single class, so there is nothing to decide.
@@ -194,7 +194,7 @@ class ImageTextDataModule(LightningDataModule):
         return names
 
     def conditions(self, split: Split) -> Conditions:
-        """Return the conditions under which a split is evaluated."""
+        """Return the evaluation conditions of a split."""
         if self.given_conditions is not None:
             return self.given_conditions
         table = self.records(split)
@@ -487,7 +487,7 @@ class ImageTextDataModule(LightningDataModule):
         return size
 
     def _running(self) -> Running:
-        """Return the precision, workers and threads with which the Trainer runs an encoder."""
+        """Return the Trainer's settings for running an encoder: precision, workers and threads."""
         if self.trainer is None:
             return Running("32-true", nullcontext, self._workers(), self._cores())
         plugin = self.trainer.precision_plugin

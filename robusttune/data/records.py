@@ -196,7 +196,7 @@ def presence(table: pa.Table) -> dict[str, int]:
 
 
 def withhold(table: pa.Table, mask: Mask) -> pa.Table:
-    """Return a table in which the modalities that the mask removes are null.
+    """Return the table with null in place of the modalities that the mask removes.
 
     Args:
         table: Table of the samples, with the columns of `SCHEMA`.

@@ -106,7 +106,7 @@ def stratified_sample(labels: Sequence[Sequence[int]], size: int, seed: int) -> 
     Args:
         labels: Class indices of each row: one in multi-class data, any number in multi-label data.
         size: Number of rows to draw, from 0 to the number of rows.
-        seed: Seed of the order in which rows are considered.
+        seed: Seed of the random order of the rows.
 
     Returns:
         Row numbers, ascending.

@@ -155,7 +155,7 @@ class Shared(Generic[B]):
 
 
 class WatchedLoader(DataLoader[Any]):
-    """A loader that marks the time in which it waits for a worker, so that a signal can interrupt an endless wait."""
+    """A loader that reports while it waits for a worker, so that a signal can interrupt an endless wait."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches = super().__iter__()
