@@ -40,9 +40,7 @@ log = logging.getLogger(__name__)
 SHARD = 1 << 25  # approximate size of a shard in bytes, which is the most that an interruption can lose per rank
 BATCH = 64  # number of inputs per forward pass
 PREFETCH = 2  # number of batches that each worker loads ahead
-ROUND_SECONDS = (
-    20  # approximate seconds of a round, after which the ranks synchronise and look for shards of other jobs
-)
+ROUND_SECONDS = 20  # approximate duration of a round; then the ranks synchronise and look for shards of other jobs
 TRIES = 3  # number of rounds without progress, in which another job may remove the shards of this one
 PATIENCE = 60  # seconds after which a shard that one rank wrote must be visible to all ranks
 LEFTOVER = 86_400  # age in seconds from which a partial file is assumed to be abandoned
@@ -293,10 +291,10 @@ class _Synchronisation:
         self.chunks = chunks
         self.order = random.Random().sample(range(len(chunks)), len(chunks))
         self.unreadable: dict[bytes, str] = {}
-        self.each = 1  # number of chunks per rank in the next round
+        self.chunks_per_rank = 1  # number of chunks per rank in the next round
         self.tries = 0  # number of rounds without progress in a row
-        self.left = len(chunks)
-        self.begun = time.monotonic()
+        self.remaining = len(chunks)
+        self.started = time.monotonic()
         shown = rank() == 0 and sys.stderr.isatty() and bool(chunks)
         self.progress = Progress(console=Console(stderr=True), transient=True, disable=not shown)
         self.task = self.progress.add_task(f"{builder.what}: features", total=sum(map(len, chunks)))
@@ -318,24 +316,24 @@ class _Synchronisation:
             self.unreadable |= report.unreadable
         store = self.builder.store
         store.refresh(self.keys, self.builder.threads)
-        left = [n for n in self.order if any(k not in store and k not in self.unreadable for k in self.chunks[n])]
+        remaining = [n for n in self.order if any(k not in store and k not in self.unreadable for k in self.chunks[n])]
         if self.unreadable and self.builder.stop_at_unreadable:
-            left = []
-        self.tries = self.tries + 1 if len(left) == self.left else 0
-        self.left = len(left)
+            remaining = []
+        self.tries = self.tries + 1 if len(remaining) == self.remaining else 0
+        self.remaining = len(remaining)
         if self.tries > TRIES:
             raise RobustTuneError(f"what is written to {store.folder} is not there afterwards: check the disk")
-        took, self.begun = time.monotonic() - self.begun, time.monotonic()
-        self.each = (
-            self.each * 2
+        took, self.started = time.monotonic() - self.started, time.monotonic()
+        self.chunks_per_rank = (
+            self.chunks_per_rank * 2
             if took < ROUND_SECONDS / 2
-            else max(1, self.each // 2)
+            else max(1, self.chunks_per_rank // 2)
             if took > ROUND_SECONDS * 2
-            else self.each
+            else self.chunks_per_rank
         )
-        done = sum(map(len, self.chunks)) - sum(len(self.chunks[n]) for n in left)
+        done = sum(map(len, self.chunks)) - sum(len(self.chunks[n]) for n in remaining)
         self.progress.update(self.task, completed=done)
-        return Round(left[: self.each * world_size()], self.unreadable)
+        return Round(remaining[: self.chunks_per_rank * world_size()], self.unreadable)
 
     def advance(self, inputs: int) -> None:
         """Advance the progress bar.
