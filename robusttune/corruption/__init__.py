@@ -1,1 +1,1 @@
-"""What may happen to a sample: modality dropout, missing-modality protocols, noise, and the conditions made of them."""
+"""Ways to degrade samples: modality dropout, missing-modality protocols, noise, and evaluation conditions."""

@@ -1,4 +1,4 @@
-"""Conditions: ways to look at the same samples, each known by a name that says all of it."""
+"""Evaluation conditions: how the same samples are shown to a model, each described completely by its name."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ HOW = (
 
 
 class Condition(NamedTuple):
-    """A way to look at samples.
+    """An evaluation condition: the variants of a sample that a model gets.
 
     Attributes:
-        name: by which it is asked for, and under which it is reported.
-        shown: what is seen of a sample that lacks nothing.
-        missing: which side how many samples lack beside that, in percent, or None.
+        name: Name in the settings and in reports, such as ``no_image+noisy_text_typos_3``.
+        shown: View of a sample that is not affected by a missing rate.
+        missing: Modality that some samples lack in addition, and their share in percent, in (0, 100]; None for no
+            missing rate.
     """
 
     name: str
@@ -40,7 +41,10 @@ class Condition(NamedTuple):
 
     @property
     def views(self) -> list[View]:
-        """What is shown of samples that lose nothing, their image, and their text; the same for one that cannot be."""
+        """Return three views: of samples that lose nothing, of those that lose the image, and the text.
+
+        A modality that the condition never removes leaves the first view in its place.
+        """
         kind = None if self.missing is None else self.missing[0]
         without_image = self.shown if kind in (None, "text") else self.shown._replace(image=None)
         without_text = self.shown if kind in (None, "image") else self.shown._replace(text=None)
@@ -50,18 +54,26 @@ class Condition(NamedTuple):
 class Conditions:
     """The conditions of an evaluation.
 
-    A missing rate draws its samples as `Missing` does with that rate and type, and noise is that of `ImageNoise` and
-    `TextNoise` with that one kind and severity, on every sample.
+    A missing rate draws its samples as `Missing` does with that rate and type. Noise is that of `ImageNoise` and
+    `TextNoise` with a single kind and severity, on every sample.
 
     Args:
-        names: of conditions, each once.
-        seed: of missing sides.
+        names: Names of the conditions, without duplicates. The parts of a name, joined by ``+``, are ``complete``,
+            ``no_image``, ``no_text``, ``missing_<image|text|both>_<percent>``, ``noisy_image_<kind>_<severity>`` and
+            ``noisy_text_<kind>_<severity>``.
+        seed: Seed of the samples that a missing rate affects.
 
     Attributes:
-        views: all that is shown of samples under any of them, each once.
+        all: Conditions, in the order of the names.
+        views: Distinct views of all conditions. Features and logits are computed once for each of them.
 
     Raises:
-        RobustTuneError: a name is none of a condition, or there is none, or it comes twice.
+        RobustTuneError: A name is not valid, the list is empty, or two names mean the same condition.
+
+    Example:
+        >>> conditions = Conditions(["complete", "no_image", "missing_text_70"])
+        >>> [(view.image, view.text) for view in conditions.views]
+        [('clean', 'clean'), (None, 'clean'), ('clean', None)]
     """
 
     def __init__(self, names: Sequence[str] = DEFAULT, seed: int = 0) -> None:
@@ -80,12 +92,12 @@ class Conditions:
 
     @property
     def names(self) -> list[str]:
-        """Of the conditions."""
+        """Return the names of the conditions, in order."""
         return [condition.name for condition in self.all]
 
     @cached_property
     def noise(self) -> tuple[dict[str, ImageNoise], dict[str, TextNoise]]:
-        """By variant, what makes it of clean images, and of clean texts."""
+        """Return the noise of each variant of the images, and of each variant of the texts, without ``clean``."""
         images = {view.image: None for view in self.views if view.image not in ("clean", None)}
         texts = {view.text: None for view in self.views if view.text not in ("clean", None)}
         return (
@@ -94,42 +106,59 @@ class Conditions:
         )
 
     def with_views(self, views: Iterable[View]) -> Conditions:
-        """The same conditions with more views."""
+        """Return a copy of the conditions that has these views, too.
+
+        Args:
+            views: Views to add. Those that exist already are not repeated.
+        """
         more = copy(self)
         more.views = list(dict.fromkeys([*self.views, *views]))
         return more
 
     def seen(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Which of the views is seen of each sample under each condition.
+        """Return the index of the view that each sample has under each condition.
 
         Args:
-            ids: of N samples, sorted.
+            ids: Ids of N samples, sorted.
 
         Returns:
-            (conditions, N) numbers of views.
+            Indices into ``views``, shape (number of conditions, N), int64.
+
+        Example:
+            >>> Conditions(["complete", "no_text"]).seen(["a", "b"]).tolist()
+            [[0, 0], [1, 1]]
         """
-        found = np.empty((len(self.all), len(ids)), np.int64)
+        view_indices = np.empty((len(self.all), len(ids)), np.int64)
         for row, condition in enumerate(self.all):
-            numbers = np.array([self.views.index(view) for view in condition.views])
-            found[row] = numbers[0]
+            complete, without_image, without_text = (self.views.index(view) for view in condition.views)
+            view_indices[row] = complete
             if condition.missing is not None:
                 kind, percent = condition.missing
                 shown = draw_mask(ids, Missing(rate=percent / 100, type=kind, seed=self.seed)).shown
-                found[row, ~shown[:, 0]], found[row, ~shown[:, 1]] = numbers[1], numbers[2]
-        return found
+                view_indices[row, ~shown[:, 0]], view_indices[row, ~shown[:, 1]] = without_image, without_text
+        return view_indices
 
 
 def parse(name: str) -> Condition:
-    """The condition of a name.
+    """Parse the name of a condition.
+
+    Args:
+        name: Name of a condition, see `Conditions`.
 
     Raises:
-        RobustTuneError: it is none, or two of its parts contradict each other.
+        RobustTuneError: The name is not valid, or two of its parts contradict each other.
+
+    Example:
+        >>> parse("no_image+noisy_text_typos_3").shown
+        View(image=None, text='typos_3')
+        >>> parse("missing_both_50").missing
+        ('both', 50.0)
     """
-    sides: dict[str, str | None] = {}
+    variants: dict[str, str | None] = {}
     missing: tuple[MissingType, float] | None = None
     for part in [] if name == "complete" else name.split("+"):
-        if withheld := re.fullmatch(r"no_(image|text)", part):
-            changed: tuple[str, str | None] = (withheld[1], None)
+        if absent := re.fullmatch(r"no_(image|text)", part):
+            changed: tuple[str, str | None] = (absent[1], None)
         elif noisy := re.fullmatch(r"noisy_(image|text)_([a-z_]+)_(\d+)", part):
             changed = (noisy[1], f"{noisy[2]}_{noisy[3]}")
             if noisy[2] not in KINDS[noisy[1]] or noisy[3] not in map(str, SEVERITIES):
@@ -144,14 +173,15 @@ def parse(name: str) -> Condition:
             continue
         else:
             raise RobustTuneError(f"{name!r} is no condition: give {HOW}")
-        if changed[0] in sides:
+        if changed[0] in variants:
             raise RobustTuneError(f"{name!r} is no condition: it says twice what becomes of the {changed[0]}")
-        sides[changed[0]] = changed[1]
-    if missing is not None and missing[0] in sides and sides[missing[0]] is None:
+        variants[changed[0]] = changed[1]
+    if missing is not None and missing[0] in variants and variants[missing[0]] is None:
         raise RobustTuneError(f"{name!r} is no condition: no {missing[0]} is left that could be missing")
-    return Condition(name, View(**sides), missing)
+    return Condition(name, View(**variants), missing)
 
 
 def _kind_and_severity(variant: str) -> tuple[list, list[int]]:  # type: ignore[type-arg]
+    """Split the name of a variant, such as ``typos_3``, into a list of its kind and a list of its severity."""
     kind, _, severity = variant.rpartition("_")
     return [kind], [int(severity)]

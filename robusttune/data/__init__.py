@@ -1,4 +1,4 @@
-"""From files to batches."""
+"""Data loading: files on disk become batches for training and evaluation."""
 
 from robusttune.corruption.dropout import ModalityDropout
 from robusttune.corruption.missing import Missing, MissingBySplit

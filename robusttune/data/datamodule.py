@@ -1,4 +1,4 @@
-"""The only data module: any source, any encoders, every split."""
+"""The data module: it connects a source, the encoders' preprocessing, degradations, caches and loaders."""
 
 from __future__ import annotations
 
@@ -52,38 +52,41 @@ STAGE_SPLITS: dict[str, list[Split]] = {
 
 
 class ImageTextDataModule(LightningDataModule):
-    """Image-text samples of a source, as the encoders take them.
+    """The batches of image-text samples of a source, in the input format of the encoders.
 
     Args:
-        source: where the samples come from.
-        image_encoder: its preprocessing is applied to images.
-        text_encoder: its tokenizer is applied to texts.
-        batch_size: samples a batch, on each device.
-        workers: loader processes a device; by default the cores a device, at most 8, but none where a model that is
-            trained on the CPU reads from the cache: to fork would cost more than to read.
-        prefetch: batches that each worker loads ahead.
-        splits: which samples are used: shots, base or new classes, what is held out, a subset.
-        seed: of splits, order, corruption and random views.
-        corruption: modality dropout in training.
-        missing: sides that samples lack for good, by split.
-        noise: on images and texts, by split; new in every epoch of training, else always the same for a sample.
-        conditions: under which validation and test look at samples, by name (see `Conditions`); by default
-            ``complete``, ``no_image`` and ``no_text``, or ``complete`` alone where no sample has both sides. What noise
-            a condition has takes the place of the split's.
-        augmentation: random views of images in training, instead of the clean transform.
-        unreadable: what an image file that cannot be read is: an ``error``, or an ``absent`` image, counted.
-        cache: folder in which what the encoders make of the samples is kept, so that it is computed once; ``auto`` for
-            one in the user's cache, None to compute it in every epoch.
-        cache_dtype: numbers in the cache: ``bfloat16`` takes half the room, ``float32`` is exact.
-        cache_views: number of random views that the cache has of each training input, which the epochs take in turns,
-            where augmentation or noise make random views.
-        answers: what a test sample may be answered with: ``known``, the classes of training, and samples of others are
-            refused; ``any``, those and the new ones of the test split, for a model that answers for any class name;
-            ``own``, the classes of the test split alone, as is the custom on other data sets and domains.
-        facts: of the checkpoint that is to be used; its class names and their order then hold for this data, too.
+        source: Source of the samples: an on-disk layout or a data set.
+        image_encoder: Image encoder; its preprocessing is applied to images.
+        text_encoder: Text encoder; its tokenizer is applied to texts.
+        batch_size: Number of samples per batch and device, at least 1.
+        workers: Number of loader processes per device, at least 0. The default is the number of cores per device, at
+            most 8, or 0 if a model on the CPU reads from the cache, where starting a process costs more than reading.
+        prefetch: Number of batches that each worker loads ahead, at least 1.
+        splits: Selection of samples: shots, base or new classes, held-out share, subset.
+        seed: Seed of splits, sample order, modality dropout and random views, at least 0.
+        corruption: Modality dropout in training.
+        missing: Missing-modality protocols by split, which remove modalities permanently.
+        noise: Noise on images and texts by split. Training draws it anew in every epoch; validation and test always
+            give a sample the same noise.
+        conditions: Names of the conditions of validation and test, see `Conditions`. The default is ``complete``,
+            ``no_image`` and ``no_text``, or ``complete`` alone if no sample has both modalities. The noise of a
+            condition replaces the noise of the split.
+        augmentation: Random augmentation of training images, in place of the deterministic transform.
+        unreadable: Treatment of unreadable image files: ``error`` stops the run, ``absent`` treats them as missing
+            images and counts them.
+        cache: Folder of the feature cache, so that the frozen encoders process each input once; ``auto`` for a folder
+            in the user's cache, None to encode the inputs in every epoch.
+        cache_dtype: Number format of the cache: ``bfloat16`` needs half the space, ``float32`` is exact.
+        cache_views: Number of random views per training input in the cache, at least 1, which the epochs use
+            alternately. It is required if augmentation or noise make random views of training inputs.
+        answers: Classes that a test sample may be assigned to. ``known``: the training classes; samples of other
+            classes are refused. ``any``: the training classes and the new classes of the test split, for a model that
+            can predict any class name. ``own``: the classes of the test split only, as is usual for a transfer to
+            other data sets and domains.
+        facts: Facts of the checkpoint to use. Its class names and their order then apply to this data, too.
 
     Raises:
-        RobustTuneError: a setting is out of its range.
+        RobustTuneError: A setting is out of its range, or two settings contradict each other.
     """
 
     def __init__(
@@ -109,19 +112,19 @@ class ImageTextDataModule(LightningDataModule):
         facts: Facts | None = None,
     ) -> None:
         super().__init__()
-        given = {
+        minimums = {
             "batch_size": (batch_size, 1),
             "prefetch": (prefetch, 1),
             "workers": (workers, 0),
             "seed": (seed, 0),
             "cache_views": (cache_views, 1),
         }
-        for name, (value, least) in given.items():
-            if value is not None and value < least:
-                raise RobustTuneError(f"data.{name} is {value}: give at least {least}")
+        for name, (value, minimum) in minimums.items():
+            if value is not None and value < minimum:
+                raise RobustTuneError(f"data.{name} is {value}: give at least {minimum}")
         if answers != "known" and source.multilabel:
             raise RobustTuneError(f"data.answers is {answers}, for samples of one class each: leave it at known")
-        _refuse_what_cannot_be_cached(cache, cache_views, noise.train, augmentation)
+        _refuse_uncacheable_inputs(cache, cache_views, noise.train, augmentation)
         self.source = source
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
@@ -145,11 +148,16 @@ class ImageTextDataModule(LightningDataModule):
         self._datasets: dict[Split, SampleDataset] = {}
         self._train_loader: ResumableLoader | None = None
         self._resumed: dict[str, int] = {}
-        self._limit_said = False
+        self._core_limit_logged = False
 
     @cached_property
     def facts(self) -> Facts:
-        """Class names in label order, their frequencies in training, and the kind of task."""
+        """Return the class names in label order, their frequencies in training, and the kind of task.
+
+        Raises:
+            RobustTuneError: There is neither a training split nor a checkpoint, or the checkpoint's kind of task
+                (multi-class or multi-label) differs from that of the data.
+        """
         if self.given_facts is not None:
             if self.given_facts.multilabel != self.source.multilabel:
                 raise RobustTuneError(
@@ -163,21 +171,22 @@ class ImageTextDataModule(LightningDataModule):
         return facts_of(train, self._records.class_names, self.source.multilabel)
 
     def class_names(self, split: Split) -> list[str]:
-        """Names of the classes that a split's labels are numbered by, in order.
+        """Return the names of the classes that the label indices of a split refer to, in order.
 
-        They are those of the facts; of a test split, and where it is predicted, what ``answers`` says, where ``any``
-        leaves those of the facts out if the split has none of them.
+        Usually they are the class names of the facts. For a test split, also when it is predicted, the setting
+        ``answers`` decides; with ``any``, the training classes are left out if the test split has none of them.
 
         Raises:
-            RobustTuneError: it has a single new class and no other.
+            RobustTuneError: The test split has a single class, so there is nothing to decide.
         """
         known = self.facts.class_names
         tested = split == "test" or (split == "predict" and self.given("predict") is None)
         if self.answers == "known" or not tested or self.given("test") is None:
             return known
-        names = own = self._records.test_class_names
+        names = test_classes = self._records.test_class_names
         if self.answers == "any":
-            names = [*(known if {*known} & {*own} else []), *(name for name in own if name not in {*known})]
+            new = [name for name in test_classes if name not in {*known}]
+            names = [*(known if {*known} & {*test_classes} else []), *new]
         if len(names) < 2:
             raise RobustTuneError(
                 f"the {split} split has one class, {names[0]!r}, and two are needed: give it samples of others, too"
@@ -185,7 +194,7 @@ class ImageTextDataModule(LightningDataModule):
         return names
 
     def conditions(self, split: Split) -> Conditions:
-        """Under which a split is looked at."""
+        """Return the evaluation conditions of a split."""
         if self.given_conditions is not None:
             return self.given_conditions
         table = self.records(split)
@@ -193,11 +202,14 @@ class ImageTextDataModule(LightningDataModule):
         return Conditions(seed=self.seed) if both else Conditions(["complete"], self.seed)
 
     def check(self, stage: str) -> None:
-        """Check labels and image files of the splits that a stage needs; before a fit, of all that there are.
+        """Check the labels and image files of the splits that a stage needs; before a fit, those of all splits.
+
+        Args:
+            stage: Stage of the Trainer: ``fit``, ``validate``, ``test`` or ``predict``.
 
         Raises:
-            RobustTuneError: a split is missing, a label does not fit, an image file does not exist and must not be
-                absent, or none exists.
+            RobustTuneError: A split is missing, a label is invalid, no sample has an image or a text, an image file
+                does not exist with ``unreadable`` set to ``error``, or no image file exists.
         """
         if stage == "fit" and self.source.validates_on_test:
             log.warning(
@@ -214,36 +226,37 @@ class ImageTextDataModule(LightningDataModule):
             table = self.records(split)
             if table is None:
                 continue
-            _refuse_nothing_but_blanks(table, split)
+            _refuse_empty_samples(table, split)
             if split != "predict":
                 self._labels(table, split)
-            self._look_for_images(table, split)
+            self._check_image_files(table, split)
 
-    def _look_for_images(self, table: pa.Table, split: Split) -> None:
+    def _check_image_files(self, table: pa.Table, split: Split) -> None:
+        """Raise an error or log a warning if image files of a split do not exist."""
         missing = self.source.images.missing(table["image"].to_pylist())
         if not missing:
             return
-        what = (
+        problem = (
             f"{counted(len(missing), 'image file')} of the {counted(len(table), f'{split} sample')} "
             f"{'does' if len(missing) == 1 else 'do'} not exist, the first is {missing[0]:.300}"
         )
         remedy = "check the folder that image paths are relative to"
         if self.unreadable == "error":
-            raise RobustTuneError(f"{what}: {remedy}, or set data.unreadable to absent")
+            raise RobustTuneError(f"{problem}: {remedy}, or set data.unreadable to absent")
         if len(missing) == len(table) - table["image"].null_count:
-            raise RobustTuneError(f"{what}, and no other does: {remedy}")
-        log.warning("%s; they are taken for absent", what)
+            raise RobustTuneError(f"{problem}, and no other does: {remedy}")
+        log.warning("%s; they are taken for absent", problem)
 
     def records(self, split: Split) -> pa.Table | None:
-        """The split's records as they are used, see `SplitRecords`."""
+        """Return the table of a split as it is used, or None; see `SplitRecords`."""
         return self._records.used(split)
 
     def given(self, split: Split) -> pa.Table | None:
-        """The split's records as the source has them, none of them left out."""
+        """Return the table of a split with all samples of the source, or None if there is no such split."""
         return self._records.given(split)
 
     def describe(self, split: Split) -> dict[str, Any]:
-        """How a split's samples were chosen and shown, as plain data, for a report."""
+        """Return the settings and counts of a split (selection, noise, mask, samples) as plain data, for a report."""
         table, protocol, noise = self.records(split), getattr(self.missing, split), getattr(self.noise, split)
         return {
             "splits": asdict(self.splits),
@@ -256,33 +269,53 @@ class ImageTextDataModule(LightningDataModule):
         }
 
     def write_masks(self, folder: Path) -> None:
-        """Write ``<split>.parquet`` for each of the masks, with its protocol and what it leaves; the folder is made."""
+        """Write ``<split>.parquet`` for each mask, see `write_mask`.
+
+        Args:
+            folder: Folder of the files. It is created if it does not exist.
+        """
         for split in self.masks:
             self.write_mask(split, folder / f"{split}.parquet")
 
     def write_mask(self, split: Split, path: Path) -> None:
-        """Write the mask of a split to a Parquet file, with its protocol and what it leaves."""
+        """Write the mask of a split to a Parquet file, with its protocol and the counts of present modalities.
+
+        Args:
+            split: Split that has a mask.
+            path: Path of the file.
+
+        Raises:
+            KeyError: The split has no mask.
+        """
         about = {"split": split, "protocol": json.dumps(asdict(getattr(self.missing, split)))}
-        left = {name: str(count) for name, count in presence(self.records(split)).items()}
-        write_mask(path, self.masks[split], about | left)
+        counts = {name: str(count) for name, count in presence(self.records(split)).items()}
+        write_mask(path, self.masks[split], about | counts)
 
     def untouched(self, split: Split) -> bool:
-        """Whether samples of the split are shown as the source has them."""
+        """Return whether a split has neither a missing-modality protocol nor noise."""
         return getattr(self.missing, split) is None and getattr(self.noise, split) == SplitNoise()
 
     @property
     def masks(self) -> dict[Split, Mask]:
-        """Of the splits that lack sides by protocol, as far as they were used."""
+        """Return the masks of the splits that have a missing-modality protocol and were used so far."""
         return self._records.masks
 
     def setup(self, stage: str) -> None:
+        """Check the data and create the data sets of a stage.
+
+        Args:
+            stage: Stage of the Trainer: ``fit``, ``validate``, ``test`` or ``predict``.
+
+        Raises:
+            RobustTuneError: The data is not valid, see `check`.
+        """
         self.check(stage)
         preprocessing, tokenizer = self.image_encoder.preprocessing(), self.text_encoder.tokenizer()
         for split in STAGE_SPLITS[stage]:
             training = split == "train"
             table = self.records(split)
-            assert table is not None, "check has seen to it"
-            rank_zero_info(self._tell(split, table))
+            assert table is not None, "check refuses a stage without its splits"
+            rank_zero_info(self._summary(split, table))
             views = self.cache_views if training else 1
             transform = ImageTransform(preprocessing, self.augmentation if training else None)
             pixels = Pixels(table, self.source.images, transform)
@@ -296,35 +329,40 @@ class ImageTextDataModule(LightningDataModule):
                 self.seed,
             )
 
-    def _tell(self, split: Split, table: pa.Table) -> str:
-        """How many samples there are, and how many of them have what."""
-        has, mask = presence(table), self.masks.get(split)
-        line = f"{split}: {counted(len(table), 'sample')}, {has['complete'] + has['image_only']} with image, "
-        line += f"{has['complete'] + has['text_only']} with text"
-        line += f", {has['neither']} with neither" if has["neither"] else ""
+    def _summary(self, split: Split, table: pa.Table) -> str:
+        """Return a log line with the number of samples, of images and of texts."""
+        counts, mask = presence(table), self.masks.get(split)
+        line = f"{split}: {counted(len(table), 'sample')}, {counts['complete'] + counts['image_only']} with image, "
+        line += f"{counts['complete'] + counts['text_only']} with text"
+        line += f", {counts['neither']} with neither" if counts["neither"] else ""
         return f"{line} (mask {mask.hash})" if mask else line
 
     def _noise(self, split: Split) -> tuple[dict[str, ImageNoise | None], dict[str, TextNoise | None]]:
-        """Of each variant of the images and of the texts. Samples of the test split look the same when predicted."""
-        own = split if split != "predict" or self.given("predict") is not None else "test"
-        noise: SplitNoise = getattr(self.noise, own, SplitNoise())
+        """Return the noise of each variant of the images, and of each variant of the texts.
+
+        If the ``predict`` split is the test split, it gets the noise of the test split.
+        """
+        noise_split = split if split != "predict" or self.given("predict") is not None else "test"
+        noise: SplitNoise = getattr(self.noise, noise_split, SplitNoise())
         images, texts = self.conditions(split).noise if split in ("val", "test") else ({}, {})
         return {"clean": noise.image, **images}, {"clean": noise.text, **texts}
 
     def _labels(self, table: pa.Table, split: Split) -> list[list[int]]:
+        """Return the class indices of each row, see `encode_labels`."""
         return encode_labels(table, self.class_names(split), self.facts.multilabel, split)
 
     def fill_cache(self, stage: str, encoders: Mapping[str, FrozenEncoder]) -> None:
-        """Where there is a cache, compute what it lacks of a stage's samples, and read from it from now on.
+        """Compute the features that the cache lacks for a stage, and read features from the cache from now on.
 
-        Every rank must take part, after `setup`.
+        Nothing happens without a cache. Call it after `setup`; every rank must take part.
 
         Args:
-            stage: of the Trainer.
-            encoders: ``image_encoder`` and ``text_encoder``, in the precision and on the device of the Trainer.
+            stage: Stage of the Trainer: ``fit``, ``validate``, ``test`` or ``predict``.
+            encoders: Encoders with the keys ``image_encoder`` and ``text_encoder``, on the device of the Trainer.
 
         Raises:
-            RobustTuneError: the cache cannot be written, or an image cannot be read and must not be absent.
+            RobustTuneError: The cache cannot be written, or an image is unreadable with ``unreadable`` set to
+                ``error``.
         """
         if self.cache is None:
             return
@@ -333,17 +371,18 @@ class ImageTextDataModule(LightningDataModule):
             "images": ("image_encoder", self.image_encoder),
             "texts": ("text_encoder", self.text_encoder),
         }
-        for what, (name, encoder) in settings.items():
-            variants = [getattr(self._datasets[split], what) for split in STAGE_SPLITS[stage]]
-            raw = [side for sides in variants for side in sides.values()]
-            cached, unreadable = self.cache.fill(what, encoder, encoders[name], raw, self._running(), stop)
+        for kind, (name, encoder) in settings.items():
+            variants = [getattr(self._datasets[split], kind) for split in STAGE_SPLITS[stage]]
+            raw = [modality for by_variant in variants for modality in by_variant.values()]
+            cached, unreadable = self.cache.fill(kind, encoder, encoders[name], raw, self._running(), stop)
             if stop and any_over_ranks(bool(unreadable)):
                 self._refuse_unreadable(unreadable)
-            left = iter(cached)
-            for sides in variants:
-                sides.update({variant: next(left) for variant in sides})
+            remaining = iter(cached)
+            for by_variant in variants:
+                by_variant.update({variant: next(remaining) for variant in by_variant})
 
     def train_dataloader(self) -> ResumableLoader:
+        """Return a loader of the training split, at the position of a resumed checkpoint if there is one."""
         self._train_loader = ResumableLoader(**self._loader_args("train"))
         if self._resumed:
             self._train_loader.load_state_dict(self._resumed)
@@ -351,46 +390,56 @@ class ImageTextDataModule(LightningDataModule):
         return self._train_loader
 
     def val_dataloader(self) -> DataLoader[Sample]:
+        """Return a loader of the validation split, in the order of its rows."""
         return WatchedLoader(**self._loader_args("val"))
 
     def test_dataloader(self) -> DataLoader[Sample]:
+        """Return a loader of the test split, in the order of its rows."""
         return WatchedLoader(**self._loader_args("test"))
 
     def predict_dataloader(self) -> DataLoader[Sample]:
+        """Return a loader of the samples to predict, in the order of their rows."""
         return WatchedLoader(**self._loader_args("predict"))
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Unreadable images are found by workers, and spoken of in the main process, on all ranks together.
+        """Count the batch's unreadable images and cut texts, or stop the run on all ranks together.
+
+        Workers find unreadable images, but only the main process can raise the error on all ranks.
 
         Raises:
-            RobustTuneError: there are any, and they must not be taken for absent.
+            RobustTuneError: A rank has an unreadable image, and ``unreadable`` is ``error``.
         """
         if self.unreadable == "error" and any_over_ranks(bool(batch.unreadable)):
             self._refuse_unreadable(batch.unreadable)
         self.tally.add(batch)
         return batch
 
-    # Lightning restores a loader's own state too late: the learning rate schedule, which needs to know the number of
-    # steps, has the loader made before that. So the data module hands it on.
+    # Lightning restores the state of a loader too late: the learning rate schedule needs the number of steps, so the
+    # loader exists before. Therefore the data module saves the state and passes it on.
     def state_dict(self) -> dict[str, int]:
+        """Return the state of the training loader, see `ResumableLoader`; empty if there is no loader."""
         return {} if self._train_loader is None else self._train_loader.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Keep the state of a checkpoint for the next training loader."""
         self._resumed = state_dict
 
     def teardown(self, stage: str) -> None:
+        """Log the counts of unreadable images and cut texts."""
         self.tally.tell()
 
     def on_exception(self, exception: BaseException) -> None:
+        """Log the counts of this rank alone, since the other ranks may no longer take part."""
         self.tally.tell_alone()
 
     def _refuse_unreadable(self, found: list[str]) -> NoReturn:
+        """Check all images of the data sets in use, and raise an error that counts the unreadable ones."""
         images = pa.chunked_array([c for data in self._datasets.values() for c in data.records["image"].chunks])
         names = images.drop_null().unique().to_pylist()
         refuse_unreadable(names, self.source.images, found, threads=self._cores())
 
     def _loader_args(self, split: Split) -> dict[str, Any]:
-        """By keyword, since Lightning may make the loader again."""
+        """Return the arguments of a split's loader. They are keywords, since Lightning may create the loader again."""
         trainer, data = self.trainer, self._datasets[split]
         sampler = ResumableSampler(
             len(data),
@@ -399,9 +448,9 @@ class ImageTextDataModule(LightningDataModule):
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
         )
-        cached = all(isinstance(side, Cached) for side in (*data.images.values(), *data.texts.values()))
+        cached = all(isinstance(inputs, Cached) for inputs in (*data.images.values(), *data.texts.values()))
         on_cpu = trainer is None or trainer.strategy.root_device.type == "cpu"
-        size = self._samples_a_batch(split)
+        size = self._samples_per_batch(split)
         number = 0 if cached and on_cpu and self.workers is None else min(self._workers(), -(-len(sampler) // size))
         workers = self._limited(split, Workers(number, self.prefetch), size)
         return {
@@ -417,17 +466,17 @@ class ImageTextDataModule(LightningDataModule):
         }
 
     def _limited(self, split: Split, workers: Workers, size: int) -> Workers:
-        """Return workers of which the batches, of so many samples, fit into shared memory."""
+        """Return workers with batches of ``size`` samples that fit into shared memory."""
         data, loaders = self._datasets[split], 1 if split in ("test", "predict") else 2  # training and validation
-        a_sample = sum(side.most_bytes for side in (*data.images.values(), *data.texts.values()))
-        a_sample += 8 * (len(self.facts.class_names) if self.facts.multilabel else 1)
-        shares = loaders * (1 if self.trainer is None else self.trainer.num_devices)
+        sample_bytes = sum(inputs.most_bytes for inputs in (*data.images.values(), *data.texts.values()))
+        sample_bytes += 8 * (len(self.facts.class_names) if self.facts.multilabel else 1)
+        machine_loaders = loaders * (1 if self.trainer is None else self.trainer.num_devices)
         size = min(size, len(data))
-        what = counted(size, f"{split} sample")
-        return limited_by_memory(workers, a_sample * size, shares, self.workers is not None, what)
+        contents = counted(size, f"{split} sample")
+        return limited_by_memory(workers, sample_bytes * size, machine_loaders, self.workers is not None, contents)
 
-    def _samples_a_batch(self, split: Split) -> int:
-        """Of inputs, in whatever variants, there are as many as ever: memory is what limits them."""
+    def _samples_per_batch(self, split: Split) -> int:
+        """Divide the batch size by the number of noise variants, at least 1, so that memory stays constant."""
         data = self._datasets[split]
         variants = max(len(data.images), len(data.texts))
         size = max(1, self.batch_size // variants)
@@ -438,33 +487,33 @@ class ImageTextDataModule(LightningDataModule):
         return size
 
     def _running(self) -> Running:
-        """How the Trainer runs an encoder."""
+        """Return the Trainer's settings for running an encoder: precision, workers and threads."""
         if self.trainer is None:
             return Running("32-true", nullcontext, self._workers(), self._cores())
         plugin = self.trainer.precision_plugin
         return Running(str(plugin.precision), plugin.forward_context, self._workers(), self._cores())
 
     def _workers(self) -> int:
-        """Loader processes for each device."""
+        """Return the number of loader processes per device."""
         cores = self._cores()
         if self.workers is None:
             return min(8, cores)
-        number = limited_by_cores(self.workers, cores, say=not self._limit_said)
-        self._limit_said = True
+        number = limited_by_cores(self.workers, cores, say=not self._core_limit_logged)
+        self._core_limit_logged = True
         return number
 
     def _cores(self) -> int:
-        """Cores for each device."""
+        """Return the number of cores per device."""
         return cores_of_each(1 if self.trainer is None else self.trainer.num_devices)
 
 
-def _refuse_what_cannot_be_cached(
+def _refuse_uncacheable_inputs(
     cache: str | None, views: int | None, noise: SplitNoise, augmentation: Augmentation | None
 ) -> None:
-    """Random views of an input have no end, but a number of them can be kept."""
+    """Raise an error if training has random views and a cache, but no fixed number of views to cache."""
     if cache is None and views is not None:
         raise RobustTuneError(f"data.cache_views is {views}, and there is no cache: give data.cache, or leave it out")
-    random = [f"data.noise.train.{side}" for side in ("image", "text") if getattr(noise, side) is not None]
+    random = [f"data.noise.train.{modality}" for modality in ("image", "text") if getattr(noise, modality) is not None]
     random += ["data.augmentation"] if augmentation is not None else []
     if cache is not None and views is None and random:
         raise RobustTuneError(
@@ -473,7 +522,8 @@ def _refuse_what_cannot_be_cached(
         )
 
 
-def _refuse_nothing_but_blanks(table: pa.Table, split: Split) -> None:
+def _refuse_empty_samples(table: pa.Table, split: Split) -> None:
+    """Raise an error if no sample of the table has an image or a text."""
     if table["image"].null_count == table["text"].null_count == len(table):
         raise RobustTuneError(
             f"none of the {counted(len(table), f'{split} sample')} has an image or a text: check the columns"

@@ -1,4 +1,4 @@
-"""From rows to samples to batches."""
+"""A data set that reads samples from table rows, and the function that collates them into batches."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from robusttune.types import Batch, Draw, Facts, Sample, Split, Variants
 
 
 class SampleDataset(Dataset[Sample]):
-    """Samples of one split, read when drawn.
+    """The samples of one split. A sample's image and text are read when it is drawn.
 
     Args:
-        records: a table of `SCHEMA`.
-        labels: class indices of each row, or None where the split is unlabelled.
-        images: variant -> their images; ``clean`` comes first.
-        texts: variant -> their texts, likewise.
-        corruption: whose modality dropout each sample undergoes, or None.
-        seed: of modality dropout.
+        records: Table of the samples, with the columns of `SCHEMA`.
+        labels: Class indices of each row, or None for a split without labels.
+        images: Images by variant. The first variant is ``clean``; the others have noise.
+        texts: Texts by variant. The first variant is ``clean``; the others have noise.
+        corruption: Modality dropout, applied to each sample, or None.
+        seed: Seed of modality dropout.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class SampleDataset(Dataset[Sample]):
         return len(self.records)
 
     def __getitem__(self, draw: Draw | int) -> Sample:
-        # Lightning puts a sampler of its own in the place of ours where it is told to overfit a few batches.
+        # With overfit_batches, Lightning replaces our sampler by one that yields plain row numbers.
         epoch, row, counted = draw if isinstance(draw, Draw) else Draw(0, draw, True)
         sample_id = self.records["id"][row].as_py()
         labels = None if self.labels is None else self.labels[row].as_py()
@@ -56,28 +56,31 @@ class SampleDataset(Dataset[Sample]):
         if self.corruption is not None:
             rng = sample_generator(self.seed, epoch, sample_id, "modality")
             image_kept, text_kept = drop_modality(has_image, has_text, self.corruption, rng)
-        # What a sample loses is not even read.
+        # A modality that the sample loses is not read, which saves the time to decode it.
         image, unreadable = self._image(row, epoch) if image_kept else ({}, None)
-        text_kept = text_kept or (unreadable is not None and has_text)  # no sample loses both sides
-        text = {variant: side.read(row, epoch) for variant, side in self.texts.items()} if text_kept else {}
+        text_kept = text_kept or (unreadable is not None and has_text)  # no sample loses both modalities
+        text = {variant: data.read(row, epoch) for variant, data in self.texts.items()} if text_kept else {}
         return Sample(image, text, labels, sample_id, counted, unreadable)
 
     def _image(self, row: int, epoch: int) -> tuple[dict[str, Any], str | None]:
-        """The image in every variant, or why there is none."""
+        """Return the image in every variant and None, or an empty dictionary and the reason why it is unreadable."""
         try:
-            return {variant: side.read(row, epoch) for variant, side in self.images.items()}, None
+            return {variant: data.read(row, epoch) for variant, data in self.images.items()}, None
         except UnreadableImageError as error:
             return {}, str(error)
 
 
 class Collate:
-    """Samples to a `Batch`: what there is of each variant of each side is put together.
+    """A function that collates samples into a `Batch`.
+
+    Absent images and texts are left out, so the inputs of a modality have fewer rows than the batch. The rows of all
+    variants follow each other: first those of ``clean``, then those of the next variant.
 
     Args:
-        images: variant -> images of the split.
-        texts: variant -> texts of the split.
-        facts: of the labels.
-        split: that the samples are of.
+        images: Images of the split by variant, in the order of `SampleDataset`.
+        texts: Texts of the split by variant, in the order of `SampleDataset`.
+        facts: Class names and the kind of task, which determine the format of the labels.
+        split: Split of the samples.
     """
 
     def __init__(
@@ -89,7 +92,7 @@ class Collate:
         self.split = split
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
-        # All variants of a side are put together alike.
+        # All variants of a modality are collated in the same way, so the clean one can do it for all.
         images = self.images["clean"].collate([s.image[name] for name in self.images for s in samples if s.image])
         texts = self.texts["clean"].collate([s.text[name] for name in self.texts for s in samples if s.text])
         with_text = [s.sample_id for s in samples if s.text]
@@ -103,16 +106,18 @@ class Collate:
             sample_id=[s.sample_id for s in samples],
             split=self.split,
             unreadable=[s.unreadable for s in samples if s.unreadable is not None],
-            cut=[sample_id for sample_id, was_cut in zip(with_text, texts.cut, strict=False) if was_cut],  # clean
+            # The rows of the clean variant come first. Cuts of the noisy variants are not reported.
+            cut=[sample_id for sample_id, was_cut in zip(with_text, texts.cut, strict=False) if was_cut],
         )
 
     def _label(self, labels: list[list[int] | None]) -> Tensor | None:
+        """Return class indices (B,) int64, or (B, C) float 0/1 in multi-label data; None if any is unlabelled."""
         known = [indices for indices in labels if indices is not None]
         if len(known) < len(labels):
             return None
         if not self.facts.multilabel:
             return torch.tensor([indices[0] for indices in known])
-        hot = torch.zeros(len(known), len(self.facts.class_names))
-        for row, indices in zip(hot, known, strict=True):
+        multi_hot = torch.zeros(len(known), len(self.facts.class_names))
+        for row, indices in zip(multi_hot, known, strict=True):
             row[indices] = 1.0
-        return hot
+        return multi_hot

@@ -1,4 +1,4 @@
-"""Image files: which are there, which can be read, and as what."""
+"""Image files: find missing ones, read them as RGB, and report those that cannot be read."""
 
 from __future__ import annotations
 
@@ -23,66 +23,80 @@ from robusttune.regular_files import open_regular
 
 log = logging.getLogger(__name__)
 
-# Pillow decodes these by itself. Of others it starts programs (Ghostscript for EPS), opens files within files, or asks
-# plug-ins.
+# Pillow decodes these formats by itself. For others it starts programs (Ghostscript for EPS), opens further files, or
+# loads plug-ins, which is a risk with files from the internet.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "MPO")
-HEAD = 256  # bytes that a format is recognised by
-# What Pillow does not recognise, by the bytes that such a file has in its beginning.
+HEAD = 256  # number of first bytes that identify a format
+# Names of formats that Pillow does not recognise, by a byte string near the beginning of such files.
 SIGNATURES = {b"ftyphei": "HEIC", b"ftyphev": "HEIC", b"ftypmif1": "HEIC", b"ftypmsf1": "HEIC", b"<svg": "SVG"}
 SIGNATURES |= {b"ftypavif": "AVIF", b"%PDF": "PDF"}
 
 
 class UnreadableImageError(Exception):
-    """Says which file cannot be read as an image, and why."""
+    """An error that names the file that cannot be read as an image, and the reason."""
 
 
 class ImageReader(ABC):
-    """Reads the images of a source, by the names that its records give them."""
+    """A reader of the images of a source, which are identified by the names in its records."""
 
     @abstractmethod
     def missing(self, names: Iterable[str | None]) -> list[str]:
-        """The names that no image has, in order, without reading any."""
+        """Return the names without an image, in order. No image is read.
+
+        Args:
+            names: Names of images; None entries are skipped.
+        """
 
     @abstractmethod
     def read(self, name: str) -> Image.Image:
-        """An image as RGB.
+        """Read an image as RGB.
 
         Raises:
-            UnreadableImageError: it cannot be read.
+            UnreadableImageError: The image cannot be read.
         """
 
     @abstractmethod
     def digest(self, name: str) -> bytes | None:
-        """16 bytes that tell it from other images, also where it cannot be read, or None where it is a file."""
+        """Return 16 bytes that identify the image, even an unreadable one, or None if it is a file of its own."""
 
 
 class ImageFiles(ImageReader):
-    """Image files, named by their paths."""
+    """A reader of image files; the name of an image is its path."""
 
     def missing(self, names: Iterable[str | None]) -> list[str]:
+        """Return the paths that do not exist, in order."""
         return missing_files(names)
 
     def read(self, name: str) -> Image.Image:
+        """Read an image file as RGB, see `read_image`."""
         return read_image(name)
 
     def digest(self, name: str) -> None:
-        return None
+        """Return None: the digest of a file is computed from its content, see `file_digests`."""
 
 
 def read_image(file: str | Path | BytesIO, called: str = "") -> Image.Image:
-    """An image file as RGB: its first frame, upright as its EXIF orientation says, what is transparent on white.
+    """Read an image file as RGB.
+
+    The first frame is read and rotated as the EXIF orientation says. Transparent pixels are put on a white background.
 
     Args:
-        file: its path, or what it holds.
-        called: what it is called where something is wrong with it, if not by its path.
+        file: Path of the file, or its content.
+        called: Name of the image in error messages; by default its path.
 
     Raises:
-        UnreadableImageError: for whatever reason it cannot be read.
+        UnreadableImageError: The image cannot be read, for any reason.
+
+    Example:
+        >>> content = BytesIO()
+        >>> Image.new("L", (4, 2), 255).save(content, "PNG")
+        >>> read_image(content).getpixel((0, 0))
+        (255, 255, 255)
     """
     content: AbstractContextManager[IO[bytes]]
     try:
         with warnings.catch_warnings():
-            # Pillow warns of odd metadata, which do not change the pixels, and of sizes that it does not refuse yet.
+            # Pillow warns about odd metadata, which do not change the pixels, and about large images that it accepts.
             warnings.simplefilter("ignore")
             content = nullcontext(file) if isinstance(file, BytesIO) else open_regular(file)
             with content as opened, open_image(opened) as image:
@@ -94,26 +108,42 @@ def read_image(file: str | Path | BytesIO, called: str = "") -> Image.Image:
 
 
 def open_image(content: IO[bytes]) -> Image.Image:
-    """Open an image whose format is one of `FORMATS`, whatever its file is called. No program is started.
+    """Open an image whose format is one of `FORMATS`. The file's ending is ignored, and no program is started.
+
+    Args:
+        content: Readable and seekable binary file.
 
     Raises:
-        UnidentifiedImageError: it has another format, which the message names, or none.
+        UnidentifiedImageError: The file has another format, named in the message, or is no image.
     """
     try:
         return Image.open(content, formats=_formats())
     except UnidentifiedImageError:
         content.seek(0)
-        raise UnidentifiedImageError(_what_else(content.read(HEAD))) from None
+        raise UnidentifiedImageError(_name_format(content.read(HEAD))) from None
 
 
 @cache
 def image_endings() -> tuple[str, ...]:
-    """Return the endings of files of `FORMATS`, such as ``.jpg``, in lower case."""
+    """Return the endings of files of `FORMATS`, such as ``.jpg``, in lower case.
+
+    Example:
+        >>> ".jpg" in image_endings(), ".pdf" in image_endings()
+        (True, False)
+    """
     return tuple(ending for ending, name in Image.registered_extensions().items() if name in FORMATS)
 
 
 def missing_files(paths: Iterable[str | None]) -> list[str]:
-    """The paths that do not exist, in order, without opening any; each folder is listed once."""
+    """Return the paths that do not exist, in order. No file is opened, and each folder is listed once.
+
+    Args:
+        paths: Paths of files; None entries are skipped.
+
+    Example:
+        >>> missing_files([None, "no/such/image.jpg"])
+        ['no/such/image.jpg']
+    """
     listed: dict[str, set[str]] = {}
     missing = []
     for path in paths:
@@ -128,37 +158,45 @@ def missing_files(paths: Iterable[str | None]) -> list[str]:
 
 
 def unreadable_images(names: Iterable[str], reader: ImageReader, threads: int) -> list[str]:
-    """What is wrong with each image that cannot be read, in order; every one is decoded."""
+    """Decode all images, and return an error message for each one that cannot be read, in order.
+
+    Args:
+        names: Names of the images.
+        reader: Reader that knows the names.
+        threads: Number of threads that decode images.
+    """
 
     def problem(name: str) -> str | None:
+        """Return the error message of one image, or None if it can be read."""
         try:
             reader.read(name)
         except UnreadableImageError as error:
             return str(error)
         return None
 
-    with ThreadPoolExecutor(threads) as pool:  # decoders let other threads run
+    with ThreadPoolExecutor(threads) as pool:  # decoders release the GIL
         return [found for found in pool.map(problem, names) if found is not None]
 
 
 def refuse_unreadable(names: Sequence[str], reader: ImageReader, found: list[str], threads: int) -> NoReturn:
-    """One image cannot be read: look through all of them, so that they can be mended at once.
+    """Check all images after one could not be read, and raise an error that counts the unreadable ones.
 
-    The ranks share the work, and every rank must take part.
+    The user can then repair all of them at once. The ranks share the work, and every rank must take part.
 
     Args:
-        names: of all images.
-        reader: of them.
-        found: what is wrong with those that are known already on this rank.
-        threads: that read on this rank.
+        names: Names of all images.
+        reader: Reader that knows the names.
+        found: Error messages of the unreadable images that this rank knows already.
+        threads: Number of threads that decode images on this rank.
 
     Raises:
-        RobustTuneError: always; it tells how many there are, and the first of them.
+        RobustTuneError: Always; the message has the number of unreadable images, and the first of them.
     """
     for problem in found[:1]:
         log.warning("%s; the other %d images are being looked through", problem, len(names) - 1)
 
     def refuse(parts: list[set[str]]) -> None:
+        """Raise the error for the messages of all ranks."""
         problems = sorted(set().union(*parts))
         raise RobustTuneError(
             f"{len(problems)} of {len(names)} image files cannot be read: {'; '.join(problems[:3])}"
@@ -170,6 +208,7 @@ def refuse_unreadable(names: Sequence[str], reader: ImageReader, found: list[str
 
 
 def _names_in(folder: str) -> set[str]:
+    """Return the names of the entries of a folder; none if it cannot be listed."""
     try:
         return set(os.listdir(folder))  # noqa: PTH208
     except (OSError, ValueError):  # ValueError: a NUL in the name
@@ -177,14 +216,20 @@ def _names_in(folder: str) -> set[str]:
 
 
 def _turn_upright(image: Image.Image) -> None:
-    with suppress(Exception):  # metadata that cannot be understood say nothing of how it was held
+    """Rotate and mirror the image in place, as its EXIF orientation says."""
+    with suppress(Exception):  # invalid metadata do not make the pixels unusable
         ImageOps.exif_transpose(image, in_place=True)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
+    """Convert the image to RGB, on a white background.
+
+    Raises:
+        ValueError: The pixels are 32-bit numbers without a known range.
+    """
     if image.mode == "RGB" and not image.has_transparency_data:
-        return image  # to convert it would copy it
-    if image.mode.startswith("I;16"):  # which Pillow would clip to 8 bits, not scale
+        return image  # a conversion would copy it
+    if image.mode.startswith("I;16"):  # Pillow would clip the values to 8 bits instead of scaling them
         image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError("its pixels are 32-bit numbers, of which nobody knows what is white")
@@ -196,13 +241,13 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Return those of `FORMATS` that this Pillow has."""
+    """Return the formats of `FORMATS` that the installed Pillow supports."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _what_else(head: bytes) -> str:
-    """Say what a file is that is no image of `FORMATS`, by its first bytes."""
+def _name_format(head: bytes) -> str:
+    """Return a phrase that names the format of a file that is not in `FORMATS`, from its first bytes."""
     if not head:
         return "it is empty"
     Image.init()
@@ -214,6 +259,7 @@ def _what_else(head: bytes) -> str:
 
 
 def _reason(error: Exception) -> str:
+    """Return a short reason for the error message of an unreadable image."""
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, as a decompression bomb has"
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Class names to indices, and what a model has to know of them."""
+"""Labels: map class names to indices, and collect the facts about the classes that a model needs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,30 @@ from robusttune.types import Facts, Split
 
 
 def facts_of(train: pa.Table, class_names: list[str], multilabel: bool) -> Facts:
-    """Facts of a training split.
+    """Return the facts about the classes of a training split.
+
+    Args:
+        train: Table of the training samples, with the columns of `SCHEMA`.
+        class_names: Names of the C classes, in label order.
+        multilabel: Whether a sample may have any number of classes, instead of exactly one.
+
+    Returns:
+        Class names, the share of training samples in each class, and ``multilabel``.
 
     Raises:
-        RobustTuneError: there are fewer than two classes to tell apart (one in multi-label data).
+        RobustTuneError: There are fewer than two classes (fewer than one in multi-label data), or a label is invalid,
+            see `encode_labels`.
+
+    Example:
+        >>> train = pa.table({"id": ["1", "2"], "labels": [["pie"], ["soup"]]})
+        >>> facts_of(train, ["pie", "soup"], multilabel=False).class_frequencies
+        [0.5, 0.5]
     """
-    least = 1 if multilabel else 2
-    if len(class_names) < least:
+    minimum = 1 if multilabel else 2
+    if len(class_names) < minimum:
         raise RobustTuneError(
             f"the training split has {len(class_names)} class{'es' * (len(class_names) != 1)} "
-            f"({', '.join(class_names) or 'none'}), and {least} are needed: check the labels"
+            f"({', '.join(class_names) or 'none'}), and {minimum} are needed: check the labels"
         )
     indices = [index for row in encode_labels(train, class_names, multilabel, "train") for index in row]
     counts = np.bincount(np.array(indices, dtype=np.int64), minlength=len(class_names))
@@ -29,14 +43,29 @@ def facts_of(train: pa.Table, class_names: list[str], multilabel: bool) -> Facts
 
 
 def encode_labels(table: pa.Table, class_names: list[str], multilabel: bool, split: Split) -> list[list[int]]:
-    """Class indices of each row, by name.
+    """Map the class names of each row to class indices.
+
+    Args:
+        table: Table of the samples, with the columns of `SCHEMA`.
+        class_names: Names of the classes, in label order.
+        multilabel: Whether a sample may have any number of classes, instead of exactly one.
+        split: Split of the samples, for the error message.
+
+    Returns:
+        Class indices of each row: one in multi-class data, any number in multi-label data.
 
     Raises:
-        RobustTuneError: rows lack a label, carry several in multi-class data, or one that training does not know.
+        RobustTuneError: Samples have no label, several labels in multi-class data, or a label that is not among
+            ``class_names``. The message counts each problem and names the first sample.
+
+    Example:
+        >>> table = pa.table({"id": ["1", "2"], "labels": [["soup"], ["pie"]]})
+        >>> encode_labels(table, ["pie", "soup"], multilabel=False, split="test")
+        [[1], [0]]
     """
     index = {name: i for i, name in enumerate(class_names)}
     labels, bad = table["labels"].to_pylist(), Problems(f"the {split} split", "samples")
-    near: dict[str, str] = {}  # made where it is needed
+    by_plain_form: dict[str, str] = {}  # filled at the first unknown label, since most data have none
     for sample_id, names in zip(table["id"].to_pylist(), labels, strict=True):
         unknown = [name for name in names or [] if name not in index]
         if names is None:
@@ -44,14 +73,17 @@ def encode_labels(table: pa.Table, class_names: list[str], multilabel: bool, spl
         elif not multilabel and len(names) != 1:
             bad.add(repr(sample_id), f"have {'several' if names else 'no'} labels", "set multilabel to true")
         elif unknown:
-            near = near or {plain_form(name): name for name in class_names}
-            at = f"{_unknown(unknown[0], near)} of {sample_id!r}"
-            bad.add(at, "have a label that training does not know", "correct it, or train with it")
+            by_plain_form = by_plain_form or {plain_form(name): name for name in class_names}
+            bad.add(
+                f"{_quote_unknown(unknown[0], by_plain_form)} of {sample_id!r}",
+                "have a label that training does not know",
+                "correct it, or train with it",
+            )
     bad.refuse(len(labels))
     return [[index[name] for name in names] for names in labels]
 
 
-def _unknown(name: str, near: dict[str, str]) -> str:
-    """A name that is no class, and the class that looks like it, if there is one."""
-    known = near.get(plain_form(name))
+def _quote_unknown(name: str, by_plain_form: dict[str, str]) -> str:
+    """Return an unknown class name in quotes, with the class of training that looks like it, if there is one."""
+    known = by_plain_form.get(plain_form(name))
     return repr(name) if known is None else f"{written_out(name, known)} (training has {written_out(known, name)})"

@@ -1,4 +1,4 @@
-"""Class names that a reader would take for one: they differ in case, Unicode form, spaces or number format alone."""
+"""Class names that look alike: they differ only in case, Unicode form, spaces or number format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ SHOWN = 3
 
 
 def plain_form(name: str) -> str:
-    """Return a name without what is easily changed by accident.
+    """Return a normalised form of a name: NFC, case-folded, with single spaces, and numbers in one format.
+
+    Two names with the same form probably mean the same class.
 
     Example:
         >>> plain_form("Pizza") == plain_form("pizza "), plain_form("0") == plain_form("0.0")
@@ -25,13 +27,27 @@ def plain_form(name: str) -> str:
 
 
 def written_out(name: str, other: str) -> str:
-    """Return a name in quotes, with its characters as escapes where another one looks exactly the same."""
+    r"""Return a name in quotes; non-ASCII characters are escaped if the other name looks exactly the same.
+
+    Args:
+        name: Name to quote.
+        other: Name that it is compared with. The two look the same if their NFC forms are equal.
+
+    Example:
+        >>> written_out("crème", "creme")
+        "'crème'"
+        >>> print(written_out("cr\u00e8me", "cre\u0300me"))
+        'cr\xe8me'
+    """
     same = unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other)
     return ascii(name) if same else repr(name)
 
 
 def look_alikes(names: Iterable[str]) -> str | None:
-    """Return a sentence about class names that look alike, or None where there are none.
+    """Return a sentence about class names that look alike, or None if there are none.
+
+    Args:
+        names: Names of classes, each once.
 
     Example:
         >>> look_alikes(["pie", "Pizza", "pizza"])

@@ -1,4 +1,4 @@
-"""Masks of missing modalities as files: by id in Parquet, or as the tables of codes that are in circulation."""
+"""Files with masks of missing modalities: by sample id in Parquet, or published arrays with one code per row."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ USUAL = "{0: complete, 1: no_text, 2: no_image}"
 
 
 def write_mask(path: Path, mask: Mask, about: Mapping[str, str]) -> None:
-    """Write a mask that `read_mask` reads, whole or not at all.
+    """Write a mask to a Parquet file for `read_mask`. The file is replaced atomically.
 
     Args:
-        path: a Parquet file; its folder is made.
-        mask: to be written.
-        about: what else is to be known of it, kept as the file's metadata, with its hash.
+        path: Path of the Parquet file. Its folder is created if it does not exist.
+        mask: Mask to write.
+        about: Metadata of the file, such as its split and protocol. The hash of the mask is added.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table({"id": mask.ids, "image": mask.shown[:, 0], "text": mask.shown[:, 1]})
@@ -36,16 +36,21 @@ def write_mask(path: Path, mask: Mask, about: Mapping[str, str]) -> None:
 
 
 def read_mask(path: Path, ids: Sequence[str], codes: Mapping[int, str] | None, split: str) -> Mask:
-    """The mask that a file has.
+    """Read a mask from a file.
 
     Args:
-        path: of a ``.parquet`` file by id, or of a ``.pt`` or ``.npy`` file of codes by row.
-        ids: of the split's samples, in the order of its rows.
-        codes: what codes mean; none for a file by id.
-        split: that the samples are of.
+        path: Path of a ``.parquet`` file with a mask by sample id, or of a ``.pt`` or ``.npy`` array with one code per
+            row.
+        ids: Ids of the split's samples, in the order of its rows.
+        codes: Meaning of the codes of an array: ``complete``, ``no_image`` or ``no_text``; None for a Parquet file.
+        split: Split of the samples. A file that was written for another split is refused.
+
+    Returns:
+        Mask of the samples in ``ids``, sorted by id.
 
     Raises:
-        RobustTuneError: the file is of another kind, split or samples, was altered, or has a code without a meaning.
+        RobustTuneError: The file is unreadable, belongs to another split or other samples, was altered, or has a code
+            without a meaning.
     """
     if path.suffix not in (".parquet", ".pt", ".npy") or not path.is_file():
         raise RobustTuneError(f"{path} is no .parquet, .pt, .npy file: give a table of a mask to data.missing")
@@ -59,6 +64,7 @@ def read_mask(path: Path, ids: Sequence[str], codes: Mapping[int, str] | None, s
 
 
 def _by_id(path: Path, ids: Sequence[str], split: str) -> NDArray[np.bool_]:
+    """Read a Parquet mask; return the presence of image and text for each id, shape (N, 2), bool."""
     try:
         table = pa.parquet.read_table(path)
     except (pa.ArrowException, OSError) as error:
@@ -66,27 +72,28 @@ def _by_id(path: Path, ids: Sequence[str], split: str) -> NDArray[np.bool_]:
     types = {name: str(table.schema.field(name).type) for name in table.column_names}
     if {name: types.get(name) for name in ("id", "image", "text")} != {"id": "string", "image": "bool", "text": "bool"}:
         raise RobustTuneError(f"{path} has not the columns id (string), image and text (bool), but {types}: write them")
-    sides = zip(table["image"].to_pylist(), table["text"].to_pylist(), strict=True)
-    found = dict(zip(table["id"].to_pylist(), sides, strict=True))
-    lacking = [sample_id for sample_id in ids if sample_id not in found]
-    if lacking or len(found) < len(table) or any(None in shown for shown in found.values()):
-        what = f"lacks {len(lacking)} of {len(ids)} samples, the first is {lacking[0]!r}" if lacking else "is ambiguous"
-        raise RobustTuneError(f"the mask {path} {what}: give the mask of this data")
+    presence = zip(table["image"].to_pylist(), table["text"].to_pylist(), strict=True)
+    found = dict(zip(table["id"].to_pylist(), presence, strict=True))
+    absent = [sample_id for sample_id in ids if sample_id not in found]
+    if absent or len(found) < len(table) or any(None in shown for shown in found.values()):
+        problem = f"lacks {len(absent)} of {len(ids)} samples, the first is {absent[0]!r}" if absent else "is ambiguous"
+        raise RobustTuneError(f"the mask {path} {problem}: give the mask of this data")
     about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    if about.get("split", split) != split:  # ids that are row numbers would fit any split
+    if about.get("split", split) != split:  # ids such as row numbers would match any split
         raise RobustTuneError(f"{path} is the mask of the {about['split']} split, not of {split}: give that of {split}")
-    whole = sorted(found.items())
-    content = Mask([sample_id for sample_id, _ in whole], np.array([sides for _, sides in whole], dtype=bool))
+    entries = sorted(found.items())
+    content = Mask([sample_id for sample_id, _ in entries], np.array([shown for _, shown in entries], dtype=bool))
     if about.get("hash", content.hash) != content.hash:
         raise RobustTuneError(f"{path} was altered: its mask is {content.hash}, not {about['hash']}: write it again")
     return np.array([found[sample_id] for sample_id in ids], dtype=bool).reshape(-1, 2)
 
 
 def _by_row(path: Path, ids: Sequence[str], codes: Mapping[int, str]) -> NDArray[np.bool_]:
+    """Read an array of codes; return the presence of image and text for each row, shape (N, 2), bool."""
     try:
         values: Any = torch.load(path, weights_only=True) if path.suffix == ".pt" else np.load(path)
         table = np.asarray(values)
-    except Exception as error:  # a pickle can go wrong in any way
+    except Exception as error:  # a damaged pickle can raise any exception
         raise RobustTuneError(f"{path} is no table of numbers ({error!s:.120}): give another one") from None
     if table.shape != (len(ids),):
         raise RobustTuneError(

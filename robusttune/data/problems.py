@@ -1,4 +1,4 @@
-"""Things that are wrong in many places: counted by what is wrong, told in one sentence."""
+"""A collector of problems in many rows, which reports them in one sentence with counts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ from robusttune.errors import RobustTuneError
 
 
 class Problems:
-    """What is wrong with which rows of one file or split.
+    """The problems of one file or split, grouped by kind.
 
     Args:
-        place: the file or split.
-        unit: what it consists of, such as ``rows``.
+        place: File or split that the problems belong to.
+        unit: Name of its parts, in the plural, such as ``rows``.
+
+    Attributes:
+        found: Locations of each problem, by its description and its remedy.
+
+    Example:
+        >>> problems = Problems("captions.csv", "rows")
+        >>> problems.add("line 7", "have no text")
+        >>> problems.counts(total=20)
+        'captions.csv: of 20 rows, 1 have no text (the first: line 7)'
     """
 
     def __init__(self, place: object, unit: str) -> None:
@@ -21,15 +30,21 @@ class Problems:
         self.found: dict[tuple[str, str], list[str]] = {}
 
     def add(self, at: str, what: str, remedy: str = "mend or remove them") -> None:
-        """Something is wrong at one of the units."""
+        """Add a problem of one unit.
+
+        Args:
+            at: Location of the unit, such as ``line 7``.
+            what: Description of the problem, a phrase that continues "3 rows ...".
+            remedy: Advice for the user.
+        """
         self.found.setdefault((what, remedy), []).append(at)
 
     def add_repeats(self, ids: Iterable[tuple[str, str]], what: str = "an id") -> None:
-        """Something is wrong where an id comes again.
+        """Add a problem for each id that was given before.
 
         Args:
-            ids: with the place of each, such as ``line 7``.
-            what: they are.
+            ids: Pairs of an id and its location, such as ``line 7``.
+            what: Noun for the ids in the message.
         """
         first: dict[str, str] = {}
         for sample_id, where in ids:
@@ -41,19 +56,22 @@ class Problems:
         return sum(map(len, self.found.values()))
 
     def counts(self, total: int) -> str:
-        """How many each thing is wrong with, and the first of them.
+        """Return a sentence with the count of each problem and its first location.
 
         Args:
-            total: units, those included with which nothing is wrong.
+            total: Number of all units, including those without a problem.
         """
         parts = [f"{len(at)} {what} (the first: {at[0]:.300})" for (what, _), at in self.found.items()]
         return f"{self.place}: of {total} {self.unit}, {', '.join(parts)}"
 
     def refuse(self, total: int) -> None:
-        """Raise if anything was found, or there is nothing.
+        """Raise an error if there are problems, or if there are no units at all.
+
+        Args:
+            total: Number of all units, including those without a problem.
 
         Raises:
-            RobustTuneError: with the `counts`, and what to do about each.
+            RobustTuneError: A problem was found, or ``total`` is 0. The message has the counts and the remedies.
         """
         if not total:
             raise RobustTuneError(f"{self.place} has no {self.unit}: give it some, or leave it out")

@@ -1,4 +1,4 @@
-"""The records of each split as they are used: held out, cut to shots and classes, with sides that are missing."""
+"""The records of each split as they are used: held-out samples, few shots, selected classes, missing modalities."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from robusttune.types import Split
 
 
 class SplitRecords:
-    """Tables of `SCHEMA`, made when they are asked for, each once.
+    """The tables of all splits, with the columns of `SCHEMA`. Each table is created once, at the first request.
 
     Args:
-        source: that has the samples.
-        splits: which of them are used.
-        missing: which sides are withheld.
-        new_classes: whether test samples of other classes than those of training are welcome.
-        seed: of what is drawn.
+        source: Source of the samples.
+        splits: Selection of samples: shots, classes, held-out share, subset.
+        missing: Missing-modality protocols by split.
+        new_classes: Whether the test split may have classes that training lacks.
+        seed: Seed of all draws.
 
     Attributes:
-        masks: of the splits that were asked for and lack sides by protocol.
+        masks: Masks of the splits that have a missing-modality protocol and were requested so far.
     """
 
     def __init__(self, source: Source, splits: Splits, missing: MissingBySplit, new_classes: bool, seed: int) -> None:
@@ -49,19 +49,19 @@ class SplitRecords:
 
     @property
     def class_names(self) -> list[str]:
-        """Of training, in label order, as far as they are used: all, or the base or new ones."""
+        """Return the names of the training classes in use, in label order: all, base or new ones."""
         return chosen_classes(self.source.class_names(self.given("train")), self.splits.classes)
 
     @property
     def test_class_names(self) -> list[str]:
-        """Of the test split, in label order, as far as they are used; whatever subset of its samples is."""
-        return self.source.class_names(self._of_classes("test", self.given("test")))
+        """Return the names of the test classes in use, in label order. A subset of samples does not change them."""
+        return self.source.class_names(self._select_classes("test", self.given("test")))
 
     def given(self, split: Split) -> pa.Table | None:
-        """The split as the source has it.
+        """Return the table of a split as the source has it, or None if the source has no such split.
 
         Raises:
-            RobustTuneError: it cannot be read, or is empty.
+            RobustTuneError: The split cannot be read, or is empty.
         """
         if split not in self._given:
             table = self.source.read(split)
@@ -71,21 +71,24 @@ class SplitRecords:
         return self._given[split]
 
     def used(self, split: Split) -> pa.Table | None:
-        """The split as it is used; samples to predict are those of the test split if there are no others.
+        """Return the table of a split as it is used, or None if there is no such split.
+
+        The samples are selected, and missing modalities are set to null. If the source has no samples to predict, the
+        ``predict`` split is the test split.
 
         Raises:
-            RobustTuneError: as `given`, or it cannot be cut as the settings say.
+            RobustTuneError: The split cannot be read, is empty, or does not allow the selection in the settings.
         """
         if split not in self._used:
             if split == "predict" and self.given("predict") is None:
                 return self.used("test")
-            table = self.drawn[split] if split in ("train", "val") else self._of_classes(split, self.given(split))
+            table = self.drawn[split] if split in ("train", "val") else self._select_classes(split, self.given(split))
             size = self.splits.subset
             if table is not None and size is not None and size < len(table):
                 table = table.take(stratified_sample(class_numbers(table), size, self.seed))
             settings: Missing | None = getattr(self.missing, split, None)
             if table is not None and settings is not None:
-                _refuse_one_side(table, split)
+                _refuse_single_modality(table, split)
                 self.masks[split] = self._mask(split, table, settings)
                 table = withhold(table, self.masks[split])
             self._used[split] = table
@@ -93,18 +96,18 @@ class SplitRecords:
 
     @property
     def drawn(self) -> dict[Split, pa.Table | None]:
-        """What there is to train and to validate on, before any subset is taken."""
+        """Return the training and validation tables after the selection of shots and classes, before any subset."""
         if self._drawn is None:
             tables, shots, generator = self._held_out(), self.splits.shots, random.Random(self.seed)
-            for split, table in tables.items():  # training first: both are drawn from one generator
+            for split, table in tables.items():  # training comes first, since both draws use one generator
                 if shots is not None and table is not None:
-                    most = shots if split == "train" else min(shots, VAL_SHOTS)
-                    tables[split] = table.take(draw_shots(class_numbers(table), most, generator))
-            self._drawn = {split: self._of_classes(split, table) for split, table in tables.items()}
+                    per_class = shots if split == "train" else min(shots, VAL_SHOTS)
+                    tables[split] = table.take(draw_shots(class_numbers(table), per_class, generator))
+            self._drawn = {split: self._select_classes(split, table) for split, table in tables.items()}
         return self._drawn
 
     def _held_out(self) -> dict[Split, pa.Table | None]:
-        """The training split without its held-out part, and the validation split."""
+        """Return the training table without its held-out part, and the validation table."""
         whole, own_val = self.given("train"), self.given("val")
         if own_val is not None or whole is None:
             return {"train": whole, "val": own_val}
@@ -118,16 +121,16 @@ class SplitRecords:
         held_out[stratified_sample(class_numbers(whole), size, self.seed)] = True
         return {"train": whole.filter(~held_out), "val": whole.filter(held_out)}
 
-    def _of_classes(self, split: Split, table: pa.Table | None) -> pa.Table | None:
-        """The samples of base or new classes, where the settings ask for them."""
+    def _select_classes(self, split: Split, table: pa.Table | None) -> pa.Table | None:
+        """Return the samples of the base or new classes, or all samples if the settings do not select classes."""
         which = self.splits.classes
         whole = which == "all" or split == "predict" or (split == "test" and which == "base" and self.new_classes)
         if table is None or whole:
             return table
         train = self.given("train")
         if train is None or self.source.multilabel:
-            what = "there is no training split" if train is None else "samples have several labels"
-            raise RobustTuneError(f"data.splits.classes is {which}, and {what}: leave it at all")
+            problem = "there is no training split" if train is None else "samples have several labels"
+            raise RobustTuneError(f"data.splits.classes is {which}, and {problem}: leave it at all")
         chosen = {*self.class_names}
         kept = table.filter(pa.array([{*(names or [])} <= chosen for names in table["labels"].to_pylist()]))
         if not len(kept):
@@ -135,6 +138,7 @@ class SplitRecords:
         return kept
 
     def _mask(self, split: Split, table: pa.Table, settings: Missing) -> Mask:
+        """Draw the mask of a split, or read it from the protocol's file."""
         ids = table["id"].to_pylist()
         if settings.table is None:
             return draw_mask(ids, settings, self._scores(table, settings))
@@ -150,13 +154,13 @@ class SplitRecords:
         return Mask(sorted(ids), shown)
 
     def _scores(self, table: pa.Table, settings: Missing) -> dict[str, NDArray[np.float64]] | None:
-        """What missingness depends on, if on anything."""
+        """Return the propensity of each modality to be missing, see `draw_mask`, or None if it is uniform."""
         if settings.depends_on == "nothing":
             return None
         scores = dict.fromkeys(("image", "text"), np.zeros(len(table)))
         if settings.depends_on == "label":
-            of_labels = label_scores([names or [] for names in table["labels"].to_pylist()], settings.seed)
-            return dict.fromkeys(scores, of_labels)
+            by_label = label_scores([names or [] for names in table["labels"].to_pylist()], settings.seed)
+            return dict.fromkeys(scores, by_label)
         if settings.type != "text":
             scores["image"] = rank_scores([None if t is None else len(t) for t in table["text"].to_pylist()])
         if settings.type != "image":
@@ -165,14 +169,24 @@ class SplitRecords:
 
 
 def class_numbers(table: pa.Table) -> list[list[int]]:
-    """Class numbers of each row, in the order in which the classes come up."""
+    """Number the classes in the order of their first appearance, and return the class numbers of each row.
+
+    Example:
+        >>> class_numbers(pa.table({"labels": [["soup"], ["pie", "soup"], None]}))
+        [[0], [1, 0], []]
+    """
     numbers: dict[str, int] = {}
     return [[numbers.setdefault(name, len(numbers)) for name in names or []] for names in table["labels"].to_pylist()]
 
 
 def presence(table: pa.Table) -> dict[str, int]:
-    """How many samples have both sides, an image alone, a text alone, or neither."""
-    image, text = (np.asarray(table[side].is_valid()) for side in ("image", "text"))
+    """Count the samples with both modalities, an image only, a text only, or neither.
+
+    Example:
+        >>> presence(pa.table({"image": ["a.jpg", None], "text": ["a pie", "a soup"]}))
+        {'complete': 1, 'image_only': 0, 'text_only': 1, 'neither': 0}
+    """
+    image, text = (np.asarray(table[modality].is_valid()) for modality in ("image", "text"))
     return {
         "complete": int((image & text).sum()),
         "image_only": int((image & ~text).sum()),
@@ -182,36 +196,47 @@ def presence(table: pa.Table) -> dict[str, int]:
 
 
 def withhold(table: pa.Table, mask: Mask) -> pa.Table:
-    """A table of `SCHEMA` in which sides that the mask does not show are absent."""
+    """Return the table with null in place of the modalities that the mask removes.
+
+    Args:
+        table: Table of the samples, with the columns of `SCHEMA`.
+        mask: Mask of these samples.
+    """
     shown = mask.by_id()
     rows = [shown[sample_id] for sample_id in table["id"].to_pylist()]
-    for place, side in enumerate(("image", "text")):
-        kept = pc.if_else(pa.array([row[place] for row in rows]), table[side], pa.scalar(None, pa.string()))
-        table = table.set_column(table.schema.get_field_index(side), table.schema.field(side), kept)
+    for i, modality in enumerate(("image", "text")):
+        kept = pc.if_else(pa.array([row[i] for row in rows]), table[modality], pa.scalar(None, pa.string()))
+        table = table.set_column(table.schema.get_field_index(modality), table.schema.field(modality), kept)
     return table
 
 
 def brightness(names: Sequence[str | None], reader: ImageReader) -> list[float | None]:
-    """The mean of each image's pixels, None where there is no image.
+    """Return the mean grey value of each image, in [0, 255], or None for an absent image.
+
+    Args:
+        names: Names of the images.
+        reader: Reader that knows the names.
 
     Raises:
-        RobustTuneError: an image cannot be read, so what depends on it would be another mask on another copy.
+        RobustTuneError: An image cannot be read. Without it the mask would differ from that of an intact copy.
     """
 
     def mean(name: str | None) -> float | None:
+        """Return the mean grey value of one image."""
         return None if name is None else float(np.asarray(reader.read(name).convert("L")).mean())
 
     try:
-        with ThreadPoolExecutor(cores()) as pool:  # decoders let other threads run
+        with ThreadPoolExecutor(cores()) as pool:  # decoders release the GIL
             return list(pool.map(mean, names))
     except UnreadableImageError as error:
         raise RobustTuneError(f"{error}, and data.missing depends on it: mend it, or remove the sample") from None
 
 
-def _refuse_one_side(table: pa.Table, split: Split) -> None:
-    for side in ("image", "text"):
-        if table[side].null_count == len(table):
+def _refuse_single_modality(table: pa.Table, split: Split) -> None:
+    """Raise an error if no sample has an image, or no sample has a text: a mask could leave samples empty."""
+    for name in ("image", "text"):
+        if table[name].null_count == len(table):
             raise RobustTuneError(
-                f"no {split} sample has a{'n image' if side == 'image' else ' text'}, so none has a side to lose and "
+                f"no {split} sample has a{'n image' if name == 'image' else ' text'}, so none has a side to lose and "
                 f"another to keep: leave data.missing.{split} out"
             )

@@ -1,4 +1,7 @@
-"""What comes next: a pure function of (seed, epoch, position, rank), so that a stopped epoch goes on exactly."""
+"""A sampler and a loader that can resume in the middle of an epoch.
+
+The next sample is a pure function of seed, epoch, position and rank, so a resumed run sees exactly the same order.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,22 @@ from robusttune.types import Batch, Draw
 
 
 class ResumableSampler(DistributedSampler[Draw]):
-    """Draws of one rank. Rank r of W takes positions r, r + W, ... of the epoch's order.
+    """A sampler of the rows that one rank draws. Rank r of W takes positions r, r + W, ... of the epoch's order.
 
-    The last positions are filled up to a multiple of W with draws that do not count. It is a `DistributedSampler`
-    so that Lightning leaves it in place, and calls `set_epoch`.
+    The order is filled up to a multiple of W with repeated rows whose `Draw` is marked as not counted. The class
+    extends `DistributedSampler`, so Lightning keeps it and calls `set_epoch`.
 
     Args:
-        rows: number of samples, at least 1.
-        shuffle: a new order every epoch, else the rows as they stand.
-        seed: of the orders.
-        rank: this rank, from 0.
-        world_size: number of ranks.
+        rows: Number of samples, at least 1.
+        shuffle: Whether each epoch has a random order of its own; otherwise the rows keep their order.
+        seed: Seed of the random orders.
+        rank: Rank of this process, from 0.
+        world_size: Number of ranks.
+
+    Example:
+        >>> sampler = ResumableSampler(3, shuffle=False, seed=0, rank=1, world_size=2)
+        >>> [(draw.row, draw.counted) for draw in sampler]
+        [(1, True), (0, False)]
     """
 
     def __init__(self, rows: int, *, shuffle: bool, seed: int, rank: int, world_size: int) -> None:
@@ -40,47 +48,60 @@ class ResumableSampler(DistributedSampler[Draw]):
 
     @property
     def start(self) -> int:
-        """Position, over all ranks, at which this epoch begins: not 0 only in the epoch that was resumed."""
+        """Return the first position of the epoch, over all ranks: 0 except in a resumed epoch."""
         return self.resumed_position if self.epoch == self.resumed_epoch else 0
 
     def resume(self, epoch: int, position: int) -> None:
-        """Begin in the middle: at this position, over all ranks, of this epoch."""
+        """Continue in the middle of an epoch.
+
+        Args:
+            epoch: Epoch to continue, from 0.
+            position: Number of samples that all ranks together have taken in that epoch.
+        """
         self.set_epoch(epoch)
         self.resumed_epoch, self.resumed_position = epoch, position
 
 
 class ResumableLoader(WatchedLoader):
-    """A loader over a `ResumableSampler` that knows how far it has come."""
+    """A loader over a `ResumableSampler` that saves and restores its position in the epoch.
+
+    Attributes:
+        position: Number of samples that all ranks together have taken in the current epoch.
+    """
 
     position = 0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        # As a generator this runs at the first `next`, which is after Lightning has set the sampler's epoch.
+        # This is a generator, so its body runs at the first `next`, after Lightning has set the sampler's epoch.
         self.position = getattr(self.sampler, "start", 0)
         for batch in super().__iter__():
-            self.position += self._samples_a_step
+            self.position += self._samples_per_step
             yield batch
 
     def state_dict(self) -> dict[str, int]:
+        """Return the epoch, the position in it, and the number of samples of one step over all ranks."""
         epoch = getattr(self.sampler, "epoch", 0)
-        return {"epoch": epoch, "position": self.position, "samples_a_step": self._samples_a_step}
+        return {"epoch": epoch, "position": self.position, "samples_a_step": self._samples_per_step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where the state was taken.
+        """Continue at the position of a saved state.
+
+        Args:
+            state: Result of `state_dict`.
 
         Raises:
-            RobustTuneError: it was taken inside an epoch with another number of samples a step.
+            RobustTuneError: The state is from within an epoch and has another number of samples per step.
         """
         sampler = self.sampler
         assert isinstance(sampler, ResumableSampler)
         inside = 0 < state["position"] < sampler.rows
-        if inside and state["samples_a_step"] != self._samples_a_step:
+        if inside and state["samples_a_step"] != self._samples_per_step:
             raise RobustTuneError(
                 f"the checkpoint was taken inside an epoch of {state['samples_a_step']} samples a step over all "
-                f"devices, not {self._samples_a_step}: resume with the same batch_size and devices"
+                f"devices, not {self._samples_per_step}: resume with the same batch_size and devices"
             )
         sampler.resume(state["epoch"], state["position"])
 
     @property
-    def _samples_a_step(self) -> int:
+    def _samples_per_step(self) -> int:
         return (self.batch_size or 1) * getattr(self.sampler, "num_replicas", 1)

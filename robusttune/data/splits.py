@@ -1,4 +1,4 @@
-"""Which rows go where: pure functions of labels and a seed."""
+"""Splits of a data set: few-shot samples, base and new classes, and stratified subsets, from labels and a seed."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ import numpy as np
 
 from robusttune.errors import RobustTuneError
 
-UNLABELLED = -1  # stands in as the class of rows without any
-VAL_SHOTS = 4  # at most, of each class
+UNLABELLED = -1  # class index of rows without a class
+VAL_SHOTS = 4  # maximum number of validation samples per class in few-shot training
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Which of a source's samples are used, for what.
+    """Settings that select the samples of each split.
 
     Args:
-        val_fraction: share of the training split that is held out for validation where the source has no such
-            split, in (0, 1); stratified, seeded.
-        shots: samples of each class to train on, and at most 4 of each to validate on, by CoOp's convention; by
-            default all.
-        classes: that are used: all, the first half of them in label order (the base classes), or the others (the new
-            ones). Only where the data module lets the test split have new classes does ``base`` leave that whole.
-        subset: use only that many samples of each split, stratified and seeded; for smoke runs.
+        val_fraction: Share of the training split that is held out for validation if the source has no validation
+            split, in (0, 1). The selection is stratified by class and seeded.
+        shots: Number of training samples of each class, at least 1; by default all. Validation then uses at most 4
+            samples of each class, as in CoOp (Zhou et al., arXiv 2109.01134).
+        classes: Classes to use: ``all``, the first half in label order (``base``), or the second half (``new``). The
+            test split keeps all classes with ``base`` if ``data.answers`` allows new classes.
+        subset: Number of samples to use of each split, at least 1, stratified by class and seeded; for smoke tests.
 
     Raises:
-        RobustTuneError: a setting is out of its range.
+        RobustTuneError: A setting is out of its range.
+
+    Example:
+        >>> Splits(shots=16, classes="base").val_fraction
+        0.1
     """
 
     val_fraction: float = 0.1
@@ -49,51 +53,71 @@ class Splits:
 
 
 def chosen_classes(class_names: Sequence[str], which: Literal["all", "base", "new"]) -> list[str]:
-    """All classes, the first half of them, rounded up (base), or the others (new).
+    """Return all classes, the first half of them, rounded up (base), or the second half (new).
 
     Args:
-        class_names: in label order.
-        which: of them.
+        class_names: Names of all classes, in label order.
+        which: Part to return.
+
+    Example:
+        >>> chosen_classes(["cake", "pie", "soup"], "base")
+        ['cake', 'pie']
     """
     half = math.ceil(len(class_names) / 2)
     return list({"all": class_names, "base": class_names[:half], "new": class_names[half:]}[which])
 
 
 def draw_shots(labels: Sequence[Sequence[int]], shots: int, generator: random.Random) -> list[int]:
-    """Rows to take so that each class has so many, or all that it has; ascending.
+    """Draw a number of rows of each class, or all rows of a class that has fewer.
 
-    As CoOp draws them (arXiv 2109.01134): class by class, in the order in which they come up.
+    The draw follows CoOp (Zhou et al., arXiv 2109.01134): class by class, in the order of their first row.
 
     Args:
-        labels: for each row the index of its class.
-        shots: rows of each class, at least 1.
-        generator: that they are drawn with.
+        labels: Class indices of each row, exactly one per row.
+        shots: Number of rows of each class, at least 1.
+        generator: Random generator of the draw.
+
+    Returns:
+        Row numbers, ascending.
 
     Raises:
-        RobustTuneError: a row has several classes, or none.
+        RobustTuneError: A row has several classes, or none.
+
+    Example:
+        >>> draw_shots([[0], [0], [1], [1]], shots=2, generator=random.Random(0))
+        [0, 1, 2, 3]
     """
     members: dict[int, list[int]] = {}
     for row, classes in enumerate(labels):
         if len(classes) != 1:
             raise RobustTuneError("data.splits.shots is for samples of one class each: leave it out")
         members.setdefault(classes[0], []).append(row)
-    taken = (generator.sample(rows, shots) if len(rows) >= shots else rows for rows in members.values())
-    return sorted(row for rows in taken for row in rows)
+    drawn = (generator.sample(rows, shots) if len(rows) >= shots else rows for rows in members.values())
+    return sorted(row for rows in drawn for row in rows)
 
 
 def stratified_sample(labels: Sequence[Sequence[int]], size: int, seed: int) -> list[int]:
-    """Rows to take so that each class keeps its share, ascending; the other rows are its complement.
+    """Draw rows so that each class keeps its share.
 
-    Iterative stratification (Sechidis et al. 2011), which for one label a sample is the ordinary stratified
-    draw: the rarest class first, each of its samples goes where the class is still wanted most.
+    This is iterative stratification (Sechidis et al., "On the stratification of multi-label data", 2011). It starts
+    with the rarest class and puts each of its samples into the part, drawn or remaining, that needs the class most.
+    With one label per sample it equals the usual stratified draw.
 
     Args:
-        labels: for each row the indices of its classes; one in multi-class data, any number in multi-label data.
-        size: rows to take, from 0 to the number of rows.
-        seed: of the order in which rows are considered.
+        labels: Class indices of each row: one in multi-class data, any number in multi-label data.
+        size: Number of rows to draw, from 0 to the number of rows.
+        seed: Seed of the random order of the rows.
+
+    Returns:
+        Row numbers, ascending.
 
     Raises:
-        RobustTuneError: there are fewer rows than ``size``.
+        RobustTuneError: ``size`` is negative or greater than the number of rows.
+
+    Example:
+        >>> rows = stratified_sample([[0], [0], [0], [0], [1], [1]], size=3, seed=0)
+        >>> sum(row < 4 for row in rows), len(rows)
+        (2, 3)
     """
     rows = len(labels)
     if not 0 <= size <= rows:
@@ -105,36 +129,36 @@ def stratified_sample(labels: Sequence[Sequence[int]], size: int, seed: int) -> 
         for label in classes[row]:
             members.setdefault(label, []).append(row)
     share = size / max(rows, 1)
-    wanted_here = {label: share * len(rows_of) for label, rows_of in members.items()}
-    wanted_there = {label: (1 - share) * len(rows_of) for label, rows_of in members.items()}
-    taken: set[int] = set()
+    needed_drawn = {label: share * len(class_rows) for label, class_rows in members.items()}
+    needed_remaining = {label: (1 - share) * len(class_rows) for label, class_rows in members.items()}
+    drawn: set[int] = set()
     decided: set[int] = set()
-    rarest = [(wanted_here[label] + wanted_there[label], label) for label in wanted_here]
+    rarest = [(needed_drawn[label] + needed_remaining[label], label) for label in needed_drawn]
     heapq.heapify(rarest)
-    while wanted_here:
+    while needed_drawn:
         count, label = heapq.heappop(rarest)
-        if label not in wanted_here or count != wanted_here[label] + wanted_there[label]:
-            continue  # it has become rarer since, and stands in the heap again
+        if label not in needed_drawn or count != needed_drawn[label] + needed_remaining[label]:
+            continue  # outdated entry: the class has become rarer and was pushed again
         for row in members[label]:
             if row in decided:
                 continue
             decided.add(row)
-            here = wanted_here[label] > wanted_there[label]
-            if here:
-                taken.add(row)
+            draw = needed_drawn[label] > needed_remaining[label]
+            if draw:
+                drawn.add(row)
             for other in classes[row]:
-                if other in wanted_here:
-                    (wanted_here if here else wanted_there)[other] -= 1
-                    heapq.heappush(rarest, (wanted_here[other] + wanted_there[other], other))
-        del wanted_here[label], wanted_there[label]
-    return _to_size(taken, order, size)
+                if other in needed_drawn:
+                    (needed_drawn if draw else needed_remaining)[other] -= 1
+                    heapq.heappush(rarest, (needed_drawn[other] + needed_remaining[other], other))
+        del needed_drawn[label], needed_remaining[label]
+    return _adjust_size(drawn, order, size)
 
 
-def _to_size(taken: set[int], order: list[int], size: int) -> list[int]:
-    """Exactly ``size`` rows: rounding class by class leaves some over or lacking."""
+def _adjust_size(drawn: set[int], order: list[int], size: int) -> list[int]:
+    """Add or remove rows until there are exactly ``size``: rounding by class may give a few too many or too few."""
     for row in order:
-        if len(taken) > size:
-            taken.discard(row)
-        elif len(taken) < size:
-            taken.add(row)
-    return sorted(taken)
+        if len(drawn) > size:
+            drawn.discard(row)
+        elif len(drawn) < size:
+            drawn.add(row)
+    return sorted(drawn)

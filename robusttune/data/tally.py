@@ -1,4 +1,4 @@
-"""What was not as it should be, and was put up with: counted, and told at the end."""
+"""Counts of tolerated problems (unreadable images, texts that were cut), which are logged at the end of a stage."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ log = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
-    """In one split, each once however often it was drawn.
+    """The problems in one split. Each problem counts once, even if its sample is drawn several times.
 
     Attributes:
-        unreadable: a sentence for each image file that could not be read.
-        cut: ids of samples whose text was cut.
+        unreadable: Error messages, one for each image file that could not be read.
+        cut: Ids of samples whose text was cut.
     """
 
     unreadable: set[str]
@@ -24,28 +24,34 @@ class Found(NamedTuple):
 
 
 class Tally:
-    """Counts over batches, epochs, workers and ranks."""
+    """A collector of problems over batches, epochs, workers and ranks.
+
+    Attributes:
+        found: Problems of each split since the last log message.
+    """
 
     def __init__(self) -> None:
         self.found: dict[Split, Found] = {}
 
     def add(self, batch: Batch) -> None:
+        """Add the problems of a batch."""
         found = self.found.setdefault(batch.split, Found(set(), set()))
         found.unreadable.update(batch.unreadable)
         found.cut.update(batch.cut)
 
     def tell(self) -> None:
-        """Log what was found since the last time; every rank must take part."""
+        """Log the problems of all ranks since the last call, and reset the counts; every rank must take part."""
         found, self.found = self.found, {}
-        on_rank_zero(found, lambda parts: _tell(_merge(parts)))
+        on_rank_zero(found, lambda parts: _log_found(_merge(parts)))
 
     def tell_alone(self) -> None:
-        """Log what was found on this rank: where a run fails, the others may not take part."""
+        """Log the problems of this rank alone: after a failure, other ranks may no longer take part."""
         found, self.found = self.found, {}
-        _tell(found)
+        _log_found(found)
 
 
 def _merge(parts: list[dict[Split, Found]]) -> dict[Split, Found]:
+    """Return the union of the problems of all ranks."""
     merged: dict[Split, Found] = {}
     for part in parts:
         for split, found in part.items():
@@ -55,11 +61,12 @@ def _merge(parts: list[dict[Split, Found]]) -> dict[Split, Found]:
     return merged
 
 
-def _tell(found: dict[Split, Found]) -> None:
+def _log_found(found: dict[Split, Found]) -> None:
+    """Log a warning for each split and kind of problem."""
     for split, (unreadable, cut) in found.items():
         if unreadable:
-            what = "image files could not be read and were taken for absent; the first:"
-            log.warning("%s: %d %s %s", split, len(unreadable), what, min(unreadable))
+            problem = "image files could not be read and were taken for absent; the first:"
+            log.warning("%s: %d %s %s", split, len(unreadable), problem, min(unreadable))
         if cut:
-            what = "texts were longer than text_encoder.max_length and were cut; the first is that of sample"
-            log.warning("%s: %d %s %r", split, len(cut), what, min(cut))
+            problem = "texts were longer than text_encoder.max_length and were cut; the first is that of sample"
+            log.warning("%s: %d %s %r", split, len(cut), problem, min(cut))

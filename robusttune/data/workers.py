@@ -1,8 +1,8 @@
-"""Loader workers: how many there are, how far ahead they load, and how batches come from them.
+"""Loader workers: their number, their prefetching, and the transfer of batches to the main process.
 
-Workers hand batches over in shared memory, which is small in containers: 64 MB in Docker. Where it is full, torch drops
-a batch and the training would wait for it for ever. So its size is compared with that of the batches before, and
-workers put batches there themselves, where an error ends the run.
+Workers transfer batches through shared memory, which is small in containers: 64 MB in Docker. If it is full, torch
+drops a batch, and training waits for it forever. Therefore its size is compared with the size of the batches before a
+run, and workers move batches into it themselves, so that an error ends the run.
 """
 
 from __future__ import annotations
@@ -26,84 +26,104 @@ log = logging.getLogger(__name__)
 B = TypeVar("B")
 
 SHARED_MEMORY = Path("/dev/shm")
-A_CORE = 4  # workers that one core can be of use to, where they wait for a slow disk
-IN_USE = 2  # batches in shared memory besides those that are loaded ahead
+A_CORE = 4  # maximum number of workers per core; more than one helps if they wait for a slow disk
+IN_USE = 2  # number of batches in shared memory in addition to the prefetched ones
 
 
 class Workers(NamedTuple):
-    """Loader workers of one device.
+    """The loader workers of one device.
 
     Attributes:
-        number: Number of processes; 0 loads in the process that trains.
-        prefetch: Number of batches that each loads ahead.
+        number: Number of processes; 0 loads batches in the training process.
+        prefetch: Number of batches that each process loads ahead.
+
+    Example:
+        >>> Workers(number=4, prefetch=2).bytes(1_000)
+        10000
     """
 
     number: int
     prefetch: int
 
     def bytes(self, batch: int) -> int:
-        """Return the shared memory that batches of so many bytes take."""
+        """Return the number of bytes of shared memory that the workers need.
+
+        Args:
+            batch: Size of a batch, in bytes.
+        """
         return (self.number * self.prefetch + IN_USE) * batch if self.number else 0
 
 
 def limited_by_cores(number: int, cores: int, say: bool) -> int:
-    """Return the number of workers, at most so many a core; more of them only take memory, and time to start.
+    """Return the number of workers, limited to `A_CORE` per core: more of them only cost memory and time to start.
 
     Args:
-        number: Number that was asked for.
-        cores: Number of cores of a device.
-        say: Whether to log it if there are fewer.
+        number: Requested number of workers.
+        cores: Number of cores per device.
+        say: Whether to log a warning if the number is reduced.
+
+    Example:
+        >>> limited_by_cores(64, cores=2, say=False)
+        8
     """
-    most = A_CORE * cores
-    if number > most and say:
-        _say(f"data.workers is {number}, and {most} are started, {A_CORE} for each of {cores} cores: more have no use")
-    return min(number, most)
+    limit = A_CORE * cores
+    if number > limit and say:
+        _warn_on_rank_zero(
+            f"data.workers is {number}, and {limit} are started, {A_CORE} for each of {cores} cores: more have no use"
+        )
+    return min(number, limit)
 
 
 def free_shared_memory() -> int | None:
-    """Return the free bytes of shared memory; None where it is not a file system."""
+    """Return the number of free bytes of shared memory, or None if the system has no such file system."""
     return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
 
 
 def limited_by_memory(workers: Workers, batch: int, shares: int, required: bool, what: str) -> Workers:
-    """Return workers of which the batches fit into shared memory: they load fewer ahead, or there are fewer of them.
+    """Return workers with batches that fit into shared memory, with less prefetching or fewer processes if necessary.
 
     Args:
-        workers: As many as there would be otherwise.
+        workers: Workers to limit.
         batch: Size of a batch, in bytes.
-        shares: Number of loaders of this machine that are used at the same time.
-        required: Whether the number of workers is the user's choice.
-        what: Name of what is loaded.
+        shares: Number of loaders on this machine that run at the same time.
+        required: Whether the user has set the number of workers, so that it must not be reduced.
+        what: Contents of a batch, for the message, such as ``64 images``.
 
     Raises:
-        RobustTuneError: not one batch for each worker fits, and their number is the user's choice.
+        RobustTuneError: Not even one batch per worker fits, and the user has set the number of workers.
     """
     free = free_shared_memory()
     if free is None or workers.bytes(batch) <= free // shares:
         return workers
-    fitting = max(0, free // shares // max(1, batch) - IN_USE)
-    found = Workers(workers.number, fitting // workers.number)
+    batches = max(0, free // shares // max(1, batch) - IN_USE)
+    limited = Workers(workers.number, batches // workers.number)
     has = f"{SHARED_MEMORY} has {decimal(free)} free, and a batch of {what} takes {decimal(batch)}"
     remedy = "give it more (docker run --shm-size 8g)"
-    if found.prefetch == 0 and required:
+    if limited.prefetch == 0 and required:
         raise RobustTuneError(
             f"{has}, of which {workers.number} workers and the training need {workers.number + IN_USE} for each of "
             f"{shares} loaders: {remedy}, or set data.workers to 0 or data.batch_size to less"
         )
-    if found.prefetch == 0:
-        found = Workers(fitting, 1)
-    _say(
-        f"{has}: it is loaded by {found.number} workers, not {workers.number}, and {found.prefetch} batches ahead, "
+    if limited.prefetch == 0:
+        limited = Workers(batches, 1)
+    _warn_on_rank_zero(
+        f"{has}: it is loaded by {limited.number} workers, not {workers.number}, and {limited.prefetch} batches ahead, "
         f"not {workers.prefetch}; to have all of them, {remedy}"
     )
-    return found
+    return limited
 
 
 def share(values: Any) -> Any:
-    """Move a batch that a worker has loaded into shared memory; raises a RuntimeError where that is full.
+    """Move a batch into shared memory if this process is a loader worker.
 
     Args:
-        values: Tensor, or something with a ``map`` over its tensors.
+        values: Tensor, or an object with a method ``map`` that applies a function to its tensors.
+
+    Returns:
+        Batch in shared memory; in the main process the unchanged batch.
+
+    Raises:
+        RuntimeError: The shared memory is full.
     """
     if get_worker_info() is None:
         return values
@@ -111,14 +131,19 @@ def share(values: Any) -> Any:
 
 
 def _share(tensor: Tensor) -> Tensor:
+    """Move a tensor into shared memory."""
     return tensor.share_memory_()  # type: ignore[no-untyped-call, no-any-return]
 
 
 class Shared(Generic[B]):
-    """A collate function of which the batches are in shared memory.
+    """A collate function that puts its batches into shared memory.
 
     Args:
-        collate: Makes a batch of samples.
+        collate: Function from samples to a batch.
+
+    Example:
+        >>> Shared(sum)([1, 2, 3])
+        6
     """
 
     def __init__(self, collate: Callable[[Any], B]) -> None:
@@ -130,7 +155,7 @@ class Shared(Generic[B]):
 
 
 class WatchedLoader(DataLoader[Any]):
-    """A loader that says when it waits for a worker, so that a signal can end a wait that has no end."""
+    """A loader that reports while it waits for a worker, so that a signal can interrupt an endless wait."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches = super().__iter__()
@@ -146,16 +171,17 @@ def _next(batches: Iterator[Any]) -> Any:
     """Return the next batch, or None at the end.
 
     Raises:
-        RuntimeError: a worker has ended; also where only the way shows by which its batch was to come.
+        RuntimeError: A worker has ended. An error of the closed connection to the worker is converted to it.
     """
     try:
         return next(batches, None)
     except (ConnectionError, EOFError) as error:
-        if str(error).startswith("Caught "):  # an error of the data, in a worker that goes on
+        if str(error).startswith("Caught "):  # the data caused this error, and the worker still runs
             raise
         raise RuntimeError("DataLoader worker (pid unknown) has closed its connection") from error
 
 
-def _say(sentence: str) -> None:
+def _warn_on_rank_zero(sentence: str) -> None:
+    """Log a warning on rank 0 only."""
     if rank() == 0:
         log.warning(sentence)

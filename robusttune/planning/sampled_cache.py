@@ -57,10 +57,10 @@ class Features:
 
 @dataclass
 class _Sample:
-    """What was encoded: places in a store, and seconds and operations of one input."""
+    """What was encoded: locations in a store, and seconds and operations of one input."""
 
     store: Store
-    places: NDArray[np.int64]
+    locations: NDArray[np.int64]
     seconds: float
     flops: int
 
@@ -89,7 +89,7 @@ class SampledCache(FeatureCache):
         what: Literal["images", "texts"],
         settings: Encoder,
         encoder: FrozenEncoder,
-        sides: Sequence[RawModality],
+        modalities: Sequence[RawModality],
         running: Running,
         stop_at_unreadable: bool,
     ) -> tuple[list[Cached], list[str]]:
@@ -97,7 +97,7 @@ class SampledCache(FeatureCache):
         about = describe(settings, encoder, running.precision, self.dtype)
         name = fingerprint(about)
         folder = f"{what}-{name[:16]}"
-        wanted = self._wanted(sides, self.planned / folder, running.threads)
+        requests = self._requests(modalities, self.planned / folder, running.threads)
         unreadable: list[str] = []
         if what not in self._samples:
             store = Store(self.root / folder, name, encoder.widths)
@@ -106,30 +106,31 @@ class SampledCache(FeatureCache):
                 *(what, store, about, encoder, self.dtype, running.context, workers, running.threads),
                 stop_at_unreadable,
             )
-            self._samples[what], unreadable = self._encode(builder, wanted)
-        self._count(what, wanted, _keys_in(self.planned / folder, name, encoder.widths), encoder)
-        return [_standing_in(side, self._samples[what]) for side in sides], unreadable
+            self._samples[what], unreadable = self._encode(builder, requests)
+        self._count(what, requests, _keys_in(self.planned / folder, name, encoder.widths), encoder)
+        return [_standing_in(modality, self._samples[what]) for modality in modalities], unreadable
 
-    def _wanted(self, sides: Sequence[RawModality], folder: Path, threads: int) -> list[Request]:
+    def _requests(self, modalities: Sequence[RawModality], folder: Path, threads: int) -> list[Request]:
         """Inputs, those that are alike once; files are read to tell them apart only if any may be in the cache."""
-        files = sorted({path for side in sides for path in side.files()})
+        files = sorted({path for modality in modalities for path in modality.files()})
         digests: dict[str, bytes | None] = {path: _digest(path) for path in files}
         if folder.exists():
             memory = self.root / "files.arrow"
             if not memory.exists() and (self.planned / memory.name).exists():
                 shutil.copyfile(self.planned / memory.name, memory)
-            digests = file_digests(files, memory, threads).of
-        wanted: dict[bytes, Request] = {}
-        for side in sides:
-            inputs = [(row, view) for row in range(len(side)) if side.has(row) for view in range(side.views or 0)]
-            for (row, view), key in zip(inputs, side.keys(inputs, digests), strict=True):
+            digests = file_digests(files, memory, threads).by_path
+        requests: dict[bytes, Request] = {}
+        for modality in modalities:
+            present = [row for row in range(len(modality)) if modality.has(row)]
+            inputs = [(row, view) for row in present for view in range(modality.views or 0)]
+            for (row, view), key in zip(inputs, modality.keys(inputs, digests), strict=True):
                 if key is not None:
-                    wanted.setdefault(key, Request(key, side, row, view))
-        return list(wanted.values())
+                    requests.setdefault(key, Request(key, modality, row, view))
+        return list(requests.values())
 
-    def _encode(self, builder: Builder, wanted: list[Request]) -> tuple[_Sample, list[str]]:
+    def _encode(self, builder: Builder, requests: list[Request]) -> tuple[_Sample, list[str]]:
         """More and more inputs, until it took long enough to tell how long each takes."""
-        rest = random.Random(0).sample(wanted, len(wanted))
+        rest = random.Random(0).sample(requests, len(requests))
         first = rest[:FIRST]
         each = _bytes_of(first, builder.encoder, self.dtype.itemsize) // FIRST
         keys: list[bytes] = []
@@ -143,15 +144,15 @@ class SampledCache(FeatureCache):
             took = 0.0 if size == FIRST else seconds * len(taken)  # the first ones are to warm up
             keys += [item.key for item in taken]
             size *= GROWTH
-        places = builder.store.places(keys)
+        locations = builder.store.locations(keys)
         flops = _flops([item for item in first if item.key in builder.store], builder.encoder)
-        return _Sample(builder.store, places[places != ABSENT], seconds, flops), unreadable
+        return _Sample(builder.store, locations[locations != ABSENT], seconds, flops), unreadable
 
     def _count(
-        self, what: Literal["images", "texts"], wanted: list[Request], there: set[bytes], encoder: FrozenEncoder
+        self, what: Literal["images", "texts"], requests: list[Request], there: set[bytes], encoder: FrozenEncoder
     ) -> None:
         """Note what it would take to compute what is not there, and did not come up before."""
-        new = [item for item in wanted if (what, item.key) not in self._counted]
+        new = [item for item in requests if (what, item.key) not in self._counted]
         self._counted |= {(what, item.key) for item in new}
         missing, sample = [item for item in new if item.key not in there], self._samples[what]
         sizes = [_bytes_of(items, encoder, self.dtype.itemsize) for items in (new, missing)]
@@ -162,17 +163,17 @@ class SampledCache(FeatureCache):
 def _standing_in(side: RawModality, sample: _Sample) -> Cached:
     """The side, with any of what was encoded in the place of each input."""
     shape = (len(side), side.views or 0)
-    if not len(sample.places):
+    if not len(sample.locations):
         return Cached(side, sample.store, np.full(shape, ABSENT))
-    return Cached(side, sample.store, np.random.default_rng(0).choice(sample.places, shape))
+    return Cached(side, sample.store, np.random.default_rng(0).choice(sample.locations, shape))
 
 
 def _bytes_of(items: list[Request], encoder: FrozenEncoder, itemsize: int) -> int:
     """As the cache itself tells it before it is filled."""
-    by_side: dict[int, tuple[RawModality, list[tuple[int, int]]]] = {}
+    by_modality: dict[int, tuple[RawModality, list[tuple[int, int]]]] = {}
     for item in items:
-        by_side.setdefault(id(item.side), (item.side, []))[1].append((item.row, item.view))
-    lengths = (length for side, inputs in by_side.values() for length in side.lengths(inputs))
+        by_modality.setdefault(id(item.modality), (item.modality, []))[1].append((item.row, item.view))
+    lengths = (length for modality, inputs in by_modality.values() for length in modality.lengths(inputs))
     return sum(encoder.numbers(length) for length in lengths) * itemsize
 
 
@@ -180,7 +181,7 @@ def _flops(items: list[Request], encoder: FrozenEncoder) -> int:
     """Of an input, the mean over these."""
     if not items:
         return 0
-    values: Any = items[0].side.collate([item.side.read(item.row, item.view) for item in items]).values
+    values: Any = items[0].modality.collate([item.modality.read(item.row, item.view) for item in items]).values
     device = encoder.anchor.device
     values = values.to(device) if isinstance(values, Tensor) else values.map(lambda tensor: tensor.to(device))
     with torch.no_grad(), counted_flops() as flops:

@@ -1,4 +1,4 @@
-"""Noise on images and texts: kinds, each in five severities, and how often a sample gets them."""
+"""Noise on images and texts: the kinds, each in five severities, and the settings that apply them."""
 
 from robusttune.corruption.noise.by_split import NoiseBySplit, SplitNoise
 from robusttune.corruption.noise.image import IMAGE_NOISE, ImageNoiseKind, corrupt_image

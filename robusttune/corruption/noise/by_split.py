@@ -1,4 +1,4 @@
-"""Which noise the samples of each split get."""
+"""Noise settings of each split."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from robusttune.corruption.noise.settings import ImageNoise, TextNoise
 
 @dataclass(frozen=True)
 class SplitNoise:
-    """Noise on the samples of a split.
+    """Noise on the samples of one split.
 
     Args:
-        image: on their images, as the encoder takes them; None for none.
-        text: on their texts; None for none.
+        image: Noise on the images, applied after the encoder's preprocessing; None for no noise.
+        text: Noise on the texts, applied before they are tokenised; None for no noise.
+
+    Example:
+        >>> SplitNoise(text=TextNoise(kinds=["typos"], severities=[1, 2])).image is None
+        True
     """
 
     image: ImageNoise | None = None
@@ -25,9 +29,14 @@ class NoiseBySplit:
     """Noise on the samples of each split.
 
     Args:
-        train: another in every epoch.
-        val: always the same on a sample.
-        test: always the same on a sample.
+        train: Noise on training samples, drawn anew in every epoch.
+        val: Noise on validation samples. A sample always gets the same noise.
+        test: Noise on test samples. A sample always gets the same noise.
+
+    Example:
+        >>> noise = NoiseBySplit(train=SplitNoise(image=ImageNoise(kinds=["blur"], rate=0.5)))
+        >>> noise.test == SplitNoise()
+        True
     """
 
     train: SplitNoise = SplitNoise()

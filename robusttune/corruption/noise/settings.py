@@ -1,4 +1,4 @@
-"""Which noise samples get: of what kinds, how severe, how often."""
+"""Settings of the noise on samples: its kinds, its severities and its rate."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Noise:
-    """What `ImageNoise` and `TextNoise` share: a sample gets noise or not, of one kind and severity.
+    """The common settings of `ImageNoise` and `TextNoise`. A noisy sample gets one kind with one severity.
 
     Args:
-        kinds: of noise; a sample's is drawn from them, each as likely as the others.
-        severities: from 1, mild, to 5; a sample's is drawn from them likewise.
-        rate: probability that a sample gets noise, in [0, 1].
+        kinds: Kinds of noise. Each sample's kind is drawn from them with equal probability.
+        severities: Severities, from 1 (mild) to 5. Each sample's severity is drawn from them with equal probability.
+        rate: Probability that a sample gets noise, in [0, 1].
+
+    Attributes:
+        known: Kinds that exist.
 
     Raises:
-        RobustTuneError: a list is empty or has something else in it, or the rate is no probability.
+        RobustTuneError: A list is empty or has an unknown entry, or the rate is outside [0, 1].
     """
 
     known: ClassVar[Collection[str]]
@@ -45,13 +48,31 @@ class Noise:
 
 @dataclass(frozen=True)
 class ImageNoise(Noise):
-    """Noise on images."""
+    """Noise on images.
+
+    Args:
+        kinds: Kinds of noise, from `IMAGE_NOISE`. Each sample's kind is drawn from them with equal probability.
+
+    Example:
+        >>> import torch
+        >>> noise = ImageNoise(kinds=["gaussian", "blur"], severities=[5])
+        >>> noise.apply(torch.zeros(3, 32, 32, dtype=torch.uint8), np.random.default_rng(0)).shape
+        torch.Size([3, 32, 32])
+    """
 
     known = IMAGE_NOISE
     kinds: list[ImageNoiseKind]
 
     def apply(self, image: Tensor, rng: np.random.Generator) -> Tensor:
-        """The image, (3, H, W) uint8, with noise or as it is, as the generator has it."""
+        """Return the image with noise, or unchanged with probability 1 - rate.
+
+        Args:
+            image: Pixels, shape (3, H, W), uint8, after the encoder's preprocessing.
+            rng: Random generator that decides on noise, kind, severity and the noise itself.
+
+        Returns:
+            Pixels, shape (3, H, W), uint8.
+        """
         if rng.random() >= self.rate:
             return image
         return corrupt_image(image, _draw(self.kinds, rng), _draw(self.severities, rng), rng)
@@ -59,19 +80,35 @@ class ImageNoise(Noise):
 
 @dataclass(frozen=True)
 class TextNoise(Noise):
-    """Noise on texts."""
+    """Noise on texts.
+
+    Args:
+        kinds: Kinds of noise, from `TEXT_NOISE`. Each sample's kind is drawn from them with equal probability.
+
+    Example:
+        >>> noise = TextNoise(kinds=["truncation"], severities=[3])
+        >>> noise.apply("one two three four", np.random.default_rng(0), other=None)
+        'one two'
+    """
 
     known = TEXT_NOISE
     kinds: list[TextNoiseKind]
 
     def apply(self, text: str, rng: np.random.Generator, other: str | None) -> str:
-        """The text with noise or as it is, as the generator has it; `other` is another sample's, for `other_text`."""
+        """Return the text with noise, or unchanged with probability 1 - rate.
+
+        Args:
+            text: Text of the sample.
+            rng: Random generator that decides on noise, kind, severity and the noise itself.
+            other: Text of another sample, from where the kind ``other_text`` takes words; None if there is none.
+        """
         if rng.random() >= self.rate:
             return text
         return corrupt_text(text, _draw(self.kinds, rng), _draw(self.severities, rng), rng, other)
 
 
 def _draw(options: Sequence[T], rng: np.random.Generator) -> T:
+    """Draw one option with equal probability."""
     return options[int(rng.integers(len(options)))]
 
 

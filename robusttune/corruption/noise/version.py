@@ -1,4 +1,4 @@
-"""Which code made noise."""
+"""Version of the noise, which becomes part of the keys of cached features."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ from robusttune.paths import code_hash
 
 @cache
 def noise_version() -> str:
-    """What noise depends on beside its settings: this code, and the libraries whose numbers and filters it takes."""
+    """Return a string that changes when the same settings may give other noise.
+
+    It names the versions of NumPy and Pillow, whose random numbers and filters the noise uses, and a hash of the source
+    files of this package and of the sample generator.
+
+    Example:
+        >>> noise_version().split()[::2][:2]
+        ['numpy', 'pillow']
+    """
     files = [*sorted(Path(__file__).parent.glob("*.py")), Path(dropout.__file__)]
     return f"numpy {np.__version__} pillow {PIL.__version__} {code_hash(*files)}"

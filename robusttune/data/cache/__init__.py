@@ -1,4 +1,4 @@
-"""What frozen encoders make of the samples, computed once and kept."""
+"""The feature cache: outputs of the frozen encoders, computed once and stored on disk."""
 
 from robusttune.data.cache.cached import Cached
 from robusttune.data.cache.feature_cache import FeatureCache, Running

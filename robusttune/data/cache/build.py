@@ -1,4 +1,4 @@
-"""Filling a store: what it lacks is computed by all ranks together, a few shards at a time."""
+"""Computation of the features that a store lacks, by all ranks together, a few shards per round."""
 
 from __future__ import annotations
 
@@ -37,33 +37,50 @@ from robusttune.settings import differences
 
 log = logging.getLogger(__name__)
 
-SHARD = 1 << 25  # bytes of a shard, about: what an interrupted build loses at most
-BATCH = 64  # inputs that an encoder takes at once
-PREFETCH = 2  # batches that each worker loads ahead
-LEG = 20  # seconds, about, after which ranks meet, and see what other jobs have done
-TRIES = 3  # legs in which another job may remove what this one writes
-PATIENCE = 60  # seconds in which a shard that one rank wrote must be seen by all
-LEFTOVER = 86_400  # seconds after which nobody writes to a partial file any more
+SHARD = 1 << 25  # approximate size of a shard in bytes, which is the most that an interruption can lose per rank
+BATCH = 64  # number of inputs per forward pass
+PREFETCH = 2  # number of batches that each worker loads ahead
+ROUND_SECONDS = 20  # approximate duration of a round; then the ranks synchronise and look for shards of other jobs
+TRIES = 3  # number of rounds without progress, in which another job may remove the shards of this one
+PATIENCE = 60  # seconds after which a shard that one rank wrote must be visible to all ranks
+LEFTOVER = 86_400  # age in seconds from which a partial file is assumed to be abandoned
 
 
 class Request(NamedTuple):
-    """An input whose features are wanted: its key, and the side, row and view by which it is read."""
+    """An input whose features are requested.
+
+    Attributes:
+        key: Key of the input, 16 bytes.
+        modality: Modality that reads the input.
+        row: Row of the sample.
+        view: Index of the random view.
+    """
 
     key: bytes
-    side: RawModality
+    modality: RawModality
     row: int
     view: int
 
 
 class Round(NamedTuple):
-    """What the ranks do until they meet again: numbers of chunks, and what could not be read so far, by key."""
+    """The work of all ranks until the next synchronisation.
+
+    Attributes:
+        chunks: Numbers of the chunks to compute; empty at the end.
+        unreadable: Error messages of the unreadable images so far, by key.
+    """
 
     chunks: list[int]
     unreadable: dict[bytes, str]
 
 
 class Report(NamedTuple):
-    """What a rank has met with: what could not be read, by key, and why it could not go on."""
+    """The result of a rank's work in one round.
+
+    Attributes:
+        unreadable: Error messages of the unreadable images in this round, by key.
+        problem: Message of the error that stopped the rank, or None.
+    """
 
     unreadable: dict[bytes, str]
     problem: str | None
@@ -71,18 +88,18 @@ class Report(NamedTuple):
 
 @dataclass
 class Builder:
-    """Computes features into a store's folder.
+    """A builder that computes features and writes them to the folder of a store.
 
     Args:
-        what: ``images`` or ``texts``.
-        store: to be filled.
-        about: what its fingerprint is of.
-        encoder: that makes the features, on the device on which it runs.
-        dtype: in which they are kept.
-        precision: context in which the encoder runs.
-        workers: loader processes on this rank.
-        threads: that check shards on this rank.
-        stop_at_unreadable: whether an image that cannot be read ends the build.
+        what: Kind of the inputs: ``images`` or ``texts``.
+        store: Store to fill.
+        about: Description that the store's fingerprint is a hash of, see `describe`.
+        encoder: Encoder that computes the features, on its device.
+        dtype: Number format of the stored features.
+        precision: Function that returns the context manager of the encoder's forward pass.
+        workers: Number of loader processes on this rank.
+        threads: Number of threads that check shards on this rank.
+        stop_at_unreadable: Whether an unreadable image ends the computation.
     """
 
     what: str
@@ -95,71 +112,75 @@ class Builder:
     threads: int
     stop_at_unreadable: bool
 
-    def fill(self, wanted: list[Request]) -> list[str]:
-        """Compute what the store lacks; every rank must take part.
+    def fill(self, requests: list[Request]) -> list[str]:
+        """Compute the features that the store lacks; every rank must take part.
 
         Args:
-            wanted: the same on all ranks, each key once.
+            requests: Requested inputs, the same on all ranks, each key once.
 
         Returns:
-            A sentence for each image that could not be read; if that ends the build, for those met with.
+            Error messages of the unreadable images. With ``stop_at_unreadable``, only those found before the stop.
 
         Raises:
-            RobustTuneError: the folder cannot be written, or the disk has no room.
+            RobustTuneError: The folder cannot be written, or the disk has too little space.
         """
-        keys = {item.key for item in wanted}
+        keys = {item.key for item in requests}
         self.store.refresh(keys, self.threads)
-        chunks = on_rank_zero(None, lambda _: self._plan(wanted))
-        meeting = _Synchronisation(self, keys, [[wanted[i].key for i in chunk] for chunk in chunks])
+        chunks = on_rank_zero(None, lambda _: self._plan(requests))
+        synchronisation = _Synchronisation(self, keys, [[requests[i].key for i in chunk] for chunk in chunks])
         report = Report({}, None)
-        with meeting.progress:
-            while (leg := on_rank_zero(report, meeting.next_round)).chunks:
-                mine = leg.chunks[rank() :: world_size()]
-                report = self._compute([[wanted[i] for i in chunks[n]] for n in mine], meeting)
-        if not (leg.unreadable and self.stop_at_unreadable):
-            self._see_all(keys - leg.unreadable.keys())
-        return list(leg.unreadable.values())
+        with synchronisation.progress:
+            while (work := on_rank_zero(report, synchronisation.next_round)).chunks:
+                mine = work.chunks[rank() :: world_size()]
+                report = self._compute([[requests[i] for i in chunks[n]] for n in mine], synchronisation)
+        if not (work.unreadable and self.stop_at_unreadable):
+            self._wait_for_shards(keys - work.unreadable.keys())
+        return list(work.unreadable.values())
 
-    def _plan(self, wanted: list[Request]) -> list[list[int]]:
-        """What is missing, in chunks that each become a shard: numbers into ``wanted``.
+    def _plan(self, requests: list[Request]) -> list[list[int]]:
+        """Divide the inputs without features into chunks; each chunk becomes a shard.
+
+        Returns:
+            Indices into ``requests``, chunk by chunk.
 
         Raises:
-            RobustTuneError: there is no room for it, or the folder cannot be made.
+            RobustTuneError: The disk has too little space, or the folder cannot be created.
         """
-        missing = [i for i, item in enumerate(wanted) if item.key not in self.store]
+        missing = [i for i, item in enumerate(requests) if item.key not in self.store]
         if not missing:
-            if wanted:
-                rank_zero_info(f"the features of {len(wanted):,} {self.what} are read from {self.store.folder}")
+            if requests:
+                rank_zero_info(f"the features of {len(requests):,} {self.what} are read from {self.store.folder}")
             return []
-        lengths = self._lengths([wanted[i] for i in missing])
+        lengths = self._lengths([requests[i] for i in missing])
         sizes = [self.encoder.numbers(length) * self.dtype.itemsize for length in lengths]
         folder = self.store.folder
         free = shutil.disk_usage(next(path for path in folder.parents if path.exists())).free
-        said = f"the features of {len(missing):,} {self.what} take {decimal(sum(sizes))}"
+        summary = f"the features of {len(missing):,} {self.what} take {decimal(sum(sizes))}"
         if sum(sizes) > free:
             raise RobustTuneError(
-                f"{said}, and {folder.parent} has {decimal(free)} free: give another data.cache, fewer layers, "
+                f"{summary}, and {folder.parent} has {decimal(free)} free: give another data.cache, fewer layers, "
                 "a coarser image_encoder.grid, or data.cache_dtype bfloat16"
             )
         self._open()
-        rank_zero_info(f"{said}; they are computed once, and kept in {folder} ({decimal(free)} free)")
+        rank_zero_info(f"{summary}; they are computed once, and kept in {folder} ({decimal(free)} free)")
         each = min(max(1, SHARD * len(missing) // sum(sizes)), -(-len(missing) // world_size()))
         chunks = [range(start, min(start + each, len(missing))) for start in range(0, len(missing), each)]
-        # Texts of a length go together, so that little is padded.
+        # Texts of similar length follow each other, so that batches need little padding.
         return [[missing[i] for i in sorted(chunk, key=lengths.__getitem__)] for chunk in chunks]
 
     def _lengths(self, items: list[Request]) -> list[int]:
-        groups = itertools.groupby(items, key=lambda item: item.side)
-        return [n for side, group in groups for n in side.lengths([(item.row, item.view) for item in group])]
+        """Return the number of tokens of each input; 0 for images."""
+        groups = itertools.groupby(items, key=lambda item: item.modality)
+        return [n for modality, group in groups for n in modality.lengths([(item.row, item.view) for item in group])]
 
     def _open(self) -> None:
-        """Make the folder, and say in it, for people, what it holds features of."""
+        """Create the folder with a description of its features for people, and remove abandoned partial files."""
         folder = self.store.folder
         others = list(folder.parent.glob(f"{folder.name.partition('-')[0]}-*/about.json"))
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / "about.json").exists():
-                _say_what_differs(self.about, others)
+                _warn_of_differences(self.about, others)
                 with whole_file(folder / "about.json") as partial:
                     partial.write_text(json.dumps(self.about, indent=2) + "\n", encoding="utf-8")
             for path in folder.glob(".*.partial"):
@@ -168,8 +189,8 @@ class Builder:
         except OSError as error:
             raise RobustTuneError(self._cannot_write(error)) from error
 
-    def _compute(self, chunks: list[list[Request]], meeting: _Synchronisation) -> Report:
-        """Compute chunks, and write a shard of each."""
+    def _compute(self, chunks: list[list[Request]], synchronisation: _Synchronisation) -> Report:
+        """Compute the features of some chunks, and write a shard for each chunk."""
         items = _Inputs([item for chunk in chunks for item in chunk])
         ends = [0, *itertools.accumulate(map(len, chunks))]
         workers = self._workers(items)
@@ -183,7 +204,7 @@ class Builder:
             collate_fn=items.collate,
             num_workers=workers.number,
             prefetch_factor=workers.prefetch if workers.number > 0 else None,
-            generator=torch.Generator(),  # not the one that training draws from
+            generator=torch.Generator(),  # a generator of its own, so that the random numbers of training stay the same
             worker_init_fn=leave_to_main,
         )
         unreadable: dict[bytes, str] = {}
@@ -194,7 +215,7 @@ class Builder:
                 keys, inputs, problems = next(loaded)
                 rows += self._encode(keys, inputs)
                 unreadable |= problems
-                meeting.advance(len(batch))
+                synchronisation.advance(len(batch))
                 if unreadable and self.stop_at_unreadable:
                     break
             try:
@@ -206,12 +227,16 @@ class Builder:
         return Report(unreadable, None)
 
     def _workers(self, items: _Inputs) -> Workers:
-        """Return the workers that load the inputs; whatever the user chose, for batches of this size are ours."""
+        """Return the workers that load the inputs.
+
+        Their number may be less than the user's choice, because the batch size is not the user's.
+        """
         number = min(self.workers, -(-len(items) // BATCH))
-        batch = BATCH * max((item.side.most_bytes for item in items.items[:1]), default=0)
+        batch = BATCH * max((item.modality.most_bytes for item in items.items[:1]), default=0)
         return limited_by_memory(Workers(number, PREFETCH), batch, world_size(), False, f"{BATCH} {self.what}")
 
     def _encode(self, keys: list[bytes], inputs: Inputs) -> Iterator[Row]:
+        """Run the encoder on a batch, and yield the features of each input."""
         if keys:
             device = self.encoder.anchor.device
             with torch.inference_mode(), self.precision():
@@ -220,12 +245,17 @@ class Builder:
                 yield from rows_of(self.encoder(values), keys, inputs.cut, self.dtype)
 
     def _write(self, rows: list[Row]) -> None:
+        """Write a shard whose name is a hash of its keys; nothing without rows."""
         if rows:
             name = hashlib.blake2b(b"".join(row.key for row in rows), digest_size=16).hexdigest()
             write_shard(self.store.folder / f"{name}{SUFFIX}", self.store.fingerprint, rows)
 
-    def _see_all(self, keys: set[bytes]) -> None:
-        """Wait until what other ranks wrote is there: a network's file system takes its time."""
+    def _wait_for_shards(self, keys: set[bytes]) -> None:
+        """Wait for the shards of other ranks, which a network file system may show with a delay.
+
+        Raises:
+            RobustTuneError: A shard is not visible after `PATIENCE` seconds.
+        """
         deadline = time.monotonic() + PATIENCE
         while not all(key in self.store for key in keys):
             self.store.refresh(keys, self.threads)
@@ -236,6 +266,7 @@ class Builder:
             time.sleep(0.1)
 
     def _cannot_write(self, error: OSError) -> str:
+        """Return the message for an error while writing."""
         folder = self.store.folder.parent
         return (
             f"the feature cache {folder} cannot be written ({error.strerror}), and what is in it stays: make room, "
@@ -244,9 +275,14 @@ class Builder:
 
 
 class _Synchronisation:
-    """What rank 0 decides when the ranks meet.
+    """The synchronisation of the ranks: after each round, rank 0 distributes the next chunks.
 
-    Chunks come in an order of this job's own: jobs that fill one folder at a time seldom compute the same.
+    The order of the chunks is random in each job, so that jobs that fill the same folder rarely compute the same chunk.
+
+    Args:
+        builder: Builder whose store is filled.
+        keys: Keys of all requested inputs.
+        chunks: Keys of the inputs of each chunk.
     """
 
     def __init__(self, builder: Builder, keys: set[bytes], chunks: list[list[bytes]]) -> None:
@@ -255,19 +291,24 @@ class _Synchronisation:
         self.chunks = chunks
         self.order = random.Random().sample(range(len(chunks)), len(chunks))
         self.unreadable: dict[bytes, str] = {}
-        self.each = 1  # chunks a rank until the next meeting
-        self.tries = 0  # legs after which nothing more was there
-        self.left = len(chunks)
-        self.begun = time.monotonic()
+        self.chunks_per_rank = 1  # number of chunks per rank in the next round
+        self.tries = 0  # number of rounds without progress in a row
+        self.remaining = len(chunks)
+        self.started = time.monotonic()
         shown = rank() == 0 and sys.stderr.isatty() and bool(chunks)
         self.progress = Progress(console=Console(stderr=True), transient=True, disable=not shown)
         self.task = self.progress.add_task(f"{builder.what}: features", total=sum(map(len, chunks)))
 
     def next_round(self, reports: list[Report]) -> Round:
-        """What to do next; nothing when all is done.
+        """Return the work of the next round; it has no chunks if all features exist.
+
+        The number of chunks per rank adapts so that a round takes about `ROUND_SECONDS` seconds.
+
+        Args:
+            reports: Results of all ranks in the last round.
 
         Raises:
-            RobustTuneError: a rank could not go on.
+            RobustTuneError: A rank has stopped with an error, or several rounds in a row made no progress.
         """
         for report in reports:
             if report.problem is not None:
@@ -275,26 +316,36 @@ class _Synchronisation:
             self.unreadable |= report.unreadable
         store = self.builder.store
         store.refresh(self.keys, self.builder.threads)
-        left = [n for n in self.order if any(k not in store and k not in self.unreadable for k in self.chunks[n])]
+        remaining = [n for n in self.order if any(k not in store and k not in self.unreadable for k in self.chunks[n])]
         if self.unreadable and self.builder.stop_at_unreadable:
-            left = []
-        self.tries = self.tries + 1 if len(left) == self.left else 0
-        self.left = len(left)
+            remaining = []
+        self.tries = self.tries + 1 if len(remaining) == self.remaining else 0
+        self.remaining = len(remaining)
         if self.tries > TRIES:
             raise RobustTuneError(f"what is written to {store.folder} is not there afterwards: check the disk")
-        took, self.begun = time.monotonic() - self.begun, time.monotonic()
-        self.each = self.each * 2 if took < LEG / 2 else max(1, self.each // 2) if took > LEG * 2 else self.each
-        done = sum(map(len, self.chunks)) - sum(len(self.chunks[n]) for n in left)
+        took, self.started = time.monotonic() - self.started, time.monotonic()
+        self.chunks_per_rank = (
+            self.chunks_per_rank * 2
+            if took < ROUND_SECONDS / 2
+            else max(1, self.chunks_per_rank // 2)
+            if took > ROUND_SECONDS * 2
+            else self.chunks_per_rank
+        )
+        done = sum(map(len, self.chunks)) - sum(len(self.chunks[n]) for n in remaining)
         self.progress.update(self.task, completed=done)
-        return Round(left[: self.each * world_size()], self.unreadable)
+        return Round(remaining[: self.chunks_per_rank * world_size()], self.unreadable)
 
     def advance(self, inputs: int) -> None:
-        """Show that this rank has computed some, and so, about, have the others."""
+        """Advance the progress bar.
+
+        Args:
+            inputs: Number of inputs that this rank has computed. The other ranks have probably computed as many.
+        """
         self.progress.advance(self.task, inputs * world_size())
 
 
 class _Inputs(Dataset[Any]):
-    """What is wanted, read: the key, and what was read or why it could not be."""
+    """A data set of the requested inputs. An item is a key, the input, and None or the reason why it is unreadable."""
 
     def __init__(self, items: list[Request]) -> None:
         self.items = items
@@ -302,7 +353,7 @@ class _Inputs(Dataset[Any]):
     def __getitem__(self, number: int) -> tuple[bytes, Any, str | None]:
         item = self.items[number]
         try:
-            return item.key, item.side.read(item.row, item.view), None
+            return item.key, item.modality.read(item.row, item.view), None
         except UnreadableImageError as error:
             return item.key, None, str(error)
 
@@ -310,16 +361,23 @@ class _Inputs(Dataset[Any]):
         return len(self.items)
 
     def collate(self, read: list[tuple[bytes, Any, str | None]]) -> tuple[list[bytes], Inputs, dict[bytes, str]]:
-        """Keys of the inputs that could be read, the inputs, and what is wrong with the others."""
+        """Collate inputs.
+
+        Args:
+            read: Items of the data set.
+
+        Returns:
+            Keys of the readable inputs, these inputs in shared memory, and the error messages of the others by key.
+        """
         good = [(key, value) for key, value, problem in read if problem is None]
         problems = {key: problem for key, _, problem in read if problem is not None}
-        side = self.items[0].side  # all sides of an encoder put its inputs together alike
-        inputs = side.collate([value for _, value in good])
+        modality = self.items[0].modality  # all modalities of an encoder collate its inputs in the same way
+        inputs = modality.collate([value for _, value in good])
         return [key for key, _ in good], inputs._replace(values=share(inputs.values)), problems
 
 
-def _say_what_differs(ours: dict[str, Any], others: list[Path]) -> None:
-    """Why what was kept before is not used: how it differs from the nearest of it."""
+def _warn_of_differences(ours: dict[str, Any], others: list[Path]) -> None:
+    """Warn that existing features are not used, and name the settings that differ from the most similar ones."""
     found = []
     for path in others:
         try:

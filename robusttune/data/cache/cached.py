@@ -1,4 +1,4 @@
-"""A side of which an encoder has made everything already."""
+"""A modality whose features are already cached."""
 
 from __future__ import annotations
 
@@ -11,36 +11,49 @@ from robusttune.data.modalities import Inputs, Modality, RawModality
 
 
 class Cached(Modality):
-    """Features in the place of what they were made of.
+    """A modality whose features are read from the cache, in place of its images or texts.
 
     Args:
-        raw: what they were made of.
-        store: that has them.
-        places: (rows, views) where they are in the store.
+        raw: Modality before its encoder.
+        store: Store of the features.
+        locations: Locations of the features in the store, shape (rows, views), int64; `ABSENT` for an absent or
+            unreadable input.
     """
 
-    def __init__(self, raw: RawModality, store: Store, places: NDArray[np.int64]) -> None:
+    def __init__(self, raw: RawModality, store: Store, locations: NDArray[np.int64]) -> None:
         self.raw = raw
-        self.views = places.shape[1]
+        self.views = locations.shape[1]
         self.store = store
-        self.places = places
+        self.locations = locations
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.locations)
 
     def has(self, row: int) -> bool:
+        """Return whether the sample in this row has the modality."""
         return self.raw.has(row)
 
     def read(self, row: int, epoch: int) -> int:
-        place = int(self.places[row, self.view(epoch)])
-        if place == ABSENT:
-            self.raw.read(row, epoch)  # says why it could not be read
+        """Return the location of a row's features in the store.
+
+        Args:
+            row: Row of a sample that has the modality.
+            epoch: Epoch, from 0, which selects the random view.
+
+        Raises:
+            UnreadableImageError: The image could not be read when the features were computed.
+        """
+        location = int(self.locations[row, self.view(epoch)])
+        if location == ABSENT:
+            self.raw.read(row, epoch)  # raises the error with the reason, if the image is still unreadable
             raise UnreadableImageError(f"the image of row {row} could not be read when its features were computed")
-        return place
+        return location
 
     def collate(self, values: list[int]) -> Inputs:
+        """Read the features at P locations, zero or more, and pad them to the longest."""
         return self.store.gather(values)
 
     @property
     def most_bytes(self) -> int:
+        """Return the greatest number of bytes of one sample's features in a batch."""
         return self.store.most_bytes

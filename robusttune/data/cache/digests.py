@@ -1,4 +1,4 @@
-"""What image files hold, as digests; a file that has not changed since is not read again."""
+"""Digests of the contents of image files. A file that has not changed is not read again."""
 
 from __future__ import annotations
 
@@ -18,47 +18,52 @@ from robusttune.paths import whole_file
 from robusttune.ranks import on_rank_zero, rank, world_size
 from robusttune.regular_files import open_regular
 
-SETTLED = 2_000_000_000  # ns after which a file that is changed again is sure to have another time of change
-Stat = tuple[int, int, int]  # size, time of modification, time of change of any kind, which nobody can set
+SETTLED = 2_000_000_000  # age in ns from which a further change of a file certainly gives another change time
+Stat = tuple[int, int, int]  # size, modification time, and change time, which programs cannot set
 
 
 class Digests(NamedTuple):
-    """What was found.
+    """Digests of image files.
 
     Attributes:
-        of: digest of each file, 16 bytes, or None where it cannot be read.
-        changed: files that hold something else than they did before.
+        by_path: Digest of each file by path, 16 bytes, or None for an unreadable file.
+        changed: Paths of the files with a content that differs from the remembered one, sorted.
     """
 
-    of: dict[str, bytes | None]
+    by_path: dict[str, bytes | None]
     changed: list[str]
 
 
 def file_digests(paths: Sequence[str], memory: Path, threads: int) -> Digests:
-    """Digests of files; the ranks share the work, and every rank must take part.
+    """Return the digests of files. The ranks share the work, and every rank must take part.
 
     Args:
-        paths: of the files, each once.
-        memory: a file in which digests are remembered, if it can be written.
-        threads: that read on this rank.
+        paths: Paths of the files, each once.
+        memory: Path of an Arrow file that remembers digests between runs, if it can be written.
+        threads: Number of threads that read files on this rank.
     """
-    known = _recall(memory)
+    known = _load_memory(memory)
     mine = paths[rank() :: world_size()]
     with ThreadPoolExecutor(threads) as pool:
         found = dict(zip(mine, pool.map(lambda path: _digest(path, known.get(path)), mine), strict=True))
 
     def merge(parts: list[dict[str, tuple[Stat | None, bytes | None]]]) -> Digests:
+        """Merge the digests of all ranks, and remember them."""
         merged = {path: entry for part in parts for path, entry in part.items()}
         changed = [path for path, (_, digest) in merged.items() if path in known and known[path][1] != digest]
         if any(path not in known or known[path] != entry for path, entry in merged.items()):
-            _remember(memory, known | merged)
+            _save_memory(memory, known | merged)
         return Digests({path: digest for path, (_, digest) in merged.items()}, sorted(changed))
 
     return on_rank_zero(found, merge)
 
 
 def _digest(path: str, known: tuple[Stat | None, bytes | None] | None) -> tuple[Stat | None, bytes | None]:
-    """How the file stands, None where it may change again unnoticed, and its digest."""
+    """Return the file's `Stat` and its digest.
+
+    The `Stat` is None if the file has just been changed: another change could leave it the same. The digest is None if
+    the file is unreadable.
+    """
     try:
         stat = os.stat(path)  # noqa: PTH116
         now = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
@@ -71,16 +76,17 @@ def _digest(path: str, known: tuple[Stat | None, bytes | None] | None) -> tuple[
     return now if time.time_ns() - stat.st_ctime_ns > SETTLED else None, digest
 
 
-def _recall(memory: Path) -> dict[str, tuple[Stat | None, bytes | None]]:
+def _load_memory(memory: Path) -> dict[str, tuple[Stat | None, bytes | None]]:
+    """Load the remembered entries by path; none if there is no valid file."""
     try:
         columns = [column.to_pylist() for column in feather.read_table(memory).columns]
         return {path: (tuple(stat) if stat else None, digest) for path, stat, digest in zip(*columns, strict=True)}
-    except (OSError, ValueError, TypeError):  # there is none, or it is damaged
+    except (OSError, ValueError, TypeError):  # the file does not exist or is damaged
         return {}
 
 
-def _remember(memory: Path, entries: dict[str, tuple[Stat | None, bytes | None]]) -> None:
-    """Where it cannot be written, files are read again the next time."""
+def _save_memory(memory: Path, entries: dict[str, tuple[Stat | None, bytes | None]]) -> None:
+    """Save entries by path. If that is not possible, the next run reads the files again."""
     kept = [(path, stat, digest) for path, (stat, digest) in entries.items() if digest is not None]
     types = [pa.string(), pa.list_(pa.int64()), pa.binary()]
     columns = [pa.array(column, kind) for column, kind in zip(zip(*kept, strict=True), types, strict=False)]

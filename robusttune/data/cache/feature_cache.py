@@ -1,4 +1,4 @@
-"""The cache as the data module uses it: sides go in, sides of features come out."""
+"""The feature cache as the data module uses it: modalities go in, modalities of features come out."""
 
 from __future__ import annotations
 
@@ -26,13 +26,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Running:
-    """How an encoder is run.
+    """The settings for running an encoder.
 
     Attributes:
-        precision: as the Trainer names it.
-        context: of the encoder's forward pass.
-        workers: loader processes on this rank.
-        threads: that read files on this rank.
+        precision: Name of the precision in the Trainer, such as ``bf16-mixed``.
+        context: Function that returns the context manager of the encoder's forward pass.
+        workers: Number of loader processes on this rank.
+        threads: Number of threads that read files on this rank.
+
+    Example:
+        >>> from contextlib import nullcontext
+        >>> Running("32-true", nullcontext, workers=2, threads=4).workers
+        2
     """
 
     precision: str
@@ -42,11 +47,15 @@ class Running:
 
 
 class FeatureCache:
-    """A folder of features.
+    """A folder with the features of frozen encoders.
 
     Args:
-        place: the folder, or ``auto`` for one in the user's cache.
-        dtype: in which features are kept.
+        place: Path of the folder, or ``auto`` for a folder in the user's cache.
+        dtype: Number format of the features.
+
+    Example:
+        >>> FeatureCache("features", "bfloat16").dtype
+        torch.bfloat16
     """
 
     def __init__(self, place: str, dtype: Literal["bfloat16", "float32"]) -> None:
@@ -58,38 +67,39 @@ class FeatureCache:
         what: Literal["images", "texts"],
         settings: Encoder,
         encoder: FrozenEncoder,
-        sides: Sequence[RawModality],
+        modalities: Sequence[RawModality],
         running: Running,
         stop_at_unreadable: bool,
     ) -> tuple[list[Cached], list[str]]:
-        """Compute what is not there; every rank must take part.
+        """Compute the features that the folder lacks; every rank must take part.
 
         Args:
-            what: the sides are.
-            settings: of the encoder.
-            encoder: where it is to run.
-            sides: with a limited number of views.
-            running: see `Running`.
-            stop_at_unreadable: whether an image that cannot be read ends it.
+            what: Kind of the inputs: ``images`` or ``texts``.
+            settings: Settings of the encoder.
+            encoder: Encoder, on the device that it runs on.
+            modalities: Modalities of the splits and variants, each with a limited number of views.
+            running: Settings for running the encoder.
+            stop_at_unreadable: Whether an unreadable image ends the computation.
 
         Returns:
-            The sides with features in the place of inputs, and a sentence for each image that could not be read.
+            Modalities with features in place of inputs, in the order of ``modalities``, and an error message for each
+            unreadable image.
 
         Raises:
-            RobustTuneError: the folder cannot be written, or the disk has no room.
+            RobustTuneError: The folder cannot be written, or the disk has too little space.
         """
         about = describe(settings, encoder, running.precision, self.dtype)
         name = fingerprint(about)
         store = Store(self.root / f"{what}-{name[:16]}", name, encoder.widths)
-        keys = self._keys(sides, running.threads)
-        wanted: dict[bytes, Request] = {}
+        keys = self._keys(modalities, running.threads)
+        requests: dict[bytes, Request] = {}
         unreadable: list[str] = []
-        for side, found in zip(sides, keys, strict=True):
-            for (row, view), key in found.items():
+        for modality, by_input in zip(modalities, keys, strict=True):
+            for (row, view), key in by_input.items():
                 if key is None:
-                    unreadable.append(_why(side, row, view))
+                    unreadable.append(_reason(modality, row, view))
                 else:
-                    wanted.setdefault(key, Request(key, side, row, view))
+                    requests.setdefault(key, Request(key, modality, row, view))
         if not (unreadable and stop_at_unreadable):
             builder = Builder(
                 what,
@@ -98,19 +108,20 @@ class FeatureCache:
                 encoder,
                 self.dtype,
                 running.context,
-                running.workers if what == "images" else 0,  # a process more costs more than to tokenise
+                running.workers if what == "images" else 0,  # starting a process costs more than tokenising
                 running.threads,
                 stop_at_unreadable,
             )
-            items = list(wanted.values())
-            if what == "images":  # variants of an image one after the other, so that it is read once
+            items = list(requests.values())
+            if what == "images":  # variants of an image follow each other, so that it is read once
                 items.sort(key=lambda item: item.row)
             unreadable += builder.fill(items)
-        return [_cached(side, store, found) for side, found in zip(sides, keys, strict=True)], unreadable
+        cached = [_cached(modality, store, by_input) for modality, by_input in zip(modalities, keys, strict=True)]
+        return cached, unreadable
 
-    def _keys(self, sides: Sequence[RawModality], threads: int) -> list[dict[tuple[int, int], bytes | None]]:
-        """By side, the key of each (row, view) that there is."""
-        files = sorted({path for side in sides for path in side.files()})
+    def _keys(self, modalities: Sequence[RawModality], threads: int) -> list[dict[tuple[int, int], bytes | None]]:
+        """Return, for each modality, the key of each (row, view) of a present input; None for an unreadable one."""
+        files = sorted({path for modality in modalities for path in modality.files()})
         digests = file_digests(files, self.root / "files.arrow", threads)
         if digests.changed and rank() == 0:
             log.warning(
@@ -119,23 +130,26 @@ class FeatureCache:
                 digests.changed[0],
             )
         inputs = [
-            [(row, view) for row in range(len(side)) if side.has(row) for view in range(side.views or 0)]
-            for side in sides
+            [(row, view) for row in range(len(modality)) if modality.has(row) for view in range(modality.views or 0)]
+            for modality in modalities
         ]
         return [
-            dict(zip(mine, side.keys(mine, digests.of), strict=True)) for side, mine in zip(sides, inputs, strict=True)
+            dict(zip(pairs, modality.keys(pairs, digests.by_path), strict=True))
+            for modality, pairs in zip(modalities, inputs, strict=True)
         ]
 
 
-def _cached(side: RawModality, store: Store, keys: dict[tuple[int, int], bytes | None]) -> Cached:
-    inputs = [(row, view) for row in range(len(side)) for view in range(side.views or 0)]
-    places = store.places(keys.get(which) for which in inputs)
-    return Cached(side, store, places.reshape(len(side), -1))
+def _cached(modality: RawModality, store: Store, keys: dict[tuple[int, int], bytes | None]) -> Cached:
+    """Return the modality with the features of the store; ``keys`` has the key of each (row, view)."""
+    inputs = [(row, view) for row in range(len(modality)) for view in range(modality.views or 0)]
+    locations = store.locations(keys.get(pair) for pair in inputs)
+    return Cached(modality, store, locations.reshape(len(modality), -1))
 
 
-def _why(side: RawModality, row: int, view: int) -> str:
+def _reason(modality: RawModality, row: int, view: int) -> str:
+    """Return the error message of an unreadable image."""
     try:
-        side.read(row, view)
+        modality.read(row, view)
     except UnreadableImageError as error:
         return str(error)
     return f"the image of row {row} could not be read when it was looked for"

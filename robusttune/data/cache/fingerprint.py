@@ -1,4 +1,4 @@
-"""What decides what the features of an input are, as plain data and as a hash."""
+"""All settings and versions that the features of an input depend on, as plain data and as a hash."""
 
 from __future__ import annotations
 
@@ -21,22 +21,25 @@ LIBRARIES = ("timm", "transformers", "tokenizers", "pillow")
 
 
 def describe(settings: Encoder, encoder: FrozenEncoder, precision: str, dtype: torch.dtype) -> dict[str, Any]:
-    """Everything that decides what the features are.
+    """Describe everything that the features depend on, as plain data.
 
-    Where weights come from is not among it: a folder may move, and their hash tells.
+    The location of the weights is left out, since a folder may move; the hash of the weights identifies them.
 
     Args:
-        settings: of the encoder.
-        encoder: the encoder itself.
-        precision: in which it is run, as the Trainer has it.
-        dtype: in which its features are kept.
+        settings: Settings of the encoder.
+        encoder: Encoder with loaded weights.
+        precision: Precision of the forward pass, as the Trainer names it.
+        dtype: Number format of the stored features.
+
+    Returns:
+        Dictionary that can be written as JSON.
     """
-    own = to_plain(settings)
-    args = {name: value for name, value in own["init_args"].items() if name not in ("weights", "revision")}
+    configured = to_plain(settings)
+    args = {name: value for name, value in configured["init_args"].items() if name not in ("weights", "revision")}
     if model_folder(settings.name).is_dir():
         del args["name"]
     return {
-        "encoder": {"class_path": own["class_path"], "init_args": args},
+        "encoder": {"class_path": configured["class_path"], "init_args": args},
         "inputs": plain(settings.inputs()),
         "weights": encoder.sha256,
         "architecture": _hash(encoder.architecture),
@@ -47,16 +50,30 @@ def describe(settings: Encoder, encoder: FrozenEncoder, precision: str, dtype: t
 
 
 def fingerprint(about: dict[str, Any]) -> str:
-    """A hash of what `describe` gives."""
+    """Return the SHA-256 of a description, as hexadecimal digits.
+
+    Args:
+        about: Result of `describe`.
+
+    Example:
+        >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+        True
+    """
     return _hash(json.dumps(about, sort_keys=True))
 
 
 @cache
 def code_version() -> dict[str, str]:
-    """Versions of this package and of the libraries that make features, and a hash of the code that does."""
+    """Return the versions of the libraries that compute features, and of this package, with a hash of its code.
+
+    Example:
+        >>> sorted(code_version())
+        ['pillow', 'robusttune', 'timm', 'tokenizers', 'transformers']
+    """
     files = [*sorted(Path(encoders.__file__).parent.glob("*.py")), Path(__file__).parents[1] / "images.py"]
     return {"robusttune": f"{__version__} {code_hash(*files)[:12]}", **{name: version(name) for name in LIBRARIES}}
 
 
 def _hash(text: str) -> str:
+    """Return the SHA-256 of a text, as hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A shard: one safetensors file with the features of some inputs, checked by checksums and read by the input."""
+"""A shard: one safetensors file with the features of many inputs, protected by checksums and read input by input."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from robusttune.types import Encoded, Widths
 
 Array = NDArray[Any]
 SUFFIX = ".safetensors"
-BLOCK = 1 << 22  # bytes read at once for a checksum
-NUMPY = {"BF16": "<u2", "F32": "<f4", "U8": "u1", "I32": "<i4"}  # numpy has no bfloat16: its bits
+BLOCK = 1 << 22  # number of bytes per read for a checksum
+NUMPY = {"BF16": "<u2", "F32": "<f4", "U8": "u1", "I32": "<i4"}  # NumPy has no bfloat16, so its bits are read
 
 
 class DamagedShardError(Exception):
-    """Says what is wrong with a shard."""
+    """An error that describes the damage of a shard."""
 
 
 class Row(NamedTuple):
     """The features of one input.
 
     Attributes:
-        key: of the input, 16 bytes.
-        numbers: the pooled embedding, then the real tokens of one layer after the other; flat.
-        counts: number of real tokens in each layer.
-        cut: whether the input was longer than the encoder takes.
+        key: Key of the input, 16 bytes.
+        numbers: Pooled embedding, followed by the tokens of each layer without padding, as one flat tensor.
+        counts: Number of tokens in each of the M layers, without padding.
+        cut: True for an input that was longer than the encoder accepts.
     """
 
     key: bytes
@@ -47,7 +47,14 @@ class Row(NamedTuple):
 
 
 def rows_of(encoded: Encoded, keys: list[bytes], cut: list[bool], dtype: torch.dtype) -> Iterator[Row]:
-    """The rows of an encoder's output, without padding."""
+    """Yield the rows of an encoder's output without padding.
+
+    Args:
+        encoded: Output of the encoder for P inputs.
+        keys: P keys of the inputs, 16 bytes each.
+        cut: P flags, True for an input that was longer than the encoder accepts.
+        dtype: Number format of the features in the rows.
+    """
     kept = encoded.map(lambda tensor: (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu())
     for i, (key, was_cut) in enumerate(zip(keys, cut, strict=True)):
         real = [tokens[i][mask[i]] for tokens, mask in zip(kept.tokens, kept.mask, strict=True)]
@@ -56,10 +63,15 @@ def rows_of(encoded: Encoded, keys: list[bytes], cut: list[bool], dtype: torch.d
 
 
 def write_shard(path: Path, fingerprint: str, rows: list[Row]) -> None:
-    """Write a shard, so that it is whole or not there.
+    """Write a shard atomically: afterwards the file is complete, or it does not exist.
+
+    Args:
+        path: Path of the file.
+        fingerprint: Fingerprint of the encoder and the settings that the features depend on.
+        rows: Features of the inputs, at least one.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: The file cannot be written.
     """
     tensors = {
         "numbers": torch.cat([row.numbers for row in rows]),
@@ -74,17 +86,17 @@ def write_shard(path: Path, fingerprint: str, rows: list[Row]) -> None:
 
 @dataclass
 class Shard:
-    """Where the numbers of a shard's inputs lie.
+    """The index of a shard file: the keys of its E inputs, and the positions of their features.
 
     Attributes:
-        path: of the file.
-        keys: of the inputs.
-        counts: (E, M) number of real tokens of each input in each layer.
-        cut: (E,) whether the input was cut.
-        start: byte at which the numbers begin.
-        dtype: of the numbers, as numpy has it.
-        offsets: (E + 1,) where each input's numbers begin.
-        spans: byte range and checksum of each tensor in the file.
+        path: Path of the file.
+        keys: Keys of the inputs, 16 bytes each.
+        counts: Number of tokens of each input in each of M layers, shape (E, M), int32.
+        cut: Flags of the inputs that were cut, shape (E,), bool.
+        start: Position of the first feature in the file, in bytes.
+        dtype: NumPy type of the features.
+        offsets: Index of each input's first feature, and the number of all features, shape (E + 1,), int64.
+        spans: Begin, end and checksum of each tensor in the file, in bytes.
     """
 
     path: Path
@@ -98,11 +110,16 @@ class Shard:
 
     @classmethod
     def read(cls, path: Path, fingerprint: str, widths: Widths) -> Shard:
-        """Read what a shard holds, not the numbers themselves.
+        """Read the index of a shard file, without the features.
+
+        Args:
+            path: Path of the file.
+            fingerprint: Fingerprint that the file must have.
+            widths: Widths of the encoder's outputs.
 
         Raises:
-            DamagedShardError: the file is torn, or of another encoder.
-            OSError: it cannot be read; it may be whole.
+            DamagedShardError: The file is incomplete or has another fingerprint.
+            OSError: The file cannot be read. It may be intact.
         """
         try:
             with path.open("rb") as file:
@@ -126,7 +143,7 @@ class Shard:
         """Compare the whole file with its checksums.
 
         Raises:
-            DamagedShardError: it is not as it was written.
+            DamagedShardError: The content of the file has changed since it was written.
         """
         with self.path.open("rb") as file:
             for start, end, expected in self.spans:
@@ -138,17 +155,17 @@ class Shard:
                     raise DamagedShardError("its checksum does not match")
 
     def read_into(self, file: BinaryIO, row: int, parts: list[Array]) -> None:
-        """Read an input's numbers.
+        """Read the features of one input into arrays.
 
-        Not by mapping the file: what was touched of a map counts as resident memory, whole folios of it.
+        The file is not mapped into memory, because the accessed pages of a map count as resident memory.
 
         Args:
-            file: the shard's.
-            row: of the input.
-            parts: where the numbers go to, one after the other.
+            file: Open shard file.
+            row: Index of the input in the shard.
+            parts: Arrays to fill, in the order of the file: the pooled embedding, then the tokens of each layer.
 
         Raises:
-            RobustTuneError: the file is shorter than it was.
+            RobustTuneError: The file is shorter than its index says.
         """
         size = sum(part.nbytes for part in parts)
         start = self.start + int(self.offsets[row]) * parts[0].itemsize
@@ -157,7 +174,11 @@ class Shard:
 
 
 def _header(file: BinaryIO) -> dict[str, Any]:
-    """What a safetensors file says of its tensors, with offsets from the beginning of the file."""
+    """Read the header of a safetensors file, with offsets counted from the beginning of the file.
+
+    Raises:
+        ValueError: The header is too long or is not valid JSON.
+    """
     size = int.from_bytes(file.read(8), "little")
     if not 0 < size < 1 << 20:
         raise ValueError(size)
@@ -169,6 +190,7 @@ def _header(file: BinaryIO) -> dict[str, Any]:
 
 
 def _array(file: BinaryIO, entry: dict[str, Any]) -> Array:
+    """Read the tensor of a header entry as a NumPy array."""
     start, end = entry["data_offsets"]
     file.seek(start)
     return np.frombuffer(file.read(end - start), NUMPY[entry["dtype"]]).reshape(entry["shape"])

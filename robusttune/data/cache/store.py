@@ -1,4 +1,4 @@
-"""All features that one encoder made of inputs: a folder of shards, looked up by the inputs' keys."""
+"""A store of the features of one encoder: a folder of shards with an index by the inputs' keys."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from robusttune.types import Encoded, Widths
 
 log = logging.getLogger(__name__)
 
-OPEN = 256  # files at a time
-ABSENT = -1
+OPEN = 256  # maximum number of open files
+ABSENT = -1  # location of an input without features
 
 
 class Store:
-    """Features in a folder.
+    """A folder of shards with the features of one encoder.
 
     Args:
-        folder: of the shards; it need not exist.
-        fingerprint: of the encoder and all else that decides what the features are.
-        widths: of the features.
+        folder: Folder of the shards. It does not have to exist.
+        fingerprint: Fingerprint of the encoder and the settings that the features depend on.
+        widths: Widths of the encoder's outputs.
+
+    Attributes:
+        shards: Indices of the shards with requested inputs.
     """
 
     def __init__(self, folder: Path, fingerprint: str, widths: Widths) -> None:
@@ -36,51 +39,67 @@ class Store:
         self.fingerprint = fingerprint
         self.widths = widths
         self.shards: list[Shard] = []
-        self._places: dict[bytes, tuple[int, int]] = {}
-        self._seen: set[Path] = set()
+        self._locations: dict[bytes, tuple[int, int]] = {}
+        self._known: set[Path] = set()
         self._files: dict[int, BinaryIO] = {}
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._places
+        return key in self._locations
 
-    def refresh(self, wanted: set[bytes], threads: int) -> None:
-        """Take in the shards that are new in the folder and hold any input wanted, checked; remove damaged ones."""
-        new = sorted(path for path in self.folder.glob(f"*{SUFFIX}") if path not in self._seen)
+    def refresh(self, requested: set[bytes], threads: int) -> None:
+        """Add the new shards of the folder that have requested inputs, after a check; remove damaged shards.
+
+        Args:
+            requested: Keys of the requested inputs.
+            threads: Number of threads that check shards.
+        """
+        new = sorted(path for path in self.folder.glob(f"*{SUFFIX}") if path not in self._known)
         with ThreadPoolExecutor(threads) as pool:
-            for path, shard in zip(new, pool.map(lambda path: self._read(path, wanted), new), strict=True):
+            for path, shard in zip(new, pool.map(lambda path: self._read(path, requested), new), strict=True):
                 if shard is None:
-                    continue  # what is built anew has the same name
-                self._seen.add(path)
-                if not wanted.isdisjoint(shard.keys):
-                    self._places |= {key: (len(self.shards), row) for row, key in enumerate(shard.keys)}
+                    continue  # a shard that is computed again gets the same name
+                self._known.add(path)
+                if not requested.isdisjoint(shard.keys):
+                    self._locations |= {key: (len(self.shards), row) for row, key in enumerate(shard.keys)}
                     self.shards.append(shard)
 
-    def places(self, keys: Iterable[bytes | None]) -> NDArray[np.int64]:
-        """For each key a number by which `gather` finds it, or `ABSENT`."""
-        found = (None if key is None else self._places.get(key) for key in keys)
-        return np.array([ABSENT if at is None else at[0] << 32 | at[1] for at in found], dtype=np.int64)
+    def locations(self, keys: Iterable[bytes | None]) -> NDArray[np.int64]:
+        """Return the location of each key for `gather`: the shard's number times 2^32, plus the row in the shard.
 
-    def gather(self, places: list[int]) -> Inputs:
-        """The features at some places, in this order, padded to the longest of each layer."""
-        at = [(place >> 32, place & 0xFFFFFFFF) for place in places]
-        counts = np.array([self.shards[number].counts[row] for number, row in at], dtype=np.int64)
-        counts = counts.reshape(len(at), len(self.widths.layers))
+        Args:
+            keys: Keys of N inputs; None for an input without a key.
+
+        Returns:
+            Locations, shape (N,), int64; `ABSENT` for an input without features.
+        """
+        found = (None if key is None else self._locations.get(key) for key in keys)
+        return np.array([ABSENT if pair is None else pair[0] << 32 | pair[1] for pair in found], dtype=np.int64)
+
+    def gather(self, locations: list[int]) -> Inputs:
+        """Read the features at some locations, in this order, and pad the tokens to the longest input of each layer.
+
+        Args:
+            locations: Results of `locations`, none of them `ABSENT`.
+        """
+        pairs = [(location >> 32, location & 0xFFFFFFFF) for location in locations]
+        counts = np.array([self.shards[number].counts[row] for number, row in pairs], dtype=np.int64)
+        counts = counts.reshape(len(pairs), len(self.widths.layers))
         dtype = self.shards[0].dtype if self.shards else "<f4"
-        pooled = np.empty((len(at), self.widths.pooled), dtype)
+        pooled = np.empty((len(pairs), self.widths.pooled), dtype)
         tokens = [
-            np.zeros((len(at), int(column.max(initial=0)), width), dtype)
+            np.zeros((len(pairs), int(column.max(initial=0)), width), dtype)
             for column, width in zip(counts.T, self.widths.layers, strict=True)
         ]
-        for i, (number, row) in enumerate(at):
+        for i, (number, row) in enumerate(pairs):
             parts = [padded[i, :count] for padded, count in zip(tokens, counts[i].tolist(), strict=True)]
             self.shards[number].read_into(self._file(number), row, [pooled[i], *parts])
         masks = [np.arange(padded.shape[1]) < column[:, None] for padded, column in zip(tokens, counts.T, strict=True)]
         encoded = Encoded(_as_torch(pooled), [_as_torch(t) for t in tokens], [torch.from_numpy(m) for m in masks])
-        return Inputs(encoded, [bool(self.shards[number].cut[row]) for number, row in at])
+        return Inputs(encoded, [bool(self.shards[number].cut[row]) for number, row in pairs])
 
     @property
     def most_bytes(self) -> int:
-        """Number of bytes of the features of one input, padded as the longest is."""
+        """Return the greatest number of bytes of one input's features in a batch, with padding; 0 without shards."""
         if not self.shards:
             return 0
         size = np.dtype(self.shards[0].dtype).itemsize
@@ -89,23 +108,27 @@ class Store:
         return self.widths.pooled * size + tokens
 
     def __getstate__(self) -> dict[str, Any]:
-        """Files are opened again where it is unpickled."""
+        """Return the state without open files: the process that unpickles it opens them again."""
         return self.__dict__ | {"_files": {}}
 
     def _file(self, number: int) -> BinaryIO:
+        """Return the open file of a shard; the file that was opened first is closed if there are too many."""
         if number not in self._files:
             if len(self._files) == OPEN:
                 self._files.pop(next(iter(self._files))).close()
             self._files[number] = self.shards[number].path.open("rb", buffering=0)
         return self._files[number]
 
-    def _read(self, path: Path, wanted: set[bytes]) -> Shard | None:
-        """A shard, checked if any of it is wanted; None where it is no more."""
+    def _read(self, path: Path, requested: set[bytes]) -> Shard | None:
+        """Read the index of a shard, and check the shard if it has requested inputs.
+
+        A damaged shard is removed. The result is None if the shard is removed, by this or another process.
+        """
         try:
             shard = Shard.read(path, self.fingerprint, self.widths)
-            if not wanted.isdisjoint(shard.keys):
+            if not requested.isdisjoint(shard.keys):
                 shard.verify()
-        except FileNotFoundError:  # another job has removed it
+        except FileNotFoundError:  # another process has removed it
             return None
         except DamagedShardError as error:
             log.warning("%s of the feature cache cannot be used (%s): it is built anew", path, error)
@@ -115,5 +138,6 @@ class Store:
 
 
 def _as_torch(array: NDArray[Any]) -> torch.Tensor:
+    """Return a tensor that shares the array's memory; uint16 arrays hold the bits of bfloat16 numbers."""
     tensor = torch.from_numpy(array)
     return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor

@@ -49,7 +49,7 @@ def opened(folder: Path, names: list[bytes]) -> Store:
 
 
 def assert_holds(store: Store, names: list[bytes], expected: Encoded) -> None:
-    found = store.gather(store.places(names).tolist()).values
+    found = store.gather(store.locations(names).tolist()).values
     assert isinstance(found, Encoded)
     assert torch.equal(found.pooled, expected.pooled)
     for tokens, mask, like, real in zip(found.tokens, found.mask, expected.tokens, expected.mask, strict=True):
@@ -86,7 +86,7 @@ def test_whether_an_input_was_cut_is_kept(tmp_path: Path) -> None:
     row = next(rows_of(encoded([(1, 2)]), keys(1), [True], torch.float32))
     write_shard(tmp_path / "a.safetensors", "ours", [row, Row(b"b" * 16, row.numbers, row.counts, False)])
     store = opened(tmp_path, [*keys(1), b"b" * 16])
-    assert store.gather(store.places([b"b" * 16, *keys(1)]).tolist()).cut == [False, True]
+    assert store.gather(store.locations([b"b" * 16, *keys(1)]).tolist()).cut == [False, True]
 
 
 def test_nothing_may_be_asked_for(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_nothing_may_be_asked_for(tmp_path: Path) -> None:
 def test_what_is_not_there_has_no_place(tmp_path: Path) -> None:
     written(tmp_path, encoded([(1, 2)]), keys(1))
     store = opened(tmp_path, keys(3))
-    assert (store.places([*keys(3), None]) == ABSENT).tolist() == [False, True, True, True]
+    assert (store.locations([*keys(3), None]) == ABSENT).tolist() == [False, True, True, True]
     assert keys(1)[0] in store
     assert keys(2)[1] not in store
 
@@ -126,7 +126,7 @@ def test_a_shard_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
     store = opened(tmp_path, keys(1))
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(RobustTuneError, match="was changed while it was read: start again"):
-        store.gather(store.places(keys(1)).tolist())
+        store.gather(store.locations(keys(1)).tolist())
 
 
 def damages(path: Path) -> dict[str, bytes]:
