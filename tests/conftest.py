@@ -1,10 +1,11 @@
-"""Shared fixtures: generated data and tiny encoders, made once a session."""
+"""Shared fixtures: generated data and tiny encoders, which are created once per session."""
 
 from __future__ import annotations
 
 import os
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken; before torch is imported
+# Parallel test processes already use all cores. Torch reads the variable when it is imported, so it is set before.
+if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import signal
@@ -15,23 +16,23 @@ from dishes import write_food101, write_text_encoder
 from fakes import write_clip
 from hypothesis import settings
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start jobs in the background
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # shells start background jobs with SIGINT ignored
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Slow machines are no failure, and CI tries the same examples every time.
+# A slow machine must not fail a test, and CI must try the same examples every time.
 settings.register_profile("robusttune", deadline=None, derandomize="CI" in os.environ, database=None)
 settings.load_profile("robusttune")
 
 
 @pytest.fixture(autouse=True)
 def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is cached by default is not the user's."""
+    """Move the default cache folder to the test's temporary folder, so that the user's cache is never used."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache_home"))
 
 
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random BERT with its tokenizer."""
+    """Return the folder of a tiny random BERT with its tokenizer."""
     folder = tmp_path_factory.mktemp("encoders") / "bert"
     write_text_encoder(folder, width=32, layers=2)
     return folder
@@ -39,7 +40,7 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random CLIP with its image processor and tokenizer."""
+    """Return the folder of a tiny random CLIP with its image processor and tokenizer."""
     folder = tmp_path_factory.mktemp("encoders") / "clip"
     write_clip(folder)
     return folder
@@ -47,7 +48,7 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def food101(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Generated data in the layout of UPMC Food-101: 12 classes, 96 training and 36 test samples."""
+    """Return a generated data set in the layout of UPMC Food-101: 12 classes, 96 training and 36 test samples."""
     root = tmp_path_factory.mktemp("data") / "food101"
     write_food101(root, {"train": 8, "test": 3}, seed=0, size=48)
     return root

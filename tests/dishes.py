@@ -1,4 +1,4 @@
-"""Small drawn data in the layout of UPMC Food-101, and a tiny random text encoder that knows its words."""
+"""A small drawn data set in the layout of UPMC Food-101, and a tiny random text encoder that knows its words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-# Each dish has a colour and a shape of its own, and words that its titles are made of.
+# Colour, shape and title words of each dish.
 DISHES = {
     "apple_pie": ("#d9a441", "ellipse", ["apple", "pie", "crust", "cinnamon"]),
     "beet_salad": ("#8e2452", "ellipse", ["beet", "salad", "goat cheese", "walnuts"]),
@@ -37,13 +37,15 @@ FILLERS = [
 
 
 def write_food101(root: Path, per_class: dict[str, int], seed: int, size: int = 96) -> None:
-    """Images and title files as UPMC Food-101 has them; one title in twenty is blank, one photo in ten is grey noise.
+    """Write images and title files in the layout of UPMC Food-101.
+
+    On average one title in twenty is blank, and one photo in ten is grey noise.
 
     Args:
-        root: folder that is to hold ``images`` and ``texts``.
-        per_class: samples of each dish, by split.
-        seed: the same seed gives the same files.
-        size: side of the images, pixels.
+        root: Folder that will contain ``images`` and ``texts``.
+        per_class: Number of samples per dish by split.
+        seed: Random seed; the same seed gives the same files.
+        size: Edge length of the images in pixels.
     """
     rng = random.Random(seed)
     (root / "texts").mkdir(parents=True)
@@ -62,7 +64,7 @@ def write_food101(root: Path, per_class: dict[str, int], seed: int, size: int = 
 
 
 def draw_dish(dish: str, size: int, rng: random.Random) -> Image.Image:
-    """A plate with the dish's shape in its colour, somewhere; or, one time in ten, nothing but grey noise."""
+    """Draw a plate with the dish's shape in its colour at a random position; one time in ten, draw grey noise."""
     if rng.random() < 0.1:
         return Image.frombytes("L", (size, size), rng.randbytes(size * size)).convert("RGB")
     table = tuple(rng.randint(60, 200) for _ in range(3))
@@ -83,7 +85,7 @@ def draw_dish(dish: str, size: int, rng: random.Random) -> Image.Image:
 
 
 def make_title(dish: str, rng: random.Random) -> str:
-    """Some of the dish's words among fillers; one title in ten has fillers only."""
+    """Return a title with some of the dish's words among filler words; one title in ten has only filler words."""
     words = [] if rng.random() < 0.1 else rng.sample(DISHES[dish][2], rng.randint(2, 3))
     words += rng.sample(FILLERS, rng.randint(1, 3))
     rng.shuffle(words)
@@ -91,7 +93,13 @@ def make_title(dish: str, rng: random.Random) -> str:
 
 
 def write_text_encoder(folder: Path, width: int = 64, layers: int = 4) -> None:
-    """A small BERT with seeded random weights and a word-piece tokenizer that knows the demo's words."""
+    """Write a small BERT with seeded random weights, and a word-piece tokenizer that knows the words of the titles.
+
+    Args:
+        folder: Folder to write to.
+        width: Width of the hidden states.
+        layers: Number of layers.
+    """
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -102,7 +110,7 @@ def write_text_encoder(folder: Path, width: int = 64, layers: int = 4) -> None:
     words = sorted({word for pieces in split for word, _ in pieces})
     letters = sorted({letter for word in words for letter in word})
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    # Written down, since what WordPieceTrainer learns is another vocabulary in every process.
+    # The vocabulary is fixed, because WordPieceTrainer learns a different one in every process.
     vocabulary = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *words])
     tokenizer = Tokenizer(models.WordPiece({token: i for i, token in enumerate(vocabulary)}, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter

@@ -1,4 +1,4 @@
-"""Tiny encoders, batches and command lines for the tests."""
+"""Tiny encoders, models, batches, files and command-line flags for the tests."""
 
 from __future__ import annotations
 
@@ -29,20 +29,27 @@ VIEWS = {"complete": View(), "no_image": View(image=None), "no_text": View(text=
 
 
 def by_view(task: RobustTask, batch: Batch, views: Mapping[str, View] = VIEWS) -> dict[str, torch.Tensor]:
-    """Logits (B, C) of each view, by name."""
+    """Return the task's logits for each view by the view's name, each of shape (B, C)."""
     return dict(zip(views, task.logits(batch, list(views.values())), strict=True))
 
 
 def tiny_image_encoder(**changes: Any) -> ImageEncoder:
+    """Return the settings of a small timm encoder with random weights; ``changes`` replace some of them."""
     return TimmEncoder(**{"name": "test_vit", "weights": "random", "layers": 2, "grid": 2, "size": 32} | changes)
 
 
 def tiny_text_encoder(folder: Path, **changes: Any) -> TransformersTextEncoder:
+    """Return the settings of a small text encoder that is loaded from a folder; ``changes`` replace some of them."""
     return TransformersTextEncoder(**{"name": str(folder), "layers": 2, "max_length": 16} | changes)
 
 
 def tiny_flags(food101: Path, text_folder: Path) -> list[str]:
-    """Flags that put tiny encoders and data in the place of those of a shipped configuration."""
+    """Return flags that replace the encoders, the model's sizes and the data of a shipped configuration by tiny ones.
+
+    Args:
+        food101: Folder of the data. The flag for it is left out if the folder has another name.
+        text_folder: Folder of the text encoder.
+    """
     return [
         "--image_encoder.name=test_vit",
         "--image_encoder.weights=random",
@@ -62,10 +69,10 @@ def tiny_flags(food101: Path, text_folder: Path) -> list[str]:
 
 
 def mmrl_flags(food101: Path, clip_folder: Path) -> list[str]:
-    """As `tiny_flags`, for a configuration of MMRL."""
+    """Return the flags of `tiny_flags` for an MMRL configuration, with a tiny CLIP from a folder."""
     return [
-        *(f"--{side}_encoder.name={clip_folder}" for side in ("image", "text")),
-        *(f"--{side}_encoder.first_layer=3" for side in ("image", "text")),
+        *(f"--{modality}_encoder.name={clip_folder}" for modality in ("image", "text")),
+        *(f"--{modality}_encoder.first_layer=3" for modality in ("image", "text")),
         "--text_encoder.max_length=16",
         "--model.adapter.space_width=8",
         '--model.templates=["{}"]',
@@ -74,6 +81,7 @@ def mmrl_flags(food101: Path, clip_folder: Path) -> list[str]:
 
 
 def _run_flags(food101: Path) -> list[str]:
+    """Return flags for one quiet epoch on the CPU."""
     return [
         "--data.batch_size=32",
         "--data.workers=0",
@@ -85,22 +93,24 @@ def _run_flags(food101: Path) -> list[str]:
 
 
 def write_table(folder: Path, split: str, rows: list[dict[str, Any]]) -> Path:
-    """A JSONL table."""
+    """Write a table of samples as ``<split>.jsonl`` and return its path."""
     path = folder / f"{split}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
 def write_image(path: Path, size: tuple[int, int] = (40, 30), colour: str = "red", **options: Any) -> Path:
+    """Write an image of one colour and return its path; ``options`` are those of Pillow's `Image.save`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path, **options)
     return path
 
 
 def write_bomb(path: Path) -> Path:
-    """A PNG of 100 bytes that says it has 400 million pixels."""
+    """Write a PNG of less than 100 bytes whose header claims 400 million pixels, and return its path."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
+        """Return a PNG chunk with its length and checksum."""
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
@@ -109,7 +119,14 @@ def write_bomb(path: Path) -> Path:
 
 
 def random_encoded(batch: int, widths: tuple[int, ...], pooled: int, tokens: int = 5) -> Encoded:
-    """Random encoder output, every token real."""
+    """Return a random encoder output without padding tokens.
+
+    Args:
+        batch: Number of samples B.
+        widths: Width of each layer.
+        pooled: Width of the pooled features.
+        tokens: Number of tokens per sample.
+    """
     return Encoded(
         torch.randn(batch, pooled),
         [torch.randn(batch, tokens, width) for width in widths],
@@ -120,7 +137,16 @@ def random_encoded(batch: int, widths: tuple[int, ...], pooled: int, tokens: int
 def random_batch(
     size: int = 6, classes: int = 3, side: int = 32, multilabel: bool = False, complete: bool = False
 ) -> Batch:
-    """Random images and texts; unless complete, row 1 has no image, row 2 no text, row 3 neither."""
+    """Return a batch of random images, texts and labels of 3 classes.
+
+    Args:
+        size: Number of samples, at least 4 unless ``complete``.
+        classes: Unused; there are always 3 classes.
+        side: Edge length of the images in pixels.
+        multilabel: Flag for labels of shape (size, 3) with 0 or 1 in place of class indices of shape (size,).
+        complete: Flag for samples that all have both modalities. Otherwise row 1 has no image, row 2 no text, and row
+            3 neither.
+    """
     present = torch.ones(2, size, dtype=torch.bool)
     if not complete:
         present[0, 1] = present[1, 2] = present[0, 3] = present[1, 3] = False
@@ -142,7 +168,11 @@ def random_batch(
 
 
 def write_clip(folder: Path) -> None:
-    """A CLIP of 4 layers a tower, 32 px images in patches of 8, and a word tokenizer with CLIP's special tokens."""
+    """Write a CLIP with seeded random weights, its image processor and its tokenizer to a folder.
+
+    Each tower has 4 layers. Images have 32 x 32 pixels in patches of 8 x 8. The tokenizer splits texts into words and
+    has CLIP's special tokens.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
@@ -171,7 +201,12 @@ def write_clip(folder: Path) -> None:
 
 
 def word_tokenizer(max_length: int | None = None, padding_side: str = "right") -> PreTrainedTokenizerFast:
-    """Return a word tokenizer with the special tokens ``<s>``, ``<pad>``, ``<unk>``, ``</s>``."""
+    """Return a word tokenizer with the special tokens ``<s>``, ``<pad>``, ``<unk>``, ``</s>``.
+
+    Args:
+        max_length: Most tokens in a text; None for a tokenizer without a limit.
+        padding_side: Position of the padding, ``left`` or ``right``.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -181,17 +216,18 @@ def word_tokenizer(max_length: int | None = None, padding_side: str = "right") -
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 3)])
-    about: dict[str, Any] = {"padding_side": padding_side} | ({"model_max_length": max_length} if max_length else {})
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, **about)
+    limit = {"model_max_length": max_length} if max_length else {}
+    settings: dict[str, Any] = {"padding_side": padding_side} | limit
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, **settings)
 
 
 def write_model(folder: Path, model_type: str, **changes: Any) -> Path:
-    """Write a tiny model of transformers with seeded random weights, without a tokenizer.
+    """Write a tiny model of transformers with seeded random weights, without a tokenizer, and return its folder.
 
     Args:
-        folder: Where it is written.
-        model_type: Its type, as transformers names it.
-        changes: Settings of its configuration in place of the tiny ones.
+        folder: Folder to write to.
+        model_type: Name of the model's type in transformers, such as ``bert``.
+        changes: Configuration settings that replace the tiny ones.
     """
     from transformers import AutoConfig, AutoModel
 
@@ -208,7 +244,7 @@ def write_model(folder: Path, model_type: str, **changes: Any) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModel.from_config(AutoConfig.for_model(model_type, **settings))
-        for weights in model.parameters():  # far from zero, so that wrong inputs make a difference
+        for weights in model.parameters():  # larger weights make the output depend clearly on the input
             weights.data.add_(0.1 * torch.randn_like(weights))
     model.save_pretrained(folder)
     return folder

@@ -1,4 +1,7 @@
-"""Callbacks that disturb a run at a step that the environment names, so that no setting differs."""
+"""Callbacks that disturb a run at a step.
+
+Environment variables name the step and the signal, so the settings are those of an undisturbed run.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,27 @@ from lightning.pytorch.callbacks import Callback
 
 
 class SignalAt(Callback):
-    """Sends ``SIGNAL`` to this process and its workers in training step ``AT_STEP``, counted from 1 over all epochs."""
+    """A callback that sends ``SIGNAL`` to this process and its workers in training step ``AT_STEP``.
+
+    Steps are counted from 1 over all epochs.
+    """
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Send the signal if this is the step."""
         if "AT_STEP" in os.environ and trainer.global_step + 1 == int(os.environ["AT_STEP"]):
             number = signal.Signals[os.environ["SIGNAL"]]
             for process in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
-                os.kill(process, number)  # as SLURM and terminals do, to loader workers as well
+                os.kill(process, number)  # SLURM and terminals also send signals to the loader's workers
 
 
 class WorkersGone(Callback):
-    """Sends ``WORKERS`` (SIGKILL, SIGSTOP) to the workers alone in step ``AT_STEP``, and ``SIGNAL`` to this process."""
+    """A callback that sends ``WORKERS`` (SIGKILL or SIGSTOP) to the loader's workers in training step ``AT_STEP``.
+
+    If ``SIGNAL`` is set, it is sent to this process afterwards.
+    """
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Send the signals if this is the step."""
         if "AT_STEP" in os.environ and trainer.global_step + 1 == int(os.environ["AT_STEP"]):
             for child in multiprocessing.active_children():
                 os.kill(child.pid or 0, signal.Signals[os.environ["WORKERS"]])
@@ -33,18 +44,20 @@ class WorkersGone(Callback):
 
 
 class SignalInTest(Callback):
-    """Sends ``SIGNAL`` to this process in the first step of a test or validation."""
+    """A callback that sends ``SIGNAL`` to this process in each step of a test or validation."""
 
     def on_test_batch_start(self, *_: Any) -> None:
+        """Send the signal; it usually ends the test in its first step."""
         os.kill(os.getpid(), signal.Signals[os.environ["SIGNAL"]])
 
     on_validation_batch_start = on_test_batch_start
 
 
 class WorkersStopped(Callback):
-    """Stops the workers in the first step of a test; a second later, ``SIGNAL`` comes to this process."""
+    """A callback that stops the workers at the start of a test batch and sends ``SIGNAL`` to this process 1 s later."""
 
     def on_test_batch_start(self, *_: Any) -> None:
+        """Stop the workers and start the timer for the signal."""
         for child in multiprocessing.active_children():
             os.kill(child.pid or 0, signal.SIGSTOP)
         threading.Timer(1, os.kill, [os.getpid(), signal.Signals[os.environ["SIGNAL"]]]).start()

@@ -1,4 +1,4 @@
-"""Small made-up copies of every data set, in the layout in which it is distributed."""
+"""Small generated copies of every data set, in the layout in which the data set is distributed."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ VARIANTS = ("F-16A/B", "Boeing 737-200", "Spitfire")
 
 
 class Layout(NamedTuple):
-    """A copy of a data set.
+    """A generated copy of a data set.
 
     Attributes:
-        write: into a folder.
-        source: that reads it from there.
-        samples: in train, val and test; None where there is no such split.
+        write: Function that writes the copy into a folder.
+        source: Function that returns the data source for the folder.
+        samples: Numbers of samples in train, val and test; None for a split that the data set lacks.
     """
 
     write: Callable[[Path], None]
@@ -50,7 +50,7 @@ class Layout(NamedTuple):
 
 
 def picture(path: Path, number: int) -> str:
-    """An image file of 20 x 16 pixels, like no other."""
+    """Write an image of 20 x 16 pixels that is different for each number, and return its file name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(number)
     pixels = np.kron(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8), np.ones((4, 4, 1), dtype=np.uint8))
@@ -59,31 +59,38 @@ def picture(path: Path, number: int) -> str:
 
 
 def jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows as JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def write_mmimdb(root: Path) -> None:
-    """Twelve films, of which the second of each split is of rare genres alone."""
+    """Write MM-IMDb as JSON and JPEG files: twelve films, where the second one of each split has only rare genres."""
     splits = {"train": range(6), "dev": range(6, 9), "test": range(9, 12)}
     for split in splits.values():
-        for place, number in enumerate(split):
-            genres = ["News", "Adult"] if place == 1 else [GENRES[number], GENRES[-number - 1]]
-            about = {"plot": ["Short.", f"Film {number} tells of a dish."], "genres": genres, "title": "x"}
+        for index, number in enumerate(split):
+            genres = ["News", "Adult"] if index == 1 else [GENRES[number], GENRES[-number - 1]]
+            metadata = {"plot": ["Short.", f"Film {number} tells of a dish."], "genres": genres, "title": "x"}
             picture(root / "dataset" / f"{number:07}.jpeg", number)
-            (root / "dataset" / f"{number:07}.json").write_text(json.dumps(about))
+            (root / "dataset" / f"{number:07}.json").write_text(json.dumps(metadata))
     ids = {name: [f"{number:07}" for number in numbers] for name, numbers in splits.items()}
     (root / "split.json").write_text(json.dumps(ids))
 
 
 def write_mmimdb_hdf5(root: Path, centred: bool = True) -> None:
-    """Ten films as the file in circulation has them: means taken off, blue first, genres by frequency."""
+    """Write MM-IMDb as the HDF5 file in circulation: ten films, with genres sorted by frequency.
+
+    Args:
+        root: Folder to write to.
+        centred: Flag for images as in the file in circulation, with channel means subtracted and in the order blue,
+            green, red. Otherwise the images are plain RGB.
+    """
     root.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    by_frequency = [GENRES[place] for place in rng.permutation(len(GENRES))]
+    by_frequency = [GENRES[index] for index in rng.permutation(len(GENRES))]
     images = np.full((10, 3, 256, 160), 200, dtype=np.int32)
     images[:, 0], images[:, 1] = np.arange(10)[:, None, None], 10
-    if centred:  # red, green, blue to blue, green, red
+    if centred:  # the channels change from RGB to BGR
         images = (images[:, ::-1] - np.array([103.939, 116.779, 123.68])[None, :, None, None]).astype(np.int32)
     genres = np.zeros((10, 23), dtype=np.int32)
     for row in range(10):
@@ -97,22 +104,29 @@ def write_mmimdb_hdf5(root: Path, centred: bool = True) -> None:
         file["genres"] = genres
         file["genres"].attrs["target_names"] = json.dumps(by_frequency)
         file["imdb_ids"] = np.array([f"{row:07}" for row in range(10)], dtype="S7")
-    about = {"ix_to_word": dict(enumerate(words)), "vocab_size": len(words), "lookup": np.zeros((2, 3))}
-    np.save(root / "metadata.npy", np.array(about, dtype=object), allow_pickle=True)
+    metadata = {"ix_to_word": dict(enumerate(words)), "vocab_size": len(words), "lookup": np.zeros((2, 3))}
+    np.save(root / "metadata.npy", np.array(metadata, dtype=object), allow_pickle=True)
 
 
 def write_snli_ve(root: Path, key: str = "Flickr30K_ID", folder: str = "images") -> None:
+    """Write SNLI-VE: 9 training, 6 dev and 6 test samples about four photos.
+
+    Args:
+        root: Folder to write to.
+        key: Name of the field with the photo; with another name than ``Flickr30K_ID`` its value has a suffix.
+        folder: Name of the folder with the photos.
+    """
     for number in range(4):
         picture(root / folder / f"{100 + number}.jpg", number)
     labels = ("entailment", "neutral", "contradiction")
-    for place, (split, size) in enumerate({"train": 9, "dev": 6, "test": 6}.items()):
+    for split_index, (split, size) in enumerate({"train": 9, "dev": 6, "test": 6}.items()):
         photo = {"train": 0, "dev": 2, "test": 3}[split]
         rows = (
             {
                 "sentence1": "unused",
                 "sentence2": f"A cook makes dish {number} of {split}.",
                 "gold_label": labels[number % 3],
-                key: f"{100 + photo + number % (2 - (place > 0))}{'' if key == 'Flickr30K_ID' else '.jpg'}",
+                key: f"{100 + photo + number % (2 - (split_index > 0))}{'' if key == 'Flickr30K_ID' else '.jpg'}",
             }
             for number in range(size)
         )
@@ -120,6 +134,13 @@ def write_snli_ve(root: Path, key: str = "Flickr30K_ID", folder: str = "images")
 
 
 def write_hateful_memes(root: Path, padded: bool = True, labelled: bool = True) -> None:
+    """Write Hateful Memes.
+
+    Args:
+        root: Folder to write to.
+        padded: Flag for ids as texts with leading zeros, else as numbers.
+        labelled: Flag for labels in the test splits.
+    """
     sizes = {"train": 8, "dev_seen": 4, "dev_unseen": 2, "test_seen": 4, "test_unseen": 4}
     number = 0
     for split, size in sizes.items():
@@ -134,80 +155,84 @@ def write_hateful_memes(root: Path, padded: bool = True, labelled: bool = True) 
 
 
 def write_coop(root: Path) -> None:
-    """Labels whose order is not that of their names."""
+    """Write Oxford Pets with a split file of CoOp, with three classes whose indices are not in alphabetical order."""
     names = ["pug", "Abyssinian cat", "leonberger"]
     splits: dict[str, list[list[Any]]] = {}
-    for place, (split, each) in enumerate({"train": 4, "val": 2, "test": 3}.items()):
+    for split_index, (split, each) in enumerate({"train": 4, "val": 2, "test": 3}.items()):
         splits[split] = []
         for label, name in enumerate(names):
             for number in range(each):
                 file = f"{name}_{split}_{number}.jpg"
-                picture(root / "oxford_pets/images" / file, 100 * place + 10 * label + number)
+                picture(root / "oxford_pets/images" / file, 100 * split_index + 10 * label + number)
                 splits[split].append([file, label, name])
     (root / "oxford_pets/split_zhou_OxfordPets.json").write_text(json.dumps(splits))
 
 
 def write_aircraft(root: Path) -> None:
-    for place, (split, each) in enumerate({"train": 4, "val": 2, "test": 2}.items()):
+    """Write FGVC-Aircraft with three variants."""
+    for split_index, (split, each) in enumerate({"train": 4, "val": 2, "test": 2}.items()):
         lines = []
         for label, variant in enumerate(VARIANTS):
             for number in range(each):
-                name = f"{place}{label}{number:05}"
-                picture(root / "images" / f"{name}.jpg", 100 * place + 10 * label + number)
+                name = f"{split_index}{label}{number:05}"
+                picture(root / "images" / f"{name}.jpg", 100 * split_index + 10 * label + number)
                 lines.append(f"{name} {variant}\n")
         (root / f"images_variant_{split}.txt").write_text("".join(lines))
     (root / "variants.txt").write_text("".join(f"{variant}\n" for variant in VARIANTS))
 
 
 def write_classnames(root: Path, newline: str = "\n") -> None:
+    """Write CoOp's file of ImageNet class names, in which two names occur twice."""
     root.mkdir(parents=True, exist_ok=True)
     lines = (f"{wnid} {name}{newline}" for wnid, name in zip(WNIDS, NAMES, strict=True))
     (root / "classnames.txt").write_text("".join(lines), newline="")
 
 
 def write_imagenet(root: Path) -> None:
+    """Write ImageNet with five classes, 4 training and 2 validation images each."""
     write_classnames(root)
-    for place, wnid in enumerate(WNIDS):
+    for label, wnid in enumerate(WNIDS):
         for number in range(4):
-            picture(root / "images/train" / wnid / f"{wnid}_{number}.JPEG", 10 * place + number)
+            picture(root / "images/train" / wnid / f"{wnid}_{number}.JPEG", 10 * label + number)
         for number in range(2):
-            picture(root / "images/val" / wnid / f"ILSVRC2012_val_{place}{number}.JPEG", 1000 + 10 * place + number)
+            picture(root / "images/val" / wnid / f"ILSVRC2012_val_{label}{number}.JPEG", 1000 + 10 * label + number)
 
 
 def write_imagenet_a(root: Path) -> None:
-    """Three of the five classes, a README among them, and spaces in names of files."""
+    """Write ImageNet-A with three of the five classes, a README beside their folders, and spaces in file names."""
     write_classnames(root)
-    for place, wnid in enumerate(WNIDS[1:4]):
+    for label, wnid in enumerate(WNIDS[1:4]):
         for number in range(2):
-            picture(root / "imagenet-a" / wnid / f"0.001_a {wnid} _ b {number}.jpg", 2000 + 10 * place + number)
+            picture(root / "imagenet-a" / wnid / f"0.001_a {wnid} _ b {number}.jpg", 2000 + 10 * label + number)
     (root / "imagenet-a/README.txt").write_text("Read me.")
 
 
 def write_imagenet_v2(root: Path) -> None:
+    """Write ImageNetV2, whose folders are named by class index."""
     write_classnames(root)
-    for place in range(len(WNIDS)):
+    for label in range(len(WNIDS)):
         for number in range(2):
-            picture(root / "v2" / str(place) / f"{number}.jpeg", 3000 + 10 * place + number)
+            picture(root / "v2" / str(label) / f"{number}.jpeg", 3000 + 10 * label + number)
 
 
 def write_image_folder(root: Path) -> None:
-    """With a file that is no image, and images at two depths."""
-    for place, split in enumerate(("train", "val", "test")):
+    """Write a folder per split and class, with images at two depths and a file that is not an image."""
+    for split_index, split in enumerate(("train", "val", "test")):
         for label, name in enumerate(("soup", "pie")):
             for number in range(4):
                 inner = "more" if number % 2 else "."
-                picture(root / split / name / inner / f"{number}.png", 100 * place + 10 * label + number)
+                picture(root / split / name / inner / f"{number}.png", 100 * split_index + 10 * label + number)
             (root / split / name / "notes.txt").write_text("no image")
 
 
 def write_hugging_face(root: Path) -> None:
-    """A saved data set, in which every fourth sample has no image, and every fifth no text."""
+    """Write a saved data set of Hugging Face, in which every fourth sample has no image and every fifth no text."""
     features = Features({"photo": ImageFeature(), "title": Value("string"), "dish": ClassLabel(names=["soup", "pie"])})
     splits = {}
-    for place, (split, size) in enumerate({"train": 12, "validation": 6, "test": 6}.items()):
+    for split_index, (split, size) in enumerate({"train": 12, "validation": 6, "test": 6}.items()):
         files = [root / "files" / f"{split}{number}.png" for number in range(size)]
         for number, path in enumerate(files):
-            picture(path, 100 * place + number)
+            picture(path, 100 * split_index + number)
         rows = {
             "photo": [None if number % 4 == 3 else path.read_bytes() for number, path in enumerate(files)],
             "title": ["" if number % 5 == 4 else f"dish {number} of {split}" for number in range(size)],
@@ -219,13 +244,15 @@ def write_hugging_face(root: Path) -> None:
 
 
 def write_food101_copy(root: Path) -> None:
+    """Write UPMC Food-101 with 4 training and 2 test samples per class."""
     from dishes import write_food101
 
     write_food101(root, {"train": 4, "test": 2}, seed=0, size=24)
 
 
 def write_table_copy(root: Path) -> None:
-    for place, (split, size) in enumerate({"train": 12, "val": 6, "test": 6}.items()):
+    """Write JSONL tables, in which every fourth sample has no image and every fifth no text."""
+    for split_index, (split, size) in enumerate({"train": 12, "val": 6, "test": 6}.items()):
         rows = [
             {
                 "id": f"{split} {number}",
@@ -236,23 +263,32 @@ def write_table_copy(root: Path) -> None:
             for number in range(size)
         ]
         for number in range(size):
-            picture(root / f"photos/{split}{number}.png", 100 * place + number)
+            picture(root / f"photos/{split}{number}.png", 100 * split_index + number)
         jsonl(root / f"{split}.jsonl", rows)
 
 
 def coop_source(root: Path) -> CoOp:
+    """Return the source for the files of `write_coop`."""
     return CoOp(str(root), "oxford_pets/split_zhou_OxfordPets.json", "oxford_pets/images")
 
 
 def variant(folder: str, numbered: bool = False) -> Callable[[Path], Source]:
+    """Return a function that returns the source for an ImageNet variant.
+
+    Args:
+        folder: Name of the folder with the images.
+        numbered: Flag for folders that are named by class index, else by WordNet id.
+    """
     return lambda root: ImageNetVariant(str(root / folder), str(root / "classnames.txt"), numbered)
 
 
 def table_source(root: Path) -> Table:
+    """Return the source for the files of `write_table_copy`."""
     return Table(**{split: str(root / f"{split}.jsonl") for split in ("train", "val", "test")})
 
 
 def folder_source(root: Path) -> ImageFolder:
+    """Return the source for the files of `write_image_folder`."""
     return ImageFolder(**{split: str(root / split) for split in ("train", "val", "test")})
 
 

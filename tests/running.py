@@ -1,4 +1,4 @@
-"""What a network keeps for its backward pass; torch.compile that takes less long."""
+"""Helpers to measure the memory that a network saves for its backward pass, and to speed up torch.compile in tests."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from torch._dynamo.utils import counters
 
 from robusttune.models.runner import Runner
 
-# What is traced runs as it is, or, which takes long, as code that is generated.
+# The eager backend runs the traced graph as it is; inductor generates code for it, which takes long.
 BACKENDS = ["eager", pytest.param("inductor", marks=pytest.mark.slow)]
-LONG = ["eager", pytest.param("inductor", marks=pytest.mark.compiler)]  # of larger graphs: minutes each
+LONG = ["eager", pytest.param("inductor", marks=pytest.mark.compiler)]  # for larger graphs, which take minutes each
 
 
 @contextmanager
 def compiling_with(backend: str) -> Iterator[None]:
-    """In it nothing is compiled yet, and a graph that breaks is an error."""
+    """Make torch.compile use a backend inside the context, with an empty cache and an error for graph breaks."""
     compile_ = torch.compile
 
     def compiled(part: Callable[..., Any], dynamic: bool, options: dict[str, Any]) -> Callable[..., Any]:
+        """Compile a part of the network with the chosen backend."""
         how: dict[str, Any] = {"options": options} if backend == "inductor" else {"backend": backend}
         return compile_(part, dynamic=dynamic, fullgraph=True, **how)
 
@@ -36,7 +37,7 @@ def compiling_with(backend: str) -> Iterator[None]:
 
 
 class Watched(Runner):
-    """Notes what goes into parts: checkpointing keeps it where autograd does not tell."""
+    """A runner that records the inputs of the parts: activation checkpointing saves them outside autograd's hooks."""
 
     def __init__(self, runner: Runner) -> None:
         self.__dict__ = {**vars(runner)}
@@ -48,10 +49,18 @@ class Watched(Runner):
 
 
 def bytes_kept(network: Any, loss: Callable[[], Tensor]) -> int:
-    """Bytes that wait for the backward pass, each storage once, without weights."""
+    """Return the bytes that a forward pass saves for its backward pass.
+
+    Each storage counts once; weights do not count.
+
+    Args:
+        network: Network with a `Runner` in its attribute ``run``.
+        loss: Function that runs the forward pass and returns the loss.
+    """
     saved: list[Tensor] = []
 
     def save(tensor: Tensor) -> Tensor:
+        """Record a tensor that autograd saves."""
         saved.append(tensor)
         return tensor
 
@@ -65,11 +74,11 @@ def bytes_kept(network: Any, loss: Callable[[], Tensor]) -> int:
     weights = {weight.untyped_storage().data_ptr() for module in modules for weight in module.parameters()}
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
     del value
-    return sum(size for place, size in storages.items() if place not in weights)
+    return sum(size for pointer, size in storages.items() if pointer not in weights)
 
 
 def tensors(values: Any) -> Iterator[Tensor]:
-    """All that are in nested tuples, lists and dataclasses."""
+    """Yield all tensors in nested tuples, lists and dataclasses."""
     if isinstance(values, Tensor):
         yield values
     elif isinstance(values, tuple | list):

@@ -1,4 +1,4 @@
-"""Whether a run that was interrupted ended as one that was not."""
+"""Comparison of an interrupted and resumed run with an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ from typing import Any
 
 import torch
 
-# A run's own place, what time it took and the digest of both; and the score of the last validation, which Lightning
-# does not take along.
+# Entries that differ between equal runs: paths, durations and digests of them, and the score of the last validation,
+# which Lightning does not save.
 OWN = ("dirpath", "_path", "best_k_models", "seconds", "current_score", "digest")
 
 
 def differences(found: Path, expected: Path) -> list[str]:
-    """In what the folders of two runs differ, but for where they are and how long they took: bit by bit."""
+    """Compare the checkpoints and metrics of two runs bit by bit.
+
+    Args:
+        found: Folder of one run.
+        expected: Folder of the other run.
+
+    Returns:
+        A line for each difference, except for the folders' paths and the durations; no lines for equal runs.
+    """
     lines = []
     for name in ("best", "last"):
         pair = [
@@ -32,19 +40,21 @@ def differences(found: Path, expected: Path) -> list[str]:
 
 
 def _metrics(run: Path) -> list[dict[str, str]]:
+    """Return the rows of a run's metrics.csv without empty cells."""
     with (run / "metrics.csv").open() as file:
         return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def _differing(found: Any, expected: Any, path: str = "") -> Iterator[str]:
+    """Yield a line for each difference between nested dicts, lists, tensors and plain values."""
     if path.endswith(OWN):
         return
     if isinstance(found, dict) and isinstance(expected, dict):
         for key in {**found, **expected}:
             yield from _differing(found.get(key), expected.get(key), f"{path}.{key}")
     elif isinstance(found, list | tuple) and isinstance(expected, list | tuple) and len(found) == len(expected):
-        for place, (one, other) in enumerate(zip(found, expected, strict=True)):
-            yield from _differing(one, other, f"{path}[{place}]")
+        for index, (one, other) in enumerate(zip(found, expected, strict=True)):
+            yield from _differing(one, other, f"{path}[{index}]")
     elif isinstance(found, torch.Tensor) and isinstance(expected, torch.Tensor):
         if not torch.equal(found, expected):
             yield f"{path} differs"

@@ -1,4 +1,7 @@
-"""Reads scenes back from pixels and words, and answers by Bayes' rule sample by sample: it knows every distribution."""
+"""An oracle for `shapes`: it reads the factors of a scene from pixels and words and classifies by Bayes' rule.
+
+It knows all distributions from which the scenes are drawn, so its accuracy is the Bayes accuracy.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,18 @@ from robusttune.data.sources.shapes import FACTORS, HIDDEN, World
 from robusttune.data.sources.shapes.drawing import PALETTE, RADII, SHIFTS, STYLES, TILTS, StyleName, stamp
 from robusttune.data.sources.shapes.factors import INDEX
 
-REACH = 15  # pixels to each side of an object
-# To try in turn, above the clutter's contrast: what is an object, and how many rows of it may be too dark to see.
+REACH = 15  # pixels from the centre of an object to the edge of its stamp
+# Pairs to try one after the other: least contrast of an object, above that of the clutter, and the number of rows
+# within an object that may be too dark to stand out.
 THRESHOLDS: dict[StyleName, list[tuple[int, int]]] = {
     "paper": [(42, 0), (70, 0), (100, 0)],
     "blackboard": [(44, 2), (50, 2), (56, 0), (70, 0)],
 }
-Seen = tuple[int | None, ...]  # of each factor the value that a side shows, HIDDEN, or None where nothing is known
+Seen = tuple[int | None, ...]  # value of each factor in a modality; HIDDEN if it is hidden, None if it is unknown
 
 
 def read_text(text: str) -> Seen:
-    """Of each factor, what the words say."""
+    """Read the value of each factor from the words of a caption; a factor without a word is None."""
     meaning = {
         word: (number, value)
         for number, factor in enumerate(FACTORS)
@@ -36,7 +40,14 @@ def read_text(text: str) -> Seen:
 
 
 def read_image(image: Image.Image, style: StyleName = "paper") -> Seen:
-    """Of each factor, what a drawing shows: objects are cut out, and held against all that may be drawn."""
+    """Read the value of each factor from a drawing.
+
+    The objects are segmented, and the largest one is compared with all stamps that can be drawn.
+
+    Args:
+        image: Drawing of 64 x 64 pixels.
+        style: Style of the drawing.
+    """
     pixels = np.asarray(image, dtype=np.float64)
     ground = np.median(pixels, axis=(0, 1))
     pieces, objects = _objects(np.abs(pixels - ground).max(2), style)
@@ -45,7 +56,7 @@ def read_image(image: Image.Image, style: StyleName = "paper") -> Seen:
         (min(box[axis].start for box in boxes) + max(box[axis].stop for box in boxes) - 1) / 2 for axis in (0, 1)
     )
     position = int(np.argmin([np.hypot(across - 32 - x, down - 32 - y) for x, y in SHIFTS]))
-    own = max(objects, key=lambda piece: (pieces == piece).sum())  # the border does not cut it
+    own = max(objects, key=lambda piece: (pieces == piece).sum())  # the image border may cut the other objects
     shape, texture, size, paint = _fit(pixels - ground, ndimage.binary_dilation(pieces == own), ground, style)
     pale = STYLES[style].pale
     colour = int(np.linalg.norm(PALETTE * (1 - pale) + 255 * pale - paint, axis=1).argmin())
@@ -61,13 +72,23 @@ def read_image(image: Image.Image, style: StyleName = "paper") -> Seen:
 
 
 def _objects(change: np.ndarray, style: StyleName) -> tuple[np.ndarray, list[int]]:
-    """Numbered pieces of what is not ground, and the numbers of those that are objects; crosses may nearly touch."""
+    """Segment the objects in a drawing.
+
+    Args:
+        change: Largest difference of each pixel to the background over the colour channels, shape (64, 64).
+        style: Style of the drawing.
+
+    Returns:
+        Number of the connected component at each pixel, shape (64, 64), and the numbers that are objects.
+    """
     for threshold, gap in THRESHOLDS[style]:
-        mask = ndimage.binary_closing(change > threshold, np.ones((1 + gap, 1)))  # dark stripes are nearly ground
+        mask = ndimage.binary_closing(
+            change > threshold, np.ones((1 + gap, 1))
+        )  # dark stripes look like the background
         pieces, number = ndimage.label(ndimage.binary_fill_holes(mask), np.ones((3, 3)))
         found = [piece for piece in range(1, number + 1) if (pieces == piece).sum() >= 14]
         boxes = [ndimage.find_objects(pieces)[piece - 1] for piece in found]
-        if found and max(side.stop - side.start for box in boxes for side in box) <= 25:
+        if found and max(extent.stop - extent.start for box in boxes for extent in box) <= 25:
             break
     return pieces, found
 
@@ -75,7 +96,14 @@ def _objects(change: np.ndarray, style: StyleName) -> tuple[np.ndarray, list[int
 def _fit(
     change: np.ndarray, mask: np.ndarray, ground: np.ndarray, style: StyleName
 ) -> tuple[int, int, int, np.ndarray]:
-    """Shape, texture, size and paint of the object in a mask, by least squares over all stamps and small shifts."""
+    """Find the shape, texture, size and RGB colour of an object by least squares over all stamps and small shifts.
+
+    Args:
+        change: Difference of each pixel to the background, shape (64, 64, 3).
+        mask: Flag of each pixel that belongs to the object, shape (64, 64).
+        ground: Colour of the background, shape (3,).
+        style: Style of the drawing.
+    """
     settings, alpha, painted = _stamps(style)
     rows, columns = np.nonzero(mask)
     middle = (rows.min() + rows.max()) // 2, (columns.min() + columns.max()) // 2
@@ -88,7 +116,7 @@ def _fit(
     patches = np.stack([padded[top : top + window, left : left + window].reshape(-1, 3) for top, left in shifts])
     flat = patches.transpose(1, 0, 2).reshape(window**2, -1).astype(np.float32)
     covered, shaded = ((stamps @ flat).reshape(len(near), len(patches), 3) for stamps in (alpha, painted))
-    # The patch, less what the stamp leaves of the ground, must be the paint where it is painted.
+    # The patch minus the background that shines through the stamp must equal the stamp times the colour.
     target = (patches**2).sum((1, 2)) + 2 * covered @ ground + ((alpha**2).sum(1) * (ground**2).sum())[:, None]
     along = shaded + (painted * alpha).sum(1)[:, None, None] * ground
     power = (painted**2).sum(1)[:, None]
@@ -99,21 +127,32 @@ def _fit(
 
 @cache
 def _stamps(style: StyleName) -> tuple[list[tuple[int, int, int, float]], np.ndarray, np.ndarray]:
-    """All that may be stamped: (shape, texture, size, radius), and for each what it covers, and that by its shade."""
+    """Return all stamps that can be drawn in a style.
+
+    Returns:
+        The settings (shape, texture, size, radius) of each stamp; the opacity of its pixels, shape (stamps, pixels);
+        and the opacity times the shade of its pixels, shape (stamps, pixels).
+    """
     settings, alphas, painted = [], [], []
     values = [[*range(len(FACTORS[INDEX[name]].values)), HIDDEN] for name in ("shape", "texture", "size")]
     for (shape, texture, size), tilt in itertools.product(itertools.product(*values), TILTS):
         for stretch in (-0.5, -0.25, 0.0, 0.25, 0.5):
             alpha, shade = stamp(shape, texture, RADII[size] + stretch, tilt, STYLES[style])
-            room = REACH - len(alpha) // 2
+            padding = REACH - len(alpha) // 2
             settings.append((shape, texture, size, RADII[size] + stretch))
-            alphas.append(np.pad(alpha[..., 0], room).reshape(-1))
-            painted.append(np.pad(alpha[..., 0] * shade, room).reshape(-1))
+            alphas.append(np.pad(alpha[..., 0], padding).reshape(-1))
+            painted.append(np.pad(alpha[..., 0] * shade, padding).reshape(-1))
     return settings, np.array(alphas, np.float32), np.array(painted, np.float32)
 
 
 def answer(world: World, image: Seen | None, text: Seen | None) -> int:
-    """The class with the greatest posterior probability, of what is seen; None for a side that is missing."""
+    """Return the class with the largest posterior probability.
+
+    Args:
+        world: World from which the scene was drawn.
+        image: Factor values that the image shows; None if the image is missing.
+        text: Factor values that the text names; None if the text is missing.
+    """
     nothing: Seen = (None,) * len(FACTORS)
     weights = np.array(world.class_prior, dtype=np.float64)
     for which, name in enumerate(world.factors):
@@ -131,9 +170,18 @@ def answer(world: World, image: Seen | None, text: Seen | None) -> int:
 
 
 def _likelihood(world: World, count: int, value: int, image: int | None, text: int | None) -> float:
-    """How likely a factor of that value shows as it does."""
+    """Return the likelihood of the observed values of a factor.
+
+    Args:
+        world: World from which the scene was drawn.
+        count: Number of values that the factor can have.
+        value: Assumed true value of the factor.
+        image: Value in the image; None if it is unknown.
+        text: Value in the text; None if it is unknown.
+    """
 
     def shows(seen: int | None, hidden: bool) -> float:
+        """Return the likelihood of an observation if the modality hides the factor, or if it shows it."""
         if seen is None:
             return 1.0
         if not hidden:

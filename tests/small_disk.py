@@ -1,4 +1,4 @@
-"""A disk that is soon full."""
+"""A small disk that a test can fill up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ import pytest
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A disk of this size in place of the folder, which is made; only root can have it, others skip the test."""
+    """Create a folder and mount a disk of a limited size there; skip the test without the right to mount one.
+
+    Args:
+        folder: Folder to create.
+        size: Size of the disk as ``mount`` takes it, such as ``1m``.
+    """
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=False).returncode:
         pytest.skip("no disk can be mounted")

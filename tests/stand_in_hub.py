@@ -1,4 +1,4 @@
-"""A Hugging Face hub on this machine: folders as repositories, served as huggingface_hub asks for them."""
+"""A local stand-in for the Hugging Face hub: it serves folders as repositories, as huggingface_hub requests them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,32 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 Files = dict[str, bytes]
-LARGE = (".safetensors", ".bin", ".parquet")  # that a hub keeps outside of git, by their SHA-256
+LARGE = (".safetensors", ".bin", ".parquet")  # suffixes of files that the hub stores outside git, by their SHA-256
 API = re.compile(r"/api/(?P<kind>models|datasets)/(?P<name>.+?)(?:/(?P<verb>revision|tree|paths-info)/(?P<rest>.+))?")
 RESOLVE = re.compile(r"/(?P<kind>datasets/)?(?P<name>.+?)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 
 
 class Repository(NamedTuple):
-    """One of its commits: the hash, and the files by name."""
+    """A commit of a repository.
+
+    Attributes:
+        commit: Hash of the commit.
+        files: Contents of the files by name.
+    """
 
     commit: str
     files: Files
 
 
 class StandInHub:
-    """A hub that serves from when it is entered until it is left.
+    """A hub that serves requests while its context is active, and that can simulate network faults.
 
     Attributes:
-        requests: every request, as ``METHOD /path``.
-        sent: how often the content of a file was sent, by the file's name.
-        break_off: how many times the content of a file is to break off in the middle, by the file's name.
-        stall: how many times the content of a file is to stop coming for a while, by the file's name.
-        altered: files of which a byte is to be altered on the way.
+        requests: Log of all requests, as ``METHOD /path``.
+        sent: Number of times that a file's content was sent, by file name.
+        break_off: Number of times that a file's transfer will break off in the middle, by file name.
+        stall: Number of times that a file's transfer will pause for two seconds, by file name.
+        altered: Names of files whose last byte is changed in transfer.
     """
 
     def __init__(self) -> None:
@@ -49,21 +54,25 @@ class StandInHub:
         self._server.daemon_threads = True
 
     def add(self, kind: str, name: str, folder: Path) -> str:
-        """A commit of all files of a folder, which ``main`` is from now on; returns its hash.
+        """Add a commit with all files of a folder, make it the head of ``main``, and return its hash.
 
         Args:
-            kind: ``models`` or ``datasets``.
-            name: of the repository.
-            folder: of its files.
+            kind: Kind of the repository, ``models`` or ``datasets``.
+            name: Name of the repository.
+            folder: Folder with the files.
         """
         files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        told = repr([name, *((file, _blob_id(content)) for file, content in sorted(files.items()))])
-        commit = hashlib.sha1(told.encode()).hexdigest()
+        description = repr([name, *((file, _blob_id(content)) for file, content in sorted(files.items()))])
+        commit = hashlib.sha1(description.encode()).hexdigest()
         self._commits.setdefault((kind, name), []).append(Repository(commit, files))
         return commit
 
     def environment(self, home: Path) -> dict[str, str]:
-        """What a process needs to fetch from here into a folder, and from nowhere else."""
+        """Return environment variables that make a process download from this hub only.
+
+        Args:
+            home: Folder for the downloads.
+        """
         return {
             "HF_ENDPOINT": f"http://127.0.0.1:{self._server.server_port}",
             "HF_HOME": str(home),
@@ -73,7 +82,13 @@ class StandInHub:
         }
 
     def find(self, kind: str, name: str, revision: str) -> Repository | str:
-        """The commit, or the code of the error that a hub answers with."""
+        """Return a commit of a repository, or the error code of the hub if there is none.
+
+        Args:
+            kind: Kind of the repository, ``models`` or ``datasets``.
+            name: Name of the repository.
+            revision: Hash of a commit, or ``main``.
+        """
         commits = self._commits.get((kind, name))
         if commits is None:
             return "RepoNotFound"
@@ -91,6 +106,8 @@ class StandInHub:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    """The HTTP request handler of the hub."""
+
     hub: StandInHub
     protocol_version = "HTTP/1.1"
 
@@ -104,21 +121,24 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def log_message(self, *args: object) -> None:
-        """Nothing is printed."""
+        """Suppress the log output of the base class."""
 
     def _answer(self) -> None:
+        """Log the request and answer it."""
         url = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         self.hub.requests.append(f"{self.command} {url.path}")
         if found := API.fullmatch(url.path):
-            self._tell(found["kind"], found["name"], found["verb"], found["rest"], parse_qs(url.query or body))
+            query = parse_qs(url.query or body)
+            self._metadata(found["kind"], found["name"], found["verb"], found["rest"], query)
         elif found := RESOLVE.fullmatch(url.path):
             kind = (found["kind"] or "models").rstrip("/")
             self._file(kind, found["name"], unquote(found["revision"]), unquote(found["file"]))
         else:
             self._refuse("EntryNotFound")
 
-    def _tell(self, kind: str, name: str, verb: str | None, rest: str | None, query: dict[str, list[str]]) -> None:
+    def _metadata(self, kind: str, name: str, verb: str | None, rest: str | None, query: dict[str, list[str]]) -> None:
+        """Answer a request to the hub's API: a commit's description, a list of files, or descriptions of files."""
         revision, _, path = (rest or "main").partition("/")
         found = self.hub.find(kind, name, unquote(revision))
         if isinstance(found, str):
@@ -140,6 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._json(inside)
 
     def _file(self, kind: str, name: str, revision: str, file: str) -> None:
+        """Answer a request for a file, or for a range of it that extends to its end."""
         found = self.hub.find(kind, name, revision)
         if isinstance(found, str):
             return self._refuse(found)
@@ -162,6 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _send(self, file: str, content: bytes) -> None:
+        """Send the content of a file with the faults that are set for it."""
         self.hub.sent[file] += 1
         if file in self.hub.altered:
             content = content[:-1] + bytes([content[-1] ^ 1])
@@ -186,6 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _refuse(self, code: str, commit: str | None = None) -> None:
+        """Answer with an error code of the hub."""
         self.send_response(401 if code == "RepoNotFound" else 404)
         self.send_header("X-Error-Code", code)
         if commit is not None:
@@ -195,7 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _entry(file: str, content: bytes) -> dict[str, Any]:
-    """What the hub tells of a file."""
+    """Return the hub's description of a file."""
     entry: dict[str, Any] = {"type": "file", "path": file, "size": len(content), "oid": _blob_id(content)}
     if file.endswith(LARGE):
         entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
@@ -203,5 +226,5 @@ def _entry(file: str, content: bytes) -> dict[str, Any]:
 
 
 def _blob_id(content: bytes) -> str:
-    """As git names a blob."""
+    """Return the hash that git gives to a file's content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

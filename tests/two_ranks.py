@@ -1,4 +1,4 @@
-"""Run a function in gloo processes, forked so that nothing is imported again."""
+"""Run a function in several gloo processes, which are forked so that no imports are repeated."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-TIMEOUT = 60  # seconds; a test that hangs fails
+TIMEOUT = 60  # seconds after which a hanging test fails
 
 
 def in_two_ranks(fn: Callable[[int], Any]) -> list[Any]:
-    """What ``fn(rank)`` returns, or the exception that it raises, on rank 0 and on rank 1."""
+    """Run ``fn(rank)`` on two ranks and return the result of each rank, or the exception that it raised."""
     return in_ranks(2, fn)
 
 
 def in_ranks(count: int, fn: Callable[[int], Any]) -> list[Any]:
-    """The same on so many ranks."""
+    """Run ``fn(rank)`` on ``count`` ranks and return the result of each rank, or the exception that it raised."""
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    with tempfile.TemporaryDirectory() as folder:  # a file to meet at: a port that is free may not stay so
+    with tempfile.TemporaryDirectory() as folder:  # the rendezvous uses a file, because a free port may be taken
         arguments = [(fn, rank, count, f"file://{folder}/store", queue) for rank in range(count)]
         processes = [context.Process(target=_run, args=args, daemon=True) for args in arguments]
         for process in processes:
@@ -37,6 +37,7 @@ def in_ranks(count: int, fn: Callable[[int], Any]) -> list[Any]:
 
 
 def _run(fn: Callable[[int], Any], rank: int, count: int, store: str, queue: Any) -> None:
+    """Run the function on one rank and put the pickled result into the queue."""
     torch.set_num_threads(1)  # the parent's thread pool does not survive a fork
     dist.init_process_group("gloo", store, timeout=timedelta(seconds=TIMEOUT), rank=rank, world_size=count)
     try:
@@ -44,7 +45,7 @@ def _run(fn: Callable[[int], Any], rank: int, count: int, store: str, queue: Any
     except Exception as error:
         traceback.print_exc()
         result = error
-    queue.put(pickle.dumps((rank, result)))  # not as shared memory, which ends with its process
+    queue.put(pickle.dumps((rank, result)))  # tensors in shared memory would vanish when this process ends
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()

@@ -1,1 +1,1 @@
-"""A tiny CLIP that ships with the package, trained on `shapes`; MODEL_CARD.md says what it can do."""
+"""A tiny CLIP that ships with the package, trained on `shapes`; MODEL_CARD.md describes its abilities and limits."""

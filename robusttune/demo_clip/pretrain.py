@@ -1,4 +1,4 @@
-"""Makes the CLIP in this folder: contrastive training on scenes and captions that are drawn as they are needed.
+"""Train the CLIP in this folder: contrastive training on scenes and captions that are generated on the fly.
 
 `make pretrain-demo`, or `python -m robusttune.demo_clip.pretrain --config FILE --out FOLDER`
 """
@@ -30,30 +30,31 @@ from robusttune.data.sources.shapes.drawing import SIDE, STYLES, StyleName
 
 HERE = Path(__file__).parent
 PROMPT = "a drawing of the {}"
-SPLIT = "pretrain"  # no split of any data has samples of this one
+SPLIT = "pretrain"  # no data set has a split of this name, so its samples differ from those of all data sets
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How it is made; widths and depths are those of transformers' CLIP configurations.
+    """The settings of the pretraining.
 
     Args:
-        seed: of the weights, and of the scenes.
-        steps: of the optimiser.
-        batch_size: pairs a step, which are each other's negatives.
-        learning_rate: the greatest.
-        warmup: steps in which the learning rate rises.
-        weight_decay: of matrices.
-        word_dropout: mean probability that a word of a caption is left out, in [0, 0.5]; drawn for each caption.
-        world: that scenes are drawn from.
-        styles: that scenes are drawn in, in turns.
-        vocabulary: most tokens.
-        context: most tokens a text.
-        projection: width of the space in which images and texts meet.
-        patch: side of a patch, pixels.
-        measured: images of which zero-shot accuracies are taken, for each style and part of the classes.
-        vision: settings of the image tower.
-        text: settings of the text tower.
+        seed: Seed of the weights and of the scenes.
+        steps: Number of optimizer steps.
+        batch_size: Number of image-text pairs per step; the pairs of a batch are each other's negatives.
+        learning_rate: Learning rate at the end of the warm-up; it then falls to 0 along a cosine.
+        warmup: Number of steps while the learning rate rises linearly from 0.
+        weight_decay: Weight decay of matrices; vectors and scalars have none.
+        word_dropout: Mean probability that a word of a caption is left out, in [0, 0.5]. The probability for a caption
+            is drawn uniformly between 0 and twice this value.
+        world: World that generates the scenes.
+        styles: Drawing styles, which the scenes use alternately.
+        vocabulary: Most tokens in the vocabulary.
+        context: Most tokens in a text.
+        projection: Width of the shared embedding space of images and texts.
+        patch: Edge length of a patch in pixels.
+        measured: Number of images for each zero-shot accuracy, i.e. for each style and set of classes.
+        vision: Settings of the image tower, with the names of transformers' `CLIPVisionConfig`.
+        text: Settings of the text tower, with the names of transformers' `CLIPTextConfig`.
     """
 
     seed: int
@@ -75,7 +76,14 @@ class Settings:
 
 
 class Pairs(Dataset[dict[str, Tensor]]):
-    """Batches of images and tokenised captions, each a function of its number; no pair comes twice."""
+    """A data set whose items are batches of images and tokenised captions.
+
+    A batch is a pure function of the settings and its number. Each scene is generated anew and used once.
+
+    Args:
+        settings: Settings of the pretraining.
+        tokenizer: Tokenizer of the captions.
+    """
 
     def __init__(self, settings: Settings, tokenizer: PreTrainedTokenizerFast) -> None:
         self.settings = settings
@@ -86,7 +94,12 @@ class Pairs(Dataset[dict[str, Tensor]]):
         return self.settings.steps
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        """``pixel_values`` (B, 3, 64, 64) in [-1, 1], ``input_ids`` and ``attention_mask`` (B, n)."""
+        """Return the batch of a step.
+
+        Returns:
+            ``pixel_values`` of shape (B, 3, 64, 64) in [-1, 1], and ``input_ids`` and ``attention_mask`` of shape
+            (B, n), where n is the length of the longest caption in tokens.
+        """
         size = self.settings.batch_size
         indices = range(step * size, (step + 1) * size)
         drawn = [self._source(index).draw(SPLIT, index) for index in indices]
@@ -97,12 +110,18 @@ class Pairs(Dataset[dict[str, Tensor]]):
         return self.shapes[index % len(self.shapes)]
 
     def _text(self, index: int) -> str:
+        """Return the caption of a scene with some words left out."""
         rng = sample_generator(self.settings.seed, 0, f"{SPLIT}/{index}", "words")
         return drop_words(self._source(index).tell(SPLIT, index), self.settings.word_dropout * 2 * rng.random(), rng)
 
 
 class Pretraining(LightningModule):
-    """The contrastive loss of CLIP (arXiv 2103.00020)."""
+    """The training of a CLIP with its symmetric contrastive loss (Radford et al. 2021, arXiv 2103.00020).
+
+    Args:
+        settings: Settings of the pretraining.
+        model: CLIP to train.
+    """
 
     def __init__(self, settings: Settings, model: CLIPModel) -> None:
         super().__init__()
@@ -110,14 +129,17 @@ class Pretraining(LightningModule):
         self.model = model
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the contrastive loss of a batch, a scalar."""
         loss: Tensor = self.model(**batch, return_loss=True).loss
         self.log("loss", loss.detach(), prog_bar=True)
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
+        """Limit the factor of the logits to 100, as CLIP does for stability."""
         self.model.logit_scale.data.clamp_(max=np.log(100.0))
 
     def configure_optimizers(self) -> Any:
+        """Return AdamW, with weight decay on matrices only, and a cosine schedule with warm-up."""
         decayed = [p for p in self.parameters() if p.ndim > 1]
         others = [p for p in self.parameters() if p.ndim <= 1]
         groups = [
@@ -130,12 +152,29 @@ class Pretraining(LightningModule):
 
 
 def to_pixels(images: Sequence[Image.Image]) -> Tensor:
-    """(B, 3, 64, 64) in [-1, 1], as the model takes them."""
+    """Convert RGB images to the model's input.
+
+    Args:
+        images: B images of 64 x 64 pixels.
+
+    Returns:
+        Pixels, shape (B, 3, 64, 64), float32 in [-1, 1].
+
+    Example:
+        >>> to_pixels([Image.new("RGB", (64, 64), "white")]).shape
+        torch.Size([1, 3, 64, 64])
+    """
     return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def make_tokenizer(settings: Settings) -> PreTrainedTokenizerFast:
-    """Byte-level pairs, so that no text is out of its vocabulary; each word that captions have is one token."""
+    """Train a tokenizer with byte-pair encoding on bytes.
+
+    No text is out of its vocabulary, and each word of the captions is one token.
+
+    Args:
+        settings: Settings with ``vocabulary`` and ``context``.
+    """
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.normalizer = tokenizers.normalizers.Lowercase()
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -153,18 +192,23 @@ def make_tokenizer(settings: Settings) -> PreTrainedTokenizerFast:
         "<start> $A <end>", special_tokens=[("<start>", 0), ("<end>", 1)]
     )
     special = {"bos_token": "<start>", "eos_token": "<end>", "pad_token": "<end>", "unk_token": "<end>"}
-    # Earlier releases of transformers have other defaults, by which they would change the tokenizer.
-    about = {
+    # Earlier releases of transformers have other defaults, so all of these settings are written to the file.
+    defaults = {
         "model_max_length": settings.context,
         "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
         "add_prefix_space": True,
     }
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **about, **special)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **defaults, **special)
 
 
 def make_model(settings: Settings, tokens: int) -> CLIPModel:
-    """A CLIP with random weights."""
+    """Create a CLIP with random weights.
+
+    Args:
+        settings: Settings with the sizes of the model.
+        tokens: Size of the tokenizer's vocabulary.
+    """
     special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
     config = CLIPConfig(
         text_config={**settings.text, **special, "vocab_size": tokens, "max_position_embeddings": settings.context},
@@ -175,18 +219,33 @@ def make_model(settings: Settings, tokens: int) -> CLIPModel:
 
 
 def zero_shot(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, shapes: Shapes, images: int) -> float:
-    """Accuracy on a source's classes from their names alone."""
+    """Measure the zero-shot accuracy with one prompt per class.
+
+    Args:
+        model: CLIP on the CPU, in eval mode.
+        tokenizer: Tokenizer of the model.
+        shapes: Data source whose test scenes are classified among its classes.
+        images: Number of test scenes.
+
+    Returns:
+        Accuracy in [0, 1].
+    """
     names = shapes.world.class_names
     prompts = tokenizer([PROMPT.format(name) for name in names], padding=True, return_tensors="pt")
     pixels = to_pixels([shapes.draw("test", index) for index in range(images)])
     labels = [shapes.world.scene(shapes.seed, "test", index).label for index in range(images)]
     with torch.inference_mode():
-        answers = model(pixel_values=pixels, **prompts).logits_per_image.argmax(1)
-    return float((answers == torch.tensor(labels)).float().mean())
+        predicted = model(pixel_values=pixels, **prompts).logits_per_image.argmax(1)
+    return float((predicted == torch.tensor(labels)).float().mean())
 
 
 def pretrain(settings: Settings, out: Path) -> None:
-    """Train a CLIP, and write it, its tokenizer, its preprocessing and its zero-shot accuracies to a folder."""
+    """Train a CLIP, and write it, its tokenizer, its preprocessing and its zero-shot accuracies to a folder.
+
+    Args:
+        settings: Settings of the pretraining.
+        out: Folder to write to. It is created if it does not exist.
+    """
     seed_everything(settings.seed)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer(settings)
@@ -199,7 +258,7 @@ def pretrain(settings: Settings, out: Path) -> None:
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    # On a GPU, drawing is what takes long, and needs processes of its own.
+    # On a GPU, drawing the scenes takes longest, so worker processes do it.
     workers = len(os.sched_getaffinity(0)) if trainer.strategy.root_device.type != "cpu" else 0
     trainer.fit(task, DataLoader(Pairs(settings, tokenizer), batch_size=None, num_workers=workers))
     model = task.model.cpu().half()
@@ -216,35 +275,48 @@ def pretrain(settings: Settings, out: Path) -> None:
 
 
 def _name_any_tokenizer(path: Path) -> None:
-    """Release 5 of transformers writes a class that earlier ones do not know; this one they all do."""
-    about = json.loads(path.read_text())
-    about["tokenizer_class"] = "PreTrainedTokenizerFast"
-    about.pop("backend", None)
-    path.write_text(json.dumps(about, indent=2) + "\n")
+    """Replace the tokenizer class in a configuration file by one that all releases of transformers know.
+
+    Release 5 of transformers writes a class that earlier releases do not have.
+    """
+    config = json.loads(path.read_text())
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    config.pop("backend", None)
+    path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def measure(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, out: Path, images: int) -> None:
-    """Write zero-shot accuracies of base and new classes, in either style, on images that show everything."""
-    found = {}
+    """Measure the zero-shot accuracy for each style and set of classes, and write ``zero_shot.json``.
+
+    The measured scenes hide nothing, neither in the image nor in the text.
+
+    Args:
+        model: CLIP on the CPU, in eval mode.
+        tokenizer: Tokenizer of the model.
+        out: Existing folder to write to.
+        images: Number of scenes for each accuracy.
+    """
+    results = {}
     for style in STYLES:
         for part in ("base", "new"):
             world = World(part=part, visibility=Visibility(image=0, text=0, both=1))
             shapes = Shapes(world=world, style=style)
             accuracy, chance = zero_shot(model, tokenizer, shapes, images), 1 / len(world.class_names)
-            found[f"{style}, {part}"] = {"accuracy": accuracy, "chance": chance}
+            results[f"{style}, {part}"] = {"accuracy": accuracy, "chance": chance}
             print(f"{style}, {part} classes: accuracy {accuracy:.3f}, chance {chance:.3f}")  # noqa: T201
-    (out / "zero_shot.json").write_text(json.dumps(found, indent=2) + "\n")
+    (out / "zero_shot.json").write_text(json.dumps(results, indent=2) + "\n")
 
 
 def main() -> None:
+    """Read the settings from the command line and train the CLIP."""
     parser = jsonargparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", action="config")
     parser.add_argument("--out", type=Path, default=HERE, help="folder to write to")
     parser.add_class_arguments(Settings)
-    given = parser.instantiate(parser.parse_args())
-    out = given.pop("out")
-    del given["config"]
-    pretrain(Settings(**given.as_dict()), out)
+    arguments = parser.instantiate(parser.parse_args())
+    out = arguments.pop("out")
+    del arguments["config"]
+    pretrain(Settings(**arguments.as_dict()), out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a training will cost, told from a few real steps of it."""
+"""Estimate the cost of a training run (memory, disk, time, traffic) by measuring a few real steps."""
 
 from robusttune.planning.estimate import TRAINER, estimate
 from robusttune.planning.extent import Extent

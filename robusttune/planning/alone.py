@@ -1,4 +1,4 @@
-"""What can be timed without a model: the loader, and the metrics of a validation."""
+"""Timings that need no model: loading batches, and computing the metrics of a validation."""
 
 from __future__ import annotations
 
@@ -10,40 +10,50 @@ from torch.nn import functional
 
 from robusttune.evaluation import ConditionMetrics
 
-SECONDS = 5.0  # in which batches are loaded
-ROWS = 2000  # for which metrics are computed; what more rows take follows from it
+SECONDS = 5.0  # time after which no more batches are loaded
+ROWS = 2000  # most samples for which metrics are computed; the time for more samples is extrapolated
 
 
 def loading(loader: Any) -> float | None:
-    """Seconds a batch that the loader's workers take if nobody makes them wait; None where it has no workers."""
+    """Measure how fast the loader's workers produce batches when the model never makes them wait.
+
+    Args:
+        loader: Data loader, a `torch.utils.data.DataLoader`.
+
+    Returns:
+        Mean seconds per batch without the first batch, or None if the loader has no worker processes.
+    """
     if not loader.num_workers:
         return None
     batches = iter(loader)
-    begun = first = perf_counter()
+    start = first = perf_counter()
     loaded = 0
-    for loaded, _ in enumerate(batches):  # the first one counts as none
+    for loaded, _ in enumerate(batches):  # the first batch is not counted, because it includes the workers' start
         now = perf_counter()
         first = now if loaded == 0 else first
-        # All workers' turns are whole: they hand over their batches together.
-        if loaded and loaded % loader.num_workers == 0 and now - begun > SECONDS:
+        # Workers hand over their batches together, so only a multiple of their number gives a fair mean.
+        if loaded and loaded % loader.num_workers == 0 and now - start > SECONDS:
             break
-    return (perf_counter() - first) / loaded if loaded else perf_counter() - begun
+    return (perf_counter() - first) / loaded if loaded else perf_counter() - start
 
 
 def computing_metrics(metrics: ConditionMetrics, rows: int) -> float:
-    """Seconds to compute metrics for so many samples, with random answers.
+    """Measure the seconds that it takes to compute metrics for ``rows`` samples with random predictions.
+
+    At most `ROWS` samples are measured. The time for more samples is extrapolated in proportion to their number.
 
     Args:
-        metrics: that nothing was added to; it is used up.
-        rows: samples, in proportion to which it takes time.
+        metrics: Metrics without any samples. They cannot be used for anything else afterwards.
+        rows: Number of samples, at least 1.
     """
-    few, classes = min(rows, ROWS), len(metrics.class_names)
-    random = torch.Generator().manual_seed(0)
-    label = torch.randint(classes, (few,), generator=random)
+    measured_rows, classes = min(rows, ROWS), len(metrics.class_names)
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(classes, (measured_rows,), generator=generator)
     if metrics.multilabel:
         label = functional.one_hot(label, classes).float()
-    logits = torch.randn(len(metrics.conditions.views), few, classes, generator=random)
-    metrics.update([str(row) for row in range(few)], label, torch.ones(few, 2, dtype=torch.bool), logits)
-    begun = perf_counter()
+    logits = torch.randn(len(metrics.conditions.views), measured_rows, classes, generator=generator)
+    ids = [str(row) for row in range(measured_rows)]
+    metrics.update(ids, label, torch.ones(measured_rows, 2, dtype=torch.bool), logits)
+    start = perf_counter()
     metrics.compute()
-    return (perf_counter() - begun) * rows / few
+    return (perf_counter() - start) * rows / measured_rows

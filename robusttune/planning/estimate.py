@@ -1,4 +1,4 @@
-"""The plan of a training, made from a few of its steps."""
+"""Estimate the plan of a training run by measuring a few of its steps."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ from robusttune.tasks.base import ENCODERS
 from robusttune.types import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-VALIDATION_SECONDS = 15.0  # that measured batches of a validation should take
-VALIDATION_BATCHES = 3, 21  # of them, at least and at most, the first of which does not count
+VALIDATION_SECONDS = 15.0  # intended duration of the measured validation batches
+VALIDATION_BATCHES = 3, 21  # least and most validation batches to run; the first one is not measured
 LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "robusttune")
 
-TRAINER: dict[str, Any] = {  # of a Trainer to measure with: one process that leaves nothing, and ends when told to
+# Settings of the Trainer that measures: it runs in one process, writes nothing, and ends when a callback stops it.
+TRAINER: dict[str, Any] = {
     "devices": 1,
     "num_nodes": 1,
     "strategy": "auto",
-    "max_epochs": 1_000_000,  # by which schedules reckon
+    "max_epochs": 1_000_000,  # learning rate schedules need a number
     "max_steps": -1,
     "min_epochs": None,
     "min_steps": None,
     "max_time": None,
-    "limit_train_batches": None,  # all
+    "limit_train_batches": None,  # no limit
     "limit_val_batches": 0,
     "overfit_batches": 0.0,
     "val_check_interval": None,
@@ -56,7 +57,13 @@ TRAINER: dict[str, Any] = {  # of a Trainer to measure with: one process that le
 
 
 class _Training(NamedTuple):
-    """What was measured of training."""
+    """Measurements of training.
+
+    Attributes:
+        steps: Times of the steps.
+        epoch_start: Seconds from the beginning of an epoch until its first batch is there.
+        inspection: Operations and memory of the steps.
+    """
 
     steps: Steps
     epoch_start: float
@@ -64,7 +71,13 @@ class _Training(NamedTuple):
 
 
 class _Validation(NamedTuple):
-    """What was measured of a validation; no steps where there is none."""
+    """Measurements of a validation; the defaults stand for a run without validation.
+
+    Attributes:
+        steps: Times of the batches; None if there is no validation.
+        metrics: Seconds to compute the metrics on one device.
+        bytes: Bytes that rank 0 gathers from all ranks.
+    """
 
     steps: Steps | None = None
     metrics: float = 0.0
@@ -72,17 +85,23 @@ class _Validation(NamedTuple):
 
 
 def estimate(task: RobustTask, data: ImageTextDataModule, trainer: Trainer, extent: Extent, steps: int) -> Plan:
-    """Measure some steps, and tell from them what all of it takes. Nothing is left on disk.
+    """Measure a few training steps and extrapolate the cost of the whole training run.
+
+    Nothing is left on disk. The planned run may have several devices; the measurement uses the trainer's one.
 
     Args:
-        task: is trained a little.
-        data: its cache is looked at, not written to.
-        trainer: with the settings of `TRAINER`.
-        extent: of the training that is planned.
-        steps: that are measured, fewer if they are slow.
+        task: Task to measure. A few steps of training change its weights.
+        data: Data module of the training run. Its cache is replaced by a `SampledCache`, which reads the original
+            cache and writes to a temporary folder only.
+        trainer: Trainer with the settings of `TRAINER`.
+        extent: Extent of the planned training run.
+        steps: Number of training steps to measure. Fewer are measured if they are slow.
+
+    Returns:
+        Parameters, memory, disk space, durations and traffic of the planned run.
 
     Raises:
-        RobustTuneError: nothing is trained, or there is no batch to train on.
+        RobustTuneError: The task trains nothing, or there is no batch to train on.
     """
     if isinstance(task, ZeroShotTask):
         raise RobustTuneError("ZeroShotTask trains nothing, so there is nothing to plan: give another model.class_path")
@@ -119,7 +138,10 @@ def estimate(task: RobustTask, data: ImageTextDataModule, trainer: Trainer, exte
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what is told of a run: it is none. What is wrong with the data was told before."""
+    """Silence log messages below errors, because planning is not a run.
+
+    Warnings about the data set are not lost: they were logged when it was read.
+    """
     loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -132,12 +154,16 @@ def _quiet() -> Iterator[None]:
 
 
 def _share_cores(data: ImageTextDataModule, extent: Extent, trainer: Trainer) -> None:
-    """As many loader workers as a device has where there are several; on the CPU the default takes care of itself."""
+    """Give the loader the number of workers that each device gets when several devices share the CPU cores.
+
+    Nothing changes on the CPU, or if the user has set the number of workers.
+    """
     if data.workers is None and extent.devices > 1 and trainer.strategy.root_device.type != "cpu":
         data.workers = min(8, max(1, cores() // extent.devices))
 
 
 def _train(task: RobustTask, data: ImageTextDataModule, trainer: Trainer, extent: Extent, steps: int) -> _Training:
+    """Train for a few steps and measure them."""
     batches = extent.train_batches(_rows(data, "train"), data.batch_size)
     if batches == 0:
         raise RobustTuneError("trainer.limit_train_batches leaves no batch to train on: raise it")
@@ -150,9 +176,18 @@ def _train(task: RobustTask, data: ImageTextDataModule, trainer: Trainer, extent
 def _validate(
     task: RobustTask, data: ImageTextDataModule, trainer: Trainer, extent: Extent, step: float
 ) -> _Validation:
-    """Some batches, as many as may take `VALIDATION_SECONDS` if each takes as long as a step of training."""
-    least, most = VALIDATION_BATCHES
-    trainer.limit_val_batches = max(least, min(most, 1 + int(VALIDATION_SECONDS / step)))
+    """Measure a few validation batches.
+
+    Args:
+        task: Task to validate.
+        data: Data module with the validation split.
+        trainer: Trainer that has trained the task.
+        extent: Extent of the planned training run.
+        step: Seconds per training step. The number of batches is chosen so that they would take about
+            `VALIDATION_SECONDS` at this speed.
+    """
+    minimum, maximum = VALIDATION_BATCHES
+    trainer.limit_val_batches = max(minimum, min(maximum, 1 + int(VALIDATION_SECONDS / step)))
     rows = _rows(data, "val")
     if extent.val_batches(rows, 1) == 0:
         return _Validation()
@@ -164,21 +199,26 @@ def _validate(
     batches = extent.val_batches(rows, loader.batch_size)
     if batches == 0:
         return _Validation()
-    seen = min(rows, batches * loader.batch_size * extent.world_size)
+    validated_rows = min(rows, batches * loader.batch_size * extent.world_size)
     conditions = data.conditions("val")
     metrics = ConditionMetrics(task.facts, conditions, task.class_names)
-    logits = 4 * len(conditions.views) * len(task.class_names)
-    return _Validation(_steps(meter.times, loader, batches), computing_metrics(metrics, seen), seen * logits)
+    logits_bytes = 4 * len(conditions.views) * len(task.class_names)  # float32 logits of one sample
+    return _Validation(
+        _steps(meter.times, loader, batches),
+        computing_metrics(metrics, validated_rows),
+        validated_rows * logits_bytes,
+    )
 
 
 def _steps(times: BatchTimes, loader: Any, batches: int) -> Steps:
-    alone = loading(loader)
-    seconds = max(times.wait + times.work, alone or 0.0)
-    return Steps(seconds, times.quartiles, len(times.working), times.wait, times.work, alone, batches)
+    """Summarise measured batches; a batch cannot take less time than the loader needs for it."""
+    loading_seconds = loading(loader)
+    seconds = max(times.wait + times.work, loading_seconds or 0.0)
+    return Steps(seconds, times.quartiles, len(times.working), times.wait, times.work, loading_seconds, batches)
 
 
 def _other_splits(task: RobustTask, data: ImageTextDataModule, cache: SampledCache) -> list[Features]:
-    """What a cache would take of samples to test and to predict."""
+    """Return the features that the cache would also hold for the test and predict samples."""
     before = len(cache.found)
     for stage in ("test", "predict"):
         if data.given(stage) is not None:
@@ -194,23 +234,26 @@ def _model(task: RobustTask, inspection: Inspection) -> Model:
 
 
 def _time(training: _Training, validation: _Validation, features: Sequence[Features], extent: Extent) -> Time:
-    step, checked = training.steps, validation.steps
+    """Extrapolate the durations of epochs, validations and the whole run from the measurements."""
+    step, validation_step = training.steps, validation.steps
     start = max(0.0, training.epoch_start - step.waiting)
     epoch = start + step.batches * step.seconds
     epochs = extent.epochs(step.batches)
-    validations = 0.0 if checked is None else extent.validations(step.batches)
-    one = 0.0 if checked is None else checked.batches * checked.seconds + validation.metrics
+    validations, validation_seconds = 0.0, 0.0
+    if validation_step is not None:
+        validations = extent.validations(step.batches)
+        validation_seconds = validation_step.batches * validation_step.seconds + validation.metrics
     fill = sum(part.seconds for part in features) / extent.world_size
     return Time(
         step=step,
         epoch=epoch,
-        validation_step=checked,
-        validation=one,
+        validation_step=validation_step,
+        validation=validation_seconds,
         metrics=validation.metrics,
         validations=validations,
         epochs=epochs,
         fill=fill,
-        fit=fill + epochs * epoch + validations * one,
+        fit=fill + epochs * epoch + validations * validation_seconds,
     )
 
 
@@ -219,14 +262,15 @@ def _add(trainer: Trainer, *callbacks: Callback) -> None:
 
 
 def _rows(data: ImageTextDataModule, split: Split) -> int:
+    """Return the number of samples in a split, 0 if the data set lacks it."""
     table = data.records(split)
     return 0 if table is None else len(table)
 
 
 def _own_bytes(task: RobustTask) -> int:
-    """Of what a checkpoint has of the task: all but the encoders."""
-    own = (value for name, value in task.state_dict().items() if not name.startswith(ENCODERS))
-    return sum(value.nbytes for value in own)
+    """Return the size in bytes of the task's tensors in a checkpoint, which leaves the frozen encoders out."""
+    saved = (value for name, value in task.state_dict().items() if not name.startswith(ENCODERS))
+    return sum(value.nbytes for value in saved)
 
 
 def _encoder(task: RobustTask, name: str) -> FrozenEncoder:

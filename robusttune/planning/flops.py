@@ -1,4 +1,4 @@
-"""Floating-point operations of what runs."""
+"""Counting of floating-point operations (FLOPs) in running code."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 @dataclass
 class Flops:
-    """Operations of matrix products, convolutions and attention, a multiply-add as two; nothing else is counted.
+    """Counted operations of matrix products, convolutions and attention.
+
+    A multiply-add counts as two operations. Other operations, such as activations, are not counted.
 
     Attributes:
-        total: all of them.
-        frozen: those of forward passes that record no gradient: of frozen encoders.
-        backward: to be set when the backward pass begins, which records none either.
+        total: Number of all operations.
+        frozen: Number of operations in forward passes that record no gradient, such as those of frozen encoders.
+        backward: Flag to set when the backward pass begins. Autograd records no gradient there either, but these
+            operations belong to the trained part.
     """
 
     total: int = 0
@@ -29,13 +32,22 @@ class Flops:
 
     @property
     def trained(self) -> int:
-        """Those that gradients go through, backward passes included."""
+        """Return the number of operations through which gradients flow, backward passes included."""
         return self.total - self.frozen
 
 
 @contextmanager
 def counted_flops() -> Iterator[Flops]:
-    """Count what runs inside; compiled modules run uncompiled, since nothing of a compiled graph is seen."""
+    """Count the operations inside the context; the total is set when the context ends.
+
+    Compiled modules run uncompiled inside, because the counter cannot look into a compiled graph.
+
+    Example:
+        >>> with counted_flops() as flops:
+        ...     _ = torch.nn.Linear(4, 2)(torch.ones(3, 4))
+        >>> flops.total, flops.frozen
+        (48, 0)
+    """
     flops = Flops()
     with ExitStack() as stack:
         stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -48,7 +60,10 @@ def counted_flops() -> Iterator[Flops]:
 
 
 class _WithoutGradient(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds what a counter below counts while no gradient is recorded."""
+    """A dispatch mode that adds an operation's FLOPs to ``flops.frozen`` if no gradient is recorded for it.
+
+    It must be entered after the counter, so that the counter has counted an operation when this mode reads it.
+    """
 
     def __init__(self, counter: FlopCounterMode, flops: Flops) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -66,5 +81,5 @@ class _WithoutGradient(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _cpu_attention_is_known() -> bool:
-    """Not to every version of torch."""
+    """Return whether this version of torch can count the FLOPs of flash attention on the CPU."""
     return "aten._scaled_dot_product_flash_attention_for_cpu" in {str(op) for op in flop_registry}

@@ -1,4 +1,4 @@
-"""Callbacks that measure real steps: of training, and of validation."""
+"""Callbacks that measure the time of real training steps and validation batches."""
 
 from __future__ import annotations
 
@@ -10,49 +10,66 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from robusttune.planning import inspection
 
-LEAST = 3  # steps that are measured, however long they take
-SECONDS = 30.0  # after which no more than these are
-WARM_UP = 3  # steps before these, after those of the `Inspection`
-WARM_UP_SECONDS = 10.0  # of more of them, in which batches that loader workers had ready are used up
+LEAST = 3  # number of measured steps, however long they take
+SECONDS = 30.0  # time after which no more than LEAST steps are measured
+WARM_UP = 3  # steps between the inspected and the measured ones
+WARM_UP_SECONDS = (
+    10.0  # limit for a longer warm-up, which uses up the batches that the loader's workers have prefetched
+)
 
 
 class BatchTimes:
-    """Seconds by batch: of waiting until it is on the device, and of what is done with it."""
+    """The seconds per batch that a loop waits for the batch, and those that it works on it.
+
+    The loop calls `leave`, `got` and `done` in this order for each batch; `done` already starts the wait for the next.
+
+    Attributes:
+        waiting: Seconds until each batch was on the device.
+        working: Seconds of work on each batch.
+    """
 
     def __init__(self) -> None:
         self.waiting: list[float] = []
         self.working: list[float] = []
-        self._left = self._got = perf_counter()
+        self._wait_start = self._work_start = perf_counter()
 
     def leave(self) -> None:
-        """From now on it is waited."""
-        self._left = perf_counter()
+        """Start waiting for the next batch."""
+        self._wait_start = perf_counter()
 
     def got(self) -> float:
-        """The batch is there; returns how long it was waited for."""
-        self._got = perf_counter()
-        return self._got - self._left
+        """Start working on the batch; return the seconds of waiting for it."""
+        self._work_start = perf_counter()
+        return self._work_start - self._wait_start
 
     def done(self, keep: bool) -> None:
-        """The batch is done."""
+        """Finish the batch and start waiting for the next one.
+
+        Args:
+            keep: Flag to record the batch's times.
+        """
         if keep:
-            self.waiting.append(self._got - self._left)
-            self.working.append(perf_counter() - self._got)
+            self.waiting.append(self._work_start - self._wait_start)
+            self.working.append(perf_counter() - self._work_start)
         self.leave()
 
     @property
     def wait(self) -> float:
-        """The mean: workers hand over several batches together, and the next has to be waited for."""
+        """Return the mean seconds of waiting.
+
+        It is a mean because the workers of a loader hand over several batches together: most waits are near 0, and a
+        few are long.
+        """
         return fmean(self.waiting)
 
     @property
     def work(self) -> float:
-        """The median."""
+        """Return the median seconds of work."""
         return median(self.working)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """Of waiting and working together, the lower and the upper one."""
+        """Return the lower and the upper quartile of waiting and working together, in seconds."""
         both = [sum(times) for times in zip(self.waiting, self.working, strict=True)]
         if len(both) == 1:
             return both[0], both[0]
@@ -61,34 +78,37 @@ class BatchTimes:
 
 
 class StepMeter(Callback):
-    """Measures steps of training, and ends it when there are enough.
+    """A callback that measures training steps and stops the training when it has measured enough.
 
     Args:
-        steps: to be measured; fewer, but some, if they take too long.
+        steps: Number of steps to measure. After `SECONDS` the number falls to `LEAST`.
 
     Attributes:
-        times: of the steps that were measured, but for those that began an epoch, unless there are no others.
-        epoch_start: seconds from the beginning of the last epoch to its first batch.
+        times: Times of the measured steps. The first step of an epoch is left out unless an epoch has only one.
+        epoch_start: Seconds from the beginning of the last epoch to its first batch.
     """
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self.times = BatchTimes()
         self.epoch_start = 0.0
-        self._workers = self._ahead = 0
-        self._seen = 0
-        self._since = 0.0  # the end of the inspection; then, that of the warm-up
+        self._workers = self._prefetched = 0
+        self._steps_done = 0
+        self._phase_start = 0.0  # end of the inspection; after the warm-up, end of the warm-up
         self._warm = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read how many workers the loader has and how many batches they prefetch."""
         loader: Any = trainer.train_dataloader
         self._workers = loader.num_workers
-        self._ahead = loader.num_workers * (loader.prefetch_factor or 0)
+        self._prefetched = loader.num_workers * (loader.prefetch_factor or 0)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start waiting for the first batch of the epoch."""
         self.times.leave()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Start the time of the step's work; record the start of the epoch."""
         waited = self.times.got()
         if batch_idx == 0:
             self.epoch_start = waited
@@ -96,42 +116,49 @@ class StepMeter(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Finish the step, move on from inspection to warm-up to measurement, and stop the training at the end."""
         self.times.done(keep=self._warm and (batch_idx > 0 or trainer.num_training_batches == 1))
-        self._seen += 1
-        if self._seen == inspection.STEPS:
-            self._since = perf_counter()
+        self._steps_done += 1
+        if self._steps_done == inspection.STEPS:
+            self._phase_start = perf_counter()
         elif not self._warm and self._is_warm():
-            self._warm, self._since = True, perf_counter()
-        # A step of the optimiser has to be among them: its state is measured, too.
+            self._warm, self._phase_start = True, perf_counter()
+        # The optimizer must have made a step, because the size of its state is measured, too.
         trainer.should_stop = trainer.should_stop or (self._has_enough() and trainer.global_step > 0)
 
     def _is_warm(self) -> bool:
-        steps = self._seen - inspection.STEPS
-        return steps >= WARM_UP and (steps >= self._ahead or perf_counter() - self._since > WARM_UP_SECONDS)
+        """Return whether the warm-up is over: enough steps, and no prefetched batches left or no time left."""
+        steps = self._steps_done - inspection.STEPS
+        return steps >= WARM_UP and (steps >= self._prefetched or perf_counter() - self._phase_start > WARM_UP_SECONDS)
 
     def _has_enough(self) -> bool:
+        """Return whether enough steps are measured; each worker must have delivered equally many of the batches."""
         measured = len(self.times.working)
-        if measured >= LEAST and perf_counter() - self._since > SECONDS:
+        if measured >= LEAST and perf_counter() - self._phase_start > SECONDS:
             return True
         return measured >= self.steps and measured % max(1, self._workers) == 0
 
 
 class ValidationMeter(Callback):
-    """Measures batches of a validation, but for the first, in which what is computed once is computed.
+    """A callback that measures the batches of a validation.
+
+    The first batch is left out because it includes work that is done only once, unless it is the only one.
 
     Attributes:
-        times: of the batches.
+        times: Times of the measured batches.
     """
 
     def __init__(self) -> None:
         self.times = BatchTimes()
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start waiting for the first batch."""
         self.times.leave()
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        """Start the time of the batch's work."""
         self.times.got()
 
     def on_validation_batch_end(
@@ -143,4 +170,5 @@ class ValidationMeter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Finish the batch and record its times."""
         self.times.done(keep=batch_idx > 0 or trainer.num_val_batches == [1])

@@ -1,4 +1,4 @@
-"""What a plan says: what a training takes, in numbers without prefixes: parameters, operations, bytes, seconds."""
+"""The plan of a training run as dataclasses, in units without prefixes: parameters, operations, bytes, seconds."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from robusttune.planning.sampled_cache import Features
 
 @dataclass(frozen=True)
 class Model:
-    """What is trained.
+    """Size and operations of the model.
 
     Attributes:
-        trained: parameters.
-        frozen: parameters of each encoder.
-        flops: of a step on one device, of what gradients go through; forward and backward.
-        frozen_flops: of a step on one device, of what they do not: frozen encoders, unless their outputs are cached.
+        trained: Number of trainable parameters.
+        frozen: Number of parameters of each frozen encoder, by the encoder's name.
+        flops: Operations per step and device through which gradients flow, forward and backward.
+        frozen_flops: Operations per step and device without gradients, i.e. those of the frozen encoders. They are
+            left out if the encoders' features are cached.
     """
 
     trained: int
@@ -27,15 +28,16 @@ class Model:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on each device.
+    """Memory on each device in bytes.
 
     Attributes:
-        weights: all that are in memory, frozen ones included.
-        gradients: of trained ones.
-        optimizer_state: after a step.
-        activations: what autograd keeps of a forward pass until the backward pass.
-        batch: inputs.
-        peak: most that was ever allocated, on CUDA; it has all of these, and what comes and goes.
+        weights: All weights in memory, frozen ones included.
+        gradients: Gradients of the trainable parameters.
+        optimizer_state: Optimizer state after a step.
+        activations: Tensors that autograd saves in a forward pass for the backward pass.
+        batch: Inputs of one batch.
+        peak: Largest allocation measured on CUDA, which includes all of the above and temporary tensors; None on
+            other devices.
     """
 
     weights: int
@@ -48,11 +50,12 @@ class Memory:
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes on disk.
+    """Disk space in bytes.
 
     Attributes:
-        features: of the feature cache, of images and texts of training and validation, then of other splits.
-        checkpoint: of one file.
+        features: Contents of the feature cache: first images and texts of training and validation, then those of
+            other splits.
+        checkpoint: Size of one checkpoint file.
     """
 
     features: list[Features]
@@ -61,16 +64,21 @@ class Disk:
 
 @dataclass(frozen=True)
 class Steps:
-    """Seconds of a batch on one device.
+    """Time of a batch on one device, in seconds.
 
     Attributes:
-        seconds: of a batch, from one to the next.
-        quartiles: of those that were measured.
-        measured: how many.
-        waiting: for the loader, and until the batch is on the device.
-        working: of the model; in training with backward pass and optimiser.
-        loading: of a batch if nobody makes the loader's workers wait; None where it has none.
-        batches: on each device, in an epoch or in a validation.
+        seconds: Time from one batch to the next.
+        quartiles: Lower and upper quartile of the measured batches.
+        measured: Number of measured batches.
+        waiting: Mean time from the end of a batch until the next one is on the device.
+        working: Median time of the model; in training it includes the backward pass and the optimizer.
+        loading: Time that the loader's workers need per batch if nothing makes them wait; None without workers.
+        batches: Number of batches per device in an epoch or in a validation.
+
+    Example:
+        >>> steps = Steps(0.5, (0.4, 0.6), measured=10, waiting=0.3, working=0.2, loading=None, batches=100)
+        >>> steps.loader_bound
+        True
     """
 
     seconds: float
@@ -83,24 +91,24 @@ class Steps:
 
     @property
     def loader_bound(self) -> bool:
-        """Whether the model waits for the loader more than it works."""
+        """Return whether loading a batch takes longer than processing it."""
         return max(self.waiting, self.loading or 0.0) > self.working
 
 
 @dataclass(frozen=True)
 class Time:
-    """Seconds, on all devices together.
+    """Duration of the training run on all devices together, in seconds unless stated otherwise.
 
     Attributes:
-        step: of training.
-        epoch: of training alone.
-        validation_step: None where there is no validation.
-        validation: one, its metrics included.
-        metrics: to compute them, on one device.
-        validations: in all of the fit.
-        epochs: of the fit.
-        fill: of the feature cache, as far as a fit fills it.
-        fit: all of it.
+        step: Time of a training step.
+        epoch: Duration of a training epoch without validation.
+        validation_step: Time of a validation batch; None if there is no validation.
+        validation: Duration of one validation, its metrics included.
+        metrics: Duration of computing the metrics of a validation on one device.
+        validations: Number of validations in the whole run.
+        epochs: Number of epochs in the whole run.
+        fill: Duration of filling the feature cache for training and validation.
+        fit: Duration of the whole run.
     """
 
     step: Steps
@@ -116,11 +124,11 @@ class Time:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes that travel between devices; the time for it is not in the plan.
+    """Bytes sent between devices. The plan does not include the time for sending them.
 
     Attributes:
-        step: gradients of each device, which are averaged over all of them.
-        validation: what rank 0 gathers of all others.
+        step: Gradients of each device, which are averaged over all devices in a step.
+        validation: Logits of all samples, which rank 0 gathers in a validation.
     """
 
     step: int
@@ -129,20 +137,20 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training takes.
+    """The cost of a training run.
 
     Attributes:
-        task: class of it.
-        extent: how much it does.
-        batch_size: samples a batch, on each device.
-        classes: that are told apart.
-        samples: by split.
-        device: on which it was measured.
-        model: what is trained.
-        memory: on each device.
-        disk: of the feature cache, and of checkpoints.
-        time: of steps, epochs, and all.
-        traffic: between devices.
+        task: Name of the task's class.
+        extent: Numbers of devices, epochs, batches and validations.
+        batch_size: Number of samples per batch and device.
+        classes: Number of classes.
+        samples: Number of samples by split.
+        device: Device on which the plan was measured, such as ``cpu`` or ``cuda:0``.
+        model: Size and operations of the model.
+        memory: Memory per device.
+        disk: Sizes of the feature cache and of a checkpoint.
+        time: Durations of steps, epochs and the whole run.
+        traffic: Bytes sent between devices.
     """
 
     task: str

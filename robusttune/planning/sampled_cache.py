@@ -1,4 +1,4 @@
-"""A feature cache of a few inputs, which stand in for all others: what a whole one would take, and how it is read."""
+"""A feature cache that encodes only a few inputs and extrapolates the time and disk space for all of them."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from robusttune.encoders import Encoder, FrozenEncoder
 from robusttune.planning.flops import counted_flops
 from robusttune.types import Widths
 
-FIRST, GROWTH = 8, 4  # inputs that are encoded to see how long it takes; then four times as many, and so on
-SECONDS = 3.0  # of encoding that are long enough to tell
-ROOM = 1 << 29  # bytes that the few inputs may take
+FIRST, GROWTH = 8, 4  # number of inputs in the first chunk, and factor from each chunk to the next
+SECONDS = 3.0  # encoding time of a chunk that is long enough for a reliable measurement
+ROOM = 1 << 29  # most bytes on disk for the encoded inputs
 
 
 @dataclass
 class Features:
-    """What the features of some inputs take.
+    """The disk space and computing time of the features of some inputs.
 
     Attributes:
-        what: ``images`` or ``texts``.
-        inputs: how many there are, those that are alike once.
-        bytes: of their features.
-        missing: inputs that the cache does not have.
-        missing_bytes: of their features.
-        seconds: to compute what is missing, on one device.
-        flops: of one input.
+        what: Modality of the inputs, ``images`` or ``texts``.
+        inputs: Number of different inputs.
+        bytes: Size of the features of all inputs.
+        missing: Number of inputs whose features are not in the cache yet.
+        missing_bytes: Size of the features of the missing inputs.
+        seconds: Time to compute the missing features on one device.
+        flops: Mean operations per input.
     """
 
     what: Literal["images", "texts"]
@@ -57,7 +57,14 @@ class Features:
 
 @dataclass
 class _Sample:
-    """What was encoded: locations in a store, and seconds and operations of one input."""
+    """The inputs that were encoded to extrapolate from them.
+
+    Attributes:
+        store: Store with their features.
+        locations: Locations of the features in the store, shape (n,).
+        seconds: Time per input.
+        flops: Mean operations per input.
+    """
 
     store: Store
     locations: NDArray[np.int64]
@@ -66,14 +73,17 @@ class _Sample:
 
 
 class SampledCache(FeatureCache):
-    """Encodes a few inputs into a folder of its own, and hands them over for all.
+    """A feature cache that encodes a few inputs into a temporary folder and returns their features for all inputs.
+
+    Training with it reads the cache as a real run would, so its speed can be measured. The features of most inputs are
+    those of other inputs, so the results of the training mean nothing.
 
     Args:
-        cache: that is planned. It is looked at, and nothing is written to it.
-        folder: that exists, for the few and for notes; it may be deleted afterwards.
+        cache: Cache of the planned run. It is read to find missing features; nothing is written to it.
+        folder: Existing folder for the features and for file digests. It may be deleted afterwards.
 
     Attributes:
-        found: what each `fill` would have taken; inputs that came up in an earlier one do not count again.
+        found: Disk space and time of each call of `fill`. Inputs of an earlier call are not counted again.
     """
 
     def __init__(self, cache: FeatureCache, folder: Path) -> None:
@@ -93,7 +103,10 @@ class SampledCache(FeatureCache):
         running: Running,
         stop_at_unreadable: bool,
     ) -> tuple[list[Cached], list[str]]:
-        """See `FeatureCache.fill`; only inputs that were encoded can be unreadable."""
+        """Encode a few inputs and return their features for all inputs; see `FeatureCache.fill` for the arguments.
+
+        Only unreadable images among the encoded inputs are reported.
+        """
         about = describe(settings, encoder, running.precision, self.dtype)
         name = fingerprint(about)
         folder = f"{what}-{name[:16]}"
@@ -108,10 +121,14 @@ class SampledCache(FeatureCache):
             )
             self._samples[what], unreadable = self._encode(builder, requests)
         self._count(what, requests, _keys_in(self.planned / folder, name, encoder.widths), encoder)
-        return [_standing_in(modality, self._samples[what]) for modality in modalities], unreadable
+        return [_with_sampled_features(modality, self._samples[what]) for modality in modalities], unreadable
 
     def _requests(self, modalities: Sequence[RawModality], folder: Path, threads: int) -> list[Request]:
-        """Inputs, those that are alike once; files are read to tell them apart only if any may be in the cache."""
+        """Return a request for each different input.
+
+        Image files are identified by their contents only if the planned cache may hold some of them. Otherwise their
+        paths identify them, because reading all files would take long.
+        """
         files = sorted({path for modality in modalities for path in modality.files()})
         digests: dict[str, bytes | None] = {path: _digest(path) for path in files}
         if folder.exists():
@@ -121,55 +138,64 @@ class SampledCache(FeatureCache):
             digests = file_digests(files, memory, threads).by_path
         requests: dict[bytes, Request] = {}
         for modality in modalities:
-            present = [row for row in range(len(modality)) if modality.has(row)]
-            inputs = [(row, view) for row in present for view in range(modality.views or 0)]
+            rows = (row for row in range(len(modality)) if modality.has(row))
+            inputs = [(row, view) for row in rows for view in range(modality.views or 0)]
             for (row, view), key in zip(inputs, modality.keys(inputs, digests), strict=True):
                 if key is not None:
                     requests.setdefault(key, Request(key, modality, row, view))
         return list(requests.values())
 
     def _encode(self, builder: Builder, requests: list[Request]) -> tuple[_Sample, list[str]]:
-        """More and more inputs, until it took long enough to tell how long each takes."""
+        """Encode growing chunks of random inputs until one takes long enough to measure the time per input.
+
+        Returns:
+            The encoded inputs, and a sentence for each unreadable image among them.
+        """
         rest = random.Random(0).sample(requests, len(requests))
         first = rest[:FIRST]
-        each = _bytes_of(first, builder.encoder, self.dtype.itemsize) // FIRST
+        bytes_per_input = _bytes_of(first, builder.encoder, self.dtype.itemsize) // FIRST
         keys: list[bytes] = []
         unreadable: list[str] = []
-        size, took, seconds = FIRST, 0.0, 0.0
-        while rest and took < SECONDS and len(keys) * each < ROOM and not (unreadable and builder.stop_at_unreadable):
-            taken, rest = rest[:size], rest[size:]
-            begun = perf_counter()
-            unreadable = builder.fill(taken)
-            seconds = (perf_counter() - begun) / len(taken)
-            took = 0.0 if size == FIRST else seconds * len(taken)  # the first ones are to warm up
-            keys += [item.key for item in taken]
+        size, elapsed, seconds = FIRST, 0.0, 0.0
+        while (
+            rest
+            and elapsed < SECONDS
+            and len(keys) * bytes_per_input < ROOM
+            and not (unreadable and builder.stop_at_unreadable)
+        ):
+            chunk, rest = rest[:size], rest[size:]
+            start = perf_counter()
+            unreadable += builder.fill(chunk)
+            seconds = (perf_counter() - start) / len(chunk)
+            elapsed = 0.0 if size == FIRST else seconds * len(chunk)  # the first chunk is the warm-up
+            keys += [item.key for item in chunk]
             size *= GROWTH
         locations = builder.store.locations(keys)
         flops = _flops([item for item in first if item.key in builder.store], builder.encoder)
         return _Sample(builder.store, locations[locations != ABSENT], seconds, flops), unreadable
 
     def _count(
-        self, what: Literal["images", "texts"], requests: list[Request], there: set[bytes], encoder: FrozenEncoder
+        self, what: Literal["images", "texts"], requests: list[Request], cached: set[bytes], encoder: FrozenEncoder
     ) -> None:
-        """Note what it would take to compute what is not there, and did not come up before."""
+        """Append the cost of the inputs that no earlier call of `fill` had; ``cached`` holds the keys in the cache."""
         new = [item for item in requests if (what, item.key) not in self._counted]
         self._counted |= {(what, item.key) for item in new}
-        missing, sample = [item for item in new if item.key not in there], self._samples[what]
+        missing, sample = [item for item in new if item.key not in cached], self._samples[what]
         sizes = [_bytes_of(items, encoder, self.dtype.itemsize) for items in (new, missing)]
         seconds = sample.seconds * len(missing)
         self.found.append(Features(what, len(new), sizes[0], len(missing), sizes[1], seconds, sample.flops))
 
 
-def _standing_in(side: RawModality, sample: _Sample) -> Cached:
-    """The side, with any of what was encoded in the place of each input."""
-    shape = (len(side), side.views or 0)
+def _with_sampled_features(modality: RawModality, sample: _Sample) -> Cached:
+    """Return the modality with the features of a random encoded input in place of each input."""
+    shape = (len(modality), modality.views or 0)
     if not len(sample.locations):
-        return Cached(side, sample.store, np.full(shape, ABSENT))
-    return Cached(side, sample.store, np.random.default_rng(0).choice(sample.locations, shape))
+        return Cached(modality, sample.store, np.full(shape, ABSENT))
+    return Cached(modality, sample.store, np.random.default_rng(0).choice(sample.locations, shape))
 
 
 def _bytes_of(items: list[Request], encoder: FrozenEncoder, itemsize: int) -> int:
-    """As the cache itself tells it before it is filled."""
+    """Return the size of the inputs' features in bytes, from their token lengths, without encoding them."""
     by_modality: dict[int, tuple[RawModality, list[tuple[int, int]]]] = {}
     for item in items:
         by_modality.setdefault(id(item.modality), (item.modality, []))[1].append((item.row, item.view))
@@ -178,7 +204,7 @@ def _bytes_of(items: list[Request], encoder: FrozenEncoder, itemsize: int) -> in
 
 
 def _flops(items: list[Request], encoder: FrozenEncoder) -> int:
-    """Of an input, the mean over these."""
+    """Return the mean operations per input, 0 for no inputs. All inputs are encoded in one batch."""
     if not items:
         return 0
     values: Any = items[0].modality.collate([item.modality.read(item.row, item.view) for item in items]).values
@@ -190,7 +216,7 @@ def _flops(items: list[Request], encoder: FrozenEncoder) -> int:
 
 
 def _keys_in(folder: Path, name: str, widths: Widths) -> set[bytes]:
-    """What a folder of a cache says that it has; its checksums are left to a fit."""
+    """Return the keys of the inputs in a folder of the cache, without verifying the checksums as a fit does."""
     keys: set[bytes] = set()
     for path in folder.glob(f"*{SUFFIX}"):
         try:
@@ -201,4 +227,5 @@ def _keys_in(folder: Path, name: str, widths: Widths) -> set[bytes]:
 
 
 def _digest(path: str) -> bytes:
+    """Return a stand-in for the digest of a file's contents: the hash of its path."""
     return hashlib.blake2b(path.encode(errors="surrogatepass"), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""Finished runs beside each other: tables, differences with intervals, plots."""
+"""Compare finished runs: tables, differences with confidence intervals, and plots."""
 
 from robusttune.report.document import Document, report_on
 from robusttune.report.files import write

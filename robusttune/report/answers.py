@@ -1,4 +1,4 @@
-"""What a run answered, sample by sample, as arrays."""
+"""The predictions of a run for each test sample, read from a Parquet file into arrays."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ from numpy.typing import NDArray
 from robusttune.errors import RobustTuneError
 
 COLUMNS = ("condition", "id", "label", "prediction")
-NONE = -1  # the number of a class that there is not
+NONE = -1  # index of a class that is not among the class names
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Of N samples under K conditions, told apart among C classes.
+    """The predictions of a run for N samples under K conditions, with C classes.
+
+    The samples are sorted by id.
 
     Attributes:
-        conditions: K names.
-        samples: a hash of ids and labels: that of two runs is the same where their samples are.
-        class_names: C names.
-        multilabel: whether samples have several labels.
-        label: (N,) int, numbers of classes; (N, C) bool in multi-label data. Samples are in the order of their ids.
-        prediction: (K, N) int; (K, N, C) bool in multi-label data.
-        table: the whole file, in its own order.
-        rows: (K, N) rows of the file.
+        conditions: Names of the K conditions.
+        samples: Hash of ids and labels. Two runs have the same hash if they were tested on the same samples.
+        class_names: Names of the C classes.
+        multilabel: Flag for samples with several labels.
+        label: Class indices, shape (N,), int; in multi-label data class flags, shape (N, C), bool. An index is -1
+            for a class that is not in ``class_names``.
+        prediction: Predicted class indices, shape (K, N), int; in multi-label data class flags, shape (K, N, C), bool.
+        table: Whole content of the file, in the file's order.
+        rows: Row of the file for each condition and sample, shape (K, N), int.
     """
 
     conditions: list[str]
@@ -46,7 +49,14 @@ class Answers:
     rows: NDArray[np.int64]
 
     def column(self, name: str) -> NDArray[Any]:
-        """A column of the file, (K, N), or (K, N, C) for one of lists with a number a class."""
+        """Return a column of the file by condition and sample.
+
+        Args:
+            name: Name of a column; in multi-label data, of one that holds a list with one number per class.
+
+        Returns:
+            Values, shape (K, N); in multi-label data shape (K, N, C).
+        """
         values = self.table[name].combine_chunks()
         if not self.multilabel:
             return np.asarray(values.to_numpy(zero_copy_only=False))[self.rows]
@@ -55,15 +65,18 @@ class Answers:
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
-        """(K, N) whether the answer is the label; of single labels."""
+        """Return whether each prediction equals the label, shape (K, N), for data with a single label per sample."""
         return np.asarray(self.prediction == self.label)
 
 
 def read_answers(path: Path) -> Answers:
-    """Read a file that `robusttune test` has written.
+    """Read the predictions that `robusttune test` has written.
+
+    Args:
+        path: Parquet file, ``report/test.parquet`` in the folder of a run.
 
     Raises:
-        RobustTuneError: it is another file, or its conditions are not of the same samples.
+        RobustTuneError: The file has another format, or its conditions do not have the same samples.
     """
     try:
         return _answers(pq.read_table(path))
@@ -74,42 +87,42 @@ def read_answers(path: Path) -> Answers:
 
 
 def _answers(table: pa.Table) -> Answers:
-    about = json.loads(table.schema.metadata[b"robusttune"])
-    names, multilabel = list(map(str, about["class_names"])), bool(about["multilabel"])
+    metadata = json.loads(table.schema.metadata[b"robusttune"])
+    names, multilabel = list(map(str, metadata["class_names"])), bool(metadata["multilabel"])
     condition, conditions = _codes(table["condition"])
     sample, ids = _codes(table["id"])
-    by_id = np.empty(len(ids), np.int64)
-    by_id[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
-    rows = np.lexsort((by_id[sample], condition)).reshape(len(conditions), len(ids))
-    if (by_id[sample][rows] != np.arange(len(ids))).any():
+    rank_of_id = np.empty(len(ids), np.int64)
+    rank_of_id[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+    rows = np.lexsort((rank_of_id[sample], condition)).reshape(len(conditions), len(ids))
+    if (rank_of_id[sample][rows] != np.arange(len(ids))).any():
         raise ValueError("conditions are of other samples")
-    read = _hot if multilabel else _numbers
+    read = _class_flags if multilabel else _class_indices
     label, prediction = read(table["label"], names)[rows[0]], read(table["prediction"], names)[rows]
-    in_order = pa.array(ids).take(pa.array(np.argsort(by_id)))
-    digest = hashlib.sha256(json.dumps(in_order.to_pylist()).encode())
+    sorted_ids = pa.array(ids).take(pa.array(np.argsort(rank_of_id)))
+    digest = hashlib.sha256(json.dumps(sorted_ids.to_pylist()).encode())
     digest.update(json.dumps(table["label"].take(pa.array(rows[0])).to_pylist()).encode())
     return Answers(conditions, digest.hexdigest(), names, multilabel, label, prediction, table, rows)
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str]]:
-    """Numbers of the values, and the values."""
+    """Return the index of each row's value, shape (R,), and the distinct values."""
     encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
     return np.asarray(encoded.indices.to_numpy(zero_copy_only=False)), encoded.dictionary.to_pylist()
 
 
-def _numbers(column: pa.ChunkedArray, names: list[str]) -> NDArray[Any]:
-    """(R,) the class of each row."""
+def _class_indices(column: pa.ChunkedArray, names: list[str]) -> NDArray[Any]:
+    """Return the class index of each row, shape (R,); `NONE` for a name that is not in ``names``."""
     found = pc.index_in(column.cast(pa.string()).combine_chunks(), value_set=pa.array(names, pa.string()))
     return np.asarray(pc.fill_null(found, NONE).to_numpy(zero_copy_only=False))
 
 
-def _hot(column: pa.ChunkedArray, names: list[str]) -> NDArray[Any]:
-    """(R, C) which classes each row has."""
+def _class_flags(column: pa.ChunkedArray, names: list[str]) -> NDArray[Any]:
+    """Return which classes each row has, shape (R, C), bool; names that are not in ``names`` are ignored."""
     lists = column.combine_chunks()
     parents = np.asarray(pc.list_parent_indices(lists).to_numpy(zero_copy_only=False))
     found = pc.index_in(pc.list_flatten(lists).cast(pa.string()), value_set=pa.array(names, pa.string()))
     classes = np.asarray(pc.fill_null(found, NONE).to_numpy(zero_copy_only=False))
-    hot = np.zeros((len(lists), len(names)), bool)
+    flags = np.zeros((len(lists), len(names)), bool)
     known = classes != NONE
-    hot[parents[known], classes[known]] = True
-    return hot
+    flags[parents[known], classes[known]] = True
+    return flags

@@ -1,4 +1,4 @@
-"""A report: what it says, in which order."""
+"""The structure of a report: its finding, its sections in order, and the runs that it leaves out."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from robusttune.report.tables import Table
 
 
 class LeftOut(NamedTuple):
-    """A run that does not count.
+    """A run that is not part of the report.
 
     Attributes:
-        folder: of it.
-        reason: why it does not.
-        command: that mends it; empty where there is none.
+        folder: Folder of the run.
+        reason: Reason for leaving it out.
+        command: Command that makes the run complete; empty if there is none.
     """
 
     folder: str
@@ -40,12 +40,12 @@ class LeftOut(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A part of a report.
+    """A section of a report.
 
     Attributes:
-        title: of the part.
-        table: None for none.
-        plots: by name.
+        title: Title of the section.
+        table: Table of the section, or None.
+        plots: Plots of the section by name.
     """
 
     title: str
@@ -54,13 +54,13 @@ class Section(NamedTuple):
 
 
 class Document(NamedTuple):
-    """A report.
+    """A report on finished runs.
 
     Attributes:
-        finding: one sentence, and another where models were tested differently.
-        left_out: runs that do not count.
-        comparison: that it is of.
-        sections: the first has the main table.
+        finding: One sentence with the main result, and a second one if the models were tested differently.
+        left_out: Runs that are not part of the report.
+        comparison: Comparison of the models.
+        sections: Sections in order; the first one has the main table.
     """
 
     finding: str
@@ -70,26 +70,30 @@ class Document(NamedTuple):
 
     @property
     def tables(self) -> list[Table]:
+        """Return the tables of all sections in order."""
         return [section.table for section in self.sections if section.table is not None]
 
     @property
     def plots(self) -> dict[str, Drawn]:
+        """Return the plots of all sections by name."""
         return {name: plot for section in self.sections for name, plot in section.plots.items()}
 
 
 def report_on(
     paths: Sequence[str], baseline: str | None = None, trend: Sequence[str] = (), metric: str | None = None
 ) -> Document:
-    """The report on the runs that are or lie in the folders.
+    """Report on all runs in some folders.
 
     Args:
-        paths: folders.
-        baseline: label of the model that others are compared with; by default the first.
-        trend: labels of models without a robustness intervention, for effective robustness.
-        metric: by default the headline of the task.
+        paths: Folders of runs, or folders that contain folders of runs at any depth.
+        baseline: Label of the reference model for the differences; None for the first model.
+        trend: Labels of models without a robustness intervention. The trend for effective robustness is fitted to
+            them; without any, effective robustness is left out.
+        metric: Name of the metric to compare; None for the headline metric of the task.
 
     Raises:
-        RobustTuneError: there are no runs that count, they are of different tasks, or a name or a metric is unknown.
+        RobustTuneError: No run is finished and tested on complete samples, the runs are for different tasks, or a
+            label or the metric is unknown.
     """
     runs = find_runs(paths)
     counted = [run for run in runs if run.tested is not None and COMPLETE in run.tested.values]
@@ -106,13 +110,14 @@ def report_on(
     comparison = compare(models, baseline, metric)
     effective = None
     if trend:
-        of_trend = [named(models, name, "--trend") for name in trend]
-        effective = effective_table(comparison, effective_robustness(comparison, of_trend), of_trend)
-    said = " ".join(filter(None, [finding(comparison), caveat(comparison)]))
-    return Document(said, left_out, comparison, _sections(comparison, effective))
+        trend_models = [named(models, name, "--trend") for name in trend]
+        effective = effective_table(comparison, effective_robustness(comparison, trend_models), trend_models)
+    summary = " ".join(filter(None, [finding(comparison), caveat(comparison)]))
+    return Document(summary, left_out, comparison, _sections(comparison, effective))
 
 
 def _sections(comparison: Comparison, effective: Table | None) -> list[Section]:
+    """Return the sections that have a table or at least one plot."""
     plots = draw_all(comparison)
     parts: list[tuple[Table | None, tuple[str, ...], str]] = [
         (main_table(comparison), (), ""),
@@ -127,13 +132,14 @@ def _sections(comparison: Comparison, effective: Table | None) -> list[Section]:
     ]
     sections = []
     for table, names, title in parts:
-        there = {name: plots[name] for name in names if name in plots}
-        if table is not None or there:
-            sections.append(Section(table.title if table is not None else title, table, there))
+        drawn = {name: plots[name] for name in names if name in plots}
+        if table is not None or drawn:
+            sections.append(Section(table.title if table is not None else title, table, drawn))
     return sections
 
 
 def _left_out(run: Run) -> LeftOut:
+    """Return why a run is not part of the report, and the command that finishes or tests it."""
     checkpoints = run.folder / "checkpoints"
     config = f"--config {shell(run.folder / 'config.yaml')}"
     if not run.finished:

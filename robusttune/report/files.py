@@ -1,4 +1,4 @@
-"""The files of a report."""
+"""Writing a report to files: HTML, Markdown, CSV, LaTeX and plots."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ HEADER = ("model", "condition", "metric", "mean", "deviation", "seeds", "low", "
 
 
 def write(document: Document, folder: Path) -> None:
-    """``report.html``, ``.md``, ``.csv``, ``.tex`` and ``plots``; each whole, or as it was. The folder is made.
+    """Write ``report.html``, ``report.md``, ``report.csv``, ``report.tex`` and the folder ``plots``.
 
-    Plots of an older report that this one does not have are removed.
+    Each file is replaced atomically. Plots of an older report that this one does not have are removed.
+
+    Args:
+        document: Report to write.
+        folder: Folder to write to. It is created if it does not exist.
     """
     plots = folder / "plots"
     plots.mkdir(parents=True, exist_ok=True)
@@ -45,7 +49,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def as_markdown_report(document: Document) -> str:
-    """All of it, with the plots beside it."""
+    """Return the whole report as Markdown that links the plots in the folder ``plots``."""
     parts = ["# robusttune report", markdown(document.finding)]
     if document.left_out:
         runs = (
@@ -66,15 +70,16 @@ def as_markdown_report(document: Document) -> str:
 
 
 def as_latex_report(document: Document) -> str:
-    """Its tables."""
+    """Return the tables of the report as LaTeX; they need the packages booktabs and graphicx."""
     tables = [as_latex(table) for table in document.tables if table.columns]
     return "\n".join(["% \\usepackage{booktabs,graphicx}", "", *tables])
 
 
 def as_csv(comparison: Comparison) -> str:
-    """A line a model, condition and metric; differences to the baseline are ``<metric>_difference``.
+    """Return all values as CSV, with one line per model, condition and metric.
 
-    ``low`` and ``high`` are of 95 % intervals over samples, and ``seeds`` of a difference the pairs of runs.
+    Differences to the baseline have the metric ``<metric>_difference``, and ``seeds`` is their number of pairs of runs.
+    ``low`` and ``high`` are the ends of the 95 % intervals over samples.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -84,6 +89,7 @@ def as_csv(comparison: Comparison) -> str:
 
 
 def _lines(comparison: Comparison) -> Iterator[tuple[object, ...]]:
+    """Yield the lines of the CSV file, with the columns of `HEADER`."""
     for label, metrics in comparison.estimates.items():
         for metric, conditions in metrics.items():
             for condition, e in conditions.items():

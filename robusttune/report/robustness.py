@@ -1,4 +1,4 @@
-"""What models keep of what they have on complete samples."""
+"""Robustness measures: area under the missing-rate curve, relative robustness, and effective robustness."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from robusttune.report.conditions import COMPLETE, TYPES, in_order
 from robusttune.report.models import Model
 from robusttune.report.runs import Tested
 
-LEAST = 3  # runs that a trend is fitted to
+LEAST = 3  # least number of runs to fit a trend to
 
 
 class Areas(NamedTuple):
-    """Areas under the curve of the headline over the rate at which something is missing.
+    """The areas under the curves of the headline metric over the missing rate.
 
     Attributes:
-        rates: in [0, 1], those that all runs know, two or more.
-        of_runs: label -> of each run the area over these rates, by trapezoids, over their width: a mean value.
+        rates: Two or more missing rates in [0, 1] that the tests of all runs have in common.
+        of_runs: Area of each run by model label, computed with the trapezoidal rule and divided by the range of the
+            rates, so that it is a mean value of the metric.
     """
 
     rates: list[float]
@@ -30,33 +31,39 @@ class Areas(NamedTuple):
 
 
 def areas(comparison: Comparison) -> dict[str, Areas]:
-    """By type of what is missing; without types of which models share fewer than two rates."""
+    """Compute the areas under the missing-rate curves of all runs.
+
+    Returns:
+        Areas by missing modality, one of `TYPES`. Types for which all runs share fewer than two rates are left out.
+    """
     found = {}
     for kind in TYPES:
         curves = {model.label: [_curve(tested, kind) for tested in model.tests] for model in comparison.models}
-        rates = sorted(set.intersection(*({*curve} for of_model in curves.values() for curve in of_model)))
+        rates = sorted(set.intersection(*({*curve} for model_curves in curves.values() for curve in model_curves)))
         if len(rates) > 1:
-            of_runs = {label: [_area(curve, rates) for curve in of_model] for label, of_model in curves.items()}
-            found[kind] = Areas(rates, of_runs)
+            area_of_runs = {label: [_area(curve, rates) for curve in runs] for label, runs in curves.items()}
+            found[kind] = Areas(rates, area_of_runs)
     return found
 
 
 def _curve(tested: Tested, kind: str) -> dict[float, float]:
-    """The headline by rate, where it is known."""
-    at = tested.curves.get(kind, {})
-    return {rate: value for rate, name in at.items() if (value := _value(tested, name, tested.headline)) is not None}
+    """Return the known values of the headline metric by missing rate."""
+    names = tested.curves.get(kind, {})
+    return {rate: value for rate, name in names.items() if (value := _value(tested, name, tested.headline)) is not None}
 
 
 def _area(curve: dict[float, float], rates: list[float]) -> float:
+    """Return the area under a curve by the trapezoidal rule, divided by the range of the rates."""
     heights = [curve[rate] for rate in rates]
     return float(np.dot(np.diff(rates), np.add(heights[1:], heights[:-1]) / 2) / (rates[-1] - rates[0]))
 
 
 def mean_relative(comparison: Comparison) -> tuple[dict[str, list[float]], list[str]]:
-    """By label, of each run: the mean over conditions of the headline as a share of that of complete samples.
+    """Compute the relative robustness: the headline metric divided by its value on complete samples.
 
     Returns:
-        The shares, and the conditions: those of all models but that of complete samples.
+        The mean over conditions for each run by model label, and the conditions. These are the conditions, other
+        than ``complete``, whose relative value all runs have; without any, both are empty.
     """
     tests = [tested for model in comparison.models for tested in model.tests]
     shared = in_order(
@@ -73,16 +80,22 @@ def mean_relative(comparison: Comparison) -> tuple[dict[str, list[float]], list[
 
 
 def effective_robustness(comparison: Comparison, trend: list[Model]) -> dict[str, dict[str, list[float]]]:
-    """What each run has under a condition beyond what a trend predicts from what it has on complete samples.
+    """Compute the effective robustness: a run's metric minus the value that a trend predicts for it.
 
-    Of Taori et al. (2020, arXiv 2007.00644, section 2): the trend is a line, fitted by least squares to the logits of
-    the values of models without a robustness intervention.
+    The trend predicts the metric under a condition from the metric on complete samples. It is a line through the
+    logits of both values, fitted by least squares to models without a robustness intervention (Taori et al. 2020,
+    arXiv 2007.00644, section 2).
+
+    Args:
+        comparison: Comparison of the models by a metric in [0, 1] whose high values are good.
+        trend: Models to fit the trend to.
 
     Returns:
-        label -> condition -> a value for each run, in the metric's own terms.
+        Differences by model label and condition, one for each run with known values, in units of the metric.
 
     Raises:
-        RobustTuneError: the metric is no share, or the trend has too few runs with different values.
+        RobustTuneError: Lower values of the metric are better, or the trend has fewer than `LEAST` different values on
+            complete samples.
     """
     metric = comparison.metric
     if metric in LOWER_IS_BETTER:
@@ -105,7 +118,11 @@ def effective_robustness(comparison: Comparison, trend: list[Model]) -> dict[str
 
 
 def _line(runs: list[Tested], condition: str, metric: str) -> np.poly1d | None:
-    """From the logit on complete samples to that under a condition; None where too few runs know both."""
+    """Fit the line from the logit on complete samples to the logit under a condition.
+
+    Return None if fewer than `LEAST` different values on complete samples are known together with one under the
+    condition.
+    """
     points = [
         (_logit(base, tested.samples), _logit(value, tested.samples))
         for tested in runs
@@ -119,6 +136,7 @@ def _line(runs: list[Tested], condition: str, metric: str) -> np.poly1d | None:
 
 
 def _beyond(tested: Tested, condition: str, metric: str, line: np.poly1d | None) -> float | None:
+    """Return a run's metric minus the value that the line predicts, or None if any of these is unknown."""
     base, value = _value(tested, COMPLETE, metric), _value(tested, condition, metric)
     if base is None or value is None or line is None:
         return None
@@ -129,8 +147,8 @@ def _value(tested: Tested, condition: str, metric: str) -> float | None:
     return tested.values.get(condition, {}).get(metric)
 
 
-def _logit(share: float, samples: int) -> float:
-    """Finite: all and nothing are taken for half a sample from it."""
-    least = 0.5 / samples
-    share = min(max(share, least), 1 - least)
-    return float(np.log(share / (1 - share)))
+def _logit(value: float, samples: int) -> float:
+    """Return the logit of a value in [0, 1], which is kept half a sample away from 0 and 1 so that it is finite."""
+    margin = 0.5 / samples
+    value = min(max(value, margin), 1 - margin)
+    return float(np.log(value / (1 - value)))

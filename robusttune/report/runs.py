@@ -1,4 +1,4 @@
-"""The folders of runs: what is in them, and which count."""
+"""Reading of run folders: settings, state, and test results."""
 
 from __future__ import annotations
 
@@ -21,28 +21,30 @@ from robusttune.plain_yaml import read_plain_yaml
 from robusttune.regular_files import NotRegularError, read_regular_text, refuse_irregular
 from robusttune.report.conditions import natural
 
-Values = dict[str, dict[str, float | None]]  # condition -> metric -> value, None where it is unknown
-# Of how the data of a test were chosen: seeds and what came of it, and what concerns the other splits alone.
+Values = dict[str, dict[str, float | None]]  # condition -> metric -> value, None if it is unknown
+# Data settings in a test's record that do not count as test settings: seeds, results of the data selection, and
+# settings of the other splits.
 NOT_ASKED = re.compile(r"seed|missing\.seed|mask|samples(\..*)?|splits\.(shots|val_fraction)")
 
 
 @dataclass(frozen=True)
 class Tested:
-    """What `robusttune test` found of a run.
+    """The results of `robusttune test` for a run.
 
     Attributes:
-        asked: how it was tested: ``tested.noise.image``, ``tested.checkpoint`` (the file's name), ``tested.samples``
-            (how many), ...
-        seeds: of the data, and of a protocol by which sides are missing.
-        headline: the metric that the task is judged by.
-        samples: that were tested.
-        values: condition -> metric -> value.
-        intervals: condition -> metric -> 95 % interval over samples.
-        relative: condition -> headline as a share of that of complete samples.
-        curves: type of what is missing -> rate in [0, 1] -> condition.
-        correlation: canonical correlation of each layer, and the same of shuffled pairs; None where there is none.
-        class_names: of the answers.
-        multilabel: whether samples have several labels.
+        asked: Test settings, such as ``tested.noise.image``, ``tested.checkpoint`` (the file's name) and
+            ``tested.samples`` (the number of samples).
+        seeds: Seed of the data and seed of the missing-modality protocol; None for an unset one.
+        headline: Name of the task's main metric.
+        samples: Number of test samples.
+        values: Metric values by condition and metric; None for an unknown value.
+        intervals: Bounds (low, high) of the 95 % intervals over samples by condition and metric.
+        relative: Headline metric divided by its value on complete samples, by condition.
+        curves: Condition by missing modality (``image``, ``text`` or ``both``) and missing rate in [0, 1].
+        correlation: Canonical correlations of the layers, for true and for shuffled image-text pairs; None if the
+            test has none.
+        class_names: Names of the classes.
+        multilabel: Flag for samples with several labels.
     """
 
     asked: dict[str, Any]
@@ -60,13 +62,13 @@ class Tested:
 
 @dataclass(frozen=True)
 class Run:
-    """A folder that a fit has opened.
+    """A run, read from the folder that `robusttune fit` has created.
 
     Attributes:
-        folder: as the user gave it or a folder above it.
-        settings: of the configuration, by their paths in it: ``model.init_args.beta``.
-        finished: whether the fit came to its end.
-        tested: what a test found; None before one, or where the fit was interrupted.
+        folder: Folder of the run, below the path that the user gave.
+        settings: Settings of the configuration by their dotted path, such as ``model.init_args.beta``.
+        finished: Flag for a fit that was not interrupted.
+        tested: Results of the test; None if the run is not tested or not finished.
     """
 
     folder: Path
@@ -76,34 +78,41 @@ class Run:
 
     @property
     def name(self) -> str:
+        """Return the name of the run from its settings; runs may share a name."""
         return str(self.settings["name"])
 
     @property
     def answers(self) -> Path:
-        """The file of what was answered, sample by sample."""
+        """Return the path of the Parquet file with the predictions for each sample."""
         return self.folder / "report/test.parquet"
 
 
 def find_runs(paths: Sequence[str]) -> list[Run]:
-    """Runs that are or lie in the folders, each once, in the order of the paths, and in each by name.
+    """Find the runs in some folders and below.
+
+    Args:
+        paths: Folders of runs, or folders above them.
+
+    Returns:
+        Each run once, in the order of the paths, and below each path sorted by folder with numbers by value.
 
     Raises:
-        RobustTuneError: a path is no folder or holds no runs, or a file of a run cannot be read.
+        RobustTuneError: A path is not a folder or holds no runs, or a file of a run cannot be read.
     """
     found: dict[Path, Run] = {}
     for path in map(user_path, paths):
         if not path.is_dir():
             raise RobustTuneError(f"{path} is no folder: give the folder of a run, or one above some")
-        there = [run for folder in _folders(path) if (run := _read(folder)) is not None]
-        if not there:
+        runs = [run for folder in _folders(path) if (run := _read(folder)) is not None]
+        if not runs:
             raise RobustTuneError(f"{path} holds no runs (folders with a config.yaml): give a folder that does")
-        for run in there:
+        for run in runs:
             found.setdefault(run.folder.resolve(), run)
     return [*found.values()]
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    """Those with a config.yaml, but none within them: what other loggers leave there is no run."""
+    """Yield the folders with a config.yaml, without looking inside them: loggers may write such files there."""
     for folder, inner, files in os.walk(path, followlinks=False):
         inner.sort(key=natural)
         if "config.yaml" in files:
@@ -112,7 +121,7 @@ def _folders(path: Path) -> Iterator[Path]:
 
 
 def _read(folder: Path) -> Run | None:
-    """None where the configuration is not that of a run."""
+    """Read the run in a folder; return None if its config.yaml is not the configuration of a run."""
     path = folder / "config.yaml"
     try:
         config = read_plain_yaml(read_regular_text(path))
@@ -128,6 +137,7 @@ def _read(folder: Path) -> Run | None:
 
 
 def _flat(settings: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield nested settings as (dotted path, value); an empty group is a value."""
     for key, value in settings.items():
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{key}.")
@@ -136,26 +146,32 @@ def _flat(settings: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _read_tested(report: Path) -> Tested:
+    """Read the results of a test from the ``report`` folder of a run.
+
+    Raises:
+        RobustTuneError: A file has another format, or the two files come from different tests.
+    """
     path = report / "test.json"
     try:
         found = json.loads(read_regular_text(path))
         refuse_irregular(report / "test.parquet", (report / "test.parquet").stat().st_mode)
-        is_whole = found["files"]["test.parquet"] == digest_of_file(report / "test.parquet")
-        about = json.loads(pq.read_schema(report / "test.parquet").metadata[b"robusttune"])
-        tested = _tested(found, about)
+        same_test = found["files"]["test.parquet"] == digest_of_file(report / "test.parquet")
+        metadata = json.loads(pq.read_schema(report / "test.parquet").metadata[b"robusttune"])
+        tested = _tested(found, metadata)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, pa.ArrowException, NotRegularError):
         raise RobustTuneError(
             f"{path} and test.parquet beside it are not what this version of robusttune test writes: "
             "test the run again, or leave it out"
         ) from None
-    if not is_whole:
+    if not same_test:
         raise RobustTuneError(
             f"{path} and test.parquet beside it are of two different tests: test the run again, or leave it out"
         )
     return tested
 
 
-def _tested(found: dict[str, Any], about: dict[str, Any]) -> Tested:
+def _tested(found: dict[str, Any], metadata: dict[str, Any]) -> Tested:
+    """Convert the content of ``test.json`` and the metadata of ``test.parquet``."""
     data = dict(_flat(found.get("data") or {}))
     asked = {name: value for name, value in data.items() if not NOT_ASKED.fullmatch(name)}
     asked |= {"checkpoint": Path(found["checkpoint"]).name, "samples": int(found["samples"])}
@@ -170,7 +186,7 @@ def _tested(found: dict[str, Any], about: dict[str, Any]) -> Tested:
         samples=int(found["samples"]),
         values={name: {metric: _number(value) for metric, value in row.items()} for name, row in conditions.items()},
         intervals={
-            name: {metric: (float(ends[0]), float(ends[1])) for metric, ends in row.items() if _known(ends)}
+            name: {metric: (float(bounds[0]), float(bounds[1])) for metric, bounds in row.items() if _known(bounds)}
             for name, row in (found.get("intervals") or {}).items()
         },
         relative={name: _number(value) for name, value in (robustness.get("relative") or {}).items()},
@@ -181,14 +197,15 @@ def _tested(found: dict[str, Any], about: dict[str, Any]) -> Tested:
         correlation=None
         if not correlation
         else (list(map(float, correlation["layers"])), list(map(float, correlation["shuffled"]))),
-        class_names=list(map(str, about["class_names"])),
-        multilabel=bool(about["multilabel"]),
+        class_names=list(map(str, metadata["class_names"])),
+        multilabel=bool(metadata["multilabel"]),
     )
 
 
-def _known(ends: Any) -> bool:
-    return ends is not None and all(_number(end) is not None for end in ends)
+def _known(bounds: Any) -> bool:
+    return bounds is not None and all(_number(bound) is not None for bound in bounds)
 
 
 def _number(value: Any) -> float | None:
+    """Return the value as a float, or None if it is missing or not finite."""
     return None if value is None or not math.isfinite(value) else float(value)

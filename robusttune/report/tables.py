@@ -1,4 +1,4 @@
-"""A table as Markdown, LaTeX, and on the terminal."""
+"""Tables of a report, and their conversion to Markdown, LaTeX and terminal output."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rich.table import Table as RichTable
 from robusttune.escaping import markdown, visible
 from robusttune.terminal import cell as as_cell
 
-NOTHING = "-"  # what a cell says where nothing is known
+NOTHING = "-"  # text of a cell without a known value
 
 
 class Cell(NamedTuple):
-    """What stands in a table.
+    """A cell of a table.
 
     Attributes:
-        text: a number with its interval or deviation, or ``-``.
-        strong: whether it stands out.
+        text: Number with its interval or standard deviation, or ``-``.
+        strong: Flag for bold text.
     """
 
     text: str = NOTHING
@@ -27,11 +27,11 @@ class Cell(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows under a heading.
+    """A group of rows under a heading.
 
     Attributes:
-        heading: empty for none.
-        rows: the name of each, and a cell a column.
+        heading: Heading of the group; empty for none.
+        rows: Name of each row, and its cells, one per column.
     """
 
     heading: str
@@ -39,13 +39,20 @@ class Rows(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table whose first column has the names of the rows.
+    """A table whose first column holds the names of the rows.
 
     Attributes:
-        title: in plain words.
-        columns: what stands above the cells.
-        groups: of rows.
-        note: how it is to be read; may be empty.
+        title: Title in plain text.
+        columns: Headers of the columns, without the column of the row names.
+        groups: Groups of rows.
+        note: Explanation of the table; may be empty.
+
+    Example:
+        >>> table = Table("Accuracy", ["MMRL"], [Rows("", [("complete", [Cell("0.9", strong=True)])])])
+        >>> print(as_markdown(table), end="")
+        |  | MMRL |
+        | --- | ---: |
+        | complete | **0.9** |
     """
 
     title: str
@@ -55,7 +62,7 @@ class Table(NamedTuple):
 
 
 def as_markdown(table: Table) -> str:
-    """With numbers to the right; what stands out is bold."""
+    """Return a Markdown table with right-aligned cells; it has neither the title nor the note."""
     lines = [_row(["", *map(markdown, table.columns)]), _row(["---", *["---:"] * len(table.columns)])]
     for heading, rows in table.groups:
         if heading:
@@ -71,7 +78,10 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def as_latex(table: Table) -> str:
-    """A ``table`` of the packages booktabs and graphicx, not wider than the line; what stands out is bold."""
+    """Return a LaTeX ``table`` environment that is at most as wide as the line, with title and note as its caption.
+
+    It needs the packages booktabs and graphicx.
+    """
     width = len(table.columns)
     lines = [
         r"\begin{table}",
@@ -109,13 +119,26 @@ LATEX = {
 
 
 def latex(text: str) -> str:
-    """Plain text so that LaTeX shows it as it is. A bracket after a line's end would be an argument."""
+    r"""Escape plain text so that LaTeX shows it unchanged.
+
+    A text that starts with a bracket is put into braces, because LaTeX would read it as an argument of a preceding
+    line break.
+
+    Example:
+        >>> print(latex("50 % [a_b]"))
+        50 \% [a\_b]
+    """
     text = "".join(LATEX.get(letter, letter) for letter in visible(" ".join(text.split())))
     return f"{{{text}}}" if text.startswith("[") else text
 
 
 def as_rich(table: Table, width: int) -> Group:
-    """For a terminal of so many letters a line; models that do not fit beside each other follow below."""
+    """Return a table for the terminal; columns that do not fit into the width continue in a further table below.
+
+    Args:
+        table: Table to show.
+        width: Width of the terminal in letters.
+    """
     names = max((len(name) for _, rows in table.groups for name, _ in rows), default=0)
     widest = max((len(cell.text) for _, rows in table.groups for _, cells in rows for cell in cells), default=1)
     step = max(1, (width - names - 4) // (max(widest, 8) + 3))
@@ -123,17 +146,17 @@ def as_rich(table: Table, width: int) -> Group:
     return Group(as_cell(table.title, "bold"), *(_rich(table, slice(start, start + step)) for start in starts))
 
 
-def _rich(table: Table, some: slice) -> RichTable:
-    shown = RichTable()
-    shown.add_column("", no_wrap=True)
-    for column in table.columns[some]:
-        shown.add_column(as_cell(column), justify="right", overflow="fold")
+def _rich(table: Table, columns: slice) -> RichTable:
+    """Return some columns of a table for the terminal."""
+    rich_table = RichTable()
+    rich_table.add_column("", no_wrap=True)
+    for column in table.columns[columns]:
+        rich_table.add_column(as_cell(column), justify="right", overflow="fold")
     for heading, rows in table.groups:
-        shown.add_section()
+        rich_table.add_section()
         if heading:
-            shown.add_row(as_cell(heading, "italic"))
+            rich_table.add_row(as_cell(heading, "italic"))
         for name, cells in rows:
-            shown.add_row(
-                as_cell(name), *(as_cell(cell.text, "bold green" if cell.strong else "") for cell in cells[some])
-            )
-    return shown
+            texts = (as_cell(cell.text, "bold green" if cell.strong else "") for cell in cells[columns])
+            rich_table.add_row(as_cell(name), *texts)
+    return rich_table

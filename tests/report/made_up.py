@@ -1,4 +1,4 @@
-"""Folders of runs as `fit` and `test` leave them, without either."""
+"""Write run folders as `fit` and `test` leave them, without running either."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ CLASSES = ("pie", "soup", "stew")
 
 
 def write_config(folder: Path, name: str, settings: Mapping[str, Any], seed: int) -> None:
-    """A configuration, with settings by their paths in it."""
+    """Write the configuration of a run.
+
+    Args:
+        folder: Folder of the run, which is created.
+        name: Name of the run.
+        settings: Additional settings by their dotted path.
+        seed: Value of all seeds, and of settings without influence on the results.
+    """
     config: dict[str, Any] = {
         "seed_everything": seed,
         "name": name,
@@ -57,21 +64,21 @@ def write_run(
     tested: bool = True,
     more: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A run on samples of one class each; returns its folder.
+    """Write a run on data with a single label per sample, and return its folder.
 
     Args:
-        folder: of the run.
-        name: in its configuration.
-        correct: condition -> (N,) whether each sample is answered right; wrong answers are the next class. Without
-            any, the run is not tested.
-        settings: of its configuration.
-        seed: all of its seeds.
-        labels: N numbers of classes; by default they take turns.
-        ids: N names of samples.
-        class_names: of the task.
-        finished: whether the fit came to its end.
-        tested: whether it was tested.
-        more: what test.json has beside the metrics of the answers, or instead; ``data`` beside what stands there.
+        folder: Folder of the run, which is created.
+        name: Name of the run in its configuration.
+        correct: Flags of correct predictions by condition, shape (N,). A wrong prediction is the next class. If it is
+            empty, the run is not tested.
+        settings: Additional settings of the configuration by their dotted path.
+        seed: Value of all seeds.
+        labels: N class indices; by default the classes alternate.
+        ids: N sample ids; by default they are generated.
+        class_names: Names of the classes.
+        finished: Flag for a fit that was not interrupted.
+        tested: Flag for a run with test results.
+        more: Entries of test.json that replace the generated ones; those under ``data`` are merged.
     """
     write_config(folder, name, settings or {}, seed)
     if finished:
@@ -85,15 +92,15 @@ def write_run(
     columns: dict[str, list[Any]] = {key: [] for key in ("condition", "id", "label", "prediction", "confidence")}
     columns |= {"label_probability": [], "label_rank": []}
     for condition, right in correct.items():
-        order = rng.permutation(samples)  # the order of rows is nobody's business
-        said = np.where(right, label, (label + 1) % classes)
-        sure = rng.beta(5, 2, samples).astype(np.float32)
+        order = rng.permutation(samples)  # readers must not rely on the order of the rows
+        predicted = np.where(right, label, (label + 1) % classes)
+        confidence = rng.beta(5, 2, samples).astype(np.float32)
         columns["condition"] += [condition] * samples
         columns["id"] += [names[row] for row in order]
         columns["label"] += [class_names[label[row]] for row in order]
-        columns["prediction"] += [class_names[said[row]] for row in order]
-        columns["confidence"] += sure[order].tolist()
-        columns["label_probability"] += np.where(right, sure, (1 - sure) / 2)[order].tolist()
+        columns["prediction"] += [class_names[predicted[row]] for row in order]
+        columns["confidence"] += confidence[order].tolist()
+        columns["label_probability"] += np.where(right, confidence, (1 - confidence) / 2)[order].tolist()
         columns["label_rank"] += np.where(right, 1, 2 + np.arange(samples) % 6)[order].tolist()
     types = {
         "condition": pa.dictionary(pa.int32(), pa.string()),
@@ -123,7 +130,15 @@ def write_run(
 def write_multilabel_run(
     folder: Path, name: str, label: NDArray[np.bool_], prediction: Mapping[str, NDArray[np.bool_]], seed: int = 0
 ) -> Path:
-    """A run on samples with labels (N, C), with predictions (N, C) by condition; returns its folder."""
+    """Write a finished and tested run on multi-label data, and return its folder.
+
+    Args:
+        folder: Folder of the run, which is created.
+        name: Name of the run in its configuration.
+        label: Flags of the classes of each sample, shape (N, C).
+        prediction: Flags of the predicted classes by condition, shape (N, C).
+        seed: Value of all seeds.
+    """
     write_config(folder, name, {}, seed)
     (folder / "finished.json").write_text(json.dumps({"epochs": 1, "steps": 1, "seconds": 1.0}))
     classes = [f"genre {number}" for number in range(label.shape[1])]
@@ -147,11 +162,11 @@ def write_multilabel_run(
     values = {}
     for condition, hot in prediction.items():
         hits, both = (hot & label).sum(0), hot.sum(0) + label.sum(0)
-        of_class = np.where(both > 0, 2 * hits / np.maximum(both, 1), 0.0)
+        class_f1 = np.where(both > 0, 2 * hits / np.maximum(both, 1), 0.0)
         values[condition] = {
-            "f1_macro": float(of_class.mean()),
+            "f1_macro": float(class_f1.mean()),
             "f1_micro": float(2 * hits.sum() / max(both.sum(), 1)),
-            "f1_weighted": float((of_class * label.sum(0)).sum() / label.sum()),
+            "f1_weighted": float((class_f1 * label.sum(0)).sum() / label.sum()),
             "f1_samples": float((2 * (hot & label).sum(1) / np.maximum(hot.sum(1) + label.sum(1), 1)).mean()),
             "average_precision": 0.5,
             "loss": 0.4,
@@ -169,27 +184,38 @@ def write_test(
     seed: int,
     more: Mapping[str, Any] | None,
 ) -> None:
-    """``report/test.json`` of values by condition and metric; intervals are 0.01 to either side."""
+    """Write ``report/test.json``; the intervals extend 0.01 below and above the values.
+
+    Args:
+        folder: Folder of the run, which already has ``report/test.parquet``.
+        values: Values by condition and metric.
+        headline: Name of the headline metric.
+        samples: Number of test samples.
+        seed: Seed of the data.
+        more: Entries that replace the generated ones; those under ``data`` are merged.
+    """
     more = dict(more or {})
     metrics = [*next(iter(values.values()))]
     average = {m: float(np.mean([row[m] for row in values.values()])) for m in metrics}
     complete = values.get("complete", {}).get(headline)
     curves = {}
-    for kind, side in (("image", "no_image"), ("text", "no_text"), ("both", None)):
+    for kind, all_missing in (("image", "no_image"), ("text", "no_text"), ("both", None)):
         rates = sorted(
             int(name.rpartition("_")[2]) for name in values if name.startswith(f"missing_{kind}_") and "+" not in name
         )
-        names = ["complete", *(f"missing_{kind}_{rate}" for rate in rates), *([side] if side in values else [])]
-        at = [0.0, *(rate / 100 for rate in rates), *([1.0] if side in values else [])]
+        names = ["complete", *(f"missing_{kind}_{rate}" for rate in rates)]
+        fractions = [0.0, *(rate / 100 for rate in rates)]
+        if all_missing in values:
+            names, fractions = [*names, all_missing], [*fractions, 1.0]
         if rates and complete:
-            line = [values[name][headline] for name in names]
+            heights = [values[name][headline] for name in names]
             curves[kind] = {
-                "rates": at,
+                "rates": fractions,
                 "conditions": names,
-                "values": line,
-                "area": float(np.dot(np.diff(at), np.add(line[1:], line[:-1]) / 2) / at[-1]),
+                "values": heights,
+                "area": float(np.dot(np.diff(fractions), np.add(heights[1:], heights[:-1]) / 2) / fractions[-1]),
             }
-    about = {
+    content = {
         "checkpoint": str(folder / "checkpoints/best.ckpt"),
         "data": {
             "splits": {"val_fraction": 0.1, "shots": None, "classes": "all", "subset": None},
@@ -218,16 +244,24 @@ def write_test(
         "files": {"test.parquet": digest_of_file(folder / "report/test.parquet")},
         **more,
     }
-    (folder / "report/test.json").write_text(json.dumps(about))
+    (folder / "report/test.json").write_text(json.dumps(content))
 
 
 def write_answers(
     folder: Path, columns: dict[str, list[Any]], types: dict[str, Any], class_names: Sequence[str], multilabel: bool
 ) -> None:
-    """``report/test.parquet``."""
+    """Write ``report/test.parquet``.
+
+    Args:
+        folder: Folder of the run.
+        columns: Values of each column by name.
+        types: Arrow type of each column by name.
+        class_names: Names of the classes.
+        multilabel: Flag for samples with several labels.
+    """
     (folder / "report").mkdir(exist_ok=True)
-    about = {"multilabel": multilabel, "class_names": [*class_names]}
-    schema = pa.schema(list(types.items()), metadata={b"robusttune": json.dumps(about).encode()})
+    metadata = {"multilabel": multilabel, "class_names": [*class_names]}
+    schema = pa.schema(list(types.items()), metadata={b"robusttune": json.dumps(metadata).encode()})
     arrays = {
         name: pa.array(values, pa.string()).dictionary_encode()
         if pa.types.is_dictionary(types[name])
@@ -238,7 +272,18 @@ def write_answers(
 
 
 def shares(samples: int, seed: int, **share: float) -> dict[str, NDArray[np.bool_]]:
-    """By condition, which of N samples are right: so many, at random, the easy ones in all conditions."""
+    """Draw which samples are predicted correctly under each condition.
+
+    The samples have random difficulties that all conditions share, so easy samples are correct under most of them.
+
+    Args:
+        samples: Number of samples N.
+        seed: Random seed.
+        share: Approximate fraction of correct predictions by condition, in [0, 1].
+
+    Returns:
+        Flags of correct predictions by condition, shape (N,).
+    """
     rng = np.random.default_rng(seed)
-    ease = rng.random(samples)
-    return {name: ease + rng.normal(0, 0.05, samples) < value for name, value in share.items()}
+    difficulty = rng.random(samples)
+    return {name: difficulty + rng.normal(0, 0.05, samples) < value for name, value in share.items()}

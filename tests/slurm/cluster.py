@@ -1,4 +1,4 @@
-"""A SLURM cluster on this machine for tests: Debian's packages, one node, on loopback, no root but to install them.
+"""A SLURM cluster with one node on this machine, for tests; only the installation of the packages needs root.
 
 python tests/slurm/cluster.py up FOLDER     # then: source FOLDER/env.sh
 python tests/slurm/cluster.py down FOLDER
@@ -27,7 +27,7 @@ SlurmctldPort={port}
 MailProg=/bin/true
 CommunicationParameters={bind}
 AuthType=auth/munge
-# How long a requeued job waits at least is cred_expire, too; it is two minutes by default.
+# A requeued job waits at least cred_expire seconds, which is two minutes by default.
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -51,29 +51,38 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
-# A node by its address: what takes a host from SLURM_NODELIST can connect to it.
+# The node is named by its address, so that programs can connect to the hosts in SLURM_NODELIST.
 NodeName=127.0.0.1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} CPUs=4 RealMemory={memory} Gres=gpu:4
 PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 """
 
 
 def installed() -> bool:
-    """Whether the packages are there; as root they are installed if they can be had."""
+    """Return whether SLURM and MUNGE are installed; as root, try to install their Debian packages first."""
     if not all(map(_program, PROGRAMS)) and os.geteuid() == 0 and shutil.which("apt-get"):
         _install()
     return all(map(_program, PROGRAMS))
 
 
 def up(folder: Path) -> dict[str, str]:
-    """Start the cluster, in place of an earlier one in the folder. Returns the environment to use it in."""
+    """Start a cluster and return the environment variables for its commands.
+
+    An earlier cluster in the folder is stopped and replaced.
+
+    Args:
+        folder: Folder for the configuration, state and logs.
+
+    Raises:
+        RuntimeError: The node did not become idle within 30 seconds.
+    """
     down(folder)
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True)
     folder.chmod(0o755)
     host = socket.gethostname().split(".")[0]
-    loopback = socket.gethostbyname(host) == "127.0.0.1"  # daemons bind to their host's address or to all there are
-    port = 6000 + 2 * (os.getpid() % 4000)  # of two; Lightning's rendezvous takes 15000 to 24999
+    loopback = socket.gethostbyname(host) == "127.0.0.1"  # daemons bind to the host's address or to all addresses
+    port = 6000 + 2 * (os.getpid() % 4000)  # first of two ports, outside of Lightning's range of 15000 to 24999
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     settings = CONFIGURATION.format(
         folder=folder,
@@ -82,14 +91,14 @@ def up(folder: Path) -> dict[str, str]:
         port=port,
         node_port=port + 1,
         bind="NoCtldInAddrAny,NoInAddrAny" if loopback else "",
-        first_job=1000 + os.getpid() % 8000,  # whose last digits are Lightning's port
+        first_job=1000 + os.getpid() % 8000,  # Lightning derives its port from the last digits of the job's number
         memory=memory,
     )
     (folder / "slurm.conf").write_text(settings.replace("CommunicationParameters=\n", ""))
     for number in range(4):
         (folder / f"gpu{number}").touch()
     (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu[0-3]\n")
-    # A cgroup plugin is loaded in any case; this one touches nothing, while another might want systemd.
+    # SLURM always loads a cgroup plugin. This one changes nothing, while others may need systemd.
     (folder / "cgroup.conf").write_text(
         f"CgroupPlugin=cgroup/v1\nCgroupAutomount=no\nCgroupMountpoint={folder}/no-cgroup\n"
     )
@@ -105,20 +114,20 @@ def up(folder: Path) -> dict[str, str]:
     ):
         subprocess.run([_program(command[0]), *command[1:]], env=environment, check=True)
     for _ in range(150):
-        if _said(["sinfo", "-h", "-o", "%t"], environment).strip() == "idle":
+        if _output(["sinfo", "-h", "-o", "%t"], environment).strip() == "idle":
             return environment
         time.sleep(0.2)
     raise RuntimeError(f"the node did not become idle: see {folder}/*.log")
 
 
 def down(folder: Path) -> None:
-    """Cancel the cluster's jobs, then end what `up` has started."""
+    """Cancel the cluster's jobs, then end the daemons that `up` has started."""
     environment = {**os.environ, "SLURM_CONF": f"{folder}/slurm.conf"}
     if _pid(folder, "slurmctld") is not None:
         queue = ["squeue", "-h", "-o", "%A"]
-        for job in set(_said(queue, environment).split()):
+        for job in set(_output(queue, environment).split()):
             subprocess.run(["scancel", job], env=environment, check=False)
-        _wait(lambda: not _said(queue, environment))
+        _wait(lambda: not _output(queue, environment))
     for name in DAEMONS:
         pid = _pid(folder, name)
         if pid is not None:
@@ -127,7 +136,10 @@ def down(folder: Path) -> None:
 
 
 def _pid(folder: Path, name: str) -> int | None:
-    """Of a daemon that runs; the number may belong to another process by now."""
+    """Return the process id of a running daemon, or None.
+
+    The name of the process is checked, because an old id may belong to another process by now.
+    """
     try:
         pid = int((folder / f"{name}.pid").read_text())
         return pid if Path(f"/proc/{pid}/comm").read_text().strip() == name else None
@@ -135,11 +147,12 @@ def _pid(folder: Path, name: str) -> int | None:
         return None
 
 
-def _said(command: list[str], environment: dict[str, str]) -> str:
+def _output(command: list[str], environment: dict[str, str]) -> str:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
 
 
 def _wait(done: Callable[[], bool]) -> None:
+    """Wait up to 20 seconds until a condition holds."""
     for _ in range(100):
         if done():
             return
@@ -151,10 +164,10 @@ def _program(name: str) -> str | None:
 
 
 def _install() -> None:
-    """Debian's packages, without starting their daemons."""
-    policy = Path("/usr/sbin/policy-rc.d")
-    made = not policy.exists()
-    if made:
+    """Install the Debian packages without starting their daemons."""
+    policy = Path("/usr/sbin/policy-rc.d")  # Debian's hook that can forbid to start daemons after an installation
+    created = not policy.exists()
+    if created:
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
     apt = ["apt-get", "-o", "DPkg::Lock::Timeout=120", "-q"]
@@ -165,7 +178,7 @@ def _install() -> None:
             subprocess.run([*apt, "update"], capture_output=True, check=False)
             subprocess.run(install, env=settings, capture_output=True, check=False)
     finally:
-        if made:
+        if created:
             policy.unlink()
 
 

@@ -1,4 +1,4 @@
-"""The plots of a report."""
+"""Plots of a report, drawn with Matplotlib."""
 
 from robusttune.report.plots.draw import NAMES, Drawn, draw_all
 

@@ -1,4 +1,4 @@
-"""Reliability diagrams: how often answers of a confidence are right (DeGroot and Fienberg 1983)."""
+"""Reliability diagrams: accuracy of the predictions by their confidence (DeGroot and Fienberg 1983)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from robusttune.report.compare import Comparison
 from robusttune.report.conditions import SIDES
 from robusttune.report.plots.style import GREY, Look, Plot, legend
 
-LEAST = 10  # answers in a bin whose share says something
+LEAST = 10  # least number of predictions in a bin; with fewer the accuracy is too uncertain to be drawn
 
 
 class Bins(NamedTuple):
-    """Answers by confidence, in bins of the same width.
+    """Predictions in bins of equal width by confidence.
 
     Attributes:
-        size: (15,) how many answers.
-        confidence: (15,) sum of their confidences.
-        correct: (15,) how many are right.
+        size: Number of predictions per bin, shape (15,).
+        confidence: Sum of their confidences per bin, shape (15,).
+        correct: Number of correct predictions per bin, shape (15,).
     """
 
     size: NDArray[np.float64]
@@ -35,59 +35,77 @@ class Bins(NamedTuple):
 
 
 def bins_of(answers: Answers, condition: str) -> Bins:
-    """Confidence in the prediction, and whether it is right; in multi-label data the probability of every class of
-    every sample, and whether the sample has it."""
+    """Sort the predictions under a condition into bins by their confidence.
+
+    In multi-label data every class of every sample counts as a prediction: its confidence is the probability of the
+    class, and it is correct if the sample has the class.
+
+    Args:
+        answers: Predictions of a run.
+        condition: One of the conditions in ``answers``.
+    """
     row = answers.conditions.index(condition)
     if answers.multilabel:
-        confidence, right = answers.column("probabilities")[row].ravel(), answers.label.ravel()
+        confidence, correct = answers.column("probabilities")[row].ravel(), answers.label.ravel()
     else:
-        confidence, right = answers.column("confidence")[row], answers.correct[row]
-    shares = torch.from_numpy(confidence)
-    inner = torch.linspace(0, 1, BINS + 1, dtype=shares.dtype)[1:-1]  # as in the calibration error
-    number = torch.bucketize(shares, inner, right=True).numpy()
-    return Bins(*(np.bincount(number, weight, BINS).astype(float) for weight in (None, confidence, right)))
+        confidence, correct = answers.column("confidence")[row], answers.correct[row]
+    probabilities = torch.from_numpy(confidence)
+    inner_edges = torch.linspace(0, 1, BINS + 1, dtype=probabilities.dtype)[1:-1]  # the bins of the calibration error
+    bin_index = torch.bucketize(probabilities, inner_edges, right=True).numpy()
+    return Bins(*(np.bincount(bin_index, weight, BINS).astype(float) for weight in (None, confidence, correct)))
 
 
-def _together(of_runs: list[Bins]) -> Bins:
-    return Bins(*(np.sum(part, 0) for part in zip(*of_runs, strict=True)))
+def _summed(bins_of_runs: list[Bins]) -> Bins:
+    return Bins(*(np.sum(part, 0) for part in zip(*bins_of_runs, strict=True)))
 
 
 def calibration(comparison: Comparison, looks: list[Look]) -> Plot | None:
-    """A panel a condition, with the share of answers in each bin below it; seeds are taken together."""
-    there = [name for name in SIDES if name in comparison.conditions]
-    found: list[dict[str, Bins]] = []
+    """Draw a reliability diagram per condition, with the distribution of the confidence below it.
+
+    Only complete samples and samples with one missing modality are shown. Predictions of all seeds are pooled.
+
+    Args:
+        comparison: Comparison of the models.
+        looks: Style of each model.
+
+    Returns:
+        The plot, or None if no run was tested under any of these conditions.
+    """
+    conditions = [name for name in SIDES if name in comparison.conditions]
+    bins_of_models: list[dict[str, Bins]] = []
     for model in comparison.models:
         runs = [
-            {name: bins_of(answers, name) for name in there if name in answers.conditions}
+            {name: bins_of(answers, name) for name in conditions if name in answers.conditions}
             for answers in (read_answers(run.answers) for run in model.runs)
         ]
-        known = {name: [run[name] for run in runs if name in run] for name in there}
-        found.append({name: _together(bins) for name, bins in known.items() if bins})
-    there = [name for name in there if any(name in of_model for of_model in found)]
-    if not there:
+        known = {name: [run[name] for run in runs if name in run] for name in conditions}
+        bins_of_models.append({name: _summed(bins) for name, bins in known.items() if bins})
+    conditions = [name for name in conditions if any(name in by_condition for by_condition in bins_of_models)]
+    if not conditions:
         return None
     multilabel = comparison.models[0].tests[0].multilabel
-    figure = Figure(figsize=(max(3.1 * len(there), 4.5), 4), layout="constrained")
+    figure = Figure(figsize=(max(3.1 * len(conditions), 4.5), 4), layout="constrained")
     grid = figure.subplots(
-        2, len(there), squeeze=False, sharex=True, sharey="row", gridspec_kw={"height_ratios": [4, 1]}
+        2, len(conditions), squeeze=False, sharex=True, sharey="row", gridspec_kw={"height_ratios": [4, 1]}
     )
     edges = np.linspace(0, 1, BINS + 1)
-    for name, (upper, lower) in zip(there, grid.T, strict=True):
+    for name, (upper, lower) in zip(conditions, grid.T, strict=True):
         upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
         upper.set_title(visible(name.replace("_", " ")))
-        for look, of_model in zip(looks, found, strict=True):
-            if name not in of_model:
+        for look, by_condition in zip(looks, bins_of_models, strict=True):
+            if name not in by_condition:
                 continue
-            bins = of_model[name]
-            told = bins.size >= LEAST
-            at, share = (part[told] / bins.size[told] for part in (bins.confidence, bins.correct))
-            upper.plot(at, share, color=look.colour, marker=look.marker, markersize=4, linewidth=1.2)
+            bins = by_condition[name]
+            large = bins.size >= LEAST
+            mean_confidence, accuracy = (part[large] / bins.size[large] for part in (bins.confidence, bins.correct))
+            upper.plot(mean_confidence, accuracy, color=look.colour, marker=look.marker, markersize=4, linewidth=1.2)
             lower.stairs(bins.size / bins.size.sum(), edges, color=look.colour, linewidth=1)
         for panel in (upper, lower):
             panel.grid(color=GREY, alpha=0.25, linewidth=0.6)
         upper.set(xlim=(0, 1.02), ylim=(0, 1.02))
         lower.set_xlabel("probability of a class" if multilabel else "confidence")
-    grid[1, 0].set_ylim(bottom=0)  # of all of the row, and no sooner: it ends the search for the top
+    # The lower panels share this limit. It must be set last, because setting it stops the automatic upper limit.
+    grid[1, 0].set_ylim(bottom=0)
     grid[0, 0].set_ylabel("share that has the class" if multilabel else "accuracy")
     grid[1, 0].set_ylabel("share of\nclasses" if multilabel else "share of\nanswers")
     line = Line2D([], [], color=GREY, linestyle="--", label="calibrated")

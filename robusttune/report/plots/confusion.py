@@ -1,4 +1,4 @@
-"""Which classes are taken for which."""
+"""Confusion matrices."""
 
 from __future__ import annotations
 
@@ -15,87 +15,118 @@ from robusttune.report.compare import Comparison
 from robusttune.report.conditions import MEAN, SIDES
 from robusttune.report.plots.style import LINE, SIZE, Plot, shown, width_of, wrapped
 
-MOST = 20  # classes that are drawn
-NUMBERED = 12  # up to so many classes, cells say their share
-LINE_WIDTH = 2.6  # inches of a class's name in a line
-WIDEST = 12.0  # inches
+MOST = 20  # most classes in the plot
+NUMBERED = 12  # most classes for which the cells also show their value as a number
+LINE_WIDTH = 2.6  # most inches per line of a class name
+WIDEST = 12.0  # most inches for a row of panels
 
 
 def confusion(comparison: Comparison) -> Plot | None:
-    """Of the best model's first run; a row is a label, and its cells the shares of the answers."""
+    """Draw the confusion matrices of the best model's first run, one per condition.
+
+    A row is a label, a column a prediction, and a row's values are fractions of the label's samples. Only complete
+    samples and samples with one missing modality are shown.
+
+    Returns:
+        The plot, or None for multi-label data or without any of these conditions.
+    """
     model = (comparison.best(MEAN) or comparison.models)[0]
     answers = read_answers(model.runs[0].answers)
-    there = [name for name in SIDES if name in answers.conditions]
-    if answers.multilabel or not there:
+    conditions = [name for name in SIDES if name in answers.conditions]
+    if answers.multilabel or not conditions:
         return None
-    counts = {name: confusion_of(answers, name) for name in there}
-    kept = most_confused(sum(counts.values(), np.zeros_like(counts[there[0]])))
-    shares = {name: _shares(matrix)[np.ix_(kept, kept)] for name, matrix in counts.items()}
-    names = [shown(answers.class_names[number], f"#{number + 1}") for number in kept]
-    some = (
-        f", the {len(kept)} most confused of {len(counts[there[0]])} classes"
-        if len(kept) < len(counts[there[0]])
-        else ""
-    )
-    caption = f"Confusion of {model.label} (run {model.runs[0].folder}){some}: {_reading(bool(some))}"
-    figure = _draw(shares, names, f"{shown(model.label, 'best model')}{some}")
+    counts = {name: confusion_of(answers, name) for name in conditions}
+    total = sum(counts.values(), np.zeros_like(counts[conditions[0]]))
+    kept = most_confused(total)
+    fractions = {name: _row_fractions(matrix)[np.ix_(kept, kept)] for name, matrix in counts.items()}
+    names = [shown(answers.class_names[index], f"#{index + 1}") for index in kept]
+    selection = f", the {len(kept)} most confused of {len(total)} classes" if len(kept) < len(total) else ""
+    caption = f"Confusion of {model.label} (run {model.runs[0].folder}){selection}: {_reading(bool(selection))}"
+    figure = _draw(fractions, names, f"{shown(model.label, 'best model')}{selection}")
     return Plot("confusion", f"{caption}{_key(answers, kept, names)}", figure)
 
 
 def confusion_of(answers: Answers, condition: str) -> NDArray[np.int64]:
-    """(C, C) samples by label and answer."""
+    """Return the confusion matrix under a condition.
+
+    Samples whose label or prediction is not among the class names are left out.
+
+    Args:
+        answers: Predictions of a run on data with a single label per sample.
+        condition: One of the conditions in ``answers``.
+
+    Returns:
+        Number of samples by label (row) and prediction (column), shape (C, C).
+    """
     classes = len(answers.class_names)
-    answer = answers.prediction[answers.conditions.index(condition)]
-    known = (answers.label >= 0) & (answer >= 0)
-    return np.bincount(answers.label[known] * classes + answer[known], minlength=classes**2).reshape(classes, classes)
+    predicted = answers.prediction[answers.conditions.index(condition)]
+    known = (answers.label >= 0) & (predicted >= 0)
+    cell = answers.label[known] * classes + predicted[known]
+    return np.bincount(cell, minlength=classes**2).reshape(classes, classes)
 
 
 def most_confused(counts: NDArray[np.int64]) -> list[int]:
-    """The classes that are most often taken for others, or others for them, in their own order; all if they are few."""
+    """Return the sorted indices of the `MOST` classes with the most errors, or of all classes if there are fewer.
+
+    Both samples of the class that get another prediction and other samples that are predicted as the class count.
+
+    Args:
+        counts: Confusion matrix, shape (C, C).
+
+    Example:
+        >>> most_confused(np.array([[5, 1], [0, 4]]))
+        [0, 1]
+    """
     wrong = counts - np.diag(np.diag(counts))
     order = np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")
     return sorted(order[:MOST].tolist())
 
 
-def _shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Of each row; 0 in a row without samples."""
+def _row_fractions(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Divide each row by its sum; a row without samples becomes 0."""
     return np.asarray(counts / np.maximum(counts.sum(1, keepdims=True), 1))
 
 
-def _reading(some: bool) -> str:
-    others = " Answers of classes that are not shown are missing from the rows." if some else ""
+def _reading(selected: bool) -> str:
+    """Return the explanation of the plot for its caption; ``selected`` means that not all classes are drawn."""
+    others = " Answers of classes that are not shown are missing from the rows." if selected else ""
     return f"what share of the samples of a class (row) gets which answer (column).{others}"
 
 
 def _key(answers: Answers, kept: list[int], names: list[str]) -> str:
-    """What numbers stand for where names cannot be drawn."""
+    """Return a sentence that explains the numbers that replace class names which no installed font can draw."""
     numbered = [
-        f"{name} {answers.class_names[number]}"
-        for number, name in zip(kept, names, strict=True)
-        if name == f"#{number + 1}"
+        f"{name} {answers.class_names[index]}"
+        for index, name in zip(kept, names, strict=True)
+        if name == f"#{index + 1}"
     ]
     return f" No font of this machine has the names of: {'; '.join(numbered)}." if numbered else ""
 
 
-def _draw(shares: dict[str, NDArray[np.float64]], names: list[str], title: str) -> Figure:
-    """As large as the names need; panels side by side, or below each other where that would be too wide."""
+def _draw(fractions: dict[str, NDArray[np.float64]], names: list[str], title: str) -> Figure:
+    """Draw a panel per condition.
+
+    The figure is as large as the class names need. The panels are in one row, or below each other if the row would be
+    wider than `WIDEST`.
+    """
     labels = [wrapped(name, LINE_WIDTH) for name in names]
     lines = max(label.count("\n") + 1 for label in labels)
-    room = max(width_of(line) for label in labels for line in label.split("\n"))
+    label_width = max(width_of(line) for label in labels for line in label.split("\n"))
     cell = max(0.24, lines * LINE, 2.2 / len(names))
-    side = cell * len(names) + 0.25
-    beside = len(shares) * side + room + 1.2 <= WIDEST
-    columns, rows = (len(shares), 1) if beside else (1, len(shares))
-    figure = Figure(figsize=(columns * side + room + 1.2, rows * (side + room + 0.5) + 0.5), layout="constrained")
+    edge = cell * len(names) + 0.25
+    in_one_row = len(fractions) * edge + label_width + 1.2 <= WIDEST
+    columns, rows = (len(fractions), 1) if in_one_row else (1, len(fractions))
+    size = columns * edge + label_width + 1.2, rows * (edge + label_width + 0.5) + 0.5
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten().tolist()
-    for panel, (condition, matrix) in zip(axes, shares.items(), strict=True):
+    for panel, (condition, matrix) in zip(axes, fractions.items(), strict=True):
         image = panel.pcolormesh(matrix, cmap="Blues", vmin=0, vmax=1)
         panel.set_title(visible(condition.replace("_", " ")))
         panel.set_xticks(np.arange(len(names)) + 0.5, labels, rotation=90)
         panel.set_yticks(np.arange(len(names)) + 0.5, labels)
         panel.tick_params(length=0)
         panel.set_xlabel("answer")
-        if panel is axes[0] or not beside:
+        if panel is axes[0] or not in_one_row:
             panel.set_ylabel("label")
         if len(names) <= NUMBERED:
             _number(panel, matrix)
@@ -106,7 +137,9 @@ def _draw(shares: dict[str, NDArray[np.float64]], names: list[str], title: str) 
 
 
 def _number(panel: Axes, matrix: NDArray[np.float64]) -> None:
-    for (row, column), share in np.ndenumerate(matrix):
-        colour = "#111111" if share < 0.6 else "#fefefe"  # none that a page changes
-        where: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SIZE - 2}
-        panel.text(column + 0.5, row + 0.5, f"{share:.2f}", color=colour, **where)
+    """Write the values into the cells of a panel."""
+    for (row, column), fraction in np.ndenumerate(matrix):
+        # These colours differ from INK, which an HTML page replaces with the colour of its text.
+        colour = "#111111" if fraction < 0.6 else "#fefefe"
+        centred: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SIZE - 2}
+        panel.text(column + 0.5, row + 0.5, f"{fraction:.2f}", color=colour, **centred)

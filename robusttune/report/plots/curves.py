@@ -1,4 +1,4 @@
-"""The metric against missing rates and severities of noise, and canonical correlation by layer."""
+"""Line plots: the metric over missing rates and noise severities, and the canonical correlation by layer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,19 @@ from robusttune.report.conditions import COMPLETE, TYPES, noise_of
 from robusttune.report.contents import heading
 from robusttune.report.plots.style import GREY, Look, Plot, legend, panels
 
-BANDS = 6  # models of which bands can be told apart
+BANDS = 6  # most models with an interval band each; more bands would hide each other
 
 
 def missing_rates(comparison: Comparison, looks: list[Look]) -> Plot | None:
-    """A panel a type of what is missing."""
+    """Draw the metric over the missing rate, in a panel per missing modality.
+
+    Args:
+        comparison: Comparison of the models.
+        looks: Style of each model.
+
+    Returns:
+        The plot, or None if no run was tested at two or more missing rates.
+    """
     tests = [tested for model in comparison.models for tested in model.tests]
     kinds = [kind for kind in TYPES if any(len(tested.curves.get(kind, {})) > 1 for tested in tests)]
     if not kinds:
@@ -37,7 +45,16 @@ def missing_rates(comparison: Comparison, looks: list[Look]) -> Plot | None:
 
 
 def severities(comparison: Comparison, looks: list[Look], side: str) -> Plot | None:
-    """A panel a kind of noise on images or on texts; severity 0 is complete."""
+    """Draw the metric over the severity of noise, in a panel per kind of noise; severity 0 is the complete sample.
+
+    Args:
+        comparison: Comparison of the models.
+        looks: Style of each model.
+        side: Noisy modality, ``image`` or ``text``.
+
+    Returns:
+        The plot, or None if no run was tested with noise on this modality.
+    """
     noises = {name: noise for name in comparison.conditions if (noise := noise_of(name)) and noise.side == side}
     kinds = [*dict.fromkeys(noise.kind for noise in noises.values())]
     if not kinds:
@@ -58,22 +75,30 @@ def severities(comparison: Comparison, looks: list[Look], side: str) -> Plot | N
 
 
 def correlations(comparison: Comparison, looks: list[Look]) -> Plot | None:
-    """Canonical correlation by layer, mean over seeds, beside that of shuffled pairs."""
+    """Draw the canonical correlation of image and text by layer, as a mean over seeds, for true and shuffled pairs.
+
+    Args:
+        comparison: Comparison of the models.
+        looks: Style of each model.
+
+    Returns:
+        The plot, or None if no test has canonical correlations.
+    """
     known = [
         (look, [tested.correlation for tested in model.tests if tested.correlation is not None])
         for look, model in zip(looks, comparison.models, strict=True)
     ]
-    known = [(look, found) for look, found in known if found]
+    known = [(look, of_runs) for look, of_runs in known if of_runs]
     if not known:
         return None
     figure, (panel,) = panels(1, 1, width=5.5, height=3)
-    for look, found in known:
+    for look, of_runs in known:
         for part, line in ((0, "-"), (1, ":")):
-            values = [mean(layer) for layer in zip(*(pair[part] for pair in found), strict=False)]
+            values = [mean(layer) for layer in zip(*(pair[part] for pair in of_runs), strict=False)]
             marker = look.marker if part == 0 else ""
             panel.plot(range(1, len(values) + 1), values, line, color=look.colour, marker=marker, markersize=5)
-    deepest = max(len(pair[0]) for _, found in known for pair in found)
-    panel.set_xticks(range(1, deepest + 1))
+    layers = max(len(pair[0]) for _, of_runs in known for pair in of_runs)
+    panel.set_xticks(range(1, layers + 1))
     panel.set_xlabel("layer")
     panel.set_ylabel("canonical correlation")
     panel.set_ylim(bottom=min(0, panel.get_ylim()[0]))
@@ -85,16 +110,23 @@ def correlations(comparison: Comparison, looks: list[Look]) -> Plot | None:
 
 
 def _lines(panel: Axes, comparison: Comparison, looks: list[Look], curves: Sequence[Mapping[float, str]]) -> None:
-    """A line a model, of estimates by where they stand."""
+    """Draw a line per model with its known estimates, and bands unless there are too many models.
+
+    Args:
+        panel: Axes to draw into.
+        comparison: Comparison of the models.
+        looks: Style of each model.
+        curves: Condition by position on the x axis, for each model.
+    """
     for model, look, curve in zip(comparison.models, looks, curves, strict=True):
-        known = [(at, e) for at, name in sorted(curve.items()) if (e := comparison.estimate(model, name)) is not None]
+        known = [(x, e) for x, name in sorted(curve.items()) if (e := comparison.estimate(model, name)) is not None]
         if not known:
             continue
-        at, values = [at for at, _ in known], [estimate.mean for _, estimate in known]
-        panel.plot(at, values, color=look.colour, marker=look.marker, markersize=4.5, linewidth=1.3)
+        xs, values = [x for x, _ in known], [estimate.mean for _, estimate in known]
+        panel.plot(xs, values, color=look.colour, marker=look.marker, markersize=4.5, linewidth=1.3)
         if len(looks) <= BANDS:
             low, high = zip(*(estimate.band for _, estimate in known), strict=True)
-            panel.fill_between(at, low, high, color=look.colour, alpha=0.15, linewidth=0)
+            panel.fill_between(xs, low, high, color=look.colour, alpha=0.15, linewidth=0)
     panel.grid(color=GREY, alpha=0.25, linewidth=0.6)
 
 
@@ -106,8 +138,8 @@ def _handles(looks: list[Look]) -> list[Line2D]:
 
 
 def _metric(comparison: Comparison) -> str:
-    said = heading(comparison.metric)
-    return said[0].upper() + said[1:]
+    name = heading(comparison.metric)
+    return name[0].upper() + name[1:]
 
 
 def _bands(comparison: Comparison) -> str:

@@ -1,4 +1,4 @@
-"""All plots of a comparison, as the bytes of their files."""
+"""Drawing of all plots of a comparison, as the contents of PNG and SVG files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ NAMES = ("missing_rates", "image_noise", "text_noise", "calibration", "canonical
 
 
 class Drawn(NamedTuple):
-    """A plot as it goes to disk.
+    """A plot in its file formats.
 
     Attributes:
-        caption: what it shows.
-        png: for white pages.
-        svg: likewise.
-        inline: SVG to be put into HTML, with the colour of its text and no background.
-        width: in CSS pixels.
+        caption: Explanation in plain text.
+        png: Content of the PNG file, with a white background.
+        svg: Content of the SVG file, with a white background.
+        inline: SVG to embed into HTML, with the page's text colour and without background.
+        width: Width in CSS pixels.
     """
 
     caption: str
@@ -35,28 +35,29 @@ class Drawn(NamedTuple):
 
 
 def draw_all(comparison: Comparison) -> dict[str, Drawn]:
-    """By name, those for which there is something to draw."""
+    """Draw all plots for which the comparison has values, and return them by name, one of `NAMES`."""
     labels = [model.label for model in comparison.models]
     with style([*labels, *comparison.models[0].tests[0].class_names]):
-        seen = looks(labels)
+        model_looks = looks(labels)
         plots = (
-            missing_rates(comparison, seen),
-            severities(comparison, seen, "image"),
-            severities(comparison, seen, "text"),
-            calibration(comparison, seen),
-            correlations(comparison, seen),
+            missing_rates(comparison, model_looks),
+            severities(comparison, model_looks, "image"),
+            severities(comparison, model_looks, "text"),
+            calibration(comparison, model_looks),
+            correlations(comparison, model_looks),
             confusion(comparison),
         )
-        other = [
+        replaced = [
             f"{look.label}: {name}"
-            for look, name in zip(seen, labels, strict=True)
+            for look, name in zip(model_looks, labels, strict=True)
             if look.label != visible(" ".join(name.split()))
         ]
-        key = f" No font of this machine has the names of {'; '.join(other)}." if other else ""
+        key = f" No font of this machine has the names of {'; '.join(replaced)}." if replaced else ""
         return {plot.name: _drawn(plot, key) for plot in plots if plot is not None}
 
 
 def _drawn(plot: Plot, key: str) -> Drawn:
+    """Render a plot; ``key`` is added to its caption."""
     png, svg = io.BytesIO(), io.StringIO()
     plot.figure.savefig(png, format="png", dpi=150, facecolor="white")
     plot.figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
@@ -67,7 +68,15 @@ def _drawn(plot: Plot, key: str) -> Drawn:
 
 
 def inline(svg: str, name: str) -> str:
-    """A picture as a part of a page: without a prolog, names of its own, and with the page's colour of text."""
+    """Convert an SVG file to an element that can be embedded into HTML.
+
+    The prolog, metadata and namespaces are removed. Ids get a prefix, so that they are unique on the page. The colour
+    of the text becomes that of the page.
+
+    Args:
+        svg: Content of an SVG file by Matplotlib.
+        name: Prefix of the ids.
+    """
     svg = svg[svg.index("<svg ") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)

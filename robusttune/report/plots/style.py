@@ -1,4 +1,4 @@
-"""How plots look: colours, markers, fonts, legends."""
+"""Style of the plots: colours, markers, fonts, panels and legends."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from rich.cells import cell_len
 from robusttune.escaping import visible
 
 INK, GREY = "#222222", "#8a8a8a"
-# Okabe and Ito's colours, without yellow, which is pale on white.
+# The palette of Okabe and Ito for colour-blind readers, without yellow, which is too pale on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "h")
-FONT = "DejaVu Sans"  # comes with matplotlib
+FONT = "DejaVu Sans"  # Matplotlib brings this font along
 SIZE = 9  # points
-LETTER, LINE = 0.62 * SIZE / 72, 1.35 * SIZE / 72  # inches that a letter is wide at most on average, and a line high
+LETTER, LINE = 0.62 * SIZE / 72, 1.35 * SIZE / 72  # upper bound of the mean letter width, and line height, in inches
 
 
 class Plot(NamedTuple):
-    """A figure that is not yet on disk.
+    """A figure that is not rendered yet.
 
     Attributes:
-        name: of its files.
-        caption: what it shows, in plain text.
-        figure: that it is.
+        name: Name of its files, without suffix.
+        caption: Explanation in plain text.
+        figure: Matplotlib figure.
     """
 
     name: str
@@ -43,7 +43,13 @@ class Plot(NamedTuple):
 
 
 class Look(NamedTuple):
-    """How a model is drawn, in every plot alike."""
+    """The style of a model, which is the same in every plot.
+
+    Attributes:
+        label: Label in legends.
+        colour: Colour of lines and markers, such as ``#0072b2``.
+        marker: Matplotlib marker, such as ``o``.
+    """
 
     label: str
     colour: str
@@ -51,7 +57,13 @@ class Look(NamedTuple):
 
 
 def looks(labels: Sequence[str]) -> list[Look]:
-    """One for each model; colour and marker tell it from all others."""
+    """Return a style for each model; up to 84 models have different pairs of colour and marker.
+
+    A label that no installed font can draw becomes "model 1" and so on.
+
+    Args:
+        labels: Labels of the models.
+    """
     return [
         Look(shown(label, f"model {number}"), colour, marker)
         for number, (label, colour, marker) in enumerate(
@@ -62,7 +74,11 @@ def looks(labels: Sequence[str]) -> list[Look]:
 
 @contextmanager
 def style(texts: Iterable[str]) -> Iterator[None]:
-    """Draw and save within it: fonts that have the texts' letters, plain axes, text in SVG as text."""
+    """Set Matplotlib's style inside the context, for drawing and saving figures.
+
+    Args:
+        texts: All texts in the figures. Fonts are chosen that have their letters.
+    """
     settings: dict[Any, Any] = {
         "font.family": [FONT, *_fonts("".join(sorted({*"".join(texts)})))],
         "font.size": SIZE,
@@ -74,8 +90,8 @@ def style(texts: Iterable[str]) -> Iterator[None]:
         "figure.facecolor": "none",
         "legend.frameon": False,
         "svg.fonttype": "none",
-        "svg.hashsalt": "robusttune",  # the same report has the same files
-        "text.parse_math": False,  # a $ in a name is a $
+        "svg.hashsalt": "robusttune",  # makes the ids in SVG files reproducible
+        "text.parse_math": False,  # a $ in a name must not start a formula
         **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
         "axes.unicode_minus": False,
     }
@@ -84,30 +100,40 @@ def style(texts: Iterable[str]) -> Iterator[None]:
 
 
 def shown(text: str, otherwise: str) -> str:
-    """The text as it can be drawn, or something else where no font of this machine has its letters."""
+    """Return a text as one line with escaped control characters, or ``otherwise`` if no installed font can draw it."""
     text = visible(" ".join(text.split()))
-    wanted = {letter for letter in text if not letter.isspace()}
-    there = _letters(font_manager.findfont(FONT))
-    if wanted <= there:
+    needed = {letter for letter in text if not letter.isspace()}
+    available = _letters(font_manager.findfont(FONT))
+    if needed <= available:
         return text
-    for path in _paths(_fonts("".join(sorted(wanted)))):
-        there = there | _letters(path)
-    return text if wanted <= there else otherwise
+    for path in _paths(_fonts("".join(sorted(needed)))):
+        available = available | _letters(path)
+    return text if needed <= available else otherwise
 
 
 def wrapped(text: str, width: float) -> str:
-    """The text in lines that are at most so many inches wide, long words broken."""
+    """Wrap a text into lines of about ``width`` inches, but at least 8 letters; long words are broken."""
     letters = int(width / width_of(text) * len(text)) if text else 1
     return "\n".join(textwrap.wrap(text, max(8, letters), break_on_hyphens=False))
 
 
 def width_of(text: str) -> float:
-    """Of a line in inches, about; letters of Chinese, Japanese and Korean are as wide as two."""
+    """Estimate the width of a line in inches; Chinese, Japanese and Korean letters count twice."""
     return cell_len(text) * LETTER
 
 
 def panels(columns: int, count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of so many panels with a shared scale, each so many inches wide and high."""
+    """Create a figure with a grid of panels that share their y axis.
+
+    Args:
+        columns: Most columns of the grid.
+        count: Number of panels.
+        width: Width of a panel in inches.
+        height: Height of a panel in inches.
+
+    Returns:
+        The figure and the axes of its panels.
+    """
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(max(columns * width, 4.5), rows * height), layout="constrained")
@@ -118,7 +144,7 @@ def panels(columns: int, count: int, width: float, height: float) -> tuple[Figur
 
 
 def legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """Below the panels, in as many columns as there is room for; the figure grows by its height."""
+    """Add a legend below the panels, in as many columns as fit; the figure becomes higher by the legend's height."""
     width = float(figure.get_figwidth())
     labels = [wrapped(str(handle.get_label()), width - 1) for handle in handles]
     widest = max(width_of(line) for label in labels for line in label.split("\n"))
@@ -135,7 +161,10 @@ def _paths(families: Iterable[str]) -> list[str]:
 
 @cache
 def _fonts(letters: str) -> list[str]:
-    """Installed families that have the letters that the usual font lacks, as few as it takes."""
+    """Return installed font families that together have the letters that the default font lacks.
+
+    A family is only taken if it adds letters that the ones before it lack.
+    """
     missing = {letter for letter in letters if not letter.isspace()} - _letters(font_manager.findfont(FONT))
     families: list[str] = []
     entries = font_manager.fontManager.ttflist if missing else []
@@ -150,4 +179,5 @@ def _fonts(letters: str) -> list[str]:
 
 @cache
 def _letters(path: str) -> frozenset[str]:
+    """Return the letters that a font file has."""
     return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
