@@ -5,7 +5,7 @@ class RobustTuneError(Exception):
     """An error that the user can correct. The command line prints its message and exits with status 1.
 
     Args:
-        message: One sentence that says what is wrong and what to do.
+        message: One sentence that names the problem and the remedy.
         reported_elsewhere: True if another process of a distributed run raises the same error and reports it.
 
     Example:

@@ -107,6 +107,7 @@ def escape_log_records() -> None:
         return
 
     def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        """Create a log record, and escape its message if this package or Lightning logs it."""
         record: logging.LogRecord = usual(*args, **kwargs)
         if record.name.startswith(("robusttune", "lightning")):
             record.msg, record.args = "\n".join(map(visible, record.getMessage().split("\n"))), ()

@@ -60,7 +60,7 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
     Args:
         ours: First settings, nested dicts of plain data.
         theirs: Second settings, of the same form.
-        path: Key under which both are found, for the lines. Default: the top level.
+        path: Prefix of the keys in the lines. Default: none.
 
     Example:
         >>> differences({"model": {"alpha": 0.7}}, {"model": {"alpha": 0.5}})

@@ -16,8 +16,8 @@ from robusttune.paths import whole_file
 class BestCheckpoint(ModelCheckpoint):
     """A callback that writes ``best.ckpt``, the checkpoint with the best value of a monitored metric.
 
-    The metric is maximised, unless it is one of which lower values are better, such as a loss. A fit that resumes from
-    a checkpoint copies the best checkpoint of the earlier run into its own folder.
+    The metric is maximised, or minimised if lower values are better, as with a loss. A fit that resumes from a
+    checkpoint copies the best checkpoint of the earlier run into its own folder.
 
     Args:
         monitor: Metric to monitor, such as ``val/mean/accuracy``.

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 
 def take_up(logger: CSVLogger, begun: int) -> None:
-    """Open the logger's file, and keep the rows that the run logged before the step from which it resumes.
+    """Open the logger's file, and keep the rows that the run logged before the step where it resumes.
 
     Args:
         logger: Logger that has not logged anything yet.

@@ -193,7 +193,7 @@ def with_bayes_accuracy(values: Values, best: dict[str, float | None]) -> Values
 def bayes_accuracy(source: Source, conditions: Conditions, scores: Scores) -> dict[str, float | None]:
     """Return the Bayes accuracy under each condition: the best that any model can reach, in (0, 1].
 
-    A condition averages over its samples, each of which has one view. The value is None if it is unknown.
+    A condition shows each sample in one view; its value is the average over the samples, or None if it is unknown.
     """
     best = torch.tensor([math.nan if (b := source.best_accuracy(v)) is None else b for v in conditions.views])
     found = best.double()[torch.from_numpy(conditions.seen(scores.sample_id))].mean(1).tolist()
@@ -212,10 +212,9 @@ def as_table(values: Values, intervals: Mapping[str, tuple[float, float] | None]
     table = Table(title=cell(title, "table.title"), title_justify="left")
     table.add_column("condition", no_wrap=True)
     shown = [metric for metric in next(iter(values.values()), {}) if metric in ON_TERMINAL]
-    beside = {"harmonic_mean": LOWER_IS_BETTER, "accuracy": ("f1_macro",)}.get(
-        headline, ()
-    )  # left out for lack of room
-    shown = [metric for metric in shown if metric not in beside]
+    # The table has no room for all metrics.
+    omitted = {"harmonic_mean": LOWER_IS_BETTER, "accuracy": ("f1_macro",)}.get(headline, ())
+    shown = [metric for metric in shown if metric not in omitted]
     if any(row.get("bayes_accuracy") is None for row in values.values()):  # Long names of conditions need the room.
         shown = [metric for metric in shown if metric != "bayes_accuracy"]
     for metric in shown:

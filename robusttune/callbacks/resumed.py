@@ -1,4 +1,4 @@
-"""Resuming of a fit: check that the checkpoint has the whole training state, and log what was restored."""
+"""Resuming of a fit: check that the checkpoint has the whole training state, and log the restored parts."""
 
 from __future__ import annotations
 

@@ -237,6 +237,7 @@ class RobustTask(LightningModule, ABC):
             metrics = self.metrics
 
             def fit(_: list[None]) -> list[float]:
+                """Fit the temperatures to the gathered scores. This runs on rank 0, which alone has them."""
                 assert metrics.gathered is not None
                 return fit_temperatures(metrics.gathered, metrics.conditions.views)
 
@@ -370,6 +371,7 @@ class RobustTask(LightningModule, ABC):
         ids = {sample_id for sample_id, is_bad in zip(batch.sample_id, bad.tolist(), strict=True) if is_bad}
 
         def refuse(parts: list[tuple[set[str], int]]) -> None:
+            """Raise the error, with the samples of all ranks."""
             names, rows = sorted(set().union(*(part[0] for part in parts))), sum(part[1] for part in parts)
             listed = f"{', '.join(map(repr, names[:5]))}{', ...' * (len(names) > 5)}"
             share = f"{len(names)} of its {rows}" if len(names) < rows else f"all its {rows}"

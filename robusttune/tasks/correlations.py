@@ -45,6 +45,7 @@ class LayerCorrelations:
         """
 
         def correlate(parts: list[list[Pairs]]) -> dict[str, list[float]] | None:
+            """Compute the correlations from the pairs of all ranks."""
             pairs = [pair for part in parts for pair in part]
             row_of = {sample_id: n for n, sample_id in enumerate(i for ids, _ in pairs for i in ids)}
             if len(row_of) < 2:

@@ -16,7 +16,7 @@ class Schedule:
     Args:
         name: Shape of the decay after the warm-up: ``cosine`` (half a period), ``linear``, or none
             (``constant_with_warmup``).
-        warmup: Fraction of training for the warm-up, in which the factor rises linearly from 0 to 1; in [0, 1].
+        warmup: Fraction of training for the warm-up, in [0, 1]. During it the factor rises linearly from 0 to 1.
         warmup_rate: Constant factor during the warm-up, in [0, 1], in place of the rise. The decay then has the length
             of the whole training, and so does not reach 0, as in the recipes of MMRL.
         every: Unit of the changes: every ``step`` or every ``epoch``.
