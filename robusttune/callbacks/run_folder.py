@@ -125,7 +125,7 @@ class RunFolder(SaveConfigCallback):
         """Open the run's folder on rank 0, and return its path on all ranks. An error is raised on all ranks."""
 
         def open_folder(earlier: list[Path | None]) -> Path:
-            """Open, lock and clean up the folder. This runs on rank 0, with the earlier run that each rank has found."""
+            """Open, lock and clean up the folder, on rank 0. ``earlier`` has the run that each rank has found."""
             root = run_folders(self.config.run_root, self.config.name)
             if len({*earlier}) > 1:
                 raise RobustTuneError(f"{root} has changed while the ranks looked for a run to go on with: try again")
