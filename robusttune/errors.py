@@ -1,12 +1,17 @@
-"""The one exception that the command line turns into a sentence and exit status 1."""
+"""The exception for errors that the user can correct."""
 
 
 class RobustTuneError(Exception):
-    """Something the user can mend. The message is one sentence: the thing that is wrong and the remedy.
+    """An error that the user can correct. The command line prints its message and exits with status 1.
 
     Args:
-        message: the sentence.
-        reported_elsewhere: whether another process of a distributed run raises the same, and tells it.
+        message: One sentence that names the problem and the remedy.
+        reported_elsewhere: True if another process of a distributed run raises the same error and reports it.
+
+    Example:
+        >>> raise RobustTuneError("--steps is 0: give at least 1")
+        Traceback (most recent call last):
+        robusttune.errors.RobustTuneError: --steps is 0: give at least 1
     """
 
     def __init__(self, message: str, reported_elsewhere: bool = False) -> None:

@@ -1,9 +1,10 @@
-"""The signals that end a run: noted from its first moment on, and acted on where nothing is lost.
+"""Handling of the signals that end a run (SIGTERM, SIGHUP, SIGINT, SIGUSR1), without losing training progress.
 
-While a model is trained, a handler only takes a note, for one that saves, or that waits for other ranks, can lock up a
-distributed run: a rank may be inside of a collective operation at that moment. `LastCheckpoint` reads the note at the
-ends of batches. Where a loader worker does not bring the next batch, that end would never come: the workers are killed
-then, which ends the run. At all other times there is nothing to save, and a signal ends the command at once.
+During training, a handler only records the signal. A handler that saved a checkpoint or waited for other ranks could
+deadlock a distributed run, because a rank may be inside a collective operation at that moment. `LastCheckpoint` reads
+the recorded signal at the end of each batch. If a loader worker never delivers the next batch, that end is never
+reached: then the workers are killed, which ends the run. At all other times there is nothing to save, and a signal ends
+the command at once.
 """
 
 from __future__ import annotations
@@ -21,25 +22,28 @@ from types import FrameType
 
 SAVE_AND_REQUEUE = signal.SIGUSR1
 SAVE_AND_STOP = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-AT_ONCE = (signal.SIGTERM, signal.SIGHUP)  # Python itself makes a KeyboardInterrupt of SIGINT
+AT_ONCE = (signal.SIGTERM, signal.SIGHUP)  # Python itself turns SIGINT into a KeyboardInterrupt.
 AGAIN = b"\nThe run is saved at the end of a training step, and stops then; Ctrl-C once more stops it at once.\n"
 
 STARTING = b"\nrobusttune: error: Ctrl-C has ended the command while it started: run it again\n"
 
 STDERR = 2
-GRACE = 20  # seconds after which a worker ends that was left alone with a SIGTERM
-PATIENCE = 30  # seconds for which a run that is to end waits for a worker to bring a batch
+GRACE = 20  # Seconds between a SIGTERM and the end of a loader worker that the main process does not end earlier.
+PATIENCE = 30  # Seconds that a run waits for a batch after a signal, before it kills the loader workers.
 
-_noted: signal.Signals | None = None
+_pending: signal.Signals | None = None
 _waiting_since: float | None = None
 _gave_up: signal.Signals | None = None
 
 
 class Stopped(BaseException):
-    """A signal has ended the command. No handler of errors may take it for one.
+    """The end of the command by a signal. It is no `Exception`, so that ``except Exception`` does not catch it.
 
     Args:
         number: Number of the signal.
+
+    Attributes:
+        signal: The signal as `signal.Signals`.
     """
 
     def __init__(self, number: int) -> None:
@@ -48,37 +52,44 @@ class Stopped(BaseException):
 
 
 def pending_signal() -> signal.Signals | None:
-    """The signal that has come to this process and was not yet acted on."""
-    return _noted
+    """Return the signal that this process has received and not yet acted on, or None."""
+    return _pending
 
 
 def clear_signal() -> None:
-    """It was acted on."""
-    global _noted
-    _noted = None
+    """Forget the pending signal, after it was acted on."""
+    global _pending
+    _pending = None
 
 
 def listen_early() -> None:
-    """From now on SIGUSR1 does not end this process, as it would by itself.
+    """Handle SIGUSR1 before training starts. Without a handler, the signal would end this process.
 
-    Before training there is nothing to save, and so under SLURM the job is put back into the queue at once.
+    Before training there is nothing to save, so under SLURM the job is put back into the queue at once. Elsewhere the
+    signal stays pending until training starts.
     """
-    if threading.current_thread() is threading.main_thread():  # no other may
-        signal.signal(SAVE_AND_REQUEUE, _requeue_or_note)
+    if threading.current_thread() is threading.main_thread():  # Python allows handlers in the main thread only.
+        signal.signal(SAVE_AND_REQUEUE, _requeue_or_record)
 
 
 def listen() -> None:
-    """From now on SIGUSR1, SIGTERM, SIGHUP and the first Ctrl-C wait until they are asked for."""
+    """Keep SIGUSR1, SIGTERM, SIGHUP and the first Ctrl-C pending from now on, for `pending_signal` to return.
+
+    A second Ctrl-C raises KeyboardInterrupt. SIGHUP stays ignored where the process was started that way (nohup).
+    """
     global _gave_up
     _gave_up = None
     for number in (SAVE_AND_REQUEUE, *SAVE_AND_STOP):
         if number != signal.SIGHUP or not _is_ignored(number):
-            signal.signal(number, _note)
+            signal.signal(number, _record)
 
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """Within it SIGTERM and SIGHUP raise `Stopped`, until `listen` is called; handlers are restored at the end."""
+    """Raise `Stopped` on SIGTERM and SIGHUP inside this context, until `listen` is called.
+
+    The handlers from before are restored at the end. Outside the main thread the context does nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -90,13 +101,16 @@ def stopping_at_once() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            if handler is not None:  # which Python has not set
+            if handler is not None:  # None stands for a handler that Python has not set, and cannot restore.
                 signal.signal(number, handler)
 
 
 @contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """Within it Ctrl-C ends the process: libraries that are being imported may make another error of an exception."""
+    """End the process on Ctrl-C inside this context, without raising an exception.
+
+    It is meant for imports: a library that is being imported may turn a KeyboardInterrupt into another error.
+    """
     if threading.current_thread() is not threading.main_thread() or _is_ignored(signal.SIGINT):
         yield
         return
@@ -109,7 +123,7 @@ def leaving_at_once() -> Iterator[None]:
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """Within it the process waits for a loader worker, and nothing else."""
+    """Mark the time inside this context as waiting for a loader worker, and for nothing else."""
     global _waiting_since
     _waiting_since = time.monotonic()
     try:
@@ -119,14 +133,18 @@ def waiting() -> Iterator[None]:
 
 
 def gave_up() -> signal.Signals | None:
-    """Return the signal after which the workers were killed, since they brought no batch; else None."""
+    """Return the signal after which the workers were killed because they delivered no batch, or None."""
     return _gave_up
 
 
 def leave_to_main(_: int = 0) -> None:
-    """In a loader's worker: signals that all processes of a run get are acted on by the main one.
+    """Leave signals to the main process. This runs in a loader worker, as its ``worker_init_fn``.
 
-    SIGTERM is also how workers are ended where a run breaks off; so they only wait until the main one has had time.
+    SIGUSR1, SIGINT and SIGHUP are ignored. SIGTERM ends the worker after `GRACE` seconds only, so that the main process
+    has time to act on its own SIGTERM.
+
+    Args:
+        _: Number of the worker, which is not used.
     """
     for number in (SAVE_AND_REQUEUE, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -134,14 +152,21 @@ def leave_to_main(_: int = 0) -> None:
 
 
 def ignore() -> None:
-    """The run is finished: SIGUSR1 has nothing left to save, and must not end what is left of the process as failed."""
+    """Ignore SIGUSR1 from now on.
+
+    After a finished fit there is nothing left to save, and the signal must not end the process with a failure.
+    """
     if threading.current_thread() is threading.main_thread():
         signal.signal(SAVE_AND_REQUEUE, signal.SIG_IGN)
 
 
 def slurm_job() -> str | None:
-    """The SLURM job that this process is a task of; of an array, the member."""
-    if "SLURM_PROCID" not in os.environ:  # which is set by srun
+    """Return the id of the SLURM job that this process is a task of, or None.
+
+    Returns:
+        Job id such as ``"123"``, or ``"123_4"`` for task 4 of a job array.
+    """
+    if "SLURM_PROCID" not in os.environ:  # srun sets it.
         return None
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
@@ -149,12 +174,19 @@ def slurm_job() -> str | None:
 
 
 def was_requeued() -> bool:
-    """Whether this SLURM job has run before."""
+    """Return whether SLURM has requeued this job, so that it has run before."""
     return slurm_job() is not None and int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
 
 
 def requeue(job: str) -> str | None:
-    """Have SLURM end the job, and start it again later. Returns what speaks against it, or None."""
+    """Have SLURM end the job and start it again later.
+
+    Args:
+        job: Id of the job, as `slurm_job` returns it.
+
+    Returns:
+        Reason why ``scontrol requeue`` failed, or None if it succeeded.
+    """
     try:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -163,12 +195,12 @@ def requeue(job: str) -> str | None:
 
 
 def _is_ignored(number: int) -> bool:
-    """Return whether the process was started so that it ignores a signal, as nohup starts it."""
+    """Return whether the process ignores a signal, for example because nohup started it."""
     return signal.getsignal(number) is signal.SIG_IGN
 
 
 def _stop(number: int, _: FrameType | None) -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise an error of its own
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise an error when the workers end.
     _kill_workers()
     raise Stopped(number)
 
@@ -185,33 +217,33 @@ def _kill_workers() -> None:
 
 
 def _end_waiting() -> None:
-    """Kill the workers where a signal is not acted on, since one of them brings nothing."""
+    """Kill the loader workers if the pending signal is not acted on because no batch arrives for `PATIENCE` seconds."""
     global _gave_up
-    noted_at = time.monotonic()
-    while _noted is not None:
+    received_at = time.monotonic()
+    while _pending is not None:
         since = _waiting_since
-        if since is not None and time.monotonic() - max(since, noted_at) >= PATIENCE:
-            _gave_up = _noted
-            _kill_workers()  # upon which torch raises an error in the main thread
+        if since is not None and time.monotonic() - max(since, received_at) >= PATIENCE:
+            _gave_up = _pending
+            _kill_workers()  # torch then raises an error in the main thread.
             return
         time.sleep(0.2)
 
 
-def _note(number: int, _: FrameType | None) -> None:
-    global _noted
-    _noted = signal.Signals(number)
+def _record(number: int, _: FrameType | None) -> None:
+    global _pending
+    _pending = signal.Signals(number)
     if number in SAVE_AND_STOP:
-        _thread.start_new_thread(_end_waiting, ())  # takes no lock that the main thread may hold
-    if _noted == signal.SIGINT:
+        _thread.start_new_thread(_end_waiting, ())  # Unlike threading.Thread, it takes no lock of the main thread.
+    if _pending == signal.SIGINT:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.write(STDERR, AGAIN)
 
 
-def _requeue_or_note(number: int, frame: FrameType | None) -> None:
+def _requeue_or_record(number: int, frame: FrameType | None) -> None:
     job = slurm_job()
     if job is None:
-        _note(number, frame)
+        _record(number, frame)
     elif os.environ["SLURM_PROCID"] == "0":
         problem = requeue(job)
-        what = "it is requeued" if problem is None else f"and it cannot be requeued ({problem})"
-        os.write(STDERR, f"SIGUSR1 came before the training of SLURM job {job}: {what}\n".encode())
+        outcome = "it is requeued" if problem is None else f"and it cannot be requeued ({problem})"
+        os.write(STDERR, f"SIGUSR1 came before the training of SLURM job {job}: {outcome}\n".encode())

@@ -1,4 +1,4 @@
-"""Paths as people write them."""
+"""File paths: expansion of user input, atomic writes, digests, and the cache folder."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ from pathlib import Path
 
 
 def user_path(path: str | Path) -> Path:
-    """The path with ``~`` expanded; an unknown ``~user`` stays as it is, and does not exist."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111, which raises
+    """Return a path with ``~`` expanded. An unknown ``~user`` is left unchanged, as a path that does not exist.
+
+    Example:
+        >>> user_path("runs/0").as_posix()
+        'runs/0'
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111, because Path.expanduser raises for an unknown user
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` to write to, which takes its place at the end: what is there is whole, or the old."""
+    """Replace a file atomically: yield a temporary path in the same folder, and rename it to ``path`` at the end.
+
+    If the block raises, the temporary file is removed, and the earlier file stays unchanged.
+    """
     partial = partial_of(path)
     try:
         yield partial
@@ -27,12 +35,15 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def partial_of(path: Path) -> Path:
-    """Return the path beside ``path`` to which this process writes what replaces it later."""
+    """Return the temporary path in the same folder for a file that will replace ``path``.
+
+    It contains the host name and the process id, so that two processes never share it.
+    """
     return path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.partial")
 
 
 def sync(path: Path) -> None:
-    """Wait until the file is on the disk."""
+    """Flush a file from the operating system's cache to the disk, and wait for it."""
     with path.open("rb") as written:
         os.fsync(written.fileno())
 
@@ -44,10 +55,13 @@ def digest_of_file(path: Path) -> str:
 
 
 def code_hash(*files: Path) -> str:
-    """A hash of what files of code say."""
+    """Return the SHA-256 of the joined text of source files, as hexadecimal digits."""
     return hashlib.sha256("".join(path.read_text(encoding="utf-8") for path in files).encode()).hexdigest()
 
 
 def cache_home() -> Path:
-    """Where this package keeps what can be computed again, as the XDG base directory specification has it."""
+    """Return the folder for data that can be recomputed, following the XDG Base Directory Specification.
+
+    It is ``$XDG_CACHE_HOME/robusttune``, by default ``~/.cache/robusttune``.
+    """
     return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "robusttune"

@@ -1,4 +1,4 @@
-"""Read YAML as plain data, within limits: a few lines of aliases can stand for more values than fit into memory."""
+"""Reading of YAML as plain data, within limits. A few lines of aliases can expand to more values than fit in memory."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from typing import Any
 
 import yaml
 
-REPEATED = 100_000  # values that aliases may stand for
-DEPTH = 100  # levels of lists and mappings
+REPEATED = 100_000  # largest number of values that aliases may add
+DEPTH = 100  # largest number of nested lists and mappings
 
 
 class Limited:
-    """A mix-in for loaders of PyYAML that refuses a document before anything is made of it."""
+    """A mix-in for PyYAML loaders that checks a document against the limits before any object is constructed.
+
+    Args:
+        stream: YAML document, a string, bytes or a file object.
+
+    Raises:
+        yaml.MarkedYAMLError: The document exceeds the limits.
+    """
 
     def __init__(self, stream: Any) -> None:
         text = stream if isinstance(stream, str | bytes) else stream.read()
@@ -19,6 +26,11 @@ class Limited:
         super().__init__(text)  # type: ignore[call-arg]
 
     def get_single_node(self) -> yaml.Node | None:
+        """Return the root node of the document, or None if it is empty.
+
+        Raises:
+            yaml.MarkedYAMLError: See `check_limits`.
+        """
         node: yaml.Node | None = super().get_single_node()  # type: ignore[misc]
         if node is not None:
             check_limits(node)
@@ -26,24 +38,30 @@ class Limited:
 
 
 class PlainLoader(Limited, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Makes numbers, strings, lists and dicts, and nothing else."""
+    """A YAML loader that constructs numbers, strings, dates, lists and dicts only, within the limits."""
 
 
 def read_plain_yaml(text: str) -> Any:
-    """Return what a YAML document holds, as plain data.
+    """Parse a YAML document into plain data.
 
     Raises:
-        yaml.YAMLError: the text is no YAML, names objects of Python, or exceeds the limits.
-        ValueError: it holds a date that does not exist.
+        yaml.YAMLError: The text is not valid YAML, names Python objects, or exceeds the limits.
+        ValueError: The document contains a date that does not exist.
+
+    Example:
+        >>> read_plain_yaml("model: {alpha: 0.7}")
+        {'model': {'alpha': 0.7}}
     """
     return yaml.load(text, PlainLoader)
 
 
 def check_depth(text: str | bytes) -> None:
-    """Check how deep a document is, aliases aside. LibYAML's loader composes it recursively, and overflows the stack.
+    """Check the nesting depth of a document, without expanding its aliases.
+
+    LibYAML's loader composes nodes recursively, so that a document nested too deep overflows the stack.
 
     Raises:
-        yaml.MarkedYAMLError: it is nested too deep.
+        yaml.MarkedYAMLError: The document has more than `DEPTH` levels.
     """
     depth = 0
     try:
@@ -51,7 +69,7 @@ def check_depth(text: str | bytes) -> None:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEPTH:
                 break
-    except (yaml.YAMLError, UnicodeError, ValueError):  # the loader says what is wrong
+    except (yaml.YAMLError, UnicodeError, ValueError):  # The loader reports what is wrong.
         return
     if depth > DEPTH:
         problem = f"it is nested more than {DEPTH} levels deep"
@@ -59,13 +77,13 @@ def check_depth(text: str | bytes) -> None:
 
 
 def check_limits(document: yaml.Node) -> None:
-    """Check how many values a document stands for once its aliases are replaced, and how deep it is.
+    """Check the number of values and the nesting depth of a document after its aliases are expanded.
 
     Raises:
-        yaml.MarkedYAMLError: it exceeds the limits, or an alias stands for something that contains it.
+        yaml.MarkedYAMLError: The document exceeds the limits, or an alias refers to a node that contains it.
     """
-    values: dict[int, int] = {}  # by node, with all that it contains
-    depths: dict[int, int] = {}
+    values: dict[int, int] = {}  # number of values in each node's subtree, by the node's id
+    depths: dict[int, int] = {}  # height of each node's subtree, by the node's id
     open_nodes: set[int] = set()
     waiting = [document]
     while waiting:

@@ -1,4 +1,4 @@
-"""What the processes of a distributed run tell each other; with one process nothing travels."""
+"""Communication between the processes (ranks) of a distributed run. With one process, nothing is sent."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ R = TypeVar("R")
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Return the rank of this process, from 0; 0 outside of a distributed run."""
     return dist.get_rank() if _distributed() else 0
 
 
 def world_size() -> int:
-    """Number of processes."""
+    """Return the number of processes in the run; 1 outside of a distributed run."""
     return dist.get_world_size() if _distributed() else 1
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """The sum over all ranks, with gradient; every rank must take part."""
+    """Return the sum of a tensor over all ranks, differentiably. Every rank must call this.
+
+    Args:
+        tensor: Values of this rank, of the same shape and dtype on all ranks.
+    """
     if world_size() == 1:
         return tensor
     summed: Tensor = _AllReduceSum.apply(tensor)
@@ -37,12 +41,12 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 
 def any_over_ranks(flag: bool) -> bool:
-    """Whether it is True on any rank; every rank must take part. No device is waited for."""
+    """Return whether the flag is True on any rank. Every rank must call this; it does not synchronise a device."""
     return bool(max_over_ranks(int(flag)))
 
 
 def max_over_ranks(number: int) -> int:
-    """The greatest of all ranks' numbers; every rank must take part. No device is waited for."""
+    """Return the maximum over all ranks. Every rank must call this; it does not synchronise a device."""
     if world_size() == 1:
         return number
     numbers = torch.tensor(number)
@@ -51,47 +55,64 @@ def max_over_ranks(number: int) -> int:
 
 
 def on_rank_zero(value: T, fn: Callable[[list[T]], R]) -> R:
-    """``fn`` of every rank's value, computed on rank 0 and given to all; every rank must take part.
+    """Gather every rank's value on rank 0, apply ``fn`` there, and broadcast its result. Every rank must call this.
+
+    Args:
+        value: Value of this rank, which must be picklable.
+        fn: Function of the list of values in the order of ranks. It runs on rank 0 only.
+
+    Returns:
+        Result of ``fn``, the same on all ranks.
 
     Raises:
-        Exception: whatever ``fn`` raises, on rank 0; on the others it is a `RobustTuneError` that is told elsewhere.
+        Exception: The exception of ``fn``, on rank 0. The other ranks raise a `RobustTuneError` with the same message,
+            marked as ``reported_elsewhere``.
+
+    Example:
+        >>> on_rank_zero(3, sum)  # one process
+        3
     """
     if world_size() == 1:
         return fn([value])
     group = _cpu_group(dist.group.WORLD)
     values: list[Any] | None = [None] * world_size() if rank() == 0 else None
     dist.gather_object(value, values, group=group)
-    told: list[Any] = [None, None]  # the result, or the problem
+    message: list[Any] = [None, None]  # the result and the error message
     raised: Exception | None = None
     if values is not None:
         try:
-            told[0] = fn(values)
-        except Exception as error:  # the other ranks must not wait for a result
-            raised, told[1] = error, str(error)
-    dist.broadcast_object_list(told, group=group)
-    result, problem = told
+            message[0] = fn(values)
+        except Exception as error:  # Broadcast it, because the other ranks would wait for a result forever.
+            raised, message[1] = error, str(error)
+    dist.broadcast_object_list(message, group=group)
+    result, problem = message
     if problem is not None:
         raise raised or RobustTuneError(problem, reported_elsewhere=True)
     return result  # type: ignore[no-any-return]
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cores_of_each(processes: int) -> int:
-    """Cores for each of the processes that share this machine; of a task of SLURM those that it was given."""
+    """Return the number of cores for each process of this machine, at least 1.
+
+    Args:
+        processes: Number of processes that share the machine. In a SLURM task with ``SLURM_CPUS_PER_TASK``, that number
+            of cores is used instead of an equal share.
+    """
     given = os.environ.get("SLURM_CPUS_PER_TASK") if "SLURM_PROCID" in os.environ else None
     return max(1, cores() // processes) if given is None else max(1, min(cores(), int(given)))
 
 
 def leave() -> None:
-    """End this process's part: a thread of gloo that outlives the interpreter now and then aborts the process."""
+    """Close the process groups. A gloo thread that outlives the interpreter sometimes aborts the process."""
     if not (_distributed() or _cpu_group.cache_info().currsize):
         return
     _cpu_group.cache_clear()
-    gc.collect()  # of what still holds the group; where there was none, it would only take time
+    gc.collect()  # Free the objects that still refer to the group. Without a group this would only cost time.
     if _distributed():
         dist.destroy_process_group()
 
@@ -102,21 +123,23 @@ def _distributed() -> bool:
 
 @cache
 def _cpu_group(world: Any) -> Any:
-    """All ranks over gloo, made when first used: NCCL cannot send what is not on a GPU."""
+    """Return a gloo group of all ranks, created on first use. NCCL cannot send tensors that are not on a GPU."""
     return world if dist.get_backend(world) == "gloo" else dist.new_group(backend="gloo")
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """A gradient that arrives at the sum belongs to every rank's summand."""
+    """A differentiable all-reduce. The gradient of every rank's summand is the sum of all ranks' gradients."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        """Return the sum of ``tensor`` over all ranks."""
         summed = tensor.clone()
         dist.all_reduce(summed)
         return summed
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Return the sum of ``gradient`` over all ranks."""
         summed = gradient.clone()
         dist.all_reduce(summed)
         return summed

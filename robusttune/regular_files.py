@@ -1,4 +1,4 @@
-"""Open regular files only: a pipe or a device blocks its reader, or never ends."""
+"""Reading of regular files only. A pipe or a device can block its reader or never end."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ KINDS = {
 
 
 class NotRegularError(OSError):
-    """The path leads to a folder, a pipe, a device or a socket."""
+    """The error for a path that leads to a folder, a pipe, a device or a socket."""
 
 
 def open_regular(path: str | Path) -> BufferedReader:
-    """Open a regular file for reading in binary mode. Opening never waits, whatever the path leads to.
+    """Open a regular file for reading in binary mode. Opening never blocks, not even on a pipe.
 
     Raises:
-        NotRegularError: the path leads to something else.
-        OSError: the file cannot be opened.
+        NotRegularError: The path does not lead to a regular file.
+        OSError: The file cannot be opened.
     """
     return open(path, "rb", opener=_open)
 
@@ -34,18 +34,22 @@ def read_regular_text(path: str | Path, encoding: str = "utf-8") -> str:
     """Return the text of a regular file.
 
     Raises:
-        OSError: as `open_regular`.
-        UnicodeDecodeError: the file has another encoding.
+        OSError: The file cannot be opened or read, see `open_regular`.
+        UnicodeDecodeError: The file has another encoding.
     """
     with open_regular(path) as file:
         return file.read().decode(encoding)
 
 
 def refuse_irregular(path: str | Path, mode: int) -> None:
-    """Check the mode that `os.stat` gives of a path.
+    """Check that a file mode is that of a regular file.
+
+    Args:
+        path: Path of the file, for the error.
+        mode: ``st_mode`` of the path, from `os.stat` or `os.fstat`.
 
     Raises:
-        NotRegularError: it is not the mode of a regular file.
+        NotRegularError: The mode is that of something else.
     """
     if stat.S_ISREG(mode):
         return
@@ -55,12 +59,17 @@ def refuse_irregular(path: str | Path, mode: int) -> None:
 
 
 def what_is_at(path: str | Path) -> str | None:
-    """Say what a path leads to where that is no regular file: ``is a pipe``; None for a regular file."""
+    """Describe a path that is not a regular file, such as ``is a pipe``; return None for a regular file.
+
+    Example:
+        >>> what_is_at("/")
+        'is a folder'
+    """
     try:
         refuse_irregular(path, os.stat(path).st_mode)  # noqa: PTH116
     except NotRegularError as error:
         return f"{error.strerror}".replace("it is", "is", 1)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # A path with a NUL character raises ValueError.
         return "does not exist"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
@@ -68,7 +77,7 @@ def what_is_at(path: str | Path) -> str | None:
 
 
 def _open(path: str, flags: int) -> int:
-    # Without O_NONBLOCK, opening a pipe waits for a writer. It changes nothing for regular files.
+    # Without O_NONBLOCK, opening a pipe waits for a writer. The flag changes nothing for regular files.
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         refuse_irregular(path, os.fstat(descriptor).st_mode)

@@ -1,4 +1,4 @@
-"""Names of runs, and the folders that they stand for."""
+"""Names of runs, and the folders that belong to them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from pathlib import Path
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 
-LONGEST = 200  # bytes; file systems allow 255 for a part of a path, and 4,096 for all of it
+LONGEST = 200  # bytes; file systems allow 255 for a part of a path, and 4,096 for the whole path
 
 
 def run_folders(run_root: str | Path, name: str) -> Path:
-    """Return the folder that holds the numbered folders of all runs of this name: a folder below ``run_root``.
+    """Return the folder below ``run_root`` that contains the numbered folders of all runs with a name.
 
     Args:
         run_root: Folder of all runs.
-        name: Name of the run; ``sweep/lr1`` is in a folder of its own inside of ``sweep``.
+        name: Name of the run. It may have slashes: ``sweep/lr1`` is a subfolder of ``sweep``.
 
     Raises:
-        RobustTuneError: the name leads out of the folder, into another run, or cannot be the name of a folder.
+        RobustTuneError: The name leads out of ``run_root`` or into another run, or is no valid name of a folder.
+
+    Example:
+        >>> run_folders("runs", "sweep/lr1").as_posix()
+        'runs/sweep/lr1'
     """
     problem = _problem_with_name(name)
     if problem is not None:
@@ -27,7 +31,12 @@ def run_folders(run_root: str | Path, name: str) -> Path:
 
 
 def is_run_number(name: str) -> bool:
-    """Return whether a folder is numbered as those of runs are."""
+    """Return whether the name of a folder is a run number: ASCII digits only.
+
+    Example:
+        >>> is_run_number("12"), is_run_number("lr1")
+        (True, False)
+    """
     return name.isascii() and name.isdigit()
 
 

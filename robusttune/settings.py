@@ -1,4 +1,4 @@
-"""Settings as plain data, so that a checkpoint can hold them and two of them can be compared."""
+"""Conversion of settings objects to plain data and back, for checkpoints and comparisons."""
 
 from __future__ import annotations
 
@@ -11,22 +11,32 @@ from robusttune.errors import RobustTuneError
 
 
 def to_plain(settings: Any) -> dict[str, Any]:
-    """A settings object as ``{class_path, init_args}`` of numbers, strings, lists and dicts."""
+    """Convert a settings object to ``{class_path, init_args}`` with numbers, strings, lists and dicts.
+
+    Args:
+        settings: Instance of a dataclass that its package exports.
+
+    Example:
+        >>> from robusttune.models import MMRL
+        >>> to_plain(MMRL())["class_path"]
+        'robusttune.models.MMRL'
+    """
     cls = type(settings)
-    room = cls.__module__.rpartition(".")[0]  # which exports it: files in a room may move
+    room = cls.__module__.rpartition(".")[0]  # The package, not the module: files may move within a package.
     args = {field.name: plain(getattr(settings, field.name)) for field in fields(settings)}
     return {"class_path": f"{room}.{cls.__qualname__}", "init_args": args}
 
 
 def from_plain(stored: Any, kind: type) -> Any:
-    """Return the settings object that `to_plain` was given. What is stored may come from a stranger.
+    """Undo `to_plain`: construct the settings object from its plain form. The input may be untrusted.
 
     Args:
-        stored: what `to_plain` has returned.
-        kind: base class of the settings; only a class that its package exports and that is derived from it is made.
+        stored: Mapping with ``class_path`` and ``init_args``, as `to_plain` returns it.
+        kind: Base class of the settings. The class must be derived from it, and be exported by the base class's
+            package; no other class is constructed.
 
     Raises:
-        RobustTuneError: the stored settings name another class, or arguments that the class does not have.
+        RobustTuneError: The stored settings name another class, or arguments that the class does not accept.
     """
     path, args = (stored.get("class_path"), stored.get("init_args")) if isinstance(stored, dict) else (None, None)
     room = import_module(kind.__module__.rpartition(".")[0])
@@ -40,12 +50,22 @@ def from_plain(stored: Any, kind: type) -> Any:
         raise RobustTuneError(f"the checkpoint gives {path} {other[0]:.100}, which this version does not have")
     try:
         return cls(**args)
-    except (TypeError, ValueError) as error:  # a value of another type than the class expects
+    except (TypeError, ValueError) as error:  # A value has another type than the class expects.
         raise RobustTuneError(f"the settings of {path} in the checkpoint do not work ({error!s:.100})") from None
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
-    """Where two plain settings differ, as ``key: ours, not theirs``."""
+    """List where two plain settings differ, one line a difference: ``key ours, not theirs``.
+
+    Args:
+        ours: First settings, nested dicts of plain data.
+        theirs: Second settings, of the same form.
+        path: Prefix of the keys in the lines. Default: none.
+
+    Example:
+        >>> differences({"model": {"alpha": 0.7}}, {"model": {"alpha": 0.5}})
+        ['model.alpha 0.7, not 0.5']
+    """
     if isinstance(ours, dict) and isinstance(theirs, dict):
         return [
             line
@@ -56,7 +76,12 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
 
 
 def plain(value: Any) -> Any:
-    """The value with lists for tuples, as it comes back from a file."""
+    """Convert tuples to lists at any depth, so that a value equals its copy that was read back from a file.
+
+    Example:
+        >>> plain({"size": (224, 224)})
+        {'size': [224, 224]}
+    """
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Standard output and error that cannot fail a command: its work is done, whoever reads of it."""
+"""Standard output and error that never raise: a command's work is done even if nobody can read its output."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from typing import Any, TextIO, cast
 
 
 class LenientStream:
-    """A text stream that is silent from the first write on that fails.
+    """A text stream that discards its output after the first write that fails.
 
     Characters that its encoding lacks are written as escapes.
 
+    Args:
+        stream: Text stream to write to.
+
     Attributes:
-        error: Reason why it is silent, or None.
+        error: First error of a write or flush, or None.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -27,14 +30,16 @@ class LenientStream:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
+        """Write a text, unless an earlier write has failed; return its length."""
         if self.error is None:
             try:
                 self._write(text)
-            except (OSError, ValueError) as error:  # a ValueError where it is closed
+            except (OSError, ValueError) as error:  # A closed stream raises ValueError.
                 self.error = error
         return len(text)
 
     def flush(self) -> None:
+        """Flush the stream, unless an earlier write has failed."""
         if self.error is None:
             try:
                 self.stream.flush()
@@ -42,13 +47,16 @@ class LenientStream:
                 self.error = error
 
     def finish(self) -> None:
-        """Write what is left, or have it go nowhere: the interpreter would fail on it when it ends."""
+        """Flush the buffer. After an error, redirect the stream to the null device.
+
+        The interpreter flushes its streams when it ends, and would fail on a broken one.
+        """
         self.flush()
         if self.error is not None:
             with suppress(OSError, ValueError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, self.stream.fileno())
-                os.close(nowhere)
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self.stream.fileno())
+                os.close(null)
 
     def _write(self, text: str) -> None:
         try:
@@ -60,7 +68,11 @@ class LenientStream:
 
 @contextmanager
 def lenient_output() -> Iterator[LenientStream | None]:
-    """Within it neither standard output nor standard error fails; yields standard output, None where there is none."""
+    """Replace standard output and standard error with `LenientStream` inside this context.
+
+    Yields:
+        Standard output, or None if the process has none.
+    """
     before = sys.stdout, sys.stderr
     out, err = (None if stream is None else LenientStream(stream) for stream in before)
     sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
@@ -74,7 +86,13 @@ def lenient_output() -> Iterator[LenientStream | None]:
 
 
 def problem_with(stream: LenientStream | None) -> str | None:
-    """Return why a stream could not be written; None where it could, or where its reader wanted no more."""
+    """Return why writing to a stream failed, or None.
+
+    A broken pipe is no problem: the reader, such as ``head``, has closed it.
+
+    Args:
+        stream: Stream from `lenient_output`, or None.
+    """
     error = None if stream is None else stream.error
     if error is None or (isinstance(error, OSError) and error.errno == errno.EPIPE):
         return None

@@ -1,4 +1,4 @@
-"""What is printed: text as it is, whatever names have in them."""
+"""Printing of text literally, without interpreting markup or control characters in it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ from robusttune.escaping import visible
 
 
 def say(line: object) -> None:
-    """Print a line to stdout as it is: Rich neither finds markup in it, nor breaks or colours it."""
+    """Print a line to stdout literally: without Rich markup, line breaks or colours.
+
+    Example:
+        >>> say("[bold]0.5[/bold]")
+        [bold]0.5[/bold]
+    """
     Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(visible(line))
 
 
 def cell(text: object, style: str = "") -> Text:
-    """Return a cell or a title of a table of Rich that shows the text as it is."""
+    """Return a text for a cell or a title of a Rich table that is shown literally.
+
+    Args:
+        text: Text, whose control characters are escaped.
+        style: Rich style, such as ``bold``.
+    """
     return Text(visible(text), style)

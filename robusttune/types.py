@@ -1,4 +1,4 @@
-"""What the rooms hand each other: facts, samples, batches, encoder outputs, views."""
+"""Data types that the packages exchange: facts about data, samples, batches, encoder outputs, views."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ Split = Literal["train", "val", "test", "predict"]
 
 
 class Facts(NamedTuple):
-    """What a model has to know of the data that it is trained on; stored in the checkpoint.
+    """Facts about the training data that a model needs; they are stored in the checkpoint.
 
     Attributes:
-        class_names: name of each of the ``C`` classes, in label order.
-        class_frequencies: share of training samples that carry each class, in [0, 1]; ``C`` numbers.
-        multilabel: whether a sample may carry any number of classes (else exactly one).
+        class_names: Names of the ``C`` classes, in label order.
+        class_frequencies: Fraction of training samples with each class, ``C`` numbers in [0, 1].
+        multilabel: True if a sample may have any number of classes, False if it has exactly one.
+
+    Example:
+        >>> Facts(["cat", "dog"], [0.75, 0.25], multilabel=False).class_names
+        ['cat', 'dog']
     """
 
     class_names: list[str]
@@ -28,12 +32,12 @@ class Facts(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """What the sampler asks the data set for.
+    """A sampler's request for one sample of a data set.
 
     Attributes:
-        epoch: the epoch that the sample is drawn for.
-        row: row in the split's records.
-        counted: False for a row that only fills up a batch so that all ranks take the same number of steps.
+        epoch: Epoch that the sample is drawn for, from 0.
+        row: Row in the split's records, from 0.
+        counted: False for a padding row, which fills a batch so that all ranks take the same number of steps.
     """
 
     epoch: int
@@ -45,12 +49,13 @@ class Sample(NamedTuple):
     """One sample, read and preprocessed, before collation.
 
     Attributes:
-        image: variant -> what its side reads of it; empty where the image is absent.
-        text: likewise.
-        labels: indices of its classes (one in multi-class data), or None where unlabelled.
-        sample_id: unique within its split.
-        counted: see `Draw`.
-        unreadable: why the image file could not be read, or None.
+        image: Image by variant (``clean`` or the name of a noise), preprocessed or as cached features; empty if the
+            sample has no image.
+        text: Text by variant, in the same form; empty if the sample has no text.
+        labels: Indices of its classes (one in multi-class data), or None if it is unlabelled.
+        sample_id: Id, unique within its split.
+        counted: False for a padding row, see `Draw`.
+        unreadable: Reason why the image file could not be read, or None.
     """
 
     image: dict[str, Any]
@@ -66,8 +71,13 @@ class Tokens:
     """Tokenised texts, padded on the right to the longest of the batch.
 
     Attributes:
-        input_ids: (B, n) int64.
-        attention_mask: (B, n) bool, True on tokens, False on padding.
+        input_ids: Token ids, shape (B, n), int64.
+        attention_mask: Mask of shape (B, n), bool: True on tokens, False on padding.
+
+    Example:
+        >>> tokens = Tokens(torch.ones(2, 5, dtype=torch.int64), torch.ones(2, 5, dtype=torch.bool))
+        >>> len(tokens)
+        2
     """
 
     input_ids: Tensor
@@ -77,18 +87,18 @@ class Tokens:
         return len(self.input_ids)
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Tokens:
-        """The same with ``fn`` applied to every tensor."""
+        """Return a copy with ``fn`` applied to every tensor."""
         return Tokens(fn(self.input_ids), fn(self.attention_mask))
 
 
 @dataclass
 class Encoded:
-    """What a frozen encoder makes of a batch.
+    """Features of a batch from a frozen encoder.
 
     Attributes:
-        pooled: (B, d_p).
-        tokens: for each chosen layer l, (B, n_l, d_l).
-        mask: for each chosen layer l, (B, n_l) bool, True on real tokens, False on padding.
+        pooled: Pooled embeddings, shape (B, d_p).
+        tokens: Token features of each chosen layer l, shape (B, n_l, d_l).
+        mask: Token mask of each chosen layer l, shape (B, n_l), bool: True on tokens, False on padding.
     """
 
     pooled: Tensor
@@ -99,29 +109,30 @@ class Encoded:
         return len(self.pooled)
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Encoded:
-        """The same with ``fn`` applied to every tensor."""
+        """Return a copy with ``fn`` applied to every tensor."""
         return Encoded(fn(self.pooled), [fn(tokens) for tokens in self.tokens], [fn(mask) for mask in self.mask])
 
 
-EncoderInputs = Tensor | Tokens | Encoded  # images, texts, or what the encoder has made of either
+EncoderInputs = Tensor | Tokens | Encoded  # images, tokenised texts, or features that were encoded before
 
 
 @dataclass
 class Batch:
-    """A collated batch of ``B`` samples. What is absent takes no room, and is not encoded.
+    """A collated batch of ``B`` samples. Missing images and texts take no memory and are not encoded.
 
     Attributes:
-        images: (P, 3, H, W) uint8 of the ``P`` rows that have an image, in order, or what the encoder has made of them,
-            in every variant, of which ``clean`` always exists.
-        texts: tokens (P, n) of the rows that have a text, likewise.
-        image_present: (B,) bool.
-        text_present: (B,) bool.
-        label: (B,) int64 class indices, or (B, C) float 0/1 in multi-label data; None if any is unlabelled.
-        counted: (B,) bool, see `Draw`; rows that do not count take no part in losses and metrics.
-        sample_id: B strings, unique within the split.
-        split: that the samples are of.
-        unreadable: a sentence for each image file that could not be read.
-        cut: ids of samples whose text was longer than the encoder takes.
+        images: Images of the ``P`` rows that have one, in row order, shape (P, 3, H, W), uint8, in every variant; or
+            their cached features. The variant ``clean`` always exists.
+        texts: Tokens, shape (P, n), of the ``P`` rows that have a text, in every variant; or their cached features.
+        image_present: Rows that have an image, shape (B,), bool.
+        text_present: Rows that have a text, shape (B,), bool.
+        label: Class indices, shape (B,), int64, or 0/1 labels, shape (B, C), float, in multi-label data; None if any
+            sample is unlabelled.
+        counted: Rows that count, shape (B,), bool. Padding rows (see `Draw`) take no part in losses and metrics.
+        sample_id: Ids of the samples, ``B`` strings, unique within the split.
+        split: Split of the samples.
+        unreadable: Messages, one for each image file that could not be read.
+        cut: Ids of samples whose text is longer than the encoder's limit.
     """
 
     images: Variants
@@ -139,7 +150,7 @@ class Batch:
         return len(self.sample_id)
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Batch:
-        """The same with ``fn`` applied to every tensor."""
+        """Return a copy with ``fn`` applied to every tensor."""
         return replace(
             self,
             images=self.images.map(fn),
@@ -150,68 +161,96 @@ class Batch:
             counted=fn(self.counted),
         )
 
-    # The two names by which Lightning and torch's loader move a batch of a foreign type.
+    # Lightning and torch's loader call these two methods to move a batch of a type that they do not know.
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
+        """Return a copy with all tensors on a device."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
+        """Return a copy with all tensors in pinned memory."""
         return self.map(Tensor.pin_memory)
 
 
 class Widths(NamedTuple):
-    """Widths of what an encoder returns: of each chosen layer's tokens, and of the pooled embedding."""
+    """Feature dimensions of an encoder's output.
+
+    Attributes:
+        layers: Dimension of the tokens of each chosen layer.
+        pooled: Dimension of the pooled embedding.
+    """
 
     layers: tuple[int, ...]
     pooled: int
 
 
 def prompt_name(class_name: str) -> str:
-    """What a class is called: without what tells it from a namesake, ``crane [n02012849]``, underscores as spaces."""
+    """Return the name of a class as prompts use it.
+
+    A suffix in brackets, which distinguishes classes of the same name, is dropped, and underscores become spaces.
+
+    Example:
+        >>> prompt_name("crane [n02012849]"), prompt_name("apple_pie")
+        ('crane', 'apple pie')
+    """
     return re.sub(r"\s*\[[^\[\]]*\]$", "", class_name).replace("_", " ").strip()
 
 
 class View(NamedTuple):
-    """What is shown of samples: a variant of each side, None for a side that is withheld.
+    """A way to present samples to a model: one variant of each modality, or None where the modality is missing.
 
     Attributes:
-        image: ``clean``, or a variant that noise makes.
-        text: likewise.
+        image: Variant of the image: ``clean``, the name of a noise, or None.
+        text: Variant of the text: ``clean``, the name of a noise, or None.
+
+    Example:
+        >>> View(text=None)  # the image alone
+        View(image='clean', text=None)
     """
 
     image: str | None = "clean"
     text: str | None = "clean"
 
     def presence(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Which rows show their image and which their text: two (B,) bool."""
-        nothing = torch.zeros_like(batch.image_present)
+        """Return which rows of a batch have an image and which have a text under this view: two tensors (B,), bool."""
+        absent = torch.zeros_like(batch.image_present)
         return (
-            nothing if self.image is None else batch.image_present,
-            nothing if self.text is None else batch.text_present,
+            absent if self.image is None else batch.image_present,
+            absent if self.text is None else batch.text_present,
         )
 
 
 @dataclass
 class Variants:
-    """One side of a batch, as it is and as noise leaves it.
+    """One modality of a batch, in one or more variants: clean, and with noise.
 
     Attributes:
-        names: of the ``V`` variants.
-        inputs: (V x P) rows, variant by variant: inputs of an encoder, or what it has made of them.
+        names: Names of the ``V`` variants.
+        inputs: Inputs of an encoder, or their features, with V x P rows: all ``P`` rows of the first variant, then
+            those of the second, and so on.
+
+    Example:
+        >>> variants = Variants(["clean", "blur"], torch.tensor([0, 1, 10, 11]))
+        >>> len(variants), variants["blur"]
+        (2, tensor([10, 11]))
     """
 
     names: list[str]
     inputs: EncoderInputs
 
     def __getitem__(self, name: str) -> EncoderInputs:
-        """The rows of one."""
+        """Return the rows of one variant."""
         return self.pick([name])
 
     def __len__(self) -> int:
-        """Number of rows of each variant."""
+        """Return the number of rows ``P`` of each variant."""
         return len(self.inputs) // len(self.names)
 
     def pick(self, names: Sequence[str]) -> EncoderInputs:
-        """The rows of these, one after the other."""
+        """Return the rows of several variants, concatenated in the order of ``names``.
+
+        Raises:
+            ValueError: A name is not among the variants.
+        """
         if list(names) == self.names:
             return self.inputs
         blocks = [slice(n * len(self), (n + 1) * len(self)) for n in map(self.names.index, names)]
@@ -220,7 +259,7 @@ class Variants:
         return _map(self.inputs, lambda tensor: torch.cat([tensor[block] for block in blocks]))
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Variants:
-        """The same with ``fn`` applied to every tensor."""
+        """Return a copy with ``fn`` applied to every tensor."""
         return Variants(self.names, _map(self.inputs, fn))
 
 

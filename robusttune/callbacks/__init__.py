@@ -1,4 +1,4 @@
-"""What happens around training: where a run's files go, and what they hold."""
+"""Lightning callbacks that write a run's files: folder, checkpoints, masks, predictions and reports."""
 
 from robusttune.callbacks.best_checkpoint import BestCheckpoint
 from robusttune.callbacks.checkpoint_io import SafeCheckpointIO

@@ -1,4 +1,4 @@
-"""Checkpoint files that are whole or not there, and that can be read without executing anything."""
+"""Atomic writing and safe reading of checkpoint files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ from robusttune.tasks.checkpoint import read_checkpoint
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
-    """Writes beside the file and renames; reads tensors and plain data only."""
+    """A checkpoint plugin that replaces files atomically, and reads tensors and plain data only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint to a temporary file, then replace ``path`` atomically.
+
+        Raises:
+            RobustTuneError: The file cannot be written, for example because the disk is full.
+        """
         final = Path(path)
         try:
             with whole_file(final) as partial:
@@ -33,4 +38,5 @@ class SafeCheckpointIO(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
+        """Read a checkpoint onto the CPU, see `read_checkpoint`. The other arguments are ignored."""
         return read_checkpoint(path)

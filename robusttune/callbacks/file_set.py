@@ -1,4 +1,4 @@
-"""Files that belong together, and replace those of an earlier set only when all of them are written."""
+"""Replacement of a set of files as a whole: no earlier file is replaced before all new ones are written."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from typing import Any
 
 from robusttune.paths import digest_of_file, partial_of, sync
 
-Writers = dict[str, Callable[[Path], object]]  # file name -> function that writes the file to the path that it is given
+Writers = dict[str, Callable[[Path], object]]  # file name -> function that writes the file's content to a path
 
 
 def replace_together(
     folder: Path, writers: Writers, listing: str, about: Mapping[str, Any], stale: Iterable[str] = ()
 ) -> None:
-    """Write files beside those of an earlier set, then replace these one after the other.
+    """Write a set of files to temporary paths, then replace the files of an earlier set one after the other.
 
-    If one cannot be written, all of the earlier ones stay. The listing is replaced last. It has the digest of each file
-    under ``files``, so that files of two sets, as a kill between two replacements leaves them, can be recognised.
+    If a file cannot be written, all files of the earlier set stay. The listing is replaced last. It contains the
+    SHA-256 of each file under ``files``. So a reader can recognise a mixture of two sets, which remains if the process
+    is killed between two replacements.
 
     Args:
-        folder: Folder of the files; it is made.
-        writers: Function that writes each file, by its path in the folder.
-        listing: Path of the JSON file that lists the others.
-        about: Rest of the listing's content.
-        stale: Paths of files that an earlier set may have; those that are not in this one are removed.
+        folder: Folder of the files; it is created if it is missing.
+        writers: Functions that write the files, by path relative to the folder.
+        listing: Relative path of the JSON file that lists the others.
+        about: Further content of the listing, JSON values by key.
+        stale: Relative paths of files that an earlier set may have. Those that are not in ``writers`` are removed.
 
     Raises:
-        OSError: a file cannot be written.
+        OSError: A file cannot be written.
     """
     partials = {name: partial_of(folder / name) for name in (*writers, listing)}
     try:

@@ -1,4 +1,4 @@
-"""The checkpoint to go on from, also after a signal that ends the run."""
+"""The checkpoint to resume from, which is also written when a signal ends the run."""
 
 from __future__ import annotations
 
@@ -15,23 +15,27 @@ from robusttune.counting import counted
 from robusttune.errors import RobustTuneError
 from robusttune.ranks import max_over_ranks, on_rank_zero, rank
 
-NOTHING, SAVE, STOP, REQUEUE = range(4)  # what a rank wishes; the greatest wish of all is what every rank does
+NOTHING, SAVE, STOP, REQUEUE = range(4)  # Requests of a rank. All ranks fulfil the greatest of their requests.
 WISHES = {None: NOTHING, interruption.SAVE_AND_REQUEUE: REQUEUE} | dict.fromkeys(interruption.SAVE_AND_STOP, STOP)
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """``last.ckpt``, after each epoch and so many minutes, and at the end of the batch in which a signal comes.
+    """A callback that writes ``last.ckpt``: after each epoch, every few minutes, and when a signal arrives.
 
-    SIGTERM, Ctrl-C and SIGUSR1 then end the run; under SLURM, which sends SIGUSR1 ahead of the time limit if asked to,
-    the job is put back into the queue after it. All ranks agree on what they do, so that none is left waiting for
-    another. Ahead of a validation, and while gradients are accumulated, they wait: what went on from there would not be
-    the same.
+    After SIGTERM, SIGHUP, Ctrl-C or SIGUSR1, the checkpoint is written at the end of the batch, and then the run ends.
+    SLURM can send SIGUSR1 ahead of the time limit; the job is then put back into the queue. All ranks agree on their
+    action, so that none waits for another forever. Right before a validation and while gradients are accumulated, the
+    action is postponed, because a run that resumed from there would differ from one that was not interrupted.
 
     Args:
-        minutes: after which it is written inside of an epoch, above 0.
+        minutes: Minutes between checkpoints within an epoch, above 0.
 
     Raises:
-        RobustTuneError: ``minutes`` is out of its range; or, in training, a signal has ended the run.
+        RobustTuneError: ``minutes`` is not above 0; or, in training, a signal has ended the run.
+
+    Example:
+        >>> LastCheckpoint(minutes=30.0).filename
+        'last'
     """
 
     def __init__(self, minutes: float) -> None:
@@ -39,43 +43,51 @@ class LastCheckpoint(ModelCheckpoint):
             raise RobustTuneError(f"checkpoint_minutes is {minutes}: give a time above 0")
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
         self.minutes = minutes
-        self._wish = NOTHING  # for which the checkpoint is written, and which is fulfilled when the next batch starts
+        self._request = NOTHING  # Its checkpoint is written at the end of a batch; the next batch's start fulfils it.
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Install the signal handlers, and start the clock."""
         super().on_train_start(trainer, pl_module)
-        interruption.listen()  # in place of Lightning's handlers, one of which communicates
+        interruption.listen()  # This replaces Lightning's handlers, one of which communicates with other ranks.
         self._saved_at = monotonic()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not _can_go_on_from(trainer, batch_idx + 1):
+        """Write the checkpoint if a rank has received a signal or the time is up."""
+        if not _can_resume_after(trainer, batch_idx + 1):
             return
-        waited = monotonic() - self._saved_at >= 60 * self.minutes
-        self._wish = max_over_ranks(max(WISHES[interruption.pending_signal()], SAVE if waited else NOTHING))
-        if self._wish != NOTHING:
+        is_due = monotonic() - self._saved_at >= 60 * self.minutes
+        self._request = max_over_ranks(max(WISHES[interruption.pending_signal()], SAVE if is_due else NOTHING))
+        if self._request != NOTHING:
             trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
             self._saved_at = monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.max_steps != -1 and not _is_done(trainer):
-            # Where steps are counted, Lightning takes a finished epoch for one to finish; so wait for the next batch.
+        """Write the checkpoint of the finished epoch, and ask all ranks for signals."""
+        if trainer.max_steps != -1 and not _is_last_epoch(trainer):
+            # With max_steps, Lightning would resume inside the finished epoch. So write after the next batch instead.
             self._saved_at = float("-inf")
             return
         super().on_train_epoch_end(trainer, pl_module)
         self._saved_at = monotonic()
-        self._wish = max_over_ranks(WISHES[interruption.pending_signal()])
+        self._request = max_over_ranks(WISHES[interruption.pending_signal()])
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        wish, self._wish = self._wish, NOTHING
-        if wish == NOTHING:
+        """End the run if a signal has asked for it. The checkpoint was written after the batch before.
+
+        Raises:
+            RobustTuneError: A signal has ended the run.
+        """
+        request, self._request = self._request, NOTHING
+        if request == NOTHING:
             return
-        _flush_logs(trainer)  # to which what the batch before has logged belongs by now
-        if wish == SAVE:
+        _flush_logs(trainer)  # Only now do the logs contain the values of the batch before.
+        if request == SAVE:
             return
         signal = interruption.pending_signal()
         interruption.clear_signal()
-        if not (wish == REQUEUE and _cannot_be_requeued()):
+        if not (request == REQUEUE and _cannot_be_requeued()):
             raise RobustTuneError(
                 f"{'a signal' if signal is None else signal.name} has ended the run in epoch {trainer.current_epoch} "
                 f"after {counted(trainer.global_step, 'step')}, and nothing of it is lost: go on with --resume auto",
@@ -83,11 +95,12 @@ class LastCheckpoint(ModelCheckpoint):
             )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        _flush_logs(trainer)  # or what was logged up to here could be lost with the process
+        """Flush the logs, so that everything up to the checkpoint survives the process."""
+        _flush_logs(trainer)
 
 
-def _can_go_on_from(trainer: Trainer, batches: int) -> bool:
-    """Whether a run that is resumed after so many batches of an epoch is the same as one that was not interrupted."""
+def _can_resume_after(trainer: Trainer, batches: int) -> bool:
+    """Return whether a run resumed after this many batches of an epoch equals one that was not interrupted."""
     if trainer.fast_dev_run or trainer.should_stop or trainer.global_step == trainer.max_steps:  # type: ignore[attr-defined]
         return False
     if trainer.is_last_batch or batches >= trainer.num_training_batches or batches % trainer.accumulate_grad_batches:
@@ -96,8 +109,8 @@ def _can_go_on_from(trainer: Trainer, batches: int) -> bool:
     return bool(done % (trainer.val_check_batch or float("inf")))
 
 
-def _is_done(trainer: Trainer) -> bool:
-    """Whether this epoch is the last."""
+def _is_last_epoch(trainer: Trainer) -> bool:
+    """Return whether the training ends with this epoch."""
     last = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
     return last or trainer.should_stop or trainer.global_step >= trainer.max_steps != -1
 
@@ -108,7 +121,7 @@ def _flush_logs(trainer: Trainer) -> None:
 
 
 def _cannot_be_requeued() -> bool:
-    """Have SLURM requeue the job, where there is one; if that fails, training goes on."""
+    """Have SLURM requeue the job, if this is one. Return True if that failed, so that training continues."""
     job = interruption.slurm_job()
     problem = None if job is None else on_rank_zero(None, lambda _: interruption.requeue(job))
     if problem is not None:

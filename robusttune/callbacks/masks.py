@@ -1,4 +1,4 @@
-"""Which samples lack a side by protocol, kept with the run."""
+"""Storage of a run's missing-modality masks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from robusttune.terminal import say
 
 
 class MaskFiles(Callback):
-    """Writes ``missing/<split>.parquet`` into the run's folder, for `data.missing` to read again."""
+    """A callback that writes the masks of missing modalities to ``missing/<split>.parquet`` in the run's folder.
+
+    The setting ``data.missing`` can read these files again.
+    """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the masks of all splits, on rank 0."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.log_dir is None or not trainer.is_global_zero:
             return

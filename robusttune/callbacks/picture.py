@@ -1,4 +1,4 @@
-"""A picture of what a test found: some samples, and the answers when either side is hidden."""
+"""A picture of a test: some samples, and the predictions for them under several conditions."""
 
 from __future__ import annotations
 
@@ -14,17 +14,27 @@ from robusttune.evaluation import ConditionMetrics, Scores
 from robusttune.evaluation.cards import Answer, Card, draw_cards
 from robusttune.evaluation.metrics import probabilities
 
-SAMPLES, CONDITIONS = 12, 3  # that a picture has room for
+SAMPLES, CONDITIONS = 12, 3  # largest numbers that fit into a picture
 
 
 def draw(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Scores, checkpoint: str) -> Image.Image:
-    """Draw samples spread evenly over the test split, not chosen, with the answers of a checkpoint."""
+    """Draw samples, spread evenly over the test split and not selected by hand, with a checkpoint's predictions.
+
+    Args:
+        data: Data module with a test split.
+        metrics: Metrics of the test, which define conditions and classes.
+        scores: Logits of all test samples.
+        checkpoint: Path of the checkpoint, for the title.
+    """
     return draw_cards(cards_of(data, metrics, scores), title=f"test: {checkpoint}")
 
 
 def cards_of(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Scores) -> list[Card]:
-    """Evenly spread over those of the test split that were scored."""
-    shown = list(islice(metrics.under_conditions(scores), CONDITIONS))
+    """Return cards of up to `SAMPLES` samples, spread evenly over the scored samples of the test split.
+
+    Each card has the predictions under the first `CONDITIONS` conditions. See `draw` for the arguments.
+    """
+    predicted = list(islice(metrics.under_conditions(scores), CONDITIONS))
     table, row_of = data.records("test"), {sample_id: row for row, sample_id in enumerate(scores.sample_id)}
     assert table is not None
     scored = [row for row, sample_id in enumerate(table["id"].to_pylist()) if sample_id in row_of]
@@ -37,7 +47,7 @@ def cards_of(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Score
             label=", ".join(record["labels"]),
             answers=[
                 _answer(condition, logits[row_of[record["id"]]], record["labels"], metrics)
-                for condition, _, logits in shown
+                for condition, _, logits in predicted
             ],
         )
         for record in table.take(pa.array(rows, pa.int64())).to_pylist()
@@ -45,11 +55,13 @@ def cards_of(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Score
 
 
 def _answer(condition: str, logits: Tensor, labels: list[str], metrics: ConditionMetrics) -> Answer:
-    """Of a sample's logits (C,)."""
-    names, shares = metrics.class_names, probabilities(logits, metrics.multilabel)
-    order = shares.argsort(descending=True).tolist()
-    said = [names[i] for i in order if shares[i] >= 0.5] if metrics.multilabel else [names[order[0]]]
-    return Answer(condition, ", ".join(said) or "none", float(shares[order[0]]), {*said} == {*labels})
+    """Return the prediction for one sample from its logits (C,)."""
+    names, class_probabilities = metrics.class_names, probabilities(logits, metrics.multilabel)
+    order = class_probabilities.argsort(descending=True).tolist()
+    top = names[order[0]]
+    predicted = [names[i] for i in order if class_probabilities[i] >= 0.5] if metrics.multilabel else [top]
+    highest = float(class_probabilities[order[0]])
+    return Answer(condition, ", ".join(predicted) or "none", highest, {*predicted} == {*labels})
 
 
 def _read(data: ImageTextDataModule, name: str) -> Image.Image | None:

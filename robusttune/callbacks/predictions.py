@@ -1,4 +1,4 @@
-"""What `predict` leaves: one row a sample, in a CSV beside the checkpoint."""
+"""The output of `predict`: a CSV file with one row a sample, in the folder of the checkpoint's run."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ Rows = list[tuple[str, list[float]]]
 
 
 class PredictionWriter(Callback):
-    """Writes ``report/predictions.csv``: id, prediction (several joined by ``|``), probability of each class.
+    """A callback that writes ``report/predictions.csv``.
 
-    Ids and names of classes are written with `csv_cell`.
+    Its columns are the sample's id, the prediction (several classes are joined by ``|``) and the probability of each
+    class. Ids and class names are escaped with `csv_cell`.
     """
 
     def __init__(self) -> None:
@@ -38,10 +39,16 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Keep the ids and probabilities of a batch."""
         ids, probabilities = outputs
         self.rows += zip(ids, probabilities.tolist(), strict=True)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gather the predictions of all ranks, and write the file on rank 0.
+
+        Raises:
+            RobustTuneError: The file cannot be written.
+        """
         assert isinstance(pl_module, RobustTask)
         mine, self.rows = self.rows, []
         on_rank_zero(mine, lambda parts: self._write(trainer, pl_module, interleave(parts)))
@@ -74,7 +81,17 @@ def _prediction(probabilities: list[float], task: RobustTask) -> str:
 
 
 def interleave(parts: list[Rows]) -> Rows:
-    """The rows of all ranks in the order in which the samples stand, each sample once."""
+    """Merge the rows of all ranks into the order of the data set. Each sample appears once.
+
+    The ranks take samples alternately, and the last ones may be repeated as padding.
+
+    Args:
+        parts: Rows of each rank, pairs of sample id and class probabilities.
+
+    Example:
+        >>> interleave([[("a", [1.0]), ("c", [0.5])], [("b", [0.0]), ("a", [1.0])]])
+        [('a', [1.0]), ('b', [0.0]), ('c', [0.5])]
+    """
     longest = max(map(len, parts))
     ordered = [part[i] for i in range(longest) for part in parts if i < len(part)]
     return list(dict(ordered).items())

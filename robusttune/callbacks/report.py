@@ -1,4 +1,4 @@
-"""What a test leaves: the table of conditions on the terminal, and beside the checkpoint all that was found."""
+"""The report of a test: a table of conditions on the terminal, and files in the folder of the checkpoint's run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from robusttune.tasks import RobustTask
 from robusttune.terminal import cell, say
 from robusttune.types import Split
 
-Values = dict[str, dict[str, float | None]]  # None where it is unknown
+Values = dict[str, dict[str, float | None]]  # condition -> metric -> value, None if it is unknown
 HEADERS = {
     "base_accuracy": "base",
     "new_accuracy": "new",
@@ -42,58 +42,68 @@ HEADERS = {
     "average_precision": "average precision",
     "calibration_error": "calibration error",
 }
-ON_TERMINAL = (  # of the metrics; the files have all
+ON_TERMINAL = (  # metrics that the terminal shows; the files have all of them
     *("accuracy", "base_accuracy", "new_accuracy", "harmonic_mean", "unknown_accuracy"),
     *("bayes_accuracy", "f1_macro", "f1_micro", "calibration_error", "loss"),
 )
 
 
 class ConditionReport(Callback):
-    """Writes and shows what `validate` and `test` found.
+    """A callback that writes and prints the results of `validate` and `test`.
 
-    In the folder of the checkpoint's run ``report/test.json`` has everything, ``test.csv`` a row a condition,
-    ``test_classes.csv`` a row a condition and class, ``test.parquet`` a row a condition and sample, ``test.png`` some
-    samples, and ``missing/test.parquet`` which samples lack a side by protocol. They are written first, all or none,
-    and shown then.
+    The files are in ``report/`` in the folder of the checkpoint's run: ``test.json`` has all results, ``test.csv`` one
+    row a condition, ``test_classes.csv`` one row a condition and class, ``test.parquet`` one row a condition and
+    sample, ``test.png`` some samples, and ``missing/test.parquet`` the masks of missing modalities. First the files are
+    written, all or none of them, then the table is printed.
     """
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report the results of a test.
+
+        Raises:
+            RobustTuneError: The files cannot be written.
+        """
         self._report(trainer, pl_module, "test", "test")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report the results of `validate`. Validations within a fit are only logged.
+
+        Raises:
+            RobustTuneError: The files cannot be written.
+        """
         if trainer.state.fn == "validate":
             self._report(trainer, pl_module, "val", "validate")
 
     def _report(self, trainer: Trainer, task: LightningModule, split: Split, verb: str) -> None:
         assert isinstance(task, RobustTask)
-        if task.metrics.gathered is None:  # on all ranks but the first
+        if task.metrics.gathered is None:  # Only rank 0 has the scores.
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        about, checkpoint = _found(trainer, task, split), trainer.ckpt_path
+        results, checkpoint = _results(trainer, task, split), trainer.ckpt_path
         files = (
-            [] if checkpoint is None else _write(run_folder_of(checkpoint) / "report", about, task, data, split, verb)
+            [] if checkpoint is None else _write(run_folder_of(checkpoint) / "report", results, task, data, split, verb)
         )
         changed = isinstance(data, ImageTextDataModule) and not data.untouched(split)
         title = f"{verb}: {checkpoint or 'untrained'}{', with noise or missing sides' * changed}"
-        lead = {condition: row.get(about["headline"]) for condition, row in about["intervals"].items()}
-        Console().print(as_table(about["conditions"], lead, about["headline"], title))
+        lead = {condition: row.get(results["headline"]) for condition, row in results["intervals"].items()}
+        Console().print(as_table(results["conditions"], lead, results["headline"], title))
         for line in files:
             say(line)
 
 
-def _found(trainer: Trainer, task: RobustTask, split: Split) -> dict[str, Any]:
-    """Return what a test or validation found, as plain data."""
+def _results(trainer: Trainer, task: RobustTask, split: Split) -> dict[str, Any]:
+    """Return the results of a test or validation as plain data."""
     metrics, scores = task.metrics, task.metrics.gathered
     assert scores is not None
     values = by_condition(metrics.values)
     data = trainer.datamodule  # type: ignore[attr-defined]
-    about: dict[str, Any] = {"checkpoint": str(trainer.ckpt_path)}
+    results: dict[str, Any] = {"checkpoint": str(trainer.ckpt_path)}
     if isinstance(data, ImageTextDataModule):
-        about["data"] = data.describe(split)
+        results["data"] = data.describe(split)
         if data.untouched(split):
             values = with_bayes_accuracy(values, bayes_accuracy(data.source, metrics.conditions, scores))
     of_headline = {condition: row[metrics.headline] for condition, row in values.items() if condition != "mean"}
-    return about | {
+    return results | {
         "headline": metrics.headline,
         "samples": len(scores.sample_id),
         "conditions": values,
@@ -103,30 +113,30 @@ def _found(trainer: Trainer, task: RobustTask, split: Split) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, about: dict[str, Any], task: RobustTask, data: Any, split: Split, verb: str) -> list[str]:
-    """Write the report of a test or validation, and return a line for each thing that was written.
+def _write(folder: Path, results: dict[str, Any], task: RobustTask, data: Any, split: Split, verb: str) -> list[str]:
+    """Write the report of a test or validation, and return one line of output for each kind of file.
 
     Raises:
-        RobustTuneError: the folder cannot be written; the report before is as it was.
+        RobustTuneError: The folder cannot be written. The earlier report stays unchanged.
     """
     metrics, scores, mask = task.metrics, task.metrics.gathered, f"missing/{split}.parquet"
     assert scores is not None
     writers: Writers = {
-        f"{verb}.csv": lambda path: _write_rows(path, condition_rows(about["conditions"])),
+        f"{verb}.csv": lambda path: _write_rows(path, condition_rows(results["conditions"])),
         f"{verb}_classes.csv": lambda path: write_classes(path, class_rows(metrics, scores)),
         f"{verb}.parquet": lambda path: write_samples(path, sample_tables(metrics, scores)),
     }
     lines = [f"All metrics, classes and samples: {folder / verb}*"]
     if isinstance(data, ImageTextDataModule) and verb == "test":
-        writers["test.png"] = lambda path: draw(data, metrics, scores, about["checkpoint"]).save(path, format="PNG")
+        writers["test.png"] = lambda path: draw(data, metrics, scores, results["checkpoint"]).save(path, format="PNG")
         lines.append(f"Samples and answers drawn in {folder / 'test.png'}")
     if isinstance(data, ImageTextDataModule) and split in data.masks:
         writers[mask] = lambda path: data.write_mask(split, path)
         lines.append(f"Masks written to {folder / 'missing'}")
     try:
-        replace_together(folder, writers, f"{verb}.json", about, stale=[mask])
+        replace_together(folder, writers, f"{verb}.json", results, stale=[mask])
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)  # pyarrow's strerror is a sentence of its own
+        reason = os.strerror(error.errno) if error.errno else str(error)  # pyarrow writes a whole sentence to strerror.
         raise RobustTuneError(
             f"the report in {folder} cannot be written ({reason}), and the one before is as it was: "
             f"make room, and {verb} again"
@@ -135,7 +145,15 @@ def _write(folder: Path, about: dict[str, Any], task: RobustTask, data: Any, spl
 
 
 def by_condition(metrics: Mapping[str, float]) -> Values:
-    """``<condition>/<metric>`` keys as condition -> metric -> value."""
+    """Group metrics by condition. NaN becomes None.
+
+    Args:
+        metrics: Values by ``<condition>/<metric>``.
+
+    Example:
+        >>> by_condition({"complete/accuracy": 0.9, "mean/accuracy": float("nan")})
+        {'complete': {'accuracy': 0.9}, 'mean': {'accuracy': None}}
+    """
     values: Values = {}
     for key, value in metrics.items():
         condition, _, metric = key.partition("/")
@@ -144,11 +162,17 @@ def by_condition(metrics: Mapping[str, float]) -> Values:
 
 
 def with_bayes_accuracy(values: Values, best: dict[str, float | None]) -> Values:
-    """Beside accuracies their share of the best possible ones, where any of these is known.
+    """Add the Bayes accuracy, and the fraction of it that was reached, after each accuracy over all classes.
+
+    The values are returned unchanged if the Bayes accuracy is unknown under every condition.
 
     Args:
-        values: condition -> metric -> value.
-        best: the best possible accuracy in (0, 1] under each condition, None where it is unknown.
+        values: Values by condition and metric.
+        best: Bayes accuracy under each condition, in (0, 1], or None if it is unknown.
+
+    Example:
+        >>> with_bayes_accuracy({"complete": {"accuracy": 0.4}}, {"complete": 0.8})
+        {'complete': {'accuracy': 0.4, 'bayes_accuracy': 0.8, 'bayes_fraction': 0.5}}
     """
     known = [accuracy for accuracy in best.values() if accuracy is not None]
     if not known:
@@ -159,28 +183,39 @@ def with_bayes_accuracy(values: Values, best: dict[str, float | None]) -> Values
         found[condition] = {}
         for metric, value in row.items():
             found[condition][metric] = value
-            if metric in ("accuracy", "unknown_accuracy"):  # among all classes
-                of = best.get(condition)
-                share = None if of is None or value is None else value / of
-                found[condition] |= {"bayes_accuracy": of, "bayes_fraction": share}
+            if metric in ("accuracy", "unknown_accuracy"):  # The Bayes accuracy refers to all classes, as these do.
+                bayes = best.get(condition)
+                fraction = None if bayes is None or value is None else value / bayes
+                found[condition] |= {"bayes_accuracy": bayes, "bayes_fraction": fraction}
     return found
 
 
 def bayes_accuracy(source: Source, conditions: Conditions, scores: Scores) -> dict[str, float | None]:
-    """By condition the best accuracy in (0, 1] that any model can have, None where it is unknown."""
-    best = torch.tensor([math.nan if (of := source.best_accuracy(v)) is None else of for v in conditions.views])
+    """Return the Bayes accuracy under each condition: the best that any model can reach, in (0, 1].
+
+    A condition shows each sample in one view; its value is the average over the samples, or None if it is unknown.
+    """
+    best = torch.tensor([math.nan if (b := source.best_accuracy(v)) is None else b for v in conditions.views])
     found = best.double()[torch.from_numpy(conditions.seen(scores.sample_id))].mean(1).tolist()
     return {name: None if math.isnan(value) else value for name, value in zip(conditions.names, found, strict=True)}
 
 
 def as_table(values: Values, intervals: Mapping[str, tuple[float, float] | None], headline: str, title: str) -> Table:
-    """Rows are conditions, columns are metrics, and the interval of one of them."""
+    """Return a Rich table with one row a condition and one column a metric.
+
+    Args:
+        values: Values by condition and metric.
+        intervals: 95 % confidence interval of the headline metric under each condition, or None.
+        headline: Metric whose intervals are shown.
+        title: Title of the table.
+    """
     table = Table(title=cell(title, "table.title"), title_justify="left")
     table.add_column("condition", no_wrap=True)
     shown = [metric for metric in next(iter(values.values()), {}) if metric in ON_TERMINAL]
-    beside = {"harmonic_mean": LOWER_IS_BETTER, "accuracy": ("f1_macro",)}.get(headline, ())  # there is no room for
-    shown = [metric for metric in shown if metric not in beside]
-    if any(row.get("bayes_accuracy") is None for row in values.values()):  # long names of conditions need the room
+    # The table has no room for all metrics.
+    omitted = {"harmonic_mean": LOWER_IS_BETTER, "accuracy": ("f1_macro",)}.get(headline, ())
+    shown = [metric for metric in shown if metric not in omitted]
+    if any(row.get("bayes_accuracy") is None for row in values.values()):  # Long names of conditions need the room.
         shown = [metric for metric in shown if metric != "bayes_accuracy"]
     for metric in shown:
         table.add_column(HEADERS.get(metric, metric), justify="right", min_width=6)
@@ -188,31 +223,36 @@ def as_table(values: Values, intervals: Mapping[str, tuple[float, float] | None]
             table.add_column("95 % interval", justify="right", no_wrap=True)
     for condition, row in values.items():
         if condition == "mean":
-            if len(values) == 2:  # of one condition
+            if len(values) == 2:  # The mean over a single condition would repeat it.
                 continue
             table.add_section()
         cells = []
         for metric in shown:
             cells.append("-" if (value := row.get(metric)) is None else f"{value:.4f}")
             if metric == headline:
-                found = intervals.get(condition)
-                cells.append("" if found is None else f"{found[0]:.3f}-{found[1]:.3f}")
+                interval = intervals.get(condition)
+                cells.append("" if interval is None else f"{interval[0]:.3f}-{interval[1]:.3f}")
         table.add_row(cell(condition), *cells)
     return table
 
 
 def condition_rows(values: Values) -> Iterable[dict[str, Any]]:
-    """Yield a row a condition, with its name and metrics."""
+    """Yield one row a condition, with its name under ``condition`` and its metrics.
+
+    Example:
+        >>> list(condition_rows({"complete": {"accuracy": 0.9}}))
+        [{'condition': 'complete', 'accuracy': 0.9}]
+    """
     return ({"condition": name, **row} for name, row in values.items())
 
 
 def write_classes(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write the table of classes, shares with six digits."""
+    """Write the table of classes as CSV. Floats have six significant digits."""
     _write_rows(path, ({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows))
 
 
 def write_samples(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Write one Parquet file of all tables, which are never held at once."""
+    """Write all tables to one Parquet file, one after the other, so that memory holds only one of them."""
     writer = None
     for table in tables:
         writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")

@@ -1,4 +1,4 @@
-"""Resuming: check that a checkpoint has all the state of a training, and say what was restored."""
+"""Resuming of a fit: check that the checkpoint has the whole training state, and log the restored parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
 
-DATA = ImageTextDataModule.__qualname__  # the name under which Lightning stores the state of a data module
+DATA = ImageTextDataModule.__qualname__  # Lightning stores the state of a data module under this key.
 PARTS = {
     "loops": "loop progress",
     "optimizer_states": "optimizer states",
@@ -22,14 +22,14 @@ REMEDY = "give the last.ckpt of a run, or leave --ckpt_path out"
 
 
 class TrainingState(NamedTuple):
-    """What a checkpoint holds besides weights.
+    """A summary of the training state in a checkpoint, without the weights.
 
     Attributes:
         steps: Number of optimizer steps taken.
         optimizers: Number of optimizer states.
         schedules: Number of states of learning rate schedules.
         callbacks: State keys of callbacks.
-        data: Position in the training data, empty where training has not begun.
+        data: Position in the training data, by ``epoch`` and ``position``; empty if training has not begun.
     """
 
     steps: int
@@ -40,10 +40,20 @@ class TrainingState(NamedTuple):
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any], path: str) -> TrainingState:
-        """Return the training state in a checkpoint; weights alone, as `robusttune import` writes them, have none.
+        """Summarise the training state in a checkpoint.
+
+        A checkpoint of weights alone, such as `robusttune import` writes, has no steps and needs no state.
+
+        Args:
+            checkpoint: Checkpoint, as `read_checkpoint` returns it.
+            path: Path of the checkpoint, for the error message.
 
         Raises:
-            RobustTuneError: part of it is missing.
+            RobustTuneError: Part of the training state is missing.
+
+        Example:
+            >>> TrainingState.of({"global_step": 0}, "weights.ckpt").steps
+            0
         """
         steps = int(checkpoint.get("global_step", 0))
         missing = [name for part, name in PARTS.items() if not isinstance(checkpoint.get(part), dict | list)]
@@ -54,7 +64,7 @@ class TrainingState(NamedTuple):
 
 
 class Resumed(Callback):
-    """Checks that everything was restored, before the first step, and logs it in one line.
+    """A callback that checks, before the first step, that the training state was restored, and logs it in one line.
 
     Args:
         path: Path of the checkpoint.
@@ -69,6 +79,12 @@ class Resumed(Callback):
         self.same_run = same_run
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the restored state, and log it.
+
+        Raises:
+            RobustTuneError: The number of optimisers or schedules differs from the checkpoint, or, in the same run, a
+                callback has no state in it.
+        """
         if self.state.steps == 0:
             rank_zero_info(f"weights restored from {self.path}; training starts at its first step")
             return
@@ -76,10 +92,10 @@ class Resumed(Callback):
             "optimizers": (self.state.optimizers, len(trainer.optimizers)),
             "learning rate schedules": (self.state.schedules, len(trainer.lr_scheduler_configs)),
         }
-        for what, (found, expected) in counts.items():
+        for part, (found, expected) in counts.items():
             if found != expected:
                 raise RobustTuneError(
-                    f"{self.path} cannot be resumed, since it has the state of {found} {what}, expected {expected}: "
+                    f"{self.path} cannot be resumed, since it has the state of {found} {part}, expected {expected}: "
                     f"{REMEDY}"
                 )
         with_state = [callback for callback in trainer.callbacks if callback.state_dict()]  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Where a run's files go: ``<root>/<name>/<n>``, one folder a fit, never one that is in use."""
+"""The folder of a run, ``<root>/<name>/<n>``: one for each fit, locked while the fit runs."""
 
 from __future__ import annotations
 
@@ -28,28 +28,33 @@ from robusttune.run_names import is_run_number, run_folders
 from robusttune.tasks.checkpoint import read_checkpoint
 from robusttune.terminal import say
 
-CONFIG = "config.yaml"  # its settings
-PROCESS = "process.json"  # who writes or last wrote to it
-FINISHED = "finished.json"  # where the fit has come to its end
+CONFIG = "config.yaml"  # settings of the run
+PROCESS = "process.json"  # process that writes to the folder, or was the last to do so
+FINISHED = "finished.json"  # written when the fit has finished
 
 
 class RunFolder(SaveConfigCallback):
-    """Opens the folder of a fit, with its loggers and config.yaml.
+    """A callback that creates the folder of a fit, its loggers and its ``config.yaml``.
 
-    At the end it marks the folder as that of a finished run, and says where the best checkpoint is.
+    At the end it marks the run as finished, and prints the path of the best checkpoint.
 
     Args:
-        folder: of a run to go on with, in place of a new one.
-        settings: Lightning's.
+        settings: Positional arguments of Lightning's `SaveConfigCallback`.
+        folder: Folder of the run to resume, or None for a new run.
     """
 
     def __init__(self, *settings: Any, folder: Path | None = None) -> None:
         super().__init__(*settings)
         self.earlier = folder
-        self.seconds = 0.0  # of training, in processes before this one
+        self.seconds = 0.0  # seconds of training in earlier processes of this run
         self._process: IO[str] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Open the folder of a fit, attach the loggers, and write ``config.yaml`` for a new run.
+
+        Raises:
+            RobustTuneError: The folder cannot be written, or another process trains in it.
+        """
         if stage != "fit":
             return
         self.folder = self._open()
@@ -59,24 +64,28 @@ class RunFolder(SaveConfigCallback):
         if self.earlier is not None:
             rank_zero_info(f"{_short(self.folder)} goes on after {counted(begun, 'step')}")
             return
-        # What it went on from is no setting of a run: given again, it would be used again.
+        # Leave the checkpoint out of config.yaml: a run that is started from the file must not load it again.
         self.config = self.config.clone()
         self.config.ckpt_path = self.config.resume = self.config.data.facts = None
         super().setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
         self.begun = perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self._took()}
+        """Return the seconds of training so far, in all processes of this run."""
+        return {"seconds": self._elapsed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the seconds of training in earlier processes."""
         self.seconds = state_dict["seconds"]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Mark the run as finished, and print the best checkpoint with the command that tests it."""
         ignore()
-        if trainer.is_global_zero:  # a fit that was interrupted does not come here
-            done = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "seconds": round(self._took(), 1)}
+        if trainer.is_global_zero:  # Lightning does not call this hook after an interrupted fit.
+            done = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "seconds": round(self._elapsed(), 1)}
             with whole_file(self.folder / FINISHED) as partial:
                 partial.write_text(json.dumps(done) + "\n", encoding="utf-8")
         best = [c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint) and c.best_model_path]
@@ -86,34 +95,37 @@ class RunFolder(SaveConfigCallback):
             say(f"Test it: robusttune test --config {shell(_short(config))} --ckpt_path {shell(_short(path))}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._let_go()
+        """Release the folder."""
+        self._release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._let_go()
+        """Release the folder."""
+        self._release()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._process is not None:
             self._process.close()
 
-    def _took(self) -> float:
-        """Seconds of training."""
+    def _elapsed(self) -> float:
+        """Return the seconds of training, in all processes of this run."""
         return self.seconds + perf_counter() - self.begun
 
     def _loggers(self, trainer: Trainer, begun: int) -> list[Logger]:
-        """Of this run, which has done so many steps."""
-        place: dict[str, Any] = {"save_dir": user_path(self.config.run_root), "name": self.config.name}
-        place["version"] = self.folder.name
-        metrics = CSVLogger(**place)
+        """Create the loggers of this run. ``begun`` is the number of steps that are already done."""
+        location: dict[str, Any] = {"save_dir": user_path(self.config.run_root), "name": self.config.name}
+        location["version"] = self.folder.name
+        metrics = CSVLogger(**location)
         if trainer.is_global_zero:
             take_up(metrics, begun)
         if not find_spec("tensorboard"):
             return [metrics]
-        return [metrics, TensorBoardLogger(**place, default_hp_metric=False, purge_step=begun)]
+        return [metrics, TensorBoardLogger(**location, default_hp_metric=False, purge_step=begun)]
 
     def _open(self) -> Path:
-        """The run's folder, the same on all ranks, which also fail together."""
+        """Open the run's folder on rank 0, and return its path on all ranks. An error is raised on all ranks."""
 
-        def opened(earlier: list[Path | None]) -> Path:
+        def open_folder(earlier: list[Path | None]) -> Path:
+            """Open, lock and clean up the folder, on rank 0. ``earlier`` has the run that each rank has found."""
             root = run_folders(self.config.run_root, self.config.name)
             if len({*earlier}) > 1:
                 raise RobustTuneError(f"{root} has changed while the ranks looked for a run to go on with: try again")
@@ -124,23 +136,29 @@ class RunFolder(SaveConfigCallback):
                 raise RobustTuneError(
                     f"{root!s:.300} cannot be written ({error.strerror}): give another run_root or name"
                 ) from error
-            for left in folder.glob("checkpoints/.*.partial"):  # by a process that was killed while it wrote
-                left.unlink()
+            for partial in folder.glob("checkpoints/.*.partial"):  # A process that was killed while writing left them.
+                partial.unlink()
             return folder
 
-        return on_rank_zero(self.earlier, opened)
+        return on_rank_zero(self.earlier, open_folder)
 
 
 def hold(folder: Path) -> IO[str]:
-    """Write down that this process writes to the folder of a run; no other can while the file stays open.
+    """Lock the folder of a run for this process, and write host, process id and SLURM job to ``process.json``.
+
+    Args:
+        folder: Folder of the run.
+
+    Returns:
+        Open file that holds the lock. Closing it releases the lock.
 
     Raises:
-        RobustTuneError: another does.
-        OSError: the folder cannot be written.
+        RobustTuneError: Another process holds the lock.
+        OSError: The folder cannot be written.
     """
     file = (folder / PROCESS).open("a+", encoding="utf-8")
     try:
-        # The lock is this process's, and not left to its loader workers.
+        # A lock of lockf belongs to this process alone: its loader workers do not inherit it, and cannot keep it.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         file.seek(0)
@@ -156,13 +174,24 @@ def hold(folder: Path) -> IO[str]:
 
 
 def run_folder_of(checkpoint: str | Path) -> Path:
-    """The folder of the run that a checkpoint belongs to, or the checkpoint's own folder if it lies elsewhere."""
+    """Return the folder of the run that a checkpoint belongs to.
+
+    A checkpoint in a folder ``checkpoints`` belongs to the run above it; any other to its own folder.
+
+    Example:
+        >>> run_folder_of("runs/mmrl/0/checkpoints/best.ckpt").as_posix()
+        'runs/mmrl/0'
+    """
     folder = Path(checkpoint).parent
     return folder.parent if folder.name == "checkpoints" else folder
 
 
 def next_folder(parent: Path) -> Path:
-    """A new folder with the next free number; two processes never get the same one."""
+    """Create the folder with the next free number, and return it. Two processes never get the same one.
+
+    Args:
+        parent: Folder of all runs of a name; it is created if it is missing.
+    """
     parent.mkdir(parents=True, exist_ok=True)
     taken = [int(path.name) for path in parent.iterdir() if is_run_number(path.name)]
     for number in count(max(taken, default=-1) + 1):
@@ -175,6 +204,6 @@ def next_folder(parent: Path) -> Path:
 
 
 def _short(path: Path) -> Path:
-    """Relative to the working directory where it lies below it."""
+    """Return a path relative to the working directory if it is below it; else the path itself."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

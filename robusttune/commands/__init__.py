@@ -1,1 +1,1 @@
-"""The commands of the command line, one file each, imported when run."""
+"""The commands of the command line, one module each. A command's module is imported when the command runs."""

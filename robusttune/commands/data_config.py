@@ -1,4 +1,4 @@
-"""The data of a configuration, without the model that it is for."""
+"""Parsing of a configuration's data settings, without its model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robusttune.data import ImageTextDataModule
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 
-# What else a configuration has, and the config.yaml of a run; it is passed over here.
+# Other settings of a configuration, and of the config.yaml of a run. They are accepted and ignored.
 OF_THE_MODEL = ("model", "trainer", "optimizer", "lr_scheduler")
 OF_THE_RUN = (
     *("name", "run_root", "resume", "checkpoint_minutes", "monitor", "seed_everything", "ckpt_path"),
@@ -25,7 +25,7 @@ OF_THE_RUN = (
 )
 
 
-KINDS: dict[str, Any] = {  # of settings that must not be null
+KINDS: dict[str, Any] = {  # types of the settings that must not be null
     "data": ImageTextDataModule,
     "image_encoder": ImageEncoder,
     "text_encoder": TextEncoder,
@@ -39,16 +39,19 @@ KINDS: dict[str, Any] = {  # of settings that must not be null
 def read_data(
     command: str, about: str, args: list[str], add: Callable[[ArgumentParser], None]
 ) -> tuple[Namespace, ImageTextDataModule]:
-    """The data module of the configurations and flags of a command line, and all that it says.
+    """Parse the arguments of a command that works on data, and construct the data module.
 
     Args:
-        command: as it is called, for help and errors.
-        about: what it does, for help.
-        args: of the command line.
-        add: adds what the command takes beside the data.
+        command: Name of the command, for its help and its error messages.
+        about: Description of the command, for its help.
+        args: Arguments of the command line, without the command itself.
+        add: Function that adds the command's own options to the parser.
+
+    Returns:
+        All parsed settings, and the data module.
 
     Raises:
-        RobustTuneError: the arguments or what they name do not work.
+        RobustTuneError: An argument is invalid, or a class or file that it names cannot be used.
     """
     known = check_configs(args)
     parser = ArgumentParser(prog=f"robusttune {command}", description=about, exit_on_error=False)
@@ -73,7 +76,7 @@ def read_data(
         except RobustTuneError:
             raise
         except Exception as error:
-            told = instantiation_error(error)
-            if told is None:
+            explained = instantiation_error(error)
+            if explained is None:
                 raise
-            raise told from error
+            raise explained from error

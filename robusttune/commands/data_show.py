@@ -1,4 +1,4 @@
-"""data show: a picture of samples, with their texts and labels, and what noise makes of them."""
+"""The command ``data show``: draw samples with their texts and labels, clean and with each kind of noise."""
 
 from __future__ import annotations
 
@@ -27,8 +27,11 @@ CLEAN = "clean"
 def run(args: list[str]) -> None:
     """Run the command.
 
+    Args:
+        args: Arguments of the command line after ``data show``.
+
     Raises:
-        RobustTuneError: the data cannot be read, or an option does not work.
+        RobustTuneError: The data cannot be read, or an option is invalid.
     """
     given, data = read_data("data show", "Draw samples of a data set.", args, _add)
     if given.severity not in SEVERITIES or given.samples < 1:
@@ -59,13 +62,13 @@ def _add(parser: ArgumentParser) -> None:
 
 
 def strip_of(data: ImageTextDataModule, table: pa.Table, row: int, severity: int) -> Strip:
-    """A sample as encoders take it in a test, clean and with each kind of noise.
+    """Return one sample as encoders receive it in a test, clean and with each kind of noise.
 
     Args:
-        data: that it is of.
-        table: its split.
-        row: its row there.
-        severity: of the noise, 1 to 5.
+        data: Data module of the sample.
+        table: Records of the sample's split.
+        row: Row of the sample in the table.
+        severity: Severity of the noise, 1 to 5.
     """
     labels = table["labels"][row].as_py()
     images, problem = _images(data, table, row, severity)
@@ -76,7 +79,7 @@ def strip_of(data: ImageTextDataModule, table: pa.Table, row: int, severity: int
 def _images(
     data: ImageTextDataModule, table: pa.Table, row: int, severity: int
 ) -> tuple[dict[str, Image.Image], str | None]:
-    """By what was done to them, and why there are none."""
+    """Return the images of a sample by kind of noise, and the reason why its file cannot be read, or None."""
     pixels = Pixels(table, data.source.images, ImageTransform(data.image_encoder.preprocessing(), None))
     images: dict[str, Image.Image] = {}
     if not table["image"][row].is_valid:
@@ -92,7 +95,7 @@ def _images(
 
 
 def _texts(data: ImageTextDataModule, table: pa.Table, row: int, severity: int) -> dict[str, str]:
-    """By what was done to them."""
+    """Return the texts of a sample by kind of noise."""
     texts: dict[str, str] = {}
     if not table["text"][row].is_valid:
         return texts

@@ -1,4 +1,4 @@
-"""data verify: is this copy of the data good?"""
+"""The command ``data verify``: check a copy of a data set."""
 
 from __future__ import annotations
 
@@ -40,20 +40,23 @@ LINES = {
     "tokens_cut": "tokens that would be lost",
     "hash": "hash",
 }
-SHOWN = 12  # classes that are listed; JSON has all
+SHOWN = 12  # largest number of classes that the terminal lists; the JSON file has all
 
 
 def run(args: list[str]) -> None:
     """Run the command.
 
+    Args:
+        args: Arguments of the command line after ``data verify``.
+
     Raises:
-        RobustTuneError: the data cannot be looked at, or something is wrong with them.
+        RobustTuneError: The data cannot be read, or the check finds errors in them.
     """
     given, data = read_data("data verify", "Check a copy of a data set.", args, _add)
     if given.near is not None and not 0 <= given.near <= 8:
         raise RobustTuneError(f"--near is {given.near}: give a number of bits from 0 to 8")
     for name in ("json", "masks"):
-        _refuse_what_is_there(name, getattr(given, name), folder=name == "masks")
+        _refuse_wrong_output(name, getattr(given, name), folder=name == "masks")
     found = verify(data, given.near, cores(), _watch)
     _show(found)
     if given.json is not None:
@@ -64,8 +67,8 @@ def run(args: list[str]) -> None:
         raise RobustTuneError(f"{len(found.wrong)} of the things above are wrong with this data: mend them")
 
 
-def _refuse_what_is_there(name: str, path: str | None, folder: bool) -> None:
-    """Before everything is read."""
+def _refuse_wrong_output(name: str, path: str | None, folder: bool) -> None:
+    """Check an output path before all data are read: ``--masks`` needs a folder, ``--json`` a file."""
     if path is not None and user_path(path).exists() and user_path(path).is_dir() != folder:
         raise RobustTuneError(f"--{name} {path} is {'no' if folder else 'a'} folder: give another path")
 
@@ -94,11 +97,12 @@ def _show(found: Verification) -> None:
     if found.classes and found.splits:
         Console().print(_classes(found.classes, [*found.splits]))
     if found.images.get("distinct"):
-        counts = (f"{count:,} {what.replace('_', ' ')}" for what, count in found.images.items())
+        counts = (f"{count:,} {name.replace('_', ' ')}" for name, count in found.images.items())
         say(f"images: {', '.join(counts)}")
     for split, mask in found.masks.items():
-        sides = ", ".join(f"{mask[key]:,} {LINES[key]}" for key in ("complete", "image_only", "text_only", "neither"))
-        say(f"{split} by protocol: {sides} (mask {mask['hash']})")
+        patterns = ("complete", "image_only", "text_only", "neither")
+        counted = ", ".join(f"{mask[key]:,} {LINES[key]}" for key in patterns)
+        say(f"{split} by protocol: {counted} (mask {mask['hash']})")
     for note in found.notes:
         say(f"note: {note}")
     for wrong in found.wrong:
@@ -125,7 +129,7 @@ def _classes(classes: dict[str, dict[str, int]], splits: list[str]) -> Table:
     for name in [*classes][:SHOWN]:
         table.add_row(cell(name), *(_cell(classes[name].get(split, 0)) for split in splits))
     if len(classes) > SHOWN:
-        counts = {split: sorted(of.get(split, 0) for of in classes.values()) for split in splits}
+        counts = {split: sorted(by_split.get(split, 0) for by_split in classes.values()) for split in splits}
         table.add_section()
         table.add_row(f"{len(classes) - SHOWN} more; all: least", *(_cell(counts[split][0]) for split in splits))
         table.add_row("most", *(_cell(counts[split][-1]) for split in splits))

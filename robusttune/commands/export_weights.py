@@ -1,4 +1,4 @@
-"""export: an MMRL checkpoint's weights under the names of the published implementation."""
+"""The command ``export``: write an MMRL checkpoint's weights under the names of the published implementation."""
 
 from __future__ import annotations
 
@@ -21,17 +21,25 @@ from robusttune.terminal import say
 
 
 class Parser(ArgumentParser):
-    """Whose errors are this project's."""
+    """An argument parser that raises `RobustTuneError` in place of exiting."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise the error of a wrong argument.
+
+        Raises:
+            RobustTuneError: Always.
+        """
         raise RobustTuneError(f"{message}: {self.prog} --help lists the options")
 
 
 def run(args: list[str]) -> None:
     """Run the command.
 
+    Args:
+        args: Arguments of the command line after ``export``.
+
     Raises:
-        RobustTuneError: the checkpoint is not one of MMRL, or the file exists.
+        RobustTuneError: The checkpoint cannot be read or is not one of MMRL, or the output file exists.
     """
     parser = Parser(prog="robusttune export", description="Write MMRL weights under published names.")
     parser.add_argument("--ckpt_path", required=True, help="A checkpoint of an MMRLTask.")
@@ -51,11 +59,15 @@ def run(args: list[str]) -> None:
 
 
 def network_of(checkpoint: dict[str, Any]) -> MMRLNetwork:
-    """What was trained, without the CLIP that it was trained on."""
-    whole = checkpoint["state_dict"].items()
-    state = {name.removeprefix("network."): tensor for name, tensor in whole if name.startswith("network.")}
+    """Rebuild the trained network of an MMRL checkpoint, without loading the CLIP that it was trained on.
+
+    Args:
+        checkpoint: Checkpoint of an `MMRLTask`, as `read_checkpoint` returns it.
+    """
+    items = checkpoint["state_dict"].items()
+    state = {name.removeprefix("network."): tensor for name, tensor in items if name.startswith("network.")}
     shared_width = state["projection.weight" if "projection.weight" in state else "projection.b"].shape[1]
-    shapes = (state[f"{side}_maps.bias"].shape for side in ("image", "text"))
+    shapes = (state[f"{modality}_maps.bias"].shape for modality in ("image", "text"))
     image, text = (TowerShape(layers, width, shared_width) for layers, width in shapes)
     network = MMRLNetwork(from_plain(checkpoint[KEY]["settings"]["adapter"], MMRL), image, text)
     network.load_state_dict(state)

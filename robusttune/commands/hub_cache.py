@@ -1,4 +1,4 @@
-"""What the Hugging Face hub's clients have put on disk: where it is, and whether it is whole."""
+"""The local cache of the Hugging Face hub's clients: location, size and integrity of its files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ BLOCK = 1 << 20  # bytes
 
 
 class Repository(NamedTuple):
-    """A repository of the hub, at a revision.
+    """A repository of the Hugging Face hub at a revision, as the local cache has it.
 
     Attributes:
-        name: of it.
-        revision: branch, tag or commit; None for ``main``.
-        kind: ``model`` or ``dataset``.
+        name: Name of the repository, ``owner/name``.
+        revision: Branch, tag or commit; None for ``main``.
+        kind: Kind of the repository, ``model`` or ``dataset``.
     """
 
     name: str
@@ -35,42 +35,52 @@ class Repository(NamedTuple):
 
     @property
     def commit(self) -> str | None:
-        """The commit that is on disk, or None."""
+        """Return the commit that is on disk, or None."""
         return cached_commit(*self)
 
     @property
     def snapshot(self) -> Path | None:
-        """The folder of its files, as far as they were fetched, or None."""
+        """Return the folder of the files that were downloaded at this revision, or None."""
         folder = hub_folder(self.name, self.kind) / "snapshots" / (self.commit or "none")
         return folder if folder.is_dir() else None
 
     @property
     def prepared(self) -> list[Path]:
-        """Folders of the tables that were made of its files."""
+        """Return the folders of the Arrow tables that the ``datasets`` library has prepared from its files."""
         if self.kind != "dataset" or self.commit is None:
             return []
         return sorted(tables_folder().glob(f"*/*/*/{self.commit}"))  # name, configuration, version, commit
 
     @property
     def folder(self) -> Path | None:
-        """The folder of all that was fetched or made of it, at any commit, or None."""
+        """Return the folder of everything on disk that belongs to the repository, at any commit, or None.
+
+        For a data set with prepared tables it is the folder of the tables, else that of the downloaded files.
+        """
         if self.prepared:
             return self.prepared[0].parents[2]
         return None if self.snapshot is None else self.snapshot.parents[1]
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
+        """Return the size on disk of files and tables at this revision, in bytes."""
         folders = [*self.prepared, *([self.snapshot] if self.snapshot else [])]
         return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
 
     def damaged(self) -> list[Path]:
-        """What is not as it was fetched or made: files, and folders of tables."""
+        """Return the damaged files and folders of tables: those with a wrong checksum or a wrong number of rows."""
         files = sorted(path for path in self.snapshot.rglob("*") if not path.is_dir()) if self.snapshot else []
-        return [path for path in files if not _is_whole(path)] + [path for path in self.prepared if not _is_read(path)]
+        tables = [path for path in self.prepared if not _is_readable(path)]
+        return [path for path in files if not _is_intact(path)] + tables
 
     def remove(self, damaged: list[Path]) -> None:
-        """Remove what is damaged, and the tables, which may have been made of it."""
+        """Remove damaged files, with the blobs that they link to, and all prepared tables.
+
+        The tables are removed because they may have been prepared from a damaged file.
+
+        Args:
+            damaged: Paths that `damaged` has returned.
+        """
         for path in damaged:
             for file in _chain(path):
                 if file.is_file() or file.is_symlink():
@@ -80,15 +90,19 @@ class Repository(NamedTuple):
 
 
 def tables_folder() -> Path:
-    """The folder that tables of all data sets are made in."""
+    """Return the folder for the tables of all data sets, which the ``datasets`` library prepares."""
     return Path(extra("datasets", "huggingface").config.HF_DATASETS_CACHE).expanduser()
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a file of a snapshot has its checksum, which is the name of what it links to: SHA-256, or git's SHA-1."""
+def _is_intact(path: Path) -> bool:
+    """Return whether a file of a snapshot has its checksum.
+
+    The file is a link, and the name of its target is the checksum: a SHA-256, or the SHA-1 of a git blob.
+    """
     if not path.exists():
         return False
-    checksum = path.readlink().name if path.is_symlink() else ""  # a file system without links has no checksums
+    # A file system without links has no checksums.
+    checksum = path.readlink().name if path.is_symlink() else ""
     if not CHECKSUM.fullmatch(checksum):
         return True
     digest = hashlib.sha256() if len(checksum) == 64 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
@@ -98,15 +112,15 @@ def _is_whole(path: Path) -> bool:
     return digest.hexdigest() == checksum
 
 
-def _is_read(folder: Path) -> bool:
-    """Whether the tables in a folder can be read, and have as many rows as were made."""
+def _is_readable(folder: Path) -> bool:
+    """Return whether the tables in a folder can be read and have the number of rows that was recorded for them."""
     try:
         splits = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))["splits"]
         rows: int = sum(batch.num_rows for path in folder.glob("*.arrow") for batch in _batches(path))
     except (OSError, ValueError, LookupError, TypeError):
         return False
-    made: int = sum(split["num_examples"] for split in splits.values())
-    return rows == made
+    expected: int = sum(split["num_examples"] for split in splits.values())
+    return rows == expected
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
@@ -115,7 +129,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _chain(path: Path) -> list[Path]:
-    """A link, what it links to, and so on to the end."""
+    """Return a path and, if it is a link, all its targets up to the file."""
     chain = [path]
     while chain[-1].is_symlink():
         chain.append(chain[-1].parent / chain[-1].readlink())

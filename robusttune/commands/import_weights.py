@@ -1,4 +1,4 @@
-"""import: a checkpoint of ours out of weights that the published MMRL has written."""
+"""The command ``import``: convert weights that the published MMRL implementation has written to a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from robusttune.tasks.checkpoint import read_plain
 from robusttune.terminal import say
 from robusttune.types import Facts
 
-# The published trainer leaves its optimiser, its schedule and its last accuracy, a NumPy number, beside the weights.
+# The published trainer also saves its optimiser, its schedule and its last accuracy (a NumPy number) in the file.
 MAKE_NUMBER: Any = np.float64(0).__reduce__()[0]
 HARMLESS: list[Any] = [
     *(torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, CosineAnnealingLR, MultiStepLR, StepLR),
@@ -37,9 +37,10 @@ HARMLESS: list[Any] = [
 
 
 class ImportCLI(RobustTuneCLI):
-    """The task of a configuration, without running it."""
+    """A command line that constructs the task of a configuration and reads the published weights, without a run."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the command's own options."""
         super().add_arguments_to_parser(parser)
         parser.add_argument("--published", type=str, required=True, help="File that the published MMRL has written.")
         parser.add_argument("--out", type=str, required=True, help="The checkpoint to write, a .ckpt file.")
@@ -47,24 +48,33 @@ class ImportCLI(RobustTuneCLI):
         parser.add_argument("--weights_only", type=bool | None, help="Likewise.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the arguments, and read the published weights before any encoder is loaded.
+
+        Raises:
+            RobustTuneError: An argument is invalid, the output exists, or the weights cannot be read.
+        """
         self.parse_settings(parser, args)
         if user_path(self.config.out).exists():
             raise RobustTuneError(f"{self.config.out} exists: give another --out")
         self.published = read_published(user_path(self.config.published))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """One that writes a checkpoint, whatever the configuration would train on."""
+        """Return a Trainer on the CPU that only writes a checkpoint, whatever the configuration's trainer is."""
         return Trainer(accelerator="cpu", devices=1, logger=False, plugins=[SafeCheckpointIO()])
 
     def checked_facts(self, data: ImageTextDataModule) -> Facts:
+        """Return the facts of the data. The data are not checked, because nothing is trained."""
         return data.facts
 
 
 def run(args: list[str]) -> None:
     """Run the command.
 
+    Args:
+        args: Arguments of the command line after ``import``.
+
     Raises:
-        RobustTuneError: the arguments do not work, or the weights do not fit.
+        RobustTuneError: An argument is invalid, or the weights do not fit the configuration.
     """
     without = {"run": False, "save_config_callback": None, "trainer_defaults": {"logger": False}}
     cli: Any = launch(ImportCLI, "import", args, parser_kwargs={"exit_on_error": False}, **without)
@@ -78,14 +88,17 @@ def run(args: list[str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     trainer.strategy.connect(task)
     trainer.save_checkpoint(out)
-    _tell(matched, out)
+    _print_summary(matched, out)
 
 
 def read_published(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file: bare, or under ``state_dict`` beside other things; nothing in the file is executed.
+    """Read the state dict in a file, at its top level or under ``state_dict``. No code in the file is executed.
+
+    Args:
+        path: Path of a ``.safetensors`` file, or of a file in torch's format.
 
     Raises:
-        RobustTuneError: it is missing, damaged, or holds no state dict.
+        RobustTuneError: The file is missing or damaged, or contains no state dict.
     """
     if path.suffix == ".safetensors" and path.is_file():
         try:
@@ -103,7 +116,7 @@ def read_published(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _tell(matched: Matched, out: Path) -> None:
+def _print_summary(matched: Matched, out: Path) -> None:
     numbers = sum(tensor.numel() for tensor in matched.state.values())
     say(f"All {len(matched.published)} tensors matched, {numbers:,} numbers:")
     for name in matched.published:

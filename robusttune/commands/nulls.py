@@ -1,4 +1,4 @@
-"""Settings that are null and must not be, before anything is made of them: jsonargparse takes null for any setting."""
+"""Check of settings that are null and must not be. jsonargparse itself accepts null for any setting."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from jsonargparse import Namespace
 from robusttune.errors import RobustTuneError
 
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-LINKED = {"image_encoder", "text_encoder", "facts"}  # arguments that are null until everything is made
+LINKED = {"image_encoder", "text_encoder", "facts"}  # arguments that stay null until the classes are instantiated
 
 
 def settle_nulls(settings: Namespace, kinds: Mapping[str, Any]) -> None:
-    """Check parsed settings, and those of the classes in them, at any depth.
+    """Check parsed settings, and the arguments of the classes in them, at any depth.
 
-    Where null is given for a group of settings that are all null by default, such as ``data.missing``, an empty group
-    takes its place.
+    A null for a group of settings that are all null by default, such as ``data.missing``, is replaced by an empty
+    group, in place.
 
     Args:
-        settings: all that was parsed.
-        kinds: the type of each setting that must not be null.
+        settings: All parsed settings.
+        kinds: Types of the settings that must not be null, by name.
 
     Raises:
-        RobustTuneError: a setting is null, and its type does not allow it.
+        RobustTuneError: A setting is null, and its type does not allow it.
     """
     for name, kind in kinds.items():
         if name in settings:
@@ -68,7 +68,7 @@ def _refuse(name: str, kind: Any) -> NoReturn:
 
 
 def _is_nothing(kind: Any) -> bool:
-    """Whether a type is a group of settings that are all null by default, or such groups again."""
+    """Return whether a type is a group of settings that are all null by default, possibly nested."""
     if not is_dataclass(kind):
         return False
     hints: dict[str, Any] = _hints(kind)  # type: ignore[arg-type]
@@ -78,13 +78,13 @@ def _is_nothing(kind: Any) -> bool:
 
 @cache
 def _hints(made: Any) -> dict[str, Any]:
-    """Return the types of the arguments of a class or a function; ``Any`` where null is the default."""
+    """Return the types of the arguments of a class or a function; ``Any`` for those that are null by default."""
     hints: dict[str, Any] = {}
     functions: list[Any] = [vars(base).get("__init__") for base in made.__mro__] if inspect.isclass(made) else [made]
     for function in functions:
         try:
             found, parameters = get_type_hints(function), inspect.signature(function).parameters
-        except Exception:  # a name that is imported for type checkers alone, a function of C, ...
+        except Exception:  # A name may be imported for type checkers only, a function may be written in C, ...
             continue
         for name, hint in found.items():
             null = name in parameters and parameters[name].default is None
@@ -93,7 +93,12 @@ def _hints(made: Any) -> dict[str, Any]:
 
 
 def takes_null(hint: Any) -> bool:
-    """Whether a value of this type may be null; true where that cannot be told."""
+    """Return whether a value of this type may be null; True if the type does not say.
+
+    Example:
+        >>> takes_null(int | None), takes_null(int)
+        (True, False)
+    """
     origin = get_origin(hint)
     if origin in (Union, UnionType):
         return any(map(takes_null, get_args(hint)))
@@ -105,7 +110,7 @@ def takes_null(hint: Any) -> bool:
 
 
 def _instead(kind: Any) -> str:
-    """Say what to give in the place of null."""
+    """Return what to give in place of null, for the error message."""
     if kind in WORDS:
         return WORDS[kind]
     if get_origin(kind) is Literal:

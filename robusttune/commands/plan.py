@@ -1,4 +1,4 @@
-"""plan: what a fit would take, from a few of its steps."""
+"""The command ``plan``: estimate the memory, disk space and time of a fit from a few of its steps."""
 
 from __future__ import annotations
 
@@ -28,13 +28,19 @@ from robusttune.planning import TRAINER, Extent, Plan, estimate
 from robusttune.run_names import run_folders
 from robusttune.types import Facts
 
-BACKENDS = {"gpu": ("cuda", "mps")}  # of accelerators with a name for several
+BACKENDS = {"gpu": ("cuda", "mps")}  # backends of accelerator names that stand for several
 
 
 class PlanCLI(RobustTuneCLI):
-    """The task, the data and a Trainer of a configuration, without running it."""
+    """A command line that constructs task, data and a Trainer of a configuration, without a run.
+
+    Attributes:
+        extent: Amount of work of the fit, from the settings of its Trainer.
+        absent: Accelerator of the configuration if this machine lacks it, else None.
+    """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the command's own options."""
         super().add_arguments_to_parser(parser)
         parser.add_argument("--steps", type=int, default=20, help="Steps to measure; fewer where they take long.")
         parser.add_argument("--json", type=str | None, help="File to write all numbers to.")
@@ -42,6 +48,11 @@ class PlanCLI(RobustTuneCLI):
         parser.add_argument("--weights_only", type=bool | None, help="Likewise.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse and check the arguments.
+
+        Raises:
+            RobustTuneError: An argument is invalid.
+        """
         self.parse_settings(parser, args)
         refuse_sharding(self.config.trainer.strategy)
         run_folders(self.config.run_root, self.config.name)
@@ -51,11 +62,12 @@ class PlanCLI(RobustTuneCLI):
             raise RobustTuneError(f"--json {self.config.json} is a folder: give another path")
 
     def checked_facts(self, data: ImageTextDataModule) -> Facts:
+        """Check the data for a fit, and return their facts."""
         data.check("fit")
         return data.facts
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """One of one process, on what the machine has."""
+        """Return a Trainer with one process, on an accelerator that this machine has."""
         config = self._get(self.config_init, "trainer")
         self.extent = extent_of(config)
         self.absent = absent_accelerator(config.accelerator)
@@ -68,8 +80,11 @@ class PlanCLI(RobustTuneCLI):
 def run(args: list[str]) -> None:
     """Run the command.
 
+    Args:
+        args: Arguments of the command line after ``plan``.
+
     Raises:
-        RobustTuneError: the arguments or what they name do not work, or nothing can be measured.
+        RobustTuneError: An argument is invalid, a class or file that it names cannot be used, or the steps fail.
     """
     without = {"run": False, "save_config_callback": None, "trainer_defaults": {"logger": False}}
     cli: Any = launch(PlanCLI, "plan", args, parser_kwargs={"exit_on_error": False}, **without)
@@ -83,10 +98,13 @@ def run(args: list[str]) -> None:
 
 
 def extent_of(trainer: Namespace) -> Extent:
-    """What the settings of a Trainer say of how much is done.
+    """Return the amount of work of a fit (devices, epochs, batches, validations) from the settings of its Trainer.
+
+    Args:
+        trainer: Settings of the Trainer.
 
     Raises:
-        RobustTuneError: a setting does not work.
+        RobustTuneError: A setting is out of its range, or the training has no end.
     """
     least = {"num_nodes": 1, "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1}
     for name, value in least.items():
@@ -109,10 +127,19 @@ def extent_of(trainer: Namespace) -> Extent:
 
 
 def device_count(devices: Any, accelerator: Any) -> int:
-    """How many devices of a node are meant; all that this machine has if that is asked for, and at least one.
+    """Return the number of devices on a node, at least 1.
+
+    Args:
+        devices: Setting ``trainer.devices``: a number, a list, a comma-separated text, or ``auto`` or -1 for all
+            devices of this machine.
+        accelerator: Setting ``trainer.accelerator``.
 
     Raises:
-        RobustTuneError: it is none.
+        RobustTuneError: The setting is not a number of at least 1.
+
+    Example:
+        >>> device_count("0,1", "gpu"), device_count("auto", "cpu")
+        (2, 1)
     """
     listed = devices.split(",") if isinstance(devices, str) and "," in devices else devices
     if isinstance(listed, list):
@@ -126,18 +153,27 @@ def device_count(devices: Any, accelerator: Any) -> int:
 
 
 def absent_accelerator(accelerator: Any) -> str | None:
-    """The name of the accelerator, if it is one that this machine does not have."""
+    """Return the name of an accelerator that this machine lacks, or None if it is available.
+
+    Args:
+        accelerator: Setting ``trainer.accelerator``. A name that Lightning does not know counts as available, so that
+            Lightning itself refuses it.
+
+    Example:
+        >>> absent_accelerator("cpu") is None
+        True
+    """
     if not isinstance(accelerator, str) or accelerator == "auto":
         return None
     backends = BACKENDS.get(accelerator, (accelerator,))
     if any(name not in AcceleratorRegistry for name in backends):
-        return None  # Lightning refuses it
-    there = any(AcceleratorRegistry[name]["accelerator"].is_available() for name in backends)
-    return None if there else accelerator
+        return None
+    is_available = any(AcceleratorRegistry[name]["accelerator"].is_available() for name in backends)
+    return None if is_available else accelerator
 
 
 def _limit(given: int | float | None) -> int | float:
-    """A number of batches, also where it is written as 6.0, or a share of them."""
+    """Convert a limit of batches: an int is a number of batches (also if written as 6.0), a float a fraction."""
     if given is None:
         return 1.0
     return int(given) if given > 1 else given
@@ -156,7 +192,7 @@ def _measured(cli: Any) -> Plan:
             "lower data.batch_size, and raise trainer.accumulate_grad_batches by as much"
         ) from None
     except Exception as error:
-        told = trainer_error(error) or worker_error(error)
-        if told is None:
+        explained = trainer_error(error) or worker_error(error)
+        if explained is None:
             raise
-        raise told from error
+        raise explained from error

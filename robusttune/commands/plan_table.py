@@ -1,4 +1,4 @@
-"""A plan on the terminal."""
+"""The table of a plan on the terminal."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from robusttune.planning import Plan
 from robusttune.planning.plan import Steps
 from robusttune.terminal import cell
 
-Row = tuple[str, str, str]  # what, how much, and what is to be said of it
+Row = tuple[str, str, str]  # name, value, remark
 SIZES = (("MiB", 2**20), ("GiB", 2**30), ("TiB", 2**40), ("PiB", 2**50))
-TIMES = (("days", 86400, 172800), ("h", 3600, 7200), ("min", 60, 120), ("s", 1, 1), ("ms", 1e-3, 0))  # and from when on
+# Units of time, each with its seconds and the smallest duration in seconds that is written in it.
+TIMES = (("days", 86400, 172800), ("h", 3600, 7200), ("min", 60, 120), ("s", 1, 1), ("ms", 1e-3, 0))
 
 
 def show(plan: Plan, absent: str | None, console: Console) -> None:
-    """Print a plan.
+    """Print a plan as a table with notes.
 
     Args:
-        plan: see `Plan`.
-        absent: the accelerator that was planned with, if it was measured on another.
-        console: to print to.
+        plan: Plan to print.
+        absent: Accelerator of the configuration if this machine lacks it, so that another was measured; else None.
+        console: Rich console to print to.
     """
     extent = plan.extent
     devices = counted(extent.world_size, "device")
@@ -43,8 +44,8 @@ def show(plan: Plan, absent: str | None, console: Console) -> None:
         sections["Between devices"] = _traffic(plan)
     for heading, rows in sections.items():
         table.add_row(cell(heading, "bold"), "", "")
-        for what, value, said in rows:
-            table.add_row(*map(cell, (f"  {what}", value, said)))
+        for name, value, remark in rows:
+            table.add_row(*map(cell, (f"  {name}", value, remark)))
         table.add_section()
     console.print(table)
     for note in notes(plan, absent):
@@ -52,7 +53,7 @@ def show(plan: Plan, absent: str | None, console: Console) -> None:
 
 
 def notes(plan: Plan, absent: str | None) -> Iterator[str]:
-    """What the numbers do not say."""
+    """Yield notes on the limits of the numbers in a plan. See `show` for the arguments."""
     if absent is not None:
         yield f"there is no {absent} here: times and memory are those of {plan.device}"
     if plan.extent.world_size > 1:
@@ -67,13 +68,23 @@ def notes(plan: Plan, absent: str | None) -> Iterator[str]:
 
 
 def size(count: float) -> str:
-    """Bytes as people read them, at least in MiB."""
+    """Format a number of bytes with a binary unit, MiB or larger.
+
+    Example:
+        >>> size(3 * 2**30)
+        '3.00 GiB'
+    """
     unit, factor = next((pair for pair in reversed(SIZES) if count >= pair[1]), SIZES[0])
     return f"{count / factor:,.{_digits(count / factor)}f} {unit}"
 
 
 def span(seconds: float) -> str:
-    """Seconds as people read them: 20 ms, 90 s, 15 min, 30 h."""
+    """Format a duration in seconds with a suitable unit: 20.0 ms, 90.0 s, 15.0 min, 30.0 h.
+
+    Example:
+        >>> span(0.02), span(90), span(900)
+        ('20.0 ms', '90.0 s', '15.0 min')
+    """
     unit, factor = next((unit, factor) for unit, factor, least in TIMES if seconds >= least)
     return f"{seconds / factor:,.{_digits(seconds / factor)}f} {unit}"
 
@@ -116,10 +127,10 @@ def _disk(plan: Plan) -> Iterator[Row]:
     features = plan.disk.features
     if features:
         counts = {what: sum(part.inputs for part in features if part.what == what) for what in ("images", "texts")}
-        said = " and ".join(f"{count:,} {what}" for what, count in counts.items())
+        inputs = " and ".join(f"{count:,} {what}" for what, count in counts.items())
         missing = sum(part.missing_bytes for part in features)
-        there = "all there" if missing == 0 else f"{size(missing)} are missing"
-        yield "feature cache", size(sum(part.bytes for part in features)), f"{said} of all splits, {there}"
+        status = "all there" if missing == 0 else f"{size(missing)} are missing"
+        yield "feature cache", size(sum(part.bytes for part in features)), f"{inputs} of all splits, {status}"
     yield "a checkpoint", size(plan.disk.checkpoint), "a run keeps two, best and last"
 
 
@@ -132,8 +143,8 @@ def _time(plan: Plan) -> Iterator[Row]:
     checked = time.validation_step
     if checked is not None:
         batches = counted(checked.batches, "batch", "batches")
-        said = f"{batches} of {span(checked.seconds)}, and metrics {span(time.metrics)}"
-        yield "validation", span(time.validation), said
+        remark = f"{batches} of {span(checked.seconds)}, and metrics {span(time.metrics)}"
+        yield "validation", span(time.validation), remark
         yield from _parts(checked)
     if plan.disk.features:
         yield "filling the cache", span(time.fill), "once, for training and validation"

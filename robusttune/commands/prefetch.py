@@ -1,4 +1,4 @@
-"""prefetch: download what a configuration needs, and check that it is enough where there is no network."""
+"""The command ``prefetch``: download all files of a configuration, and check that it then works without a network."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from robusttune.paths import user_path
 from robusttune.terminal import cell, say
 from robusttune.types import Split
 
-OF_THE_HUB = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_")  # how variables of its clients begin
+OF_THE_HUB = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_")  # prefixes of the hub clients' environment variables
 TRY = "import sys; from robusttune.commands.prefetch import load_all; load_all(sys.argv[1:])"
 
 
 class Loaded(NamedTuple):
-    """What was loaded.
+    """The outcome of loading everything that a configuration names.
 
     Attributes:
-        given: by the configuration.
-        repositories: of the hub that were looked up, and the settings that name each.
-        problem: that ended it, if any did.
+        given: Parsed settings.
+        repositories: Hub repositories that were looked up, each with the names of the settings that refer to it.
+        problem: Error that ended the loading, or None.
     """
 
     given: Namespace
@@ -47,10 +47,13 @@ class Loaded(NamedTuple):
 
 
 def run(args: list[str]) -> None:
-    """Run the command; where the hub must not be asked, it only checks what is there.
+    """Run the command. In offline mode (``HF_HUB_OFFLINE=1``) it only checks the files on disk.
+
+    Args:
+        args: Arguments of the command line after ``prefetch``.
 
     Raises:
-        RobustTuneError: something is not to be had, or damaged, or a local file is not there.
+        RobustTuneError: A file is not available or is damaged.
     """
     if not offline():
         _reach_the_hub()
@@ -71,14 +74,14 @@ def run(args: list[str]) -> None:
 
 
 def _reach_the_hub() -> None:
-    """Its clients try for a minute, file by file.
+    """Check that the hub answers. Its clients themselves would retry for a minute with every file.
 
     Raises:
-        RobustTuneError: it does not answer.
+        RobustTuneError: The hub does not answer.
     """
     try:
         get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    except Exception as error:  # of whatever library the client uses
+    except Exception as error:  # The type depends on the HTTP library of the client.
         raise RobustTuneError(
             f"{constants.ENDPOINT} cannot be reached ({error}): run this where there is a network, or with "
             "HF_HUB_OFFLINE=1 to check what is here"
@@ -86,10 +89,13 @@ def _reach_the_hub() -> None:
 
 
 def load_all(args: list[str]) -> None:
-    """Load all that the fit, test and predict of a configuration load, one after the other.
+    """Load all encoders and data that fit, test and predict load with a configuration, one after the other.
+
+    Args:
+        args: Arguments of the command line after ``prefetch``.
 
     Raises:
-        RobustTuneError: something is neither here nor to be fetched.
+        RobustTuneError: A file is neither on disk nor can it be downloaded.
     """
     problem = _load(args).problem
     if problem is not None:
@@ -127,10 +133,10 @@ def _load_data(data: ImageTextDataModule) -> None:
 
 
 def _fetch(args: list[str]) -> tuple[Namespace, dict[Repository, list[str]]]:
-    """Load everything, and again as long as something is damaged, which is removed.
+    """Load everything. Remove damaged files and load again, until no file is damaged.
 
     Raises:
-        RobustTuneError: something is not to be had, or was damaged again.
+        RobustTuneError: A file is not available, or is damaged again after it was downloaded once more.
     """
     removed: set[Path] = set()
     while True:
@@ -151,30 +157,30 @@ def _fetch(args: list[str]) -> tuple[Namespace, dict[Repository, list[str]]]:
         removed.update(damaged)
     if problem is not None:
         raise problem
-    # Of random weights nothing but a description may be read, or nothing at all.
+    # With random weights, only a model's configuration is read, or nothing. So leave out repositories without files.
     return given, {repository: settings for repository, settings in repositories.items() if repository.folder}
 
 
 def _environment(repositories: dict[Repository, list[str]]) -> dict[str, str]:
-    """What is to be set where there is no network."""
+    """Return the environment variables to set on a machine without a network."""
     environment = {"HF_HUB_OFFLINE": "1"}
     if not repositories:
         return environment
     home = Path(constants.HF_HOME).absolute()
     environment["HF_HOME"] = str(home)
-    places = {"HF_HUB_CACHE": (Path(constants.HF_HUB_CACHE), home / "hub")}
+    locations = {"HF_HUB_CACHE": (Path(constants.HF_HUB_CACHE), home / "hub")}
     if ["data.source"] in repositories.values():
-        places["HF_DATASETS_CACHE"] = (tables_folder(), home / "datasets")
+        locations["HF_DATASETS_CACHE"] = (tables_folder(), home / "datasets")
     return environment | {
-        name: str(path.absolute()) for name, (path, usual) in places.items() if path.absolute() != usual
+        name: str(path.absolute()) for name, (path, default) in locations.items() if path.absolute() != default
     }
 
 
 def _try(args: list[str], environment: dict[str, str]) -> None:
-    """Load everything in another process, with nothing but this environment to say where it is.
+    """Load everything in another process that has only these variables of the hub's clients, and so is offline.
 
     Raises:
-        RobustTuneError: it cannot be loaded.
+        RobustTuneError: The loading fails.
     """
     other = {name: value for name, value in os.environ.items() if not name.startswith(OF_THE_HUB)}
     done = subprocess.run(
@@ -201,12 +207,12 @@ def _table(given: Namespace, repositories: dict[Repository, list[str]]) -> Table
 
 
 def _short(path: Path | None) -> str:
-    """The path, from what is set in the environment."""
+    """Return a path with its beginning abbreviated to ``$HF_HOME``."""
     return str(path).replace(f"{constants.HF_HOME}/", "$HF_HOME/", 1)
 
 
 def _local(given: Namespace) -> list[tuple[str, Path]]:
-    """Files and folders that the configuration names, by their settings."""
+    """Return the files and folders that the configuration names, each with its setting."""
     return [
         (name.replace(".init_args", ""), user_path(value))
         for name, value in given.items()

@@ -1,4 +1,4 @@
-"""report: finished runs beside each other, as a page, tables and plots."""
+"""The command ``report``: compare finished runs on a page, in tables and in plots."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from robusttune.terminal import say
 def run(args: list[str]) -> None:
     """Run the command.
 
+    Args:
+        args: Arguments of the command line after ``report``.
+
     Raises:
-        RobustTuneError: the arguments do not work, or there is nothing to compare.
+        RobustTuneError: An argument is invalid, or there are no runs to compare.
     """
     parser = ArgumentParser(
         prog="robusttune report",
@@ -56,7 +59,7 @@ def _show(document: Document, out: str) -> None:
     console = Console(highlight=False)
     console.print(as_rich(document.tables[0], console.width))
     for run in document.left_out:
-        told = f". Run {run.command}" if run.command else ""
-        say(f"does not count: {run.folder}: {run.reason}{told}")
+        remedy = f". Run {run.command}" if run.command else ""
+        say(f"does not count: {run.folder}: {run.reason}{remedy}")
     say(document.finding)
     say(f"Written to {out}: report.html, report.md, report.csv, report.tex, plots")

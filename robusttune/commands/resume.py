@@ -1,4 +1,4 @@
-"""Which earlier run a fit goes on with: the newest of the same settings, if it has not come to its end."""
+"""Search for the run that a fit resumes: the newest unfinished run with the same settings."""
 
 from __future__ import annotations
 
@@ -15,30 +15,38 @@ from robusttune.regular_files import read_regular_text
 from robusttune.run_names import is_run_number
 from robusttune.settings import differences
 
-PASSING = ("ckpt_path", "resume", "checkpoint_minutes")  # which make no other run
+PASSING = ("ckpt_path", "resume", "checkpoint_minutes")  # Runs that differ only in these settings count as the same.
 
 
 class FinishedRunError(Exception):
-    """The run that was to go on has come to its end."""
+    """The message that the run to resume has already finished. It is no failure."""
 
 
 def plain_settings(dumped: str) -> dict[str, Any]:
-    """The settings of a run out of a dumped configuration."""
+    """Return the settings of a run that identify it, as plain data.
+
+    Args:
+        dumped: YAML text of a configuration.
+
+    Example:
+        >>> plain_settings("{resume: auto, data: {batch_size: 8, facts: null}}")
+        {'data': {'batch_size': 8}}
+    """
     settings: dict[str, Any] = read_plain_yaml(dumped)
     settings["data"] = {name: value for name, value in settings["data"].items() if name != "facts"}
     return {name: value for name, value in settings.items() if name not in PASSING}
 
 
 def unfinished(settings: dict[str, Any], root: Path, job: str | None = None) -> Path | None:
-    """The folder of the newest run with these settings; None where there is none.
+    """Return the folder of the newest run with these settings, or None if there is no such run.
 
     Args:
-        settings: as `plain_settings` gives them.
-        root: the folder of all runs of this name.
-        job: count only runs that this SLURM job has begun.
+        settings: Settings from `plain_settings`.
+        root: Folder of all runs of this name.
+        job: Id of a SLURM job, to count only runs that it has started; None counts all.
 
     Raises:
-        FinishedRunError: it has come to its end.
+        FinishedRunError: That run has already finished.
     """
     for folder in _newest_first(root):
         theirs = _settings_of(folder)
@@ -51,7 +59,15 @@ def unfinished(settings: dict[str, Any], root: Path, job: str | None = None) -> 
 
 
 def other_settings(settings: dict[str, Any], root: Path) -> list[str]:
-    """By what the newest unfinished run differs from these settings; nothing where there is none."""
+    """List the differences between these settings and the newest unfinished run, one line each.
+
+    Args:
+        settings: Settings from `plain_settings`.
+        root: Folder of all runs of this name.
+
+    Returns:
+        One line a difference; no line if there is no unfinished run.
+    """
     for folder in _newest_first(root):
         theirs = _settings_of(folder)
         if theirs is not None and not (folder / FINISHED).is_file():
@@ -60,12 +76,12 @@ def other_settings(settings: dict[str, Any], root: Path) -> list[str]:
 
 
 def seed_of(folder: Path) -> Any:
-    """``seed_everything`` of the run; a number where a random one was asked for."""
+    """Return ``seed_everything`` of a run. It is a number even if a random seed was asked for."""
     return (_settings_of(folder) or {}).get("seed_everything")
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """What to go on from; None where the run has not come so far."""
+    """Return the path of a run's ``last.ckpt``, or None if it was not written yet."""
     path = folder / "checkpoints/last.ckpt"
     return path if path.is_file() else None
 
@@ -78,12 +94,15 @@ def _newest_first(root: Path) -> Iterator[Path]:
 def _settings_of(folder: Path) -> dict[str, Any] | None:
     try:
         return plain_settings(read_regular_text(folder / CONFIG))
-    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):  # none, or not a run's
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):  # no such file, or none of a run
         return None
 
 
 def _agree(ours: Any, theirs: Any) -> bool:
-    """Whether settings are the same; another version of this package may know more or fewer of them."""
+    """Return whether two settings agree in all keys that both have.
+
+    Other keys are ignored, because another version of this package may have more or fewer settings.
+    """
     if isinstance(ours, dict) and isinstance(theirs, dict):
         return all(_agree(ours[name], theirs[name]) for name in ours.keys() & theirs.keys())
     return bool(ours == theirs)
@@ -92,6 +111,6 @@ def _agree(ours: Any, theirs: Any) -> bool:
 def _job_of(folder: Path) -> str | None:
     try:
         job: str | None = json.loads(read_regular_text(folder / PROCESS))["slurm_job"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # none, or not written to its end
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # no such file, or an incomplete one
         return None
     return job

@@ -1,4 +1,4 @@
-"""Which of Lightning's strategies are refused."""
+"""Refusal of Lightning strategies that do not work with this project."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ SHARDING = FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy
 
 
 def refuse_sharding(strategy: Any) -> None:
-    """Refuse strategies that shard a model, and those that start processes in a way that does not work here.
+    """Refuse strategies that shard a model, and those that fork or spawn processes.
 
     Args:
-        strategy: ``trainer.strategy`` before anything is made of it: a name, or a namespace with ``class_path``.
+        strategy: Setting ``trainer.strategy`` as parsed: a name, or a namespace with ``class_path``.
 
     Raises:
-        RobustTuneError: it is one of these.
+        RobustTuneError: The strategy is one of these.
+
+    Example:
+        >>> refuse_sharding("ddp")
     """
     name, kind, arguments = _asked_for(strategy)
     if issubclass(kind, SHARDING):
@@ -42,7 +45,7 @@ def refuse_sharding(strategy: Any) -> None:
 
 
 def _asked_for(strategy: Any) -> tuple[str, type, dict[str, Any]]:
-    """Name, class and arguments; of a name that Lightning does not know a class that is no strategy."""
+    """Return name, class and arguments of a strategy. For a name unknown to Lightning, the class is `object`."""
     if not isinstance(strategy, str):
         return strategy.class_path, resolve_name(strategy.class_path), dict(strategy.get("init_args") or {})
     by_class = {kind.__name__.lower(): {"strategy": kind} for kind in SHARDING}

@@ -1,4 +1,4 @@
-"""fit, validate, test, predict: LightningCLI with this project's data, tasks and run folder."""
+"""The commands ``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with this project's data and tasks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from robusttune.tasks import RobustTask
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
 from robusttune.types import Facts
 
-KINDS: dict[str, Any] = {  # of settings that must not be null
+KINDS: dict[str, Any] = {  # types of the settings that must not be null
     "trainer": Trainer,
     "data": ImageTextDataModule,
     "model": RobustTask,
@@ -61,17 +61,23 @@ KINDS: dict[str, Any] = {  # of settings that must not be null
     "name": str,
     "run_root": str,
     "checkpoint_minutes": float,
-    "steps": int,  # of plan
+    "steps": int,  # an option of ``plan``
 }
 
 
 class RobustTuneCLI(LightningCLI):
-    """Encoders are named once and linked to data and model; facts are linked from the data to the model."""
+    """A LightningCLI that passes encoders to data and model, and the facts of the data to the model.
 
-    resumed: Sequence[Resumed] = ()  # the callback of a fit that goes on from a checkpoint
-    same_run = False  # whether it does so in the folder of that checkpoint's run
+    Attributes:
+        resumed: Callback that checks a resumed fit, alone in a sequence; empty for other runs.
+        same_run: True if the fit resumes in the folder of the checkpoint's own run.
+    """
+
+    resumed: Sequence[Resumed] = ()
+    same_run = False
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options of a run, the encoders, and the links between encoders, data and model."""
         parser.add_argument(
             "--name",
             type=str,
@@ -106,21 +112,32 @@ class RobustTuneCLI(LightningCLI):
         parser.link_arguments("data", "model.init_args.facts", compute_fn=self.checked_facts, apply_on="instantiate")
 
     def checked_facts(self, data: ImageTextDataModule) -> Facts:
-        """What the model has to know of the data, which are checked here: before any encoder is loaded."""
+        """Check the data, before any encoder is loaded, and return their facts.
+
+        Raises:
+            RobustTuneError: The data do not work for this command.
+        """
         data.check(str(self.subcommand))
         return data.facts
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, and read a given checkpoint, whose facts win over those of the data at hand."""
+        """Parse the arguments, find the run to resume, and read the checkpoint.
+
+        The facts in a checkpoint take precedence over those of the data.
+
+        Raises:
+            RobustTuneError: An argument is invalid, or the checkpoint is missing or cannot be used.
+            FinishedRunError: The run to resume has already finished.
+        """
         self.parse_settings(parser, args)
         verb = self.config["subcommand"]
         config = self.config[verb]
         refuse_sharding(config.trainer.strategy)
         root = run_folders(config.run_root, config.name)
         if "verbose" in config:
-            config.verbose = False  # the report has a table of its own
+            config.verbose = False  # ConditionReport prints its own table.
         if verb == "fit":
-            self._go_on(config, root)
+            self._resume(config, root)
         if config.ckpt_path is None:
             if verb != "fit":
                 raise RobustTuneError(f"{verb} needs a checkpoint: give --ckpt_path")
@@ -135,20 +152,24 @@ class RobustTuneCLI(LightningCLI):
         config.data.facts = facts
 
     def parse_settings(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, and refuse settings that are null and must not be."""
+        """Parse the arguments, and refuse settings that are null and must not be.
+
+        Raises:
+            RobustTuneError: See `settle_nulls`.
+        """
         super().parse_arguments(parser, args)
         settle_nulls(self.config[self.config.subcommand] if "subcommand" in self.config else self.config, KINDS)
 
     def _parse_ckpt_path(self) -> None:
-        """Do nothing. Lightning would lay a checkpoint's hyperparameters over the settings, and import their class."""
+        """Do nothing. Lightning would override settings with a checkpoint's hyperparameters, and import their class."""
 
-    def _go_on(self, config: Namespace, root: Path) -> None:
-        """Take up an earlier run, where that is asked for."""
+    def _resume(self, config: Namespace, root: Path) -> None:
+        """Resume an earlier run, if ``--resume`` or a requeued SLURM job asks for it: set its folder and checkpoint."""
         job = slurm_job() if was_requeued() else None
         if job is None and config.resume is None:
             return
         settings = plain_settings(self._parser("fit").dump(config, skip_none=False))
-        if config.seed_everything is True:  # which is a number in every run
+        if config.seed_everything is True:  # A run stores the number that was drawn, so the two cannot be compared.
             del settings["seed_everything"]
         folder = unfinished(settings, root, job if config.resume is None else None)
         if folder is None:
@@ -163,20 +184,28 @@ class RobustTuneCLI(LightningCLI):
         self.same_run = last is not None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Create the Trainer with this project's callbacks and plugins.
+
+        Raises:
+            RobustTuneError: A setting of the Trainer is 0 where Lightning divides by it, or the metric to monitor does
+                not exist.
+        """
         config = self._get(self.config_init, "trainer")
         for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
-            if config[name] == 0:  # by which Lightning divides
+            if config[name] == 0:  # Lightning divides by it.
                 raise RobustTuneError(f"trainer.{name} is 0: give more, or leave it out")
         plugins = [*_as_list(config.plugins), SafeCheckpointIO()]
         if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
-            plugins.append(SLURMEnvironment(auto_requeue=False))  # its handler can lock up; LastCheckpoint requeues
+            plugins.append(SLURMEnvironment(auto_requeue=False))  # Its handler can deadlock; LastCheckpoint requeues.
         callbacks = _as_list(config.callbacks) + (self._fit_callbacks(config) if self.subcommand == "fit" else [])
         callbacks += self.resumed
         if not any(isinstance(callback, ModelSummary) for callback in callbacks):
-            kwargs["enable_model_summary"] = False  # it counts nothing of encoders that were released; see RobustTask
-        if config.default_root_dir is None:  # or in a job Lightning goes on from an hpc_ckpt in the working folder
+            # RobustTask logs the parameters: Lightning's summary would not count encoders whose memory was freed.
+            kwargs["enable_model_summary"] = False
+        if config.default_root_dir is None:
+            # In a SLURM job, Lightning would resume from an hpc_ckpt file in the working folder. This folder is empty.
             root = run_folders(*(self._get(self.config_init, name) for name in ("run_root", "name")))
-            kwargs["default_root_dir"] = root / "lightning"  # where nothing lies
+            kwargs["default_root_dir"] = root / "lightning"
         return super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
 
     def _fit_callbacks(self, trainer: Namespace) -> list[Callback]:
@@ -191,31 +220,36 @@ class RobustTuneCLI(LightningCLI):
             )
         callbacks: list[Callback] = [] if trainer.fast_dev_run else [LearningRateMonitor()]
         if trainer.enable_checkpointing is False:
-            ignore()  # a job that cannot be saved would be requeued for ever
+            ignore()  # Without checkpoints, SIGUSR1 would requeue the job forever.
             return callbacks
         minutes = self._get(self.config_init, "checkpoint_minutes")
         return [*callbacks, BestCheckpoint(monitor), LastCheckpoint(minutes)]
 
 
 def run(verb: str, args: list[str]) -> None:
-    """Run a Trainer verb.
+    """Run a command of the Trainer.
+
+    Args:
+        verb: Name of the command: ``fit``, ``validate``, ``test`` or ``predict``.
+        args: Arguments of the command line after the command.
 
     Raises:
-        RobustTuneError: the arguments or what they name do not work.
+        RobustTuneError: An argument is invalid, a class or file that it names cannot be used, or the run fails for a
+            reason that the user can correct.
     """
     try:
         _run(verb, args)
     except FinishedRunError as done:
         rank_zero_info(str(done))
     except RobustTuneError as error:
-        error.__traceback__ = error.__context__ = error.__cause__ = None  # whose frames would keep the group
-        leave()  # not after other errors, which can strike one rank while the others wait for it
+        error.__traceback__ = error.__context__ = error.__cause__ = None  # Their frames keep the process group alive.
+        leave()  # Other errors skip this, because they can occur on one rank while the others wait for it.
         raise
     except Exception as error:
-        told = worker_error(error)
-        if told is None:
+        explained = worker_error(error)
+        if explained is None:
             raise
-        raise told from error
+        raise explained from error
     leave()
 
 
@@ -233,13 +267,19 @@ def _run(verb: str, args: list[str]) -> None:
 
 
 def launch(cli: type[RobustTuneCLI], verb: str, args: list[str], **settings: Any) -> RobustTuneCLI:
-    """Parse arguments and do what the class does with them.
+    """Construct a command line, which parses the arguments, creates the objects, and runs the command.
+
+    Args:
+        cli: Class of the command line.
+        verb: Name of the command, for error messages.
+        args: Arguments of the command line.
+        settings: Further arguments of LightningCLI.
 
     Raises:
-        RobustTuneError: the arguments or what they name do not work.
+        RobustTuneError: An argument is invalid, or a class or file that it names cannot be used.
     """
     known = check_configs(args)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader workers are processes already
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # The loader workers already run in parallel.
     with warnings.catch_warnings():
         quieten()
         try:
@@ -248,7 +288,7 @@ def launch(cli: type[RobustTuneCLI], verb: str, args: list[str], **settings: Any
                 ImageTextDataModule,
                 subclass_mode_model=True,
                 auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,  # a task's checkpoint says itself what it was made of
+                load_from_checkpoint_support=False,  # A task's checkpoint contains its settings in its own format.
                 seed_everything_default=0,
                 args=args,
                 **settings,
@@ -258,10 +298,10 @@ def launch(cli: type[RobustTuneCLI], verb: str, args: list[str], **settings: Any
         except RobustTuneError:
             raise
         except Exception as error:
-            told = instantiation_error(error) or trainer_error(error)
-            if told is None:
+            explained = instantiation_error(error) or trainer_error(error)
+            if explained is None:
                 raise
-            raise told from error
+            raise explained from error
 
 
 def _as_list(given: Any) -> list[Any]:

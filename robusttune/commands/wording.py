@@ -1,4 +1,4 @@
-"""jsonargparse's reports in the words of a person who wrote a YAML file."""
+"""Translation of errors from jsonargparse and Lightning to sentences for the author of a YAML file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS = {
 VALUE = re.compile(
     r"(?:Got value|Given value|path string): (?!Namespace|NestedArg|\{)(.+?)(?:\. Got value|\.?$)", re.MULTILINE
 )
-# What says the same once more.
+# Lines of jsonargparse's messages that repeat what other lines say.
 NOISE = (
     "Given value type",
     "Given value: Namespace",
@@ -34,12 +34,16 @@ NOISE = (
 
 
 def argument_error(message: str, verb: str, known: set[str]) -> RobustTuneError:
-    """What is to be told of a wrong argument.
+    """Translate jsonargparse's message about a wrong argument.
 
     Args:
-        message: jsonargparse's.
-        verb: that was given.
-        known: names of settings, of which one might be meant.
+        message: Message of jsonargparse.
+        verb: Name of the command.
+        known: Names of all settings in the given configurations, to suggest one that is spelt alike.
+
+    Example:
+        >>> print(argument_error("unrecognized arguments: --stesp 3", "plan", {"steps", "json"}))
+        stesp is no setting (did you mean steps?): correct the --config or the flags; robusttune plan --help lists ...
     """
     remedy = f"correct the --config or the flags; robusttune {verb} --help lists the settings"
     denied = re.search(r"Importing '([^']+)' is not allowed", message)
@@ -59,7 +63,7 @@ def argument_error(message: str, verb: str, known: set[str]) -> RobustTuneError:
 
 
 def trainer_error(error: Exception) -> RobustTuneError | None:
-    """What is to be told where Lightning itself refuses something; None where the error is of another origin."""
+    """Translate an error that Lightning itself has raised; return None for an error from elsewhere."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
@@ -75,14 +79,14 @@ def trainer_error(error: Exception) -> RobustTuneError | None:
 
 
 def instantiation_error(error: Exception) -> RobustTuneError | None:
-    """What is to be told where a class cannot be made; None where it is no affair of the user's."""
-    behind: BaseException | None = error
-    while behind is not None:
-        if isinstance(behind, RobustTuneError):
-            return behind
-        if isinstance(behind, OSError) and behind.filename is not None:
-            return RobustTuneError(f"{behind.filename!s:.300}: {behind.strerror}: check the path, and who may use it")
-        behind = behind.__cause__ or behind.__context__
+    """Translate an error in the instantiation of a class; return None for an error that the user cannot correct."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, RobustTuneError):
+            return cause
+        if isinstance(cause, OSError) and cause.filename is not None:
+            return RobustTuneError(f"{cause.filename!s:.300}: {cause.strerror}: check the path, and who may use it")
+        cause = cause.__cause__ or cause.__context__
     if "is not in bounds" in str(error):  # numpy's range of seeds
         return RobustTuneError(f"seed_everything {error}: give another number")
     found = re.search(r"Problem with given class_path '([^']+)':\s*(.+)", str(error))
@@ -90,14 +94,14 @@ def instantiation_error(error: Exception) -> RobustTuneError | None:
     name = re.search(r"Namespace\(class_path='([^']+)'", str(error))
     if found is None and (reason is None or name is None):
         return None
-    what, why = found.groups() if found else (name[1], reason[1])  # type: ignore[index]
+    class_path, why = found.groups() if found else (name[1], reason[1])  # type: ignore[index]
     return RobustTuneError(
-        f"{what} cannot be made ({why.rstrip('.')}): correct its arguments, or install what it needs"
+        f"{class_path} cannot be made ({why.rstrip('.')}): correct its arguments, or install what it needs"
     )
 
 
 def _absent_setting(message: str) -> str | None:
-    """Say what is null or not given, if that is what is wrong."""
+    """Describe the setting that is null or missing, if the message is about one."""
     key = ".".join(dict.fromkeys(_keys(message)))
     if "'NoneType' object has no attribute 'keys'" in message:
         return f"{key}.init_args is null"
@@ -115,7 +119,7 @@ def _absent_setting(message: str) -> str | None:
 
 
 def _unknown_setting(message: str) -> str | None:
-    """The name of the setting that there is not, if that is what is wrong."""
+    """Return the name of an unknown setting, if the message is about one."""
     found = re.search(r"(?:does not accept option '|unrecognized arguments: (?:--)?)([^\s=']+)", message)
     if found:
         return found[1]
@@ -124,20 +128,20 @@ def _unknown_setting(message: str) -> str | None:
 
 
 def _suggestion(unknown: str, known: set[str]) -> str:
-    """A setting beside it that is spelt alike."""
+    """Suggest a known setting of the same group that is spelt alike."""
     group, _, name = unknown.rpartition(".")
-    beside = [other.rpartition(".")[2] for other in known - {unknown} if other.rpartition(".")[0] == group]
-    near = difflib.get_close_matches(name, sorted(beside), n=1)
+    siblings = [other.rpartition(".")[2] for other in known - {unknown} if other.rpartition(".")[0] == group]
+    near = difflib.get_close_matches(name, sorted(siblings), n=1)
     return f" (did you mean {group}.{near[0]}?)".replace(" .", " ") if near else ""
 
 
 def _keys(message: str) -> list[str]:
-    """The setting that is spoken of, from the outside in."""
+    """Return the parts of the setting's name that the message is about, from the outermost to the innermost."""
     return re.findall(r'Parser key "([^"]+)"', message)
 
 
 def _wrong_value(message: str) -> str | None:
-    """``a.b is 'x', not a whole number``, or None where the message is not of a form that is known."""
+    """Describe a value of a wrong type, ``a.b is 'x', not a whole number``; None if the message has another form."""
     key = ".".join(_keys(message))
     tail = message[message.rfind("Parser key") :]
     value = VALUE.search(tail)
@@ -147,13 +151,13 @@ def _wrong_value(message: str) -> str | None:
     if not key or value is None:
         return None
     given = value[1] if len(value[1]) <= 100 else f"{value[1]:.100}..."
-    said = "null" if given == "None" else repr(given)
+    shown = "null" if given == "None" else repr(given)
     if "Expected a dot import path" in tail and not set(expected) & {"a number", "a whole number"}:
-        return f"{key} is {said}, not a class that is known (give its import path)"
-    return f"{key} is {said}, not {' or '.join(expected)}" if expected else None
+        return f"{key} is {shown}, not a class that is known (give its import path)"
+    return f"{key} is {shown}, not {' or '.join(expected)}" if expected else None
 
 
 def _one_line(message: str) -> str:
     lines = [line.strip() for line in message.splitlines()]
     line = " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(NOISE)).rstrip(": .")
-    return re.sub(r"'([^']{80})[^']+'", r"'\1...'", line)  # values can have any length
+    return re.sub(r"'([^']{80})[^']+'", r"'\1...'", line)  # Values can have any length.

@@ -1,4 +1,4 @@
-"""Loader workers that have ended, in one sentence."""
+"""Translation of errors from loader workers that have died."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ ENDED = ("DataLoader worker (pid", "Pin memory thread exited")
 
 
 def worker_error(error: Exception) -> RobustTuneError | None:
-    """Return what is to be told where a loader worker has ended; None for other errors."""
+    """Translate an error about a dead loader worker, or full shared memory; return None for other errors.
+
+    Example:
+        >>> worker_error(ValueError("another error")) is None
+        True
+    """
     message, signal = str(error), gave_up()
     if not isinstance(error, RuntimeError):
         return None

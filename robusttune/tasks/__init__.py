@@ -1,4 +1,7 @@
-"""Thin LightningModules: what is trained, on what loss, tested under which conditions."""
+"""LightningModules for training and evaluation: losses, conditions, optimisers and checkpoints of each kind of model.
+
+The networks themselves are in `robusttune.models`.
+"""
 
 from robusttune.tasks.base import RobustTask
 from robusttune.tasks.fusion import FusionTask

@@ -1,4 +1,4 @@
-"""Checkpoint files: their format number, the digest that seals them, and how they are read."""
+"""Checkpoint files: the format number, the digest of the content, and safe reading."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ from robusttune.errors import RobustTuneError
 from robusttune.regular_files import what_is_at
 from robusttune.types import Facts
 
-KEY = "robusttune"
-FORMAT = 1  # raised whenever a checkpoint of the version before can no longer be read
+KEY = "robusttune"  # key of this project's metadata in a checkpoint
+FORMAT = 1  # Raise it whenever checkpoints of the version before can no longer be read.
 ABOUT = {"format", "digest", "task", "settings", "facts", "image_encoder", "text_encoder", "inputs", "sha256"}
 INSTEAD = "give one that `robusttune fit` wrote"
 
 
 def seal(checkpoint: dict[str, Any]) -> None:
-    """Add the format number and a digest of everything in the checkpoint to its metadata."""
+    """Add the format number and a digest of the whole checkpoint to its metadata, in place."""
     checkpoint[KEY] = {**checkpoint[KEY], "format": FORMAT}
     checkpoint[KEY]["digest"] = digest_of(checkpoint)
 
 
 def digest_of(checkpoint: dict[str, Any]) -> str:
-    """Return the SHA-256 of the metadata, weights and training state in a checkpoint, as hexadecimal digits."""
+    """Return the SHA-256 of the metadata, weights and training state in a checkpoint, as hexadecimal digits.
+
+    A digest that the metadata already contains is left out.
+    """
     metadata = {name: value for name, value in checkpoint[KEY].items() if name != "digest"}
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for part in _bytes_of({**checkpoint, KEY: metadata}):
-        found.update(part)
-    return found.hexdigest()
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _bytes_of(value: Any) -> Iterator[bytes | memoryview]:
@@ -55,27 +58,30 @@ def _bytes_of(value: Any) -> Iterator[bytes | memoryview]:
         yield b"str %d\n%s" % (len(written), written)
     elif value is None or isinstance(value, bool | int | float):
         yield f"{type(value).__name__} {value!r}\n".encode()
-    else:  # Its repr may hold an address, which is another one after reading.
+    else:  # Leave out the repr of other objects: it may contain an address, which differs after reading.
         yield f"{type(value).__name__}\n".encode()
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of this project onto the CPU; nothing in the file is executed.
+    """Read a checkpoint of this project onto the CPU. No code in the file is executed.
+
+    Returns:
+        The checkpoint. Its metadata is found under `KEY`, its weights under ``state_dict``.
 
     Raises:
-        RobustTuneError: the file is missing, damaged, changed, of another format, holds more than tensors and plain
-            data, or is of another kind.
+        RobustTuneError: The file is missing or damaged, was changed, has another format number, contains more than
+            tensors and plain data, or is no checkpoint of this project.
     """
     checkpoint: dict[str, Any] = read_plain(Path(path), "a checkpoint of robusttune")
-    about = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
-    if not isinstance(about, dict) or "task" not in about:
+    metadata = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
+    if not isinstance(metadata, dict) or "task" not in metadata:
         raise RobustTuneError(f"{path} is no checkpoint of robusttune: {INSTEAD}")
-    _refuse_other_formats(path, about.get("format"))
-    if not about.keys() >= ABOUT or "state_dict" not in checkpoint or about["digest"] != digest_of(checkpoint):
+    _refuse_other_formats(path, metadata.get("format"))
+    if not metadata.keys() >= ABOUT or "state_dict" not in checkpoint or metadata["digest"] != digest_of(checkpoint):
         raise RobustTuneError(
             f"{path} is not as it was written (its digest does not fit what it holds): use an unchanged copy"
         )
-    if about["facts"].keys() != set(Facts._fields):
+    if metadata["facts"].keys() != set(Facts._fields):
         raise RobustTuneError(f"{path} is no checkpoint of robusttune: {INSTEAD}")
     return checkpoint
 
@@ -95,18 +101,18 @@ def _refuse_other_formats(path: str | Path, found: Any) -> None:
 
 
 def read_plain(path: Path, instead: str) -> Any:
-    """What torch has saved in a file, on the CPU; nothing in the file is executed.
+    """Read a file that `torch.save` has written, onto the CPU. No code in the file is executed.
 
     Args:
-        path: of the file.
-        instead: what to give instead of a file that cannot be used.
+        path: Path of the file.
+        instead: Noun phrase for the error message: the kind of file to use instead.
 
     Raises:
-        RobustTuneError: the file is missing, damaged, or holds more than tensors and plain data.
+        RobustTuneError: The file is missing, damaged, or contains more than tensors and plain data.
     """
-    what = what_is_at(path)
-    if what is not None:
-        raise RobustTuneError(f"the checkpoint {path!s:.300} {what}: give the path of {instead}")
+    problem = what_is_at(path)
+    if problem is not None:
+        raise RobustTuneError(f"the checkpoint {path!s:.300} {problem}: give the path of {instead}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -115,5 +121,5 @@ def read_plain(path: Path, instead: str) -> Any:
         ) from None
     except PermissionError as error:
         raise RobustTuneError(f"{path} cannot be read ({error.strerror}): see to it that you may") from None
-    except Exception:  # of a damaged file torch says RuntimeError, EOFError, OSError, ValueError, KeyError, ...
+    except Exception:  # For a damaged file torch raises RuntimeError, EOFError, OSError, ValueError, KeyError, ...
         raise RobustTuneError(f"{path} is damaged or no checkpoint: use another one") from None

@@ -1,4 +1,4 @@
-"""MMRL and MMRL++ on images, texts, or both."""
+"""Training and evaluation of MMRL and MMRL++ on images, texts, or both."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from robusttune.types import Batch, Facts, View
 
 
 class Adapted(NamedTuple):
-    """What does not depend on samples, but changes with every step of training.
+    """Quantities that depend on the trained weights alone, not on samples. They change with every training step.
 
     Attributes:
-        tokens: that go into the towers.
-        classes: (C, d_e) features of the classes' prompts, of length 1.
+        tokens: Representation tokens that are inserted into the towers.
+        classes: Features of the classes' prompts, shape (C, d_e), L2-normalised.
     """
 
     tokens: SpaceTokens
@@ -37,14 +37,27 @@ class Adapted(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What was computed, with the weights and the autocast precision that it was computed with."""
+    """A cached `Adapted`, with the weights and the precision that it was computed from.
+
+    Attributes:
+        weights: Copies of the trained weights.
+        precision: Dtype of autocast, or None if it was off.
+        adapted: Cached result.
+    """
 
     weights: list[Tensor]
     precision: torch.dtype | None
     adapted: Adapted
 
     def holds(self, weights: list[nn.Parameter], precision: torch.dtype | None) -> bool:
-        """By value: version counters do not see changes through ``data``."""
+        """Return whether the result is still valid.
+
+        Weights are compared by value, because version counters miss changes through ``Tensor.data``.
+
+        Args:
+            weights: Current weights.
+            precision: Current dtype of autocast, or None if it is off.
+        """
         return precision == self.precision and all(
             now.device == then.device and now.dtype == then.dtype and torch.equal(now, then)
             for now, then in zip(weights, self.weights, strict=True)
@@ -52,7 +65,14 @@ class Kept(NamedTuple):
 
 
 class ImageLogits(NamedTuple):
-    """(B, C) logits of class and of representation features, and (B,) cosines of the former to those of CLIP itself."""
+    """Logits of a batch of images.
+
+    Attributes:
+        by_class: Logits of the class features, shape (B, C).
+        by_representation: Logits of the representation features, shape (B, C).
+        nearness: Cosine similarity of the class features to the features of CLIP without adaptation, shape (B,); zeros
+            if it was not requested.
+    """
 
     by_class: Tensor
     by_representation: Tensor
@@ -60,49 +80,55 @@ class ImageLogits(NamedTuple):
 
 
 class Sides(NamedTuple):
-    """Logits by variant of the images, and (B, C) by variant of the texts."""
+    """Logits of each modality, by variant.
+
+    Attributes:
+        images: Logits of the images, by variant.
+        texts: Logits of the texts, shape (B, C), by variant.
+    """
 
     images: dict[str, ImageLogits]
     texts: dict[str, Tensor]
 
 
 class MMRLTask(PromptedTask):
-    """MMRL (arXiv 2503.08497) and MMRL++ (arXiv 2505.10088).
+    """A task that trains MMRL (arXiv 2503.08497) or MMRL++ (arXiv 2505.10088) on a frozen CLIP.
 
-    With ``f`` and ``f_r`` the class and the representation feature of an image, ``w`` the features of the classes'
-    prompts, and ``f_0``, ``w_0`` what the untouched CLIP makes of them, the loss is ``alpha`` x the cross-entropy by
-    ``f`` + (1 - ``alpha``) x that by ``f_r`` + ``reg_weight`` x (1 - cos(f, f_0) + 1 - cos(w, w_0)), means over images
-    and over classes. A sample's own text goes through the same text tower, and ``text_weight`` x its cross-entropy is
-    added.
+    Let ``f`` and ``f_r`` be the class and the representation feature of an image, ``w`` the features of the classes'
+    prompts, and ``f_0`` and ``w_0`` the features of the frozen CLIP for the same inputs. ``CE`` is the cross-entropy.
+    The loss is ``alpha`` x CE(f) + (1 - ``alpha``) x CE(f_r) + ``reg_weight`` x (1 - cos(f, f_0) + 1 - cos(w, w_0)),
+    averaged over images and over classes. A sample's own text goes through the same text tower, and ``text_weight`` x
+    its cross-entropy is added.
 
-    Classes of training are answered by both features, new ones by ``f`` alone, and which is which follows from the
-    checkpoint.
+    Logits of classes from training combine both features, those of new classes use ``f`` alone. The checkpoint records
+    the classes of training.
 
     Args:
-        image_encoder: settings of the image encoder, of which the class is `CLIPImageEncoder`.
-        text_encoder: settings of the text encoder, of which the class is `CLIPTextEncoder`, of the same CLIP.
-        facts: class names, class frequencies and task kind, from the data.
-        adapter: settings of what is trained.
-        templates: of prompts, with ``{}`` where the name of the class stands. The first one's prompts are adapted;
-            ``w_0`` is the mean over all.
-        alpha: weight of class features beside representation features, in [0, 1].
-        reg_weight: weight of the distance to CLIP's own features, at least 0.
-        text_weight: weight of the cross-entropy of the samples' texts, at least 0.
-        inference: which features answer for a class: as ``recorded`` in the checkpoint, both if it was trained and the
-            class feature alone if not; or both for all (``fused``); or the class feature alone for all (``class``).
-        optimizer: makes the optimiser of the trained parameters.
-        schedule: of the learning rate.
+        image_encoder: Settings of the image encoder, a `CLIPImageEncoder`.
+        text_encoder: Settings of the text encoder, a `CLIPTextEncoder` of the same CLIP.
+        facts: Class names, class frequencies and kind of task, from the data.
+        adapter: Settings of the trained network.
+        templates: Prompt templates, with ``{}`` in place of the class name. The prompts of the first template are
+            adapted; ``w_0`` is the mean over all templates.
+        alpha: Weight of class features relative to representation features, in [0, 1].
+        reg_weight: Weight of the distance to CLIP's own features, at least 0.
+        text_weight: Weight of the cross-entropy of the samples' texts, at least 0.
+        inference: Features for the logits of a class: ``recorded`` uses both for classes of training and the class
+            feature alone for new ones; ``fused`` uses both for all classes; ``class`` uses the class feature alone.
+        optimizer: Function that creates the optimiser of the trained parameters.
+        schedule: Schedule of the learning rate.
         combination_smoothing: Constant added to each modality's class probabilities, see `PromptedTask`.
-        calibrate: fit temperatures, see `RobustTask`.
-        compile: run the adapted layers through torch.compile; results are the same but for rounding.
-        checkpoint_activations: keep less for the backward pass and compute it again there; results are the same.
+        calibrate: True to fit temperatures, see `RobustTask`.
+        compile: True to run the adapted layers through torch.compile; results are the same up to rounding.
+        checkpoint_activations: True to recompute activations in the backward pass, which saves memory; results are the
+            same.
 
     Raises:
-        RobustTuneError: the encoders are not the two towers of one CLIP, or a setting does not work.
+        RobustTuneError: The encoders are not the two towers of one CLIP, or a setting is out of its range.
     """
 
     _kept: Kept | None
-    # Weights of losses matter to training alone.
+    # The weights of losses matter in training only.
     free_settings = (*PromptedTask.free_settings, "reg_weight", "text_weight")
 
     def __init__(
@@ -110,20 +136,20 @@ class MMRLTask(PromptedTask):
         image_encoder: ImageEncoder,
         text_encoder: TextEncoder,
         facts: Facts,
-        adapter: MMRL = MMRL(),  # noqa: B008, it is frozen
-        templates: list[str] = ["a photo of a {}."],  # noqa: B006, it stays as it is
+        adapter: MMRL = MMRL(),  # noqa: B008, the default is immutable
+        templates: list[str] = ["a photo of a {}."],  # noqa: B006, the default is never modified
         alpha: float = 0.7,
         reg_weight: float = 5.0,
         text_weight: float = 1.0,
         inference: Literal["recorded", "fused", "class"] = "recorded",
         optimizer: OptimizerCallable = adamw,
-        schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
+        schedule: Schedule = Schedule(),  # noqa: B008, the default is immutable
         combination_smoothing: float = COMBINATION_SMOOTHING,
         calibrate: bool = False,
         compile: bool = False,
         checkpoint_activations: bool = False,
     ) -> None:
-        if not (0 <= alpha <= 1 and reg_weight >= 0 and text_weight >= 0):  # not a number is none of it
+        if not (0 <= alpha <= 1 and reg_weight >= 0 and text_weight >= 0):  # This form refuses NaN, too.
             raise RobustTuneError(
                 f"alpha {alpha}, reg_weight {reg_weight}, text_weight {text_weight} do not work: "
                 "give an alpha in [0, 1], and weights of at least 0"
@@ -140,6 +166,7 @@ class MMRLTask(PromptedTask):
         self.network.run = Runner(compile, checkpoint_activations)
 
     def settings(self) -> dict[str, Any]:
+        """Return this task's own constructor arguments as plain data, see `RobustTask.settings`."""
         return {
             "adapter": to_plain(self.adapter),
             "templates": list(self.templates),
@@ -151,9 +178,15 @@ class MMRLTask(PromptedTask):
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any], **shared: Any) -> Self:
+        """Construct a task from plain settings, encoders and facts, see `RobustTask.from_settings`."""
         return cls(**shared, **{**settings, "adapter": from_plain(settings["adapter"], MMRL)})
 
     def set_classes(self, class_names: list[str]) -> None:
+        """Set the classes that the model predicts from now on, and log how many of them are new.
+
+        Raises:
+            RobustTuneError: See `PromptedTask.set_classes`.
+        """
         super().set_classes(class_names)
         self._kept = None
         new = [name for name in class_names if name not in {*self.facts.class_names}]
@@ -164,6 +197,7 @@ class MMRLTask(PromptedTask):
             )
 
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
+        """Compute the losses of a training batch: of images and texts, and distances to the frozen CLIP's features."""
         assert batch.label is not None
         adapted, label = self._adapted(), batch.label
         images = self._image_logits(batch, ["clean"], adapted, untouched=True)["clean"]
@@ -184,18 +218,22 @@ class MMRLTask(PromptedTask):
         return Losses(loss, parts, finite)
 
     def logits(self, batch: Batch, views: Sequence[View]) -> Tensor:
-        return self._combined(batch, views, self._sides(batch, views), self._answered_by_both())
+        """Compute logits (W, B, C) under each of the ``W`` views, see `RobustTask.logits`."""
+        return self._combined(batch, views, self._modality_logits(batch, views), self._uses_both_features())
 
     def evaluation_logits(self, batch: Batch, views: Sequence[View]) -> tuple[Tensor, Tensor | None]:
-        """Where nothing says whether a sample is of a new class, class features answer for all of them."""
-        sides, by_both = self._sides(batch, views), self._answered_by_both()
-        known = self._combined(batch, views, sides, by_both)
+        """Compute logits for metrics, see `RobustTask.evaluation_logits`.
+
+        If it is unknown whether a sample belongs to a new class, the logits of all classes use class features alone.
+        """
+        by_modality, by_both = self._modality_logits(batch, views), self._uses_both_features()
+        known = self._combined(batch, views, by_modality, by_both)
         if self.inference != "recorded" or all(by_both) or not any(by_both):
             return known, None
-        return known, self._combined(batch, views, sides, [False] * len(by_both))
+        return known, self._combined(batch, views, by_modality, [False] * len(by_both))
 
     def _adapted(self) -> Adapted:
-        """Anew in training; in evaluation once, until a weight has another value, whoever changed it, and however."""
+        """Compute tokens and class features in training; in evaluation, reuse them until a weight changes its value."""
         if torch.is_grad_enabled():
             return self._adapt()
         kind = self.device.type
@@ -212,10 +250,13 @@ class MMRLTask(PromptedTask):
     def _image_logits(
         self, batch: Batch, variants: Sequence[str], adapted: Adapted, untouched: bool
     ) -> dict[str, ImageLogits]:
-        """Of the rows without an image, something of no meaning; the nearness only where it is asked for."""
+        """Compute the logits of each variant of the images.
+
+        Rows without an image get arbitrary values. The nearness is computed only if ``untouched`` is True.
+        """
         if not variants or len(batch.images) == 0:
-            nothing = self._nothing(batch)
-            return dict.fromkeys(variants, ImageLogits(nothing, nothing, nothing[:, 0]))
+            zeros = self._zero_logits(batch)
+            return dict.fromkeys(variants, ImageLogits(zeros, zeros, zeros[:, 0]))
         images = self.image_encoder.enter(batch.images.pick(variants), untouched)
         states, upper = images.tokens[0], self.image_encoder.upper
         features, representation = self.network.image_features(upper, states, adapted.tokens.image)
@@ -223,14 +264,14 @@ class MMRLTask(PromptedTask):
         logits = [self.cosine_logits(f, adapted.classes) for f in (features, representation)]
         parts = [values.chunk(len(variants)) for values in (*logits, nearness)]
         return {
-            variant: ImageLogits(*(spread(values, batch.image_present) for values in of_variant))
-            for variant, of_variant in zip(variants, zip(*parts, strict=True), strict=True)
+            variant: ImageLogits(*(spread(values, batch.image_present) for values in outputs))
+            for variant, outputs in zip(variants, zip(*parts, strict=True), strict=True)
         }
 
     def _text_logits(self, batch: Batch, variants: Sequence[str], adapted: Adapted) -> dict[str, Tensor]:
-        """(B, C) each, of the rows without a text something of no meaning."""
+        """Compute the logits (B, C) of each variant of the texts. Rows without a text get arbitrary values."""
         if not variants or len(batch.texts) == 0:
-            return dict.fromkeys(variants, self._nothing(batch))
+            return dict.fromkeys(variants, self._zero_logits(batch))
         texts = self.text_encoder.enter(batch.texts.pick(variants), untouched=False)
         start = self.prompts().packed.shared[:1]
         packed = Packed.of(texts.tokens[0], texts.mask[0], start.to(texts.tokens[0]))
@@ -238,28 +279,28 @@ class MMRLTask(PromptedTask):
         parts = self.cosine_logits(features, adapted.classes).chunk(len(variants))
         return {name: spread(logits, batch.text_present) for name, logits in zip(variants, parts, strict=True)}
 
-    def _nothing(self, batch: Batch) -> Tensor:
-        """(B, C) zeros that keep all parameters in the graph: one that is used on some ranks only stops DDP."""
+    def _zero_logits(self, batch: Batch) -> Tensor:
+        """Return zeros (B, C) that depend on all parameters: DDP hangs on a parameter that only some ranks use."""
         zero = torch.stack([0.0 * parameter.float().sum() for parameter in self.network.parameters()]).sum()
         return zero.expand(len(batch), len(self.class_names))
 
-    def _answered_by_both(self) -> list[bool]:
-        """For each class whether representation features answer for it, too."""
+    def _uses_both_features(self) -> list[bool]:
+        """Return for each class whether its logits combine class and representation features."""
         known = {*self.facts.class_names} if self.inference == "recorded" else {*self.class_names}
         return [name in known and self.inference != "class" for name in self.class_names]
 
-    def _sides(self, batch: Batch, views: Sequence[View]) -> Sides:
-        """Each variant goes through its tower once."""
+    def _modality_logits(self, batch: Batch, views: Sequence[View]) -> Sides:
+        """Compute the logits of all variants in the views. Each variant goes through its tower once."""
         adapted, (images, texts) = self._adapted(), variants_of(views)
         return Sides(
             self._image_logits(batch, images, adapted, untouched=False), self._text_logits(batch, texts, adapted)
         )
 
-    def _combined(self, batch: Batch, views: Sequence[View], sides: Sides, by_both: list[bool]) -> Tensor:
-        """(W, B, C), of each view."""
-        share = torch.tensor([self.alpha if both else 1.0 for both in by_both], dtype=torch.float32, device=self.device)
+    def _combined(self, batch: Batch, views: Sequence[View], by_modality: Sides, by_both: list[bool]) -> Tensor:
+        """Combine both kinds of image features, then both modalities, to logits (W, B, C) of the views."""
+        alpha = torch.tensor([self.alpha if both else 1.0 for both in by_both], dtype=torch.float32, device=self.device)
         images = {
-            variant: share * found.by_class + (1 - share) * found.by_representation
-            for variant, found in sides.images.items()
+            variant: alpha * logits.by_class + (1 - alpha) * logits.by_representation
+            for variant, logits in by_modality.images.items()
         }
-        return self.combine_modalities(batch, views, images, sides.texts)
+        return self.combine_modalities(batch, views, images, by_modality.texts)

@@ -1,4 +1,4 @@
-"""What tasks share that tell images and texts by the prompts of class names, on the two towers of one CLIP."""
+"""The base class of tasks that classify images and texts by prompts of class names, with the two towers of one CLIP."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ COMBINATION_SMOOTHING = 0.005
 
 
 class PromptedTask(RobustTask):
-    """Compares features of images and texts with those of the classes' prompts.
+    """A task whose logits compare the features of images and texts with those of the classes' prompts.
 
     Where both modalities are present, their smoothed class probabilities are multiplied. With neither, the prediction
     is the class frequencies of the training data.
 
     Args:
-        image_encoder: settings of the image encoder, of which the class is `CLIPImageEncoder`.
-        text_encoder: settings of the text encoder, of which the class is `CLIPTextEncoder`, of the same CLIP.
-        facts: class names, class frequencies and task kind, from the data.
-        templates: of prompts, with ``{}`` where the name of the class stands.
-        optimizer: makes the optimiser of the trained parameters.
-        schedule: of the learning rate.
+        image_encoder: Settings of the image encoder, a `CLIPImageEncoder`.
+        text_encoder: Settings of the text encoder, a `CLIPTextEncoder` of the same CLIP.
+        facts: Class names, class frequencies and kind of task, from the data.
+        templates: Prompt templates, with ``{}`` in place of the class name.
+        optimizer: Function that creates the optimiser of the trained parameters.
+        schedule: Schedule of the learning rate.
         combination_smoothing: Constant added to each modality's class probabilities before they are multiplied, at
             least 0, so that a noisy modality cannot rule out a class alone. 0 is the product rule of Kittler et al.
             (1998); larger values approach their sum rule.
-        calibrate: fit temperatures, see `RobustTask`.
+        calibrate: True to fit temperatures, see `RobustTask`.
 
     Raises:
-        RobustTuneError: the encoders are not the two towers of one CLIP, a template has no place for a name, samples
-            may have several labels, or the smoothing is not a number of at least 0.
+        RobustTuneError: The encoders are not the two towers of one CLIP, a template lacks ``{}``, samples may have
+            several labels, or the smoothing is not a finite number of at least 0.
     """
 
-    # Data sets that a model is transferred to have their own prompts, and the smoothing is not trained.
+    # A model may be tested on another data set, with its own prompts, and the smoothing is not trained.
     free_settings = (*RobustTask.free_settings, "templates", "combination_smoothing")
 
     image_encoder: FrozenCLIPImage
@@ -56,11 +56,11 @@ class PromptedTask(RobustTask):
         facts: Facts,
         templates: list[str],
         optimizer: OptimizerCallable = adamw,
-        schedule: Schedule = Schedule(),  # noqa: B008, it is frozen
+        schedule: Schedule = Schedule(),  # noqa: B008, the default is immutable
         combination_smoothing: float = COMBINATION_SMOOTHING,
         calibrate: bool = False,
     ) -> None:
-        if not 0 <= combination_smoothing < math.inf:  # nor not a number
+        if not 0 <= combination_smoothing < math.inf:  # This form refuses NaN, too.
             raise RobustTuneError(
                 f"combination_smoothing is {combination_smoothing}: give a number of at least 0, such as "
                 f"{COMBINATION_SMOOTHING}"
@@ -79,10 +79,13 @@ class PromptedTask(RobustTask):
         self.set_classes(facts.class_names)
 
     def set_classes(self, class_names: list[str]) -> None:
-        """Answer with one of these classes from now on, whether or not they were trained.
+        """Set the classes that the model predicts from now on. They may differ from those of training.
+
+        Args:
+            class_names: Names of the classes, in label order.
 
         Raises:
-            RobustTuneError: a name is blank or comes twice, or its prompt is too long.
+            RobustTuneError: A name is blank, two classes have the same prompt, or a prompt is too long.
         """
         for template in self.templates:
             tokenise(class_names, template, self.text_encoder.prompt_tokenizer)
@@ -91,38 +94,52 @@ class PromptedTask(RobustTask):
         self._prompts = None
 
     def prompts(self) -> ClassPrompts:
-        """What the frozen CLIP makes of the classes' prompts: computed once for a list of classes."""
+        """Return the frozen CLIP's features of the classes' prompts. They are computed once for a list of classes."""
         anchor = self.text_encoder.anchor
         if self._prompts is None or self._prompts.packed.states.dtype != anchor.dtype:
             self._prompts = encode_prompts(self.text_encoder, self.class_names, self.templates)
         if self._prompts.untouched.device != anchor.device:
-            with torch.inference_mode(False):  # see encode_prompts
+            with torch.inference_mode(False):  # for the reason given at encode_prompts
                 self._prompts = self._prompts.map(lambda tensor: tensor.to(anchor.device))
         return self._prompts
 
     def before_release(self) -> None:
+        """Compute the features of the classes' prompts while the text encoder is in memory."""
         self.prompts()
 
     def combine_modalities(
         self, batch: Batch, views: Sequence[View], images: Mapping[str, Tensor], texts: Mapping[str, Tensor]
     ) -> Tensor:
-        """Logits (W, B, C) of views, out of those (B, C) of each variant of the images and of the texts."""
-        found = []
+        """Combine the logits of images and texts.
+
+        A row with one modality keeps the logits of that modality. A row with both gets the log of the product of the
+        smoothed class probabilities, up to a constant. A row with neither gets the log class frequencies of training.
+
+        Args:
+            batch: Batch of ``B`` samples.
+            views: ``W`` views of the samples.
+            images: Logits of each variant of the images, shape (B, C).
+            texts: Logits of each variant of the texts, shape (B, C).
+
+        Returns:
+            Logits of each view, shape (W, B, C).
+        """
+        by_view = []
         smoothed_images, smoothed_texts = (
-            {variant: self._smoothed(logits) for variant, logits in side.items()} for side in (images, texts)
+            {variant: self._smoothed(logits) for variant, logits in modality.items()} for modality in (images, texts)
         )
         for view in views:
-            answer = self._prior.to(self.device).expand(len(batch), -1)
-            image_shown, text_shown = (shown.unsqueeze(1) for shown in view.presence(batch))
+            logits = self._prior.to(self.device).expand(len(batch), -1)
+            image_present, text_present = (present.unsqueeze(1) for present in view.presence(batch))
             if view.image:
-                answer = torch.where(image_shown, images[view.image], answer)
+                logits = torch.where(image_present, images[view.image], logits)
             if view.text:
-                answer = torch.where(text_shown, texts[view.text], answer)
+                logits = torch.where(text_present, texts[view.text], logits)
             if view.image and view.text:
-                together = smoothed_images[view.image] + smoothed_texts[view.text]
-                answer = torch.where(image_shown & text_shown, together, answer)
-            found.append(answer)
-        return torch.stack(found)
+                product = smoothed_images[view.image] + smoothed_texts[view.text]
+                logits = torch.where(image_present & text_present, product, logits)
+            by_view.append(logits)
+        return torch.stack(by_view)
 
     def _smoothed(self, logits: Tensor) -> Tensor:
         """Return the logarithm of the smoothed class probabilities, shape (B, C), up to a constant."""
@@ -131,16 +148,25 @@ class PromptedTask(RobustTask):
         return torch.logaddexp(logits.log_softmax(1), logits.new_tensor(math.log(self.combination_smoothing)))
 
     def cosine_logits(self, features: Tensor, classes: Tensor) -> Tensor:
-        """(N, C), of features (N, d_e) and those of classes (C, d_e), all of length 1."""
-        with torch.autocast(features.device.type, enabled=False):  # 100 x what half precision leaves off is too much
+        """Return cosine similarities between samples and classes, multiplied by CLIP's logit scale.
+
+        Args:
+            features: Features of ``N`` samples, shape (N, d_e), L2-normalised.
+            classes: Features of ``C`` classes, shape (C, d_e), L2-normalised.
+
+        Returns:
+            Logits, shape (N, C), with the dtype of ``classes``.
+        """
+        # The scale (100 in CLIP) multiplies rounding errors, so half precision is switched off.
+        with torch.autocast(features.device.type, enabled=False):
             return self.text_encoder.logit_scale * features.to(classes) @ classes.T
 
     def _log_prior(self) -> Tensor:
-        """(C,) logits of how frequent classes were in training; new ones count as the mean of the others."""
-        of = dict(zip(self.facts.class_names, log_prior(self.facts).exp().tolist(), strict=True))
-        mean = sum(of.values()) / len(of)
-        shares = torch.tensor([of.get(name, mean) for name in self.class_names], dtype=torch.float32)
-        return shares.log().log_softmax(0)
+        """Return the log frequencies of the classes in training, shape (C,). New classes get the mean frequency."""
+        frequency = dict(zip(self.facts.class_names, log_prior(self.facts).exp().tolist(), strict=True))
+        mean = sum(frequency.values()) / len(frequency)
+        frequencies = torch.tensor([frequency.get(name, mean) for name in self.class_names], dtype=torch.float32)
+        return frequencies.log().log_softmax(0)
 
     def _refuse_other_encoders(self) -> None:
         for name, kind in (("image_encoder", FrozenCLIPImage), ("text_encoder", FrozenCLIPText)):
@@ -150,20 +176,37 @@ class PromptedTask(RobustTask):
                     f"set {name}.class_path to {kind.__name__.removeprefix('Frozen')}Encoder"
                 )
         image, text = (self.encoder_settings[name] for name in ("image_encoder", "text_encoder"))
-        for what in ("name", "weights", "revision"):
-            if getattr(image, what) != getattr(text, what):
+        for setting in ("name", "weights", "revision"):
+            if getattr(image, setting) != getattr(text, setting):
                 raise RobustTuneError(
-                    f"image_encoder.{what} is {getattr(image, what)!r} and text_encoder.{what} is "
-                    f"{getattr(text, what)!r}: name the same CLIP for both"
+                    f"image_encoder.{setting} is {getattr(image, setting)!r} and text_encoder.{setting} is "
+                    f"{getattr(text, setting)!r}: name the same CLIP for both"
                 )
 
 
 def variants_of(views: Sequence[View]) -> tuple[list[str], list[str]]:
-    """Of the images and of the texts that are shown in any of the views, each once."""
+    """Return the variants of images and of texts that occur in the views, each once.
+
+    Example:
+        >>> variants_of([View(), View(image=None), View(image="blur")])
+        (['clean', 'blur'], ['clean'])
+    """
     images = dict.fromkeys(view.image for view in views if view.image)
     return list(images), list(dict.fromkeys(view.text for view in views if view.text))
 
 
 def spread(values: Tensor, present: Tensor) -> Tensor:
-    """Values (P, ...) of the ``P`` rows that are present as (B, ...); the others have something of no meaning."""
-    return values[present.cumsum(0).sub(1).clamp(min=0)]  # no boolean index: it would wait for the device
+    """Expand values of the ``P`` present rows to all ``B`` rows of a batch. Missing rows get arbitrary values.
+
+    Args:
+        values: Values of the present rows, shape (P, ...), with P > 0.
+        present: Rows that are present, shape (B,), bool.
+
+    Returns:
+        Expanded values, shape (B, ...).
+
+    Example:
+        >>> spread(torch.tensor([5, 7]), torch.tensor([True, False, True]))
+        tensor([5, 5, 7])
+    """
+    return values[present.cumsum(0).sub(1).clamp(min=0)]  # A boolean index would synchronise the device.

@@ -1,4 +1,4 @@
-"""Class names as prompts, and what a frozen CLIP makes of them."""
+"""Prompts of class names, and their features from a frozen CLIP."""
 
 from __future__ import annotations
 
@@ -15,30 +15,35 @@ from robusttune.errors import RobustTuneError
 from robusttune.models.prompts import Packed, shared_tokens
 from robusttune.types import Encoded, Tokens, prompt_name
 
-PLACE = "{}"
-BLOCK = 256  # prompts that the encoder takes at once
+PLACE = "{}"  # the placeholder of the class name in a template
+BLOCK = 256  # prompts that are encoded at once
 
 
 class ClassPrompts(NamedTuple):
-    """What the frozen CLIP makes of prompts for ``C`` classes.
+    """Features of the prompts of ``C`` classes from the frozen CLIP.
 
     Attributes:
-        packed: states that enter the first layer that takes tokens, of the first template's prompts.
-        untouched: (C, d_e) features of length 1, the mean over all templates.
+        packed: Token states of the first template's prompts, as inputs of the first layer that is adapted.
+        untouched: Features of the classes, averaged over all templates, shape (C, d_e), L2-normalised.
     """
 
     packed: Packed
     untouched: Tensor
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> ClassPrompts:
-        """The same with ``fn`` applied to every tensor."""
+        """Return a copy with ``fn`` applied to every tensor."""
         packed = Packed(**{name: fn(tensor) for name, tensor in vars(self.packed).items()})
         return ClassPrompts(packed, fn(self.untouched))
 
 
 def check_templates(templates: list[str]) -> None:
-    """Raises:
-    RobustTuneError: there is none, or one without a place for the class's name.
+    """Check that there is a template, and that each contains ``{}`` exactly once.
+
+    Raises:
+        RobustTuneError: The list is empty, or a template does not contain ``{}`` exactly once.
+
+    Example:
+        >>> check_templates(["a photo of a {}."])
     """
     if not templates:
         raise RobustTuneError("model.templates is empty: give at least one, such as 'a photo of a {}.'")
@@ -50,15 +55,24 @@ def check_templates(templates: list[str]) -> None:
 
 
 def tokenise(class_names: list[str], template: str, tokenizer: Tokenizer) -> Tokens:
-    """Return prompts, in which each class goes by its `prompt_name`.
+    """Tokenise the prompts of classes, each with the class's `prompt_name`.
+
+    Args:
+        class_names: Names of ``C`` classes.
+        template: Prompt template with ``{}``.
+        tokenizer: Tokenizer of the text encoder.
+
+    Returns:
+        Tokens of the prompts, shape (C, n).
 
     Raises:
-        RobustTuneError: a name is blank or comes twice, or a prompt is longer than the model takes.
+        RobustTuneError: A name is blank, two classes have the same prompt (unless their full names differ in a suffix
+            in brackets), or a prompt is longer than the encoder's limit.
     """
-    said = [prompt_name(name) for name in class_names]
-    if "" in said:
-        raise RobustTuneError(f"class {said.index('') + 1} of {len(said)} has no name: give it one to be prompted by")
-    tokens, cut = tokenizer([template.replace(PLACE, words) for words in said])
+    names = [prompt_name(name) for name in class_names]
+    if "" in names:
+        raise RobustTuneError(f"class {names.index('') + 1} of {len(names)} has no name: give it one to be prompted by")
+    tokens, cut = tokenizer([template.replace(PLACE, name) for name in names])
     too_long = [name for name, was_cut in zip(class_names, cut, strict=True) if was_cut]
     if too_long:
         raise RobustTuneError(
@@ -66,23 +80,28 @@ def tokenise(class_names: list[str], template: str, tokenizer: Tokenizer) -> Tok
             f"{tokenizer.max_length} tokens that the text encoder takes, "
             f"the first is that of {too_long[0]!r}: shorten its name, or {template!r}"
         )
-    seen: dict[tuple[int, ...], int] = {}
+    first_with: dict[tuple[int, ...], int] = {}
     for number, ids in enumerate(tokens.input_ids.tolist()):
-        other = seen.setdefault(tuple(ids), number)
-        namesakes = said[other] == said[number] and all(class_names[n].endswith("]") for n in (other, number))
+        other = first_with.setdefault(tuple(ids), number)
+        namesakes = names[other] == names[number] and all(class_names[n].endswith("]") for n in (other, number))
         if other != number and not namesakes:
             both = f"{class_names[other]!r} and {class_names[number]!r}"
             raise RobustTuneError(f"the classes {both} make the same prompt: give each another name")
     return tokens
 
 
-@torch.inference_mode(False)  # what comes of inference mode cannot be trained with
+@torch.inference_mode(False)  # Autograd refuses tensors that were created in inference mode.
 @torch.no_grad()
 def encode_prompts(encoder: FrozenCLIPText, class_names: list[str], templates: list[str]) -> ClassPrompts:
-    """Prompts through the frozen layers.
+    """Encode the prompts of classes with the frozen text tower of a CLIP.
+
+    Args:
+        encoder: Text encoder.
+        class_names: Names of the classes, in label order.
+        templates: Prompt templates, at least one.
 
     Raises:
-        RobustTuneError: see `tokenise`.
+        RobustTuneError: See `tokenise`.
     """
     device, first = encoder.anchor.device, None
     means = torch.zeros((), device=device)
@@ -98,7 +117,7 @@ def encode_prompts(encoder: FrozenCLIPText, class_names: list[str], templates: l
 
 
 def _encode(encoder: FrozenCLIPText, tokens: Tokens) -> Encoded:
-    """A block at a time: all tokens of a thousand prompts would take gigabytes."""
+    """Encode prompts in blocks, because the token features of a thousand prompts would take gigabytes."""
     starts = range(0, len(tokens), BLOCK)
     blocks = [tokens.map(lambda tensor, start=start: tensor[start : start + BLOCK]) for start in starts]  # type: ignore[misc]
     parts = [encoder.enter(block, untouched=True) for block in blocks]

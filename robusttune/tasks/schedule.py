@@ -1,4 +1,4 @@
-"""The learning rate over training."""
+"""The schedule of the learning rate."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ from robusttune.errors import RobustTuneError
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate over training, as a share of the optimiser's.
+    """A schedule of the learning rate, as a factor of the optimiser's learning rate.
 
     Args:
-        name: how it falls after the warm-up: as a half ``cosine``, ``linear``, or not at all.
-        warmup: share of training in which the learning rate rises from 0, in [0, 1].
-        warmup_rate: share of the learning rate, in [0, 1], at which it stays during the warm-up instead of rising; it
-            then falls as slowly as without a warm-up, and so not to the end, as in the recipes of MMRL.
-        every: whether it changes with every ``step`` or every ``epoch``.
+        name: Shape of the decay after the warm-up: ``cosine`` (half a period), ``linear``, or none
+            (``constant_with_warmup``).
+        warmup: Fraction of training for the warm-up, in [0, 1]. During it the factor rises linearly from 0 to 1.
+        warmup_rate: Constant factor during the warm-up, in [0, 1], in place of the rise. The decay then has the length
+            of the whole training, and so does not reach 0, as in the recipes of MMRL.
+        every: Unit of the changes: every ``step`` or every ``epoch``.
 
     Raises:
-        RobustTuneError: a share is none.
+        RobustTuneError: A fraction is not in [0, 1].
+
+    Example:
+        >>> schedule = Schedule("linear", warmup=0.5)
+        >>> [schedule.factor(done, 4) for done in range(5)]
+        [0.0, 0.5, 1.0, 0.5, 0.0]
     """
 
     name: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
@@ -35,7 +41,12 @@ class Schedule:
                 raise RobustTuneError(f"schedule.{name} is {value}: give a share from 0 to 1")
 
     def factor(self, done: int, total: int) -> float:
-        """The share after so many steps or epochs of all."""
+        """Return the factor of the learning rate.
+
+        Args:
+            done: Number of finished steps or epochs.
+            total: Number of all steps or epochs of the training.
+        """
         warm = round(self.warmup * total)
         if done < warm:
             return done / warm if self.warmup_rate is None else self.warmup_rate
