@@ -28,6 +28,7 @@ COMMANDS = {
     "data verify": "check a copy of a data set: counts, files, duplicates, texts",
     "data show": "draw samples of a data set, with texts, labels and noise",
     "report": "compare finished runs: tables, differences with intervals, plots",
+    "configs": "list the configurations that come with robusttune, and copy one to edit",
 }
 MODULES = {
     "plan": "plan",
@@ -37,6 +38,7 @@ MODULES = {
     "data verify": "data_verify",
     "data show": "data_show",
     "report": "report",
+    "configs": "list_configs",
 }
 LEAVES_FILES = {*VERBS, "import", "export", "report", "data show"}  # by whom the terminal is not needed
 
@@ -101,7 +103,7 @@ def usage(prefix: str = "") -> str:
 
 USAGE = f"""{usage()}
 
-robusttune COMMAND --help tells the options of a command. Start with: robusttune fit --config configs/food101.yaml"""
+robusttune COMMAND --help tells the options of a command. Start with: robusttune fit --config demo"""
 
 
 def _tell(sentence: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Hashable
@@ -10,11 +11,43 @@ from typing import Any
 
 import yaml
 from jsonargparse import _loaders_dumpers, set_parsing_settings
+from lightning.pytorch.utilities import rank_zero_info
 
+from robusttune.commands.packaged_configs import find_config
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.plain_yaml import Limited
 from robusttune.regular_files import read_regular_text, what_is_at
+
+
+def locate_configs(args: list[str]) -> list[str]:
+    """Replace each name after ``--config`` by the path of its file, and log the path where it is not what was given.
+
+    Args:
+        args: The command line, which may name local files, or files that come with the package.
+
+    Raises:
+        RobustTuneError: A file does not exist.
+    """
+    located: list[str] = []
+    for arg in args:
+        follows = located[-1:] in (["-c"], ["--config"]) and not arg.startswith("-")
+        option, given = ("", arg) if follows else _config_option(arg)
+        located.append(arg if given is None else f"{option}{_locate(given)}")
+    return located
+
+
+def _config_option(arg: str) -> tuple[str, str | None]:
+    """Split ``--config=food101`` into the option and its value; the value is None for anything else."""
+    found = re.fullmatch(r"(--config=|-c=?)(.*)", arg, re.DOTALL)
+    return (found[1], found[2]) if found and arg != "-c" else ("", None)
+
+
+def _locate(given: str) -> Path:
+    path = find_config(given)
+    if path != user_path(given):
+        rank_zero_info(f"--config {given}: using {path}")
+    return path
 
 
 def check_configs(args: list[str]) -> set[str]:
@@ -76,7 +109,26 @@ def _read(path: Path) -> dict[Any, Any]:
         raise RobustTuneError(f"{path} is not YAML ({' '.join(str(error).split())}): give a YAML file") from None
     if not isinstance(settings, dict):
         raise RobustTuneError(f"{path} holds no settings: give a YAML file such as configs/food101.yaml")
+    _refuse_matrix(path, settings)
     return settings
+
+
+def _refuse_matrix(path: Path, settings: dict[Any, Any]) -> None:
+    """Refuse a matrix of runs, which lies in a folder ``protocols`` or has the key ``protocol``.
+
+    Raises:
+        RobustTuneError: It is one.
+    """
+    if "protocol" in settings:
+        raise RobustTuneError(
+            f"{path} is a matrix of runs (it has the key protocol), not a configuration: give the configuration of one "
+            "run, since no command runs a matrix yet"
+        )
+    if path.absolute().parent.name == "protocols":
+        raise RobustTuneError(
+            f"{path} lies in a folder protocols, which is kept for matrices of runs: give a configuration from another "
+            "folder"
+        )
 
 
 def restrict_parsing() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from safetensors.torch import save
 
+from robusttune.commands.plain_parser import PlainParser
 from robusttune.encoders.clip import TowerShape
 from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL, MMRLNetwork
@@ -20,20 +20,13 @@ from robusttune.tasks.checkpoint import KEY, read_checkpoint
 from robusttune.terminal import say
 
 
-class Parser(ArgumentParser):
-    """Whose errors are this project's."""
-
-    def error(self, message: str) -> NoReturn:
-        raise RobustTuneError(f"{message}: {self.prog} --help lists the options")
-
-
 def run(args: list[str]) -> None:
     """Run the command.
 
     Raises:
         RobustTuneError: the checkpoint is not one of MMRL, or the file exists.
     """
-    parser = Parser(prog="robusttune export", description="Write MMRL weights under published names.")
+    parser = PlainParser(prog="robusttune export", description="Write MMRL weights under published names.")
     parser.add_argument("--ckpt_path", required=True, help="A checkpoint of an MMRLTask.")
     parser.add_argument("--out", required=True, help="The file to write: .safetensors, or else torch's format.")
     given = parser.parse_args(args)

@@ -28,7 +28,7 @@ from robusttune.callbacks import (
     SafeCheckpointIO,
     TrainingState,
 )
-from robusttune.commands.configs import check_configs
+from robusttune.commands.configs import check_configs, locate_configs
 from robusttune.commands.nulls import settle_nulls
 from robusttune.commands.quiet import quieten
 from robusttune.commands.resume import (
@@ -238,6 +238,7 @@ def launch(cli: type[RobustTuneCLI], verb: str, args: list[str], **settings: Any
     Raises:
         RobustTuneError: the arguments or what they name do not work.
     """
+    args = locate_configs(args)
     known = check_configs(args)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader workers are processes already
     with warnings.catch_warnings():
