@@ -93,6 +93,16 @@ def test_data_are_read(config: Path, text_folder: Path, tmp_path: Path) -> None:
     assert all(len(table) for table in tables if table is not None)
 
 
+@pytest.mark.parametrize("config", [*COMPLETE, *OVERLAYS], ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_the_first_line_says_what_a_configuration_is(config: Path) -> None:
+    """`robusttune configs` shows that line alone."""
+    first = config.read_text().splitlines()[0]
+    kind = ("# Overlay:", "# Overlay for ") if config in OVERLAYS else ("# MoLT on ", "# MMRL on ")
+    assert first.startswith(kind)
+    assert first.endswith((".", "?"))
+    assert len(first) <= 120
+
+
 @pytest.mark.parametrize(
     "config",
     [pytest.param(p, marks=[] if p.stem in TRAINED else pytest.mark.slow) for p in COMPLETE],
