@@ -28,7 +28,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def config_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return what the log says of configurations."""
     return [message for message in caplog.messages if message.startswith("--config")]
 
@@ -45,9 +45,9 @@ def test_settings_do_not_depend_on_how_a_configuration_was_found(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     by_path = printed(capsys, "fit", f"--config={CONFIGS}/demo.yaml", f"--config={CONFIGS}/conditions/full.yaml")
-    assert not told(caplog)
+    assert not config_lines(caplog)
     assert printed(capsys, "fit", *BY_NAME) == by_path
-    assert told(caplog) == USED
+    assert config_lines(caplog) == USED
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_every_command_finds_configurations_and_overlays_by_name(
     settings = printed(capsys, *command, *BY_NAME)
     assert "colour" in settings, "of the demo"
     assert "noisy_text_ocr_5" in settings, "of the overlay"
-    assert told(caplog) == USED
+    assert config_lines(caplog) == USED
 
 
 @pytest.mark.parametrize(
