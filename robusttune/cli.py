@@ -1,4 +1,4 @@
-"""The command line: Trainer verbs go to LightningCLI; a project error is one line."""
+"""The command line: run a command, and report an error of the project as one line."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ VERBS = {
     "predict": "write a checkpoint's predictions for samples without labels",
 }
 COMMANDS = {
-    "plan": "tell what a fit will take, without it: parameters, operations, memory, disk, time",
-    "import": "make a checkpoint of weights that the published MMRL or MMRL++ has written",
-    "export": "write an MMRL checkpoint's weights as the published implementation reads them",
-    "prefetch": "download all that a configuration needs, for nodes without a network",
+    "plan": "estimate what a fit takes without running it: parameters, operations, memory, disk, time",
+    "import": "convert weights of the published MMRL or MMRL++ to a checkpoint",
+    "export": "convert an MMRL checkpoint to the format of the published implementation",
+    "prefetch": "download what a configuration needs, for nodes without a network",
     "data verify": "check a copy of a data set: counts, files, duplicates, texts",
     "data show": "draw samples of a data set, with texts, labels and noise",
     "report": "compare finished runs: tables, differences with intervals, plots",
+    "configs": "list the configurations that come with robusttune, and copy one to edit",
 }
 MODULES = {
     "plan": "plan",
@@ -37,25 +38,30 @@ MODULES = {
     "data verify": "data_verify",
     "data show": "data_show",
     "report": "report",
+    "configs": "list_configs",
 }
-LEAVES_FILES = {*VERBS, "import", "export", "report", "data show"}  # by whom the terminal is not needed
+LEAVES_FILES = {*VERBS, "import", "export", "report", "data show"}  # commands whose result is not what they print
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit status."""
+    """Run a command line and return the exit status.
+
+    Args:
+        args: Arguments after ``robusttune``; by default those of the process.
+    """
     args = list(sys.argv[1:] if args is None else args)
     with stopping_at_once(), lenient_output() as output:
         status = _status(args)
         problem = problem_with(output)
         if problem is not None:
-            _tell(f"standard output cannot be written ({problem}): what was to be shown is lost")
+            _print_error(f"standard output cannot be written ({problem}): what was to be shown is lost")
             if _name(args)[0] not in LEAVES_FILES:
                 return status or 1
     return status
 
 
 def _status(args: list[str]) -> int:
-    """Run a command; returns the exit status."""
+    """Run a command and return the exit status."""
     first = args[0] if args else "--help"
     if first in ("-h", "--help"):
         print(USAGE)  # noqa: T201
@@ -70,30 +76,30 @@ def _status(args: list[str]) -> int:
     escape_log_records()
     try:
         _run(command, rest)
-    except OSError as error:  # of the machine, such as a disk that is full
+    except OSError as error:  # the machine fails, such as a full disk
         if error.errno is None:
             raise
         what = f"{error.filename!s:.300}: {error.strerror}" if error.filename else error.strerror
-        _tell(f"{what}: check the path, who may use it, and the disk")
+        _print_error(f"{what}: check the path, who may use it, and the disk")
         return 1
     except RobustTuneError as error:
-        if error.reported_elsewhere:  # and failing here would have the launcher end that process before it has told it
+        if error.reported_elsewhere:  # or the launcher ends the other process before it prints the error
             return 0
-        _tell(str(error))
+        _print_error(str(error))
         return 1
     except Stopped as stopped:
         return _stopped(command, stopped.signal)
     except KeyboardInterrupt:
         return _stopped(command, signal.SIGINT)
     except SystemExit as ended:
-        if isinstance(ended.__context__, KeyboardInterrupt):  # which Lightning has caught
+        if isinstance(ended.__context__, KeyboardInterrupt):  # Lightning has caught it
             return _stopped(command, signal.SIGINT)
         raise
     return 0
 
 
 def usage(prefix: str = "") -> str:
-    """Return the commands whose names begin with a prefix, with what they do."""
+    """Return the usage text: the commands whose names start with a prefix, one per line with a description."""
     named = {name: text for name, text in {**VERBS, **COMMANDS}.items() if name.startswith(prefix)}
     lines = "\n".join(f"  {name:<14}{text}" for name, text in named.items())
     return f"usage: robusttune {prefix}COMMAND [OPTIONS]\n\n{lines}"
@@ -101,23 +107,23 @@ def usage(prefix: str = "") -> str:
 
 USAGE = f"""{usage()}
 
-robusttune COMMAND --help tells the options of a command. Start with: robusttune fit --config configs/food101.yaml"""
+robusttune COMMAND --help lists the options of a command. Start with: robusttune fit --config demo"""
 
 
-def _tell(sentence: str) -> None:
+def _print_error(sentence: str) -> None:
     print(f"robusttune: error: {visible(sentence)}", file=sys.stderr)  # noqa: T201
 
 
 def _stopped(command: str, number: signal.Signals) -> int:
-    """Say, on the first process of a machine, that a signal has ended the command; returns the exit status."""
+    """Print on the first process of a machine that a signal has ended the command, and return the exit status."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         name = "Ctrl-C" if number == signal.SIGINT else number.name
-        _tell(f"{name} has ended robusttune {command} before it was finished: run it again")
+        _print_error(f"{name} has ended robusttune {command} before it was finished: run it again")
     return 128 + number
 
 
 def _name(args: list[str]) -> tuple[str, list[str]]:
-    """Return the command, which may be of two words, and its arguments."""
+    """Split off the command, which may have two words, and return it with its arguments."""
     if args[:1] == ["data"] and len(args) > 1:
         return f"data {args[1]}", args[2:]
     return (args[0] if args else ""), args[1:]
@@ -128,6 +134,6 @@ def _run(command: str, args: list[str]) -> None:
         raise RobustTuneError(f"there is no command {command!r}: choose from {', '.join([*VERBS, *COMMANDS])}")
     if command == "fit":
         listen_early()
-    with leaving_at_once():  # imported when it is run: torch takes seconds
+    with leaving_at_once():  # imported late, since torch takes seconds
         module = import_module(f"robusttune.commands.{MODULES.get(command, 'trainer')}")
     module.run(*([command] if command in VERBS else []), args)

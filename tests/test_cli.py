@@ -13,7 +13,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"robusttune {__version__}\n"
     for arguments in ([], ["-h"], ["--help"]):
         assert main(arguments) == 0
-        assert "robusttune fit --config configs/food101.yaml" in capsys.readouterr().out
+        assert "robusttune fit --config demo" in capsys.readouterr().out
 
 
 def test_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,6 +93,16 @@ def test_data_are_read(config: Path, text_folder: Path, tmp_path: Path) -> None:
     assert all(len(table) for table in tables if table is not None)
 
 
+@pytest.mark.parametrize("config", [*COMPLETE, *OVERLAYS], ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_the_first_line_says_what_a_configuration_is(config: Path) -> None:
+    """`robusttune configs` shows that line alone."""
+    first = config.read_text().splitlines()[0]
+    kind = ("# Overlay:", "# Overlay for ") if config in OVERLAYS else ("# MoLT on ", "# MMRL on ")
+    assert first.startswith(kind)
+    assert first.endswith((".", "?"))
+    assert len(first) <= 120
+
+
 @pytest.mark.parametrize(
     "config",
     [pytest.param(p, marks=[] if p.stem in TRAINED else pytest.mark.slow) for p in COMPLETE],
@@ -102,7 +112,7 @@ def test_complete_configurations(config: Path, text_folder: Path, clip_folder: P
     flags = flags_for(config, text_folder, clip_folder, tmp_path)
     if config.stem in ("imagenet_v2_mmrl", "imagenet_a_mmrl", "imagenet_r_mmrl", "imagenet_sketch_mmrl"):
         trained = CONFIGS / "imagenet_mmrl.yaml"
-        overlay = f"--config={CONFIGS}/protocols/cross_dataset.yaml"
+        overlay = f"--config={CONFIGS}/clip/cross_dataset.yaml"
         source = flags_for(trained, text_folder, clip_folder, tmp_path / "imagenet")
         assert main(["fit", source[0], overlay, *source[1:]]) == 0
         checkpoint = tmp_path / "imagenet/imagenet_mmrl/0/checkpoints/best.ckpt"
@@ -132,7 +142,7 @@ SELDOM = ("baselines", "ablations", "conditions")
     ids=[str(p.relative_to(CONFIGS)) for p in OVERLAYS],
 )
 def test_overlays(overlay: Path, text_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
-    of_clip = overlay.parent.name == "protocols" or overlay.stem == "zero_shot"
+    of_clip = overlay.parent.name == "clip" or overlay.stem == "zero_shot"
     name = "oxford_pets_mmrl" if of_clip else "food101"
     flags = flags_for(CONFIGS / f"{name}.yaml", text_folder, clip_folder, tmp_path)
     if overlay.parent.name in ("baselines", "fusion"):  # which have no settings of MoLT or MMRL

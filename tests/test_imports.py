@@ -74,7 +74,7 @@ def test_models_do_not_know_lightning(path: Path) -> None:
     assert "lightning" not in path.read_text().replace("Lightning", "")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], []])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["configs"]])
 def test_help_does_not_import_torch(arguments: list[str]) -> None:
     code = f"import sys; from robusttune.cli import main; main({arguments!r}); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,7 +1,8 @@
-"""Configuration files are looked at before they are parsed: what is wrong with one is said with its name and line."""
+"""Find configuration files and check them before they are parsed, so that an error names the file and the line."""
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Hashable
@@ -10,21 +11,54 @@ from typing import Any
 
 import yaml
 from jsonargparse import _loaders_dumpers, set_parsing_settings
+from lightning.pytorch.utilities import rank_zero_info
 
+from robusttune.commands.packaged_configs import find_config
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.plain_yaml import Limited
 from robusttune.regular_files import read_regular_text, what_is_at
 
 
+def locate_configs(args: list[str]) -> list[str]:
+    """Replace each name after ``--config`` by the path of its file, and log the path where it is not what was given.
+
+    Args:
+        args: The command line, which may name local files, or files that come with the package.
+
+    Raises:
+        RobustTuneError: A file does not exist.
+    """
+    located: list[str] = []
+    for arg in args:
+        follows = located[-1:] in (["-c"], ["--config"]) and not arg.startswith("-")
+        option, given = ("", arg) if follows else _config_option(arg)
+        located.append(arg if given is None else f"{option}{_locate(given)}")
+    return located
+
+
+def _config_option(arg: str) -> tuple[str, str | None]:
+    """Split ``--config=food101`` into the option and its value; the value is None for anything else."""
+    found = re.fullmatch(r"(--config=|-c=?)(.*)", arg, re.DOTALL)
+    return (found[1], found[2]) if found and arg != "-c" else ("", None)
+
+
+def _locate(given: str) -> Path:
+    path = find_config(given)
+    if path != user_path(given):
+        rank_zero_info(f"--config {given}: using {path}")
+    return path
+
+
 def check_configs(args: list[str]) -> set[str]:
     """Check every file that is given as ``--config``.
 
     Returns:
-        The settings that the files name, as they are given on the command line: ``data.source.root``.
+        Names of the settings in the files, as on the command line: ``data.source.root``.
 
     Raises:
-        RobustTuneError: one does not exist, is not UTF-8, is no YAML, gives a key twice, or holds no settings.
+        RobustTuneError: A file does not exist, is not UTF-8 or not YAML, has a duplicate key or no settings, or is a
+            matrix of runs.
     """
     restrict_parsing()
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -42,7 +76,7 @@ def _refuse_pipes(*values: Any) -> None:
     """Refuse values that lead to a pipe, deep within lists and mappings: jsonargparse would open it, and wait.
 
     Raises:
-        RobustTuneError: one does.
+        RobustTuneError: A value is the path of a pipe.
     """
     waiting = [*values]
     while waiting:
@@ -72,20 +106,39 @@ def _read(path: Path) -> dict[Any, Any]:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise RobustTuneError(f"{path}{line} is not YAML ({error.problem}): correct it") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that there is not
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date
         raise RobustTuneError(f"{path} is not YAML ({' '.join(str(error).split())}): give a YAML file") from None
     if not isinstance(settings, dict):
         raise RobustTuneError(f"{path} holds no settings: give a YAML file such as configs/food101.yaml")
+    _refuse_matrix(path, settings)
     return settings
 
 
-def restrict_parsing() -> None:
-    """Restrict what jsonargparse makes of values, in files and on the command line.
+def _refuse_matrix(path: Path, settings: dict[Any, Any]) -> None:
+    """Refuse a matrix of runs, which lies in a folder ``protocols`` or has the key ``protocol``.
 
-    - YAML has the limits of `plain_yaml`: values on the command line are YAML, too.
-    - Nothing of Python's standard library is imported or called, such as ``os.system`` or ``subprocess.Popen``: no
-      setting asks for anything of it.
-    - Where a setting takes any value (``model_args``), a mapping with a ``class_path`` stays a mapping.
+    Raises:
+        RobustTuneError: It is one.
+    """
+    if "protocol" in settings:
+        raise RobustTuneError(
+            f"{path} is a matrix of runs (it has the key protocol), not a configuration: give the configuration of one "
+            "run, since no command runs a matrix yet"
+        )
+    if path.absolute().parent.name == "protocols":
+        raise RobustTuneError(
+            f"{path} lies in a folder protocols, which is kept for matrices of runs: give a configuration from another "
+            "folder"
+        )
+
+
+def restrict_parsing() -> None:
+    """Restrict how jsonargparse interprets values, in files and on the command line.
+
+    - YAML has the limits of `plain_yaml`. Values on the command line are YAML, too.
+    - Nothing in Python's standard library is imported or called, such as ``os.system`` or ``subprocess.Popen``: no
+      setting needs it.
+    - A mapping with a ``class_path`` stays a mapping where a setting takes any value (``model_args``).
     """
     denied = sorted(name for name in sys.stdlib_module_names if name.isidentifier())
     set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_denylist=denied)
@@ -96,15 +149,15 @@ def restrict_parsing() -> None:
 
 
 class _OnceLoader(Limited, yaml.SafeLoader):  # type: ignore[misc]
-    """YAML in which no key is given twice; plain YAML forgets the first without a word."""
+    """A YAML loader that refuses duplicate keys; plain YAML silently keeps the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
+        keys: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
                 continue
-            if key.value in seen:
+            if key.value in keys:
                 raise yaml.MarkedYAMLError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
-            seen.add(key.value)
+            keys.add(key.value)
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return mapping

@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from robusttune.commands.configs import check_configs
+from robusttune.commands.configs import check_configs, locate_configs
 from robusttune.commands.nulls import settle_nulls
 from robusttune.commands.quiet import quieten
 from robusttune.commands.wording import argument_error, instantiation_error
@@ -53,6 +53,7 @@ def read_data(
     Raises:
         RobustTuneError: An argument is invalid, or a class or file that it names cannot be used.
     """
+    args = locate_configs(args)
     known = check_configs(args)
     parser = ArgumentParser(prog=f"robusttune {command}", description=about, exit_on_error=False)
     parser.add_argument("-c", "--config", action="config", help="A configuration; several are laid over.")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from safetensors.torch import save
 
+from robusttune.commands.plain_parser import PlainParser
 from robusttune.encoders.clip import TowerShape
 from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL, MMRLNetwork
@@ -20,18 +20,6 @@ from robusttune.tasks.checkpoint import KEY, read_checkpoint
 from robusttune.terminal import say
 
 
-class Parser(ArgumentParser):
-    """An argument parser that raises `RobustTuneError` in place of exiting."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the error of a wrong argument.
-
-        Raises:
-            RobustTuneError: Always.
-        """
-        raise RobustTuneError(f"{message}: {self.prog} --help lists the options")
-
-
 def run(args: list[str]) -> None:
     """Run the command.
 
@@ -41,7 +29,7 @@ def run(args: list[str]) -> None:
     Raises:
         RobustTuneError: The checkpoint cannot be read or is not one of MMRL, or the output file exists.
     """
-    parser = Parser(prog="robusttune export", description="Write MMRL weights under published names.")
+    parser = PlainParser(prog="robusttune export", description="Write MMRL weights under published names.")
     parser.add_argument("--ckpt_path", required=True, help="A checkpoint of an MMRLTask.")
     parser.add_argument("--out", required=True, help="The file to write: .safetensors, or else torch's format.")
     given = parser.parse_args(args)

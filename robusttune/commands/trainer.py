@@ -28,7 +28,7 @@ from robusttune.callbacks import (
     SafeCheckpointIO,
     TrainingState,
 )
-from robusttune.commands.configs import check_configs
+from robusttune.commands.configs import check_configs, locate_configs
 from robusttune.commands.nulls import settle_nulls
 from robusttune.commands.quiet import quieten
 from robusttune.commands.resume import (
@@ -278,6 +278,7 @@ def launch(cli: type[RobustTuneCLI], verb: str, args: list[str], **settings: Any
     Raises:
         RobustTuneError: An argument is invalid, or a class or file that it names cannot be used.
     """
+    args = locate_configs(args)
     known = check_configs(args)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # The loader workers already run in parallel.
     with warnings.catch_warnings():
