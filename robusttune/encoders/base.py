@@ -25,7 +25,7 @@ class Encoder(ABC):
     """Settings of a frozen encoder. Constructing one reads no file; `load` builds the module.
 
     Args:
-        name: Name under which the model is published, or a local folder.
+        name: Published name of the model, or a local folder.
         weights: ``pretrained`` (fetched by name), ``random`` (seeded, always the same), or a local file or folder.
         revision: Branch, tag or commit of the published weights.
     """
@@ -216,7 +216,6 @@ class FrozenImageEncoder(FrozenEncoder):
     """A frozen encoder of images of shape (B, 3, H, W), uint8, which it normalises on its own device.
 
     Attributes:
-        side: Edge length of the square input, in pixels.
         mean: Mean of each colour channel, shape (1, 3, 1, 1).
         std: Standard deviation of each colour channel, shape (1, 3, 1, 1).
     """

@@ -222,7 +222,7 @@ class FrozenCLIPText(FrozenCLIP, FrozenTextEncoder):
     """The frozen text tower that a `CLIPTextEncoder` loads.
 
     Attributes:
-        logit_scale: Factor by which CLIP multiplies cosine similarities to obtain logits.
+        logit_scale: CLIP's factor between cosine similarities and logits.
     """
 
     settings: CLIPTextEncoder

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: offline mode, and the folders in which its client caches repositories."""
+"""The Hugging Face hub: offline mode, and the cache folders of its client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def offline() -> bool:
 
 
 def hub_folder(name: str, kind: str = "model") -> Path:
-    """Return the folder in which the hub's client caches a repository, even if the folder does not exist.
+    """Return the cache folder of a repository of the Hugging Face hub, even if the folder does not exist.
 
     Args:
         name: Name of the repository, such as ``openai/clip-vit-base-patch16``.

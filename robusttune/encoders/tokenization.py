@@ -71,9 +71,7 @@ class Tokenizer:
         self.pad_id = pad_id
         self.pads_left = pads_left
         self.before, self.after = _special_tokens(backend)
-        self.room = (
-            max_length - len(self.before) - len(self.after)
-        )  # number of tokens kept per text, without special tokens
+        self.room = max_length - len(self.before) - len(self.after)  # tokens kept, special ones excluded
 
     def __call__(self, texts: list[str]) -> Tokenized:
         own = self._encode(texts)
@@ -134,9 +132,8 @@ class Tokenizer:
             return False
         if text[end].isspace() or head.word_ids[last] != head.word_ids[-1]:
             return True
-        if not isinstance(
-            self.backend.model, (BPE, Unigram)
-        ):  # other models may replace a whole word because of its last character
+        # In other models (word pieces) the last character of a word may decide whether the whole word is unknown.
+        if not isinstance(self.backend.model, (BPE, Unigram)):
             return False
         cuts = [text[: end - less] for less in range(1, LONGEST_TOKEN)]
         kept = head.ids[: self.room]

@@ -62,7 +62,7 @@ def fast_tokenizer(settings: TextEncoder, max_length: int | None) -> Tokenizer:
 
 
 def _settings_of_tokenizer(settings: TextEncoder) -> TextEncoder:
-    """Return the settings from which the tokenizer is loaded.
+    """Return settings that name a model with a tokenizer.
 
     They are the given ones, or, if the folder of local weights has no tokenizer, those of the published model ``name``.
 
