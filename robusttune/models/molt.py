@@ -239,9 +239,8 @@ class LatentLayer(nn.Module):
             tokens, mask = with_nulls(latents, modality.mask, nulls, modality.present)
             return self.query_key_value(tokens), mask
         present = modality.present.view(-1, 1)
-        projected = torch.where(
-            present.unsqueeze(2), self.query_key_value(latents)[modality.rows], 0.0
-        )  # masks let NaN through
+        # A mask alone would let NaN through.
+        projected = torch.where(present.unsqueeze(2), self.query_key_value(latents)[modality.rows], 0.0)
         projected_nulls = None if nulls is None else self.query_key_value(nulls)
         return with_nulls(projected, modality.mask[modality.rows] & present, projected_nulls, modality.present)
 
