@@ -13,12 +13,8 @@ from robusttune.escaping import visible
 
 WIDTH, HEIGHT, MARGIN, THUMBNAIL, LINE = 480, 190, 12, 150, 19  # pixels
 COLUMNS = 3
-INK, GREY, RIGHT, WRONG = (
-    "#222222",
-    "#8a8a8a",
-    "#0072b2",
-    "#d55e00",
-)  # from the colour-blind safe palette of Okabe and Ito
+# RIGHT and WRONG are colours of the colour-blind safe palette of Okabe and Ito.
+INK, GREY, RIGHT, WRONG = "#222222", "#8a8a8a", "#0072b2", "#d55e00"
 
 
 class Answer(NamedTuple):
@@ -62,6 +58,11 @@ def draw_cards(cards: list[Card], title: str) -> Image.Image:
 
     Returns:
         RGB image.
+
+    Example:
+        >>> card = Card(None, "a red bowl", "bowl", [Answer("no_image", "bowl", 0.9, right=True)])
+        >>> draw_cards([card], "Demo").mode
+        'RGB'
     """
     rows = -(-len(cards) // COLUMNS)
     head = 2 * MARGIN + 2 * LINE

@@ -40,6 +40,11 @@ def draw_strips(strips: list[Strip], title: str) -> Image.Image:
 
     Returns:
         RGB image.
+
+    Example:
+        >>> strip = Strip("sample-1", "cup", images={}, texts={"clean": "a red cup"})
+        >>> draw_strips([strip], "Demo").mode
+        'RGB'
     """
     width = COLUMNS * (THUMBNAIL + MARGIN) + MARGIN
     head = 2 * MARGIN + LINE

@@ -134,9 +134,8 @@ def trust_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
 
 def _f1_parts(predicted: Tensor, actual: Tensor, averages: dict[str, Average]) -> dict[str, Parts]:
     """Return averages of F1, from predicted and true classes, shape (N, C), bool each."""
-    counts = torch.cat(
-        [predicted & actual, predicted, actual], 1
-    ).float()  # one tensor for all averages, so that it is resampled once
+    # All averages share this tensor, so that it is resampled once.
+    counts = torch.cat([predicted & actual, predicted, actual], 1).float()
 
     def of(average: Average, means: Tensor) -> Tensor:
         """Compute an average of F1, shape (R,), from means, shape (R, 3 C)."""

@@ -59,6 +59,13 @@ def from_published(given: Mapping[str, Tensor], network: MMRLNetwork) -> Matched
     Raises:
         RobustTuneError: A tensor is missing, unknown, of another shape, or not finite. The message lists the first
             three names of each kind.
+
+    Example:
+        >>> from robusttune.encoders.clip import TowerShape
+        >>> from robusttune.models.mmrl import MMRL
+        >>> network = MMRLNetwork(MMRL(space_width=8), TowerShape(2, 16, 4), TowerShape(2, 16, 4))
+        >>> from_published(to_published(network), network).published[0]
+        'representation_learner.compound_rep_tokens'
     """
     given = {name.removeprefix("module."): tensor for name, tensor in given.items()}
     locations, own = _published_locations(network), network.state_dict()
