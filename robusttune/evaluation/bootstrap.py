@@ -58,8 +58,8 @@ def interval(values: Tensor, level: float = 0.95) -> tuple[float, float]:
 
     Example:
         >>> import torch
-        >>> interval(torch.arange(101.0), level=0.9)
-        (5.0, 95.0)
+        >>> interval(torch.arange(5.0), level=0.5)
+        (1.0, 3.0)
     """
     tail = (1 - level) / 2
     low, high = torch.quantile(values.double(), torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
