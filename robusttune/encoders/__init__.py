@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from robusttune.encoders.transformers_image import TransformersImageEncoder
     from robusttune.encoders.transformers_text import TransformersTextEncoder
 
-# Imported when asked for: loader workers need neither timm nor transformers.
+# These are imported on first use, because loader workers need neither timm nor transformers.
 LAZY = {
     "CLIPImageEncoder": "clip",
     "CLIPTextEncoder": "clip",

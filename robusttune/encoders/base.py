@@ -1,4 +1,8 @@
-"""What every frozen encoder is: cheap settings that can be compared and stored, and the module they load."""
+"""Base classes of the frozen encoders.
+
+`Encoder` and its subclasses are cheap settings that can be compared and stored. `FrozenEncoder` and its subclasses are
+the torch modules that `Encoder.load` builds.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +22,12 @@ from robusttune.types import Encoded, EncoderInputs, Tokens, Widths
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder(ABC):
-    """Settings of a frozen encoder. Making one reads nothing; `load` builds the module.
+    """Settings of a frozen encoder. Constructing one reads no file; `load` builds the module.
 
     Args:
-        name: the model's name where it is published, or a local folder.
+        name: Published name of the model, or a local folder.
         weights: ``pretrained`` (fetched by name), ``random`` (seeded, always the same), or a local file or folder.
-        revision: branch, tag or commit of the published weights.
+        revision: Branch, tag or commit of the published weights.
     """
 
     name: str
@@ -32,26 +36,29 @@ class Encoder(ABC):
 
     @abstractmethod
     def inputs(self) -> dict[str, Any]:
-        """What decides how a sample becomes this encoder's input, by which a checkpoint knows it again."""
+        """Return the settings that turn a sample into this encoder's input.
+
+        A checkpoint stores them, so that loading it with a different preprocessing or tokenizer is noticed.
+        """
 
     @abstractmethod
     def load(self) -> FrozenEncoder:
         """Build the module with its weights.
 
         Raises:
-            RobustTuneError: the model is unknown, or its weights are neither here nor to be fetched.
+            RobustTuneError: The model is unknown, or its weights are neither local nor available for download.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEncoder(Encoder):
-    """Settings of a frozen image encoder; what is None follows the model's own preprocessing.
+    """Settings of a frozen image encoder. A setting that is None follows the model's own preprocessing.
 
     Args:
-        size: side of the square input, pixels.
-        crop: share of the resized image's side that the crop keeps, in (0, 1].
-        mean: per-channel mean of the input, of values in [0, 1].
-        std: per-channel standard deviation of the input.
+        size: Edge length of the square input, in pixels.
+        crop: Fraction of the resized image's edge length that the centre crop keeps, in (0, 1].
+        mean: Mean of each colour channel of the input, for values in [0, 1].
+        std: Standard deviation of each colour channel of the input, for values in [0, 1].
     """
 
     size: int | None = None
@@ -61,13 +68,25 @@ class ImageEncoder(Encoder):
 
     @abstractmethod
     def preprocessing(self) -> Preprocessing:
-        """How an image becomes the encoder's input; read from the model's description, not its weights."""
+        """Return how an image becomes the encoder's input. Read the model's configuration, not its weights.
+
+        Raises:
+            RobustTuneError: The model is unknown, or its configuration cannot be read.
+        """
 
     def inputs(self) -> dict[str, Any]:
+        """Return the fields of `Preprocessing` as a dictionary."""
         return asdict(self.preprocessing())
 
     def override(self, own: Preprocessing) -> Preprocessing:
-        """The model's own preprocessing with whatever was set here in its place."""
+        """Replace fields of the model's own preprocessing by the settings that are not None.
+
+        Args:
+            own: Preprocessing that the model was published with.
+
+        Returns:
+            Preprocessing with ``size``, ``crop``, ``mean`` and ``std`` overridden where they are set.
+        """
         return Preprocessing(
             size=own.size if self.size is None else self.size,
             crop=own.crop if self.crop is None else self.crop,
@@ -84,24 +103,29 @@ class TextEncoder(Encoder):
 
     @abstractmethod
     def tokenizer(self) -> Tokenizer:
-        """How texts become the encoder's input."""
+        """Return the tokenizer that turns texts into the encoder's input.
+
+        Raises:
+            RobustTuneError: The tokenizer is missing, or does not fit the model.
+        """
 
     def inputs(self) -> dict[str, Any]:
+        """Return the hash of the tokenizer as a dictionary with the key ``tokenizer``."""
         return {"tokenizer": self.tokenizer().sha256}
 
 
 class FrozenEncoder(nn.Module, ABC):
-    """A frozen encoder: always in eval mode, no parameter with a gradient, weights left out of checkpoints.
+    """A frozen encoder: always in eval mode, without gradients, and with weights that are left out of checkpoints.
 
     Subclasses set ``widths`` and map a batch of inputs to `Encoded`.
 
     Attributes:
-        widths: of the outputs.
-        settings: that it was loaded by.
-        sha256: hash of the weights, by which a checkpoint knows its encoder again.
-        architecture: what the weights are used in, in words; encoders that differ in it may have the same weights.
-        size: number of weights.
-        anchor: holds nothing; it is where the encoder is, and of its precision, also while it has no weights.
+        widths: Widths of the outputs.
+        settings: Settings that the encoder was loaded from.
+        sha256: Hash of the weights. A checkpoint stores it to recognise its encoder.
+        architecture: Description of the modules and their configuration. Encoders with equal weights may differ in it.
+        size: Number of weights.
+        anchor: Empty tensor with the encoder's device and dtype, which remain known while the weights are released.
     """
 
     widths: Widths
@@ -112,7 +136,7 @@ class FrozenEncoder(nn.Module, ABC):
         self.backbone = backbone.float().requires_grad_(False)
         self.settings = settings
         self.eval()
-        # At once: a Trainer may change the precision of the weights later.
+        # Hash the weights here, because a Trainer may change their precision later.
         self.sha256 = hash_weights(self.backbone)
         self.architecture = describe_architecture(self.backbone)
         self.size = sum(weights.numel() for weights in self.backbone.parameters())
@@ -125,50 +149,54 @@ class FrozenEncoder(nn.Module, ABC):
         return encoded
 
     def release(self) -> None:
-        """Give the weights' memory back, where all that is needed of it is in the cache; it is loaded again if not."""
+        """Free the memory of the weights. Call it when all features are cached; `ready` loads the weights again."""
         self.backbone = nn.Identity()
         self._released = True
 
     @abstractmethod
     def numbers(self, length: int) -> int:
-        """How many numbers the features of one input have.
+        """Return how many numbers the features of one input consist of, which determines their size in the cache.
 
         Args:
-            length: of a text, in tokens; images are all alike.
+            length: Length of a text, in tokens. Image encoders ignore it, because all images have the same size.
         """
 
     def train(self, mode: bool = True) -> FrozenEncoder:
-        """Stay in eval mode whatever the task asks for."""
+        """Stay in eval mode, whichever mode the caller requests."""
         del mode
         super().train(False)
         return self
 
     @torch.no_grad()
     def encode(self, inputs: EncoderInputs, present: Tensor) -> Encoded:
-        """What the encoder makes of the rows that are present, laid out over the whole batch.
+        """Encode the present rows and expand the result to all rows of the batch.
 
         Args:
-            inputs: of the ``P`` rows that are present, in order; nothing else goes through the encoder. What it has
-                made of them before is taken as it is.
-            present: (B,) bool, of which ``P`` are True.
+            inputs: Inputs of the ``P`` present rows, in order; other rows are not encoded. Cached features (`Encoded`)
+                are only converted to the encoder's dtype.
+            present: Mask of the present rows, shape (B,), bool, with ``P`` rows True.
 
         Returns:
-            ``B`` rows; those that are not present hold something, and no token of theirs need be real.
+            Features with ``B`` rows. Absent rows hold arbitrary values, and their masks may be False everywhere.
         """
         if len(inputs) == 0:
-            return self._nothing(len(present))
+            return self._empty_features(len(present))
         encoded = self.as_computed(inputs) if isinstance(inputs, Encoded) else self(inputs)
         if len(inputs) == len(present):
             return encoded
-        row = present.cumsum(0).sub(1).clamp(min=0)  # no boolean index: it would wait for the device
+        row = present.cumsum(0).sub(1).clamp(min=0)  # a boolean index would wait for the device
         return encoded.map(lambda tensor: tensor[row])
 
     def as_computed(self, kept: Encoded) -> Encoded:
-        """In the encoder's own precision, whatever it was kept in."""
+        """Convert cached features to the encoder's own floating-point dtype; masks keep theirs."""
         return kept.map(lambda tensor: tensor.to(self.anchor.dtype) if tensor.is_floating_point() else tensor)
 
     def ready(self) -> None:
-        """Load the weights again if their memory was given back."""
+        """Load the weights again if `release` has freed them.
+
+        Raises:
+            RobustTuneError: The weights differ from those that were loaded first.
+        """
         if not self._released:
             return
         fresh = self.settings.load()
@@ -177,19 +205,24 @@ class FrozenEncoder(nn.Module, ABC):
         self.backbone = fresh.backbone.to(self.anchor)
         self._released = False
 
-    def _nothing(self, rows: int) -> Encoded:
-        """One token that is not real in each layer."""
+    def _empty_features(self, rows: int) -> Encoded:
+        """Return features of a batch without any present row: one masked token per layer."""
         tokens = [self.anchor.new_zeros(rows, 1, width) for width in self.widths.layers]
         mask = torch.zeros(rows, 1, dtype=torch.bool, device=self.anchor.device)
         return Encoded(self.anchor.new_zeros(rows, self.widths.pooled), tokens, [mask] * len(tokens))
 
 
 class FrozenImageEncoder(FrozenEncoder):
-    """Takes (B, 3, H, W) uint8 images and normalises them on their own device."""
+    """A frozen encoder of images of shape (B, 3, H, W), uint8, which it normalises on its own device.
+
+    Attributes:
+        mean: Mean of each colour channel, shape (1, 3, 1, 1).
+        std: Standard deviation of each colour channel, shape (1, 3, 1, 1).
+    """
 
     mean: Tensor
     std: Tensor
-    _numbers: int
+    _numbers_per_image: int
 
     def __init__(self, backbone: nn.Module, settings: ImageEncoder, preprocessing: Preprocessing) -> None:
         super().__init__(backbone, settings)
@@ -198,34 +231,39 @@ class FrozenImageEncoder(FrozenEncoder):
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
 
     @abstractmethod
-    def forward(self, images: Tensor) -> Encoded: ...
+    def forward(self, images: Tensor) -> Encoded:
+        """Encode images of shape (B, 3, H, W), uint8, into pooled embeddings and tokens of the chosen layers."""
 
     def normalise(self, images: Tensor) -> Tensor:
+        """Scale images (B, 3, H, W), uint8, to [0, 1], subtract the mean and divide by the standard deviation."""
         return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
 
     def measure_widths(self) -> Widths:
-        """Widths of the outputs, found by encoding one blank image."""
+        """Return the widths of the outputs, measured by encoding one black image."""
         with torch.no_grad():
             encoded = self(torch.zeros(1, 3, self.side, self.side, dtype=torch.uint8))
-        self._numbers = encoded.pooled.numel() + sum(tokens.numel() for tokens in encoded.tokens)
+        self._numbers_per_image = encoded.pooled.numel() + sum(tokens.numel() for tokens in encoded.tokens)
         return Widths(tuple(tokens.shape[-1] for tokens in encoded.tokens), encoded.pooled.shape[-1])
 
     def numbers(self, length: int) -> int:
-        return self._numbers
+        """Return how many numbers the features of one image consist of; ``length`` is ignored."""
+        return self._numbers_per_image
 
 
 class FrozenTextEncoder(FrozenEncoder):
-    """Takes tokenised texts."""
+    """A frozen encoder of tokenised texts."""
 
     @abstractmethod
-    def forward(self, tokens: Tokens) -> Encoded: ...
+    def forward(self, tokens: Tokens) -> Encoded:
+        """Encode ``B`` tokenised texts into pooled embeddings and tokens of the chosen layers."""
 
     def numbers(self, length: int) -> int:
+        """Return how many numbers the features of a text with ``length`` tokens consist of."""
         return self.widths.pooled + length * sum(self.widths.layers)
 
 
 def hash_weights(module: nn.Module) -> str:
-    """SHA-256 of names, shapes and values."""
+    """Return the SHA-256 hash of the names, shapes, dtypes and values in a module's state dict, as 64 hex digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -234,13 +272,20 @@ def hash_weights(module: nn.Module) -> str:
 
 
 def describe_architecture(module: nn.Module) -> str:
-    """The modules, and the configuration of those of transformers."""
+    """Describe a module's layers and, for a model from transformers, its configuration.
+
+    Entries that depend on the machine or the library's version, such as paths and dtypes, are left out.
+    """
     config = getattr(module, "config", None)
     settings = {} if config is None else config.to_dict()
-    place = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
-    return f"{module!r} {sorted((name, str(value)) for name, value in settings.items() if name not in place)}"
+    ignored = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+    return f"{module!r} {sorted((name, str(value)) for name, value in settings.items() if name not in ignored)}"
 
 
 def all_real(tokens: list[Tensor]) -> list[Tensor]:
-    """Masks for tokens among which there is no padding."""
+    """Return one mask per layer that is True everywhere, shape (B, n), bool, for tokens without padding.
+
+    Args:
+        tokens: Tokens of each layer, shape (B, n, d).
+    """
     return [torch.ones(t.shape[:2], dtype=torch.bool, device=t.device) for t in tokens]

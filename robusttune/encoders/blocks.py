@@ -1,4 +1,4 @@
-"""The layers of frozen CLIP towers, in the pieces that an adapter takes apart."""
+"""Transformer layers of frozen CLIP towers, split into the steps that an adapter such as MMRL calls separately."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ QUICK_GELU = 1.702
 
 
 class Block(nn.Module):
-    """A frozen pre-norm transformer layer, to be run on whichever tokens are asked for.
+    """A frozen pre-norm transformer layer whose attention and MLP can be run on chosen tokens.
 
-    The same as transformers' ``CLIPEncoderLayer``, but for rounding. Keys and values come out of one product and have
-    no bias: that of keys adds the same to all that a softmax compares, and that of values goes through attention as it
-    is, and so into the bias that follows. Quick GELU, x sigmoid(1.702 x), is SiLU with its factor moved into the
-    products before and after it.
+    It computes the same as ``CLIPEncoderLayer`` of transformers, up to rounding, with fewer operations:
+
+    * Keys and values come from one matrix product without bias. A bias of the keys shifts all scores of a softmax
+      equally, so it has no effect. The bias of the values passes through attention unchanged, so it is folded into the
+      bias of the output projection.
+    * Quick GELU, ``x sigmoid(1.702 x)``, is computed as SiLU. The factor 1.702 is folded into the linear layers before
+      and after it.
 
     Args:
-        layer: a ``CLIPEncoderLayer``, of which the weights are taken.
+        layer: ``CLIPEncoderLayer`` of transformers, whose weights are taken over. Its tensors are modified in place.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -43,22 +46,30 @@ class Block(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, states: Tensor, causal: bool = False) -> Tensor:
-        """All tokens (B, n, d), each looking at all, or, if causal, at those up to itself."""
+        """Run the whole layer on all tokens.
+
+        Args:
+            states: Token states, shape (B, n, d).
+            causal: If True, each token attends only to itself and the tokens before it.
+
+        Returns:
+            Token states after the layer, shape (B, n, d).
+        """
         normed = self.norm1(states)
         attended = self.attend(self.query(normed), self.key_value(normed), causal=causal)
         return self.finish(states, attended)
 
     def attend(self, query: Tensor, key_value: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """Multi-head attention.
+        """Compute multi-head attention, without the output projection.
 
         Args:
-            query: (B, q, d).
-            key_value: (B, n, 2 d).
-            mask: (q, n) bool, True where a query looks at a key.
-            causal: each query looks at the keys up to its own place.
+            query: Queries, shape (B, q, d).
+            key_value: Keys and values, concatenated, shape (B, n, 2 d).
+            mask: Attention mask, shape (q, n), bool, True where a query attends to a key.
+            causal: If True, query number i attends to the keys 1 to i.
 
         Returns:
-            (B, q, d).
+            Attention output, shape (B, q, d).
         """
         size = query.shape[-1] // self.heads
         split, key, value = (
@@ -69,18 +80,18 @@ class Block(nn.Module):
         return attended.transpose(1, 2).flatten(2)
 
     def read(self, asking: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Multi-head attention of few tokens, without keys and values of all that they look at.
+        """Compute multi-head attention of a few query tokens without computing the keys and values of all tokens.
 
-        Scores are products of queries, put through the keys' weights, with the tokens themselves; values are made of
-        their weighted means.
+        The queries are multiplied by the key weights and compared with the tokens themselves. The value weights are
+        applied to the weighted means of the tokens. For few queries this is cheaper than `attend`.
 
         Args:
-            asking: (B, r, d) normed tokens that look.
-            tokens: (B, n, d) normed tokens that are looked at.
-            mask: (B, n) bool, True on those that are.
+            asking: Normalised query tokens, shape (B, r, d).
+            tokens: Normalised tokens that are attended to, shape (B, n, d).
+            mask: Mask of ``tokens``, shape (B, n), bool, False on tokens that are ignored.
 
         Returns:
-            (B, r, d).
+            Attention output, without the output projection, shape (B, r, d).
         """
         size = asking.shape[-1] // self.heads
         key, value = self.key_value.weight.view(2, self.heads, size, -1)
@@ -88,18 +99,27 @@ class Block(nn.Module):
         scores = torch.einsum("brhs,hsd->bhrd", query, key).flatten(1, 2) @ tokens.mT
         if mask is not None:
             scores = scores.masked_fill(~mask.unsqueeze(1), -torch.inf)
-        seen = scores.softmax(-1).to(tokens.dtype) @ tokens
-        seen = seen.view(len(seen), self.heads, asking.shape[1], seen.shape[-1])
-        return torch.einsum("bhrd,hsd->brhs", seen, value).flatten(2)
+        context = scores.softmax(-1).to(tokens.dtype) @ tokens
+        context = context.view(len(context), self.heads, asking.shape[1], context.shape[-1])
+        return torch.einsum("bhrd,hsd->brhs", context, value).flatten(2)
 
     def finish(self, states: Tensor, attended: Tensor) -> Tensor:
-        """What the layer makes of tokens (..., d) and of what these have looked at (..., d)."""
+        """Apply the output projection, the residual connections and the MLP.
+
+        Args:
+            states: Token states before the layer, shape (..., d).
+            attended: Attention output of the same tokens, shape (..., d).
+
+        Returns:
+            Token states after the layer, shape (..., d).
+        """
         states = states + self.out(attended)
         change: Tensor = self.fc2(self._activate(self.fc1(self.norm2(states))))
         return states + change
 
     def _activate(self, hidden: Tensor) -> Tensor:
-        if isinstance(self.activation, nn.SiLU):  # in place saves memory, where no gradient needs what was there
+        if isinstance(self.activation, nn.SiLU):
+            # Without a gradient the input is not needed any more, and working in place saves memory.
             return functional.silu(hidden, inplace=not torch.is_grad_enabled())
         activated: Tensor = self.activation(hidden)
         return activated

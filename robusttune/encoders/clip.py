@@ -1,4 +1,4 @@
-"""The two towers of a frozen CLIP, each cut where an adapter begins to put tokens of its own in."""
+"""The image and text towers of a frozen CLIP, each split at the first layer that an adapter inserts tokens into."""
 
 from __future__ import annotations
 
@@ -33,48 +33,76 @@ from robusttune.types import Encoded, EncoderInputs, Tokens, Widths
 
 @dataclass(frozen=True, kw_only=True)
 class CLIPImageEncoder(ImageEncoder):
-    """The vision tower of a CLIP of transformers, for adapters that reach into its upper layers.
+    """Settings of the vision tower of a CLIP from transformers, for adapters such as MMRL that change its upper layers.
 
     Args:
-        first_layer: that an adapter puts tokens into, counted from 1; only what is below it runs, and can be cached,
-            without the adapter.
+        first_layer: First layer that an adapter inserts tokens into (``J`` in MMRL), counted from 1. The layers
+            below it run without the adapter, so their output can be cached.
+
+    Example:
+        >>> import torch
+        >>> encoder = CLIPImageEncoder(name="robusttune:demo_clip", weights="random", first_layer=2).load()
+        >>> encoder(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).pooled.shape
+        torch.Size([2, 128])
     """
 
     first_layer: int = 6
 
     def preprocessing(self) -> Preprocessing:
+        """Return the preprocessing of the model's image processor, with this object's settings in place."""
         return self.override(own_preprocessing(self))
 
     def load(self) -> FrozenCLIPImage:
+        """Build the frozen vision tower.
+
+        Raises:
+            RobustTuneError: The model is not a CLIP, or ``size`` or ``first_layer`` does not fit it.
+        """
         return FrozenCLIPImage(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CLIPTextEncoder(TextEncoder):
-    """The text tower of a CLIP of transformers, for adapters that reach into its upper layers.
+    """Settings of the text tower of a CLIP from transformers, for adapters such as MMRL that change its upper layers.
 
     Args:
-        first_layer: see `CLIPImageEncoder`.
-        max_length: most tokens that a sample's text keeps, special ones included; None for as many as the tower takes.
+        first_layer: First layer that an adapter inserts tokens into, see `CLIPImageEncoder`.
+        max_length: Maximum number of tokens per text, special tokens included; None for the tower's own maximum.
+
+    Example:
+        >>> settings = CLIPTextEncoder(name="robusttune:demo_clip", weights="random", first_layer=2)
+        >>> tokenized = settings.tokenizer()(["a cat", "a photo of a small dog"])
+        >>> settings.load()(tokenized.tokens).pooled.shape
+        torch.Size([2, 128])
     """
 
     first_layer: int = 6
     max_length: int | None = None
 
     def tokenizer(self) -> Tokenizer:
+        """Return the model's own tokenizer, truncating to ``max_length`` tokens.
+
+        Raises:
+            RobustTuneError: The model has no usable tokenizer, or takes fewer than ``max_length`` tokens.
+        """
         return fast_tokenizer(self, self.max_length)
 
     def load(self) -> FrozenCLIPText:
+        """Build the frozen text tower.
+
+        Raises:
+            RobustTuneError: The model is not a CLIP, or ``first_layer`` does not fit it.
+        """
         return FrozenCLIPText(self)
 
 
 class TowerShape(NamedTuple):
-    """What an adapter has to know of a tower's upper layers.
+    """The sizes of a tower's upper layers, which determine the sizes of an adapter's weights.
 
     Attributes:
-        layers: how many there are.
-        width: of their tokens.
-        shared_width: of the space that both towers share.
+        layers: Number of upper layers.
+        width: Width of their tokens (``d_v`` for images, ``d_t`` for texts).
+        shared_width: Width of the embedding space that both towers share (``d_e``).
     """
 
     layers: int
@@ -83,12 +111,12 @@ class TowerShape(NamedTuple):
 
 
 class UpperTower(nn.Module):
-    """The layers of a tower that an adapter reaches into, and what follows them.
+    """The upper layers of a tower, which an adapter inserts tokens into, and the output projection.
 
     Attributes:
-        blocks: from the first layer that takes tokens on.
-        norm: that features go through before they are projected.
-        projection: into the space that both towers share, (d_e, d).
+        blocks: Layers, beginning with the first one that takes inserted tokens.
+        norm: Layer norm before the projection.
+        projection: Linear map into the embedding space that both towers share, weight of shape (d_e, d).
     """
 
     def __init__(self, blocks: list[Block], norm: nn.Module, projection: nn.Linear) -> None:
@@ -99,53 +127,60 @@ class UpperTower(nn.Module):
 
     @property
     def shape(self) -> TowerShape:
+        """Return the number of layers and their widths."""
         return TowerShape(len(self.blocks), self.projection.in_features, self.projection.out_features)
 
     def feature(self, states: Tensor) -> Tensor:
-        """(B, d) last states of class or end tokens -> (B, d_e) features of length 1."""
+        """Return features of length 1, shape (B, d_e), from the last states of class or end tokens, shape (B, d)."""
         return unit(self.projection(self.norm(states)))
 
 
 class FrozenCLIP(FrozenEncoder):
-    """What both towers have in common.
+    """The common base of both CLIP towers.
 
-    ``tokens`` has one layer, the states that enter the first layer that takes tokens; ``pooled`` is the feature of the
-    untouched CLIP, of length 1.
+    The features that it returns have one layer of ``tokens``, the states that enter the first layer of the adapter.
+    ``pooled`` is the feature of the original CLIP, scaled to length 1.
 
     Attributes:
-        upper: the layers that are left to an adapter; they stay when the weights below are released.
+        upper: Layers that an adapter runs itself. They stay in memory when the layers below are released.
     """
 
     upper: UpperTower
 
     @abstractmethod
-    def _below(self, inputs: Any) -> Encoded:
-        """The states that enter the first layer that takes tokens; ``pooled`` is of no width."""
+    def _run_lower(self, inputs: Any) -> Encoded:
+        """Run the layers below the adapter. ``pooled`` of the result has width 0."""
 
     @abstractmethod
-    def _untouched(self, encoded: Encoded) -> Tensor:
-        """(B, d_e), what CLIP itself makes of these states."""
+    def _original_feature(self, encoded: Encoded) -> Tensor:
+        """Run the upper layers without an adapter and return the original CLIP's features, shape (B, d_e)."""
 
     def forward(self, inputs: Any) -> Encoded:
-        encoded = self._below(inputs)
-        return Encoded(self._untouched(encoded), encoded.tokens, encoded.mask)
+        """Run all layers of the original CLIP, and keep the states that enter the upper layers."""
+        encoded = self._run_lower(inputs)
+        return Encoded(self._original_feature(encoded), encoded.tokens, encoded.mask)
 
     @torch.no_grad()
     def enter(self, inputs: EncoderInputs, untouched: bool) -> Encoded:
-        """What enters the upper layers.
+        """Return the states that enter the upper layers.
 
         Args:
-            inputs: of the rows that are present, or what was made of them before.
-            untouched: whether the features of the untouched CLIP are wanted as well; if not, ``pooled`` may be empty.
+            inputs: Inputs of the present rows, or their cached features.
+            untouched: If True, also compute the features of the original CLIP; if False, ``pooled`` may have width 0.
         """
         if isinstance(inputs, Encoded):
             return self.as_computed(inputs)
         self.ready()
-        return self.forward(inputs) if untouched else self._below(inputs)
+        return self.forward(inputs) if untouched else self._run_lower(inputs)
 
-    def _cut(
+    def _split_layers(
         self, blocks: list[Block], settings: CLIPImageEncoder | CLIPTextEncoder
     ) -> tuple[list[Block], list[Block]]:
+        """Split the layers before ``settings.first_layer``.
+
+        Raises:
+            RobustTuneError: The tower does not have that many layers.
+        """
         if not 1 <= settings.first_layer <= len(blocks):
             raise RobustTuneError(
                 f"first_layer {settings.first_layer} does not fit {settings.name!r}, whose tower has {len(blocks)} "
@@ -155,7 +190,7 @@ class FrozenCLIP(FrozenEncoder):
 
 
 class FrozenCLIPImage(FrozenCLIP, FrozenImageEncoder):
-    """The module of a `CLIPImageEncoder`."""
+    """The frozen vision tower that a `CLIPImageEncoder` loads."""
 
     def __init__(self, settings: CLIPImageEncoder) -> None:
         clip = load_clip(settings)
@@ -167,16 +202,16 @@ class FrozenCLIPImage(FrozenCLIP, FrozenImageEncoder):
                 f"set image_encoder.size to {tower.config.image_size}"
             )
         super().__init__(clip, settings, preprocessing)
-        below, above = self._cut([Block(layer) for layer in tower.encoder.layers], settings)
+        below, above = self._split_layers([Block(layer) for layer in tower.encoder.layers], settings)
         self.backbone = nn.Sequential(tower.embeddings, tower.pre_layrnorm, *below)
         self.upper = UpperTower(above, tower.post_layernorm, clip.visual_projection)
         self.widths = self.measure_widths()
 
-    def _below(self, images: Tensor) -> Encoded:
+    def _run_lower(self, images: Tensor) -> Encoded:
         states = self.backbone(self.normalise(images))
         return Encoded(states.new_zeros(len(states), 0), [states], all_real([states]))
 
-    def _untouched(self, encoded: Encoded) -> Tensor:
+    def _original_feature(self, encoded: Encoded) -> Tensor:
         states = encoded.tokens[0]
         for block in self.upper.blocks[:-1]:
             states = block(states)
@@ -184,10 +219,10 @@ class FrozenCLIPImage(FrozenCLIP, FrozenImageEncoder):
 
 
 class FrozenCLIPText(FrozenCLIP, FrozenTextEncoder):
-    """The module of a `CLIPTextEncoder`.
+    """The frozen text tower that a `CLIPTextEncoder` loads.
 
     Attributes:
-        logit_scale: what CLIP multiplies cosines with, to have logits.
+        logit_scale: CLIP's factor between cosine similarities and logits.
     """
 
     settings: CLIPTextEncoder
@@ -197,7 +232,7 @@ class FrozenCLIPText(FrozenCLIP, FrozenTextEncoder):
         del clip.vision_model, clip.visual_projection
         super().__init__(clip, settings)
         tower = clip.text_model
-        below, above = self._cut([Block(layer) for layer in tower.encoder.layers], settings)
+        below, above = self._split_layers([Block(layer) for layer in tower.encoder.layers], settings)
         self.logit_scale = float(clip.logit_scale.detach().exp())
         self.backbone = nn.ModuleDict({"embeddings": tower.embeddings, "blocks": nn.ModuleList(below)})
         self.upper = UpperTower(above, tower.final_layer_norm, clip.text_projection)
@@ -205,18 +240,18 @@ class FrozenCLIPText(FrozenCLIP, FrozenTextEncoder):
 
     @cached_property
     def prompt_tokenizer(self) -> Tokenizer:
-        """As that of samples, but for prompts, which may be as long as the tower takes."""
+        """Return the tokenizer for class prompts, which may be as long as the tower allows."""
         return fast_tokenizer(self.settings, None)
 
-    def _below(self, tokens: Tokens) -> Encoded:
-        # Attention is causal, so what pads a text on the right can reach none of its tokens.
+    def _run_lower(self, tokens: Tokens) -> Encoded:
+        # Attention is causal, so padding on the right does not affect the tokens of a text.
         backbone: Any = self.backbone
         states = backbone["embeddings"](tokens.input_ids)
         for block in backbone["blocks"]:
             states = block(states, causal=True)
         return Encoded(states.new_zeros(len(states), 0), [states], [tokens.attention_mask])
 
-    def _untouched(self, encoded: Encoded) -> Tensor:
+    def _original_feature(self, encoded: Encoded) -> Tensor:
         states, mask = encoded.tokens[0], encoded.mask[0]
         for block in self.upper.blocks[:-1]:
             states = block(states, causal=True)
@@ -224,22 +259,35 @@ class FrozenCLIPText(FrozenCLIP, FrozenTextEncoder):
         return self.upper.feature(_last_layer(self.upper.blocks[-1], states, end, mask))
 
 
-def _last_layer(block: Block, states: Tensor, asking: Tensor, mask: Tensor | None) -> Tensor:
-    """(B, n, d) -> (B, d), what the last layer makes of the one token (B, 1, d) that is read."""
-    attended = block.read(block.norm1(asking), block.norm1(states), mask)
-    return block.finish(asking, attended).squeeze(1)
+def _last_layer(block: Block, states: Tensor, query_state: Tensor, mask: Tensor | None) -> Tensor:
+    """Run the last layer for a single token, since no other token of it is read.
+
+    Args:
+        block: Last layer of the tower.
+        states: States that enter it, shape (B, n, d).
+        query_state: State of the token that is read, shape (B, 1, d).
+        mask: Mask of real tokens, shape (B, n), bool; None if all are real.
+
+    Returns:
+        State of the token after the layer, shape (B, d).
+    """
+    attended = block.read(block.norm1(query_state), block.norm1(states), mask)
+    return block.finish(query_state, attended).squeeze(1)
 
 
 def unit(features: Tensor) -> Tensor:
-    """At length 1, in float32 at least: cosines are multiplied by 100 and more before they are compared."""
+    """Scale features to length 1, in float32 at least.
+
+    Logits are cosine similarities times 100 or more, which would amplify rounding errors of a lower precision.
+    """
     return functional.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
 
 
 def load_clip(settings: Encoder) -> Any:
-    """The CLIP that the settings name.
+    """Load the CLIP that the settings name.
 
     Raises:
-        RobustTuneError: it is another kind of model.
+        RobustTuneError: The model is not a CLIP, or cannot be loaded.
     """
     clip = load_model(settings, load_config(settings))
     if not isinstance(clip, CLIPModel):

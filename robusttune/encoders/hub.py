@@ -1,4 +1,4 @@
-"""The Hugging Face hub: whether it may be asked, and where its client keeps what it has fetched."""
+"""The Hugging Face hub: offline mode, and the cache folders of its client."""
 
 from __future__ import annotations
 
@@ -14,27 +14,31 @@ PREFETCH = (
 
 
 def offline() -> bool:
-    """Whether the Hugging Face hub must not be asked, by ``HF_HUB_OFFLINE=1``."""
+    """Return True if ``HF_HUB_OFFLINE=1`` forbids requests to the Hugging Face hub."""
     return constants.HF_HUB_OFFLINE
 
 
 def hub_folder(name: str, kind: str = "model") -> Path:
-    """The folder that the hub's client keeps a repository in, whether or not it exists.
+    """Return the cache folder of a repository of the Hugging Face hub, even if the folder does not exist.
 
     Args:
-        name: of the repository.
+        name: Name of the repository, such as ``openai/clip-vit-base-patch16``.
         kind: ``model`` or ``dataset``.
+
+    Example:
+        >>> hub_folder("openai/clip-vit-base-patch16").name
+        'models--openai--clip-vit-base-patch16'
     """
     return Path(constants.HF_HUB_CACHE) / "--".join([f"{kind}s", *name.split("/")])
 
 
 def cached_commit(name: str, revision: str | None, kind: str = "model") -> str | None:
-    """The commit that a revision of a repository was when it was last fetched, or None where it never was.
+    """Return the commit that a revision of a repository pointed to when it was last fetched, or None if it never was.
 
     Args:
-        name: of the repository.
-        revision: branch, tag or commit; None for ``main``.
-        kind: see `hub_folder`.
+        name: Name of the repository.
+        revision: Branch, tag or commit; None for ``main``.
+        kind: ``model`` or ``dataset``.
     """
     if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):
         return revision

@@ -1,4 +1,4 @@
-"""Encoders of which several layers are read."""
+"""Encoders that return the tokens of several chosen layers."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from robusttune.errors import RobustTuneError
 
 @dataclass(frozen=True, kw_only=True)
 class LayeredEncoder(Encoder):
-    """Settings of a frozen encoder that tells what its layers have made of an input.
+    """Settings of a frozen encoder that returns the tokens of several layers.
 
     Args:
-        layers: that many layers evenly spaced up to the last, or a list of layer numbers counted from 1.
-        depth: run only that many layers, and take the pooled embedding from there too; None for all.
+        layers: Number of layers, evenly spaced up to the last one, or a list of layer numbers counted from 1.
+        depth: Number of layers to run; the pooled embedding is read after the last of them. None runs all layers.
     """
 
     layers: int | list[int] = 4
     depth: int | None = None
 
     def run_depth(self, own: int) -> int:
-        """How many of a model's own layers are run.
+        """Return how many of a model's layers are run.
+
+        Args:
+            own: Number of layers that the model has.
 
         Raises:
-            RobustTuneError: it has fewer than were asked for.
+            RobustTuneError: ``depth`` is not from 1 to ``own``.
         """
         depth = own if self.depth is None else self.depth
         if not 1 <= depth <= own:
@@ -37,7 +40,14 @@ class LayeredEncoder(Encoder):
         return depth
 
     def layer_numbers(self, depth: int) -> list[int]:
-        """The chosen layers of a model of ``depth`` layers, ascending, counted from 1."""
+        """Return the numbers of the chosen layers, ascending, counted from 1.
+
+        Args:
+            depth: Number of layers that are run.
+
+        Raises:
+            RobustTuneError: ``layers`` does not fit a model with ``depth`` layers.
+        """
         if isinstance(self.layers, int):
             chosen = [math.ceil(depth * k / self.layers) for k in range(1, self.layers + 1)]
             fits = 1 <= self.layers <= depth
@@ -54,10 +64,10 @@ class LayeredEncoder(Encoder):
 
 @dataclass(frozen=True, kw_only=True)
 class LayeredImageEncoder(LayeredEncoder, ImageEncoder):
-    """Settings of a frozen image encoder that tells what its layers have made of an image.
+    """Settings of a frozen image encoder that returns the tokens of several layers.
 
     Args:
-        grid: maps larger than this many tokens a side are average-pooled down to it.
+        grid: Maximum height and width of a layer's feature map, in tokens. Larger maps are average-pooled to it.
     """
 
     grid: int = 7
@@ -68,14 +78,22 @@ class LayeredImageEncoder(LayeredEncoder, ImageEncoder):
 
 
 class FrozenLayeredImageEncoder(FrozenImageEncoder):
-    """The module of a `LayeredImageEncoder`."""
+    """The common base of the modules that `LayeredImageEncoder` settings load."""
 
     def __init__(self, backbone: nn.Module, settings: LayeredImageEncoder, preprocessing: Preprocessing) -> None:
         super().__init__(backbone, settings, preprocessing)
         self.grid = settings.grid
 
     def to_tokens(self, maps: Tensor, prefix: Tensor | None) -> Tensor:
-        """Maps (B, d, h, w), pooled to the grid where they are larger, as tokens after the prefix (B, p, d)."""
+        """Flatten feature maps into tokens, average-pooling maps that are larger than the grid.
+
+        Args:
+            maps: Feature maps, shape (B, d, h, w).
+            prefix: Tokens that go before those of the map (class token, registers), shape (B, p, d), or None.
+
+        Returns:
+            Tokens, shape (B, p + h' w', d), where h' and w' are at most ``grid``.
+        """
         if max(maps.shape[-2:]) > self.grid:
             height, width = (min(extent, self.grid) for extent in maps.shape[-2:])
             maps = nn.functional.adaptive_avg_pool2d(maps, (height, width))

@@ -1,4 +1,4 @@
-"""The longest text that a model has positions for."""
+"""Maximum text length of a model, derived from its position embeddings."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from transformers import AutoModel
 
 
 def count_positions(config: Any) -> int | None:
-    """Return the maximum number of tokens of a text, or None where the model has no maximum.
+    """Return the maximum number of tokens of a text, or None if the model has no maximum.
 
-    RoBERTa and its relatives count positions from the padding token's id on, so that their table holds some rows that
-    no token uses. Models with relative positions (T5, XLNet, DeBERTa) have no table, and take any length.
+    RoBERTa and related models start counting positions after the id of the padding token, so some rows of their table
+    are never used. Models with relative positions (T5, XLNet, DeBERTa) have no table and take texts of any length.
 
     Args:
-        config: Configuration of a model of transformers, of both towers where there are two.
+        config: Configuration of a model from transformers. A configuration of two towers is read through its
+            ``text_config``.
     """
     text = getattr(config, "text_config", config)
     declared = getattr(text, "max_position_embeddings", None)
@@ -28,11 +29,11 @@ def count_positions(config: Any) -> int | None:
 
 
 def _table_sizes(config: Any) -> list[int]:
-    """Return the usable rows of each table of positions that counts from a padding token on."""
+    """Return the number of usable rows of each position table that starts counting after a padding token's id."""
     try:
         with torch.device("meta"):
             model: nn.Module = AutoModel.from_config(copy.deepcopy(config), trust_remote_code=False)
-    except Exception:  # the model itself is loaded later, and says what is wrong with its configuration
+    except Exception:  # a wrong configuration is reported when the model itself is loaded
         return []
     tables = (module for name, module in model.named_modules() if "position" in name.rpartition(".")[2])
     padded = (table for table in tables if getattr(table, "padding_idx", None) is not None)

@@ -1,4 +1,4 @@
-"""The form in which a text model expects its input."""
+"""The input format of a text model: padding, masking, and the position of its class token."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch.nn import functional
 from robusttune.encoders.base import TextEncoder
 from robusttune.types import Tokens
 
-PADDED_TO_FULL_LENGTH = ("siglip", "siglip2")  # trained on texts of one length, whose padding is attended to
+PADDED_TO_FULL_LENGTH = ("siglip", "siglip2")  # trained on texts of one length, with attention to padding
 CLASS_TOKEN_LAST = ("xlnet",)
 
 
 @dataclass(frozen=True)
 class InputForm:
-    """What a model expects besides tokens.
+    """The input format of a text model.
 
     Args:
-        length: Number of tokens that every text is padded to; None for the longest of the batch.
+        length: Number of tokens that every text is padded to; None for the longest text of the batch.
         pad_id: Id of the padding token.
-        left: Whether padding up to ``length`` comes first.
-        masked: Whether the model is told what is padding.
-        class_last: Whether the class token is the last one.
+        left: True if padding up to ``length`` comes before the text.
+        masked: True if the model receives an attention mask that excludes the padding.
+        class_last: True if the class token is the last token of a text.
     """
 
     length: int | None = None
@@ -35,7 +35,7 @@ class InputForm:
     class_last: bool = False
 
     def pad(self, tokens: Tokens) -> Tokens:
-        """Pad (B, n) tokens to (B, N)."""
+        """Pad tokens (B, n) to shape (B, N), where N is ``length``; return them unchanged if ``length`` is None."""
         if self.length is None:
             return tokens
         more = (0, max(0, self.length - tokens.input_ids.shape[1]))
@@ -44,13 +44,21 @@ class InputForm:
         return padded.map(lambda tensor: self._shift(tensor, tokens, 1)) if self.left else padded
 
     def unpad(self, states: Tensor, tokens: Tokens) -> Tensor:
-        """Return the states (B, n, d) of tokens (B, n) among those (B, N, d) of the padded ones."""
+        """Remove the padding that `pad` has added from a model's output.
+
+        Args:
+            states: States of the padded tokens, shape (B, N, d).
+            tokens: Tokens before padding, shape (B, n).
+
+        Returns:
+            States of the tokens before padding, shape (B, n, d).
+        """
         if self.left:
             states = self._shift(states, tokens, -1)
         return states[:, : tokens.input_ids.shape[1]]
 
     def _shift(self, rows: Tensor, tokens: Tokens, direction: int) -> Tensor:
-        """Rotate each row (N, ...) by its number of padding tokens, right (1) or left (-1)."""
+        """Rotate each row (N, ...) by its number of padding tokens, to the right (direction 1) or to the left (-1)."""
         length = rows.shape[1]
         padding = length - tokens.attention_mask.sum(1, keepdim=True)
         place = (torch.arange(length, device=rows.device) - direction * padding) % length
@@ -58,7 +66,12 @@ class InputForm:
 
 
 def input_form(settings: TextEncoder, backbone: nn.Module) -> InputForm:
-    """Return the form that a model's type demands."""
+    """Return the input format that a model's type requires.
+
+    Args:
+        settings: Settings of the text encoder.
+        backbone: Text model from transformers.
+    """
     config: Any = backbone.config
     kind = config.model_type.removesuffix("_text_model")
     if kind in PADDED_TO_FULL_LENGTH:
@@ -67,6 +80,12 @@ def input_form(settings: TextEncoder, backbone: nn.Module) -> InputForm:
 
 
 def padded_form(settings: TextEncoder, length: int, masked: bool) -> InputForm:
-    """Return a form with one length for all texts, padded as the model's tokenizer does it."""
+    """Return a format with one length for all texts, padded in the same direction as the model's tokenizer pads.
+
+    Args:
+        settings: Settings of the text encoder, whose tokenizer is loaded.
+        length: Number of tokens that every text is padded to.
+        masked: True if the model receives an attention mask that excludes the padding.
+    """
     tokenizer = settings.tokenizer()
     return InputForm(length, tokenizer.pad_id, tokenizer.pads_left, masked)

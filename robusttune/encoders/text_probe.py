@@ -1,4 +1,4 @@
-"""Checks, with a few made-up tokens, that what a text model returns can be used."""
+"""Checks of a text model's output, made with a few arbitrary tokens when the model is loaded."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ if TYPE_CHECKING:
     from robusttune.encoders.transformers_text import FrozenTransformersText
 
 SHORT, LONG = 3, 6  # tokens
-TOLERANCE = 1e-4  # of the largest state, far above rounding in float32
+TOLERANCE = 1e-4  # relative to the largest state; far above rounding errors in float32
 
 
 @torch.no_grad()
 def probe(encoder: FrozenTransformersText) -> Widths:
-    """Check an encoder, and return the widths of its outputs.
+    """Check that an encoder's output is usable, and return the widths of its outputs.
 
-    A model whose states depend on padding gets texts of one length, ``max_length``, so that they do not depend on
-    the other texts of a batch.
+    If the states of a text depend on the amount of padding, the encoder's input format is changed: every text is then
+    padded to ``max_length``, so that its features do not depend on the other texts of a batch.
+
+    Args:
+        encoder: Text encoder whose input format may be changed.
 
     Raises:
-        RobustTuneError: The model needs more than tokens, returns no state for each, or none that can be pooled.
+        RobustTuneError: The model needs inputs other than tokens, does not return one state per token, does not take
+            ``max_length`` tokens, or its first token attends to no other token although ``pooling`` is ``class``.
     """
     settings = encoder.settings
     text = _some_tokens(encoder, min(LONG, settings.max_length))
@@ -53,7 +57,7 @@ def probe(encoder: FrozenTransformersText) -> Widths:
 
 
 def _some_tokens(encoder: FrozenTransformersText, length: int) -> Tokens:
-    """Return a text (1, length) of different tokens, none of which is special to the model."""
+    """Return one text of different tokens, shape (1, length), without special tokens."""
     config: Any = encoder.backbone.config
     special = {getattr(config, f"{name}_token_id", None) for name in ("pad", "bos", "eos", "cls", "sep", "mask")}
     ordinary = [number for number in range(min(getattr(config, "vocab_size", 64), 64)) if number not in special]
@@ -62,7 +66,7 @@ def _some_tokens(encoder: FrozenTransformersText, length: int) -> Tokens:
 
 
 def _depends_on_padding(encoder: FrozenTransformersText, text: Tokens) -> bool:
-    """Return whether a text's states differ in a batch with a longer text."""
+    """Return True if the states of a text change when a longer text is in the same batch."""
     alone = encoder(text.map(lambda tensor: tensor[:, :SHORT]))
     size = alone.tokens[0].shape[1]
     pad = getattr(encoder.backbone.config, "pad_token_id", None) or 0
@@ -71,11 +75,15 @@ def _depends_on_padding(encoder: FrozenTransformersText, text: Tokens) -> bool:
     padded = encoder(Tokens(ids, torch.stack([torch.ones_like(mask), mask])))
     pairs = [(padded.pooled[1:], alone.pooled)]
     pairs += [(states[1:, :size], own) for states, own in zip(padded.tokens, alone.tokens, strict=True)]
-    return not all(_alike(one, other) for one, other in pairs)
+    return not all(_is_close(one, other) for one, other in pairs)
 
 
 def _check_class_token(encoder: FrozenTransformersText, text: Tokens) -> None:
-    """Check that the first token sees the others; in a causal model it doesn't, and is the same for every text."""
+    """Check that the first token attends to the others. In a causal model it does not, and is the same for every text.
+
+    Raises:
+        RobustTuneError: The first token is the same for two different texts.
+    """
     other = text.map(torch.clone)
     other.input_ids[:, 1:] = text.input_ids[:, :1]
     if torch.equal(encoder(text).pooled, encoder(other).pooled):
@@ -85,7 +93,7 @@ def _check_class_token(encoder: FrozenTransformersText, text: Tokens) -> None:
         )
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
+def _is_close(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).abs().max() <= TOLERANCE * other.abs().max().clamp(min=1e-6))
 
 

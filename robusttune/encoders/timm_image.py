@@ -1,4 +1,4 @@
-"""Any image model of timm that gives its intermediate layers: ViTs, CNNs, hybrids."""
+"""Image encoders from timm: any model that returns its intermediate layers (ViTs, CNNs, hybrids)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,20 @@ CHANNELS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class TimmEncoder(LayeredImageEncoder):
-    """An image model of timm, by its name there (``vit_base_patch16_224.augreg_in21k``).
+    """Settings of an image model from timm, named as in timm (``vit_base_patch16_224.augreg_in21k``).
 
     Args:
-        model_args: further arguments of the model's constructor.
+        model_args: Further arguments of the model's constructor.
+
+    Raises:
+        RobustTuneError: ``model_args`` sets a number of input channels other than 3.
+
+    Example:
+        >>> encoder = TimmEncoder(name="vit_tiny_patch16_224", weights="random", layers=3)
+        >>> encoder.layer_numbers(12)
+        [4, 8, 12]
+        >>> encoder.preprocessing().size
+        224
     """
 
     model_args: dict[str, Any] = field(default_factory=dict)
@@ -42,6 +52,7 @@ class TimmEncoder(LayeredImageEncoder):
             )
 
     def preprocessing(self) -> Preprocessing:
+        """Return the preprocessing that timm records for the weights, with this object's settings in place."""
         cfg = self._pretrained_cfg()
         return self.override(
             Preprocessing(
@@ -55,6 +66,12 @@ class TimmEncoder(LayeredImageEncoder):
         )
 
     def load(self) -> FrozenTimmEncoder:
+        """Build the frozen model.
+
+        Raises:
+            RobustTuneError: timm does not know the model or publishes no weights of it, the weights cannot be fetched
+                or do not fit, or the model does not return its intermediate layers.
+        """
         preprocessing, cfg = self.preprocessing(), self._pretrained_cfg()
         if self.weights == "pretrained" and not cfg.has_weights:
             raise RobustTuneError(f"timm publishes no weights of {self.name!r}: set weights to a file, or to random")
@@ -94,7 +111,7 @@ class TimmEncoder(LayeredImageEncoder):
 
 
 class FrozenTimmEncoder(FrozenLayeredImageEncoder):
-    """The module of a `TimmEncoder`. ``pooled`` is what the model's own classifier would read."""
+    """The frozen model that a `TimmEncoder` loads. ``pooled`` is the input of the model's own classifier."""
 
     def __init__(self, backbone: nn.Module, preprocessing: Preprocessing, settings: TimmEncoder) -> None:
         layers: Any = backbone.feature_info
@@ -120,18 +137,23 @@ class FrozenTimmEncoder(FrozenLayeredImageEncoder):
             ) from error
 
     def forward(self, images: Tensor) -> Encoded:
+        """Encode images (B, 3, H, W), uint8, into pooled embeddings and tokens of the chosen layers."""
         final, layers = self.backbone.forward_intermediates(  # type: ignore[operator]
             self.normalise(images), indices=self.indices, output_fmt="NCHW", **self.prefix_arg
         )
         pooled: Tensor = self.backbone.forward_head(final, pre_logits=True)  # type: ignore[operator]
-        # With prefix tokens (class, distillation, registers) a layer is a pair; without any, a bare map.
+        # A layer with prefix tokens (class, distillation, registers) is a pair; a layer without them is a map alone.
         pairs = [layer if isinstance(layer, tuple) else (layer, None) for layer in layers]
         tokens = [self.to_tokens(maps, prefix) for maps, prefix in pairs]
         return Encoded(torch.flatten(pooled, 1), tokens, all_real(tokens))
 
 
 def _weights_file(path: Path) -> Path:
-    """The file itself, or the one that holds the weights in a folder."""
+    """Return the weights file at a path: the file itself, or the one with a known name in a folder.
+
+    Raises:
+        RobustTuneError: The folder holds no file with a known name.
+    """
     if path.is_file():
         return path
     for name in ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin"):

@@ -1,4 +1,7 @@
-"""Texts to tokens: truncated, padded, and never read further than ``max_length`` tokens need."""
+"""Tokenisation of texts: truncation, padding, and bounded reading of long texts.
+
+Only the beginning of a text that determines the first ``max_length`` tokens is read.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,24 @@ from tokenizers.models import BPE, Unigram
 from robusttune.errors import RobustTuneError
 from robusttune.types import Tokens
 
-CHARACTERS = 16  # characters per token that are read at first; English has about 5
-GROWTH = 4  # factor by which more is read where these were too few
-MARGIN = 256  # characters between the last kept token and the cut; no token reaches that far
-LONGEST_TOKEN = 64  # characters; in SentencePiece 16 unless set
-PIECE = 1 << 16  # characters that are counted at once
-BLOCK = 1 << 22  # characters that are tokenised at once, to bound memory
-ROWS = 1024  # texts that are tokenised at once
+CHARACTERS = 16  # characters read per token at first; English has about 5 per token
+GROWTH = 4  # factor by which the number of characters grows if it was too small
+MARGIN = 256  # characters between the last kept token and the cut; longer than any token
+LONGEST_TOKEN = 64  # characters; SentencePiece's default is 16
+PIECE = 1 << 16  # characters of a piece that is tokenised separately to count its tokens
+BLOCK = 1 << 22  # characters tokenised at once, to bound memory
+ROWS = 1024  # texts tokenised at once
 WORD_END = re.compile(r"(?<=\S)(?=\s)")
 NO_DIGIT = re.compile(r"(?!\d)")
 
 
 class Tokenized(NamedTuple):
-    """Texts as tokens, and for each text whether it was cut."""
+    """Tokenised texts, and a flag for each text that was truncated.
+
+    Attributes:
+        tokens: Token ids and attention mask, shape (B, n).
+        cut: Flags of length B, True if the text had more tokens than were kept.
+    """
 
     tokens: Tokens
     cut: list[bool]
@@ -38,10 +46,20 @@ class Tokenizer:
     A text without any token gets one padding token, so that every text has a state to pool.
 
     Args:
-        backend: The Rust tokenizer itself, so that loader workers need not import transformers.
+        backend: Tokenizer of the Rust library ``tokenizers``, so that loader workers need not import transformers.
         max_length: Maximum number of tokens per text, special tokens included.
         pad_id: Id of the padding token.
-        pads_left: Whether a model that needs every text at one length expects the padding first.
+        pads_left: True if a model that needs every text at one length expects the padding first.
+
+    Raises:
+        RobustTuneError: The backend inserts special tokens within a text.
+
+    Example:
+        >>> from tokenizers import Tokenizer as Backend, models, pre_tokenizers
+        >>> backend = Backend(models.WordLevel({"[UNK]": 0, "a": 1, "red": 2, "cup": 3}, unk_token="[UNK]"))
+        >>> backend.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> Tokenizer(backend, max_length=2, pad_id=0)(["a red cup", "cup"]).cut
+        [True, False]
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, max_length: int, pad_id: int, pads_left: bool = False) -> None:
@@ -53,7 +71,7 @@ class Tokenizer:
         self.pad_id = pad_id
         self.pads_left = pads_left
         self.before, self.after = _special_tokens(backend)
-        self.room = max_length - len(self.before) - len(self.after)  # tokens of its own that a text keeps
+        self.room = max_length - len(self.before) - len(self.after)  # tokens kept, special ones excluded
 
     def __call__(self, texts: list[str]) -> Tokenized:
         own = self._encode(texts)
@@ -67,12 +85,12 @@ class Tokenizer:
         return Tokenized(tokens, [len(ids) > self.room for ids in own])
 
     def lengths(self, texts: list[str]) -> list[int]:
-        """Return the number of tokens that each text keeps."""
+        """Return the number of tokens that each text keeps after truncation, special tokens included."""
         blocks = (texts[start : start + ROWS] for start in range(0, len(texts), ROWS))
         return [self._with_special(min(len(ids), self.room)) for block in blocks for ids in self._encode(block)]
 
     def full_lengths(self, texts: list[str]) -> list[int]:
-        """Return the number of tokens that each whole text has, special tokens included."""
+        """Return the number of tokens that each text has before truncation, special tokens included."""
         lengths = [0] * len(texts)
         for block in _blocks(texts):
             encoded = self.backend.encode_batch_fast([piece for _, piece in block], add_special_tokens=False)
@@ -84,9 +102,10 @@ class Tokenizer:
         return len(self.before) + own + len(self.after) or 1
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
-        """Return the ids of each text's own tokens: those that are kept, and some more if it has more.
+        """Return the token ids of each text without special tokens: at least those that are kept.
 
-        Only the beginning of a long text is read, as far as it certainly decides the tokens that are kept.
+        A text that has more tokens than are kept returns more than ``room`` ids. Only the beginning of a long text is
+        read, as much as is needed to determine the tokens that are kept.
         """
         size = max(CHARACTERS * self.max_length, 4 * MARGIN)
         ends = [_cut(text, size) for text in texts]
@@ -101,18 +120,20 @@ class Tokenizer:
         return [text.ids for text in encoded]
 
     def _is_decided(self, head: tokenizers.Encoding, text: str, end: int) -> bool:
-        """Return whether the tokens kept of ``text[:end]`` are those of the whole text.
+        """Return True if the first ``room`` tokens of ``text[:end]`` are certainly those of the whole text.
 
-        They are if they end well before the cut, in another word than the one that may be cut. Within one long word
-        (Chinese has no spaces) they are if any cut leaves them: the whole text has a token that ends at one of these
-        places, and up to there the best division into tokens does not depend on what follows.
+        This is certain if they end well before the cut, in a different word than the last one. Within one long word
+        (Chinese has no spaces) it is certain if shortening the text by any number of characters up to the longest token
+        leaves them unchanged: in the whole text, one token ends at one of these places, and the best segmentation up to
+        there does not depend on the text that follows.
         """
         last = self.room - 1
         if len(head) <= self.room or head.offsets[last][1] + MARGIN > end:
             return False
         if text[end].isspace() or head.word_ids[last] != head.word_ids[-1]:
             return True
-        if not isinstance(self.backend.model, (BPE, Unigram)):  # others drop a whole word for its last character
+        # In other models (word pieces) the last character of a word may decide whether the whole word is unknown.
+        if not isinstance(self.backend.model, (BPE, Unigram)):
             return False
         cuts = [text[: end - less] for less in range(1, LONGEST_TOKEN)]
         kept = head.ids[: self.room]
@@ -125,7 +146,7 @@ def _special_tokens(backend: tokenizers.Tokenizer) -> tuple[list[int], list[int]
     """Return the ids of the special tokens that a tokenizer puts before and after a text.
 
     Raises:
-        RobustTuneError: It puts them elsewhere.
+        RobustTuneError: The tokenizer puts them elsewhere.
     """
     number = backend.num_special_tokens_to_add(False)
     for word in ("a", "the", "1", *backend.get_vocab()):
@@ -137,10 +158,10 @@ def _special_tokens(backend: tokenizers.Tokenizer) -> tuple[list[int], list[int]
 
 
 def _cut(text: str, size: int) -> int:
-    """Return where to cut a text that is longer than ``size`` characters, at least that far in.
+    """Return where to cut a text that is longer than ``size`` characters: at ``size`` characters or later.
 
-    A cut is at the end of a word where there is one within the next ``size`` characters, else outside of numbers,
-    which some tokenizers divide from their end.
+    The cut is at the end of a word if there is one within the next ``size`` characters. Otherwise it is outside of
+    numbers, because some tokenizers divide a number from its end.
     """
     if len(text) <= size:
         return len(text)
@@ -158,7 +179,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _blocks(texts: list[str]) -> Iterator[list[tuple[int, str]]]:
-    """Yield pieces of texts with the number of their text, as many at a time as memory allows."""
+    """Yield blocks of (row of the text, piece of it), each small enough to tokenise at once."""
     block: list[tuple[int, str]] = []
     size = 0
     for row, text in enumerate(texts):

@@ -1,4 +1,4 @@
-"""What the image and the text side of transformers have in common: settings to folders, folders to towers."""
+"""Loading of image and text towers from transformers: locations, configurations and weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from robusttune.errors import RobustTuneError
 
 
 def location(settings: Encoder) -> dict[str, Any]:
-    """Arguments of ``from_pretrained`` for the folder or published repository that the settings name."""
+    """Return the arguments of ``from_pretrained`` for the folder or published repository that the settings name.
+
+    Raises:
+        RobustTuneError: The folder does not exist, or ``weights`` is a file.
+    """
     if settings.weights in ("pretrained", "random"):
         folder = model_folder(settings.name)
         if settings.name.startswith(("/", "./", "../", "~", PACKAGED)) and not folder.is_dir():
@@ -40,7 +44,7 @@ def load_config(settings: Encoder) -> Any:
     """Return the model's configuration.
 
     Raises:
-        RobustTuneError: It cannot be read, or the model needs code of its own.
+        RobustTuneError: The configuration cannot be read, or the model needs its own Python code.
     """
     place = location(settings)
     with fetching(settings.name, settings.weights):
@@ -49,10 +53,15 @@ def load_config(settings: Encoder) -> Any:
 
 
 def load_tower(settings: LayeredEncoder, tower: str, needs_pooler: bool = False) -> nn.Module:
-    """The encoder alone: of a two-tower model (CLIP, SigLIP) the one named, ``text_model`` or ``vision_model``.
+    """Load one encoder tower: the named tower of a two-tower model (CLIP, SigLIP), or the whole model otherwise.
+
+    Args:
+        settings: Settings of the encoder; ``depth`` limits the number of layers that are built.
+        tower: ``text_model`` or ``vision_model``.
+        needs_pooler: True if the weights of a pooler must not be missing.
 
     Raises:
-        RobustTuneError: the weights lack something that is used; a pooler often is missing, and need not be used.
+        RobustTuneError: The model has a decoder or no stack of layers, or weights that are used are missing.
     """
     config = load_config(settings)
     if has_decoder(config):
@@ -67,25 +76,25 @@ def load_tower(settings: LayeredEncoder, tower: str, needs_pooler: bool = False)
 
 
 def has_decoder(config: Any) -> bool:
-    """Return whether a configuration is of a model type with a decoder, also where only its encoder was saved."""
+    """Return True if a configuration's model type has a decoder, even if only the encoder was saved."""
     if getattr(config, "is_encoder_decoder", False):
         return True
     try:
         return bool(type(config)().is_encoder_decoder)
-    except (AttributeError, TypeError, ValueError):  # a type that has no defaults
+    except (AttributeError, TypeError, ValueError):  # a model type without default values
         return False
 
 
 def load_model(settings: Encoder, config: Any, needs: Callable[[str], bool] = lambda _: True) -> nn.Module:
-    """The whole model.
+    """Load the whole model.
 
     Args:
-        settings: that name it.
-        config: of transformers, to make it by.
-        needs: whether a weight, by its key, is used.
+        settings: Settings that name the model and its weights.
+        config: Configuration from transformers that the model is built from.
+        needs: Function that returns True if the weight with a given key is used.
 
     Raises:
-        RobustTuneError: the weights are not to be had, or lack something that is used.
+        RobustTuneError: The weights cannot be loaded, or a weight that is used is missing.
     """
     missing: set[str] = set()
     with seeded(), fetching(settings.name, settings.weights), _without_report():
@@ -110,7 +119,7 @@ def load_model(settings: Encoder, config: Any, needs: Callable[[str], bool] = la
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Of weights that a file has and nothing uses: heads, the other tower, layers beyond the depth."""
+    """Silence transformers' warning about unused weights: heads, the other tower, and layers beyond ``depth``."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
@@ -120,5 +129,10 @@ def _without_report() -> Iterator[None]:
 
 
 def chosen_layers(settings: LayeredEncoder, hidden_states: tuple[Tensor, ...]) -> list[Tensor]:
-    """The chosen of the hidden states, of which the first is the embedding before any layer."""
+    """Return the hidden states of the chosen layers.
+
+    Args:
+        settings: Settings of the encoder, which choose the layers.
+        hidden_states: Embeddings before the first layer, followed by the output of every layer, each (B, n, d).
+    """
     return [hidden_states[number] for number in settings.layer_numbers(len(hidden_states) - 1)]

@@ -1,4 +1,4 @@
-"""Vision towers of transformers: CLIP, SigLIP, ViT, DINOv2."""
+"""Image encoders from transformers: the vision towers of CLIP, SigLIP, ViT and DINOv2."""
 
 from __future__ import annotations
 
@@ -24,34 +24,49 @@ RGB = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class TransformersImageEncoder(LayeredImageEncoder):
-    """A vision tower of transformers, by its published name or a local folder.
+    """Settings of a vision tower from transformers, named by its repository or a local folder.
 
     Args:
-        pooling: what ``pooled`` is: the model's own pooler (``head``; CLIP's class token after its final layer norm,
+        pooling: Source of ``pooled``: the model's own pooler (``head``; CLIP's class token after its final layer norm,
             SigLIP's attention pool), the first token (``class``), or the ``mean`` over all tokens.
+
+    Example:
+        >>> settings = TransformersImageEncoder(name="robusttune:demo_clip", weights="random", layers=[1, 3])
+        >>> settings.load().widths
+        Widths(layers=(128, 128), pooled=128)
     """
 
     pooling: Literal["head", "class", "mean"] = "head"
 
     def preprocessing(self) -> Preprocessing:
+        """Return the preprocessing of the model's image processor, with this object's settings in place."""
         return self.override(own_preprocessing(self))
 
     def load(self) -> FrozenTransformersImage:
+        """Build the frozen vision tower.
+
+        Raises:
+            RobustTuneError: The model has no patches, does not take square images of a fixed size, or cannot be loaded.
+        """
         return FrozenTransformersImage(self)
 
 
 def own_preprocessing(settings: ImageEncoder) -> Preprocessing:
-    """What the model's image processor says."""
+    """Return the preprocessing that the model's image processor describes.
+
+    Raises:
+        RobustTuneError: The image processor cannot be read, or the model does not take square images of a fixed size.
+    """
     place = location(settings)
     with fetching(settings.name, settings.weights):
         refuse_remote_code(place, "AutoConfig", "AutoModel", "AutoImageProcessor")
         processor = AutoImageProcessor.from_pretrained(**place, trust_remote_code=False)
-    side, crop_side = dict(getattr(processor, "size", None) or {}), dict(getattr(processor, "crop_size", None) or {})
-    resized = side.get("shortest_edge") or side.get("height")
+    edges, crop_edges = dict(getattr(processor, "size", None) or {}), dict(getattr(processor, "crop_size", None) or {})
+    resized = edges.get("shortest_edge") or edges.get("height")
     if resized is None or not getattr(processor, "do_resize", True):
         raise RobustTuneError(f"{settings.name!r} has no fixed image size: choose another model")
-    size = crop_side["height"] if crop_side and processor.do_center_crop else resized
-    if side.get("width", resized) != resized or (size != resized and crop_side["width"] != size):
+    size = crop_edges["height"] if crop_edges and processor.do_center_crop else resized
+    if edges.get("width", resized) != resized or (size != resized and crop_edges["width"] != size):
         raise RobustTuneError(f"{settings.name!r} does not take square images: choose another model")
     mean, std = normalisation(processor)
     return Preprocessing(
@@ -60,15 +75,16 @@ def own_preprocessing(settings: ImageEncoder) -> Preprocessing:
         mean=mean,
         std=std,
         interpolation=Image.Resampling(processor.resample).name.lower(),
-        crop_mode="center" if "shortest_edge" in side else "squash",
+        crop_mode="center" if "shortest_edge" in edges else "squash",
     )
 
 
 def normalisation(processor: Any) -> tuple[RGB, RGB]:
-    """Return mean and standard deviation, per channel, by which values in [0, 1] become what a model expects.
+    """Return the mean and the standard deviation of each channel, for values in [0, 1].
 
     Args:
-        processor: Image processor of transformers, which may leave out either step, or scale by another factor.
+        processor: Image processor from transformers. It may skip rescaling or normalisation, or use a factor other
+            than 1 / 255; the returned values account for this.
     """
     scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -78,7 +94,7 @@ def normalisation(processor: Any) -> tuple[RGB, RGB]:
 
 
 class FrozenTransformersImage(FrozenLayeredImageEncoder):
-    """The module of a `TransformersImageEncoder`."""
+    """The frozen vision tower that a `TransformersImageEncoder` loads."""
 
     settings: TransformersImageEncoder
 
@@ -88,7 +104,7 @@ class FrozenTransformersImage(FrozenLayeredImageEncoder):
         config = getattr(config, "vision_config", config)
         if not hasattr(config, "patch_size"):
             raise RobustTuneError(f"{settings.name!r} is no patch-based vision tower: use timm's TimmEncoder for CNNs")
-        if getattr(config, "num_detection_tokens", 0):  # which follow the patches
+        if getattr(config, "num_detection_tokens", 0):  # detection tokens follow the patches
             raise RobustTuneError(f"{settings.name!r} does not return one token a patch: choose another model")
         if getattr(config, "image_size", None) is None:
             raise RobustTuneError(f"{settings.name!r} has no fixed image size: choose another model")
@@ -108,18 +124,19 @@ class FrozenTransformersImage(FrozenLayeredImageEncoder):
             ) from error
 
     def forward(self, images: Tensor) -> Encoded:
+        """Encode images (B, 3, H, W), uint8, into pooled embeddings and tokens of the chosen layers."""
         output = self.backbone(pixel_values=self.normalise(images), output_hidden_states=True)
         tokens = [self._split(layer) for layer in chosen_layers(self.settings, output.hidden_states)]
         return Encoded(self._pooled(output), tokens, all_real(tokens))
 
     def _split(self, states: Tensor) -> Tensor:
-        """The patches as a map, pooled to the grid, after whatever stands before them."""
-        before = states.shape[1] - self.patches**2
-        if before < 0 or math.isqrt(states.shape[1] - before) != self.patches:
+        """Reshape the patches to a map, pool it to the grid, and keep the tokens that precede the patches."""
+        prefix_length = states.shape[1] - self.patches**2
+        if prefix_length < 0 or math.isqrt(states.shape[1] - prefix_length) != self.patches:
             raise RobustTuneError(f"{self.settings.name!r} does not return one token a patch: choose another model")
-        maps = states[:, before:].transpose(1, 2)
+        maps = states[:, prefix_length:].transpose(1, 2)
         maps = maps.reshape(*maps.shape[:2], self.patches, self.patches)
-        return self.to_tokens(maps, states[:, :before] if before else None)
+        return self.to_tokens(maps, states[:, :prefix_length] if prefix_length else None)
 
     def _pooled(self, output: object) -> Tensor:
         states: Tensor = output.last_hidden_state  # type: ignore[attr-defined]

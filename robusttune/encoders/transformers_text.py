@@ -1,4 +1,4 @@
-"""Any text encoder of transformers that returns hidden states: BERT, RoBERTa, MiniLM, CLIP's text tower."""
+"""Text encoders from transformers that return hidden states: BERT, RoBERTa, MiniLM, the text tower of CLIP."""
 
 from __future__ import annotations
 
@@ -23,29 +23,45 @@ Pooling = Literal["mean", "class", "end"]
 
 @dataclass(frozen=True, kw_only=True)
 class TransformersTextEncoder(LayeredEncoder, TextEncoder):
-    """A text encoder of transformers, by its published name or a local folder.
+    """Settings of a text encoder from transformers, named by its repository or a local folder.
 
     Args:
-        pooling: what ``pooled`` is: the ``mean`` over real tokens, the first (``class``; XLNet's is the last) or the
-            last (``end``, CLIP's) real token, each after the model's final layer norm. SigLIP reads a text padded to
-            its full length, and ``end`` is its last position, be it padding or not.
-        max_length: most tokens that a text keeps, special ones included.
+        pooling: Source of ``pooled``: the ``mean`` over real tokens, the first real token (``class``; XLNet's is the
+            last) or the last one (``end``, as in CLIP), each after the model's final layer norm. SigLIP reads a text
+            padded to its full length, and ``end`` is its last position, even if that is padding.
+        max_length: Maximum number of tokens per text, special tokens included.
+
+    Example:
+        >>> settings = TransformersTextEncoder(name="robusttune:demo_clip", weights="random", layers=2, max_length=16)
+        >>> settings.load().widths
+        Widths(layers=(128, 128), pooled=128)
     """
 
     pooling: Pooling = "mean"
     max_length: int = 64
 
     def tokenizer(self) -> Tokenizer:
+        """Return the model's own tokenizer, truncating to ``max_length`` tokens.
+
+        Raises:
+            RobustTuneError: The model has no usable tokenizer, or takes fewer than ``max_length`` tokens.
+        """
         return fast_tokenizer(self, self.max_length)
 
     def load(self) -> FrozenTransformersText:
+        """Build the frozen text encoder.
+
+        Raises:
+            RobustTuneError: The model does not take texts of ``max_length`` tokens, its output is not usable (see
+                `robusttune.encoders.text_probe.probe`), or it cannot be loaded.
+        """
         return FrozenTransformersText(self)
 
 
 class FrozenTransformersText(FrozenTextEncoder):
-    """The module of a `TransformersTextEncoder`.
+    """The frozen text encoder that a `TransformersTextEncoder` loads.
 
-    The states and the mask it returns are those of the text's own tokens, whatever padding the model sees.
+    The states and masks that it returns belong to the text's own tokens, even if the model needs more padding.
     """
 
     settings: TransformersTextEncoder
@@ -53,25 +69,31 @@ class FrozenTransformersText(FrozenTextEncoder):
     def __init__(self, settings: TransformersTextEncoder) -> None:
         positions = count_positions(load_config(settings))
         if positions is not None and positions < settings.max_length:
-            settings.tokenizer()  # refuses it, and says what fits
+            settings.tokenizer()  # raises the error that names the maximum length
         super().__init__(load_tower(settings, "text_model"), settings)
         self.form = input_form(settings, self.backbone)
         self.widths = probe(self)
 
     def forward(self, tokens: Tokens) -> Encoded:
-        given = self.form.pad(tokens)
+        """Encode ``B`` tokenised texts into pooled embeddings and tokens of the chosen layers."""
+        padded = self.form.pad(tokens)
         output = self.backbone(
-            input_ids=given.input_ids,
-            attention_mask=given.attention_mask.long() if self.form.masked else None,
+            input_ids=padded.input_ids,
+            attention_mask=padded.attention_mask.long() if self.form.masked else None,
             output_hidden_states=True,
         )
-        # A CLIP's last hidden state in the list lacks the final layer norm that last_hidden_state has had.
-        pooled = self._pool(output.last_hidden_state, given, tokens)
+        # Only last_hidden_state has passed the final layer norm; the last entry of CLIP's hidden_states has not.
+        pooled = self._pool(output.last_hidden_state, tokens)
         layers = [self.form.unpad(states, tokens) for states in chosen_layers(self.settings, output.hidden_states)]
         return Encoded(pooled, layers, [tokens.attention_mask] * len(layers))
 
-    def _pool(self, states: Tensor, given: Tokens, tokens: Tokens) -> Tensor:
-        """Return (B, d) of the states (B, N, d) of what the model was given."""
+    def _pool(self, states: Tensor, tokens: Tokens) -> Tensor:
+        """Return the pooled embeddings, shape (B, d).
+
+        Args:
+            states: Last states of the padded tokens, shape (B, N, d).
+            tokens: Tokens before padding, shape (B, n).
+        """
         pooling = self.settings.pooling
         if pooling == "end" and not self.form.masked:
             return states[:, -1]

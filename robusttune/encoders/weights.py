@@ -1,4 +1,4 @@
-"""Where weights come from, and what is said when they are not to be had."""
+"""Sources of encoder weights, and clear errors if weights cannot be loaded."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.regular_files import what_is_at
 
-PACKAGED = "robusttune:"  # begins the name of an encoder that ships with the package
-_looking: list[set[str]] = []  # who wants to know what is looked up
+PACKAGED = "robusttune:"  # prefix of the names of encoders that ship with the package
+_recorders: list[set[str]] = []  # sets of the active `looked_up` contexts
 
 
 def model_folder(name: str) -> Path:
-    """The folder that a model's name stands for, whether or not it exists.
+    """Return the local folder that a model's name may refer to, even if the folder does not exist.
 
-    ``robusttune:demo_clip`` is the package's own, wherever that is installed.
+    Args:
+        name: Path of a folder, or ``robusttune:demo_clip`` for a model that ships with this package.
+
+    Example:
+        >>> model_folder("robusttune:demo_clip").is_dir()
+        True
     """
     if name.startswith(PACKAGED):
         return Path(__file__).parents[1] / Path(name.removeprefix(PACKAGED)).name
@@ -31,25 +36,25 @@ def model_folder(name: str) -> Path:
 
 
 def local_weights(path: str) -> Path:
-    """The path of local weights.
+    """Return the path of local weights.
 
     Raises:
-        RobustTuneError: nothing is there.
+        RobustTuneError: The path does not exist, or is neither a regular file nor a folder.
     """
     found = user_path(path)
     if not found.exists():
         raise RobustTuneError(f"weights {path} do not exist: give a file, a folder, 'pretrained' or 'random'")
-    what = None if found.is_dir() else what_is_at(found)
-    if what is not None:
-        raise RobustTuneError(f"weights: {path} {what}: give a file, a folder, 'pretrained' or 'random'")
+    problem = None if found.is_dir() else what_is_at(found)
+    if problem is not None:
+        raise RobustTuneError(f"weights: {path} {problem}: give a file, a folder, 'pretrained' or 'random'")
     return found
 
 
 def refuse_code(path: Path) -> None:
-    """Check that a weights file holds nothing that is executed when it is read; older timm would read it all the same.
+    """Check that reading a weights file executes no code. Older versions of timm would read the file regardless.
 
     Raises:
-        RobustTuneError: it holds more than tensors.
+        RobustTuneError: The file holds more than tensors.
     """
     if path.suffix == ".safetensors":
         return
@@ -61,7 +66,10 @@ def refuse_code(path: Path) -> None:
 
 @contextmanager
 def seeded(seed: int = 0) -> Iterator[None]:
-    """Random weights are not stored in checkpoints, so they must come out the same every time."""
+    """Seed torch's random numbers within the context, and restore their state after it.
+
+    Random weights are not stored in checkpoints, so they must be the same every time.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -69,24 +77,31 @@ def seeded(seed: int = 0) -> Iterator[None]:
 
 @contextmanager
 def looked_up() -> Iterator[set[str]]:
-    """Names of the published repositories that encoders look up within."""
+    """Yield a set that collects the names of the published repositories that encoders request within the context."""
     names: set[str] = set()
-    _looking.append(names)
+    _recorders.append(names)
     try:
         yield names
     finally:
-        _looking.pop()
+        _recorders.pop()
 
 
 @contextmanager
 def fetching(repository: str, weights: str) -> Iterator[None]:
-    """Turn a failed look-up of published or local files into one sentence.
+    """Turn a failed request for published or local files into one clear sentence.
 
-    The hub's clients raise many kinds of errors for one fact, among them OSError, ValueError and RuntimeError.
+    The hub's clients raise many types of errors for the same cause, among them OSError, ValueError and RuntimeError.
+
+    Args:
+        repository: Name of the published repository.
+        weights: Setting ``weights`` of the encoder: ``pretrained``, ``random``, or a local path.
+
+    Raises:
+        RobustTuneError: An error occurred within the context.
     """
     place = repository if weights in ("pretrained", "random") else weights
     local = model_folder(place).exists()
-    for names in _looking if not local else ():
+    for names in _recorders if not local else ():
         names.add(repository)
     try:
         yield
@@ -111,19 +126,23 @@ def fetching(repository: str, weights: str) -> Iterator[None]:
 
 
 def code_error(place: str) -> RobustTuneError:
-    """Return the error for a model that brings Python code of its own."""
+    """Return the error for a model that needs its own Python code."""
     return RobustTuneError(f"{place!r} needs code of its own, which is not run: choose another model")
 
 
 @contextmanager
 def refusing_gaps() -> Iterator[None]:
-    """Within it a state dict that lacks a key of its module is an error, whatever ``strict`` says.
+    """Raise an error within the context if a state dict lacks a weight of its module, regardless of ``strict``.
 
-    timm loads a model without a classifier non-strictly, and then leaves at random whatever a file lacks.
+    timm loads a model without a classifier non-strictly, and leaves weights that the file lacks at random values.
+
+    Raises:
+        ValueError: A weight is missing.
     """
     original = nn.Module.load_state_dict
 
     def checked(module: nn.Module, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a state dict and raise a ValueError if a weight is missing."""
         result = original(module, state_dict, *args, **kwargs)
         if result.missing_keys:
             raise ValueError(f"{len(result.missing_keys)} weights are missing, first {result.missing_keys[0]}")

@@ -1,4 +1,4 @@
-"""How well a model does, condition by condition."""
+"""Metrics, confidence intervals and tables of a model's predictions, per condition."""
 
 from robusttune.evaluation.by_condition import ConditionMetrics
 from robusttune.evaluation.metrics import sample_losses

@@ -1,4 +1,4 @@
-"""Metrics kept apart by condition."""
+"""Metrics per condition."""
 
 from __future__ import annotations
 
@@ -23,20 +23,32 @@ from robusttune.types import Facts
 
 
 class ConditionMetrics:
-    """One set of metrics a condition, over all samples of all ranks.
+    """A collector of predictions that computes one set of metrics per condition, over all samples of all ranks.
 
-    Samples are gathered by their ids: each counts once however often it was seen, and in an order of their own, so that
-    nothing depends on the number of processes, workers or samples a batch. What a model says is kept by view:
-    conditions that only show other samples in the same views cost nothing.
+    Samples are identified by their ids: each one counts once, even if it was added several times, and they are sorted
+    by id. So the result does not depend on the number of processes, loader workers or samples per batch. Logits are
+    stored per view. A condition that shows views of other conditions, for different samples, needs no further logits.
 
-    The metrics are those of `multiclass_metrics` or `multilabel_metrics`; where some classes are of training (base) and
-    some are not (new), those of `base_and_new_metrics`.
+    The metrics are those of `multiclass_metrics` or `multilabel_metrics`. If some classes were trained on (base) and
+    others were not (new), they are those of `base_and_new_metrics`.
 
     Args:
-        facts: of the training data.
-        conditions: that are evaluated.
-        class_names: of the classes that are told apart, in the order of logits; those of the facts by default.
-        alike: measure classes that training knows and others together.
+        facts: Facts of the training data.
+        conditions: Conditions that are evaluated.
+        class_names: Names of the evaluated classes, in the order of the logits; None for the classes of ``facts``.
+        alike: True to evaluate base and new classes together, as if all were base classes.
+
+    Attributes:
+        base: Mask of the base classes, shape (C,), bool.
+        values: Metrics that `compute` returned last.
+        gathered: Scores of all ranks that `compute` has used, on rank 0; None before, and on other ranks.
+
+    Example:
+        >>> from robusttune.corruption.conditions import Conditions
+        >>> from robusttune.types import Facts
+        >>> facts = Facts(["cat", "dog"], [0.5, 0.5], multilabel=False)
+        >>> ConditionMetrics(facts, Conditions(["complete", "no_image"])).names[0]
+        'complete/accuracy'
     """
 
     def __init__(
@@ -48,68 +60,86 @@ class ConditionMetrics:
         trained = {*facts.class_names}
         self.base = torch.tensor([alike or name in trained for name in self.class_names])
         self.scores: list[Scores] = []
-        # From `compute` on, what it returned, and, on rank 0, what it was computed from.
         self.values: dict[str, float] = {}
         self.gathered: Scores | None = None
 
     @property
     def mixed(self) -> bool:
-        """Whether some classes are of training, and some are not."""
+        """Return True if some of the classes were trained on and others were not."""
         return bool(self.base.any()) and not bool(self.base.all())
 
     @property
     def headline(self) -> str:
-        """The metric that is named where there is room for one."""
+        """Return the name of the main metric."""
         return headline(self.multilabel, self.mixed)
 
     @property
     def names(self) -> list[str]:
-        """The keys of `compute`."""
+        """Return the keys of the result of `compute`."""
         metrics = names_of_metrics(self.multilabel, len(self.class_names), self.mixed)
         return [f"{condition}/{name}" for condition in [*self.conditions.names, "mean"] for name in metrics]
 
     def update(
         self, sample_id: list[str], label: Tensor, present: Tensor, logits: Tensor, unknown: Tensor | None = None
     ) -> None:
-        """Add samples.
+        """Add the predictions of ``B`` samples.
 
         Args:
-            sample_id: B strings.
-            label: (B,) int64, or (B, C) in multi-label data.
-            present: (B, 2) bool, whether they have an image, and a text.
-            logits: (W, B, C) of each of the conditions' views.
-            unknown: likewise, see `Scores`; the same by default.
+            sample_id: Ids of the samples.
+            label: Class indices, shape (B,), int64, or 0/1 per class, shape (B, C), in multi-label data.
+            present: Flags that the sample has an image and that it has a text, shape (B, 2), bool.
+            logits: Class scores in each of the conditions' views, shape (W, B, C).
+            unknown: Class scores of a model without knowledge of base and new classes, shape (W, B, C), see `Scores`;
+                None if they equal ``logits``.
         """
         known = logits.float().cpu()
         others = known if unknown is None else unknown.float().cpu()
         self.scores.append(Scores(sample_id, label.cpu(), present.cpu(), known, others))
 
     def compute(self) -> dict[str, float]:
-        """``<condition>/<metric>`` for every condition, and ``mean/<metric>``, the mean over the conditions.
+        """Compute the metrics over all samples of all ranks.
+
+        Returns:
+            Metrics by ``<condition>/<metric>``, and ``mean/<metric>``, the mean over the conditions.
 
         Raises:
-            RobustTuneError: a logit is not finite.
+            RobustTuneError: A logit is not finite.
         """
-        mine = join(self.scores) if self.scores else None
-        self.scores = [] if mine is None else [mine]  # all logits twice are too many
+        own_scores = join(self.scores) if self.scores else None
+        # Keep only the joined scores: two copies of all logits would need too much memory.
+        self.scores = [] if own_scores is None else [own_scores]
 
         def measured(parts: list[Scores | None]) -> dict[str, float]:
+            """Join the scores of all ranks, and compute the metrics."""
             self.gathered = by_id([part for part in parts if part is not None])
-            return self._of(self.gathered)
+            return self._all_metrics(self.gathered)
 
-        self.values = on_rank_zero(mine, measured)
+        self.values = on_rank_zero(own_scores, measured)
         return self.values
 
     def under_conditions(self, scores: Scores) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Condition by condition its name, and (N, C) logits and logits ``unknown`` of what is seen of each sample."""
-        seen, rows = torch.from_numpy(self.conditions.seen(scores.sample_id)), torch.arange(len(scores.sample_id))
-        for name, views in zip(self.conditions.names, seen, strict=True):
+        """Select the logits of each condition.
+
+        Yields:
+            Name of the condition, logits (N, C), and logits ``unknown`` (N, C), each sample in the view that the
+            condition shows.
+        """
+        rows = torch.arange(len(scores.sample_id))
+        view_indices = torch.from_numpy(self.conditions.seen(scores.sample_id))
+        for name, views in zip(self.conditions.names, view_indices, strict=True):
             yield name, scores.logits[views, rows], scores.unknown[views, rows]
 
     def intervals(self, scores: Scores) -> dict[str, dict[str, tuple[float, float]]]:
-        """By condition and metric, the 95 % interval over samples, of metrics that follow from means over them.
+        """Bootstrap 95 % confidence intervals of the metrics of each condition, and of their mean over the conditions.
 
-        And of the mean over the conditions, of which the resamples are of the same samples.
+        All conditions share their resamples. Metrics that do not follow from means over samples (AUROC, average
+        precision, calibration error) have no interval.
+
+        Args:
+            scores: Predictions of all samples.
+
+        Returns:
+            Lower and upper end, by condition (or ``mean``) and metric.
         """
         found, total = {}, dict[str, Tensor]()
         for condition, logits, unknown in self.under_conditions(scores):
@@ -119,10 +149,11 @@ class ConditionMetrics:
                 parts = (multilabel_parts if self.multilabel else multiclass_parts)(logits, scores.label)
             values = resampled(parts)
             found[condition] = between(values)
-            total = {name: of + total.get(name, 0) for name, of in values.items()}
-        return found | {"mean": between({name: of / len(found) for name, of in total.items()})}
+            total = {name: value + total.get(name, 0) for name, value in values.items()}
+        return found | {"mean": between({name: value / len(found) for name, value in total.items()})}
 
-    def _of(self, scores: Scores) -> dict[str, float]:
+    def _all_metrics(self, scores: Scores) -> dict[str, float]:
+        """Compute the metrics of all conditions, in the form that `compute` returns."""
         bad = (~scores.logits.isfinite()).any(2).any(0).nonzero().flatten().tolist()
         if len(bad) == len(scores.sample_id):
             raise RobustTuneError("no answer is finite, so the weights have diverged: lower model.optimizer.lr")
@@ -140,6 +171,7 @@ class ConditionMetrics:
         return {f"{condition}/{name}": values[name] for condition, values in found.items() for name in metrics}
 
     def _measure(self, logits: Tensor, label: Tensor, unknown: Tensor) -> dict[str, float]:
+        """Compute the metrics of one condition."""
         if self.mixed:
             return base_and_new_metrics(logits, label, self.base, unknown)
         return (multilabel_metrics if self.multilabel else multiclass_metrics)(logits, label)

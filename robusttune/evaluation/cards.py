@@ -1,4 +1,4 @@
-"""Samples as a picture: each with its image, its text, and the answer under every condition."""
+"""Pictures of samples with their image, their text, and the prediction under every condition."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from robusttune.escaping import visible
 
 WIDTH, HEIGHT, MARGIN, THUMBNAIL, LINE = 480, 190, 12, 150, 19  # pixels
 COLUMNS = 3
-INK, GREY, RIGHT, WRONG = "#222222", "#8a8a8a", "#0072b2", "#d55e00"  # the colours of Okabe and Ito
+# RIGHT and WRONG are colours of the colour-blind safe palette of Okabe and Ito.
+INK, GREY, RIGHT, WRONG = "#222222", "#8a8a8a", "#0072b2", "#d55e00"
 
 
 class Answer(NamedTuple):
-    """What a model says under one condition.
+    """The prediction for a sample under one condition.
 
     Attributes:
-        condition: its name.
-        said: the classes, joined by commas.
-        probability: of the likeliest class, in [0, 1].
-        right: whether that is the sample's label.
+        condition: Name of the condition.
+        said: Names of the predicted classes, joined by commas.
+        probability: Probability of the most likely class, in [0, 1].
+        right: True if the prediction equals the sample's label.
     """
 
     condition: str
@@ -33,13 +34,13 @@ class Answer(NamedTuple):
 
 
 class Card(NamedTuple):
-    """A sample and what a model says of it.
+    """A sample and its predictions.
 
     Attributes:
-        image: None where it is absent.
-        text: None where it is absent.
-        label: its classes, joined by commas.
-        answers: one a condition.
+        image: Image, or None if it is absent.
+        text: Text, or None if it is absent.
+        label: Names of the true classes, joined by commas.
+        answers: Predictions, one per condition.
     """
 
     image: Image.Image | None
@@ -49,7 +50,20 @@ class Card(NamedTuple):
 
 
 def draw_cards(cards: list[Card], title: str) -> Image.Image:
-    """A sheet of cards, three a row, under a title; right answers have a dot, wrong ones a cross."""
+    """Draw cards in rows of three below a title. Right predictions are marked by a dot, wrong ones by a cross.
+
+    Args:
+        cards: Samples with their predictions.
+        title: Title of the picture.
+
+    Returns:
+        RGB image.
+
+    Example:
+        >>> card = Card(None, "a red bowl", "bowl", [Answer("no_image", "bowl", 0.9, right=True)])
+        >>> draw_cards([card], "Demo").mode
+        'RGB'
+    """
     rows = -(-len(cards) // COLUMNS)
     head = 2 * MARGIN + 2 * LINE
     sheet = Image.new("RGB", (COLUMNS * WIDTH + MARGIN, head + rows * HEIGHT), "white")
@@ -72,21 +86,21 @@ def _draw_card(sheet: Image.Image, card: Card, left: int, top: int) -> None:
         draw.text((left + 45, top + THUMBNAIL // 2 - 8), "no image", GREY, font(13))
     else:
         scale = THUMBNAIL / max(card.image.size)
-        size = tuple(max(1, round(side * scale)) for side in card.image.size)
-        way = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
-        sheet.paste(card.image.convert("RGB").resize((size[0], size[1]), way), (left, top))
-    across, room = left + THUMBNAIL + MARGIN, WIDTH - THUMBNAIL - 3 * MARGIN
+        size = tuple(max(1, round(length * scale)) for length in card.image.size)
+        resampling = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
+        sheet.paste(card.image.convert("RGB").resize((size[0], size[1]), resampling), (left, top))
+    text_left, room = left + THUMBNAIL + MARGIN, WIDTH - THUMBNAIL - 3 * MARGIN
     for line in wrap(card.text or "no text", room, lines=3):
-        draw.text((across, top), line, INK if card.text else GREY, font(14))
+        draw.text((text_left, top), line, INK if card.text else GREY, font(14))
         top += LINE
     top += 4
-    draw.text((across, top), fit(f"is: {card.label}", room, 14), INK, font(14))
+    draw.text((text_left, top), fit(f"is: {card.label}", room, 14), INK, font(14))
     top += LINE + 4
     for answer in card.answers:
-        _mark(draw, across, top + 3, answer.right)
-        share = f" {answer.probability:.2f}"
-        said = fit(f"{answer.condition}: {answer.said}", int(room - 16 - font(14).getlength(share)), 14)
-        draw.text((across + 16, top), said + share, INK, font(14))
+        _mark(draw, text_left, top + 3, answer.right)
+        probability = f" {answer.probability:.2f}"
+        text = fit(f"{answer.condition}: {answer.said}", int(room - 16 - font(14).getlength(probability)), 14)
+        draw.text((text_left + 16, top), text + probability, INK, font(14))
         top += LINE
 
 
@@ -99,7 +113,18 @@ def _mark(draw: ImageDraw.ImageDraw, left: int, top: int, right: bool) -> None:
 
 
 def wrap(text: str, room: int, lines: int, size: int = 14) -> list[str]:
-    """The text in lines of ``room`` pixels at most; what is beyond the last ends in dots."""
+    """Break a text into lines of at most ``room`` pixels.
+
+    Args:
+        text: Text to break at spaces.
+        room: Maximum width of a line, in pixels.
+        lines: Maximum number of lines. A longer text is cut, and ends in dots.
+        size: Font size, in pixels.
+
+    Example:
+        >>> wrap("a bowl of rice", room=1000, lines=2)
+        ['a bowl of rice']
+    """
     found, line = [], ""
     for word in text[: lines * room].split():
         longer = f"{line} {word}".strip()
@@ -115,16 +140,23 @@ def wrap(text: str, room: int, lines: int, size: int = 14) -> list[str]:
 
 
 def fit(text: str, room: int, size: int) -> str:
-    """The text in one line, cut where it would be wider than ``room`` pixels."""
+    """Cut a text to one line of at most ``room`` pixels, ending in dots if it was cut.
+
+    Args:
+        text: Text; control characters are made visible.
+        room: Maximum width, in pixels.
+        size: Font size, in pixels.
+    """
     text = visible(text)
-    letters_of = font(size)
-    if len(text) <= room and letters_of.getlength(text) <= room:  # a letter is wider than a pixel
+    text_font = font(size)
+    # A letter is wider than a pixel, so a text with more letters than pixels need not be measured.
+    if len(text) <= room and text_font.getlength(text) <= room:
         return text
-    kept = bisect_right(range(room), room, key=lambda letters: ceil(letters_of.getlength(text[:letters] + "...")))
+    kept = bisect_right(range(room), room, key=lambda letters: ceil(text_font.getlength(text[:letters] + "...")))
     return text[: max(0, kept - 1)] + "..."
 
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font of pictures, of so many pixels."""
+    """Return the font of all pictures in the given size, in pixels."""
     return ImageFont.load_default(size)

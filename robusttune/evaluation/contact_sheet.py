@@ -1,4 +1,4 @@
-"""Samples as a picture: each with its image and its text, as they are and as noise leaves them."""
+"""Pictures of samples with their image and text, both clean and with noise."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ COLUMNS = 8
 
 
 class Strip(NamedTuple):
-    """A sample.
+    """A sample with all variants of its image and text.
 
     Attributes:
-        id: of the sample.
-        label: its classes, joined by commas.
-        images: by what was done to them; empty where there is none.
-        texts: likewise.
-        problem: why its image cannot be read, or None.
+        id: Id of the sample.
+        label: Names of its classes, joined by commas.
+        images: Images by variant (``clean``, or the name of a noise); empty if the sample has no image.
+        texts: Texts by variant; empty if the sample has no text.
+        problem: Reason why the image cannot be read, or None.
     """
 
     id: str
@@ -32,7 +32,20 @@ class Strip(NamedTuple):
 
 
 def draw_strips(strips: list[Strip], title: str) -> Image.Image:
-    """A sheet of samples, one below the other: on top the images, each named, and below them the texts."""
+    """Draw samples below each other, each with its named images above its texts.
+
+    Args:
+        strips: Samples.
+        title: Title of the picture.
+
+    Returns:
+        RGB image.
+
+    Example:
+        >>> strip = Strip("sample-1", "cup", images={}, texts={"clean": "a red cup"})
+        >>> draw_strips([strip], "Demo").mode
+        'RGB'
+    """
     width = COLUMNS * (THUMBNAIL + MARGIN) + MARGIN
     head = 2 * MARGIN + LINE
     sheet = Image.new("RGB", (width, head + sum(map(_height, strips))), "white")
@@ -69,5 +82,5 @@ def _draw_strip(sheet: Image.Image, draw: ImageDraw.ImageDraw, strip: Strip, top
         draw.text((MARGIN, top), "no text", GREY, font(13))
     for number, (name, text) in enumerate(strip.texts.items()):
         draw.text((MARGIN, top + number * LINE), name.replace("_", " "), GREY, font(13))
-        said = fit(" ".join(text.split()), room - 90, 13)
-        draw.text((MARGIN + 90, top + number * LINE), said, INK, font(13))
+        line = fit(" ".join(text.split()), room - 90, 13)
+        draw.text((MARGIN + 90, top + number * LINE), line, INK, font(13))

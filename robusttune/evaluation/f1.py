@@ -1,8 +1,13 @@
-"""The averages of F1 over classes, out of sums or means over samples.
+"""Averages of F1 over classes, computed from sums or means over samples.
 
-Each takes, (..., C), the true positives, predicted and actual positives together, and the actual ones, and gives (...).
-They are those of scikit-learn and torchmetrics: a class that nobody has or is said to have counts as 0 in multi-label
-data, and does not count where a sample has one class.
+Each function takes three tensors of shape (..., C) and returns an average of shape (...):
+
+* ``hits``: number (or mean) of true positives of each class.
+* ``both``: predicted positives plus actual positives.
+* ``actual``: actual positives.
+
+The averages equal those of scikit-learn and torchmetrics. A class without predicted and actual positives counts as 0 in
+multi-label data. In multi-class data it is left out of the macro average.
 """
 
 from __future__ import annotations
@@ -15,20 +20,20 @@ Average = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def macro(hits: Tensor, both: Tensor, actual: Tensor) -> Tensor:
-    """The mean over the classes that there are."""
+    """Average over the classes that have predicted or actual positives."""
     return (2 * hits / both).nanmean(-1)
 
 
 def macro_of_all(hits: Tensor, both: Tensor, actual: Tensor) -> Tensor:
-    """The mean over all classes."""
+    """Average over all classes; classes without any positives count as 0."""
     return (2 * hits / both).nan_to_num().mean(-1)
 
 
 def micro(hits: Tensor, both: Tensor, actual: Tensor) -> Tensor:
-    """Of all classes' positives together."""
+    """Compute one F1 from the positives of all classes together."""
     return (2 * hits.sum(-1) / both.sum(-1)).nan_to_num()
 
 
 def weighted(hits: Tensor, both: Tensor, actual: Tensor) -> Tensor:
-    """The mean over the classes, by how many samples have them."""
+    """Average over the classes, weighted by their number of actual positives."""
     return (((2 * hits / both).nan_to_num() * actual).sum(-1) / actual.sum(-1)).nan_to_num()

@@ -1,4 +1,4 @@
-"""How far metrics would be others with other test samples: 95 % intervals by the bootstrap."""
+"""95 % bootstrap confidence intervals of metrics over test samples."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from robusttune.evaluation.metrics import label_ranks, predicted_classes, sample
 
 
 class Parts(NamedTuple):
-    """A metric that follows from means over samples.
+    """A metric that is a function of means over samples.
 
     Attributes:
-        values: (N, J), what each sample gives to each of the means.
-        of: the metric, (R,), of means (R, J).
+        values: Values of each sample for each of J means, shape (N, J).
+        of: Function that computes the metric, shape (R,), from means, shape (R, J).
     """
 
     values: Tensor
@@ -28,7 +28,14 @@ class Parts(NamedTuple):
 
 
 def resampled(parts: dict[str, Parts]) -> dict[str, Tensor]:
-    """Of each metric its values in resamples, which are of the same samples wherever there are as many."""
+    """Bootstrap each metric. Metrics over the same number of samples share their resample indices.
+
+    Args:
+        parts: Metrics by name.
+
+    Returns:
+        Values of each metric in all resamples, shape (R,).
+    """
     means = {
         id(part.values): resampled_means(part.values) for part in {id(p.values): p for p in parts.values()}.values()
     }
@@ -36,39 +43,71 @@ def resampled(parts: dict[str, Parts]) -> dict[str, Tensor]:
 
 
 def between(values: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
-    """What the middle 95 % of resampled values (R,) lie between; nothing of those that no resample defines."""
-    known = {name: of[~of.isnan()] for name, of in values.items()}
-    return {name: interval(of) for name, of in known.items() if len(of)}
+    """Return the 95 % percentile interval of each metric.
+
+    Args:
+        values: Resampled values by metric, shape (R,). NaN values, in resamples where the metric is undefined, are
+            ignored.
+
+    Returns:
+        Lower and upper end by metric. A metric that is undefined in all resamples is left out.
+    """
+    defined = {name: value[~value.isnan()] for name, value in values.items()}
+    return {name: interval(value) for name, value in defined.items() if len(value)}
 
 
 def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
-    """Of logits (N, C) and labels (N,)."""
+    """Return the metrics of multi-class data that follow from means over samples.
+
+    Args:
+        logits: Class scores, shape (N, C).
+        label: Class indices, shape (N,), int64.
+
+    Example:
+        >>> import torch
+        >>> logits, label = torch.eye(3).repeat(20, 1), torch.arange(3).repeat(20)
+        >>> between(resampled(multiclass_parts(logits, label)))["accuracy"]
+        (1.0, 1.0)
+    """
     classes = logits.shape[1]
-    said, hot = predicted_classes(logits, multilabel=False), functional.one_hot(label, classes).bool()
-    averages = _f1_parts(said, hot, {"macro": macro, "weighted": weighted})
-    found = {"accuracy": _mean((said & hot).any(1)), **averages}
+    predicted, actual = predicted_classes(logits, multilabel=False), functional.one_hot(label, classes).bool()
+    averages = _f1_parts(predicted, actual, {"macro": macro, "weighted": weighted})
+    found = {"accuracy": _mean((predicted & actual).any(1)), **averages}
     if classes > 5:
         found["top5_accuracy"] = _mean(label_ranks(logits, label) <= 5)
     return found | trust_parts(logits, label)
 
 
 def multilabel_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
-    """Of logits (N, C) and labels (N, C)."""
-    said, hot = predicted_classes(logits, multilabel=True), label.bool()
-    averages = _f1_parts(said, hot, {"macro": macro_of_all, "micro": micro, "weighted": weighted})
-    return averages | {"f1_samples": _mean(samples_f1(said, hot)), **trust_parts(logits, label)}
+    """Return the metrics of multi-label data that follow from means over samples.
+
+    Args:
+        logits: Class scores, shape (N, C).
+        label: Labels, shape (N, C), 0 or 1.
+    """
+    predicted, actual = predicted_classes(logits, multilabel=True), label.bool()
+    averages = _f1_parts(predicted, actual, {"macro": macro_of_all, "micro": micro, "weighted": weighted})
+    return averages | {"f1_samples": _mean(samples_f1(predicted, actual)), **trust_parts(logits, label)}
 
 
 def base_and_new_parts(logits: Tensor, label: Tensor, base: Tensor, unknown: Tensor) -> dict[str, Parts]:
-    """As `base_and_new_metrics`."""
+    """Return the metrics of `base_and_new_metrics` that follow from means over samples.
+
+    Args:
+        logits: Class scores, shape (N, C).
+        label: Class indices, shape (N,), int64.
+        base: Mask of the classes of training, shape (C,), bool.
+        unknown: Class scores of a model without knowledge of base and new classes, shape (N, C), see `Scores`.
+    """
     kinds = []
     for group in (base, ~base):
-        of_group = group[label]
+        in_group = group[label]
         right = logits.masked_fill(~group, -torch.inf).argmax(1) == label
-        kinds.append(torch.stack([of_group & right, of_group], 1).float())
+        kinds.append(torch.stack([in_group & right, in_group], 1).float())
     both = torch.cat(kinds, 1)
 
     def mean(means: Tensor) -> Tensor:
+        """Compute the harmonic mean of base and new accuracy, shape (R,), from means, shape (R, 4)."""
         accuracies = means[:, ::2] / means[:, 1::2]
         return 2 * accuracies.prod(1) / accuracies.sum(1).clamp(min=1e-12)
 
@@ -82,15 +121,24 @@ def base_and_new_parts(logits: Tensor, label: Tensor, base: Tensor, unknown: Ten
 
 
 def trust_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
-    """Of the metrics of `trust_metrics`, but for the calibration error: resamples only ever add to absolute values."""
+    """Return the Brier score and the loss of `trust_metrics`.
+
+    The calibration error is excluded: resampling biases absolute gaps upwards.
+
+    Args:
+        logits: Class scores, shape (N, C).
+        label: Class indices, shape (N,), or 0/1 per class, shape (N, C).
+    """
     return {"brier": _mean(sample_briers(logits, label)), "loss": _mean(sample_losses(logits, label))}
 
 
-def _f1_parts(said: Tensor, hot: Tensor, averages: dict[str, Average]) -> dict[str, Parts]:
-    """Of classes said and true, (N, C) bool each."""
-    counts = torch.cat([said & hot, said, hot], 1).float()  # the same for each, so that it is made once
+def _f1_parts(predicted: Tensor, actual: Tensor, averages: dict[str, Average]) -> dict[str, Parts]:
+    """Return averages of F1, from predicted and true classes, shape (N, C), bool each."""
+    # All averages share this tensor, so that it is resampled once.
+    counts = torch.cat([predicted & actual, predicted, actual], 1).float()
 
     def of(average: Average, means: Tensor) -> Tensor:
+        """Compute an average of F1, shape (R,), from means, shape (R, 3 C)."""
         hits, predicted, actual = means.chunk(3, 1)
         return average(hits, predicted + actual, actual)
 

@@ -1,4 +1,4 @@
-"""Metrics of one condition, by kind of task."""
+"""Metrics of the predictions under one condition, for multi-class, multi-label and base-to-new evaluation."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from torchmetrics.functional.classification import multiclass_f1_score, multilab
 
 from robusttune.evaluation.ranking import ranking_metrics
 
-BINS = 15  # of confidence, in the calibration error (Guo et al. 2017, arXiv 1706.04599)
+BINS = 15  # confidence bins of the calibration error (Guo et al. 2017, arXiv 1706.04599)
 LOWER_IS_BETTER = ("loss", "brier", "calibration_error")
 
 
 def names_of_metrics(multilabel: bool, classes: int, mixed: bool) -> list[str]:
-    """What the functions below return.
+    """Return the names of the metrics that are computed for this kind of data.
 
     Args:
-        multilabel: whether a sample may carry several labels.
-        classes: how many there are.
-        mixed: whether some of them are of training and some are not.
+        multilabel: True if a sample may have several labels.
+        classes: Number of classes.
+        mixed: True if some of the classes were trained on and others were not.
+
+    Example:
+        >>> names_of_metrics(multilabel=False, classes=3, mixed=False)[:3]
+        ['accuracy', 'f1_macro', 'f1_weighted']
     """
     if mixed:
         return ["base_accuracy", "new_accuracy", "harmonic_mean", "unknown_accuracy", *reversed(LOWER_IS_BETTER)]
@@ -30,35 +34,68 @@ def names_of_metrics(multilabel: bool, classes: int, mixed: bool) -> list[str]:
 
 
 def headline(multilabel: bool, mixed: bool) -> str:
-    """The metric that is named where there is room for one."""
+    """Return the name of the main metric.
+
+    Args:
+        multilabel: True if a sample may have several labels.
+        mixed: True if some of the classes were trained on and others were not.
+    """
     return "harmonic_mean" if mixed else "f1_macro" if multilabel else "accuracy"
 
 
 def probabilities(logits: Tensor, multilabel: bool) -> Tensor:
-    """Probabilities of logits (..., C)."""
+    """Return the probabilities of logits (..., C): their sigmoid in multi-label data, else their softmax."""
     return logits.sigmoid() if multilabel else logits.softmax(-1)
 
 
 def predicted_classes(logits: Tensor, multilabel: bool) -> Tensor:
-    """(N, C) bool, the classes said of samples: the likeliest; in multi-label data all of probability 0.5 or more."""
+    """Return the predicted classes: the most likely one; in multi-label data all with a probability of at least 0.5.
+
+    Args:
+        logits: Class scores, shape (N, C).
+        multilabel: True if a sample may have several labels.
+
+    Returns:
+        Predicted classes, shape (N, C), bool.
+
+    Example:
+        >>> import torch
+        >>> predicted_classes(torch.tensor([[2.0, 1.0, -1.0]]), multilabel=True)
+        tensor([[ True,  True, False]])
+    """
     if multilabel:
         return logits.sigmoid() >= 0.5
     return functional.one_hot(logits.argmax(1), logits.shape[1]).bool()
 
 
 def label_ranks(logits: Tensor, label: Tensor) -> Tensor:
-    """(N,) from 1, the place of the label (N,) among classes in the order of logits (N, C); of equal ones the first."""
+    """Return the rank of each sample's label among the classes sorted by logit, from 1, shape (N,).
+
+    Classes with equal logits are ranked by their index.
+
+    Args:
+        logits: Class scores, shape (N, C).
+        label: Class indices, shape (N,), int64.
+    """
     own, place = logits.gather(1, label.unsqueeze(1)), torch.arange(logits.shape[1], device=logits.device)
     return ((logits > own) | ((logits == own) & (place < label.unsqueeze(1)))).sum(1) + 1
 
 
 def sample_losses(logits: Tensor, label: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of each sample, (B,): categorical, or binary averaged over the classes in multi-label data.
+    """Return the cross-entropy of each sample, shape (B,).
+
+    It is categorical in multi-class data. In multi-label data it is binary and averaged over the classes.
 
     Args:
-        logits: (B, C).
-        label: (B,) or (B, C).
-        smoothing: how much of the label is spread over all answers alike (Szegedy et al. 2016), in [0, 1).
+        logits: Class scores, shape (B, C).
+        label: Class indices, shape (B,), or 0/1 per class, shape (B, C).
+        smoothing: Label smoothing, the fraction of the label that is spread evenly over all classes (Szegedy et al.
+            2016), in [0, 1).
+
+    Example:
+        >>> import torch
+        >>> sample_losses(torch.zeros(1, 2), torch.tensor([0])).exp()
+        tensor([2.])
     """
     if label.dim() == 1:
         return functional.cross_entropy(logits, label, reduction="none", label_smoothing=smoothing)
@@ -67,9 +104,14 @@ def sample_losses(logits: Tensor, label: Tensor, smoothing: float = 0.0) -> Tens
 
 
 def sample_briers(logits: Tensor, label: Tensor) -> Tensor:
-    """Squared distance of probabilities to labels, of each sample, (B,).
+    """Return the Brier score of each sample, shape (B,): the squared distance between probabilities and label.
 
-    Summed over the classes (Brier 1950), so in [0, 2]; in multi-label data averaged over them, in [0, 1].
+    In multi-class data it is summed over the classes (Brier 1950), so it is in [0, 2]. In multi-label data it is
+    averaged over them, in [0, 1].
+
+    Args:
+        logits: Class scores, shape (B, C).
+        label: Class indices, shape (B,), or 0/1 per class, shape (B, C).
     """
     if label.dim() == 1:
         return (logits.softmax(1) - functional.one_hot(label, logits.shape[1])).square().sum(1)
@@ -77,7 +119,15 @@ def sample_briers(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def multiclass_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
-    """Of logits (N, C) and labels (N,)."""
+    """Compute all metrics of multi-class data.
+
+    Args:
+        logits: Class scores, shape (N, C).
+        label: Class indices, shape (N,), int64.
+
+    Returns:
+        Metrics by name, see `names_of_metrics`.
+    """
     classes = logits.shape[1]
     found = {
         "accuracy": float((logits.argmax(1) == label).double().mean()),
@@ -92,44 +142,70 @@ def multiclass_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
 
 
 def multilabel_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
-    """Of logits (N, C) and labels (N, C)."""
-    said, hot = predicted_classes(logits, multilabel=True), label.bool()
+    """Compute all metrics of multi-label data.
+
+    Args:
+        logits: Class scores, shape (N, C).
+        label: Labels, shape (N, C), 0 or 1.
+
+    Returns:
+        Metrics by name, see `names_of_metrics`.
+    """
+    predicted, actual = predicted_classes(logits, multilabel=True), label.bool()
     averages = {
-        f"f1_{average}": float(multilabel_f1_score(said.long(), hot.long(), logits.shape[1], average=average))
+        f"f1_{average}": float(multilabel_f1_score(predicted.long(), actual.long(), logits.shape[1], average=average))
         for average in ("macro", "micro", "weighted")
     }
-    samples = float(samples_f1(said, hot).mean())
-    ranking = ranking_metrics(logits.sigmoid(), hot)
+    samples = float(samples_f1(predicted, actual).mean())
+    ranking = ranking_metrics(logits.sigmoid(), actual)
     return averages | {"f1_samples": samples, **ranking, **trust_metrics(logits, label)}
 
 
 def samples_f1(said: Tensor, label: Tensor) -> Tensor:
-    """(N,), the F1 of the classes said of each sample, both (N, C) bool; 0 where neither has any."""
+    """Return the F1 of each sample over its predicted and true classes, shape (N,); 0 if both are empty.
+
+    Args:
+        said: Predicted classes, shape (N, C), bool.
+        label: True classes, shape (N, C), bool.
+    """
     both = (said & label).sum(1)
     return 2 * both / (said.sum(1) + label.sum(1)).clamp(min=1)
 
 
 def calibration_gaps(logits: Tensor, label: Tensor) -> Tensor:
-    """What each sample gives to the calibration error, (N, BINS).
+    """Return the contribution of each sample to the calibration error, shape (N, BINS).
 
-    In the bin of its confidence stands whether it is right, less the confidence; in multi-label data the mean over the
-    classes. The error is the sum over the bins of the absolute means over the samples.
+    Each row holds, in the bin of the confidence, 1 if the prediction is right else 0, minus the confidence. In
+    multi-label data each class contributes in this way, and the row is the mean over the classes. The expected
+    calibration error is the sum over the bins of the absolute means over the samples.
+
+    Args:
+        logits: Class scores, shape (N, C).
+        label: Class indices, shape (N,), or 0/1 per class, shape (N, C).
     """
     if label.dim() == 2:
-        shares, right = logits.sigmoid(), label
+        confidence, right = logits.sigmoid(), label
     else:
-        said = logits.argmax(1, keepdim=True)
-        shares, right = logits.softmax(1).gather(1, said), said == label.unsqueeze(1)
-    inner = torch.linspace(0, 1, BINS + 1, dtype=shares.dtype)[1:-1]
-    bins = torch.bucketize(shares, inner, right=True)
-    gaps = right.to(shares.dtype) - shares
-    return shares.new_zeros(len(shares), BINS).scatter_add_(1, bins, gaps) / shares.shape[1]
+        predicted = logits.argmax(1, keepdim=True)
+        confidence, right = logits.softmax(1).gather(1, predicted), predicted == label.unsqueeze(1)
+    inner = torch.linspace(0, 1, BINS + 1, dtype=confidence.dtype)[1:-1]
+    bins = torch.bucketize(confidence, inner, right=True)
+    gaps = right.to(confidence.dtype) - confidence
+    return confidence.new_zeros(len(confidence), BINS).scatter_add_(1, bins, gaps) / confidence.shape[1]
 
 
 def trust_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
-    """How far probabilities can be trusted: expected calibration error, Brier score and cross-entropy.
+    """Compute how reliable the probabilities are: expected calibration error, Brier score and cross-entropy.
 
-    The calibration error is of the likeliest class; in multi-label data that of all classes of all samples.
+    The calibration error (Guo et al. 2017, arXiv 1706.04599) is that of the most likely class; in multi-label data that
+    of all classes of all samples.
+
+    Args:
+        logits: Class scores, shape (N, C).
+        label: Class indices, shape (N,), or 0/1 per class, shape (N, C).
+
+    Returns:
+        Values of ``calibration_error``, ``brier`` and ``loss``; lower is better.
     """
     return {
         "calibration_error": float(calibration_gaps(logits, label).double().mean(0).abs().sum()),
@@ -139,24 +215,25 @@ def trust_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
 
 
 def base_and_new_metrics(logits: Tensor, label: Tensor, base: Tensor, unknown: Tensor) -> dict[str, float]:
-    """Base-to-new generalisation (CoCoOp, arXiv 2203.05557).
+    """Compute the metrics of base-to-new generalisation (CoCoOp, arXiv 2203.05557).
 
     Args:
-        logits: (N, C).
-        label: (N,).
-        base: (C,) bool, True for classes of training.
-        unknown: (N, C), see `Scores`.
+        logits: Class scores, shape (N, C).
+        label: Class indices, shape (N,), int64.
+        base: Mask of the classes of training, shape (C,), bool.
+        unknown: Class scores of a model without knowledge of base and new classes, shape (N, C), see `Scores`.
 
     Returns:
-        ``base_accuracy`` of the samples of base classes, told apart from base classes only; ``new_accuracy`` likewise;
-        their ``harmonic_mean``; and ``unknown_accuracy`` of all samples among all classes, by the logits ``unknown``,
-        of which the rest is, too. Not a number where there is no sample to measure it by.
+        Metrics by name. ``base_accuracy`` is the accuracy on samples of base classes, with base classes as the only
+        candidates. ``new_accuracy`` is the same for new classes. ``harmonic_mean`` is their harmonic mean.
+        ``unknown_accuracy`` is the accuracy on all samples among all classes, according to ``unknown``. The metrics of
+        `trust_metrics` are also computed from ``unknown``. An accuracy without samples is NaN.
     """
     found = {}
     for name, group in (("base_accuracy", base), ("new_accuracy", ~base)):
-        of_group = group[label]
-        answers = logits[of_group].masked_fill(~group, -torch.inf).argmax(1)
-        found[name] = float((answers == label[of_group]).double().mean())
+        in_group = group[label]
+        predicted = logits[in_group].masked_fill(~group, -torch.inf).argmax(1)
+        found[name] = float((predicted == label[in_group]).double().mean())
     both = [*found.values()]
     found["harmonic_mean"] = 2 * both[0] * both[1] / sum(both) if sum(both) != 0 else 0.0
     found["unknown_accuracy"] = float((unknown.argmax(1) == label).double().mean())

@@ -1,4 +1,4 @@
-"""What conditions say together: what is kept of the complete one, and curves over the missing rate."""
+"""Comparison of conditions: metrics relative to complete data, and curves over the missing rate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ from robusttune.types import View
 
 
 def relative(values: Mapping[str, float | None]) -> dict[str, float]:
-    """Of a metric's values by condition, what share of that under ``complete`` is kept under each other."""
+    """Divide a metric's value under each condition by its value under ``complete``.
+
+    Args:
+        values: Values by condition; None if a condition has no value.
+
+    Returns:
+        Quotients by condition, without ``complete``. The result is empty if ``complete`` is missing or 0.
+
+    Example:
+        >>> relative({"complete": 0.8, "no_image": 0.4})
+        {'no_image': 0.5}
+    """
     complete = values.get("complete")
     if not complete:
         return {}
@@ -18,15 +29,23 @@ def relative(values: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def curves(conditions: list[Condition], values: Mapping[str, float | None]) -> dict[str, dict[str, Any]]:
-    """A metric over the rate at which images, texts, or both are missing.
+    """Collect a metric's values as curves over the missing rate of images, of texts, and of either.
 
     Args:
-        conditions: of which those are taken that only withhold sides.
-        values: of the metric, by condition.
+        conditions: Conditions, in any order. Those with noise are ignored.
+        values: Values of the metric by condition; None if a condition has no value.
 
     Returns:
-        By missing type, where there are two rates or more: ``rates`` in [0, 1], ``conditions`` and ``values`` at each,
-        and the ``area`` under the curve, by trapezoids, over the width of its rates: a mean value.
+        A curve by missing type, if there are at least two different rates. A curve has ``rates`` in [0, 1], the names
+        of the ``conditions`` and the ``values`` at these rates, and ``area``: the area under the curve (trapezoidal
+        rule) divided by the range of the rates, which is a mean value.
+
+    Example:
+        >>> from robusttune.corruption.conditions import parse
+        >>> conditions = [parse(name) for name in ("complete", "missing_image_50", "no_image")]
+        >>> values = {"complete": 1.0, "missing_image_50": 0.5, "no_image": 0.0}
+        >>> curves(conditions, values)["image"]["area"]
+        0.5
     """
     found = {}
     for kind in get_args(MissingType):
@@ -46,10 +65,10 @@ def curves(conditions: list[Condition], values: Mapping[str, float | None]) -> d
 
 
 def _rate(condition: Condition, kind: str) -> float | None:
-    """The share of samples that lack a side of the kind, None where the condition is about something else."""
+    """Return the missing rate of a condition for a missing type, in [0, 1], or None if it has another type or noise."""
     if condition.missing is not None:
-        own, percent = condition.missing
-        return percent / 100 if own == kind and condition.shown == View() else None
-    withheld = {View(): 0.0, View(image=None): 1.0 if kind == "image" else None}
-    withheld[View(text=None)] = 1.0 if kind == "text" else None
-    return withheld.get(condition.shown)
+        missing_type, percent = condition.missing
+        return percent / 100 if missing_type == kind and condition.shown == View() else None
+    rates = {View(): 0.0, View(image=None): 1.0 if kind == "image" else None}
+    rates[View(text=None)] = 1.0 if kind == "text" else None
+    return rates.get(condition.shown)

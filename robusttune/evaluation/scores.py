@@ -1,4 +1,4 @@
-"""What a model says of samples, gathered from batches and ranks."""
+"""Containers for the logits of all samples, joined over batches and ranks."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 
 class Scores(NamedTuple):
-    """What was found for ``N`` samples in ``W`` views.
+    """The logits of ``N`` samples in ``W`` views.
 
     Attributes:
-        sample_id: N strings.
-        label: (N,) int64 class indices, or (N, C) float 0/1 in multi-label data.
-        present: (N, 2) bool, whether samples have an image, and a text.
-        logits: (W, N, C) float32.
-        unknown: (W, N, C) float32, where some classes are of training and some are not: the logits of a model that is
-            not told of which kind a sample is. Else the same as ``logits``.
+        sample_id: Ids of the samples.
+        label: Class indices, shape (N,), int64, or 0/1 per class, shape (N, C), float, in multi-label data.
+        present: Flags that the sample has an image and that it has a text, shape (N, 2), bool.
+        logits: Class scores, shape (W, N, C), float32.
+        unknown: Class scores of a model that does not know if a sample belongs to a class of training (base) or not
+            (new), shape (W, N, C), float32. They equal ``logits`` unless there are classes of both kinds.
     """
 
     sample_id: list[str]
@@ -29,7 +29,15 @@ class Scores(NamedTuple):
 
 
 def join(parts: Sequence[Scores]) -> Scores:
-    """One after the other."""
+    """Concatenate the samples of several parts.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.zeros(1, 1, 2)
+        >>> part = Scores(["a"], torch.tensor([0]), torch.ones(1, 2, dtype=torch.bool), logits, logits)
+        >>> join([part, part]).sample_id
+        ['a', 'a']
+    """
     if len(parts) == 1:
         return parts[0]
     ids, label, present, logits, unknown = zip(*parts, strict=True)
@@ -45,7 +53,7 @@ def join(parts: Sequence[Scores]) -> Scores:
 
 
 def by_id(parts: Sequence[Scores]) -> Scores:
-    """Each sample once, in the order of the ids."""
+    """Concatenate the samples of several parts, keep each id once, and sort the samples by id."""
     scores = join(parts)
     row = {sample_id: i for i, sample_id in enumerate(scores.sample_id)}
     ids = sorted(row)

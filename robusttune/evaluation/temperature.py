@@ -1,4 +1,4 @@
-"""Temperatures, one for each pattern of what is present: with both sides, with an image alone, with a text alone."""
+"""Temperature scaling, with one temperature per pattern of present modalities: both, image alone, text alone."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from robusttune.evaluation.scores import Scores
 from robusttune.types import View
 
 PATTERNS = ("both", "image", "text")
-VIEWS = (View(), View(text=None), View(image=None))  # in which each pattern is seen, of all samples that can show it
+VIEWS = (View(), View(text=None), View(image=None))  # the view of each pattern, for all samples that can show it
 COLDEST, HOTTEST = 0.05, 20.0
 HALVINGS = 40
 
 
 def fit_temperatures(scores: Scores, views: Sequence[View]) -> list[float]:
-    """Of each pattern the temperature that makes the cross-entropy of its samples least; 1 where it has none.
+    """Fit one temperature per pattern in `PATTERNS`.
 
     Args:
-        scores: with logits that are not divided by any.
-        views: that they are of, `VIEWS` among them; each sample counts once a pattern.
+        scores: Predictions whose logits were not divided by a temperature.
+        views: Views of ``scores.logits``, which include `VIEWS`. Each sample counts once per pattern.
+
+    Returns:
+        Temperatures in the order of `PATTERNS`; 1 for a pattern without samples.
     """
     found = []
     for number, view in enumerate(VIEWS):
@@ -34,38 +37,54 @@ def fit_temperatures(scores: Scores, views: Sequence[View]) -> list[float]:
 
 
 def patterns(present: Tensor, view: View) -> Tensor:
-    """(N,) numbers into `PATTERNS`, or one more for samples of which nothing is shown.
+    """Return the index in `PATTERNS` of each sample's present modalities, shape (N,).
+
+    Samples that show neither modality get the index ``len(PATTERNS)``.
 
     Args:
-        present: (N, 2) bool, whether samples have an image, and a text.
-        view: in which they are seen.
+        present: Flags that the sample has an image and that it has a text, shape (N, 2), bool.
+        view: Variant of each modality that is shown, None for one that is not.
+
+    Example:
+        >>> import torch
+        >>> patterns(torch.tensor([[True, True], [False, True], [False, False]]), View())
+        tensor([0, 2, 3])
     """
     image = present[:, 0] & (view.image is not None)
     text = present[:, 1] & (view.text is not None)
-    alone = torch.where(image, 1, torch.where(text, 2, len(PATTERNS)))
-    return torch.where(image & text, 0, alone)
+    one_modality = torch.where(image, 1, torch.where(text, 2, len(PATTERNS)))
+    return torch.where(image & text, 0, one_modality)
 
 
 def fit_temperature(logits: Tensor, label: Tensor) -> float:
-    """Temperature scaling (Guo et al. 2017, arXiv 1706.04599), in [0.05, 20].
+    """Fit a temperature that minimises the cross-entropy (Guo et al. 2017, arXiv 1706.04599), in [0.05, 20].
 
-    The cross-entropy is convex in the inverse temperature, so halving finds where its slope changes its sign. One more
-    sample counts of which all classes are as likely: else a model that is always right would be certain of everything
-    (as in Platt 1999).
+    The cross-entropy is convex in the inverse temperature, so bisection finds the zero of its derivative. An additional
+    sample with equal probabilities for all classes is counted (as in Platt 1999). Without it a model that is always
+    right would get the lowest temperature.
 
     Args:
-        logits: (N, C); with none, or where all rows are the same, as of a model that does not look, it is 1.
-        label: (N,) class indices, or (N, C) 0/1 in multi-label data.
+        logits: Class scores, shape (N, C).
+        label: Class indices, shape (N,), or 0/1 per class, shape (N, C), in multi-label data.
+
+    Returns:
+        Temperature; 1 if there are no samples, or if all rows of ``logits`` are equal.
+
+    Example:
+        >>> import torch
+        >>> logits = 10 * torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> fit_temperature(logits, torch.tensor([0, 0, 1, 1])) > 1
+        True
     """
     if len(logits) == 0 or bool((logits == logits[0]).all()):
         return 1.0
     classes, smooth = logits.shape[1], 1 / (len(logits) + 1)
     hot = functional.one_hot(label, classes) if label.dim() == 1 else label
-    shares = (1 - smooth) * hot.double() + smooth / (classes if label.dim() == 1 else 2)
+    target = (1 - smooth) * hot.double() + smooth / (classes if label.dim() == 1 else 2)
     logits, low, high = logits.double(), 1 / HOTTEST, 1 / COLDEST
     for _ in range(HALVINGS):
         middle = sqrt(low * high)
-        said = probabilities(logits * middle, multilabel=label.dim() == 2)
-        slope = ((said - shares) * logits).sum()  # of the cross-entropy by the inverse temperature
+        predicted = probabilities(logits * middle, multilabel=label.dim() == 2)
+        slope = ((predicted - target) * logits).sum()  # derivative of the cross-entropy by the inverse temperature
         low, high = (middle, high) if slope < 0 else (low, middle)
     return 1 / sqrt(low * high)

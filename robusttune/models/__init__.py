@@ -1,4 +1,4 @@
-"""Networks and losses: tensors in, tensors out; nothing here knows of files, configurations or trainers."""
+"""Networks and losses as plain torch modules: they use no files, configurations or trainers."""
 
 from robusttune.models.base import Fused, FusionModel, FusionNetwork
 from robusttune.models.baselines import Concatenation, ImageOnly, LateFusion, TextOnly

@@ -1,4 +1,4 @@
-"""What every fusion model is: settings that can be stored, the network that they build, and what networks share."""
+"""Base classes of fusion models: the settings, the network that they build, and functions that networks share."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from robusttune.types import Encoded, Facts, Widths
 
 
 class Fused(NamedTuple):
-    """What a fusion network makes of a batch.
+    """The output of a fusion network.
 
     Attributes:
-        logits: (B, C).
-        image_views: (M, B, c), projections of the image latents to be correlated.
-        text_views: (M, B, c), likewise for the text.
+        logits: Class scores, shape (B, C).
+        image_views: Projections of the image latents for the correlation loss, shape (M, B, c).
+        text_views: Projections of the text latents for the correlation loss, shape (M, B, c).
     """
 
     logits: Tensor
@@ -28,11 +28,14 @@ class Fused(NamedTuple):
 
 
 class FusionNetwork(nn.Module, ABC):
-    """Fuses what the frozen encoders return; every parameter is trained and is in every graph.
+    """A network that fuses the outputs of two frozen encoders.
+
+    Every parameter is trained and takes part in every forward pass, whichever modalities are missing. Otherwise
+    distributed data-parallel training would stop.
 
     Attributes:
-        view_shape: (M, c), how many pairs of views there are to correlate, and their width; ``M`` may be 0.
-        run: runs its parts.
+        view_shape: Number ``M`` of pairs of views to correlate, which may be 0, and their width ``c``.
+        run: Runner of the network's parts.
     """
 
     view_shape: tuple[int, int]
@@ -40,11 +43,13 @@ class FusionNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor) -> Fused:
-        """Args:
-        image: the image encoder's output, anything at all in rows without an image.
-        text: the text encoder's output, likewise.
-        image_present: (B,) bool.
-        text_present: (B,) bool.
+        """Compute the logits of a batch.
+
+        Args:
+            image: Output of the image encoder, with arbitrary values in rows without an image.
+            text: Output of the text encoder, with arbitrary values in rows without a text.
+            image_present: Mask of the rows with an image, shape (B,), bool.
+            text_present: Mask of the rows with a text, shape (B,), bool.
         """
 
     def seen(
@@ -56,26 +61,31 @@ class FusionNetwork(nn.Module, ABC):
         image_present: Tensor,
         text_present: Tensor,
     ) -> Fused:
-        """Of ``R`` rows that see the same images and texts in several pairs.
+        """Compute the logits of ``R`` pairs that are formed from the same images and texts.
+
+        Networks override this method to encode each image and each text only once.
 
         Args:
-            image: the image encoder's output.
-            text: the text encoder's output, of as many rows or of others.
-            image_rows: (R,) the row of ``image`` that each sees.
-            text_rows: (R,) the row of ``text``, likewise.
-            image_present: (R,) bool; where not, the row is not looked at.
-            text_present: (R,) bool.
+            image: Output of the image encoder.
+            text: Output of the text encoder. Its number of rows may differ from that of ``image``.
+            image_rows: Row of ``image`` in each pair, shape (R,), int64.
+            text_rows: Row of ``text`` in each pair, shape (R,), int64.
+            image_present: Mask of the pairs with an image, shape (R,), bool. Where it is False, the image is ignored.
+            text_present: Mask of the pairs with a text, shape (R,), bool. Where it is False, the text is ignored.
+
+        Returns:
+            Output with ``R`` rows.
         """
         parts = []
-        every = torch.arange(len(image_rows), device=image_rows.device)
-        for rows in torch.split(every, max(len(image), len(text))):
+        pairs = torch.arange(len(image_rows), device=image_rows.device)
+        for rows in torch.split(pairs, max(len(image), len(text))):
             images = image.map(lambda tensor, rows=image_rows[rows]: tensor[rows])  # type: ignore[misc]
             texts = text.map(lambda tensor, rows=text_rows[rows]: tensor[rows])  # type: ignore[misc]
             parts.append(self(images, texts, image_present[rows], text_present[rows]))
         logits, image_views, text_views = zip(*parts, strict=True)
         return Fused(torch.cat(logits), torch.cat(image_views, 1), torch.cat(text_views, 1))
 
-    # nn.Module types calls as Any.
+    # nn.Module annotates the result of a call as Any; this override gives it a type.
     def __call__(self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor) -> Fused:
         fused: Fused = super().__call__(image, text, image_present, text_present)
         return fused
@@ -86,11 +96,25 @@ class FusionModel(ABC):
 
     @abstractmethod
     def build(self, image: Widths, text: Widths, facts: Facts) -> FusionNetwork:
-        """The network for encoders of these widths and data of these facts."""
+        """Build the network.
+
+        Args:
+            image: Widths of the image encoder's outputs.
+            text: Widths of the text encoder's outputs.
+            facts: Class names and class frequencies of the training data.
+        """
 
 
 def keep(encoded: Encoded, present: Tensor) -> Encoded:
-    """The encoder's output with zeros where the side is absent: a mask alone would let Inf and NaN through."""
+    """Replace the encoder's output by zeros in rows where the modality is absent.
+
+    A mask alone would let Inf and NaN through. With zeros, arbitrary values in place of an absent modality leave the
+    prediction bit-identical.
+
+    Args:
+        encoded: Output of an encoder.
+        present: Mask of the rows with this modality, shape (B,), bool.
+    """
     rows = present.view(-1, 1)
     return Encoded(
         torch.where(rows, encoded.pooled, 0.0),
@@ -100,14 +124,22 @@ def keep(encoded: Encoded, present: Tensor) -> Encoded:
 
 
 def layer_norm(tokens: Tensor) -> Tensor:
-    """Without parameters: the scales of encoder layers differ by a factor of ten."""
+    """Normalise the last dimension without learned parameters.
+
+    The activation scales of an encoder's layers differ by a factor of ten.
+    """
     return functional.layer_norm(tokens, tokens.shape[-1:])
 
 
 def log_prior(facts: Facts) -> Tensor:
-    """(C,) logits of the training class frequencies: the answer when nothing is present.
+    """Return the logits of the training class frequencies, shape (C,): the prediction if both modalities are missing.
 
-    Softmax of it (sigmoid in multi-label data) gives the frequencies back.
+    Their softmax (in multi-label data their sigmoid) equals the frequencies.
+
+    Example:
+        >>> from robusttune.types import Facts
+        >>> log_prior(Facts(["cat", "dog"], [0.25, 0.75], multilabel=False)).exp()
+        tensor([0.2500, 0.7500])
     """
-    share = torch.tensor(facts.class_frequencies, dtype=torch.float32).clamp(1e-6, 1 - 1e-6)
-    return torch.logit(share) if facts.multilabel else share.log()
+    frequencies = torch.tensor(facts.class_frequencies, dtype=torch.float32).clamp(1e-6, 1 - 1e-6)
+    return torch.logit(frequencies) if facts.multilabel else frequencies.log()

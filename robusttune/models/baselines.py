@@ -1,4 +1,4 @@
-"""What people use who do not use this: fusion models of pooled embeddings to compare with."""
+"""Baseline fusion models on pooled embeddings."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ class PooledModel(FusionModel):
     """Settings of a model with a `head` on pooled embeddings.
 
     Args:
-        width: of the hidden layer; 0 for none, a linear model.
-        dropout: before the last layer, in [0, 1).
+        width: Width of the hidden layer; 0 for a linear model without a hidden layer.
+        dropout: Dropout probability before the last layer, in [0, 1).
+
+    Raises:
+        RobustTuneError: A value is out of its range.
     """
 
     width: int = 256
@@ -34,35 +37,72 @@ class PooledModel(FusionModel):
 
 
 class ImageOnly(PooledModel):
-    """Settings of a `OneSideNetwork` on the image."""
+    """Settings of a `OneSideNetwork` on the image.
+
+    Example:
+        >>> from robusttune.types import Facts, Widths
+        >>> facts = Facts(["cat", "dog"], [0.5, 0.5], multilabel=False)
+        >>> ImageOnly(width=0).build(Widths((8,), 16), Widths((8,), 4), facts).layers[-1]
+        Linear(in_features=16, out_features=2, bias=True)
+    """
 
     def build(self, image: Widths, text: Widths, facts: Facts) -> OneSideNetwork:
+        """Build a network on the image encoder's pooled embedding."""
         return OneSideNetwork(self, "image", image.pooled, facts)
 
 
 class TextOnly(PooledModel):
-    """Settings of a `OneSideNetwork` on the text."""
+    """Settings of a `OneSideNetwork` on the text.
+
+    Example:
+        >>> from robusttune.types import Facts, Widths
+        >>> facts = Facts(["cat", "dog"], [0.5, 0.5], multilabel=False)
+        >>> TextOnly(width=0).build(Widths((8,), 16), Widths((8,), 4), facts).layers[-1]
+        Linear(in_features=4, out_features=2, bias=True)
+    """
 
     def build(self, image: Widths, text: Widths, facts: Facts) -> OneSideNetwork:
+        """Build a network on the text encoder's pooled embedding."""
         return OneSideNetwork(self, "text", text.pooled, facts)
 
 
 class Concatenation(PooledModel):
-    """Settings of a `ConcatenationNetwork`; with neither hidden layer nor dropout it is a linear probe."""
+    """Settings of a `ConcatenationNetwork`. With ``width`` 0 and ``dropout`` 0 it is a linear probe.
+
+    Example:
+        >>> from robusttune.types import Facts, Widths
+        >>> facts = Facts(["cat", "dog"], [0.5, 0.5], multilabel=False)
+        >>> Concatenation(width=0).build(Widths((8,), 16), Widths((8,), 4), facts).layers[-1]
+        Linear(in_features=20, out_features=2, bias=True)
+    """
 
     def build(self, image: Widths, text: Widths, facts: Facts) -> ConcatenationNetwork:
+        """Build a network on both pooled embeddings."""
         return ConcatenationNetwork(self, image, text, facts)
 
 
 class LateFusion(PooledModel):
-    """Settings of a `LateFusionNetwork`."""
+    """Settings of a `LateFusionNetwork`.
+
+    Example:
+        >>> from robusttune.types import Facts, Widths
+        >>> facts = Facts(["cat", "dog"], [0.5, 0.5], multilabel=False)
+        >>> network = LateFusion(width=0).build(Widths((8,), 16), Widths((8,), 4), facts)
+        >>> network.image_layers[-1], network.text_layers[-1]
+        (Linear(in_features=16, out_features=2, bias=True), Linear(in_features=4, out_features=2, bias=True))
+    """
 
     def build(self, image: Widths, text: Widths, facts: Facts) -> LateFusionNetwork:
+        """Build a network with one head per modality."""
         return LateFusionNetwork(self, image, text, facts)
 
 
 class Baseline(FusionNetwork):
-    """A network with nothing to correlate; where it is told nothing, it answers how frequent the classes were."""
+    """A network without a correlation loss. Rows without any input get the log of the training class frequencies.
+
+    Attributes:
+        log_prior: Logits of the training class frequencies, shape (C,).
+    """
 
     log_prior: Tensor
     view_shape = (0, 1)
@@ -75,19 +115,33 @@ class Baseline(FusionNetwork):
     def answer(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Logits (B, C), and for which rows (B,) they are told anything; arguments as for `forward`."""
+        """Compute the logits without regard to rows that have no input.
+
+        Args:
+            image: Output of the image encoder, with arbitrary values in rows without an image.
+            text: Output of the text encoder, with arbitrary values in rows without a text.
+            image_present: Mask of the rows with an image, shape (B,), bool.
+            text_present: Mask of the rows with a text, shape (B,), bool.
+
+        Returns:
+            Logits, shape (B, C), and a mask of the rows with at least one input that the network reads, shape (B,).
+        """
 
     def forward(self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor) -> Fused:
+        """Compute the logits of a batch, see `FusionNetwork.forward`."""
         return self.fused(*self.answer(image, text, image_present, text_present))
 
     def fused(self, logits: Tensor, told: Tensor) -> Fused:
-        """Of what `answer` returns."""
-        nothing = logits.new_zeros(0, len(logits), 1)
-        return Fused(torch.where(told.unsqueeze(1), logits, self.log_prior.to(logits.dtype)), nothing, nothing)
+        """Replace the logits of rows without any input by the log of the class frequencies.
+
+        The arguments are the two results of `answer`: logits (B, C), and a mask (B,) of the rows with an input.
+        """
+        no_views = logits.new_zeros(0, len(logits), 1)
+        return Fused(torch.where(told.unsqueeze(1), logits, self.log_prior.to(logits.dtype)), no_views, no_views)
 
 
 class OneSideNetwork(Baseline):
-    """A head on one side's pooled embedding; the other side is not looked at."""
+    """A `head` on the pooled embedding of one modality. The other modality is ignored."""
 
     def __init__(self, settings: PooledModel, side: Literal["image", "text"], width: int, facts: Facts) -> None:
         super().__init__(facts)
@@ -97,12 +151,13 @@ class OneSideNetwork(Baseline):
     def answer(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Compute the logits from one modality's pooled embedding, see `Baseline.answer`."""
         encoded, present = (image, image_present) if self.side == "image" else (text, text_present)
         return self.run(self.layers, pooled(encoded, present)), present
 
 
 class ConcatenationNetwork(Baseline):
-    """A head on both pooled embeddings side by side, zeros for an absent one."""
+    """A `head` on the concatenated pooled embeddings, with zeros in place of an absent one."""
 
     def __init__(self, settings: PooledModel, image: Widths, text: Widths, facts: Facts) -> None:
         super().__init__(facts)
@@ -111,14 +166,16 @@ class ConcatenationNetwork(Baseline):
     def answer(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Compute the logits from both pooled embeddings, see `Baseline.answer`."""
         both = torch.cat([pooled(image, image_present), pooled(text, text_present)], dim=1)
         return self.run(self.layers, both), image_present | text_present
 
 
 class LateFusionNetwork(Baseline):
-    """A head a side, and the mean of the logits of those sides that are present.
+    """A `head` per modality. The logits are the mean over the modalities that are present.
 
-    Its softmax is the normalised geometric mean of both sides' answers (the product rule of Kittler et al. 1998).
+    The softmax of the mean is the normalised geometric mean of the two predictions (the product rule of Kittler et al.
+    1998).
     """
 
     def __init__(self, settings: PooledModel, image: Widths, text: Widths, facts: Facts) -> None:
@@ -129,21 +186,34 @@ class LateFusionNetwork(Baseline):
     def answer(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:
-        sides = [
+        """Compute the mean logits of the modalities that are present, see `Baseline.answer`."""
+        logits = [
             self.run(self.image_layers, pooled(image, image_present)),
             self.run(self.text_layers, pooled(text, text_present)),
         ]
         present = torch.stack([image_present, text_present]).unsqueeze(2)
-        total = torch.where(present, torch.stack(sides), 0.0).sum(0)
+        total = torch.where(present, torch.stack(logits), 0.0).sum(0)
         return total / present.sum(0).clamp(min=1), image_present | text_present
 
 
 def head(width_in: int, width: int, dropout: float, facts: Facts) -> nn.Sequential:
-    """(B, width_in) -> (B, C): a hidden layer of ``width``, unless that is 0, dropout, and a linear layer."""
+    """Build a classifier: a hidden layer with GELU (unless ``width`` is 0), dropout, and a linear layer.
+
+    Args:
+        width_in: Width of the input, shape (B, width_in).
+        width: Width of the hidden layer; 0 for none.
+        dropout: Dropout probability before the last layer, in [0, 1).
+        facts: Facts of the training data, which determine the number ``C`` of outputs.
+    """
     hidden = [nn.Linear(width_in, width), nn.GELU()] if width else []
     return nn.Sequential(*hidden, nn.Dropout(dropout), nn.Linear(width or width_in, len(facts.class_names)))
 
 
 def pooled(encoded: Encoded, present: Tensor) -> Tensor:
-    """(B, d_p) the pooled embedding, normalised; zeros where the side is absent, whatever stands there."""
+    """Return the layer-normalised pooled embedding, shape (B, d_p), with zeros in rows where the modality is absent.
+
+    Args:
+        encoded: Output of an encoder, with arbitrary values in absent rows.
+        present: Mask of the rows with this modality, shape (B,), bool.
+    """
     return layer_norm(torch.where(present.unsqueeze(1), encoded.pooled, 0.0))

@@ -1,4 +1,4 @@
-"""Fusion token by token: image tokens look at text tokens, and text tokens at image tokens."""
+"""Baseline with token-level fusion: image tokens attend to text tokens, and text tokens to image tokens."""
 
 from __future__ import annotations
 
@@ -19,10 +19,20 @@ class CrossAttention(FusionModel):
     """Settings of a `CrossAttentionNetwork`.
 
     Args:
-        width: of tokens and of the head's hidden layer.
-        heads: attention heads.
-        layers: blocks of each side.
-        dropout: in the blocks and the head, in [0, 1).
+        width: Width of the tokens and of the head's hidden layer.
+        heads: Number of attention heads; must divide ``width``.
+        layers: Number of blocks per modality.
+        dropout: Dropout probability in the blocks and the head, in [0, 1).
+
+    Raises:
+        RobustTuneError: A value is out of its range.
+
+    Example:
+        >>> from robusttune.types import Facts, Widths
+        >>> facts = Facts(["cat", "dog"], [0.5, 0.5], multilabel=False)
+        >>> network = CrossAttention(width=32, layers=1).build(Widths((8,), 16), Widths((8,), 4), facts)
+        >>> len(network.image_blocks), len(network.text_blocks)
+        (1, 1)
     """
 
     width: int = 256
@@ -42,13 +52,15 @@ class CrossAttention(FusionModel):
             )
 
     def build(self, image: Widths, text: Widths, facts: Facts) -> CrossAttentionNetwork:
+        """Build the network for the last of the chosen layers of both encoders."""
         return CrossAttentionNetwork(self, image, text, facts)
 
 
 class CrossAttentionNetwork(Baseline):
-    """Blocks of co-attention (ViLBERT, Lu et al. 2019) on the last chosen layers' tokens, a head on the means of both.
+    """Co-attention blocks (ViLBERT, Lu et al. 2019) on the tokens of the last chosen layer of each encoder.
 
-    An absent side adds nothing to the tokens of the other, and its own mean is zero.
+    A head reads the mean token of each modality. An absent modality adds nothing to the tokens of the other one, and
+    its own mean is zero.
     """
 
     def __init__(self, settings: CrossAttention, image: Widths, text: Widths, facts: Facts) -> None:
@@ -65,6 +77,7 @@ class CrossAttentionNetwork(Baseline):
     def answer(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Compute the logits from the tokens of both modalities, see `Baseline.answer`."""
         (images, image_mask), (texts, text_mask) = last_layer(image, image_present), last_layer(text, text_present)
         images, texts = self.image_in(layer_norm(images)), self.text_in(layer_norm(texts))
         for image_block, text_block in zip(self.image_blocks, self.text_blocks, strict=True):
@@ -77,7 +90,7 @@ class CrossAttentionNetwork(Baseline):
 
 
 class Block(nn.Module):
-    """Cross-attention and an MLP, each after a layer norm and added to what went in."""
+    """A block of cross-attention and an MLP, each with a layer norm before it and a residual connection around it."""
 
     def __init__(self, settings: CrossAttention) -> None:
         super().__init__()
@@ -87,7 +100,7 @@ class Block(nn.Module):
         self.other_norm = nn.LayerNorm(width)
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width, bias=False)  # so that nothing to look at adds nothing
+        self.out = nn.Linear(width, width, bias=False)  # without a bias, an absent modality adds zero
         self.dropout = nn.Dropout(settings.dropout)
         self.mlp = nn.Sequential(
             nn.LayerNorm(width),
@@ -99,13 +112,15 @@ class Block(nn.Module):
         )
 
     def forward(self, tokens: Tensor, other: Tensor, other_mask: Tensor) -> Tensor:
-        """Args:
-            tokens: (B, n, width).
-            other: (B, m, width) the other side's, which are looked at.
-            other_mask: (B, m) bool, True on those that are real.
+        """Update the tokens of one modality.
+
+        Args:
+            tokens: Tokens that are updated, shape (B, n, width).
+            other: Tokens of the other modality, which are attended to, shape (B, m, width).
+            other_mask: Mask of ``other``, shape (B, m), bool, True on real tokens.
 
         Returns:
-            (B, n, width).
+            Updated tokens, shape (B, n, width).
         """
         (queries,) = split(self.query(self.norm(tokens)), 1, self.heads)
         keys, values = split(self.key_value(self.other_norm(other)), 2, self.heads)
@@ -115,6 +130,9 @@ class Block(nn.Module):
 
 
 def last_layer(encoded: Encoded, present: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens (B, n, d) and mask (B, n) of the last chosen layer, zeros and False where the side is absent."""
+    """Return the tokens (B, n, d) and the mask (B, n) of the last chosen layer.
+
+    Rows without this modality have zeros as tokens and False as mask.
+    """
     kept = keep(Encoded(encoded.pooled, encoded.tokens[-1:], encoded.mask[-1:]), present)
     return kept.tokens[0], kept.mask[0]

@@ -1,4 +1,4 @@
-"""An expert for each side and one for the pair, on all that the encoders say of a sample; their logits are added."""
+"""Product of experts: the logits of an image expert, a text expert and a pair expert are added."""
 
 from __future__ import annotations
 
@@ -21,13 +21,23 @@ class Experts(FusionModel):
     """Settings of an `ExpertsNetwork`.
 
     Args:
-        width: of the hidden layer of each side.
-        layers: whether experts look at the mean of each chosen layer, too, and not only at what the encoder pools.
-            They help where that was made for something else (object classes, similar sentences), and are in the way of
-            few samples where it was made for images and texts, as CLIP's was.
-        input_dropout: share of the encoder's features that an expert is not told in a step, in [0, 1). They say
-            the same many times over, and few samples are learned by heart more easily with all of them.
-        dropout: of the hidden layer, in [0, 1).
+        width: Width of the hidden layer of each modality.
+        layers: True if the experts read the mean token of each chosen layer besides the pooled embedding. These tokens
+            help if the encoder was trained for another purpose (object classes, sentence similarity). They harm with
+            few samples if the encoder was trained on images and texts, such as CLIP.
+        input_dropout: Dropout probability of the encoder's features, in [0, 1). The features are redundant, and with
+            all of them a model memorises a small training set more easily.
+        dropout: Dropout probability after the hidden layer, in [0, 1).
+
+    Raises:
+        RobustTuneError: A value is out of its range.
+
+    Example:
+        >>> from robusttune.types import Facts, Widths
+        >>> facts = Facts(["cat", "dog"], [0.5, 0.5], multilabel=False)
+        >>> network = Experts(width=32).build(Widths((8, 8), 16), Widths((8, 8), 4), facts)
+        >>> network.image.hidden.in_features, network.text.hidden.in_features
+        (32, 20)
     """
 
     width: int = 256
@@ -43,14 +53,15 @@ class Experts(FusionModel):
             )
 
     def build(self, image: Widths, text: Widths, facts: Facts) -> ExpertsNetwork:
+        """Build the network."""
         return ExpertsNetwork(self, image, text, facts)
 
 
 class ExpertsNetwork(Baseline):
-    """Logits of the image's expert, the text's and the pair's, added up over those that have all they look at.
+    """A product of experts (Hinton 2002) for the image, the text and the pair of both.
 
-    That is a product of experts (Hinton 2002), in which an absent side takes its factors with it, and nothing stands in
-    for it.
+    The logits of all experts whose inputs are present are added. If a modality is absent, its own expert and the pair's
+    expert contribute nothing, and no placeholder is needed.
     """
 
     def __init__(self, settings: Experts, image: Widths, text: Widths, facts: Facts) -> None:
@@ -62,9 +73,10 @@ class ExpertsNetwork(Baseline):
     def answer(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:
-        own = torch.arange(len(image_present), device=image_present.device)
+        """Add the logits of the experts whose inputs are present, see `Baseline.answer`."""
+        rows = torch.arange(len(image_present), device=image_present.device)
         image, text = keep(image, image_present), keep(text, text_present)
-        return self._added(image, text, (own, own), (image_present, text_present))
+        return self._sum_logits(image, text, (rows, rows), (image_present, text_present))
 
     def seen(
         self,
@@ -75,13 +87,23 @@ class ExpertsNetwork(Baseline):
         image_present: Tensor,
         text_present: Tensor,
     ) -> Fused:
-        """Each side's expert is asked once, in however many pairs its side is seen."""
-        return self.fused(*self._added(image, text, (image_rows, text_rows), (image_present, text_present)))
+        """Compute the logits of ``R`` pairs, running each expert once per image or text, see `FusionNetwork.seen`."""
+        return self.fused(*self._sum_logits(image, text, (image_rows, text_rows), (image_present, text_present)))
 
-    def _added(
+    def _sum_logits(
         self, image: Encoded, text: Encoded, rows: tuple[Tensor, Tensor], present: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Logits (R, C), and for which rows (R,) they are told anything; pairs are of image and text, as for `seen`."""
+        """Add the logits of the experts whose inputs are present.
+
+        Args:
+            image: Output of the image encoder.
+            text: Output of the text encoder.
+            rows: Rows of the image and of the text in each pair, shape (R,) each.
+            present: Masks of the pairs with an image and with a text, shape (R,) each, bool.
+
+        Returns:
+            Logits, shape (R, C), and a mask of the pairs with at least one input, shape (R,).
+        """
         (image_rows, text_rows), (image_present, text_present) = rows, present
         images, image_logits = self.run(self.image, self.image.told(image))
         texts, text_logits = self.run(self.text, self.text.told(text))
@@ -91,12 +113,17 @@ class ExpertsNetwork(Baseline):
             (text_present, text_logits[text_rows]),
             (image_present & text_present, pair_logits),
         )
-        total = torch.stack([torch.where(shown.unsqueeze(1), logits, 0.0) for shown, logits in parts]).sum(0)
+        total = torch.stack([torch.where(available.unsqueeze(1), logits, 0.0) for available, logits in parts]).sum(0)
         return total, image_present | text_present
 
 
 class Expert(nn.Module):
-    """On one side's pooled embedding, and the means of each chosen layer's tokens."""
+    """An expert for one modality, on the pooled embedding and optionally the mean token of each chosen layer.
+
+    Attributes:
+        centre: Mean features of the training samples, shape (d,), which is subtracted.
+        rows: Number of rows that ``centre`` is the mean of, shape (), float64.
+    """
 
     centre: Tensor
     rows: Tensor
@@ -109,37 +136,50 @@ class Expert(nn.Module):
         self.hidden = nn.Linear(width_in, settings.width)
         self.read = readout(settings, facts)
         self.register_buffer("centre", torch.zeros(width_in))
-        self.register_buffer("rows", torch.zeros((), dtype=torch.float64))  # that the centre is the mean of
+        self.register_buffer("rows", torch.zeros((), dtype=torch.float64))  # number of rows averaged
 
     def told(self, encoded: Encoded) -> Tensor:
-        """(B, d) what the expert looks at: every part normalised, and the mean over training samples taken away.
+        """Return the expert's input features, shape (B, d).
 
-        What all samples have in common would otherwise come and go with the dropout of features. Rows without a real
-        token are not of the mean, which takes in every batch of training.
+        Each part is layer-normalised, then the mean over the training samples is subtracted. Otherwise feature dropout
+        would change the component that all samples share. In training, every batch updates the mean, except for rows
+        without a real token.
         """
         parts = [encoded.pooled]
         if self.layers:
             parts += [masked_mean(tokens, mask) for tokens, mask in zip(encoded.tokens, encoded.mask, strict=True)]
         features = torch.cat([layer_norm(part) for part in parts], dim=1)
         if self.training:
-            self._take_in(features.detach(), encoded.mask[-1].any(1))
+            self._update_centre(features.detach(), encoded.mask[-1].any(1))
         return features - self.centre.to(features.dtype)
 
     @torch.no_grad()
-    def _take_in(self, features: Tensor, real: Tensor) -> None:
-        """Make the centre the mean of these rows, too, on all ranks."""
+    def _update_centre(self, features: Tensor, real: Tensor) -> None:
+        """Update the centre with the rows of all ranks.
+
+        Args:
+            features: Features before centring, shape (B, d).
+            real: Mask of the rows that count, shape (B,), bool.
+        """
         total = sum_over_ranks(torch.where(real.unsqueeze(1), features, 0.0).sum(0).to(self.centre.dtype))
-        fresh = sum_over_ranks(real.sum().to(self.rows.dtype))
-        self.rows += fresh
-        share = (fresh / self.rows.clamp(min=1)).to(self.centre.dtype)
-        self.centre += share * (total / fresh.clamp(min=1).to(self.centre.dtype) - self.centre)
+        count = sum_over_ranks(real.sum().to(self.rows.dtype))
+        self.rows += count
+        weight = (count / self.rows.clamp(min=1)).to(self.centre.dtype)
+        self.centre += weight * (total / count.clamp(min=1).to(self.centre.dtype) - self.centre)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, d) -> (B, width), before the activation, and logits (B, C)."""
+        """Compute the hidden layer and the expert's logits.
+
+        Args:
+            features: Input features, centred, shape (B, d).
+
+        Returns:
+            Hidden layer before the activation, shape (B, width), and logits, shape (B, C).
+        """
         hidden = self.hidden(functional.dropout(features, self.input_dropout, self.training))
         return hidden, self.read(hidden)
 
 
 def readout(settings: Experts, facts: Facts) -> nn.Sequential:
-    """(B, width) -> (B, C)."""
+    """Build a classifier on a hidden layer: GELU, dropout and a linear layer, from (B, width) to (B, C)."""
     return nn.Sequential(nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(settings.width, len(facts.class_names)))

@@ -1,4 +1,4 @@
-"""The correlation loss: how well image and text latents of the same samples agree."""
+"""Correlation loss of deep CCA: how strongly the image and text latents of the same samples correlate."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from robusttune.ranks import sum_over_ranks
 
 
 class Moments(NamedTuple):
-    """Centred second moments of ``M`` pairs of views, over all rows that count on all ranks.
+    """Centred second moments of ``M`` pairs of views, over all counted rows of all ranks.
 
     Attributes:
-        rows: () number of rows.
-        s11: (M, c, c) covariance of the first view.
-        s22: (M, c, c) covariance of the second.
-        s12: (M, c, c) cross-covariance.
+        rows: Number of rows, shape ().
+        s11: Covariance of the first view, shape (M, c, c).
+        s22: Covariance of the second view, shape (M, c, c).
+        s12: Cross-covariance of both views, shape (M, c, c).
     """
 
     rows: Tensor
@@ -27,15 +27,28 @@ class Moments(NamedTuple):
 
 
 class CorrelationLoss(nn.Module):
-    """Deep CCA (Andrew et al. 2013) between two views: minus the mean canonical correlation, in [-1, 0].
+    """The deep CCA loss (Andrew et al. 2013) of MoLT: minus the mean canonical correlation of two views, in [-1, 0].
 
-    Whitening is by Cholesky factors, never by ``eigh``: ``L1^-1 S12 L2^-T`` has the singular values of
-    ``S11^-1/2 S12 S22^-1/2``, and the gradient of their sum, ``U V^T``, is finite even where they repeat.
+    The covariances are whitened with Cholesky factors rather than ``eigh``, whose gradient divides by eigenvalue gaps.
+    ``L1^-1 S12 L2^-T`` has the same singular values as ``S11^-1/2 S12 S22^-1/2``. The gradient of their sum, ``U V^T``,
+    is finite even for repeated values.
 
     Args:
-        views: number ``M`` of pairs of views (one a layer).
-        width: ``c``, the width of each view.
-        momentum: share of the running moments of earlier steps, through which no gradient flows, in [0, 1); 0 is off.
+        views: Number ``M`` of pairs of views, one per layer.
+        width: Width ``c`` of each view.
+        momentum: Weight of the running moments of earlier steps, in [0, 1). No gradient flows through them. 0 turns the
+            running moments off.
+
+    Attributes:
+        running: Running moments of earlier steps, shape (3, M, c, c).
+        steps: Number of steps that ``running`` contains, shape ().
+
+    Example:
+        >>> import torch
+        >>> views = torch.randn(1, 256, 4, generator=torch.Generator().manual_seed(0))
+        >>> loss = CorrelationLoss(views=1, width=4)
+        >>> round(loss(views, 2 * views + 1, torch.ones(256, dtype=torch.bool)).item(), 2)
+        -1.0
     """
 
     running: Tensor
@@ -48,15 +61,17 @@ class CorrelationLoss(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, first: Tensor, second: Tensor, counted: Tensor) -> Tensor:
-        """Mean over the views. Exactly 0, and still connected, with fewer than 2 rows.
+        """Compute the loss, averaged over the pairs of views.
+
+        With fewer than 2 counted rows it is exactly 0 and still connected to the graph.
 
         Args:
-            first: (M, B, c).
-            second: (M, B, c).
-            counted: (B,) bool, the rows to correlate; elsewhere the views may hold anything.
+            first: First views, shape (M, B, c).
+            second: Second views, shape (M, B, c).
+            counted: Mask of the rows to correlate, shape (B,), bool. The views may have any value in other rows.
 
         Returns:
-            () in float64 (float32 on devices without it).
+            Loss, shape (), float64 (float32 on devices without it).
         """
         moments = gather_moments(first, second, counted)
         if self.momentum > 0 and self.training:
@@ -64,21 +79,26 @@ class CorrelationLoss(nn.Module):
         return -correlation(moments) / first.shape[-1]
 
     def _smooth(self, moments: Moments) -> Moments:
-        """Moments mixed with those of earlier steps, the mixture's weights summing to 1 from the first step on."""
+        """Mix the moments with those of earlier steps. The weights of the mixture sum to 1 from the first step on."""
         if moments.rows < 2:
             return moments
-        fresh = torch.stack(moments[1:])
+        current = torch.stack(moments[1:])
         self.steps += 1
-        mixed = self.momentum * self.running + (1 - self.momentum) * fresh
+        mixed = self.momentum * self.running + (1 - self.momentum) * current
         self.running = mixed.detach().to(self.running.dtype)
         s11, s22, s12 = mixed / (1 - self.momentum ** self.steps.item())
         return Moments(moments.rows, s11, s22, s12)
 
 
 def gather_moments(first: Tensor, second: Tensor, counted: Tensor) -> Moments:
-    """Moments over the counted rows of all ranks: sums are reduced with gradient, rows never travel.
+    """Compute the moments over the counted rows of all ranks.
 
-    Every rank takes part, one without any row with zeros.
+    Sums are all-reduced with gradient; rows are not exchanged. Every rank takes part, even one without a counted row.
+
+    Args:
+        first: First views, shape (M, B, c).
+        second: Second views, shape (M, B, c).
+        counted: Mask of the rows that count, shape (B,), bool.
     """
     rows = counted.view(1, -1, 1)
     dtype = torch.float32 if first.device.type == "mps" else torch.float64
@@ -91,13 +111,14 @@ def gather_moments(first: Tensor, second: Tensor, counted: Tensor) -> Moments:
 
 
 def correlation(moments: Moments, ridge: float = 1e-3) -> Tensor:
-    """Sum of the canonical correlations, in [0, c], averaged over the views.
+    """Return the sum of the canonical correlations, averaged over the pairs of views, in [0, c].
 
-    It is 0 with fewer than 2 rows, and NaN where the moments are not finite.
+    It is 0 with fewer than 2 rows, and NaN if the moments are not finite.
 
     Args:
-        moments: of the views.
-        ridge: what is added to each variance, as a share of the mean variance; it lowers the correlations.
+        moments: Moments of the views.
+        ridge: Regularisation that is added to each variance, as a fraction of the mean variance. It lowers the
+            correlations.
     """
     finite = torch.stack(moments[1:]).isfinite().all()
     s11, s22, s12 = (torch.where(finite, s, 0.0) for s in moments[1:])
@@ -109,11 +130,17 @@ def correlation(moments: Moments, ridge: float = 1e-3) -> Tensor:
 
 
 def layer_correlations(first: Tensor, second: Tensor) -> Tensor:
-    """(M,) mean canonical correlation, in [0, 1], of each of ``M`` pairs of views, of rows of this rank alone.
+    """Return the mean canonical correlation of each of ``M`` pairs of views, shape (M,), in [0, 1], on this rank alone.
 
     Args:
-        first: (M, N, c).
-        second: (M, N, c).
+        first: First views, shape (M, N, c).
+        second: Second views, shape (M, N, c).
+
+    Example:
+        >>> import torch
+        >>> views = torch.randn(2, 100, 3, generator=torch.Generator().manual_seed(0))
+        >>> [round(value, 2) for value in layer_correlations(views, -views).tolist()]
+        [1.0, 1.0]
     """
     x, y = (view.double() - view.double().mean(1, keepdim=True) for view in (first, second))
     covariances = [part / max(1, first.shape[1] - 1) for part in (x.mT @ x, y.mT @ y, x.mT @ y)]
@@ -122,21 +149,25 @@ def layer_correlations(first: Tensor, second: Tensor) -> Tensor:
     return torch.stack([correlation(Moments(rows, *pair)) for pair in pairs]) / first.shape[-1]
 
 
-def _ridged(covariance: Tensor, share: float) -> Tensor:
-    """Covariance (M, c, c) with a ridge that follows its scale, so that it can be factorised."""
+def _ridged(covariance: Tensor, fraction: float) -> Tensor:
+    """Add a ridge proportional to the scale of each covariance (M, c, c), so that it is positive definite."""
     width = covariance.shape[-1]
     trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
-    ridge = share * trace / width + 1e-6
+    ridge = fraction * trace / width + 1e-6
     return covariance + ridge.view(-1, 1, 1) * torch.eye(width, dtype=covariance.dtype, device=covariance.device)
 
 
 def shuffled_correlation(first: Tensor, second: Tensor, counted: Tensor) -> Tensor:
-    """Mean canonical correlation, in [0, 1], of pairs that do not belong together: the level that chance reaches.
+    """Return the mean canonical correlation of mismatched pairs, in [0, 1]: the level that is reached by chance.
 
-    Each counted row of the first view meets the next counted row of the second on the same rank. Same shapes as
-    `CorrelationLoss.forward`.
+    Each counted row of the first view is paired with the previous counted row of the second one, on the same rank.
+
+    Args:
+        first: First views, shape (M, B, c).
+        second: Second views, shape (M, B, c).
+        counted: Mask of the rows that count, shape (B,), bool.
     """
     with torch.no_grad():
         x, y = first[:, counted], second[:, counted].roll(1, dims=1)
-        everyone = torch.ones(x.shape[1], dtype=torch.bool, device=x.device)
-        return correlation(gather_moments(x, y, everyone)) / first.shape[-1]
+        all_rows = torch.ones(x.shape[1], dtype=torch.bool, device=x.device)
+        return correlation(gather_moments(x, y, all_rows)) / first.shape[-1]

@@ -1,9 +1,11 @@
-"""MMRL and MMRL++: tokens out of one learned space go into the upper layers of both towers of a frozen CLIP.
+"""MMRL and MMRL++: a learned representation space supplies tokens to the upper layers of both towers of a frozen CLIP.
 
-"MMRL: Multi-Modal Representation Learning for Vision-Language Models" (CVPR 2025, arXiv 2503.08497), and its extension
-MMRL++ (arXiv 2505.10088). What the published implementation computes over and over is computed once here: nothing runs
-on padding, on what lies below the first layer that takes tokens, or on tokens of the last layer that nobody reads, and
-the beginning that all prompts share runs once for all of them, see `text_features`.
+Sources: "MMRL: Multi-Modal Representation Learning for Vision-Language Models" (CVPR 2025, arXiv 2503.08497), and its
+extension MMRL++ (arXiv 2505.10088).
+
+The results equal those of the published implementation, with less computation. Padding is not processed. The layers
+below the first one that takes tokens run once. In the last layer only the tokens that are read are computed. The
+beginning that all prompts share runs once for all classes, see `MMRLNetwork.text_features`.
 """
 
 from __future__ import annotations
@@ -24,20 +26,26 @@ from robusttune.models.runner import Runner
 
 @dataclass(frozen=True)
 class MMRL:
-    """Settings of `MMRLNetwork`. MMRL++ is ``beta: 0.9, residual_rank: 4, projection_rank: 64``.
+    """Settings of an `MMRLNetwork`. MMRL++ has ``beta: 0.9, residual_rank: 4, projection_rank: 64``.
 
     Args:
-        space_tokens: tokens ``K`` of the representation space.
-        space_width: their width ``d_r``.
-        beta: share of the space's own tokens at each layer but the first that takes them, in (0, 1]; the rest is what
-            the layer below has made of its tokens. 1 overwrites these.
-        residual_rank: None for a linear map for each layer; else one map for all layers of a tower, to which each adds
-            one of this rank.
-        projection_rank: None for a projection of representation features of their own; else CLIP's, to which one of
-            this rank is added.
+        space_tokens: Number ``K`` of tokens in the representation space.
+        space_width: Width ``d_r`` of these tokens.
+        beta: Weight of a layer's new tokens, in (0, 1]. The rest is the output of the layer below at their positions.
+            With 1 they overwrite that output, as in MMRL. The first layer always takes new tokens.
+        residual_rank: Rank of each layer's residual map, which is added to a map that all layers of a tower share
+            (MMRL++). None for an independent linear map per layer (MMRL).
+        projection_rank: Rank of the residual that is added to CLIP's frozen projection to project representation
+            features (MMRL++). None for a new projection (MMRL).
 
     Raises:
-        RobustTuneError: a number is out of its range.
+        RobustTuneError: A number is out of its range.
+
+    Example:
+        >>> from robusttune.encoders.clip import TowerShape
+        >>> network = MMRLNetwork(MMRL(), TowerShape(7, 768, 512), TowerShape(7, 512, 512))
+        >>> sum(parameter.numel() for parameter in network.parameters())
+        4992256
     """
 
     space_tokens: int = 5
@@ -51,22 +59,33 @@ class MMRL:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise RobustTuneError(f"model.adapter.{name} is {value}: give at least 1")
-        if not 0 < self.beta <= 1:  # not a number is none of it
+        if not 0 < self.beta <= 1:  # written so that NaN is refused, too
             raise RobustTuneError(f"model.adapter.beta is {self.beta}: give a share above 0, and of at most 1")
 
 
 class SpaceTokens(NamedTuple):
-    """What the space puts into the towers: (layers, K, d) for each."""
+    """The tokens that the representation space supplies to the layers of each tower.
+
+    Attributes:
+        image: Tokens of the vision tower, shape (layers, K, d_v).
+        text: Tokens of the text tower, shape (layers, K, d_t).
+    """
 
     image: Tensor
     text: Tensor
 
 
 class MMRLNetwork(nn.Module):
-    """All that MMRL trains. The frozen layers that it reaches into are handed to it.
+    """The trained part of MMRL. Its methods take the frozen upper layers of CLIP as arguments.
+
+    Args:
+        settings: Settings of the network.
+        image: Sizes of the vision tower's upper layers.
+        text: Sizes of the text tower's upper layers.
 
     Attributes:
-        run: runs each of these layers.
+        space: Representation space ``R``, shape (K, d_r), initialised from N(0, 0.02^2).
+        run: Runner of the frozen layers.
     """
 
     run = Runner()
@@ -80,110 +99,144 @@ class MMRLNetwork(nn.Module):
         self.projection = Projection(image) if settings.projection_rank is None else ResidualProjection(settings, image)
 
     def tokens(self) -> SpaceTokens:
-        """The tokens of each layer, which are the same for all samples."""
+        """Return the tokens that are inserted into each layer. They are the same for all samples."""
         return SpaceTokens(self.image_maps(self.space), self.text_maps(self.space))
 
     def image_features(self, upper: UpperTower, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Class and representation features, (B, d_e) of length 1.
+        """Compute the class features ``f`` and the representation features ``f_r`` of images.
 
         Args:
-            upper: the layers that tokens go into.
-            states: (B, n, d) that enter them, the class token first.
-            tokens: (layers, K, d).
+            upper: Upper layers of the vision tower.
+            states: States that enter them, shape (B, n, d), with the class token first.
+            tokens: Inserted tokens of each layer, shape (layers, K, d).
+
+        Returns:
+            Class features and representation features, both scaled to length 1, shape (B, d_e) each.
         """
         space = None
-        for block, own in zip(upper.blocks[:-1], tokens[:-1], strict=True):
-            space, states = self.run(self._image_layer, block, self._mixed(own.unsqueeze(0), space), states)
-        space = self._mixed(tokens[-1].unsqueeze(0), space)
+        for block, new in zip(upper.blocks[:-1], tokens[:-1], strict=True):
+            space, states = self.run(self._image_layer, block, self._mix_tokens(new.unsqueeze(0), space), states)
+        space = self._mix_tokens(tokens[-1].unsqueeze(0), space)
         return self.run(self._image_end, upper, space, states)
 
     def text_features(self, upper: UpperTower, texts: Packed, tokens: Tensor) -> Tensor:
-        """(C, d_e) of length 1, one for each text.
+        """Compute the features ``w`` of class prompts or other texts.
 
-        Attention is causal. So what all texts begin with, the start token, the space's tokens and the opening words of
-        a template, is the same whatever follows: it runs once, and each text looks at its keys and values.
+        Attention is causal. So the tokens that all texts begin with (the start token, the inserted tokens and the
+        opening words of a template) have the same states in every text. They run once, and each text attends to their
+        keys and values.
 
         Args:
-            upper: the layers that tokens go into.
-            texts: the states that enter them.
-            tokens: (layers, K, d).
+            upper: Upper layers of the text tower.
+            texts: States that enter them.
+            tokens: Inserted tokens of each layer, shape (layers, K, d).
+
+        Returns:
+            Features scaled to length 1, shape (C, d_e), one row per text.
         """
         count, space = tokens.shape[1], None
         start, rest, mask = texts.shared[:1], torch.cat([texts.shared[1:], texts.states]), texts.mask(count)
-        for block, own in zip(upper.blocks[:-1], tokens[:-1], strict=True):
-            space = self._mixed(own, space)
+        for block, new in zip(upper.blocks[:-1], tokens[:-1], strict=True):
+            space = self._mix_tokens(new, space)
             start, space, rest = self.run(self._text_layer, block, start, space, rest, texts, mask)
-        return self.run(self._text_end, upper, start, self._mixed(tokens[-1], space), rest, texts)
+        return self.run(self._text_end, upper, start, self._mix_tokens(tokens[-1], space), rest, texts)
 
     def _image_layer(self, block: Block, space: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-        """What a layer makes of the tokens that are put into it, (1 or B, K, d), and of states (B, n, d)."""
+        """Run one layer of the vision tower.
+
+        Args:
+            block: Frozen layer.
+            space: Inserted tokens, shape (1 or B, K, d).
+            states: States of the other tokens, shape (B, n, d).
+
+        Returns:
+            Output at the positions of the inserted tokens and of the other tokens. With ``beta`` 1 the next layer
+            overwrites the former, so they are returned unchanged.
+        """
         batch, count = len(states), space.shape[1]
         normed_space, normed = block.norm1(space), block.norm1(states)
-        key_value = torch.cat([_for_each(block.key_value(normed_space), batch), block.key_value(normed)], 1)
-        if self.beta == 1:  # what becomes of the space's tokens is overwritten
+        key_value = torch.cat([_expand(block.key_value(normed_space), batch), block.key_value(normed)], 1)
+        if self.beta == 1:  # the next layer overwrites the output at the inserted tokens
             return space, block.finish(states, block.attend(block.query(normed), key_value))
-        states = torch.cat([_for_each(space, batch), states], 1)
-        normed = torch.cat([_for_each(normed_space, batch), normed], 1)
+        states = torch.cat([_expand(space, batch), states], 1)
+        normed = torch.cat([_expand(normed_space, batch), normed], 1)
         states = block.finish(states, block.attend(block.query(normed), key_value))
-        space, states = _cut(states, count, dim=1)
+        space, states = _split(states, count, dim=1)
         return space, states
 
     def _image_end(self, upper: UpperTower, space: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Class and representation features, (B, d_e), out of what enters the last layer."""
+        """Run the last layer of the vision tower and return class and representation features, shape (B, d_e) each."""
         block, count = upper.blocks[-1], space.shape[1]
-        states = torch.cat([_for_each(space, len(states)), states], 1)
+        states = torch.cat([_expand(space, len(states)), states], 1)
         normed = block.norm1(states)
-        read = slice(count + 1)  # of all tokens only the space's and, after them, the class token
+        read = slice(count + 1)  # the inserted tokens and, after them, the class token
         states = block.finish(states[:, read], block.read(normed[:, read], normed))
         return upper.feature(states[:, -1]), unit(self.projection(upper, upper.norm(states[:, :-1]).mean(1)))
 
     def _text_layer(
         self, block: Block, start: Tensor, space: Tensor, rest: Tensor, texts: Packed, mask: Tensor
     ) -> tuple[Tensor, ...]:
-        """What a layer makes of the start token (1, d), of those that are put into it (K, d), and of all others."""
+        """Run one layer of the text tower.
+
+        Args:
+            block: Frozen layer.
+            start: State of the start token, shape (1, d).
+            space: Inserted tokens, shape (K, d).
+            rest: States of all other tokens, first those that all texts share, shape (p - 1 + S, d).
+            texts: Packed texts, which give the position of each token.
+            mask: Attention mask of the tokens that are not shared, see `Packed.mask`.
+
+        Returns:
+            Output for ``start``, ``space`` and ``rest``.
+        """
         count = len(space)
-        line = count + len(texts.shared)  # tokens that all texts begin with
+        shared_count = count + len(texts.shared)  # tokens that all texts begin with
         states = torch.cat([start, space, rest])
         normed = block.norm1(states)
-        shared_query, query = _cut(block.query(normed), line)
-        shared, key_value = _cut(block.key_value(normed), line)
-        begun = block.attend(shared_query.unsqueeze(0), shared.unsqueeze(0), causal=True).squeeze(0)
-        gone_on = block.attend(texts.pad(query), texts.pad(key_value, shared), mask)
-        states = block.finish(states, torch.cat([begun, texts.unpad(gone_on)]))
-        return _cut(states, 1, count)
+        shared_query, query = _split(block.query(normed), shared_count)
+        shared, key_value = _split(block.key_value(normed), shared_count)
+        shared_attended = block.attend(shared_query.unsqueeze(0), shared.unsqueeze(0), causal=True).squeeze(0)
+        own_attended = block.attend(texts.pad(query), texts.pad(key_value, shared), mask)
+        states = block.finish(states, torch.cat([shared_attended, texts.unpad(own_attended)]))
+        return _split(states, 1, count)
 
     def _text_end(self, upper: UpperTower, start: Tensor, space: Tensor, rest: Tensor, texts: Packed) -> Tensor:
-        """(C, d_e) features out of what enters the last layer."""
+        """Run the last layer of the text tower for the last token of each text, and return features, shape (C, d_e)."""
         block, count = upper.blocks[-1], len(space)
-        line = count + len(texts.shared)
-        end = line + texts.end
+        shared_count = count + len(texts.shared)
+        end = shared_count + texts.end
         states = torch.cat([start, space, rest])
         normed = block.norm1(states)
-        shared, own = _cut(normed, line)
+        shared, own = _split(normed, shared_count)
         attended = block.read(normed[end].unsqueeze(1), texts.pad(own, shared), texts.mask_of_end(count)).squeeze(1)
         return upper.feature(block.finish(states[end], attended))
 
-    def _mixed(self, own: Tensor, below: Tensor | None) -> Tensor:
-        """What goes into a layer: its own tokens (K, d), or these and (..., K, d) that came out of the layer below."""
-        return own if below is None or self.beta == 1 else self.beta * own + (1 - self.beta) * below
+    def _mix_tokens(self, new: Tensor, below: Tensor | None) -> Tensor:
+        """Return the tokens that enter a layer: ``beta`` new + (1 - ``beta``) below, as in MMRL++.
+
+        Args:
+            new: New tokens of the layer, shape (K, d) or (1, K, d).
+            below: Output of the layer below at their positions, shape (..., K, d); None in the first layer.
+        """
+        return new if below is None or self.beta == 1 else self.beta * new + (1 - self.beta) * below
 
 
 class LayerMaps(nn.Module):
-    """A linear map for each layer, from the space to its tokens; all begin the same."""
+    """Independent linear maps from the representation space to each layer's tokens, initialised with equal values."""
 
     def __init__(self, settings: MMRL, layers: int, width: int) -> None:
         super().__init__()
-        bound = settings.space_width**-0.5  # as of nn.Linear
+        bound = settings.space_width**-0.5  # the default of nn.Linear
         self.weight = nn.Parameter(_copies(layers, torch.empty(width, settings.space_width).uniform_(-bound, bound)))
         self.bias = nn.Parameter(_copies(layers, torch.empty(width).uniform_(-bound, bound)))
 
     def forward(self, space: Tensor) -> Tensor:
-        """(K, d_r) -> (layers, K, d)."""
+        """Map the space, shape (K, d_r), to the tokens of each layer, shape (layers, K, d)."""
         return space @ self.weight.mT + self.bias.unsqueeze(1)
 
 
 class ResidualMaps(nn.Module):
-    """One linear map for all layers, and one of low rank that each adds to it (MMRL++)."""
+    """A linear map that all layers share, plus a low-rank map and a bias per layer (MMRL++)."""
 
     def __init__(self, settings: MMRL, layers: int, width: int) -> None:
         super().__init__()
@@ -195,24 +248,24 @@ class ResidualMaps(nn.Module):
         self.bias = nn.Parameter(_copies(layers, torch.empty(width).uniform_(-bound, bound)))
 
     def forward(self, space: Tensor) -> Tensor:
-        """(K, d_r) -> (layers, K, d)."""
+        """Map the space, shape (K, d_r), to the tokens of each layer, shape (layers, K, d)."""
         return space @ self.weight.T + space @ self.b.mT @ self.a.mT + self.bias.unsqueeze(1)
 
 
 class Projection(nn.Module):
-    """Of representation features, learned from nothing."""
+    """A learned projection of representation features, ``P_rep`` of MMRL, initialised from N(0, 1) / sqrt(d_v)."""
 
     def __init__(self, image: TowerShape) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(image.width, image.shared_width) / math.sqrt(image.width))
 
     def forward(self, upper: UpperTower, features: Tensor) -> Tensor:
-        """(B, d) -> (B, d_e)."""
+        """Project features of shape (B, d_v) to shape (B, d_e). The frozen tower is not used."""
         return features @ self.weight
 
 
 class ResidualProjection(nn.Module):
-    """CLIP's own, and one of low rank that is added to it (MMRL++)."""
+    """CLIP's frozen projection plus a learned low-rank residual, ``P_rep = W_v + A B`` (MMRL++)."""
 
     def __init__(self, settings: MMRL, image: TowerShape) -> None:
         super().__init__()
@@ -221,26 +274,30 @@ class ResidualProjection(nn.Module):
         self.b = nn.Parameter(torch.zeros(rank, image.shared_width))
 
     def forward(self, upper: UpperTower, features: Tensor) -> Tensor:
-        """(B, d) -> (B, d_e)."""
+        """Project features of shape (B, d_v) to shape (B, d_e)."""
         projected: Tensor = upper.projection(features)
         return projected + features @ self.a @ self.b
 
 
 def _copies(count: int, tensor: Tensor) -> Tensor:
+    """Return ``count`` equal copies of a tensor along a new first dimension."""
     return tensor.expand(count, *tensor.shape).clone()
 
 
 def _kaiming(*shape: int) -> Tensor:
-    """Kaiming uniform with a = sqrt(5), which is uniform within 1 / sqrt(fan in) (arXiv 2505.10088)."""
+    """Initialise a matrix Kaiming-uniformly with a = sqrt(5), that is within 1 / sqrt(fan in) (arXiv 2505.10088)."""
     bound = shape[-1] ** -0.5
     return torch.empty(shape).uniform_(-bound, bound)
 
 
-def _cut(values: Tensor, *sizes: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """Parts of these sizes, and what is left; the gradient is put together at once, and not part by part."""
+def _split(values: Tensor, *sizes: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """Split a tensor into parts of the given sizes and the rest.
+
+    The backward pass joins the gradients of all parts in one step, which slicing each part would not.
+    """
     return torch.split_with_sizes(values, [*sizes, values.shape[dim] - sum(sizes)], dim)
 
 
-def _for_each(shared: Tensor, count: int) -> Tensor:
-    """(1 or count, n, d) as (count, n, d)."""
+def _expand(shared: Tensor, count: int) -> Tensor:
+    """Expand a tensor of shape (1 or count, n, d) to shape (count, n, d)."""
     return shared.expand(count, -1, -1)

@@ -1,4 +1,4 @@
-"""MoLT, modality latent translation (Robust Latent Representation Tuning, arXiv 2406.06048)."""
+"""MoLT, modality latent translation ("Robust Latent Representation Tuning", arXiv 2406.06048)."""
 
 from __future__ import annotations
 
@@ -19,24 +19,34 @@ Pooling = Literal["bilinear", "concatenation"]
 
 @dataclass(frozen=True)
 class MoLT(FusionModel):
-    """Settings of `MoLTNetwork`.
+    """Settings of a `MoLTNetwork`.
 
     Args:
-        common_width: ``d_c``, width of the shared latent space.
-        translation_heads: attention heads of the translation.
-        null_tokens: learned tokens a side and layer that stand in for an absent side; 0 for none, an ablation, in
-            which the robust representation is zero where a side is absent.
-        cca_dim: ``c``, width to which latents are projected before they are correlated. By chance alone a batch of
-            4c independent pairs correlates by 0.44, one of 2c by 0.64: keep it well below the batch size.
-        pooling: how the latents of both sides become a robust representation; ``concatenation``, a layer on both side
-            by side, is an ablation.
-        bilinear_width: ``d_r``, width of the robust representation.
-        bilinear_factors: ``k``, factors that the bilinear pooling sums over.
-        fusion_width: width of the fusion stage.
-        fusion_layers: self-attention layers of the fusion stage; with 0, an ablation, the head looks at the mean of
-            what there is.
-        fusion_heads: attention heads of the fusion stage.
-        dropout: in the pooling and the fusion stage, in [0, 1).
+        common_width: Width ``d_c`` of the shared latent space.
+        translation_heads: Number of attention heads of the translation; must divide ``common_width``.
+        null_tokens: Number of learned tokens per modality and layer that replace an absent modality. With 0, an
+            ablation, the robust representation is zero if a modality is absent.
+        cca_dim: Width ``c`` of the projected latents that are correlated. By chance alone a batch of 4c independent
+            pairs reaches a mean correlation of 0.44, one of 2c reaches 0.64. Keep it well below the batch size.
+        pooling: Method that combines the latents of both modalities into a robust representation: ``bilinear``, or
+            ``concatenation`` followed by a linear layer, which is an ablation.
+        bilinear_width: Width ``d_r`` of the robust representation.
+        bilinear_factors: Number ``k`` of factors that bilinear pooling sums over.
+        fusion_width: Width of the fusion stage.
+        fusion_layers: Number of self-attention layers of the fusion stage. With 0, an ablation, the head reads the mean
+            of the present tokens.
+        fusion_heads: Number of attention heads of the fusion stage; must divide ``fusion_width``.
+        dropout: Dropout probability in the pooling and the fusion stage, in [0, 1).
+
+    Raises:
+        RobustTuneError: A value is out of its range.
+
+    Example:
+        >>> from robusttune.types import Facts, Widths
+        >>> facts = Facts(["cat", "dog"], [0.5, 0.5], multilabel=False)
+        >>> network = MoLT(null_tokens=2).build(Widths((8, 8), 16), Widths((4, 4), 4), facts)
+        >>> network.view_shape
+        (2, 16)
     """
 
     common_width: int = 128
@@ -66,18 +76,29 @@ class MoLT(FusionModel):
                 )
 
     def build(self, image: Widths, text: Widths, facts: Facts) -> MoLTNetwork:
+        """Build the network.
+
+        Raises:
+            RobustTuneError: The encoders have different numbers of chosen layers.
+        """
         return MoLTNetwork(self, image, text, facts)
 
 
 class MoLTNetwork(FusionNetwork):
-    """Per layer: translation of each side into the other's terms, then pooling of both; at the end fusion.
+    """The fusion network of MoLT (arXiv 2406.06048).
+
+    Each of the ``M`` layers translates both modalities into each other and pools the results to a robust
+    representation. The fusion stage combines the robust representations and the pooled embeddings.
 
     The number of trained parameters, with ``f`` the fusion width, ``C`` classes and the rest as in `MoLT`, is
 
         sum over layers [(d_i + d_t + 2) d_c + 3 d_c (d_c + 1) + 2 nulls d_c + 2 d_c c + p + (d_r + 1) f]
         + (d_pi + d_pt + 2) f + (M + 3) f + fusion_layers (12 f^2 + 13 f) + 2 f + (f + 1) C
 
-    where the pooling has ``p = 2 d_c k d_r``, or, if it is by concatenation, ``p = (2 d_c + 1) d_r``.
+    where ``p = 2 d_c k d_r`` for bilinear pooling and ``p = (2 d_c + 1) d_r`` for concatenation.
+
+    Attributes:
+        log_prior: Logits of the training class frequencies, shape (C,), the prediction if both modalities are absent.
     """
 
     log_prior: Tensor
@@ -98,6 +119,7 @@ class MoLTNetwork(FusionNetwork):
         self.register_buffer("log_prior", log_prior(facts))
 
     def forward(self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor) -> Fused:
+        """Compute the logits of a batch, see `FusionNetwork.forward`."""
         image, text = keep(image, image_present), keep(text, text_present)
         return self._fuse(image, text, image_present, text_present, None)
 
@@ -110,7 +132,7 @@ class MoLTNetwork(FusionNetwork):
         image_present: Tensor,
         text_present: Tensor,
     ) -> Fused:
-        """What does not depend on the pair is computed once for all pairs."""
+        """Compute the logits of ``R`` pairs, projecting each image and text only once, see `FusionNetwork.seen`."""
         return self._fuse(image, text, image_present, text_present, (image_rows, text_rows))
 
     def _fuse(
@@ -121,33 +143,38 @@ class MoLTNetwork(FusionNetwork):
         text_present: Tensor,
         rows: tuple[Tensor, Tensor] | None,
     ) -> Fused:
-        of_image, of_text = (None, None) if rows is None else rows
+        image_rows, text_rows = (None, None) if rows is None else rows
         latents = [
             self.run(
                 layer,
-                Seen(image.tokens[i], image.mask[i], of_image, image_present),
-                Seen(text.tokens[i], text.mask[i], of_text, text_present),
+                Seen(image.tokens[i], image.mask[i], image_rows, image_present),
+                Seen(text.tokens[i], text.mask[i], text_rows, text_present),
             )
             for i, layer in enumerate(self.layers)
         ]
         robust, image_views, text_views = (torch.stack(parts) for parts in zip(*latents, strict=True))
         pooled = [
-            part if rows is None else torch.where(present.unsqueeze(1), part[of], 0.0)
-            for part, of, present in ((image.pooled, of_image, image_present), (text.pooled, of_text, text_present))
+            part if rows is None else torch.where(present.unsqueeze(1), part[index], 0.0)
+            for part, index, present in (
+                (image.pooled, image_rows, image_present),
+                (text.pooled, text_rows, text_present),
+            )
         ]
         logits = self.run(self.fusion, pooled[0], image_present, pooled[1], text_present, robust)
-        something = (image_present | text_present).unsqueeze(1)
-        return Fused(torch.where(something, logits, self.log_prior.to(logits.dtype)), image_views, text_views)
+        any_present = (image_present | text_present).unsqueeze(1)
+        return Fused(torch.where(any_present, logits, self.log_prior.to(logits.dtype)), image_views, text_views)
 
 
 class Seen(NamedTuple):
-    """One side of ``R`` rows, in one layer.
+    """The tokens of one modality in one layer, for ``R`` output rows.
 
     Attributes:
-        tokens: (P, n, d).
-        mask: (P, n) bool.
-        rows: (R,) which of the ``P`` each sees; None where each sees its own, zeros where it is absent.
-        present: (R,) bool; where not, what it sees is not looked at.
+        tokens: Tokens of the encoder, shape (P, n, d).
+        mask: Mask of real tokens, shape (P, n), bool.
+        rows: Row of ``tokens`` for each output row, shape (R,), int64. If None, ``P`` equals ``R``, each output row
+            reads its own tokens, and absent rows hold zeros.
+        present: Mask of the output rows with this modality, shape (R,), bool. Where it is False, the tokens are
+            ignored.
     """
 
     tokens: Tensor
@@ -157,7 +184,7 @@ class Seen(NamedTuple):
 
 
 class LatentLayer(nn.Module):
-    """One layer's translation and pooling."""
+    """The translation and pooling of one layer."""
 
     def __init__(self, settings: MoLT, image_width: int, text_width: int) -> None:
         super().__init__()
@@ -173,49 +200,74 @@ class LatentLayer(nn.Module):
         self.pool = pooling(settings)
 
     def forward(self, image: Seen, text: Seen) -> tuple[Tensor, Tensor, Tensor]:
-        """Robust representation (R, d_r), and the views of image and text latents to be correlated, (R, c) each."""
+        """Translate both modalities, project the latents to views, and pool them.
+
+        Args:
+            image: Image tokens of this layer.
+            text: Text tokens of this layer.
+
+        Returns:
+            Robust representation ``H_r``, shape (R, d_r), and the image and text views for the correlation loss, shape
+            (R, c) each.
+        """
         images, image_mask = self._project(image, self.image_in, self.image_null)
         texts, text_mask = self._project(text, self.text_in, self.text_null)
         image_latent, text_latent = self.translate(images, image_mask, texts, text_mask)
-        # Correlations are taken in float32 at least, whatever the precision of the rest.
+        # The correlation loss needs float32 at least, even if the rest runs in a lower precision.
         with torch.autocast(images.device.type, enabled=False):
             views = [
                 functional.linear(full(latent), full(view.weight))
                 for latent, view in ((image_latent, self.image_view), (text_latent, self.text_view))
             ]
-        # Without null tokens both latents may be zero, where bilinear pooling has a slope that float16 cannot hold.
+        # Without null tokens both latents may be zero. There the gradient of bilinear pooling overflows in float16.
         paired = (image_mask.any(1) & text_mask.any(1)).unsqueeze(1)
         return torch.where(paired, self.pool(image_latent, text_latent), 0.0), views[0], views[1]
 
-    def _project(self, side: Seen, into: nn.Linear, nulls: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Queries, keys and values of what is seen, null tokens included: (R, n + k, 3 d_c), and their mask."""
-        own = into(layer_norm(side.tokens))
-        if side.rows is None:
-            tokens, mask = with_nulls(own, side.mask, nulls, side.present)
-            return self.query_key_value(tokens), mask
-        present = side.present.view(-1, 1)
-        projected = torch.where(present.unsqueeze(2), self.query_key_value(own)[side.rows], 0.0)  # no mask stops NaN
-        of_nulls = None if nulls is None else self.query_key_value(nulls)
-        return with_nulls(projected, side.mask[side.rows] & present, of_nulls, side.present)
-
-    def translate(self, image: Tensor, image_mask: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Each side told in the other's values, averaged over its tokens: (R, d_c) each.
+    def _project(self, modality: Seen, projection: nn.Linear, nulls: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Project one modality's tokens to the common space, add null tokens, and compute queries, keys and values.
 
         Args:
-            image: (R, n, 3 d_c) queries, keys and values.
-            image_mask: (R, n) bool.
-            text: (R, m, 3 d_c), likewise.
-            text_mask: (R, m) bool.
+            modality: Tokens of the modality.
+            projection: Linear map into the common space.
+            nulls: Null tokens of the modality, shape (k, d_c), or None.
+
+        Returns:
+            Queries, keys and values, shape (R, n + k, 3 d_c), and their mask, shape (R, n + k).
+        """
+        latents = projection(layer_norm(modality.tokens))
+        if modality.rows is None:
+            tokens, mask = with_nulls(latents, modality.mask, nulls, modality.present)
+            return self.query_key_value(tokens), mask
+        present = modality.present.view(-1, 1)
+        # A mask alone would let NaN through.
+        projected = torch.where(present.unsqueeze(2), self.query_key_value(latents)[modality.rows], 0.0)
+        projected_nulls = None if nulls is None else self.query_key_value(nulls)
+        return with_nulls(projected, modality.mask[modality.rows] & present, projected_nulls, modality.present)
+
+    def translate(self, image: Tensor, image_mask: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the latents ``h_i`` and ``h_t``: cross-attention to the other modality, then the mean over tokens.
+
+        Args:
+            image: Queries, keys and values of the image, shape (R, n, 3 d_c).
+            image_mask: Mask of ``image``, shape (R, n), bool.
+            text: Queries, keys and values of the text, shape (R, m, 3 d_c).
+            text_mask: Mask of ``text``, shape (R, m), bool.
+
+        Returns:
+            Image latents and text latents, shape (R, d_c) each.
         """
         image_q, image_k, image_v = split(image, 3, self.heads)
         text_q, text_k, text_v = split(text, 3, self.heads)
-        image_told = attend(image_q, text_k, text_v, text_mask)
-        text_told = attend(text_q, image_k, image_v, image_mask)
-        return masked_mean(image_told, image_mask), masked_mean(text_told, text_mask)
+        image_attended = attend(image_q, text_k, text_v, text_mask)
+        text_attended = attend(text_q, image_k, image_v, image_mask)
+        return masked_mean(image_attended, image_mask), masked_mean(text_attended, text_mask)
 
 
 class BilinearPooling(nn.Module):
-    """Multi-modal factorised bilinear pooling (Yu et al. 2017), (B, d) and (B, d) -> (B, width)."""
+    """Multi-modal factorised bilinear pooling (MFB, Yu et al. 2017).
+
+    ``H_r = L2norm(powernorm(sumpool_k(dropout(U h_i * V h_t))))``, with ``powernorm(x) = sign(x) sqrt(|x|)``.
+    """
 
     def __init__(self, width_in: int, width: int, factors: int, dropout: float) -> None:
         super().__init__()
@@ -225,27 +277,32 @@ class BilinearPooling(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
+        """Pool image and text latents, shape (B, d_c) each, to a robust representation of shape (B, d_r)."""
         product = full(self.dropout(self.image(image) * self.text(text)))
         pooled = product.reshape(len(product), -1, self.factors).sum(2)
-        # sign(x) sqrt(|x|), with the infinite slope at 0 cut off.
+        # This is sign(x) sqrt(|x|) with a finite gradient at 0.
         powered = pooled * torch.rsqrt(pooled.abs() + 1e-6)
         return functional.normalize(powered, dim=1, eps=1e-6).to(image.dtype)
 
 
 class ConcatenationPooling(nn.Module):
-    """What is left without bilinear pooling: a layer on both side by side, (B, d) and (B, d) -> (B, width)."""
+    """An ablation of bilinear pooling: a linear layer, GELU and dropout on the concatenated latents."""
 
     def __init__(self, width_in: int, width: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(2 * width_in, width), nn.GELU(), nn.Dropout(dropout))
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
+        """Pool image and text latents, shape (B, d_c) each, to a robust representation of shape (B, d_r)."""
         pooled: Tensor = self.layers(torch.cat([image, text], dim=1))
         return pooled
 
 
 class FusionStage(nn.Module):
-    """Self-attention over a query, the pooled embeddings and the robust representations; a head on the query."""
+    """The fusion stage: self-attention over a query token, the pooled embeddings and the robust representations.
+
+    A linear head reads the query token.
+    """
 
     def __init__(self, settings: MoLT, image_width: int, text_width: int, layers: int, classes: int) -> None:
         super().__init__()
@@ -274,15 +331,18 @@ class FusionStage(nn.Module):
     def forward(
         self, image: Tensor, image_present: Tensor, text: Tensor, text_present: Tensor, robust: Tensor
     ) -> Tensor:
-        """Args:
-            image: (B, d_pi) pooled image embedding.
-            image_present: (B,) bool.
-            text: (B, d_pt) pooled text embedding.
-            text_present: (B,) bool.
-            robust: (M, B, d_r); these carry the prediction when a side is absent, and are never masked.
+        """Compute the logits.
+
+        Args:
+            image: Pooled image embeddings, shape (B, d_pi).
+            image_present: Mask of the rows with an image, shape (B,), bool.
+            text: Pooled text embeddings, shape (B, d_pt).
+            text_present: Mask of the rows with a text, shape (B,), bool.
+            robust: Robust representations of each layer, shape (M, B, d_r). They are never masked, because they carry
+                the prediction if a modality is absent.
 
         Returns:
-            (B, C) logits.
+            Logits, shape (B, C).
         """
         parts = [self.image_in(layer_norm(image)), self.text_in(layer_norm(text))]
         parts += [project(part) for project, part in zip(self.robust_in, robust, strict=True)]
@@ -301,7 +361,7 @@ class FusionStage(nn.Module):
 
 
 def pooling(settings: MoLT) -> BilinearPooling | ConcatenationPooling:
-    """The module of ``settings.pooling``."""
+    """Build the pooling module that ``settings.pooling`` names."""
     width_in, width = settings.common_width, settings.bilinear_width
     if settings.pooling == "concatenation":
         return ConcatenationPooling(width_in, width, settings.dropout)
@@ -309,13 +369,23 @@ def pooling(settings: MoLT) -> BilinearPooling | ConcatenationPooling:
 
 
 def null_tokens(settings: MoLT) -> nn.Parameter | None:
-    """(k, d_c), or None where there are none."""
+    """Return initial null tokens, shape (k, d_c), drawn from N(0, 0.02^2), or None if their number is 0."""
     shape = settings.null_tokens, settings.common_width
     return nn.Parameter(0.02 * torch.randn(shape)) if settings.null_tokens else None
 
 
 def with_nulls(tokens: Tensor, mask: Tensor, nulls: Tensor | None, present: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens (B, n, d) and mask (B, n) with null tokens (k, d) added, unmasked exactly where the side is absent."""
+    """Append null tokens, which are unmasked only in rows where the modality is absent.
+
+    Args:
+        tokens: Tokens, shape (B, n, d).
+        mask: Mask of the tokens, shape (B, n), bool.
+        nulls: Null tokens, shape (k, d), or None to append nothing.
+        present: Mask of the rows with this modality, shape (B,), bool.
+
+    Returns:
+        Tokens, shape (B, n + k, d), and their mask, shape (B, n + k).
+    """
     if nulls is None:
         return tokens, mask
     nulls = nulls.to(tokens.dtype).expand(len(tokens), -1, -1)
@@ -324,5 +394,5 @@ def with_nulls(tokens: Tensor, mask: Tensor, nulls: Tensor | None, present: Tens
 
 
 def full(tensor: Tensor) -> Tensor:
-    """In float32 at least."""
+    """Convert a tensor to float32, unless its precision is higher."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Weights under the names that the published implementation of MMRL and MMRL++ stores them by, and under ours."""
+"""Conversion between this package's MMRL weights and those of the published implementation of MMRL and MMRL++."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPACE = "representation_learner.compound_rep_tokens"
 LAYER = "representation_learner.compound_rep_tokens_{}proj.{}.{}"
 SHARED = "representation_learner.srra_{}proj.weight"
 RESIDUAL = "representation_learner.srra_{}proj.srra.{}.{}"
-# Frozen, and so no part of what was learned: embedded prompts of its classes, and the weights of the CLIP itself.
+# Names of frozen tensors, which were not trained: embedded prompts of the classes, and the weights of the CLIP itself.
 SET_ASIDE = re.compile(
     r"prompt_embeddings|representation_learner\.prompt_embeddings|logit_scale|(clip_model|text_encoder)\..*"
     r"|image_encoder(_\w+)?\.(?!(proj_rep|A|B)$).*"
@@ -26,12 +26,12 @@ SET_ASIDE = re.compile(
 
 @dataclass(frozen=True)
 class Matched:
-    """What was found in a state dict with published names.
+    """The result of reading a state dict with published names.
 
     Attributes:
-        state: of an `MMRLNetwork`.
-        published: names that went into it.
-        set_aside: names of frozen tensors, which did not.
+        state: State dict of an `MMRLNetwork`.
+        published: Published names of the tensors in ``state``.
+        set_aside: Published names of frozen tensors, which are not in ``state``.
     """
 
     state: dict[str, Tensor]
@@ -40,61 +40,72 @@ class Matched:
 
 
 def to_published(network: MMRLNetwork) -> dict[str, Tensor]:
-    """The network's weights under published names."""
+    """Return copies of the network's weights under their published names."""
     state = {name: tensor.detach() for name, tensor in network.state_dict().items()}
-    found = {}
-    for name, (of, layer) in _places(network).items():
-        tensor = state[of]
-        found[name] = (tensor if layer is None else tensor[layer]).clone()
-    return found
+    published = {}
+    for name, (own_name, layer) in _published_locations(network).items():
+        tensor = state[own_name]
+        published[name] = (tensor if layer is None else tensor[layer]).clone()
+    return published
 
 
 def from_published(given: Mapping[str, Tensor], network: MMRLNetwork) -> Matched:
-    """What a state dict with published names is for a network of these settings.
+    """Convert a state dict with published names to a state dict of a network.
 
     Args:
-        given: by published names; ``module.`` before them, of DataParallel, is taken off.
-        network: that it has to fit.
+        given: Tensors by published name. The prefix ``module.`` of ``DataParallel`` is removed.
+        network: Network that the state dict must fit.
 
     Raises:
-        RobustTuneError: a name is missing, none of these, or of another shape; the first few of each kind are told.
+        RobustTuneError: A tensor is missing, unknown, of another shape, or not finite. The message lists the first
+            three names of each kind.
+
+    Example:
+        >>> from robusttune.encoders.clip import TowerShape
+        >>> from robusttune.models.mmrl import MMRL
+        >>> network = MMRLNetwork(MMRL(space_width=8), TowerShape(2, 16, 4), TowerShape(2, 16, 4))
+        >>> from_published(to_published(network), network).published[0]
+        'representation_learner.compound_rep_tokens'
     """
     given = {name.removeprefix("module."): tensor for name, tensor in given.items()}
-    places, own = _places(network), network.state_dict()
-    set_aside = sorted(name for name in given if name not in places and SET_ASIDE.fullmatch(name))
-    shapes = {name: own[of].shape if layer is None else own[of][layer].shape for name, (of, layer) in places.items()}
+    locations, own = _published_locations(network), network.state_dict()
+    set_aside = sorted(name for name in given if name not in locations and SET_ASIDE.fullmatch(name))
+    shapes = {
+        name: own[own_name].shape if layer is None else own[own_name][layer].shape
+        for name, (own_name, layer) in locations.items()
+    }
     problems = {
-        "lacks": [name for name in places if name not in given],
-        "has besides": [name for name in given if name not in places and name not in set_aside],
+        "lacks": [name for name in locations if name not in given],
+        "has besides": [name for name in given if name not in locations and name not in set_aside],
         "has in another shape": [
             f"{name} {tuple(given[name].shape)}, not {tuple(shape)}"
             for name, shape in shapes.items()
             if name in given and given[name].shape != shape
         ],
-        "is not finite in": [name for name in places if name in given and not given[name].isfinite().all()],
+        "is not finite in": [name for name in locations if name in given and not given[name].isfinite().all()],
     }
-    told = [f"{what} {', '.join(names[:3])}{', ...' * (len(names) > 3)}" for what, names in problems.items() if names]
-    if told:
+    listed = [f"{kind} {', '.join(names[:3])}{', ...' * (len(names) > 3)}" for kind, names in problems.items() if names]
+    if listed:
         raise RobustTuneError(
-            f"the published checkpoint does not fit: it {'; it '.join(told)}: set model.adapter, first_layer and the "
-            f"encoders' name as it was trained ({_guess(given)})"
+            f"the published checkpoint does not fit: it {'; it '.join(listed)}: set model.adapter, first_layer and the "
+            f"encoders' name as it was trained ({_describe_settings(given)})"
         )
     state = {name: torch.empty_like(tensor) for name, tensor in own.items()}
-    for name, (of, layer) in places.items():
-        (state[of] if layer is None else state[of][layer]).copy_(given[name])
-    return Matched(state, list(places), set_aside)
+    for name, (own_name, layer) in locations.items():
+        (state[own_name] if layer is None else state[own_name][layer]).copy_(given[name])
+    return Matched(state, list(locations), set_aside)
 
 
 def refuse_another_clip(given: Mapping[str, Tensor], image: UpperTower, text: UpperTower) -> None:
-    """Check what a published checkpoint holds of the CLIP that it was trained on, where it holds any of it.
+    """Check that a published checkpoint was trained on the given CLIP, as far as it contains weights of its CLIP.
 
     Args:
-        given: by published names.
-        image: the upper layers of the CLIP at hand.
-        text: likewise.
+        given: Tensors by published name.
+        image: Upper layers of the given CLIP's vision tower.
+        text: Upper layers of the given CLIP's text tower.
 
     Raises:
-        RobustTuneError: it was trained on another CLIP.
+        RobustTuneError: The checkpoint was trained on another CLIP.
     """
     own = {
         "image_encoder.proj": image.projection.weight.T,
@@ -106,7 +117,7 @@ def refuse_another_clip(given: Mapping[str, Tensor], image: UpperTower, text: Up
         found = given.get(name, given.get(f"module.{name}"))
         if found is None:
             continue
-        # It may have been kept in half precision.
+        # The tolerance allows for weights that were saved in half precision.
         if found.shape != expected.shape or not torch.allclose(found.float(), expected.float(), rtol=1e-2, atol=1e-3):
             raise RobustTuneError(
                 f"the published checkpoint was trained on another CLIP, of which {name} is not this one's: "
@@ -114,25 +125,26 @@ def refuse_another_clip(given: Mapping[str, Tensor], image: UpperTower, text: Up
             )
 
 
-def _places(network: MMRLNetwork) -> dict[str, tuple[str, int | None]]:
-    """For each published name where its tensor is: a name of ours, and the layer in it, None for the whole."""
-    return dict(_walk(network))
+def _published_locations(network: MMRLNetwork) -> dict[str, tuple[str, int | None]]:
+    """Map each published name to the name of our tensor and the layer within it, or None for the whole tensor."""
+    return dict(_iterate_locations(network))
 
 
-def _walk(network: MMRLNetwork) -> Iterator[tuple[str, tuple[str, int | None]]]:
+def _iterate_locations(network: MMRLNetwork) -> Iterator[tuple[str, tuple[str, int | None]]]:
+    """Yield the entries of `_published_locations`."""
     yield SPACE, ("space", None)
-    for ours, theirs in (("image_maps", "r2v"), ("text_maps", "r2t")):
-        maps = getattr(network, ours)
+    for own_part, published_part in (("image_maps", "r2v"), ("text_maps", "r2t")):
+        maps = getattr(network, own_part)
         layers = len(maps.bias)
         if isinstance(maps, LayerMaps):
             for layer in range(layers):
-                yield LAYER.format(theirs, layer, "weight"), (f"{ours}.weight", layer)
-                yield LAYER.format(theirs, layer, "bias"), (f"{ours}.bias", layer)
+                yield LAYER.format(published_part, layer, "weight"), (f"{own_part}.weight", layer)
+                yield LAYER.format(published_part, layer, "bias"), (f"{own_part}.bias", layer)
         else:
-            yield SHARED.format(theirs), (f"{ours}.weight", None)
+            yield SHARED.format(published_part), (f"{own_part}.weight", None)
             for layer in range(layers):
                 for part, name in (("A", "a"), ("B", "b"), ("bias", "bias")):
-                    yield RESIDUAL.format(theirs, layer, part), (f"{ours}.{name}", layer)
+                    yield RESIDUAL.format(published_part, layer, part), (f"{own_part}.{name}", layer)
     if isinstance(network.projection, Projection):
         yield "image_encoder.proj_rep", ("projection.weight", None)
     else:
@@ -140,8 +152,8 @@ def _walk(network: MMRLNetwork) -> Iterator[tuple[str, tuple[str, int | None]]]:
         yield "image_encoder.B", ("projection.b", None)
 
 
-def _guess(given: Mapping[str, Tensor]) -> str:
-    """The settings that the file seems to be of, in words."""
+def _describe_settings(given: Mapping[str, Tensor]) -> str:
+    """Describe the settings that a published checkpoint was probably trained with."""
     if SPACE not in given or given[SPACE].dim() != 2:
         return "it is none of MMRL's"
     tokens, width = given[SPACE].shape
@@ -151,5 +163,5 @@ def _guess(given: Mapping[str, Tensor]) -> str:
         "projection_rank": None if projection is None else projection.shape[-1],
     }
     layers = len([name for name in given if re.fullmatch(r".*r2v.*\.\d+\.bias", name)])
-    said = ", ".join(f"{name} {'null' if rank is None else rank}" for name, rank in ranks.items())
-    return f"its space_tokens are {tokens}, space_width {width}, {said}, and it has {layers} layers"
+    ranks_text = ", ".join(f"{name} {'null' if rank is None else rank}" for name, rank in ranks.items())
+    return f"its space_tokens are {tokens}, space_width {width}, {ranks_text}, and it has {layers} layers"

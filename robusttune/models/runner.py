@@ -1,4 +1,4 @@
-"""How the parts of a network are run; this changes what they cost, and not what they return."""
+"""Execution of a network's parts with compilation or activation checkpointing, which do not change the results."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ from torch.utils.checkpoint import checkpoint
 from robusttune.errors import RobustTuneError
 
 T = TypeVar("T")
-# Of one function: for training and for evaluation, for layers of every width, and where a size is 1.
+# Maximum number of compiled variants of one function: training, evaluation, each layer width, and sizes of 1 need one
+# each.
 COMPILED_AT_MOST = 64
 
 
 class Runner:
-    """Runs the parts of a network, each for itself, so that parts alike are compiled once.
+    """A caller of a network's parts. Each part is compiled on its own, so that equal parts are compiled once.
 
     Args:
-        compile: run them through torch.compile. Sizes are symbols, so that a batch of another size is no other graph;
-            dropout draws the same numbers as without.
-        checkpoint_activations: keep nothing of a part for the backward pass but what went into it, and run it once
-            more there (Chen et al. 2016, arXiv 1604.06174); dropout drops the same.
+        compile: True to run the parts through ``torch.compile`` with symbolic sizes, so that another batch size needs
+            no new compilation. Dropout draws the same random numbers as without compilation.
+        checkpoint_activations: True to store only the inputs of each part for the backward pass, and to run the part
+            again there (Chen et al. 2016, arXiv 1604.06174). Dropout drops the same values both times.
+
+    Example:
+        >>> import torch
+        >>> Runner()(torch.add, torch.tensor(1), torch.tensor(2))
+        tensor(3)
     """
 
     def __init__(self, compile: bool = False, checkpoint_activations: bool = False) -> None:
@@ -31,26 +37,28 @@ class Runner:
         self.checkpoint_activations = checkpoint_activations
         self._compiled: dict[Callable[..., Any], Callable[..., Any]] = {}
 
-    def __call__(self, part: Callable[..., T], *given: Any) -> T:
-        """What ``part`` makes of what it is given.
+    def __call__(self, part: Callable[..., T], *arguments: Any) -> T:
+        """Call ``part`` with the given arguments and return its result.
 
         Raises:
-            RobustTuneError: it cannot be compiled, for want of a C++ compiler as a rule.
+            RobustTuneError: The part cannot be compiled, usually because no C++ compiler is installed.
         """
         run = self._compile(part) if self.compile else part
         if not self.checkpoint_activations or not torch.is_grad_enabled():
-            return run(*given)
-        result: T = checkpoint(run, *given, use_reentrant=False)
+            return run(*arguments)
+        result: T = checkpoint(run, *arguments, use_reentrant=False)
         return result
 
     def _compile(self, part: Callable[..., T]) -> Callable[..., T]:
+        """Return the compiled function of a part, compiling it at its first call."""
         if part not in self._compiled:
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_AT_MOST)
             compiled = torch.compile(part, dynamic=True, options={"fallback_random": True})
 
-            def run(*given: Any) -> T:
+            def run(*arguments: Any) -> T:
+                """Call the compiled function and report a failed compilation in one sentence."""
                 try:
-                    return compiled(*given)
+                    return compiled(*arguments)
                 except BackendCompilerFailed as error:
                     reason = " ".join(str(error.inner_exception).split())
                     raise RobustTuneError(
