@@ -56,16 +56,21 @@ def read_data(
     args = locate_configs(args)
     known = check_configs(args)
     parser = ArgumentParser(prog=f"robusttune {command}", description=about, exit_on_error=False)
-    parser.add_argument("-c", "--config", action="config", help="A configuration; several are laid over.")
+    parser.add_argument(
+        "-c",
+        "--config",
+        action="config",
+        help="Configuration file; values of later files replace those of earlier ones.",
+    )
     add(parser)
     parser.add_class_arguments(ImageTextDataModule, "data")
     for encoder, kind in {"image_encoder": ImageEncoder, "text_encoder": TextEncoder}.items():
         parser.add_subclass_arguments(kind, encoder, required=True)
         parser.link_arguments(encoder, f"data.{encoder}", apply_on="instantiate")
     for name in OF_THE_MODEL:
-        parser.add_argument(f"--{name}", type=dict | None, help="Of no use here.")
+        parser.add_argument(f"--{name}", type=dict | None, help="Ignored: a setting of fit.")
     for name in OF_THE_RUN:
-        parser.add_argument(f"--{name}", type=Any, help="Of no use here.")
+        parser.add_argument(f"--{name}", type=Any, help="Ignored: a setting of fit.")
     with warnings.catch_warnings():
         quieten()
         try:

@@ -55,10 +55,10 @@ def run(args: list[str]) -> None:
 
 
 def _add(parser: ArgumentParser) -> None:
-    parser.add_argument("--split", type=Split, default="train", help="Of which samples are drawn.")
-    parser.add_argument("--samples", type=int, default=8, help="How many, spread evenly over the split.")
-    parser.add_argument("--severity", type=int, default=3, help="Of the noise, 1 to 5.")
-    parser.add_argument("--out", type=str, default="samples.png", help="The picture, a PNG file.")
+    parser.add_argument("--split", type=Split, default="train", help="Split to draw samples from.")
+    parser.add_argument("--samples", type=int, default=8, help="Number of samples, spread evenly over the split.")
+    parser.add_argument("--severity", type=int, default=3, help="Severity of the noise, 1 to 5.")
+    parser.add_argument("--out", type=str, default="samples.png", help="PNG file to write.")
 
 
 def strip_of(data: ImageTextDataModule, table: pa.Table, row: int, severity: int) -> Strip:

@@ -74,12 +74,12 @@ def _refuse_wrong_output(name: str, path: str | None, folder: bool) -> None:
 
 
 def _add(parser: ArgumentParser) -> None:
-    parser.add_argument("--json", type=str | None, help="File to write everything that was found to.")
-    parser.add_argument("--masks", type=str | None, help="Folder to write the masks of data.missing to, as Parquet.")
+    parser.add_argument("--json", type=str | None, help="JSON file to write all findings to.")
+    parser.add_argument("--masks", type=str | None, help="Folder for the masks of data.missing, as Parquet files.")
     parser.add_argument(
         "--near",
         type=int | None,
-        help="Look for images that look nearly the same, too: bits of 64 that may differ, such as 4.",
+        help="Also find near-duplicate images: maximum number of differing bits of 64, such as 4.",
     )
 
 

@@ -42,10 +42,12 @@ class ImportCLI(RobustTuneCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the command's own options."""
         super().add_arguments_to_parser(parser)
-        parser.add_argument("--published", type=str, required=True, help="File that the published MMRL has written.")
-        parser.add_argument("--out", type=str, required=True, help="The checkpoint to write, a .ckpt file.")
-        parser.add_argument("--ckpt_path", type=str | None, help="Has no use here; the config.yaml of a run names it.")
-        parser.add_argument("--weights_only", type=bool | None, help="Likewise.")
+        parser.add_argument(
+            "--published", type=str, required=True, help="Weights file that the published MMRL code wrote."
+        )
+        parser.add_argument("--out", type=str, required=True, help="Checkpoint to write, a .ckpt file.")
+        parser.add_argument("--ckpt_path", type=str | None, help="Ignored: the config.yaml of a run has it.")
+        parser.add_argument("--weights_only", type=bool | None, help="Ignored: the config.yaml of a run has it.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments, and read the published weights before any encoder is loaded.

@@ -42,10 +42,12 @@ class PlanCLI(RobustTuneCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the command's own options."""
         super().add_arguments_to_parser(parser)
-        parser.add_argument("--steps", type=int, default=20, help="Steps to measure; fewer where they take long.")
-        parser.add_argument("--json", type=str | None, help="File to write all numbers to.")
-        parser.add_argument("--ckpt_path", type=str | None, help="Has no use here; the config.yaml of a run names it.")
-        parser.add_argument("--weights_only", type=bool | None, help="Likewise.")
+        parser.add_argument(
+            "--steps", type=int, default=20, help="Number of steps to measure; slow steps are measured less often."
+        )
+        parser.add_argument("--json", type=str | None, help="JSON file to write all numbers to.")
+        parser.add_argument("--ckpt_path", type=str | None, help="Ignored: the config.yaml of a run has it.")
+        parser.add_argument("--weights_only", type=bool | None, help="Ignored: the config.yaml of a run has it.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse and check the arguments.

@@ -29,9 +29,9 @@ def run(args: list[str]) -> None:
         description="Compare finished and tested runs; those that differ in their seeds alone are one model.",
         exit_on_error=False,
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="Folder of a run, or one above some.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="Folder of a run, or a folder that holds runs.")
     parser.add_argument(
-        "--baseline", type=str | None, help="Model that others are compared with; by default the first."
+        "--baseline", type=str | None, help="Model to compare the others with; by default the first one."
     )
     parser.add_argument(
         "--trend",
@@ -41,7 +41,9 @@ def run(args: list[str]) -> None:
         metavar="NAME",
         help="Models without a robustness intervention, for effective robustness.",
     )
-    parser.add_argument("--metric", type=str | None, help="To compare by; by default the headline of the task.")
+    parser.add_argument(
+        "--metric", type=str | None, help="Metric to compare; by default the headline metric of the task."
+    )
     parser.add_argument("--out", type=str, default="report", help="Folder of the report.")
     try:
         given = parser.parse_args(args)

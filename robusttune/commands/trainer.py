@@ -89,20 +89,20 @@ class RobustTuneCLI(LightningCLI):
             "--resume",
             type=Literal["auto"] | None,
             default=None,
-            help="auto: go on with the newest run of this name and these settings, in its folder, if it has not come "
-            "to its end. A SLURM job that is requeued does so anyway.",
+            help="auto: continue the newest unfinished run of this name and these settings, in its own folder. "
+            "A requeued SLURM job always does this.",
         )
         parser.add_argument(
             "--checkpoint_minutes",
             type=float,
             default=30.0,
-            help="last.ckpt is written after each epoch, and also after so many minutes.",
+            help="Minutes between two writes of last.ckpt; it is also written after each epoch.",
         )
         parser.add_argument(
             "--monitor",
             type=str | None,
             default=None,
-            help="Metric that the best checkpoint is chosen by: val/<condition>/<metric>, or its mean over the "
+            help="Metric that selects the best checkpoint: val/<condition>/<metric>, or its mean over the "
             "conditions, val/mean/<metric>. By default val/mean/accuracy, in multi-label data val/mean/f1_macro.",
         )
         for encoder, kind in {"image_encoder": ImageEncoder, "text_encoder": TextEncoder}.items():
