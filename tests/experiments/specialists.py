@@ -59,7 +59,6 @@ MORE_MODELS = {  # trained where --models asks for them
 # The only condition that a specialist is for. A model of one modality calls its only condition `complete`.
 HOME = {"image specialist": "no_text", "text specialist": "no_image", "joint specialist": "complete"}
 REGRESSIONS = {"logistic regression, pooled": "pooled", "logistic regression, all layers": "all"}
-REGRESSION = next(iter(REGRESSIONS))
 TOGETHER = "three specialists"
 STRENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # inverse regularisation of the regressions
 Cell = tuple[str, str, str]  # trained on, tested on, condition
@@ -161,7 +160,7 @@ def visible(features: emoji.Features, kind: str, condition: str) -> NDArray[np.f
 
 
 def summary(root: Path, jobs: list[Job]) -> list[Record]:
-    """Return the accuracy of each model in each cell, and how much more Experts have than the best specialist there."""
+    """Return the accuracy of each model in each cell, and how much more Experts have than the best of others there."""
     right = right_by_model(root, jobs)
     rows = [
         {"kind": "accuracy", "model": model, "cell": cell, **estimate(list(of.values()))}
@@ -169,9 +168,12 @@ def summary(root: Path, jobs: list[Job]) -> list[Record]:
         for cell, of in cells.items()
     ]
     experts = right.get("Experts", {})
-    specialists = [*REGRESSIONS, TOGETHER]
-    others = [model for model in right if model != "Experts" and model not in specialists and model not in MORE_MODELS]
-    for name, rivals in {"best specialist": specialists, REGRESSION: [REGRESSION], "best other model": others}.items():
+    rivals_by_name = {
+        TOGETHER: [TOGETHER],
+        "best logistic regression": list(REGRESSIONS),
+        "best other fusion model": [model for model in MODELS if model != "Experts" and model not in HOME],
+    }
+    for name, rivals in rivals_by_name.items():
         for cell, ours in experts.items():
             known = [right[rival][cell] for rival in rivals if cell in right.get(rival, {})]
             if known:
@@ -221,7 +223,7 @@ def _lines(results: Results) -> Iterator[str]:
             for row in differences
             if row["to"] == other
         }
-        cells = ["<br>".join(found[(*transfer, c)] for c in CONDITIONS) for transfer in transfers]
+        cells = ["<br>".join(found.get((*transfer, c), "-") for c in CONDITIONS) for transfer in transfers]
         yield f"| Experts minus {other} | {' | '.join(cells)} |"
 
 
