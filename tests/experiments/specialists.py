@@ -46,9 +46,9 @@ MODELS = {
     "MoLT": [],
     "late fusion": LATE_FUSION,
     "concatenation": overlays("baselines/concatenation"),
-    "cross-attention": overlays("baselines/cross_attention"),
 }
-PARTS = {  # parts of the recipe, trained where --models asks for them
+MORE_MODELS = {  # trained where --models asks for them
+    "cross-attention": overlays("baselines/cross_attention"),
     "Experts, pooled embeddings alone": [*EXPERTS, "--model.fusion.init_args.layers=false"],
     "Experts, no input dropout": [*EXPERTS, "--model.fusion.init_args.input_dropout=0"],
     "Experts, no label smoothing": [*EXPERTS, "--model.label_smoothing=0"],
@@ -59,7 +59,6 @@ PARTS = {  # parts of the recipe, trained where --models asks for them
 # The only condition that a specialist is for. A model of one modality calls its only condition `complete`.
 HOME = {"image specialist": "no_text", "text specialist": "no_image", "joint specialist": "complete"}
 REGRESSIONS = {"logistic regression, pooled": "pooled", "logistic regression, all layers": "all"}
-REGRESSION = next(iter(REGRESSIONS))
 TOGETHER = "three specialists"
 STRENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # inverse regularisation of the regressions
 Cell = tuple[str, str, str]  # trained on, tested on, condition
@@ -71,7 +70,7 @@ class Job(NamedTuple):
     """Settings of one run.
 
     Attributes:
-        model: Name in `MODELS`, `PARTS` or `REGRESSIONS`.
+        model: Name in `MODELS`, `MORE_MODELS` or `REGRESSIONS`.
         style: Drawing style of the training data.
         fold: Test fold; None for regressions, which cover all.
         seed: Seed of the training.
@@ -99,7 +98,7 @@ def right_file(root: Path, job: Job) -> Path:
 def fusion(root: Path, source: emoji.Source, job: Job) -> dict[str, dict[str, Right]]:
     """Train a model on one fold and test it in both styles."""
     assert job.fold is not None
-    flags = [*source.flags(*fold_tables(root, job.style, job.fold)), *{**MODELS, **PARTS}[job.model]]
+    flags = [*source.flags(*fold_tables(root, job.style, job.fold)), *{**MODELS, **MORE_MODELS}[job.model]]
     folder = train(root, "-".join(map(str, job)), job.seed, *flags)
     found = {}
     for style in STYLES:
@@ -161,7 +160,7 @@ def visible(features: emoji.Features, kind: str, condition: str) -> NDArray[np.f
 
 
 def summary(root: Path, jobs: list[Job]) -> list[Record]:
-    """Return the accuracy of each model in each cell, and how much more Experts have than the best specialist there."""
+    """Return the accuracy of each model in each cell, and how much more Experts have than the best of others there."""
     right = right_by_model(root, jobs)
     rows = [
         {"kind": "accuracy", "model": model, "cell": cell, **estimate(list(of.values()))}
@@ -169,9 +168,12 @@ def summary(root: Path, jobs: list[Job]) -> list[Record]:
         for cell, of in cells.items()
     ]
     experts = right.get("Experts", {})
-    specialists = [*REGRESSIONS, TOGETHER]
-    others = [model for model in right if model != "Experts" and model not in specialists and model not in PARTS]
-    for name, rivals in {"best specialist": specialists, REGRESSION: [REGRESSION], "best other model": others}.items():
+    rivals_by_name = {
+        TOGETHER: [TOGETHER],
+        "best logistic regression": list(REGRESSIONS),
+        "best other fusion model": [model for model in MODELS if model != "Experts" and model not in HOME],
+    }
+    for name, rivals in rivals_by_name.items():
         for cell, ours in experts.items():
             known = [right[rival][cell] for rival in rivals if cell in right.get(rival, {})]
             if known:
@@ -221,7 +223,7 @@ def _lines(results: Results) -> Iterator[str]:
             for row in differences
             if row["to"] == other
         }
-        cells = ["<br>".join(found[(*transfer, c)] for c in CONDITIONS) for transfer in transfers]
+        cells = ["<br>".join(found.get((*transfer, c), "-") for c in CONDITIONS) for transfer in transfers]
         yield f"| Experts minus {other} | {' | '.join(cells)} |"
 
 
@@ -230,7 +232,7 @@ def main() -> None:
     emoji.add_arguments(parser)
     parser.add_argument("--root", type=Path, default=RUNS / "specialists", help="folder of runs and results.json")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--models", nargs="+", choices={**MODELS, **PARTS}, default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices={**MODELS, **MORE_MODELS}, default=list(MODELS))
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="jobs at a time, one core each")
     given = parser.parse_args()
     root, source = given.root.resolve(), emoji.Source.of(given)
