@@ -46,9 +46,9 @@ MODELS = {
     "MoLT": [],
     "late fusion": LATE_FUSION,
     "concatenation": overlays("baselines/concatenation"),
-    "cross-attention": overlays("baselines/cross_attention"),
 }
-PARTS = {  # parts of the recipe, trained where --models asks for them
+MORE_MODELS = {  # trained where --models asks for them
+    "cross-attention": overlays("baselines/cross_attention"),
     "Experts, pooled embeddings alone": [*EXPERTS, "--model.fusion.init_args.layers=false"],
     "Experts, no input dropout": [*EXPERTS, "--model.fusion.init_args.input_dropout=0"],
     "Experts, no label smoothing": [*EXPERTS, "--model.label_smoothing=0"],
@@ -71,7 +71,7 @@ class Job(NamedTuple):
     """Settings of one run.
 
     Attributes:
-        model: Name in `MODELS`, `PARTS` or `REGRESSIONS`.
+        model: Name in `MODELS`, `MORE_MODELS` or `REGRESSIONS`.
         style: Drawing style of the training data.
         fold: Test fold; None for regressions, which cover all.
         seed: Seed of the training.
@@ -99,7 +99,7 @@ def right_file(root: Path, job: Job) -> Path:
 def fusion(root: Path, source: emoji.Source, job: Job) -> dict[str, dict[str, Right]]:
     """Train a model on one fold and test it in both styles."""
     assert job.fold is not None
-    flags = [*source.flags(*fold_tables(root, job.style, job.fold)), *{**MODELS, **PARTS}[job.model]]
+    flags = [*source.flags(*fold_tables(root, job.style, job.fold)), *{**MODELS, **MORE_MODELS}[job.model]]
     folder = train(root, "-".join(map(str, job)), job.seed, *flags)
     found = {}
     for style in STYLES:
@@ -170,7 +170,7 @@ def summary(root: Path, jobs: list[Job]) -> list[Record]:
     ]
     experts = right.get("Experts", {})
     specialists = [*REGRESSIONS, TOGETHER]
-    others = [model for model in right if model != "Experts" and model not in specialists and model not in PARTS]
+    others = [model for model in right if model != "Experts" and model not in specialists and model not in MORE_MODELS]
     for name, rivals in {"best specialist": specialists, REGRESSION: [REGRESSION], "best other model": others}.items():
         for cell, ours in experts.items():
             known = [right[rival][cell] for rival in rivals if cell in right.get(rival, {})]
@@ -230,7 +230,7 @@ def main() -> None:
     emoji.add_arguments(parser)
     parser.add_argument("--root", type=Path, default=RUNS / "specialists", help="folder of runs and results.json")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--models", nargs="+", choices={**MODELS, **PARTS}, default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices={**MODELS, **MORE_MODELS}, default=list(MODELS))
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="jobs at a time, one core each")
     given = parser.parse_args()
     root, source = given.root.resolve(), emoji.Source.of(given)
