@@ -11,6 +11,7 @@ import yaml
 from lightning.pytorch import Trainer
 from pages import COMMANDS, PAGES, ROOT, SHOWN, Workplace, blocks, commands, name_of, pairs
 
+from robusttune import __version__
 from robusttune.cli import COMMANDS as OTHERS
 from robusttune.cli import VERBS, main
 
@@ -116,6 +117,17 @@ def test_every_configuration_is_named() -> None:
     pages = "".join((ROOT / name / "README.md").read_text(encoding="utf-8") for name in ("configs", "robusttune/data"))
     names = {path.stem for path in (ROOT / "configs").rglob("*.yaml")}
     assert not [name for name in names if f"`{name}`" not in pages]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_that_are_named_exist(page: Path) -> None:
+    named = re.findall(r"`((?:robusttune|tests|configs|\.github|\.ci)/[\w./]*)`", page.read_text(encoding="utf-8"))
+    assert not [name for name in named if not (ROOT / name).exists() and name != "configs/NAME.yaml"]
+
+
+def test_the_version_is_cited_and_in_the_changelog() -> None:
+    assert f"version = {{{__version__}}}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"\n## {__version__} (" in (ROOT / ".github" / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
