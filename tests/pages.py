@@ -10,6 +10,7 @@ import csv
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,7 +125,7 @@ class Workplace:
 
     def _tiny(self, args: list[str]) -> list[str]:
         """Return the flags that put tiny encoders and data in the place of those of a shipped configuration."""
-        given = [Path(value) for flag, value in zip(args, args[1:], strict=False) if flag == "--config"]
+        given = [Path(value) for flag, value in pairwise(args) if flag == "--config"]
         if not given or given[0].parent != Path("configs"):
             return []
         config = ROOT / given[0]

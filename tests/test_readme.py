@@ -9,7 +9,7 @@ import pytest
 import settings_page
 import yaml
 from lightning.pytorch import Trainer
-from pages import COMMANDS, PAGES, ROOT, SHOWN, Workplace, blocks, commands, name_of, pairs
+from pages import COMMANDS, PAGES, ROOT, SHOWN, Block, Workplace, blocks, commands, name_of, pairs
 
 from robusttune import __version__
 from robusttune.cli import COMMANDS as OTHERS
@@ -48,8 +48,8 @@ def test_every_fence_is_a_block(page: Path) -> None:
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language in ("", "bash")], ids=lambda block: block.place)
-def test_commands_that_are_not_run_exist_too(block: object) -> None:
-    for words in commands(block):  # type: ignore[arg-type]
+def test_commands_that_are_not_run_exist_too(block: Block) -> None:
+    for words in commands(block):
         words = [word for word in words if not re.fullmatch(r"[A-Z_]+=.*", word)]
         if words[:1] == ["make"]:
             assert set(words[1:]) <= TARGETS, words
@@ -64,7 +64,7 @@ def test_commands_that_are_not_run_exist_too(block: object) -> None:
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "yaml"], ids=lambda block: block.place)
-def test_settings_in_yaml_exist(block: object) -> None:
+def test_settings_in_yaml_exist(block: Block) -> None:
     def walk(value: object, path: str) -> None:
         if isinstance(value, dict) and path not in ("data.missing.train.codes",):
             for key, below in value.items():
@@ -74,7 +74,7 @@ def test_settings_in_yaml_exist(block: object) -> None:
         else:
             assert known_setting(path), f"{path} is no setting"
 
-    walk(yaml.safe_load(block.text), "")  # type: ignore[attr-defined]
+    walk(yaml.safe_load(block.text), "")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
