@@ -47,7 +47,8 @@ class Setting(NamedTuple):
 
     def row(self) -> str:
         """Return the Markdown row."""
-        cells = (f"`{self.path}`", self.values, self.default, self.meaning)
+        meaning = re.sub(r"(`[^`]*`)|<", lambda found: found[1] or "&lt;", self.meaning)
+        cells = (f"`{self.path}`", self.values, self.default, meaning)
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -81,7 +82,9 @@ def settings_of(kind: type, prefix: str, shown_at: dict[type, str] | None = None
         if name in LINKED:
             continue
         annotation, path = types.get(name, parameter.annotation), f"{prefix}.{name}"
-        groups = [] if name in KINDS else [part for part in members(annotation) if dataclasses.is_dataclass(part)]
+        groups: list[type] = []
+        if name not in KINDS:
+            groups = [part for part in members(annotation) if inspect.isclass(part) and dataclasses.is_dataclass(part)]
         repeated = next((shown_at[group] for group in groups if shown_at and group in shown_at), None)
         values = "a class, see below" if name in KINDS else "a group" if groups else values_of(annotation)
         values = f"a group, as `{repeated}`" if repeated else values
@@ -135,7 +138,8 @@ def _value(annotation: Any) -> str:
         return f"{'mapping' if name == 'dict' else 'list'} of {' to '.join(dict.fromkeys(parts))}"
     if get_origin(annotation) is not None:
         return "a class or function"
-    return {str: "text", int: "integer", float: "number", bool: "true, false"}.get(annotation, annotation.__name__)
+    names = {str: "text", int: "integer", float: "number", bool: "true, false"}
+    return names[annotation] if annotation in names else str(annotation.__name__)
 
 
 def shown(default: Any) -> str:
