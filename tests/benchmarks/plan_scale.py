@@ -1,4 +1,4 @@
-"""How the cost of a training grows with classes, layers, samples and nodes: the tables of README's section on planning.
+"""How the cost of a training grows with classes, layers, samples and nodes: measured tables.
 
 Steps are measured by `robusttune.planning` on ViT-B/16 and BERT-base (MoLT) or a ViT-B/16 CLIP (MMRL), with random
 weights, from a feature cache. What a sample takes is measured on up to a million of them, and multiplied.
