@@ -54,11 +54,6 @@ def digest_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def code_hash(*files: Path) -> str:
-    """Return the SHA-256 of the joined text of source files, as hexadecimal digits."""
-    return hashlib.sha256("".join(path.read_text(encoding="utf-8") for path in files).encode()).hexdigest()
-
-
 def cache_home() -> Path:
     """Return the folder for data that can be recomputed, following the XDG Base Directory Specification.
 

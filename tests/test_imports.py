@@ -15,6 +15,7 @@ ROOT = Path(robusttune.__file__).parent
 # Each room may import those of lower rank, and itself.
 RANK = {
     "types": 0,
+    "code_hash": 0,
     "errors": 0,
     "escaping": 0,
     "interruption": 0,

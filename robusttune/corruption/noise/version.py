@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import PIL
 
+from robusttune.code_hash import code_hash
 from robusttune.corruption import dropout
-from robusttune.paths import code_hash
 
 
 @cache

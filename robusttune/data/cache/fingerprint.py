@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from robusttune import __version__, encoders
+from robusttune.code_hash import code_hash
 from robusttune.encoders import Encoder, FrozenEncoder
 from robusttune.encoders.weights import model_folder
-from robusttune.paths import code_hash
 from robusttune.settings import plain, to_plain
 
 LIBRARIES = ("timm", "transformers", "tokenizers", "pillow")

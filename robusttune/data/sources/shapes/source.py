@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from robusttune.code_hash import code_hash
 from robusttune.corruption import dropout
 from robusttune.corruption.dropout import sample_generator
 from robusttune.data.images import ImageReader
@@ -21,7 +22,6 @@ from robusttune.data.sources.shapes.caption import caption, caption_lengths
 from robusttune.data.sources.shapes.drawing import StyleName, draw
 from robusttune.data.sources.shapes.world import World
 from robusttune.errors import RobustTuneError
-from robusttune.paths import code_hash
 from robusttune.types import Split, View
 
 
