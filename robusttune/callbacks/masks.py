@@ -19,9 +19,9 @@ class MaskFiles(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the masks of all splits, on rank 0."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if trainer.log_dir is None or not trainer.is_global_zero:
+        folder = trainer.log_dir  # a broadcast: every rank must ask for it, and equally often
+        if folder is None or not trainer.is_global_zero:
             return
         if isinstance(data, ImageTextDataModule) and data.masks:
-            folder = Path(trainer.log_dir) / "missing"
-            data.write_masks(folder)
-            say(f"Masks written to {folder}")
+            data.write_masks(Path(folder) / "missing")
+            say(f"Masks written to {folder}/missing")
