@@ -21,7 +21,7 @@ from robusttune.regular_files import read_regular_text, what_is_at
 
 
 def locate_configs(args: list[str]) -> list[str]:
-    """Replace each name after ``--config`` by the path of its file, and log the path where it is not what was given.
+    """Replace each name after ``--config`` by the path of its file, and log the path if it differs from the name.
 
     Args:
         args: The command line, which may name local files, or files that come with the package.
