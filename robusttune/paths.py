@@ -20,7 +20,7 @@ def user_path(path: str | Path) -> Path:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Replace a file atomically: yield a temporary path in the same folder, and rename it to ``path`` at the end.
 
     If the block raises, the temporary file is removed, and the earlier file stays unchanged.

@@ -58,11 +58,11 @@ def refuse_irregular(path: str | Path, mode: int) -> None:
     raise NotRegularError(errno.EINVAL, f"it is {KINDS.get(stat.S_IFMT(mode), 'no file')}", os.fspath(path))
 
 
-def what_is_at(path: str | Path) -> str | None:
+def describe_path(path: str | Path) -> str | None:
     """Describe a path that is not a regular file, such as ``is a pipe``; return None for a regular file.
 
     Example:
-        >>> what_is_at("/")
+        >>> describe_path("/")
         'is a folder'
     """
     try:

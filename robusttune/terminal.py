@@ -8,7 +8,7 @@ from rich.text import Text
 from robusttune.escaping import visible
 
 
-def say(line: object) -> None:
+def print_line(line: object) -> None:
     """Print a line to stdout literally: without Rich markup, line breaks or colours.
 
     Example:

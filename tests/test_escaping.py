@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 
 from robusttune.cli import main
 from robusttune.escaping import csv_cell, escape_log_records, from_csv_cell, markdown, markdown_code, shell, visible
-from robusttune.terminal import say
+from robusttune.terminal import print_line
 
 NAMES = [
     *("a[/b]", "exp[lr=1]", ":smile:", "\x1b[31mred\x1b[0m", "\x9b31m", "two\nlines", "\u202egnp.exe", "tab\there"),
@@ -29,7 +29,7 @@ words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_printed_has_no_control_characters(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    say(f"{name}.")
+    print_line(f"{name}.")
     (line,) = capsys.readouterr().out.split("\n")[:-1]
     assert line == visible(f"{name}.")
     assert line.isprintable()

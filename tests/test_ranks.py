@@ -84,7 +84,7 @@ def losses(x: Tensor, y: Tensor, values: Tensor, pairs: Tensor, counted: Tensor)
 
 
 def test_losses_of_two_halves_are_those_of_the_whole() -> None:
-    """Also where a rank has one row, none at all, or none with both sides; gradients averaged as DDP does it."""
+    """Also where a rank has one row, none at all, or none with both modalities; gradients averaged as DDP does it."""
     torch.manual_seed(0)
     x, y, values = torch.randn(1, 12, 3).double(), torch.randn(1, 12, 3).double(), torch.rand(12).double()
     counted = torch.ones(12, dtype=torch.bool)

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from robusttune.evaluation.metrics import LOWER_IS_BETTER
-from robusttune.paths import whole_file
+from robusttune.paths import atomic_write
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -42,7 +42,7 @@ class BestCheckpoint(ModelCheckpoint):
                 return
             if trainer.is_global_zero:
                 here.parent.mkdir(parents=True, exist_ok=True)
-                with whole_file(here) as partial:
+                with atomic_write(here) as partial:
                     shutil.copyfile(earlier, partial)
         # Lightning restores the state only if the folder is the same, so write this run's paths into it.
         state |= {

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from robusttune.errors import RobustTuneError
-from robusttune.paths import whole_file
+from robusttune.paths import atomic_write
 from robusttune.tasks.checkpoint import read_checkpoint
 
 
@@ -24,7 +24,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         """
         final = Path(path)
         try:
-            with whole_file(final) as partial:
+            with atomic_write(final) as partial:
                 super().save_checkpoint(checkpoint, partial, storage_options)
         except OSError as error:
             raise RobustTuneError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from robusttune.data import ImageTextDataModule
-from robusttune.terminal import say
+from robusttune.terminal import print_line
 
 
 class MaskFiles(Callback):
@@ -24,4 +24,4 @@ class MaskFiles(Callback):
             return
         if isinstance(data, ImageTextDataModule) and data.masks:
             data.write_masks(Path(folder) / "missing")
-            say(f"Masks written to {folder}/missing")
+            print_line(f"Masks written to {folder}/missing")

@@ -11,7 +11,7 @@ from torch import Tensor
 from robusttune.data import ImageTextDataModule
 from robusttune.data.images import UnreadableImageError
 from robusttune.evaluation import ConditionMetrics, Scores
-from robusttune.evaluation.cards import Answer, Card, draw_cards
+from robusttune.evaluation.cards import Card, Prediction, draw_cards
 from robusttune.evaluation.metrics import probabilities
 
 SAMPLES, CONDITIONS = 12, 3  # largest numbers that fit into a picture
@@ -45,8 +45,8 @@ def cards_of(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Score
             image=None if record["image"] is None else _read(data, record["image"]),
             text=record["text"],
             label=", ".join(record["labels"]),
-            answers=[
-                _answer(condition, logits[row_of[record["id"]]], record["labels"], metrics)
+            predictions=[
+                _prediction(condition, logits[row_of[record["id"]]], record["labels"], metrics)
                 for condition, _, logits in predicted
             ],
         )
@@ -54,14 +54,14 @@ def cards_of(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Score
     ]
 
 
-def _answer(condition: str, logits: Tensor, labels: list[str], metrics: ConditionMetrics) -> Answer:
+def _prediction(condition: str, logits: Tensor, labels: list[str], metrics: ConditionMetrics) -> Prediction:
     """Return the prediction for one sample from its logits (C,)."""
     names, class_probabilities = metrics.class_names, probabilities(logits, metrics.multilabel)
     order = class_probabilities.argsort(descending=True).tolist()
     top = names[order[0]]
     predicted = [names[i] for i in order if class_probabilities[i] >= 0.5] if metrics.multilabel else [top]
     highest = float(class_probabilities[order[0]])
-    return Answer(condition, ", ".join(predicted) or "none", highest, {*predicted} == {*labels})
+    return Prediction(condition, ", ".join(predicted) or "none", highest, {*predicted} == {*labels})
 
 
 def _read(data: ImageTextDataModule, name: str) -> Image.Image | None:

@@ -12,10 +12,10 @@ from robusttune.callbacks.run_folder import run_folder_of
 from robusttune.counting import counted
 from robusttune.errors import RobustTuneError
 from robusttune.escaping import csv_cell
-from robusttune.paths import whole_file
+from robusttune.paths import atomic_write
 from robusttune.ranks import on_rank_zero
 from robusttune.tasks import RobustTask
-from robusttune.terminal import say
+from robusttune.terminal import print_line
 
 Rows = list[tuple[str, list[float]]]
 
@@ -59,7 +59,7 @@ class PredictionWriter(Callback):
         path = run_folder_of(trainer.ckpt_path) / "report" / "predictions.csv"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+            with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(["id", "prediction", *map(csv_cell, task.class_names)])
                 for sample_id, probabilities in rows:
@@ -70,7 +70,7 @@ class PredictionWriter(Callback):
                 f"{path} cannot be written ({error.strerror}), and the one before is as it was: make room, and predict "
                 "again"
             ) from error
-        say(f"{counted(len(rows), 'prediction')} written to {path}")
+        print_line(f"{counted(len(rows), 'prediction')} written to {path}")
 
 
 def _prediction(probabilities: list[float], task: RobustTask) -> str:

@@ -29,7 +29,7 @@ from robusttune.evaluation.robustness import curves, relative
 from robusttune.evaluation.scores import Scores
 from robusttune.evaluation.tables import class_rows, sample_tables
 from robusttune.tasks import RobustTask
-from robusttune.terminal import cell, say
+from robusttune.terminal import cell, print_line
 from robusttune.types import Split
 
 Values = dict[str, dict[str, float | None]]  # condition -> metric -> value, None if it is unknown
@@ -38,7 +38,7 @@ HEADERS = {
     "new_accuracy": "new",
     "harmonic_mean": "harmonic mean",
     "unknown_accuracy": "kind unknown",
-    "bayes_accuracy": "best possible",
+    "bayes_accuracy": "Bayes accuracy",
     "average_precision": "average precision",
     "calibration_error": "calibration error",
 }
@@ -83,12 +83,12 @@ class ConditionReport(Callback):
         files = (
             [] if checkpoint is None else _write(run_folder_of(checkpoint) / "report", results, task, data, split, verb)
         )
-        changed = isinstance(data, ImageTextDataModule) and not data.untouched(split)
-        title = f"{verb}: {checkpoint or 'untrained'}{', with noise or missing sides' * changed}"
+        changed = isinstance(data, ImageTextDataModule) and not data.is_unchanged(split)
+        title = f"{verb}: {checkpoint or 'untrained'}{', with noise or missing modalities' * changed}"
         lead = {condition: row.get(results["headline"]) for condition, row in results["intervals"].items()}
         Console().print(as_table(results["conditions"], lead, results["headline"], title))
         for line in files:
-            say(line)
+            print_line(line)
 
 
 def _results(trainer: Trainer, task: RobustTask, split: Split) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def _results(trainer: Trainer, task: RobustTask, split: Split) -> dict[str, Any]
     results: dict[str, Any] = {"checkpoint": str(trainer.ckpt_path)}
     if isinstance(data, ImageTextDataModule):
         results["data"] = data.describe(split)
-        if data.untouched(split):
+        if data.is_unchanged(split):
             values = with_bayes_accuracy(values, bayes_accuracy(data.source, metrics.conditions, scores))
     of_headline = {condition: row[metrics.headline] for condition, row in values.items() if condition != "mean"}
     return results | {
@@ -109,7 +109,7 @@ def _results(trainer: Trainer, task: RobustTask, split: Split) -> dict[str, Any]
         "conditions": values,
         "intervals": metrics.intervals(scores),
         "robustness": {"relative": relative(of_headline), "curves": curves(metrics.conditions.all, of_headline)},
-        **task.findings(),
+        **task.extra_results(),
     }
 
 
@@ -129,7 +129,7 @@ def _write(folder: Path, results: dict[str, Any], task: RobustTask, data: Any, s
     lines = [f"All metrics, classes and samples: {folder / verb}*"]
     if isinstance(data, ImageTextDataModule) and verb == "test":
         writers["test.png"] = lambda path: draw(data, metrics, scores, results["checkpoint"]).save(path, format="PNG")
-        lines.append(f"Samples and answers drawn in {folder / 'test.png'}")
+        lines.append(f"Samples and predictions drawn in {folder / 'test.png'}")
     if isinstance(data, ImageTextDataModule) and split in data.masks:
         writers[mask] = lambda path: data.write_mask(split, path)
         lines.append(f"Masks written to {folder / 'missing'}")
@@ -195,8 +195,8 @@ def bayes_accuracy(source: Source, conditions: Conditions, scores: Scores) -> di
 
     A condition shows each sample in one view; its value is the average over the samples, or None if it is unknown.
     """
-    best = torch.tensor([math.nan if (b := source.best_accuracy(v)) is None else b for v in conditions.views])
-    found = best.double()[torch.from_numpy(conditions.seen(scores.sample_id))].mean(1).tolist()
+    best = torch.tensor([math.nan if (b := source.bayes_accuracy(v)) is None else b for v in conditions.views])
+    found = best.double()[torch.from_numpy(conditions.view_indices(scores.sample_id))].mean(1).tolist()
     return {name: None if math.isnan(value) else value for name, value in zip(conditions.names, found, strict=True)}
 
 

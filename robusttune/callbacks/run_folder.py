@@ -22,11 +22,11 @@ from robusttune.counting import counted
 from robusttune.errors import RobustTuneError
 from robusttune.escaping import shell
 from robusttune.interruption import ignore, slurm_job
-from robusttune.paths import user_path, whole_file
+from robusttune.paths import atomic_write, user_path
 from robusttune.ranks import on_rank_zero
 from robusttune.run_names import is_run_number, run_folders
 from robusttune.tasks.checkpoint import read_checkpoint
-from robusttune.terminal import say
+from robusttune.terminal import print_line
 
 CONFIG = "config.yaml"  # settings of the run
 PROCESS = "process.json"  # process that writes to the folder, or was the last to do so
@@ -86,13 +86,13 @@ class RunFolder(SaveConfigCallback):
         ignore()
         if trainer.is_global_zero:  # Lightning does not call this hook after an interrupted fit.
             done = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "seconds": round(self._elapsed(), 1)}
-            with whole_file(self.folder / FINISHED) as partial:
+            with atomic_write(self.folder / FINISHED) as partial:
                 partial.write_text(json.dumps(done) + "\n", encoding="utf-8")
         best = [c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint) and c.best_model_path]
         if trainer.is_global_zero and best:
             path, config = Path(best[0].best_model_path), self.folder / CONFIG
-            say(f"Best checkpoint ({best[0].monitor} {best[0].best_model_score:.4f}): {_short(path)}")
-            say(f"Test it: robusttune test --config {shell(_short(config))} --ckpt_path {shell(_short(path))}")
+            print_line(f"Best checkpoint ({best[0].monitor} {best[0].best_model_score:.4f}): {_short(path)}")
+            print_line(f"Test it: robusttune test --config {shell(_short(config))} --ckpt_path {shell(_short(path))}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the folder."""

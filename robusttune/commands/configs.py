@@ -17,7 +17,7 @@ from robusttune.commands.packaged_configs import find_config
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.plain_yaml import Limited
-from robusttune.regular_files import read_regular_text, what_is_at
+from robusttune.regular_files import describe_path, read_regular_text
 
 
 def locate_configs(args: list[str]) -> list[str]:
@@ -83,7 +83,7 @@ def _refuse_pipes(*values: Any) -> None:
         value = waiting.pop()
         if isinstance(value, list | dict):
             waiting += value.values() if isinstance(value, dict) else value
-        elif isinstance(value, str) and what_is_at(value) == "is a pipe":
+        elif isinstance(value, str) and describe_path(value) == "is a pipe":
             raise RobustTuneError(f"{value:.300} is a pipe: write what it gives to a file, and name that")
 
 
@@ -96,7 +96,7 @@ def _names(settings: Any, prefix: str = "") -> set[str]:
 
 
 def _read(path: Path) -> dict[Any, Any]:
-    what = what_is_at(path)
+    what = describe_path(path)
     if what is not None:  # a pipe, too: each process of a run reads the file anew
         raise RobustTuneError(f"the configuration {path!s:.300} {what}: give the path of a YAML file")
     try:

@@ -17,8 +17,8 @@ from robusttune.data.modalities import Images, Pixels, Texts
 from robusttune.encoders import ImageTransform
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation.contact_sheet import Strip, draw_strips
-from robusttune.paths import user_path, whole_file
-from robusttune.terminal import say
+from robusttune.paths import atomic_write, user_path
+from robusttune.terminal import print_line
 from robusttune.types import Split
 
 CLEAN = "clean"
@@ -49,9 +49,9 @@ def run(args: list[str]) -> None:
         title=f"{given.split}: {len(rows)} of {len(table):,} samples, noise of severity {given.severity}",
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(out) as partial:
+    with atomic_write(out) as partial:
         sheet.save(partial, format="PNG")
-    say(f"Drawn in {out}")
+    print_line(f"Drawn in {out}")
 
 
 def _add(parser: ArgumentParser) -> None:

@@ -16,11 +16,11 @@ from rich.table import Table
 
 from robusttune.commands.data_config import read_data
 from robusttune.data.verify import Verification, verify
-from robusttune.data.verify.images import Look
+from robusttune.data.verify.images import ImageCheck
 from robusttune.errors import RobustTuneError
-from robusttune.paths import user_path, whole_file
+from robusttune.paths import atomic_write, user_path
 from robusttune.ranks import cores
-from robusttune.terminal import cell, say
+from robusttune.terminal import cell, print_line
 
 LINES = {
     "samples": "samples",
@@ -63,8 +63,8 @@ def run(args: list[str]) -> None:
         _write(user_path(given.json), asdict(found))
     if given.masks is not None:
         data.write_masks(user_path(given.masks))
-    if found.wrong:
-        raise RobustTuneError(f"{len(found.wrong)} of the things above are wrong with this data: mend them")
+    if found.problems:
+        raise RobustTuneError(f"{len(found.problems)} of the things above are wrong with this data: mend them")
 
 
 def _refuse_wrong_output(name: str, path: str | None, folder: bool) -> None:
@@ -83,7 +83,7 @@ def _add(parser: ArgumentParser) -> None:
     )
 
 
-def _watch(looks: Iterator[Look], total: int) -> Iterable[Look]:
+def _watch(looks: Iterator[ImageCheck], total: int) -> Iterable[ImageCheck]:
     if not sys.stderr.isatty():
         yield from looks
         return
@@ -98,17 +98,17 @@ def _show(found: Verification) -> None:
         Console().print(_classes(found.classes, [*found.splits]))
     if found.images.get("distinct"):
         counts = (f"{count:,} {name.replace('_', ' ')}" for name, count in found.images.items())
-        say(f"images: {', '.join(counts)}")
+        print_line(f"images: {', '.join(counts)}")
     for split, mask in found.masks.items():
         patterns = ("complete", "image_only", "text_only", "neither")
         counted = ", ".join(f"{mask[key]:,} {LINES[key]}" for key in patterns)
-        say(f"{split} by protocol: {counted} (mask {mask['hash']})")
+        print_line(f"{split} by protocol: {counted} (mask {mask['hash']})")
     for note in found.notes:
-        say(f"note: {note}")
-    for wrong in found.wrong:
-        say(f"wrong: {wrong}")
-    if not found.wrong:
-        say("Nothing is wrong with this data.")
+        print_line(f"note: {note}")
+    for wrong in found.problems:
+        print_line(f"wrong: {wrong}")
+    if not found.problems:
+        print_line("Nothing is wrong with this data.")
 
 
 def _splits(splits: dict[str, dict[str, Any]]) -> Table:
@@ -142,5 +142,5 @@ def _cell(value: Any) -> str:
 
 def _write(path: Path, found: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -13,11 +13,11 @@ from robusttune.encoders.clip import TowerShape
 from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL, MMRLNetwork
 from robusttune.models.published import to_published
-from robusttune.paths import user_path, whole_file
+from robusttune.paths import atomic_write, user_path
 from robusttune.settings import from_plain
 from robusttune.tasks import MMRLTask
 from robusttune.tasks.checkpoint import KEY, read_checkpoint
-from robusttune.terminal import say
+from robusttune.terminal import print_line
 
 
 def run(args: list[str]) -> None:
@@ -41,9 +41,9 @@ def run(args: list[str]) -> None:
         raise RobustTuneError(f"{out} exists: give another --out")
     state = to_published(network_of(checkpoint))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(out) as partial:
+    with atomic_write(out) as partial:
         _write(state, partial, safe=out.suffix == ".safetensors")
-    say(f"{len(state)} tensors written to {out}")
+    print_line(f"{len(state)} tensors written to {out}")
 
 
 def network_of(checkpoint: dict[str, Any]) -> MMRLNetwork:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from robusttune.data.sources.extras import extra
+from robusttune.data.sources.extras import import_extra
 from robusttune.encoders.hub import cached_commit, hub_folder
 
 CHECKSUM = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
@@ -91,7 +91,7 @@ class Repository(NamedTuple):
 
 def tables_folder() -> Path:
     """Return the folder for the tables of all data sets, which the ``datasets`` library prepares."""
-    return Path(extra("datasets", "huggingface").config.HF_DATASETS_CACHE).expanduser()
+    return Path(import_extra("datasets", "huggingface").config.HF_DATASETS_CACHE).expanduser()
 
 
 def _is_intact(path: Path) -> bool:

@@ -23,7 +23,7 @@ from robusttune.models.published import Matched, from_published, refuse_another_
 from robusttune.paths import user_path
 from robusttune.tasks import MMRLTask
 from robusttune.tasks.checkpoint import read_plain
-from robusttune.terminal import say
+from robusttune.terminal import print_line
 from robusttune.types import Facts
 
 # The published trainer also saves its optimiser, its schedule and its last accuracy (a NumPy number) in the file.
@@ -120,10 +120,10 @@ def read_published(path: Path) -> dict[str, Tensor]:
 
 def _print_summary(matched: Matched, out: Path) -> None:
     numbers = sum(tensor.numel() for tensor in matched.state.values())
-    say(f"All {len(matched.published)} tensors matched, {numbers:,} numbers:")
+    print_line(f"All {len(matched.published)} tensors matched, {numbers:,} numbers:")
     for name in matched.published:
-        say(f"  {name}")
+        print_line(f"  {name}")
     if matched.set_aside:
         some = ", ".join(matched.set_aside[:3]) + ", ..." * (len(matched.set_aside) > 3)
-        say(f"{len(matched.set_aside)} frozen ones were set aside, which the encoders have of their own: {some}")
-    say(f"Written to {out}")
+        print_line(f"{len(matched.set_aside)} frozen ones were set aside, which the encoders have of their own: {some}")
+    print_line(f"Written to {out}")

@@ -9,7 +9,7 @@ from robusttune.commands.packaged_configs import find_packaged, packaged_files
 from robusttune.commands.plain_parser import PlainParser
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
-from robusttune.terminal import say
+from robusttune.terminal import print_line
 
 
 def run(args: list[str]) -> None:
@@ -36,12 +36,12 @@ def _list() -> None:
     files = packaged_files()
     width = max(map(len, files), default=0)
     for folder, names in groupby(files, key=lambda name: name.rpartition("/")[0]):
-        say(f"{folder}/" if folder else "complete configurations")
+        print_line(f"{folder}/" if folder else "complete configurations")
         for name in names:
-            say(f"  {name:<{width}}  {first_comment(files[name])}")
-        say("")
-    say("Use them by name: robusttune fit --config food101 --config trainer/smoke")
-    say("Copy one to edit: robusttune configs copy food101")
+            print_line(f"  {name:<{width}}  {first_comment(files[name])}")
+        print_line("")
+    print_line("Use them by name: robusttune fit --config food101 --config trainer/smoke")
+    print_line("Copy one to edit: robusttune configs copy food101")
 
 
 def first_comment(path: Path) -> str:
@@ -62,4 +62,4 @@ def _copy(name: str, to: str) -> None:
         raise RobustTuneError(
             f"{target} exists: give another path, as in robusttune configs copy {name} mine.yaml"
         ) from None
-    say(f"{name} is copied to {target}")
+    print_line(f"{name} is copied to {target}")

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
-from robusttune.regular_files import what_is_at
+from robusttune.regular_files import describe_path
 
 SUFFIXES = (".yaml", ".sbatch")
 A_NAME = "a name that robusttune configs lists"
@@ -50,12 +50,12 @@ def find_config(given: str) -> Path:
     if not given.strip():
         raise RobustTuneError(f"--config is empty: give the path of a YAML file, or {A_NAME}")
     path, name = user_path(given), packaged_name(given)
-    what = what_is_at(path)
+    what = describe_path(path)
     if what not in ("does not exist", "is a folder") or (path.is_symlink() and not path.exists()):
         return path
     packaged = {name: file for name, file in packaged_files().items() if file.suffix == ".yaml"}
     candidates = [Path(f"{path}.yaml"), *_in_local_configs(name), *([packaged[name]] if name in packaged else [])]
-    found = next((candidate for candidate in candidates if what_is_at(candidate) is None), None)
+    found = next((candidate for candidate in candidates if describe_path(candidate) is None), None)
     if found is None:
         near = _near_matches(name, packaged)
         raise RobustTuneError(f"the configuration {given:.300} {what}: give the path of a YAML file, or {A_NAME}{near}")

@@ -23,7 +23,7 @@ from robusttune.commands.wording import trainer_error
 from robusttune.commands.workers import worker_error
 from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
-from robusttune.paths import user_path, whole_file
+from robusttune.paths import atomic_write, user_path
 from robusttune.planning import TRAINER, Extent, Plan, estimate
 from robusttune.run_names import run_folders
 from robusttune.types import Facts
@@ -95,7 +95,7 @@ def run(args: list[str]) -> None:
     if cli.config.json is not None:
         path = user_path(cli.config.json)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(json.dumps(asdict(plan), indent=2) + "\n", encoding="utf-8")
 
 

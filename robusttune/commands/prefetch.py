@@ -21,11 +21,11 @@ from robusttune.data import ImageTextDataModule
 from robusttune.data.sources import HuggingFace
 from robusttune.encoders import Encoder
 from robusttune.encoders.hub import PREFETCH, offline
-from robusttune.encoders.weights import looked_up
+from robusttune.encoders.weights import record_repositories
 from robusttune.errors import RobustTuneError
 from robusttune.escaping import shell
 from robusttune.paths import user_path
-from robusttune.terminal import cell, say
+from robusttune.terminal import cell, print_line
 from robusttune.types import Split
 
 OF_THE_HUB = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_")  # prefixes of the hub clients' environment variables
@@ -64,13 +64,13 @@ def run(args: list[str]) -> None:
     table = _table(given, repositories)
     if table.row_count:
         Console().print(table)
-    say(
+    print_line(
         "Everything is there, and can be loaded without a network where the job finds it at the same places: "
         "on a file system that its nodes share. Set there:"
     )
-    say("")
+    print_line("")
     for name, value in environment.items():
-        say(f"export {name}={shell(value)}")
+        print_line(f"export {name}={shell(value)}")
 
 
 def _reach_the_hub() -> None:
@@ -107,7 +107,7 @@ def _load(args: list[str]) -> Loaded:
     found: dict[Repository, list[str]] = {}
     try:
         for setting, encoder in {"image_encoder": data.image_encoder, "text_encoder": data.text_encoder}.items():
-            with looked_up() as names:
+            with record_repositories() as names:
                 try:
                     _load_encoder(encoder)
                 finally:
@@ -153,7 +153,7 @@ def _fetch(args: list[str]) -> tuple[Namespace, dict[Repository, list[str]]]:
             if paths:
                 repository.remove(paths)
         for path in damaged:
-            say(f"{path} was damaged, and is fetched again")
+            print_line(f"{path} was damaged, and is fetched again")
         removed.update(damaged)
     if problem is not None:
         raise problem

@@ -12,7 +12,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.report import Document, report_on, write
 from robusttune.report.tables import as_rich
-from robusttune.terminal import say
+from robusttune.terminal import print_line
 
 
 def run(args: list[str]) -> None:
@@ -62,6 +62,6 @@ def _show(document: Document, out: str) -> None:
     console.print(as_rich(document.tables[0], console.width))
     for run in document.left_out:
         remedy = f". Run {run.command}" if run.command else ""
-        say(f"does not count: {run.folder}: {run.reason}{remedy}")
-    say(document.finding)
-    say(f"Written to {out}: report.html, report.md, report.csv, report.tex, plots")
+        print_line(f"does not count: {run.folder}: {run.reason}{remedy}")
+    print_line(document.finding)
+    print_line(f"Written to {out}: report.html, report.md, report.csv, report.tex, plots")

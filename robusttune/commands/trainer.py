@@ -211,7 +211,7 @@ class RobustTuneCLI(LightningCLI):
     def _fit_callbacks(self, trainer: Namespace) -> list[Callback]:
         default = "val/mean/f1_macro" if self.datamodule.facts.multilabel else "val/mean/accuracy"
         monitor = self._get(self.config_init, "monitor") or default
-        measured = self.model.measured(self.datamodule.conditions("val"))
+        measured = self.model.monitored_metrics(self.datamodule.conditions("val"))
         if monitor not in measured:
             conditions, metrics = (list(dict.fromkeys(name.split("/")[part] for name in measured)) for part in (1, 2))
             raise RobustTuneError(

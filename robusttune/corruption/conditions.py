@@ -115,7 +115,7 @@ class Conditions:
         more.views = list(dict.fromkeys([*self.views, *views]))
         return more
 
-    def seen(self, ids: Sequence[str]) -> NDArray[np.int64]:
+    def view_indices(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Return the index of the view that each sample has under each condition.
 
         Args:
@@ -125,7 +125,7 @@ class Conditions:
             Indices into ``views``, shape (number of conditions, N), int64.
 
         Example:
-            >>> Conditions(["complete", "no_text"]).seen(["a", "b"]).tolist()
+            >>> Conditions(["complete", "no_text"]).view_indices(["a", "b"]).tolist()
             [[0, 0], [1, 1]]
         """
         view_indices = np.empty((len(self.all), len(ids)), np.int64)

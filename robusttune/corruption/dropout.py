@@ -40,7 +40,7 @@ class ModalityDropout:
         if self.image_dropout + self.text_dropout > 1:
             raise RobustTuneError(
                 f"image_dropout {self.image_dropout} and text_dropout {self.text_dropout} add up to more than 1, "
-                "but no sample loses both sides: lower one of them"
+                "but no sample loses both modalities: lower one of them"
             )
 
 

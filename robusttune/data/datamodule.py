@@ -180,8 +180,8 @@ class ImageTextDataModule(LightningDataModule):
             RobustTuneError: The test split has a single class, so there is nothing to decide.
         """
         known = self.facts.class_names
-        tested = split == "test" or (split == "predict" and self.given("predict") is None)
-        if self.answers == "known" or not tested or self.given("test") is None:
+        tested = split == "test" or (split == "predict" and self.source_table("predict") is None)
+        if self.answers == "known" or not tested or self.source_table("test") is None:
             return known
         names = test_classes = self._records.test_class_names
         if self.answers == "any":
@@ -249,11 +249,11 @@ class ImageTextDataModule(LightningDataModule):
 
     def records(self, split: Split) -> pa.Table | None:
         """Return the table of a split as it is used, or None; see `SplitRecords`."""
-        return self._records.used(split)
+        return self._records.table(split)
 
-    def given(self, split: Split) -> pa.Table | None:
+    def source_table(self, split: Split) -> pa.Table | None:
         """Return the table of a split with all samples of the source, or None if there is no such split."""
-        return self._records.given(split)
+        return self._records.source_table(split)
 
     def describe(self, split: Split) -> dict[str, Any]:
         """Return the settings and counts of a split (selection, noise, mask, samples) as plain data, for a report."""
@@ -291,7 +291,7 @@ class ImageTextDataModule(LightningDataModule):
         counts = {name: str(count) for name, count in presence(self.records(split)).items()}
         write_mask(path, self.masks[split], about | counts)
 
-    def untouched(self, split: Split) -> bool:
+    def is_unchanged(self, split: Split) -> bool:
         """Return whether a split has neither a missing-modality protocol nor noise."""
         return getattr(self.missing, split) is None and getattr(self.noise, split) == SplitNoise()
 
@@ -342,7 +342,7 @@ class ImageTextDataModule(LightningDataModule):
 
         If the ``predict`` split is the test split, it gets the noise of the test split.
         """
-        noise_split = split if split != "predict" or self.given("predict") is not None else "test"
+        noise_split = split if split != "predict" or self.source_table("predict") is not None else "test"
         noise: SplitNoise = getattr(self.noise, noise_split, SplitNoise())
         images, texts = self.conditions(split).noise if split in ("val", "test") else ({}, {})
         return {"clean": noise.image, **images}, {"clean": noise.text, **texts}
@@ -426,11 +426,11 @@ class ImageTextDataModule(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Log the counts of unreadable images and cut texts."""
-        self.tally.tell()
+        self.tally.log()
 
     def on_exception(self, exception: BaseException) -> None:
         """Log the counts of this rank alone, since the other ranks may no longer take part."""
-        self.tally.tell_alone()
+        self.tally.log_local()
 
     def _refuse_unreadable(self, found: list[str]) -> NoReturn:
         """Check all images of the data sets in use, and raise an error that counts the unreadable ones."""

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from robusttune.corruption.missing import Mask
-from robusttune.data.sources.files import unchanged
+from robusttune.data.sources.files import guard_against_changes
 from robusttune.errors import RobustTuneError
-from robusttune.paths import whole_file
+from robusttune.paths import atomic_write
 
 SHOWN = {"complete": (True, True), "no_image": (False, True), "no_text": (True, False)}
 USUAL = "{0: complete, 1: no_text, 2: no_image}"
@@ -31,7 +31,7 @@ def write_mask(path: Path, mask: Mask, about: Mapping[str, str]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table({"id": mask.ids, "image": mask.shown[:, 0], "text": mask.shown[:, 1]})
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         pa.parquet.write_table(table.replace_schema_metadata({**about, "hash": mask.hash}), partial)
 
 
@@ -57,7 +57,7 @@ def read_mask(path: Path, ids: Sequence[str], codes: Mapping[int, str] | None, s
     if (codes is None) == (path.suffix != ".parquet"):
         has = "by id, and has no codes: leave out" if codes else f"of codes: say what they mean, {USUAL}, in"
         raise RobustTuneError(f"{path} is a table {has} data.missing's codes")
-    with unchanged(path):
+    with guard_against_changes(path):
         shown = _by_id(path, ids, split) if codes is None else _by_row(path, ids, codes)
     order = sorted(range(len(ids)), key=ids.__getitem__)
     return Mask([ids[row] for row in order], shown[order])

@@ -50,14 +50,14 @@ class SplitRecords:
     @property
     def class_names(self) -> list[str]:
         """Return the names of the training classes in use, in label order: all, base or new ones."""
-        return chosen_classes(self.source.class_names(self.given("train")), self.splits.classes)
+        return chosen_classes(self.source.class_names(self.source_table("train")), self.splits.classes)
 
     @property
     def test_class_names(self) -> list[str]:
         """Return the names of the test classes in use, in label order. A subset of samples does not change them."""
-        return self.source.class_names(self._select_classes("test", self.given("test")))
+        return self.source.class_names(self._select_classes("test", self.source_table("test")))
 
-    def given(self, split: Split) -> pa.Table | None:
+    def source_table(self, split: Split) -> pa.Table | None:
         """Return the table of a split as the source has it, or None if the source has no such split.
 
         Raises:
@@ -70,7 +70,7 @@ class SplitRecords:
             self._given[split] = table
         return self._given[split]
 
-    def used(self, split: Split) -> pa.Table | None:
+    def table(self, split: Split) -> pa.Table | None:
         """Return the table of a split as it is used, or None if there is no such split.
 
         The samples are selected, and missing modalities are set to null. If the source has no samples to predict, the
@@ -80,9 +80,13 @@ class SplitRecords:
             RobustTuneError: The split cannot be read, is empty, or does not allow the selection in the settings.
         """
         if split not in self._used:
-            if split == "predict" and self.given("predict") is None:
-                return self.used("test")
-            table = self.drawn[split] if split in ("train", "val") else self._select_classes(split, self.given(split))
+            if split == "predict" and self.source_table("predict") is None:
+                return self.table("test")
+            table = (
+                self.selected[split]
+                if split in ("train", "val")
+                else self._select_classes(split, self.source_table(split))
+            )
             size = self.splits.subset
             if table is not None and size is not None and size < len(table):
                 table = table.take(stratified_sample(class_numbers(table), size, self.seed))
@@ -90,12 +94,12 @@ class SplitRecords:
             if table is not None and settings is not None:
                 _refuse_single_modality(table, split)
                 self.masks[split] = self._mask(split, table, settings)
-                table = withhold(table, self.masks[split])
+                table = apply_mask(table, self.masks[split])
             self._used[split] = table
         return self._used[split]
 
     @property
-    def drawn(self) -> dict[Split, pa.Table | None]:
+    def selected(self) -> dict[Split, pa.Table | None]:
         """Return the training and validation tables after the selection of shots and classes, before any subset."""
         if self._drawn is None:
             tables, shots, generator = self._held_out(), self.splits.shots, random.Random(self.seed)
@@ -108,7 +112,7 @@ class SplitRecords:
 
     def _held_out(self) -> dict[Split, pa.Table | None]:
         """Return the training table without its held-out part, and the validation table."""
-        whole, own_val = self.given("train"), self.given("val")
+        whole, own_val = self.source_table("train"), self.source_table("val")
         if own_val is not None or whole is None:
             return {"train": whole, "val": own_val}
         size = round(self.splits.val_fraction * len(whole))
@@ -127,7 +131,7 @@ class SplitRecords:
         whole = which == "all" or split == "predict" or (split == "test" and which == "base" and self.new_classes)
         if table is None or whole:
             return table
-        train = self.given("train")
+        train = self.source_table("train")
         if train is None or self.source.multilabel:
             problem = "there is no training split" if train is None else "samples have several labels"
             raise RobustTuneError(f"data.splits.classes is {which}, and {problem}: leave it at all")
@@ -142,7 +146,7 @@ class SplitRecords:
         ids = table["id"].to_pylist()
         if settings.table is None:
             return draw_mask(ids, settings, self._scores(table, settings))
-        path, given = user_path(settings.table), self.given(split)
+        path, given = user_path(settings.table), self.source_table(split)
         if path.suffix == ".parquet":
             return read_mask(path, ids, settings.codes, split)
         if given is None:
@@ -195,7 +199,7 @@ def presence(table: pa.Table) -> dict[str, int]:
     }
 
 
-def withhold(table: pa.Table, mask: Mask) -> pa.Table:
+def apply_mask(table: pa.Table, mask: Mask) -> pa.Table:
     """Return the table with null in place of the modalities that the mask removes.
 
     Args:
@@ -237,6 +241,6 @@ def _refuse_single_modality(table: pa.Table, split: Split) -> None:
     for name in ("image", "text"):
         if table[name].null_count == len(table):
             raise RobustTuneError(
-                f"no {split} sample has a{'n image' if name == 'image' else ' text'}, so none has a side to lose and "
-                f"another to keep: leave data.missing.{split} out"
+                f"no {split} sample has a{'n image' if name == 'image' else ' text'}, so none has a "
+                f"modality to lose and another to keep: leave data.missing.{split} out"
             )

@@ -39,12 +39,12 @@ class Tally:
         found.unreadable.update(batch.unreadable)
         found.cut.update(batch.cut)
 
-    def tell(self) -> None:
+    def log(self) -> None:
         """Log the problems of all ranks since the last call, and reset the counts; every rank must take part."""
         found, self.found = self.found, {}
         on_rank_zero(found, lambda parts: _log_found(_merge(parts)))
 
-    def tell_alone(self) -> None:
+    def log_local(self) -> None:
         """Log the problems of this rank alone: after a failure, other ranks may no longer take part."""
         found, self.found = self.found, {}
         _log_found(found)

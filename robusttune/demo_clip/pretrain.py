@@ -112,7 +112,7 @@ class Pairs(Dataset[dict[str, Tensor]]):
     def _text(self, index: int) -> str:
         """Return the caption of a scene with some words left out."""
         rng = sample_generator(self.settings.seed, 0, f"{SPLIT}/{index}", "words")
-        return drop_words(self._source(index).tell(SPLIT, index), self.settings.word_dropout * 2 * rng.random(), rng)
+        return drop_words(self._source(index).caption(SPLIT, index), self.settings.word_dropout * 2 * rng.random(), rng)
 
 
 class Pretraining(LightningModule):

@@ -154,7 +154,7 @@ class FrozenEncoder(nn.Module, ABC):
         self._released = True
 
     @abstractmethod
-    def numbers(self, length: int) -> int:
+    def feature_count(self, length: int) -> int:
         """Return how many numbers the features of one input consist of, which determines their size in the cache.
 
         Args:
@@ -245,7 +245,7 @@ class FrozenImageEncoder(FrozenEncoder):
         self._numbers_per_image = encoded.pooled.numel() + sum(tokens.numel() for tokens in encoded.tokens)
         return Widths(tuple(tokens.shape[-1] for tokens in encoded.tokens), encoded.pooled.shape[-1])
 
-    def numbers(self, length: int) -> int:
+    def feature_count(self, length: int) -> int:
         """Return how many numbers the features of one image consist of; ``length`` is ignored."""
         return self._numbers_per_image
 
@@ -257,7 +257,7 @@ class FrozenTextEncoder(FrozenEncoder):
     def forward(self, tokens: Tokens) -> Encoded:
         """Encode ``B`` tokenised texts into pooled embeddings and tokens of the chosen layers."""
 
-    def numbers(self, length: int) -> int:
+    def feature_count(self, length: int) -> int:
         """Return how many numbers the features of a text with ``length`` tokens consist of."""
         return self.widths.pooled + length * sum(self.widths.layers)
 

@@ -79,7 +79,7 @@ class Block(nn.Module):
         attended = functional.scaled_dot_product_attention(split, key, value, mask, is_causal=causal)
         return attended.transpose(1, 2).flatten(2)
 
-    def read(self, asking: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    def attend_few(self, asking: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute multi-head attention of a few query tokens without computing the keys and values of all tokens.
 
         The queries are multiplied by the key weights and compared with the tokens themselves. The value weights are

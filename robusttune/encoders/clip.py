@@ -161,7 +161,7 @@ class FrozenCLIP(FrozenEncoder):
         return Encoded(self._original_feature(encoded), encoded.tokens, encoded.mask)
 
     @torch.no_grad()
-    def enter(self, inputs: EncoderInputs, untouched: bool) -> Encoded:
+    def encode_lower(self, inputs: EncoderInputs, untouched: bool) -> Encoded:
         """Return the states that enter the upper layers.
 
         Args:
@@ -271,7 +271,7 @@ def _last_layer(block: Block, states: Tensor, query_state: Tensor, mask: Tensor 
     Returns:
         State of the token after the layer, shape (B, d).
     """
-    attended = block.read(block.norm1(query_state), block.norm1(states), mask)
+    attended = block.attend_few(block.norm1(query_state), block.norm1(states), mask)
     return block.finish(query_state, attended).squeeze(1)
 
 

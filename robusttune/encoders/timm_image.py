@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from robusttune.encoders.base import all_real
 from robusttune.encoders.layered import FrozenLayeredImageEncoder, LayeredImageEncoder
 from robusttune.encoders.preprocessing import Preprocessing
-from robusttune.encoders.weights import fetching, local_weights, refuse_code, refusing_gaps, seeded
+from robusttune.encoders.weights import fetching, local_weights, refuse_code, seeded, strict_loading
 from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded
 
@@ -85,7 +85,7 @@ class TimmEncoder(LayeredImageEncoder):
         args = dict(self.model_args)
         if cfg.fixed_input_size:
             args.setdefault("img_size", preprocessing.size)
-        with seeded(), fetching(repository, self.weights), refusing_gaps():
+        with seeded(), fetching(repository, self.weights), strict_loading():
             if "file" in overlay:
                 refuse_code(Path(overlay["file"]))
             backbone = timm.create_model(

@@ -14,10 +14,10 @@ from torch import nn
 from robusttune.encoders.hub import PREFETCH, offline
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
-from robusttune.regular_files import what_is_at
+from robusttune.regular_files import describe_path
 
 PACKAGED = "robusttune:"  # prefix of the names of encoders that ship with the package
-_recorders: list[set[str]] = []  # sets of the active `looked_up` contexts
+_recorders: list[set[str]] = []  # sets of the active `record_repositories` contexts
 
 
 def model_folder(name: str) -> Path:
@@ -44,7 +44,7 @@ def local_weights(path: str) -> Path:
     found = user_path(path)
     if not found.exists():
         raise RobustTuneError(f"weights {path} do not exist: give a file, a folder, 'pretrained' or 'random'")
-    problem = None if found.is_dir() else what_is_at(found)
+    problem = None if found.is_dir() else describe_path(found)
     if problem is not None:
         raise RobustTuneError(f"weights: {path} {problem}: give a file, a folder, 'pretrained' or 'random'")
     return found
@@ -76,7 +76,7 @@ def seeded(seed: int = 0) -> Iterator[None]:
 
 
 @contextmanager
-def looked_up() -> Iterator[set[str]]:
+def record_repositories() -> Iterator[set[str]]:
     """Yield a set that collects the names of the published repositories that encoders request within the context."""
     names: set[str] = set()
     _recorders.append(names)
@@ -131,7 +131,7 @@ def code_error(place: str) -> RobustTuneError:
 
 
 @contextmanager
-def refusing_gaps() -> Iterator[None]:
+def strict_loading() -> Iterator[None]:
     """Raise an error within the context if a state dict lacks a weight of its module, regardless of ``strict``.
 
     timm loads a model without a classifier non-strictly, and leaves weights that the file lacks at random values.

@@ -125,7 +125,7 @@ class ConditionMetrics:
             condition shows.
         """
         rows = torch.arange(len(scores.sample_id))
-        view_indices = torch.from_numpy(self.conditions.seen(scores.sample_id))
+        view_indices = torch.from_numpy(self.conditions.view_indices(scores.sample_id))
         for name, views in zip(self.conditions.names, view_indices, strict=True):
             yield name, scores.logits[views, rows], scores.unknown[views, rows]
 
@@ -156,10 +156,10 @@ class ConditionMetrics:
         """Compute the metrics of all conditions, in the form that `compute` returns."""
         bad = (~scores.logits.isfinite()).any(2).any(0).nonzero().flatten().tolist()
         if len(bad) == len(scores.sample_id):
-            raise RobustTuneError("no answer is finite, so the weights have diverged: lower model.optimizer.lr")
+            raise RobustTuneError("no prediction is finite, so the weights have diverged: lower model.optimizer.lr")
         if bad:
             raise RobustTuneError(
-                f"the answers for {len(bad)} of {len(scores.sample_id)} samples are not finite, the first is "
+                f"the predictions for {len(bad)} of {len(scores.sample_id)} samples are not finite, the first is "
                 f"{scores.sample_id[bad[0]]!r}: look at it, and at the encoders' precision"
             )
         found = {

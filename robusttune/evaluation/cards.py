@@ -17,18 +17,18 @@ COLUMNS = 3
 INK, GREY, RIGHT, WRONG = "#222222", "#8a8a8a", "#0072b2", "#d55e00"
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """The prediction for a sample under one condition.
 
     Attributes:
         condition: Name of the condition.
-        said: Names of the predicted classes, joined by commas.
+        predicted: Names of the predicted classes, joined by commas.
         probability: Probability of the most likely class, in [0, 1].
         right: True if the prediction equals the sample's label.
     """
 
     condition: str
-    said: str
+    predicted: str
     probability: float
     right: bool
 
@@ -40,13 +40,13 @@ class Card(NamedTuple):
         image: Image, or None if it is absent.
         text: Text, or None if it is absent.
         label: Names of the true classes, joined by commas.
-        answers: Predictions, one per condition.
+        predictions: Predictions, one per condition.
     """
 
     image: Image.Image | None
     text: str | None
     label: str
-    answers: list[Answer]
+    predictions: list[Prediction]
 
 
 def draw_cards(cards: list[Card], title: str) -> Image.Image:
@@ -60,7 +60,7 @@ def draw_cards(cards: list[Card], title: str) -> Image.Image:
         RGB image.
 
     Example:
-        >>> card = Card(None, "a red bowl", "bowl", [Answer("no_image", "bowl", 0.9, right=True)])
+        >>> card = Card(None, "a red bowl", "bowl", [Prediction("no_image", "bowl", 0.9, right=True)])
         >>> draw_cards([card], "Demo").mode
         'RGB'
     """
@@ -96,10 +96,12 @@ def _draw_card(sheet: Image.Image, card: Card, left: int, top: int) -> None:
     top += 4
     draw.text((text_left, top), fit(f"is: {card.label}", room, 14), INK, font(14))
     top += LINE + 4
-    for answer in card.answers:
-        _mark(draw, text_left, top + 3, answer.right)
-        probability = f" {answer.probability:.2f}"
-        text = fit(f"{answer.condition}: {answer.said}", int(room - 16 - font(14).getlength(probability)), 14)
+    for prediction in card.predictions:
+        _mark(draw, text_left, top + 3, prediction.right)
+        probability = f" {prediction.probability:.2f}"
+        text = fit(
+            f"{prediction.condition}: {prediction.predicted}", int(room - 16 - font(14).getlength(probability)), 14
+        )
         draw.text((text_left + 16, top), text + probability, INK, font(14))
         top += LINE
 

@@ -34,7 +34,7 @@ def sample_tables(metrics: ConditionMetrics, scores: Scores) -> Iterator[pa.Tabl
     ids = pa.array(scores.sample_id, pa.string())
     shown = torch.stack([torch.stack(_shown(scores.present, view), 1) for view in metrics.conditions.views])
     rows = torch.arange(len(ids))
-    view_indices = torch.from_numpy(metrics.conditions.seen(scores.sample_id))
+    view_indices = torch.from_numpy(metrics.conditions.view_indices(scores.sample_id))
     for (condition, _, logits), views in zip(metrics.under_conditions(scores), view_indices, strict=True):
         image, text = shown[views, rows].T
         condition_column = pa.DictionaryArray.from_arrays(pa.array([0] * len(ids), pa.int32()), pa.array([condition]))

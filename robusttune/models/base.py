@@ -52,7 +52,7 @@ class FusionNetwork(nn.Module, ABC):
             text_present: Mask of the rows with a text, shape (B,), bool.
         """
 
-    def seen(
+    def forward_pairs(
         self,
         image: Encoded,
         text: Encoded,
@@ -105,7 +105,7 @@ class FusionModel(ABC):
         """
 
 
-def keep(encoded: Encoded, present: Tensor) -> Encoded:
+def zero_absent(encoded: Encoded, present: Tensor) -> Encoded:
     """Replace the encoder's output by zeros in rows where the modality is absent.
 
     A mask alone would let Inf and NaN through. With zeros, arbitrary values in place of an absent modality leave the

@@ -37,7 +37,7 @@ class PooledModel(FusionModel):
 
 
 class ImageOnly(PooledModel):
-    """Settings of a `OneSideNetwork` on the image.
+    """Settings of a `SingleModalityNetwork` on the image.
 
     Example:
         >>> from robusttune.types import Facts, Widths
@@ -46,13 +46,13 @@ class ImageOnly(PooledModel):
         Linear(in_features=16, out_features=2, bias=True)
     """
 
-    def build(self, image: Widths, text: Widths, facts: Facts) -> OneSideNetwork:
+    def build(self, image: Widths, text: Widths, facts: Facts) -> SingleModalityNetwork:
         """Build a network on the image encoder's pooled embedding."""
-        return OneSideNetwork(self, "image", image.pooled, facts)
+        return SingleModalityNetwork(self, "image", image.pooled, facts)
 
 
 class TextOnly(PooledModel):
-    """Settings of a `OneSideNetwork` on the text.
+    """Settings of a `SingleModalityNetwork` on the text.
 
     Example:
         >>> from robusttune.types import Facts, Widths
@@ -61,9 +61,9 @@ class TextOnly(PooledModel):
         Linear(in_features=4, out_features=2, bias=True)
     """
 
-    def build(self, image: Widths, text: Widths, facts: Facts) -> OneSideNetwork:
+    def build(self, image: Widths, text: Widths, facts: Facts) -> SingleModalityNetwork:
         """Build a network on the text encoder's pooled embedding."""
-        return OneSideNetwork(self, "text", text.pooled, facts)
+        return SingleModalityNetwork(self, "text", text.pooled, facts)
 
 
 class Concatenation(PooledModel):
@@ -112,7 +112,7 @@ class Baseline(FusionNetwork):
         self.register_buffer("log_prior", log_prior(facts))
 
     @abstractmethod
-    def answer(
+    def masked_logits(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Compute the logits without regard to rows that have no input.
@@ -129,30 +129,30 @@ class Baseline(FusionNetwork):
 
     def forward(self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor) -> Fused:
         """Compute the logits of a batch, see `FusionNetwork.forward`."""
-        return self.fused(*self.answer(image, text, image_present, text_present))
+        return self.fused(*self.masked_logits(image, text, image_present, text_present))
 
     def fused(self, logits: Tensor, told: Tensor) -> Fused:
         """Replace the logits of rows without any input by the log of the class frequencies.
 
-        The arguments are the two results of `answer`: logits (B, C), and a mask (B,) of the rows with an input.
+        The arguments are the two results of `masked_logits`: logits (B, C), and a mask (B,) of the rows with an input.
         """
         no_views = logits.new_zeros(0, len(logits), 1)
         return Fused(torch.where(told.unsqueeze(1), logits, self.log_prior.to(logits.dtype)), no_views, no_views)
 
 
-class OneSideNetwork(Baseline):
+class SingleModalityNetwork(Baseline):
     """A `head` on the pooled embedding of one modality. The other modality is ignored."""
 
-    def __init__(self, settings: PooledModel, side: Literal["image", "text"], width: int, facts: Facts) -> None:
+    def __init__(self, settings: PooledModel, modality: Literal["image", "text"], width: int, facts: Facts) -> None:
         super().__init__(facts)
-        self.side = side
+        self.modality = modality
         self.layers = head(width, settings.width, settings.dropout, facts)
 
-    def answer(
+    def masked_logits(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Compute the logits from one modality's pooled embedding, see `Baseline.answer`."""
-        encoded, present = (image, image_present) if self.side == "image" else (text, text_present)
+        """Compute the logits from one modality's pooled embedding, see `Baseline.masked_logits`."""
+        encoded, present = (image, image_present) if self.modality == "image" else (text, text_present)
         return self.run(self.layers, pooled(encoded, present)), present
 
 
@@ -163,10 +163,10 @@ class ConcatenationNetwork(Baseline):
         super().__init__(facts)
         self.layers = head(image.pooled + text.pooled, settings.width, settings.dropout, facts)
 
-    def answer(
+    def masked_logits(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Compute the logits from both pooled embeddings, see `Baseline.answer`."""
+        """Compute the logits from both pooled embeddings, see `Baseline.masked_logits`."""
         both = torch.cat([pooled(image, image_present), pooled(text, text_present)], dim=1)
         return self.run(self.layers, both), image_present | text_present
 
@@ -183,10 +183,10 @@ class LateFusionNetwork(Baseline):
         self.image_layers = head(image.pooled, settings.width, settings.dropout, facts)
         self.text_layers = head(text.pooled, settings.width, settings.dropout, facts)
 
-    def answer(
+    def masked_logits(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Compute the mean logits of the modalities that are present, see `Baseline.answer`."""
+        """Compute the mean logits of the modalities that are present, see `Baseline.masked_logits`."""
         logits = [
             self.run(self.image_layers, pooled(image, image_present)),
             self.run(self.text_layers, pooled(text, text_present)),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robusttune.errors import RobustTuneError
 from robusttune.models.attention import attend, masked_mean, split
-from robusttune.models.base import FusionModel, keep, layer_norm
+from robusttune.models.base import FusionModel, layer_norm, zero_absent
 from robusttune.models.baselines import Baseline, head
 from robusttune.types import Encoded, Facts, Widths
 
@@ -74,10 +74,10 @@ class CrossAttentionNetwork(Baseline):
         self.text_norm = nn.LayerNorm(width)
         self.layers = head(2 * width, width, settings.dropout, facts)
 
-    def answer(
+    def masked_logits(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Compute the logits from the tokens of both modalities, see `Baseline.answer`."""
+        """Compute the logits from the tokens of both modalities, see `Baseline.masked_logits`."""
         (images, image_mask), (texts, text_mask) = last_layer(image, image_present), last_layer(text, text_present)
         images, texts = self.image_in(layer_norm(images)), self.text_in(layer_norm(texts))
         for image_block, text_block in zip(self.image_blocks, self.text_blocks, strict=True):
@@ -134,5 +134,5 @@ def last_layer(encoded: Encoded, present: Tensor) -> tuple[Tensor, Tensor]:
 
     Rows without this modality have zeros as tokens and False as mask.
     """
-    kept = keep(Encoded(encoded.pooled, encoded.tokens[-1:], encoded.mask[-1:]), present)
+    kept = zero_absent(Encoded(encoded.pooled, encoded.tokens[-1:], encoded.mask[-1:]), present)
     return kept.tokens[0], kept.mask[0]

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from robusttune.errors import RobustTuneError
 from robusttune.models.attention import masked_mean
-from robusttune.models.base import Fused, FusionModel, keep, layer_norm
+from robusttune.models.base import Fused, FusionModel, layer_norm, zero_absent
 from robusttune.models.baselines import Baseline
 from robusttune.ranks import sum_over_ranks
 from robusttune.types import Encoded, Facts, Widths
@@ -70,15 +70,15 @@ class ExpertsNetwork(Baseline):
         self.text = Expert(settings, text, facts)
         self.pair = readout(settings, facts)
 
-    def answer(
+    def masked_logits(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Add the logits of the experts whose inputs are present, see `Baseline.answer`."""
+        """Add the logits of the experts whose inputs are present, see `Baseline.masked_logits`."""
         rows = torch.arange(len(image_present), device=image_present.device)
-        image, text = keep(image, image_present), keep(text, text_present)
+        image, text = zero_absent(image, image_present), zero_absent(text, text_present)
         return self._sum_logits(image, text, (rows, rows), (image_present, text_present))
 
-    def seen(
+    def forward_pairs(
         self,
         image: Encoded,
         text: Encoded,

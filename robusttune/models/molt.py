@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from robusttune.errors import RobustTuneError
 from robusttune.models.attention import attend, masked_mean, split
-from robusttune.models.base import Fused, FusionModel, FusionNetwork, keep, layer_norm, log_prior
+from robusttune.models.base import Fused, FusionModel, FusionNetwork, layer_norm, log_prior, zero_absent
 from robusttune.types import Encoded, Facts, Widths
 
 Pooling = Literal["bilinear", "concatenation"]
@@ -120,10 +120,10 @@ class MoLTNetwork(FusionNetwork):
 
     def forward(self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor) -> Fused:
         """Compute the logits of a batch, see `FusionNetwork.forward`."""
-        image, text = keep(image, image_present), keep(text, text_present)
+        image, text = zero_absent(image, image_present), zero_absent(text, text_present)
         return self._fuse(image, text, image_present, text_present, None)
 
-    def seen(
+    def forward_pairs(
         self,
         image: Encoded,
         text: Encoded,
@@ -147,8 +147,8 @@ class MoLTNetwork(FusionNetwork):
         latents = [
             self.run(
                 layer,
-                Seen(image.tokens[i], image.mask[i], image_rows, image_present),
-                Seen(text.tokens[i], text.mask[i], text_rows, text_present),
+                LayerTokens(image.tokens[i], image.mask[i], image_rows, image_present),
+                LayerTokens(text.tokens[i], text.mask[i], text_rows, text_present),
             )
             for i, layer in enumerate(self.layers)
         ]
@@ -165,7 +165,7 @@ class MoLTNetwork(FusionNetwork):
         return Fused(torch.where(any_present, logits, self.log_prior.to(logits.dtype)), image_views, text_views)
 
 
-class Seen(NamedTuple):
+class LayerTokens(NamedTuple):
     """The tokens of one modality in one layer, for ``R`` output rows.
 
     Attributes:
@@ -199,7 +199,7 @@ class LatentLayer(nn.Module):
         self.text_view = nn.Linear(common, settings.cca_dim, bias=False)
         self.pool = pooling(settings)
 
-    def forward(self, image: Seen, text: Seen) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: LayerTokens, text: LayerTokens) -> tuple[Tensor, Tensor, Tensor]:
         """Translate both modalities, project the latents to views, and pool them.
 
         Args:
@@ -223,7 +223,7 @@ class LatentLayer(nn.Module):
         paired = (image_mask.any(1) & text_mask.any(1)).unsqueeze(1)
         return torch.where(paired, self.pool(image_latent, text_latent), 0.0), views[0], views[1]
 
-    def _project(self, modality: Seen, projection: nn.Linear, nulls: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _project(self, modality: LayerTokens, projection: nn.Linear, nulls: Tensor | None) -> tuple[Tensor, Tensor]:
         """Project one modality's tokens to the common space, add null tokens, and compute queries, keys and values.
 
         Args:

@@ -15,12 +15,12 @@ from robusttune.data import ImageTextDataModule
 from robusttune.encoders import FrozenEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
-from robusttune.planning.alone import computing_metrics, loading
 from robusttune.planning.extent import Extent
 from robusttune.planning.inspection import Inspection
 from robusttune.planning.meters import BatchTimes, StepMeter, ValidationMeter
 from robusttune.planning.plan import Disk, Memory, Model, Plan, Steps, Time, Traffic
 from robusttune.planning.sampled_cache import Features, SampledCache
+from robusttune.planning.timing import computing_metrics, loading
 from robusttune.ranks import cores
 from robusttune.tasks import RobustTask, ZeroShotTask
 from robusttune.tasks.base import ENCODERS
@@ -221,7 +221,7 @@ def _other_splits(task: RobustTask, data: ImageTextDataModule, cache: SampledCac
     """Return the features that the cache would also hold for the test and predict samples."""
     before = len(cache.found)
     for stage in ("test", "predict"):
-        if data.given(stage) is not None:
+        if data.source_table(stage) is not None:
             data.setup(stage)
             data.fill_cache(stage, {name: _encoder(task, name) for name in ENCODERS})
     return cache.found[before:]

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from robusttune.planning.flops import Flops, counted_flops
 from robusttune.planning.memory import (
-    Saved,
+    SavedActivations,
     batch_bytes,
     gradient_bytes,
     optimizer_bytes,
@@ -38,7 +38,7 @@ class Inspection(Callback):
 
     def __init__(self) -> None:
         self.flops = Flops()
-        self.saved = Saved(set())
+        self.saved = SavedActivations(set())
         self.weights = self.gradients = self.optimizer_state = self.batch = 0
         self.peak: int | None = None
         self._steps_done = 0

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from robusttune.types import Batch
 
 
-class Saved:
+class SavedActivations:
     """The activations that autograd saves in a forward pass for the backward pass.
 
     Each storage counts once, even if several saved tensors share it. Weights do not count.
@@ -43,7 +43,7 @@ class Saved:
 
 
 @contextmanager
-def saved_activations(module: nn.Module) -> Iterator[Saved]:
+def saved_activations(module: nn.Module) -> Iterator[SavedActivations]:
     """Record the activations that autograd saves inside the context.
 
     The saved tensors, and so the loss, must stay alive until the context ends. Otherwise a new storage could get the
@@ -60,7 +60,7 @@ def saved_activations(module: nn.Module) -> Iterator[Saved]:
         48
     """
     tensors = chain(module.parameters(), module.buffers())
-    saved = Saved({tensor.untyped_storage().data_ptr() for tensor in tensors})
+    saved = SavedActivations({tensor.untyped_storage().data_ptr() for tensor in tensors})
     with torch.autograd.graph.saved_tensors_hooks(saved.add, lambda tensor: tensor):
         yield saved
 

@@ -200,7 +200,7 @@ def _bytes_of(items: list[Request], encoder: FrozenEncoder, itemsize: int) -> in
     for item in items:
         by_modality.setdefault(id(item.modality), (item.modality, []))[1].append((item.row, item.view))
     lengths = (length for modality, inputs in by_modality.values() for length in modality.lengths(inputs))
-    return sum(encoder.numbers(length) for length in lengths) * itemsize
+    return sum(encoder.feature_count(length) for length in lengths) * itemsize
 
 
 def _flops(items: list[Request], encoder: FrozenEncoder) -> int:

@@ -12,11 +12,11 @@ from torch import Tensor
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation.bootstrap import interval
 from robusttune.evaluation.metrics import LOWER_IS_BETTER
-from robusttune.report.answers import read_answers
 from robusttune.report.conditions import MEAN, in_order
 from robusttune.report.models import Model, data_seeds
+from robusttune.report.predictions import read_predictions
 from robusttune.report.resample import resampled
-from robusttune.report.runs import Run, Tested
+from robusttune.report.runs import Run, TestResults
 
 
 class Estimate(NamedTuple):
@@ -205,7 +205,7 @@ def _task(run: Run) -> tuple[str, str, set[str]]:
     return str(run.folder), run.tested.headline, {*run.tested.class_names}
 
 
-def _different_settings(tests: list[Tested]) -> list[str]:
+def _different_settings(tests: list[TestResults]) -> list[str]:
     """Return the names of the test settings that differ, without their ``tested.`` prefix and without sub-settings."""
     names = dict.fromkeys(name for tested in tests for name in tested.asked)
     first = tests[0].asked
@@ -213,7 +213,7 @@ def _different_settings(tests: list[Tested]) -> list[str]:
     return [*dict.fromkeys(name.split(".")[1] for name in different)]
 
 
-def _estimates(tests: list[Tested], metrics: list[str], shared: list[str]) -> dict[str, dict[str, Estimate]]:
+def _estimates(tests: list[TestResults], metrics: list[str], shared: list[str]) -> dict[str, dict[str, Estimate]]:
     """Return the known estimates of a model by metric, and by condition or ``mean``."""
     estimates: dict[str, dict[str, Estimate]] = {}
     conditions = in_order({name for tested in tests for name in tested.values} - {MEAN})
@@ -224,7 +224,7 @@ def _estimates(tests: list[Tested], metrics: list[str], shared: list[str]) -> di
     return estimates
 
 
-def _estimate(tests: list[Tested], conditions: list[str], name: str, metric: str) -> Estimate | None:
+def _estimate(tests: list[TestResults], conditions: list[str], name: str, metric: str) -> Estimate | None:
     """Return the estimate of a metric's mean over conditions, or None if no test has a value under all of them.
 
     Args:
@@ -245,7 +245,7 @@ def _estimate(tests: list[Tested], conditions: list[str], name: str, metric: str
     return Estimate(values[0], None, 1, *(tested.intervals.get(name, {}).get(metric, ()) if same_mean else ()))
 
 
-def mean_over(tested: Tested, conditions: Sequence[str], metric: str) -> float | None:
+def mean_over(tested: TestResults, conditions: Sequence[str], metric: str) -> float | None:
     """Return the mean of a metric over conditions.
 
     Args:
@@ -273,7 +273,7 @@ class _BootstrappedRun(NamedTuple):
     """
 
     run: Run
-    tested: Tested
+    tested: TestResults
     samples: str
     values: dict[str, Tensor] | None
 
@@ -282,10 +282,10 @@ def _bootstrap(model: Model, metric: str) -> list[_BootstrappedRun]:
     """Compute the bootstrap distribution of a metric for each run of a model."""
     bootstrapped = []
     for run, tested in zip(model.runs, model.tests, strict=True):
-        answers = read_answers(run.answers)
-        values = resampled(answers, metric)
-        by_condition = None if values is None else dict(zip(answers.conditions, values.unbind(1), strict=True))
-        bootstrapped.append(_BootstrappedRun(run, tested, answers.samples, by_condition))
+        predictions = read_predictions(run.predictions)
+        values = resampled(predictions, metric)
+        by_condition = None if values is None else dict(zip(predictions.conditions, values.unbind(1), strict=True))
+        bootstrapped.append(_BootstrappedRun(run, tested, predictions.samples, by_condition))
     return bootstrapped
 
 

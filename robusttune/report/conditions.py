@@ -9,9 +9,9 @@ from typing import NamedTuple, get_args
 from robusttune.corruption.conditions import MissingType
 
 COMPLETE, MEAN = "complete", "mean"
-SIDES = (COMPLETE, "no_image", "no_text")
+STANDARD_CONDITIONS = (COMPLETE, "no_image", "no_text")
 TYPES: tuple[str, ...] = get_args(MissingType)  # which modality is missing at a rate: image, text, or either
-GROUPS = ("sides withheld", "missing at a rate", "noisy images", "noisy texts", "combined")
+GROUPS = ("missing modality", "missing at a rate", "noisy images", "noisy texts", "combined")
 PREFIXES = {"missing_": 1, "noisy_image_": 2, "noisy_text_": 3}
 
 
@@ -19,12 +19,12 @@ class Noise(NamedTuple):
     """The noise of a condition.
 
     Attributes:
-        side: Noisy modality, ``image`` or ``text``.
+        modality: Noisy modality, ``image`` or ``text``.
         kind: Kind of noise, such as ``gaussian``.
         severity: Severity from 1 to 5.
     """
 
-    side: str
+    modality: str
     kind: str
     severity: int
 
@@ -48,7 +48,7 @@ def in_order(conditions: Iterable[str]) -> list[str]:
         >>> in_order(["missing_text_0.5", "no_text", "complete", "no_text"])
         ['complete', 'no_text', 'missing_text_0.5']
     """
-    return sorted({*conditions}, key=lambda name: (_group(name), name not in SIDES, natural(name)))
+    return sorted({*conditions}, key=lambda name: (_group(name), name not in STANDARD_CONDITIONS, natural(name)))
 
 
 def by_group(conditions: Iterable[str]) -> dict[str, list[str]]:

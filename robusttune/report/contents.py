@@ -7,7 +7,7 @@ from statistics import mean, stdev
 
 from robusttune.evaluation.metrics import LOWER_IS_BETTER
 from robusttune.report.compare import Comparison, Difference, Estimate
-from robusttune.report.conditions import MEAN, SIDES, by_group
+from robusttune.report.conditions import MEAN, STANDARD_CONDITIONS, by_group
 from robusttune.report.models import Model
 from robusttune.report.robustness import Areas, areas, mean_relative
 from robusttune.report.tables import Cell, Rows, Table
@@ -54,7 +54,7 @@ def _against(comparison: Comparison, model: Model, known: dict[str, float]) -> s
     base = comparison.baseline.label
     difference = comparison.differences.get(model.label, {}).get(MEAN)
     if difference is None:
-        reason = comparison.unpaired.get(model.label, "not all answers are kept")
+        reason = comparison.unpaired.get(model.label, "not all predictions are kept")
         return f"{known[model.label] - known[base]:+.3f} against {base} (no paired interval: {reason})"
     zero = "" if difference.clear else ", which includes 0"
     interval = f"95 % interval over samples {difference.low:+.3f} to {difference.high:+.3f}{zero}"
@@ -87,7 +87,7 @@ def main_table(comparison: Comparison) -> Table:
 def quality_table(comparison: Comparison) -> Table | None:
     """Return the table of calibration error, loss and Brier score; None if no model has any of them."""
     known = [metric for metric in QUALITY if metric in comparison.metrics]
-    rows = [name for name in (*SIDES, MEAN) if name == MEAN or name in comparison.conditions]
+    rows = [name for name in (*STANDARD_CONDITIONS, MEAN) if name == MEAN or name in comparison.conditions]
     groups = [Rows(heading(m), [(name, _estimates(comparison, name, m)) for name in rows]) for m in known]
     return (
         Table("Calibration error, loss, Brier score", _headers(comparison.models), groups, _best("loss"))

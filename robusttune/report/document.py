@@ -25,7 +25,7 @@ from robusttune.report.runs import Run, find_runs
 from robusttune.report.tables import Table
 
 
-class LeftOut(NamedTuple):
+class ExcludedRun(NamedTuple):
     """A run that is not part of the report.
 
     Attributes:
@@ -64,7 +64,7 @@ class Document(NamedTuple):
     """
 
     finding: str
-    left_out: list[LeftOut]
+    left_out: list[ExcludedRun]
     comparison: Comparison
     sections: list[Section]
 
@@ -106,7 +106,7 @@ def report_on(
     models, repeats = group(counted)
     for run, other in repeats:
         reason = f"the same configuration and seeds as {other.folder}, which counts"
-        left_out.append(LeftOut(str(run.folder), reason, ""))
+        left_out.append(ExcludedRun(str(run.folder), reason, ""))
     comparison = compare(models, baseline, metric)
     effective = None
     if trend:
@@ -138,19 +138,19 @@ def _sections(comparison: Comparison, effective: Table | None) -> list[Section]:
     return sections
 
 
-def _left_out(run: Run) -> LeftOut:
+def _left_out(run: Run) -> ExcludedRun:
     """Return why a run is not part of the report, and the command that finishes or tests it."""
     checkpoints = run.folder / "checkpoints"
     config = f"--config {shell(run.folder / 'config.yaml')}"
     if not run.finished:
         last = checkpoints / "last.ckpt"
         resume = f" --ckpt_path {shell(last)}" if last.exists() else ""
-        return LeftOut(str(run.folder), "interrupted", f"robusttune fit {config}{resume}")
+        return ExcludedRun(str(run.folder), "interrupted", f"robusttune fit {config}{resume}")
     if run.tested is not None:
         checkpoint = checkpoints / run.tested.asked["tested.checkpoint"]
         conditions = ", ".join([COMPLETE, *(name for name in run.tested.values if name != MEAN)])
         test = f"robusttune test {config} --ckpt_path {shell(checkpoint)} --data.conditions {shell(f'[{conditions}]')}"
-        return LeftOut(str(run.folder), f"tested without the condition {COMPLETE}", test)
+        return ExcludedRun(str(run.folder), f"tested without the condition {COMPLETE}", test)
     best, last = checkpoints / "best.ckpt", checkpoints / "last.ckpt"
     checkpoint = last if last.exists() and not best.exists() else best
-    return LeftOut(str(run.folder), "never tested", f"robusttune test {config} --ckpt_path {shell(checkpoint)}")
+    return ExcludedRun(str(run.folder), "never tested", f"robusttune test {config} --ckpt_path {shell(checkpoint)}")

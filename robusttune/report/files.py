@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from robusttune.escaping import csv_cell, markdown, markdown_code
-from robusttune.paths import whole_file
+from robusttune.paths import atomic_write
 from robusttune.report.compare import Comparison
 from robusttune.report.document import Document
 from robusttune.report.page import as_html
@@ -44,7 +44,7 @@ def write(document: Document, folder: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(content)
 
 

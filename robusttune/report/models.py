@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from robusttune.report.runs import Run, Tested
+from robusttune.report.runs import Run, TestResults
 
 SEEDS = re.compile(r"seed_everything|data\.seed|data\.source\.init_args\.seed|data\.missing\.\w+\.seed")
 # Settings that do not change the results: where files go, how data are loaded, and what a run prints.
@@ -32,7 +32,7 @@ class Model:
     runs: list[Run]
 
     @property
-    def tests(self) -> list[Tested]:
+    def tests(self) -> list[TestResults]:
         """Return the test results of all runs that have been tested."""
         return [run.tested for run in self.runs if run.tested is not None]
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from robusttune.evaluation.bootstrap import resampled_means
 from robusttune.evaluation.f1 import Average, macro, macro_of_all, micro, weighted
 from robusttune.evaluation.metrics import samples_f1
-from robusttune.report.answers import Answers
+from robusttune.report.predictions import Predictions
 
 TOP = 5
 AT_ONCE = 30_000_000  # most float32 numbers of one-hot labels in memory at once: 120 MB
 
 
-def resampled(answers: Answers, metric: str) -> Tensor | None:
+def resampled(predictions: Predictions, metric: str) -> Tensor | None:
     """Bootstrap a metric over the test samples of a run.
 
     The resamples depend on the test samples alone, so runs on the same samples have the same resamples and their
@@ -26,7 +26,7 @@ def resampled(answers: Answers, metric: str) -> Tensor | None:
     positives, predicted positives and actual positives.
 
     Args:
-        answers: Predictions for N samples under K conditions.
+        predictions: Predictions for N samples under K conditions.
         metric: Name of the metric.
 
     Returns:
@@ -34,66 +34,66 @@ def resampled(answers: Answers, metric: str) -> Tensor | None:
         computed from the predictions for single samples.
     """
     single_label: dict[str, Callable[[], Tensor]] = {
-        "accuracy": lambda: _means(answers, answers.correct),
-        "unknown_accuracy": lambda: _means(answers, answers.correct),
-        f"top{TOP}_accuracy": lambda: _means(answers, answers.column("label_rank") <= TOP),
-        "f1_macro": lambda: _f1(answers, macro),
-        "f1_weighted": lambda: _f1(answers, weighted),
+        "accuracy": lambda: _means(predictions, predictions.correct),
+        "unknown_accuracy": lambda: _means(predictions, predictions.correct),
+        f"top{TOP}_accuracy": lambda: _means(predictions, predictions.column("label_rank") <= TOP),
+        "f1_macro": lambda: _f1(predictions, macro),
+        "f1_weighted": lambda: _f1(predictions, weighted),
     }
     multilabel: dict[str, Callable[[], Tensor]] = {
-        "f1_macro": lambda: _f1(answers, macro_of_all),
-        "f1_micro": lambda: _f1(answers, micro),
-        "f1_weighted": lambda: _f1(answers, weighted),
-        "f1_samples": lambda: _means(answers, _f1_of_samples(answers)),
+        "f1_macro": lambda: _f1(predictions, macro_of_all),
+        "f1_micro": lambda: _f1(predictions, micro),
+        "f1_weighted": lambda: _f1(predictions, weighted),
+        "f1_samples": lambda: _means(predictions, _f1_of_samples(predictions)),
     }
-    compute = (multilabel if answers.multilabel else single_label).get(metric)
+    compute = (multilabel if predictions.multilabel else single_label).get(metric)
     return None if compute is None else compute()
 
 
-def _means(answers: Answers, parts: NDArray[np.generic]) -> Tensor:
+def _means(predictions: Predictions, parts: NDArray[np.generic]) -> Tensor:
     """Return the mean of each resample under each condition, shape (resamples, K), for ``parts`` of shape (K, N)."""
-    return resampled_means(torch.from_numpy(np.ascontiguousarray(parts.T, np.float32)), seed=_seed(answers))
+    return resampled_means(torch.from_numpy(np.ascontiguousarray(parts.T, np.float32)), seed=_seed(predictions))
 
 
-def _seed(answers: Answers) -> int:
+def _seed(predictions: Predictions) -> int:
     """Return a seed from the hash of the samples, so that other samples get independent resamples."""
-    return int(answers.samples[:8], 16)
+    return int(predictions.samples[:8], 16)
 
 
-def _f1(answers: Answers, average: Average) -> Tensor:
+def _f1(predictions: Predictions, average: Average) -> Tensor:
     """Return an averaged F1 of each resample under each condition, shape (resamples, K)."""
-    actual = _one_hot(answers, answers.label)
-    actual_means = resampled_means(actual, seed=_seed(answers))
+    actual = _one_hot(predictions, predictions.label)
+    actual_means = resampled_means(actual, seed=_seed(predictions))
     samples, classes = actual.shape
     averaged = []
-    for predicted in _prediction_chunks(answers, 2 * samples * classes):
+    for predicted in _prediction_chunks(predictions, 2 * samples * classes):
         parts = torch.stack([predicted * actual, predicted + actual]).permute(2, 0, 1, 3)
-        sums = resampled_means(parts.reshape(samples, -1), seed=_seed(answers))
+        sums = resampled_means(parts.reshape(samples, -1), seed=_seed(predictions))
         hits, both = sums.view(len(sums), 2, len(predicted), classes).unbind(1)
         averaged.append(average(hits, both, actual_means.unsqueeze(1)))
     return torch.cat(averaged, 1)
 
 
-def _prediction_chunks(answers: Answers, numbers: int) -> Iterator[Tensor]:
+def _prediction_chunks(predictions: Predictions, numbers: int) -> Iterator[Tensor]:
     """Yield the predictions of a few conditions at a time, shape (k, N, C), float32, to limit the memory.
 
     Args:
-        answers: Predictions for N samples under K conditions.
+        predictions: Predictions for N samples under K conditions.
         numbers: Count of float32 numbers that the caller needs per condition.
     """
     step = max(1, AT_ONCE // numbers)
-    for start in range(0, len(answers.conditions), step):
-        yield _one_hot(answers, answers.prediction[start : start + step])
+    for start in range(0, len(predictions.conditions), step):
+        yield _one_hot(predictions, predictions.prediction[start : start + step])
 
 
-def _one_hot(answers: Answers, classes: NDArray[np.generic]) -> Tensor:
+def _one_hot(predictions: Predictions, classes: NDArray[np.generic]) -> Tensor:
     """Return class indices (..., N) or flags (..., N, C) as float32 of shape (..., N, C)."""
-    if answers.multilabel:
+    if predictions.multilabel:
         return torch.from_numpy(classes).float()
-    return torch.from_numpy(classes[..., None] == np.arange(len(answers.class_names))).float()
+    return torch.from_numpy(classes[..., None] == np.arange(len(predictions.class_names))).float()
 
 
-def _f1_of_samples(answers: Answers) -> NDArray[np.float32]:
+def _f1_of_samples(predictions: Predictions) -> NDArray[np.float32]:
     """Return the F1 between predicted and actual classes of each sample, shape (K, N), for multi-label data."""
-    label = torch.from_numpy(answers.label)
-    return np.stack([samples_f1(torch.from_numpy(predicted), label).numpy() for predicted in answers.prediction])
+    label = torch.from_numpy(predictions.label)
+    return np.stack([samples_f1(torch.from_numpy(predicted), label).numpy() for predicted in predictions.prediction])

@@ -12,7 +12,7 @@ from robusttune.evaluation.metrics import LOWER_IS_BETTER
 from robusttune.report.compare import Comparison
 from robusttune.report.conditions import COMPLETE, TYPES, in_order
 from robusttune.report.models import Model
-from robusttune.report.runs import Tested
+from robusttune.report.runs import TestResults
 
 LEAST = 3  # least number of runs to fit a trend to
 
@@ -46,7 +46,7 @@ def areas(comparison: Comparison) -> dict[str, Areas]:
     return found
 
 
-def _curve(tested: Tested, kind: str) -> dict[float, float]:
+def _curve(tested: TestResults, kind: str) -> dict[float, float]:
     """Return the known values of the headline metric by missing rate."""
     names = tested.curves.get(kind, {})
     return {rate: value for rate, name in names.items() if (value := _value(tested, name, tested.headline)) is not None}
@@ -117,7 +117,7 @@ def effective_robustness(comparison: Comparison, trend: list[Model]) -> dict[str
     return found
 
 
-def _line(runs: list[Tested], condition: str, metric: str) -> np.poly1d | None:
+def _line(runs: list[TestResults], condition: str, metric: str) -> np.poly1d | None:
     """Fit the line from the logit on complete samples to the logit under a condition.
 
     Return None if fewer than `LEAST` different values on complete samples are known together with one under the
@@ -135,7 +135,7 @@ def _line(runs: list[Tested], condition: str, metric: str) -> np.poly1d | None:
     return np.poly1d(np.polyfit(bases, values, 1))
 
 
-def _beyond(tested: Tested, condition: str, metric: str, line: np.poly1d | None) -> float | None:
+def _beyond(tested: TestResults, condition: str, metric: str, line: np.poly1d | None) -> float | None:
     """Return a run's metric minus the value that the line predicts, or None if any of these is unknown."""
     base, value = _value(tested, COMPLETE, metric), _value(tested, condition, metric)
     if base is None or value is None or line is None:
@@ -143,7 +143,7 @@ def _beyond(tested: Tested, condition: str, metric: str, line: np.poly1d | None)
     return float(value - 1 / (1 + np.exp(-line(_logit(base, tested.samples)))))
 
 
-def _value(tested: Tested, condition: str, metric: str) -> float | None:
+def _value(tested: TestResults, condition: str, metric: str) -> float | None:
     return tested.values.get(condition, {}).get(metric)
 
 

@@ -28,7 +28,7 @@ NOT_ASKED = re.compile(r"seed|missing\.seed|mask|samples(\..*)?|splits\.(shots|v
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestResults:
     """The results of `robusttune test` for a run.
 
     Attributes:
@@ -74,7 +74,7 @@ class Run:
     folder: Path
     settings: dict[str, Any]
     finished: bool
-    tested: Tested | None
+    tested: TestResults | None
 
     @property
     def name(self) -> str:
@@ -82,7 +82,7 @@ class Run:
         return str(self.settings["name"])
 
     @property
-    def answers(self) -> Path:
+    def predictions(self) -> Path:
         """Return the path of the Parquet file with the predictions for each sample."""
         return self.folder / "report/test.parquet"
 
@@ -145,7 +145,7 @@ def _flat(settings: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def _read_tested(report: Path) -> Tested:
+def _read_tested(report: Path) -> TestResults:
     """Read the results of a test from the ``report`` folder of a run.
 
     Raises:
@@ -170,7 +170,7 @@ def _read_tested(report: Path) -> Tested:
     return tested
 
 
-def _tested(found: dict[str, Any], metadata: dict[str, Any]) -> Tested:
+def _tested(found: dict[str, Any], metadata: dict[str, Any]) -> TestResults:
     """Convert the content of ``test.json`` and the metadata of ``test.parquet``."""
     data = dict(_flat(found.get("data") or {}))
     asked = {name: value for name, value in data.items() if not NOT_ASKED.fullmatch(name)}
@@ -179,7 +179,7 @@ def _tested(found: dict[str, Any], metadata: dict[str, Any]) -> Tested:
     curves = robustness.get("curves") or {}
     conditions: dict[str, dict[str, Any]] = found["conditions"]
     correlation = found.get("canonical_correlation")
-    return Tested(
+    return TestResults(
         asked={f"tested.{name}": value for name, value in asked.items()},
         seeds=(data.get("seed"), data.get("missing.seed")),
         headline=str(found["headline"]),

@@ -106,7 +106,7 @@ class RobustTask(LightningModule, ABC):
         self.class_names = facts.class_names
         self.metrics = ConditionMetrics(facts, Conditions())
 
-    def measured(self, conditions: Conditions) -> list[str]:
+    def monitored_metrics(self, conditions: Conditions) -> list[str]:
         """Return the names of the metrics that a validation logs, ``val/<condition>/<metric>``.
 
         A checkpoint or an early stop can monitor any of them.
@@ -141,7 +141,7 @@ class RobustTask(LightningModule, ABC):
             Logits, shape (W, B, C).
         """
 
-    def evaluation_logits(self, batch: Batch, views: Sequence[View]) -> tuple[Tensor, Tensor | None]:
+    def metric_logits(self, batch: Batch, views: Sequence[View]) -> tuple[Tensor, Tensor | None]:
         """Compute logits for metrics.
 
         Returns:
@@ -150,7 +150,7 @@ class RobustTask(LightningModule, ABC):
         """
         return self.logits(batch, views), None
 
-    def findings(self) -> dict[str, Any]:
+    def extra_results(self) -> dict[str, Any]:
         """Return results of a test other than metrics, by name, as plain data."""
         return {}
 
@@ -298,11 +298,11 @@ class RobustTask(LightningModule, ABC):
             # The Trainer converts and moves the model in the same way, but only after this hook.
             convert, device = self.trainer.precision_plugin.convert_module, self.trainer.strategy.root_device
             data.fill_cache(stage, {name: convert(self._encoder(name)).to(device) for name in ENCODERS})
-            self.before_release()
+            self.before_encoder_release()
             for name in ENCODERS:
                 self._encoder(name).release()
 
-    def before_release(self) -> None:
+    def before_encoder_release(self) -> None:
         """Compute everything else that needs the encoders' weights, before their memory is freed."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -386,7 +386,7 @@ class RobustTask(LightningModule, ABC):
         if batch.label is None:
             raise RobustTuneError("samples without labels cannot be evaluated: use predict")
         views, present = self.metrics.conditions.views, torch.stack([batch.image_present, batch.text_present], 1)
-        known, unknown = self.evaluation_logits(batch, views)
+        known, unknown = self.metric_logits(batch, views)
         if not self._fits_temperatures():
             known = self._calibrated(known, batch, views)
             unknown = None if unknown is None else self._calibrated(unknown, batch, views)

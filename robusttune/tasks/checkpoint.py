@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robusttune.errors import RobustTuneError
-from robusttune.regular_files import what_is_at
+from robusttune.regular_files import describe_path
 from robusttune.types import Facts
 
 KEY = "robusttune"  # key of this project's metadata in a checkpoint
@@ -110,7 +110,7 @@ def read_plain(path: Path, instead: str) -> Any:
     Raises:
         RobustTuneError: The file is missing, damaged, or contains more than tensors and plain data.
     """
-    problem = what_is_at(path)
+    problem = describe_path(path)
     if problem is not None:
         raise RobustTuneError(f"the checkpoint {path!s:.300} {problem}: give the path of {instead}")
     try:

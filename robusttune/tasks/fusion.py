@@ -13,7 +13,7 @@ from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import sample_losses
 from robusttune.models import CorrelationLoss, Fused, FusionModel, MoLT
-from robusttune.models.base import keep
+from robusttune.models.base import zero_absent
 from robusttune.models.losses import shuffled_correlation
 from robusttune.models.runner import Runner
 from robusttune.ranks import sum_over_ranks
@@ -145,8 +145,8 @@ class FusionTask(RobustTask):
         rows = torch.arange(len(label), device=label.device).repeat(3)
         image_shown = torch.cat([image_present, pairs, absent])
         text_shown = torch.cat([text_present, absent, pairs])
-        image, text = keep(image, image_present), keep(text, text_present)
-        fused = self.network.seen(image, text, rows, rows, image_shown, text_shown)
+        image, text = zero_absent(image, image_present), zero_absent(text, text_present)
+        fused = self.network.forward_pairs(image, text, rows, rows, image_shown, text_shown)
         losses = sample_losses(fused.logits, torch.cat([label] * 3), self.label_smoothing).view(3, -1)
         by_sample = torch.where(pairs, losses[0] / 2 + losses[1] / 4 + losses[2] / 4, losses[0])
         whole = (part.narrow(-2, 0, len(label)) for part in fused)
@@ -167,7 +167,7 @@ class FusionTask(RobustTask):
         )
         rows = [_rows(asked, variants, batch) for asked, variants in zip(zip(*views, strict=True), names, strict=True)]
         present = [torch.cat(parts) for parts in zip(*(view.presence(batch) for view in views), strict=True)]
-        fused = self.network.seen(image, text, *rows, *present)
+        fused = self.network.forward_pairs(image, text, *rows, *present)
         if self._layer_correlations is not None and View() in views:
             self._layer_correlations.update(batch, fused, views.index(View()) * len(batch))
         return fused.logits.reshape(len(views), len(batch.image_present), -1)
@@ -183,7 +183,7 @@ class FusionTask(RobustTask):
         if self._layer_correlations is not None:
             self._correlations, self._layer_correlations = self._layer_correlations.compute(), None
 
-    def findings(self) -> dict[str, Any]:
+    def extra_results(self) -> dict[str, Any]:
         """Return the canonical correlations of the last test, see `LayerCorrelations.compute`."""
         return {} if self._correlations is None else {"canonical_correlation": self._correlations}
 

@@ -19,7 +19,7 @@ from robusttune.models.prompts import Packed
 from robusttune.models.runner import Runner
 from robusttune.settings import from_plain, to_plain
 from robusttune.tasks.base import Losses, OptimizerCallable, adamw, mean_over_ranks
-from robusttune.tasks.prompted import COMBINATION_SMOOTHING, PromptedTask, spread, variants_of
+from robusttune.tasks.prompted import COMBINATION_SMOOTHING, PromptedTask, expand_present, variants_of
 from robusttune.tasks.schedule import Schedule
 from robusttune.types import Batch, Facts, View
 
@@ -36,7 +36,7 @@ class Adapted(NamedTuple):
     classes: Tensor
 
 
-class Kept(NamedTuple):
+class CachedAdapted(NamedTuple):
     """A cached `Adapted`, with the weights and the precision that it was computed from.
 
     Attributes:
@@ -79,7 +79,7 @@ class ImageLogits(NamedTuple):
     nearness: Tensor
 
 
-class Sides(NamedTuple):
+class ModalityLogits(NamedTuple):
     """Logits of each modality, by variant.
 
     Attributes:
@@ -127,7 +127,7 @@ class MMRLTask(PromptedTask):
         RobustTuneError: The encoders are not the two towers of one CLIP, or a setting is out of its range.
     """
 
-    _kept: Kept | None
+    _kept: CachedAdapted | None
     # The weights of losses matter in training only.
     free_settings = (*PromptedTask.free_settings, "reg_weight", "text_weight")
 
@@ -193,7 +193,7 @@ class MMRLTask(PromptedTask):
         if new and self.inference == "recorded":
             rank_zero_info(
                 f"{len(new)} of {len(class_names)} classes {'is' if len(new) == 1 else 'are'} new, such as {new[0]!r}: "
-                "class features alone answer for them"
+                "class features alone predict them"
             )
 
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
@@ -221,8 +221,8 @@ class MMRLTask(PromptedTask):
         """Compute logits (W, B, C) under each of the ``W`` views, see `RobustTask.logits`."""
         return self._combined(batch, views, self._modality_logits(batch, views), self._uses_both_features())
 
-    def evaluation_logits(self, batch: Batch, views: Sequence[View]) -> tuple[Tensor, Tensor | None]:
-        """Compute logits for metrics, see `RobustTask.evaluation_logits`.
+    def metric_logits(self, batch: Batch, views: Sequence[View]) -> tuple[Tensor, Tensor | None]:
+        """Compute logits for metrics, see `RobustTask.metric_logits`.
 
         If it is unknown whether a sample belongs to a new class, the logits of all classes use class features alone.
         """
@@ -240,7 +240,7 @@ class MMRLTask(PromptedTask):
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         weights = [*self.network.parameters()]
         if self._kept is None or not self._kept.holds(weights, precision):
-            self._kept = Kept([p.detach().clone() for p in weights], precision, self._adapt())
+            self._kept = CachedAdapted([p.detach().clone() for p in weights], precision, self._adapt())
         return self._kept.adapted
 
     def _adapt(self) -> Adapted:
@@ -257,14 +257,14 @@ class MMRLTask(PromptedTask):
         if not variants or len(batch.images) == 0:
             zeros = self._zero_logits(batch)
             return dict.fromkeys(variants, ImageLogits(zeros, zeros, zeros[:, 0]))
-        images = self.image_encoder.enter(batch.images.pick(variants), untouched)
+        images = self.image_encoder.encode_lower(batch.images.pick(variants), untouched)
         states, upper = images.tokens[0], self.image_encoder.upper
         features, representation = self.network.image_features(upper, states, adapted.tokens.image)
         nearness = (features * images.pooled).sum(1) if untouched else features.new_zeros(len(features))
         logits = [self.cosine_logits(f, adapted.classes) for f in (features, representation)]
         parts = [values.chunk(len(variants)) for values in (*logits, nearness)]
         return {
-            variant: ImageLogits(*(spread(values, batch.image_present) for values in outputs))
+            variant: ImageLogits(*(expand_present(values, batch.image_present) for values in outputs))
             for variant, outputs in zip(variants, zip(*parts, strict=True), strict=True)
         }
 
@@ -272,12 +272,12 @@ class MMRLTask(PromptedTask):
         """Compute the logits (B, C) of each variant of the texts. Rows without a text get arbitrary values."""
         if not variants or len(batch.texts) == 0:
             return dict.fromkeys(variants, self._zero_logits(batch))
-        texts = self.text_encoder.enter(batch.texts.pick(variants), untouched=False)
+        texts = self.text_encoder.encode_lower(batch.texts.pick(variants), untouched=False)
         start = self.prompts().packed.shared[:1]
         packed = Packed.of(texts.tokens[0], texts.mask[0], start.to(texts.tokens[0]))
         features = self.network.text_features(self.text_encoder.upper, packed, adapted.tokens.text)
         parts = self.cosine_logits(features, adapted.classes).chunk(len(variants))
-        return {name: spread(logits, batch.text_present) for name, logits in zip(variants, parts, strict=True)}
+        return {name: expand_present(logits, batch.text_present) for name, logits in zip(variants, parts, strict=True)}
 
     def _zero_logits(self, batch: Batch) -> Tensor:
         """Return zeros (B, C) that depend on all parameters: DDP hangs on a parameter that only some ranks use."""
@@ -289,14 +289,16 @@ class MMRLTask(PromptedTask):
         known = {*self.facts.class_names} if self.inference == "recorded" else {*self.class_names}
         return [name in known and self.inference != "class" for name in self.class_names]
 
-    def _modality_logits(self, batch: Batch, views: Sequence[View]) -> Sides:
+    def _modality_logits(self, batch: Batch, views: Sequence[View]) -> ModalityLogits:
         """Compute the logits of all variants in the views. Each variant goes through its tower once."""
         adapted, (images, texts) = self._adapted(), variants_of(views)
-        return Sides(
+        return ModalityLogits(
             self._image_logits(batch, images, adapted, untouched=False), self._text_logits(batch, texts, adapted)
         )
 
-    def _combined(self, batch: Batch, views: Sequence[View], by_modality: Sides, by_both: list[bool]) -> Tensor:
+    def _combined(
+        self, batch: Batch, views: Sequence[View], by_modality: ModalityLogits, by_both: list[bool]
+    ) -> Tensor:
         """Combine both kinds of image features, then both modalities, to logits (W, B, C) of the views."""
         alpha = torch.tensor([self.alpha if both else 1.0 for both in by_both], dtype=torch.float32, device=self.device)
         images = {

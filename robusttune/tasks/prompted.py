@@ -67,7 +67,7 @@ class PromptedTask(RobustTask):
             )
         if facts.multilabel:
             raise RobustTuneError(
-                f"{type(self).__name__.removesuffix('Task')} answers with one class: for several labels a sample set "
+                f"{type(self).__name__.removesuffix('Task')} predicts one class: for several labels a sample set "
                 "model.class_path to FusionTask"
             )
         check_templates(templates)
@@ -103,7 +103,7 @@ class PromptedTask(RobustTask):
                 self._prompts = self._prompts.map(lambda tensor: tensor.to(anchor.device))
         return self._prompts
 
-    def before_release(self) -> None:
+    def before_encoder_release(self) -> None:
         """Compute the features of the classes' prompts while the text encoder is in memory."""
         self.prompts()
 
@@ -195,7 +195,7 @@ def variants_of(views: Sequence[View]) -> tuple[list[str], list[str]]:
     return list(images), list(dict.fromkeys(view.text for view in views if view.text))
 
 
-def spread(values: Tensor, present: Tensor) -> Tensor:
+def expand_present(values: Tensor, present: Tensor) -> Tensor:
     """Expand values of the ``P`` present rows to all ``B`` rows of a batch. Missing rows get arbitrary values.
 
     Args:

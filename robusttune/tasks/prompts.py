@@ -120,6 +120,6 @@ def _encode(encoder: FrozenCLIPText, tokens: Tokens) -> Encoded:
     """Encode prompts in blocks, because the token features of a thousand prompts would take gigabytes."""
     starts = range(0, len(tokens), BLOCK)
     blocks = [tokens.map(lambda tensor, start=start: tensor[start : start + BLOCK]) for start in starts]  # type: ignore[misc]
-    parts = [encoder.enter(block, untouched=True) for block in blocks]
+    parts = [encoder.encode_lower(block, untouched=True) for block in blocks]
     states = torch.cat([part.tokens[0] for part in parts])
     return Encoded(torch.cat([part.pooled for part in parts]), [states], [tokens.attention_mask])

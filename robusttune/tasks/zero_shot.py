@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.encoders.clip import FrozenCLIP
 from robusttune.tasks.base import Losses
-from robusttune.tasks.prompted import COMBINATION_SMOOTHING, PromptedTask, spread, variants_of
+from robusttune.tasks.prompted import COMBINATION_SMOOTHING, PromptedTask, expand_present, variants_of
 from robusttune.types import Batch, Facts, Variants, View
 
 
@@ -84,6 +84,6 @@ class ZeroShotTask(PromptedTask):
         """Compute the logits (B, C) of each variant of a modality. Rows without it get arbitrary values."""
         if not names or len(inputs) == 0:
             return dict.fromkeys(names, torch.zeros(len(present), len(self.class_names), device=self.device))
-        features = encoder.enter(inputs.pick(names), untouched=True).pooled
+        features = encoder.encode_lower(inputs.pick(names), untouched=True).pooled
         parts = self.cosine_logits(features, self.prompts().untouched).chunk(len(names))
-        return {name: spread(logits, present) for name, logits in zip(names, parts, strict=True)}
+        return {name: expand_present(logits, present) for name, logits in zip(names, parts, strict=True)}

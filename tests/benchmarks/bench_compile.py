@@ -57,7 +57,7 @@ class MoLTStep:
         self.present = present[0], present[1] | ~present[0]
         lengths = torch.randint(2, TEXT_TOKENS + 1, (batch, 1), device=device)
         masks = torch.ones(batch, IMAGE_TOKENS, dtype=torch.bool, device=device), torch.arange(TEXT_TOKENS) < lengths
-        self.sides = [
+        self.modalities = [
             Encoded(
                 torch.randn(batch, WIDTH, device=device),
                 [torch.randn(*mask.shape, WIDTH, device=device) for _ in range(layers)],
@@ -67,7 +67,7 @@ class MoLTStep:
         ]
 
     def __call__(self) -> Tensor:
-        fused = self.network(*self.sides, *self.present)
+        fused = self.network(*self.modalities, *self.present)
         correlation = self.correlation(fused.image_views, fused.text_views, self.present[0] & self.present[1])
         return functional.cross_entropy(fused.logits, self.label) + 0.1 * correlation.float()
 

@@ -114,7 +114,7 @@ class Step:
 
     def fast(self) -> Tensor:
         with self.autocast():
-            images = self.image.enter(self.images, untouched=True)
+            images = self.image.encode_lower(self.images, untouched=True)
             put_in = self.network.tokens()
             image, representation = self.network.image_features(self.image.upper, images.tokens[0], put_in.image)
             text = self.network.text_features(self.text.upper, self.packed, put_in.text)

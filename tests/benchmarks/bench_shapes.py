@@ -37,7 +37,7 @@ def main() -> None:
     for style in STYLES:
         shapes = Shapes(style=style)
         measured[f"scenes on {style}"] = rates(lambda index, shapes=shapes: shapes.draw("train", index))
-    measured["captions"] = rates(lambda index: Shapes().tell("train", index))
+    measured["captions"] = rates(lambda index: Shapes().caption("train", index))
     table = Table("", "first round", "median", "least", "greatest", title="a second, one core", title_justify="left")
     for name, values in measured.items():
         table.add_row(name, *(f"{value:,.0f}" for value in (values[0], median(values), min(values), max(values))))

@@ -49,11 +49,11 @@ def test_answers_belong_to_their_samples(tmp_path: Path, text_folder: Path) -> N
         assert card.image is not None
         assert card.image.size == (number + 1, 1)
         assert card.label == labels[number][0]
-        assert [answer.condition for answer in card.answers] == Conditions().names
-        assert card.answers[0].right
-        assert card.answers[0].said == card.label
-        assert card.answers[-1].right == (card.label == "a")
-        assert card.answers[-1].probability == pytest.approx(1, abs=0.05)
+        assert [prediction.condition for prediction in card.predictions] == Conditions().names
+        assert card.predictions[0].right
+        assert card.predictions[0].predicted == card.label
+        assert card.predictions[-1].right == (card.label == "a")
+        assert card.predictions[-1].probability == pytest.approx(1, abs=0.05)
 
 
 def test_several_labels(tmp_path: Path, text_folder: Path) -> None:
@@ -63,8 +63,8 @@ def test_several_labels(tmp_path: Path, text_folder: Path) -> None:
         ConditionMetrics(data.facts, Conditions()),
         scores(["0", "1", "2"], torch.tensor([[1.0, 2.0, -3.0], [-1, -1, -1], [-1, 2, -1]])),
     )
-    assert [card.answers[0].said for card in cards] == ["b, a", "none", "b"]
-    assert [card.answers[0].right for card in cards] == [True, False, True]
+    assert [card.predictions[0].predicted for card in cards] == ["b, a", "none", "b"]
+    assert [card.predictions[0].right for card in cards] == [True, False, True]
     assert cards[0].label == "a, b"
 
 

@@ -37,7 +37,7 @@ def test_share_of_the_best_possible() -> None:
     assert found["mean"]["bayes_fraction"] == pytest.approx(0.375 / 0.65)
     console = Console(record=True, width=120)
     console.print(as_table(found, {}, "accuracy", "title"))
-    assert "best possible" in console.export_text()
+    assert "Bayes accuracy" in console.export_text()
 
 
 def test_a_best_that_is_unknown_under_some_is_in_the_files_alone() -> None:
@@ -47,5 +47,5 @@ def test_a_best_that_is_unknown_under_some_is_in_the_files_alone() -> None:
     assert [row["bayes_fraction"] for row in found.values()] == [0.5, None, None]
     console = Console(record=True, width=120)
     console.print(as_table(found, {}, "accuracy", "title"))
-    assert "best possible" not in console.export_text()
+    assert "Bayes accuracy" not in console.export_text()
     assert [row["bayes_accuracy"] for row in condition_rows(found)] == [1.0, None, None]

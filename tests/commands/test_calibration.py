@@ -134,7 +134,7 @@ def test_predictions_are_divided_by_what_is_present(cold_and_warm: tuple[Path, P
     """Softmax of z / T is the softmax of z to the power of 1 / T, anew."""
     lacking = {"both": [], "image": ["text"], "text": ["image"]}[pattern]
     cold, warm = (
-        probabilities(run, *(f"--data.missing.test={{rate: 1, type: {side}}}" for side in lacking))
+        probabilities(run, *(f"--data.missing.test={{rate: 1, type: {modality}}}" for modality in lacking))
         for run in cold_and_warm
     )
     power = cold ** (1 / GIVEN[pattern])

@@ -79,7 +79,7 @@ def mmrl(food101: Path, clip_folder: Path, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def several(food101: Path, text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a fit on data of several labels a sample; some samples lack a side."""
+    """The folder of a fit on data of several labels a sample; some samples lack a modality."""
     root = tmp_path_factory.mktemp("runs")
     paths = sorted((food101 / "images/train").rglob("*.jpg"))
     rows = [
@@ -132,7 +132,7 @@ def test_batches_workers_and_a_cache_change_nothing(
 
 @pytest.mark.slow
 def test_two_processes_find_what_one_does(run: Path, conditions: dict[str, dict[str, float]]) -> None:
-    """Samples that lack a side and noise are the same, whichever process has them; one row only fills up."""
+    """Samples that lack a modality and noise are the same, whichever process has them; one row only fills up."""
     test = [
         "test",
         f"--config={run}/config.yaml",
@@ -225,7 +225,9 @@ def test_files_of_one_label_a_sample(run: Path) -> None:
         low, high = report["intervals"][condition]["accuracy"]
         assert low <= values[condition]["accuracy"] <= high
     hidden = {
-        name: tuple(sum(not row[f"{side}_shown"] for row in samples_of(run, name)) for side in ("image", "text"))
+        name: tuple(
+            sum(not row[f"{modality}_shown"] for row in samples_of(run, name)) for modality in ("image", "text")
+        )
         for name in ALL
     }
     blank = hidden["complete"][1]

@@ -88,7 +88,7 @@ def test_a_run_keeps_its_masks(
     about = json.loads((run / "report/test.json").read_text())["data"]
     assert about["mask"] is None
     assert about["noise"]["text"]["kinds"] == ["typos"]
-    assert "with noise or missing sides" in capsys.readouterr().out
+    assert "with noise or missing modalities" in capsys.readouterr().out
 
 
 def test_samples_are_drawn(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,7 @@ def test_a_run_from_its_data_to_its_report(run: Run, root: Path) -> None:
     said = run("test", *flags, data=False)
     assert f"test: {folder}/checkpoints/best.ckpt" in said
     assert f"All metrics, classes and samples: {folder}/report/test*" in said
-    assert f"Samples and answers drawn in {folder}/report/test.png" in said
+    assert f"Samples and predictions drawn in {folder}/report/test.png" in said
     assert run("predict", *flags, data=False).endswith(f"predictions written to {folder}/report/predictions.csv\n")
 
     with (root / folder / "report/predictions.csv").open(newline="") as file:

@@ -87,7 +87,7 @@ def test_a_cache_changes_nothing(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["image", "text"])
-def test_one_side_alone(missing: str, food101: Path, clip_folder: Path, tmp_path: Path) -> None:
+def test_one_modality_alone(missing: str, food101: Path, clip_folder: Path, tmp_path: Path) -> None:
     """Data of images only, or of texts only: training, test and prediction."""
     rows = [
         {"id": path.name, "image": str(path), "text": path.stem.replace("_", " "), "label": path.parent.name}
@@ -147,10 +147,10 @@ def test_the_clip_that_published_weights_were_trained_on_is_known_again(run: Pat
     assert main(["export", f"--ckpt_path={run}/checkpoints/best.ckpt", f"--out={tmp_path}/a.pth"]) == 0
     state = torch.load(tmp_path / "a.pth", weights_only=True)["state_dict"]
     task = MMRLTask.load_from_checkpoint(run / "checkpoints/best.ckpt")
-    for side, names in (("image", ("proj", "ln_post.weight")), ("text", ("text_projection", "ln_final.weight"))):
-        upper = getattr(task, f"{side}_encoder").upper
+    for modality, names in (("image", ("proj", "ln_post.weight")), ("text", ("text_projection", "ln_final.weight"))):
+        upper = getattr(task, f"{modality}_encoder").upper
         for name, tensor in zip(names, (upper.projection.weight.T, upper.norm.weight), strict=True):
-            state[f"{side}_encoder.{name}"] = tensor.half()
+            state[f"{modality}_encoder.{name}"] = tensor.half()
     torch.save(state, tmp_path / "b.pth")
     load = ["import", f"--config={run}/config.yaml", f"--out={tmp_path}/c.ckpt"]  # of a run, with its own trainer
     assert main([*load, f"--published={tmp_path}/b.pth", "--trainer.devices=7"]) == 0

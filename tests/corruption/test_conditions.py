@@ -26,20 +26,20 @@ KINDS = {"image": get_args(ImageNoiseKind), "text": get_args(TextNoiseKind)}
 @st.composite
 def described(draw: st.DrawFn) -> tuple[str, View, tuple[str, float] | None]:
     """A name, made part by part, and what it stands for."""
-    parts, sides = [], {}
-    for side, kinds in KINDS.items():
+    parts, modalities = [], {}
+    for modality, kinds in KINDS.items():
         change = draw(st.sampled_from(["", "withheld", *kinds]))
         severity = draw(st.integers(1, 5))
         if change:
-            parts.append(f"no_{side}" if change == "withheld" else f"noisy_{side}_{change}_{severity}")
-            sides[side] = None if change == "withheld" else f"{change}_{severity}"
+            parts.append(f"no_{modality}" if change == "withheld" else f"noisy_{modality}_{change}_{severity}")
+            modalities[modality] = None if change == "withheld" else f"{change}_{severity}"
     missing = None
     if draw(st.booleans()):
-        left = [side for side in KINDS if sides.get(side, "clean") is not None]
+        left = [modality for modality in KINDS if modalities.get(modality, "clean") is not None]
         kind, percent = draw(st.sampled_from([*left, "both"])), draw(st.integers(1, 200)) / 2
         parts.append(f"missing_{kind}_{percent:g}")
         missing = (kind, percent)
-    return "+".join(draw(st.permutations(parts))) or "complete", View(**sides), missing
+    return "+".join(draw(st.permutations(parts))) or "complete", View(**modalities), missing
 
 
 @given(described())
@@ -138,12 +138,12 @@ def test_a_view_of_several_conditions_comes_once() -> None:
     assert texts == {"other_text_5": TextNoise(["other_text"], [5]), "typos_3": TextNoise(["typos"], [3])}
     more = conditions.with_views([CLEAN, View("jpeg_1", None)])
     assert more.views == [*conditions.views, View("jpeg_1", None)]
-    assert (more.seen(IDS) == conditions.seen(IDS)).all()
+    assert (more.view_indices(IDS) == conditions.view_indices(IDS)).all()
 
 
 def shown_of(conditions: Conditions, ids: list[str]) -> list[list[View]]:
     """By condition, the view of each sample."""
-    return [[conditions.views[number] for number in row] for row in conditions.seen(ids)]
+    return [[conditions.views[number] for number in row] for row in conditions.view_indices(ids)]
 
 
 @given(
@@ -167,9 +167,9 @@ def test_samples_lose_what_a_protocol_of_that_rate_takes(ids: list[str], kind: A
 
 
 @pytest.mark.parametrize("kind", ["image", "text", "both"])
-def test_who_lacks_a_side_at_a_rate_lacks_it_at_greater_ones(kind: str) -> None:
+def test_who_lacks_a_modality_at_a_rate_lacks_it_at_greater_ones(kind: str) -> None:
     conditions = Conditions([f"missing_{kind}_{percent}" for percent in (100, 10, 30, 2.5, 70)])
-    by_rate = dict(zip(conditions.names, conditions.seen(IDS), strict=True))
+    by_rate = dict(zip(conditions.names, conditions.view_indices(IDS), strict=True))
     rates = [by_rate[f"missing_{kind}_{percent}"] for percent in (2.5, 10, 30, 70, 100)]
     whole = conditions.views.index(CLEAN)
     for less, more in itertools.pairwise(rates):
@@ -179,7 +179,7 @@ def test_who_lacks_a_side_at_a_rate_lacks_it_at_greater_ones(kind: str) -> None:
 
 
 def test_the_seed_matters() -> None:
-    one, other = (Conditions(["missing_both_50"], seed).seen(IDS) for seed in (0, 1))
+    one, other = (Conditions(["missing_both_50"], seed).view_indices(IDS) for seed in (0, 1))
     assert not np.array_equal(one, other)
 
 

@@ -21,10 +21,13 @@ def test_rates_are_kept_and_never_both_sides_go() -> None:
     assert (False, False) not in kept
 
 
-@pytest.mark.parametrize("sides", [(True, False), (False, True), (False, False)])
-def test_a_side_that_is_alone_stays(sides: tuple[bool, bool]) -> None:
+@pytest.mark.parametrize("modalities", [(True, False), (False, True), (False, False)])
+def test_a_modality_that_is_alone_stays(modalities: tuple[bool, bool]) -> None:
     settings = ModalityDropout(image_dropout=0.5, text_dropout=0.5)
-    assert all(drop_modality(*sides, settings, sample_generator(0, 0, str(i), "modality")) == sides for i in range(50))
+    assert all(
+        drop_modality(*modalities, settings, sample_generator(0, 0, str(i), "modality")) == modalities
+        for i in range(50)
+    )
 
 
 def test_generators_depend_on_seed_epoch_sample_and_use() -> None:

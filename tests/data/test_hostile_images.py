@@ -143,7 +143,7 @@ def test_verify_and_the_cache_go_on(
     spoil, said = IRREGULAR.get(what, (lambda path: path.write_bytes(postscript()), POSTSCRIPT))
     source = with_one_of(tmp_path, spoil)
     found = verify(module(source, text_folder), None, threads=2, watch=lambda looks, total: looks)
-    assert [line for line in found.wrong if "images" in line] == [
+    assert [line for line in found.problems if "images" in line] == [
         f"of 6 images 1 cannot be read, the first: {tmp_path}/5.png cannot be read as an image ({said})"
     ]
     data = module(source, text_folder, unreadable="absent", cache=str(tmp_path / "cache"), batch_size=4)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robusttune.data.sources import HuggingFace, Source, Table
-from robusttune.data.sources.list_text import UnreadableListError, list_in
+from robusttune.data.sources.list_text import UnreadableListError, parse_list
 from robusttune.errors import RobustTuneError
 
 GENRES = [["Drama"], ["Drama", "Comedy"], ["Comedy", "War"], ["War"]]
@@ -66,8 +66,8 @@ def test_lists_written_as_text_are_lists(
 
 @given(st.lists(st.text(max_size=8), max_size=4))
 def test_what_python_and_json_write_is_read_back(names: list[str]) -> None:
-    assert list_in(repr(names)) == names
-    assert list_in(json.dumps(names)) == names
+    assert parse_list(repr(names)) == names
+    assert parse_list(json.dumps(names)) == names
 
 
 @given(
@@ -76,25 +76,25 @@ def test_what_python_and_json_write_is_read_back(names: list[str]) -> None:
     )
 )
 def test_what_numpy_writes_is_read_back(names: list[str]) -> None:
-    assert list_in(str(np.array(names))) == names
+    assert parse_list(str(np.array(names))) == names
 
 
 @pytest.mark.parametrize(
     "text", ["soup", "(0, 10)", "[hot] soup", "[soup]", "{soup}", "(soup)", "[", "[]]", "{'a': 1}"]
 )
 def test_names_with_brackets_stay_names(text: str) -> None:
-    assert list_in(text) is None
+    assert parse_list(text) is None
 
 
 @pytest.mark.parametrize("text", ["['a' 'b', 'c'", "['a', b]", '["a" ... "b"]'])
 def test_a_list_that_cannot_be_read_is_no_name(tmp_path: Path, text: str) -> None:
     if text.endswith("]"):
         with pytest.raises(UnreadableListError):
-            list_in(text)
+            parse_list(text)
         with pytest.raises(RobustTuneError, match="1 have a list written as text in label that cannot be read"):
             table_of(tmp_path, ["x", text]).read("train")
     else:
-        assert list_in(text) is None
+        assert parse_list(text) is None
 
 
 CODES: list[list[Any]] = [

@@ -93,7 +93,7 @@ def test_what_a_fit_refuses_verify_finds(tmp_path: Path, text_folder: Path) -> N
         with pytest.raises(RobustTuneError, match=message):
             data_of(source, text_folder).check("fit")
         found = verify(data_of(source, text_folder), None, 1, lambda looks, _: looks)
-        assert any(message in line for line in found.wrong)
+        assert any(message in line for line in found.problems)
 
 
 def folder_of(root: Path) -> Path:

@@ -97,17 +97,17 @@ def test_shots_are_for_one_label_each() -> None:
 def test_shots_of_both_splits(tmp_path: Path) -> None:
     shapes = Shapes(World(), train=400, val=300, test=100)
     found = records(shapes, shots=5)
-    train, val = found.used("train"), found.used("val")
+    train, val = found.table("train"), found.table("val")
     assert {*counts(train).values()} == {5}
     assert {*counts(val).values()} == {4}
-    assert found.used("test").equals(found.given("test"))  # type: ignore[union-attr]
-    assert records(shapes, shots=5).used("train").equals(train)  # type: ignore[union-attr]
-    assert not records(shapes, shots=5, seed=1).used("train").equals(train)  # type: ignore[union-attr]
-    assert {*counts(records(shapes, shots=2).used("val")).values()} == {2}
+    assert found.table("test").equals(found.source_table("test"))  # type: ignore[union-attr]
+    assert records(shapes, shots=5).table("train").equals(train)  # type: ignore[union-attr]
+    assert not records(shapes, shots=5, seed=1).table("train").equals(train)  # type: ignore[union-attr]
+    assert {*counts(records(shapes, shots=2).table("val")).values()} == {2}
     # Whatever is asked for first, the same is drawn.
     again = records(shapes, shots=5)
-    assert again.used("val").equals(val)  # type: ignore[union-attr]
-    assert again.used("train").equals(train)  # type: ignore[union-attr]
+    assert again.table("val").equals(val)  # type: ignore[union-attr]
+    assert again.table("train").equals(train)  # type: ignore[union-attr]
 
 
 def test_halves_of_classes() -> None:
@@ -122,22 +122,22 @@ def test_base_and_new_classes_are_in_label_order_and_drawn_alike(tmp_path: Path)
     LAYOUTS["oxford_pets"].write(tmp_path)
     source = LAYOUTS["oxford_pets"].source(tmp_path)
     base, new, whole = (records(source, shots=2, classes=which) for which in ("base", "new", "all"))
-    assert counts(base.used("train")) == {"pug": 2, "Abyssinian cat": 2}
-    assert counts(new.used("train")) == {"leonberger": 2}
-    assert counts(base.used("test")) == {"pug": 3, "Abyssinian cat": 3}
-    assert counts(new.used("test")) == {"leonberger": 3}
-    together = [*base.used("train")["id"].to_pylist(), *new.used("train")["id"].to_pylist()]  # type: ignore[index]
-    assert sorted(together) == sorted(whole.used("train")["id"].to_pylist())  # type: ignore[index]
+    assert counts(base.table("train")) == {"pug": 2, "Abyssinian cat": 2}
+    assert counts(new.table("train")) == {"leonberger": 2}
+    assert counts(base.table("test")) == {"pug": 3, "Abyssinian cat": 3}
+    assert counts(new.table("test")) == {"leonberger": 3}
+    together = [*base.table("train")["id"].to_pylist(), *new.table("train")["id"].to_pylist()]  # type: ignore[index]
+    assert sorted(together) == sorted(whole.table("train")["id"].to_pylist())  # type: ignore[index]
     both = records(source, shots=2, classes="base", new_classes=True)
-    assert len(counts(both.used("test"))) == 3
-    assert len(counts(both.used("val"))) == 2
+    assert len(counts(both.table("test"))) == 3
+    assert len(counts(both.table("val"))) == 2
 
 
 def test_classes_of_data_to_test_on_alone_are_refused(tmp_path: Path) -> None:
     LAYOUTS["imagenet_a"].write(tmp_path)
     source = LAYOUTS["imagenet_a"].source(tmp_path)
     with pytest.raises(RobustTuneError, match="data.splits.classes is new, and there is no training split"):
-        records(source, classes="new").used("test")
+        records(source, classes="new").table("test")
 
 
 @pytest.mark.parametrize(("name", "value"), [("shots", 0), ("subset", 0), ("val_fraction", 1.0), ("val_fraction", 0)])
@@ -150,7 +150,7 @@ def test_masks_withhold_sides(tmp_path: Path) -> None:
     write_table_copy(tmp_path)
     source = LAYOUTS["table"].source(tmp_path)
     found = records(source, missing={"train": Missing(rate=0.5, type="image"), "test": Missing(rate=1, type="text")})
-    given, used = found.given("train"), found.used("train")
+    given, used = found.source_table("train"), found.table("train")
     shown = found.masks["train"].by_id()
     assert given is not None
     assert used is not None
@@ -160,15 +160,15 @@ def test_masks_withhold_sides(tmp_path: Path) -> None:
             for sample_id, value in zip(given["id"].to_pylist(), given[column].to_pylist(), strict=True)
         ]
     assert used.schema.equals(given.schema)
-    assert found.used("test")["text"].null_count == 6  # type: ignore[index]
-    assert found.used("val").equals(found.given("val"))  # type: ignore[union-attr]
-    assert found.used("predict")["text"].null_count == 6  # type: ignore[index]
+    assert found.table("test")["text"].null_count == 6  # type: ignore[index]
+    assert found.table("val").equals(found.source_table("val"))  # type: ignore[union-attr]
+    assert found.table("predict")["text"].null_count == 6  # type: ignore[index]
     assert {*found.masks} == {"train", "test"}
 
 
 def test_masks_are_of_the_samples_that_are_used() -> None:
     found = records(Shapes(train=100, val=30, test=60), subset=20, missing={"test": Missing(rate=0.5)})
-    table = found.used("test")
+    table = found.table("test")
     assert table is not None
     assert found.masks["test"].ids == sorted(table["id"].to_pylist())
     assert (~found.masks["test"].shown).sum() == 10
@@ -180,14 +180,14 @@ def test_tables_of_masks_by_row_and_by_id(tmp_path: Path) -> None:
     torch.save(torch.tensor([0.0, 1, 2, 0, 2, 1]), tmp_path / "test.pt")
     by_row = Missing(table=str(tmp_path / "test.pt"), codes=CODES)
     found = records(source, missing={"test": by_row})
-    found.used("test")
+    found.table("test")
     assert found.masks["test"].shown[:, 0].tolist() == [True, True, False, True, False, True]
     write_mask(tmp_path / "test.parquet", found.masks["test"], {})
     by_id = records(source, missing={"test": Missing(table=str(tmp_path / "test.parquet"))})
-    assert by_id.used("test").equals(found.used("test"))  # type: ignore[union-attr]
+    assert by_id.table("test").equals(found.table("test"))  # type: ignore[union-attr]
     # Rows are those of the file, also where a subset is used.
     part = records(source, subset=3, missing={"test": by_row})
-    part.used("test")
+    part.table("test")
     assert part.masks["test"].by_id().items() <= found.masks["test"].by_id().items()
 
 
@@ -197,10 +197,10 @@ def test_a_table_by_row_of_a_split_that_is_cut_is_refused(tmp_path: Path) -> Non
     missing = {"val": Missing(table=str(tmp_path / "val.pt"), codes=CODES)}
     source = Table(train=str(tmp_path / "train.jsonl"))
     with pytest.raises(RobustTuneError, match="the val split is cut from train, and .* is a table by row"):
-        records(source, val_fraction=0.25, missing=missing).used("val")
+        records(source, val_fraction=0.25, missing=missing).table("val")
 
 
-def test_missing_by_the_other_side(tmp_path: Path) -> None:
+def test_missing_by_the_other_modality(tmp_path: Path) -> None:
     """Images of long texts, and texts of bright images, are missing more often."""
     rows = []
     for number in range(120):
@@ -219,18 +219,18 @@ def test_missing_by_the_other_side(tmp_path: Path) -> None:
         "text": {str(row + 1): row for row in range(120)},
     }.items():
         found = records(source, missing={"test": Missing(type=kind, **settings)})  # type: ignore[arg-type]
-        found.used("test")
+        found.table("test")
         column = ("image", "text").index(kind)
         shown = {True: [], False: []}  # type: ignore[var-annotated]
-        for sample_id, sides in found.masks["test"].by_id().items():
-            shown[sides[column]].append(values[sample_id])
+        for sample_id, modalities in found.masks["test"].by_id().items():
+            shown[modalities[column]].append(values[sample_id])
         assert np.mean(shown[False]) > np.mean(shown[True]) + 30
 
 
 def test_missing_by_label_is_of_this_split() -> None:
     shapes = Shapes(train=600, val=30, test=60)
     found = records(shapes, missing={"train": Missing(rate=0.5, type="text", depends_on="label", strength=3)})
-    table = found.used("train")
+    table = found.table("train")
     assert table is not None
     absent = Counter(
         label
@@ -247,14 +247,14 @@ def test_a_mask_is_read_as_it_was_written() -> None:
     assert mask.by_id() == {"a": (True, False), "b": (False, True)}
 
 
-@pytest.mark.parametrize("side", ["image", "text"])
-def test_a_protocol_for_data_of_one_side_is_refused(tmp_path: Path, side: str) -> None:
-    """A side would be lost with nothing left, or there is none to be lost."""
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_a_protocol_for_data_of_one_modality_is_refused(tmp_path: Path, modality: str) -> None:
+    """A modality would be lost with nothing left, or there is none to be lost."""
     write_table_copy(tmp_path)
-    source = Table(train=str(tmp_path / "train.jsonl"), **{f"{side}_column": None})  # type: ignore[arg-type]
+    source = Table(train=str(tmp_path / "train.jsonl"), **{f"{modality}_column": None})  # type: ignore[arg-type]
     for kind in ("image", "text", "both"):
-        with pytest.raises(RobustTuneError, match=f"no train sample has an? {side}, .*: leave data.missing.train out"):
-            records(source, missing={"train": Missing(rate=0.5, type=kind)}).used("train")  # type: ignore[arg-type]
+        with pytest.raises(RobustTuneError, match=f"no train sample has an? {modality}, .*data.missing.train"):
+            records(source, missing={"train": Missing(rate=0.5, type=kind)}).table("train")  # type: ignore[arg-type]
 
 
 def test_only_what_is_asked_for_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,9 +262,9 @@ def test_only_what_is_asked_for_is_looked_at(tmp_path: Path, monkeypatch: pytest
     looked: list[Any] = []
     monkeypatch.setattr("robusttune.data.records.brightness", lambda names, reader: looked.append(names) or [0.0] * 12)
     settings: Any = {"rate": 0.5, "depends_on": "other_modality"}
-    records(LAYOUTS["table"].source(tmp_path), missing={"train": Missing(type="image", **settings)}).used("train")
+    records(LAYOUTS["table"].source(tmp_path), missing={"train": Missing(type="image", **settings)}).table("train")
     assert not looked
-    records(LAYOUTS["table"].source(tmp_path), missing={"train": Missing(type="text", **settings)}).used("train")
+    records(LAYOUTS["table"].source(tmp_path), missing={"train": Missing(type="text", **settings)}).table("train")
     assert len(looked) == 1
 
 
@@ -273,4 +273,4 @@ def test_a_mask_that_depends_on_images_needs_them_all(tmp_path: Path) -> None:
     (tmp_path / "photos/train0.png").write_text("broken")
     settings: Any = {"rate": 0.5, "depends_on": "other_modality", "type": "text"}
     with pytest.raises(RobustTuneError, match=r"train0.png cannot be read .*, and data.missing depends on it: mend it"):
-        records(LAYOUTS["table"].source(tmp_path), missing={"train": Missing(**settings)}).used("train")
+        records(LAYOUTS["table"].source(tmp_path), missing={"train": Missing(**settings)}).table("train")

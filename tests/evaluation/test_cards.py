@@ -1,4 +1,4 @@
-"""The picture of samples and answers."""
+"""The picture of samples and predictions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robusttune.evaluation.cards import HEIGHT, RIGHT, WIDTH, WRONG, Answer, Card, draw_cards, fit, wrap
+from robusttune.evaluation.cards import HEIGHT, RIGHT, WIDTH, WRONG, Card, Prediction, draw_cards, fit, wrap
 
-ANSWERS = [Answer("complete", "pie", 0.9, True), Answer("no_image", "soup", 0.4, False)]
+PREDICTIONS = [Prediction("complete", "pie", 0.9, True), Prediction("no_image", "soup", 0.4, False)]
 LONG = "a very long title of a dish that goes on and on " * 20
 
 
@@ -19,14 +19,15 @@ def has_colour(image: Image.Image, colour: str) -> bool:
 
 @pytest.mark.parametrize("number", [1, 3, 4])
 def test_a_sheet_has_room_for_all(number: int) -> None:
-    sheet = draw_cards([Card(Image.new("RGB", (40, 30)), "text", "pie", ANSWERS)] * number, "title")
+    sheet = draw_cards([Card(Image.new("RGB", (40, 30)), "text", "pie", PREDICTIONS)] * number, "title")
     assert sheet.height > -(-number // 3) * HEIGHT
     assert sheet.width > 3 * WIDTH
 
 
 def test_right_and_wrong_are_marked() -> None:
     both, right = (
-        draw_cards([Card(None, None, "pie", some)], "t").crop((170, 60, 480, 250)) for some in (ANSWERS, ANSWERS[:1])
+        draw_cards([Card(None, None, "pie", some)], "t").crop((170, 60, 480, 250))
+        for some in (PREDICTIONS, PREDICTIONS[:1])
     )
     assert has_colour(both, RIGHT)
     assert has_colour(both, WRONG)
@@ -39,8 +40,8 @@ def test_right_and_wrong_are_marked() -> None:
 @pytest.mark.parametrize("text", [None, "", LONG, "x" * 900, "\u98df\u7269 \U0001f355"])
 def test_anything_can_be_drawn(image: Image.Image | None, text: str | None) -> None:
     """Nothing reaches over the edge of its card, to where the next begins."""
-    answers = [Answer("complete" * 20, LONG, 1.0, True)] * 3
-    sheet = draw_cards([Card(image, text, LONG, answers)], LONG)
+    predictions = [Prediction("complete" * 20, LONG, 1.0, True)] * 3
+    sheet = draw_cards([Card(image, text, LONG, predictions)], LONG)
     assert (np.asarray(sheet)[60:, WIDTH + 2 :] == 255).all()
 
 

@@ -83,7 +83,7 @@ def test_answers_that_are_not_finite_are_refused(value: float) -> None:
     metrics, logits = ConditionMetrics(FACTS, CONDITIONS), torch.zeros(40, 3)
     logits[7, 1] = logits[9, 0] = value
     metrics.update(IDS, torch.zeros(40, dtype=torch.int64), PRESENT, torch.stack([torch.zeros(40, 3)] * 2 + [logits]))
-    with pytest.raises(RobustTuneError, match="the answers for 2 of 40 samples are not finite, the first is '7'"):
+    with pytest.raises(RobustTuneError, match="the predictions for 2 of 40 samples are not finite, the first is '7'"):
         metrics.compute()
 
 

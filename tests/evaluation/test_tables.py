@@ -21,7 +21,7 @@ CONDITIONS = Conditions(NAMES)
 
 
 def measured(multilabel: bool, seed: int = 0) -> tuple[ConditionMetrics, Scores]:
-    """Random answers, of samples of which some lack a side, and of classes of which the model never says the last."""
+    """Return metrics of random predictions. Some samples lack a modality; the model never predicts the last class."""
     generator = torch.Generator().manual_seed(seed)
     facts = FACTS._replace(class_names=["a", "b", "ü, c", "d"], class_frequencies=[0.25] * 4, multilabel=multilabel)
     metrics = ConditionMetrics(facts, CONDITIONS)
@@ -38,7 +38,7 @@ def measured(multilabel: bool, seed: int = 0) -> tuple[ConditionMetrics, Scores]
 
 
 def expected_view(condition: str, row: int) -> int:
-    return int(CONDITIONS.seen(IDS)[NAMES.index(condition), row])
+    return int(CONDITIONS.view_indices(IDS)[NAMES.index(condition), row])
 
 
 def samples_of(metrics: ConditionMetrics, scores: Scores) -> dict[str, list[dict[str, Any]]]:

@@ -22,7 +22,7 @@ from robusttune.encoders import TimmEncoder, TransformersTextEncoder
 from robusttune.encoders.preprocessing import Augmentation
 from robusttune.models.attention import masked_mean
 from robusttune.models.base import layer_norm
-from robusttune.paths import whole_file
+from robusttune.paths import atomic_write
 from robusttune.types import Encoded
 
 STYLES = ("noto", "fluent3d")
@@ -121,7 +121,7 @@ def write_folds(source: Source, root: Path) -> None:
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

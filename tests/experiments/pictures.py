@@ -15,7 +15,7 @@ from experiments.training import CONDITIONS
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from robusttune.report.plots.style import GREY, legend, looks, panels, style
+from robusttune.report.plots.style import GREY, curve_styles, legend, panels, style
 
 MISSING = {"image": "image is missing", "text": "text is missing", "both": "either image or text is missing"}
 
@@ -65,7 +65,7 @@ def _drawing(
 ) -> Iterator[tuple[list[Axes], list[dict[str, Any]]]]:
     """Give panels, and the colour and marker of each model; then add axis label and legend, and write the file."""
     with style(names):
-        models: list[dict[str, Any]] = [{"color": look.colour, "marker": look.marker} for look in looks(names)]
+        models: list[dict[str, Any]] = [{"color": look.colour, "marker": look.marker} for look in curve_styles(names)]
         figure, axes = panels(columns, count, *size)
         yield axes, models
         axes[0].set_ylabel("accuracy")

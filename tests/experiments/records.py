@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from robusttune.paths import whole_file
+from robusttune.paths import atomic_write
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = Path(__file__).parent / "results"
@@ -53,7 +53,7 @@ class Results:
     def write(self, path: Path) -> None:
         """Replace the file atomically. Each job has a line of its own, so that differences can be read."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(_to_json(asdict(self)), encoding="utf-8")
 
     @property

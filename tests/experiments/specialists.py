@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from robusttune.evaluation.bootstrap import interval, resampled_means
-from robusttune.paths import whole_file
+from robusttune.paths import atomic_write
 
 EXPERTS = [*overlays("fusion/experts"), *EXPERTS_STEPS]
 ALONE = "--model.every_pattern=false"
@@ -147,7 +147,7 @@ def style_features(root: Path, source: emoji.Source, style: str) -> emoji.Featur
     """Return the features of all emoji of a style, and compute them if they are not in the root folder."""
     path = root / f"features-{style}.pickle"
     if not path.exists():
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_bytes(pickle.dumps(emoji.features(source, root / "folds" / f"{style}.jsonl")))
     found: emoji.Features = pickle.loads(path.read_bytes())
     return found

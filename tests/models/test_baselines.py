@@ -75,7 +75,7 @@ def standardised(encoded: Encoded) -> Tensor:
 
 @every_baseline
 @pytest.mark.parametrize("filling", [0.0, 1e4, float("nan"), float("inf")])
-def test_what_stands_in_for_an_absent_side_never_matters(name: str, filling: float) -> None:
+def test_what_stands_in_for_an_absent_modality_never_matters(name: str, filling: float) -> None:
     """Bit-identical logits, and no gradient that is not finite."""
     image, text = inputs()
     image_present, text_present = present(*ROWS)
@@ -94,37 +94,37 @@ def test_with_nothing_that_it_reads_the_answer_is_the_training_prior(name: str, 
     model = network(name, FACTS._replace(multilabel=multilabel)).eval()
     logits = model(*inputs(), *present(*ROWS)).logits
     shares = logits.sigmoid() if multilabel else logits.softmax(1)
-    for row, sides in enumerate(ROWS):
+    for row, modalities in enumerate(ROWS):
         is_prior = torch.allclose(shares[row], torch.tensor(FACTS.class_frequencies), atol=1e-6)
-        assert is_prior == (not set(sides) & set(READS[name]))
+        assert is_prior == (not set(modalities) & set(READS[name]))
 
 
 @every_baseline
-def test_each_side_that_it_reads_matters_and_rows_are_independent(name: str) -> None:
+def test_each_modality_that_it_reads_matters_and_rows_are_independent(name: str) -> None:
     image, text = inputs()
     image_present, text_present = present(*ROWS)
     model = network(name).eval()
     expected = model(image, text, image_present, text_present).logits
-    for row, sides in enumerate(ROWS):
-        for side, letter in ((image, "i"), (text, "t")):
-            kept = side.map(Tensor.clone)
-            for tensor in (side.pooled, side.tokens[-1]):
+    for row, modalities in enumerate(ROWS):
+        for modality, letter in ((image, "i"), (text, "t")):
+            kept = modality.map(Tensor.clone)
+            for tensor in (modality.pooled, modality.tokens[-1]):
                 tensor[row] += torch.randn_like(tensor[row])
             logits = model(image, text, image_present, text_present).logits
-            side.pooled, side.tokens = kept.pooled, kept.tokens
+            modality.pooled, modality.tokens = kept.pooled, kept.tokens
             changed = [not torch.equal(a, b) for a, b in zip(logits, expected, strict=True)]
-            assert changed == [letter in sides and letter in READS[name] and i == row for i in range(6)]
+            assert changed == [letter in modalities and letter in READS[name] and i == row for i in range(6)]
 
 
 @every_baseline
 def test_a_sample_alone_is_answered_as_among_others(name: str) -> None:
-    """Where others have longer texts, so that it is padded, or a side that it lacks, of which it has rows, too."""
+    """Where others have longer texts, so that it is padded, or a modality that it lacks, of which it has rows, too."""
     image, text = inputs()
-    sides = present(*ROWS)
+    modalities = present(*ROWS)
     model = network(name).eval()
-    expected = model(image, text, *sides).logits
+    expected = model(image, text, *modalities).logits
     for row in range(6):
-        has = [bool(side[row]) for side in sides]
+        has = [bool(modality[row]) for modality in modalities]
         lengths = [int(encoded.mask[0][row].sum()) for encoded in (image, text)]
         alone = [
             Encoded(
@@ -134,7 +134,7 @@ def test_a_sample_alone_is_answered_as_among_others(name: str) -> None:
             )
             for encoded, has, length in zip((image, text), has, lengths, strict=True)
         ]
-        logits = model(*alone, *(side[[row]] for side in sides)).logits
+        logits = model(*alone, *(modality[[row]] for modality in modalities)).logits
         torch.testing.assert_close(logits[0], expected[row], rtol=0, atol=1e-6)
 
 
@@ -152,12 +152,12 @@ def test_every_parameter_is_in_every_graph(name: str, rows: str) -> None:
 
 
 @every_baseline
-def test_learns_from_each_side_that_it_reads(name: str) -> None:
-    """A label that is written in both sides is read from either alone, after training with dropped sides."""
+def test_learns_from_each_modality_that_it_reads(name: str) -> None:
+    """A label that is written in both modalities is read from either alone, after training with dropped modalities."""
     label = torch.arange(48) % 3
     image, text = inputs(48)
-    for side in (image, text):
-        for tokens in [*side.tokens, side.pooled]:
+    for modality in (image, text):
+        for tokens in [*modality.tokens, modality.pooled]:
             tokens[..., :3] += 3 * functional.one_hot(label, 3).view(48, *[1] * (tokens.dim() - 2), 3)
     model = network(name)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)
@@ -166,9 +166,9 @@ def test_learns_from_each_side_that_it_reads(name: str) -> None:
         optimizer.zero_grad()
         functional.cross_entropy(model(image, text, *rows).logits, label).backward()
         optimizer.step()
-    for sides in ("it", "i", "t"):
-        right = model.eval()(image, text, *present(*[sides] * 48)).logits.argmax(1) == label
-        assert (right.float().mean() > 0.9) == bool(set(sides) & set(READS[name]))
+    for modalities in ("it", "i", "t"):
+        right = model.eval()(image, text, *present(*[modalities] * 48)).logits.argmax(1) == label
+        assert (right.float().mean() > 0.9) == bool(set(modalities) & set(READS[name]))
 
 
 def test_a_linear_probe_is_a_linear_map_of_both_standardised_embeddings() -> None:
@@ -212,7 +212,7 @@ def test_late_fusion_is_the_mean_of_its_sides_logits() -> None:
 
 
 @pytest.mark.parametrize(("name", "other"), [("image_only", "t"), ("text_only", "i")])
-def test_one_side_is_answered_from_whatever_the_other_is(name: str, other: str) -> None:
+def test_one_modality_is_answered_from_whatever_the_other_is(name: str, other: str) -> None:
     image, text = inputs()
     model = network(name).eval()
     expected = model(image, text, *present(*[READS[name]] * 6)).logits
@@ -244,8 +244,8 @@ def test_cross_attention_reads_the_tokens_of_the_last_layer() -> None:
     model = network("cross_attention").eval()
     both = present(*["it"] * 6)
     expected = model(image, text, *both).logits
-    for side in (image, text):
-        side.pooled, side.tokens[0] = torch.randn_like(side.pooled), torch.randn_like(side.tokens[0])
+    for modality in (image, text):
+        modality.pooled, modality.tokens[0] = torch.randn_like(modality.pooled), torch.randn_like(modality.tokens[0])
     assert torch.equal(model(image, text, *both).logits, expected)
 
 

@@ -50,7 +50,7 @@ def test_the_pair_adds_to_what_the_sides_say_alone() -> None:
 
 
 def test_the_centre_is_the_mean_of_all_rows_that_training_showed() -> None:
-    """In whatever batches, and of those that have the side alone; evaluation takes in nothing."""
+    """In whatever batches, and of those that have the modality alone; evaluation takes in nothing."""
     model, (image, text) = network(), inputs(10)
     has = torch.arange(10) % 3 != 1
     for rows in (slice(0, 1), slice(1, 2), slice(2, 7), slice(7, 10)):
@@ -64,7 +64,7 @@ def test_the_centre_is_the_mean_of_all_rows_that_training_showed() -> None:
 def centre_of(rank: int, shares: list[slice]) -> Tensor:
     image, text = inputs(9)
     model = network()
-    image, text = (side.map(lambda t: t[shares[rank]]) for side in (image, text))
+    image, text = (modality.map(lambda t: t[shares[rank]]) for modality in (image, text))
     every = torch.ones(len(image), dtype=torch.bool)
     model(image, text, every, every)
     return model.image.centre
@@ -77,7 +77,7 @@ def test_two_ranks_have_the_centre_of_one(shares: list[slice]) -> None:
 
 
 def test_dropped_features_are_dropped_about_the_centre() -> None:
-    """A side that is always the same is told as nothing, whichever of its features are dropped."""
+    """A modality that is always the same is told as nothing, whichever of its features are dropped."""
     expert = Expert(Experts(width=8), IMAGE, FACTS)
     image, _ = inputs(1)
     alike = image.map(lambda t: t.expand(5, *t.shape[1:]))
@@ -99,11 +99,11 @@ def test_pairs_seen_together_are_those_seen_one_by_one() -> None:
     image, text = inputs(4)
     image_rows, text_rows = torch.tensor([0, 0, 3, 2, 1]), torch.tensor([1, 0, 3, 3, 2])
     has_image, has_text = torch.tensor([1, 1, 0, 1, 0]).bool(), torch.tensor([1, 0, 1, 1, 0]).bool()
-    together = model.seen(image, text, image_rows, text_rows, has_image, has_text).logits
+    together = model.forward_pairs(image, text, image_rows, text_rows, has_image, has_text).logits
     pairs = image.map(lambda t: t[image_rows]), text.map(lambda t: t[text_rows])
     torch.testing.assert_close(together, model(*pairs, has_image, has_text).logits)
     image.pooled[1] = torch.nan  # which no row that has an image looks at
-    assert torch.equal(model.seen(image, text, image_rows, text_rows, has_image, has_text).logits, together)
+    assert torch.equal(model.forward_pairs(image, text, image_rows, text_rows, has_image, has_text).logits, together)
 
 
 @pytest.mark.parametrize("settings", [{"width": 0}, {"input_dropout": 1.0}, {"dropout": float("nan")}])

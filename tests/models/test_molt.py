@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robusttune.errors import RobustTuneError
 from robusttune.models import MoLT, MoLTNetwork
-from robusttune.models.molt import BilinearPooling, ConcatenationPooling, LatentLayer, Seen
+from robusttune.models.molt import BilinearPooling, ConcatenationPooling, LatentLayer, LayerTokens
 from robusttune.types import Encoded, Facts, Widths
 
 IMAGE, TEXT = Widths((12, 20), 24), Widths((16, 16), 8)
@@ -59,7 +59,7 @@ def test_shapes(settings: MoLT) -> None:
 
 @every_ablation
 @pytest.mark.parametrize("filling", [0.0, 1e4, float("nan"), float("inf")])
-def test_what_stands_in_for_an_absent_side_never_matters(settings: MoLT, filling: float) -> None:
+def test_what_stands_in_for_an_absent_modality_never_matters(settings: MoLT, filling: float) -> None:
     """Bit-identical logits, and no gradient that is not finite."""
     image, text = inputs()
     image_present, text_present = present(*ROWS)
@@ -100,18 +100,18 @@ def test_padding_never_matters(settings: MoLT) -> None:
 
 
 @every_ablation
-def test_each_present_side_matters_and_rows_are_independent(settings: MoLT) -> None:
-    """The tokens of a side alone are told by null tokens, and are of no use without."""
+def test_each_present_modality_matters_and_rows_are_independent(settings: MoLT) -> None:
+    """The tokens of a modality alone are told by null tokens, and are of no use without."""
     image, text = inputs()
     image_present, text_present = present(*ROWS)
     model = network(settings).eval()
     expected = model(image, text, image_present, text_present).logits
     for row, (has_image, has_text) in enumerate(zip(image_present.tolist(), text_present.tolist(), strict=True)):
-        for side, has in ((image, has_image), (text, has_text)):
-            kept = side.tokens[1][row].clone()
-            side.tokens[1][row] += torch.randn_like(kept)
+        for modality, has in ((image, has_image), (text, has_text)):
+            kept = modality.tokens[1][row].clone()
+            modality.tokens[1][row] += torch.randn_like(kept)
             logits = model(image, text, image_present, text_present).logits
-            side.tokens[1][row] = kept
+            modality.tokens[1][row] = kept
             changed = [not torch.equal(a, b) for a, b in zip(logits, expected, strict=True)]
             used = has and (settings.null_tokens > 0 or (has_image and has_text))
             assert changed == [used and i == row for i in range(6)]
@@ -174,7 +174,7 @@ def test_translation_is_plain_cross_attention() -> None:
     told_i = torch.stack([((q @ k_t.T) / 8**0.5).softmax(0) @ v_t for q in q_i]).mean(0)
     told_t = torch.stack([((q @ k_i.T) / 8**0.5).softmax(0) @ v_i for q in q_t]).mean(0)
     masks = [torch.ones(1, n, dtype=torch.bool) for n in (5, 3)]
-    projected = [layer.query_key_value(side[None]) for side in (image, text)]
+    projected = [layer.query_key_value(modality[None]) for modality in (image, text)]
     actual = layer.translate(projected[0], masks[0], projected[1], masks[1])
     torch.testing.assert_close(actual[0][0], told_i)
     torch.testing.assert_close(actual[1][0], told_t)
@@ -195,13 +195,16 @@ def test_bilinear_pooling_is_its_formula_and_its_slope_is_finite_at_zero() -> No
 
 
 @pytest.mark.parametrize("pooling", ["bilinear", "concatenation"])
-def test_without_null_tokens_nothing_is_told_of_an_absent_side(pooling: Literal["bilinear", "concatenation"]) -> None:
+def test_without_null_tokens_an_absent_modality_adds_nothing(
+    pooling: Literal["bilinear", "concatenation"],
+) -> None:
     torch.manual_seed(0)
     layer = LatentLayer(replace(SMALL, null_tokens=0, pooling=pooling), IMAGE.layers[0], TEXT.layers[0]).eval()
     (image, text), (image_present, text_present) = inputs(), present(*ROWS)
     masks = [image.mask[0] & image_present[:, None], text.mask[0] & text_present[:, None]]
     told = layer(
-        Seen(image.tokens[0], masks[0], None, image_present), Seen(text.tokens[0], masks[1], None, text_present)
+        LayerTokens(image.tokens[0], masks[0], None, image_present),
+        LayerTokens(text.tokens[0], masks[1], None, text_present),
     )
     for part in told:  # the robust representation, and the views of both latents
         assert part.abs().amax(1).gt(0).tolist() == [row == "it" for row in ROWS]
@@ -239,13 +242,13 @@ def test_concatenation_in_the_place_of_bilinear_pooling_is_its_formula() -> None
 
 
 @every_ablation
-def test_learns_and_uses_the_other_side(settings: MoLT) -> None:
-    """A label that is written in both sides is read from either alone, after training with dropped sides."""
+def test_learns_and_uses_the_other_modality(settings: MoLT) -> None:
+    """A label that is written in both modalities is read from either alone, after training with dropped modalities."""
     torch.manual_seed(0)
     label = torch.arange(48) % 3
     image, text = inputs(48)
-    for side in (image, text):
-        for tokens in [*side.tokens, side.pooled]:
+    for modality in (image, text):
+        for tokens in [*modality.tokens, modality.pooled]:
             tokens[..., :3] += 3 * nn.functional.one_hot(label, 3).view(48, *[1] * (tokens.dim() - 2), 3)
     model = network(replace(settings, dropout=0.0))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -281,8 +284,8 @@ def test_layer_lists_of_different_length_are_refused() -> None:
         SMALL.build(IMAGE, Widths((16,), 8), FACTS)
 
 
-def test_pairs_that_share_a_side_answer_as_each_alone() -> None:
-    """Whatever stands in the place of a side that a row does not see, NaN included."""
+def test_pairs_that_share_a_modality_answer_as_each_alone() -> None:
+    """Whatever stands in the place of a modality that a row does not see, NaN included."""
     torch.manual_seed(0)
     model = network(SMALL).eval()
     image, text = inputs()
@@ -290,8 +293,11 @@ def test_pairs_that_share_a_side_answer_as_each_alone() -> None:
     shown = torch.tensor([True, False, True, True, False]), torch.tensor([True, True, False, True, False])
     image.tokens[0][2] = float("nan")
     text.tokens[1][3] = float("nan")
-    seen = model.seen(image, text, image_rows, text_rows, *shown)
-    one = [side.map(lambda tensor, rows=rows: tensor[rows]) for side, rows in ((image, image_rows), (text, text_rows))]
+    seen = model.forward_pairs(image, text, image_rows, text_rows, *shown)
+    one = [
+        modality.map(lambda tensor, rows=rows: tensor[rows])
+        for modality, rows in ((image, image_rows), (text, text_rows))
+    ]
     alone = model(*one, *shown)
     for part, expected in zip(seen, alone, strict=True):
         torch.testing.assert_close(part, expected)

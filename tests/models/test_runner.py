@@ -50,7 +50,7 @@ def batch(rows: int = 6, image_tokens: int = 5, text_tokens: int = 4) -> Batch:
 
 
 def double(given: Batch) -> Batch:
-    image, text = (side.map(lambda t: t.double() if t.is_floating_point() else t) for side in given[:2])
+    image, text = (modality.map(lambda t: t.double() if t.is_floating_point() else t) for modality in given[:2])
     return image, text, *given[2:]
 
 
@@ -110,7 +110,7 @@ def test_compiled_is_eager(settings: FusionModel, checkpointed: bool) -> None:
     rows = torch.arange(7).repeat(2)
     shown = torch.cat([image_present, torch.zeros(7, dtype=torch.bool)]), text_present.repeat(2)
     with torch.inference_mode():
-        expected, found = (n.eval().seen(image, text, rows, rows, *shown) for n in (eager, compiled))
+        expected, found = (n.eval().forward_pairs(image, text, rows, rows, *shown) for n in (eager, compiled))
     for values, same in zip(expected, found, strict=True):
         torch.testing.assert_close(same, values, rtol=1e-7, atol=1e-7)
     assert list(eager.state_dict()) == list(compiled.state_dict())

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from robusttune.planning import meters
-from robusttune.planning.alone import loading
 from robusttune.planning.inspection import STEPS, Inspection
 from robusttune.planning.meters import BatchTimes, StepMeter
+from robusttune.planning.timing import loading
 
 QUIET: dict[str, Any] = dict.fromkeys(
     ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False

@@ -122,7 +122,7 @@ def write_run(
         }
         for condition, right in correct.items()
     }
-    write_answers(folder, columns, types, class_names, multilabel=False)
+    write_predictions(folder, columns, types, class_names, multilabel=False)
     write_test(folder, values, "accuracy", samples, seed, more)
     return folder
 
@@ -171,7 +171,7 @@ def write_multilabel_run(
             "average_precision": 0.5,
             "loss": 0.4,
         }
-    write_answers(folder, columns, types, classes, multilabel=True)
+    write_predictions(folder, columns, types, classes, multilabel=True)
     write_test(folder, values, "f1_macro", len(label), seed, None)
     return folder
 
@@ -247,7 +247,7 @@ def write_test(
     (folder / "report/test.json").write_text(json.dumps(content))
 
 
-def write_answers(
+def write_predictions(
     folder: Path, columns: dict[str, list[Any]], types: dict[str, Any], class_names: Sequence[str], multilabel: bool
 ) -> None:
     """Write ``report/test.parquet``.

@@ -12,18 +12,18 @@ from report.made_up import shares, write_multilabel_run, write_run
 from sklearn.metrics import f1_score
 
 from robusttune.errors import RobustTuneError
-from robusttune.report.answers import read_answers
 from robusttune.report.compare import Comparison, compare
 from robusttune.report.contents import caveat, finding, robustness_table
 from robusttune.report.models import group
+from robusttune.report.predictions import read_predictions
 from robusttune.report.resample import resampled
 from robusttune.report.robustness import areas, effective_robustness, mean_relative
 from robusttune.report.runs import find_runs
 
-Answers = dict[str, NDArray[np.bool_]]
+Predictions = dict[str, NDArray[np.bool_]]
 
 
-def right(samples: int, **count: int) -> Answers:
+def right(samples: int, **count: int) -> Predictions:
     """By condition, the first so many of the samples."""
     return {name: np.arange(samples) < number for name, number in count.items()}
 
@@ -60,7 +60,7 @@ def test_means_are_over_what_all_models_have(tmp_path: Path) -> None:
 
 
 def plain_bootstrap(pairs: list[tuple[NDArray[Any], NDArray[Any]]], alike: bool) -> tuple[float, float]:
-    """Of the mean over pairs of (N,) answers; the same draws for all pairs, or others for each."""
+    """Of the mean over pairs of (N,) predictions; the same draws for all pairs, or others for each."""
     rng, differences = np.random.default_rng(7), []
     for _ in range(4000):
         rows = rng.integers(0, len(pairs[0][0]), len(pairs[0][0]))
@@ -105,7 +105,7 @@ def test_other_samples_are_not_paired(tmp_path: Path) -> None:
 
 
 def test_runs_with_other_seeds_of_the_data_are_not_paired(tmp_path: Path) -> None:
-    """Their noise and missing sides are others, on whatever samples."""
+    """Their noise and missing modalities are others, on whatever samples."""
     write_run(tmp_path / "0", "a", right(10, complete=9), seed=1)
     write_run(tmp_path / "1", "b", right(10, complete=8), {"model.x": 1}, seed=2)
     of_mask = {"data": {"seed": 1, "missing": {"rate": 0.5, "seed": 8}}}
@@ -180,9 +180,9 @@ def test_areas_are_over_the_rates_that_all_models_have(tmp_path: Path) -> None:
     ]
 
 
-def test_the_accuracy_of_samples_of_unknown_kind_is_that_of_the_answers(tmp_path: Path) -> None:
-    answers = read_answers(write_run(tmp_path / "0", "a", shares(40, 0, complete=0.7)) / "report/test.parquet")
-    unknown, plain = resampled(answers, "unknown_accuracy"), resampled(answers, "accuracy")
+def test_the_accuracy_of_samples_of_unknown_kind_is_that_of_the_predictions(tmp_path: Path) -> None:
+    predictions = read_predictions(write_run(tmp_path / "0", "a", shares(40, 0, complete=0.7)) / "report/test.parquet")
+    unknown, plain = resampled(predictions, "unknown_accuracy"), resampled(predictions, "accuracy")
     assert unknown is not None
     assert plain is not None
     assert unknown.equal(plain)
@@ -249,13 +249,13 @@ def test_f1_of_one_label(average: str, tmp_path: Path, monkeypatch: pytest.Monke
     from robusttune.report import resample
 
     monkeypatch.setattr(resample, "AT_ONCE", 1)  # one condition after the other
-    answers = shares(90, 0, complete=0.8, no_text=0.4)
-    answers_of = read_answers(write_run(tmp_path / "0", "a", answers) / "report/test.parquet")
+    predictions = shares(90, 0, complete=0.8, no_text=0.4)
+    predictions_of = read_predictions(write_run(tmp_path / "0", "a", predictions) / "report/test.parquet")
     label = np.arange(90) % 3
-    values = resample.resampled(answers_of, f"f1_{average}")
+    values = resample.resampled(predictions_of, f"f1_{average}")
     assert values is not None
-    for column, condition in enumerate(answers_of.conditions):
-        said = np.where(answers[condition], label, (label + 1) % 3)
+    for column, condition in enumerate(predictions_of.conditions):
+        said = np.where(predictions[condition], label, (label + 1) % 3)
         rows = np.random.default_rng(0).integers(0, 90, (500, 90))
         plain = f1_of(*(classes[rows][..., None] == [0, 1, 2] for classes in (label, said)), average)
         assert float(values[:, column].mean()) == pytest.approx(np.mean(plain), abs=0.01)
@@ -263,12 +263,12 @@ def test_f1_of_one_label(average: str, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_answers_are_in_the_order_of_ids_whatever_that_of_the_file(tmp_path: Path) -> None:
-    answers = shares(20, 0, complete=0.8, no_text=0.4)
-    one = read_answers(write_run(tmp_path / "0", "a", answers, seed=0) / "report/test.parquet")
-    two = read_answers(write_run(tmp_path / "1", "a", answers, seed=1) / "report/test.parquet")
+    predictions = shares(20, 0, complete=0.8, no_text=0.4)
+    one = read_predictions(write_run(tmp_path / "0", "a", predictions, seed=0) / "report/test.parquet")
+    two = read_predictions(write_run(tmp_path / "1", "a", predictions, seed=1) / "report/test.parquet")
     assert one.samples == two.samples
     for found in (one, two):
-        np.testing.assert_array_equal(found.correct, [answers[name] for name in found.conditions])
+        np.testing.assert_array_equal(found.correct, [predictions[name] for name in found.conditions])
 
 
 def refused(root: Path, sentence: str, **options: Any) -> None:
@@ -302,10 +302,10 @@ def trend(tmp_path: Path) -> Path:
         return 1 / (1 + np.exp(-(np.log(complete / (1 - complete)) - 1)))
 
     for seed, complete in enumerate((0.6, 0.7, 0.8)):
-        answers = right(10_000, complete=round(1e4 * complete), no_text=round(1e4 * below(complete)))
-        write_run(tmp_path / f"plain{seed}", "plain", answers, seed=seed)
-    answers = right(10_000, complete=7500, no_text=round(1e4 * (below(0.75) + 0.1)))
-    write_run(tmp_path / "robust", "robust", answers, {"model.x": 1})
+        predictions = right(10_000, complete=round(1e4 * complete), no_text=round(1e4 * below(complete)))
+        write_run(tmp_path / f"plain{seed}", "plain", predictions, seed=seed)
+    predictions = right(10_000, complete=7500, no_text=round(1e4 * (below(0.75) + 0.1)))
+    write_run(tmp_path / "robust", "robust", predictions, {"model.x": 1})
     return tmp_path
 
 

@@ -1,4 +1,4 @@
-"""What a report looks like on disk."""
+"""The files of a report."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from report.made_up import CONDITIONS, shares, write_multilabel_run, write_run
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation.metrics import BINS, calibration_gaps
 from robusttune.report import Document, report_on, write
-from robusttune.report.answers import read_answers
 from robusttune.report.plots.calibration import bins_of
 from robusttune.report.plots.confusion import most_confused
-from robusttune.report.plots.style import looks
+from robusttune.report.plots.style import curve_styles
+from robusttune.report.predictions import read_predictions
 from robusttune.report.tables import Cell, Rows, Table, as_latex, as_markdown, as_rich
 
 NASTY = r"50% <b>&_#$~^{x}\ | *star* `tick` [0]"
@@ -38,10 +38,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     for seed in range(2):
         more = {"canonical_correlation": {"layers": [0.5, 0.6], "shuffled": [0.1, 0.2]}}
-        answers = shares(60, seed, **SHARE, **RATES, **NOISE)
-        write_run(root / f"a/{seed}", "molt", answers, seed=seed, more=more)
-        answers = shares(60, seed, **{name: share - 0.1 for name, share in (SHARE | RATES).items()})
-        write_run(root / f"b/{seed}", "late", answers, {"model.x": 1}, seed=seed)
+        predictions = shares(60, seed, **SHARE, **RATES, **NOISE)
+        write_run(root / f"a/{seed}", "molt", predictions, seed=seed, more=more)
+        predictions = shares(60, seed, **{name: share - 0.1 for name, share in (SHARE | RATES).items()})
+        write_run(root / f"b/{seed}", "late", predictions, {"model.x": 1}, seed=seed)
     write_run(root / "c/0", NASTY, shares(60, 0, **SHARE), {"model.x": 2}, class_names=("pie", "soup", "stew"))
     write_run(root / "d/0", "stopped <i>", {}, finished=False)
     write_run(root / "d/1", "waits", {}, tested=False)
@@ -69,7 +69,7 @@ class Page(HTMLParser):
         self.tags: set[str] = set()
         self.ids: list[str] = []
         self.references: list[str] = []
-        self.said = ""
+        self.predicted = ""
         self.feed(text)
         self.close()
 
@@ -93,7 +93,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] != "style":
-            self.said += data
+            self.predicted += data
 
 
 def test_the_page_is_whole_and_needs_nothing_beside_it(folder: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_page_is_whole_and_needs_nothing_beside_it(folder: Path) -> None:
 
 
 def test_the_page_says_all_of_it_in_order(folder: Path, document: Document) -> None:
-    said = Page((folder / "report.html").read_text()).said
+    said = Page((folder / "report.html").read_text()).predicted
     order = [
         document.finding,
         "Runs that do not count",
@@ -136,7 +136,7 @@ def test_runs_that_do_not_count_are_told_with_what_to_run(root: Path, folder: Pa
     ]
     test = f"robusttune test --config {root}/d/1/config.yaml --ckpt_path {root}/d/1/checkpoints/best.ckpt"
     fit = f"robusttune fit --config {root}/d/0/config.yaml"
-    for text in ((folder / "report.md").read_text(), Page((folder / "report.html").read_text()).said):
+    for text in ((folder / "report.md").read_text(), Page((folder / "report.html").read_text()).predicted):
         assert fit in text
         assert test in text
     assert [model.label for model in document.comparison.models] == ["molt", "late", NASTY]
@@ -178,7 +178,7 @@ def test_tests_that_differ_are_told_of_after_the_finding(tmp_path: Path) -> None
     for text in (
         document.finding,
         (tmp_path / "out/report.md").read_text(),
-        Page((tmp_path / "out/report.html").read_text()).said,
+        Page((tmp_path / "out/report.html").read_text()).predicted,
     ):
         assert sentence in text
 
@@ -188,12 +188,12 @@ def test_answers_stand_in_the_bins_of_the_calibration_error(tmp_path: Path) -> N
     edges = torch.linspace(0, 1, BINS + 1)[1:-1].double()
     logits = torch.stack([edges.logit(), torch.zeros(BINS - 1)], 1).float()
     confidence = logits.softmax(1).amax(1).numpy()
-    answers = write_run(tmp_path / "0", "a", {"complete": np.ones(BINS - 1, bool)}) / "report/test.parquet"
-    table = pq.read_table(answers)
+    predictions = write_run(tmp_path / "0", "a", {"complete": np.ones(BINS - 1, bool)}) / "report/test.parquet"
+    table = pq.read_table(predictions)
     column = table.column_names.index("confidence")
-    pq.write_table(table.set_column(column, "confidence", pa.array(confidence)), answers)
+    pq.write_table(table.set_column(column, "confidence", pa.array(confidence)), predictions)
     gaps = calibration_gaps(logits, logits.argmax(1))
-    bins = bins_of(read_answers(answers), "complete")
+    bins = bins_of(read_predictions(predictions), "complete")
     np.testing.assert_array_equal(bins.size, (gaps != 0).sum(0))
     np.testing.assert_allclose(bins.correct - bins.confidence, gaps.sum(0), atol=1e-6)
 
@@ -276,7 +276,7 @@ def test_best_values_and_clear_differences_stand_out(document: Document) -> None
 
 def test_groups_follow_each_other(document: Document) -> None:
     headings = [heading for heading, _ in document.tables[0].groups]
-    assert headings == ["sides withheld", "missing at a rate", "noisy images", "noisy texts", "combined", ""]
+    assert headings == ["missing modality", "missing at a rate", "noisy images", "noisy texts", "combined", ""]
     assert document.tables[0].groups[0].rows[0][0] == "complete"
 
 
@@ -337,8 +337,8 @@ def test_the_same_runs_make_the_same_files(root: Path, folder: Path, tmp_path: P
 
 
 def test_no_two_models_look_alike() -> None:
-    seen = looks([f"m{number}" for number in range(40)])
-    assert len(seen) == len({(look.colour, look.marker) for look in seen}) == 40
+    seen = curve_styles([f"m{number}" for number in range(40)])
+    assert len(seen) == len({(style.colour, style.marker) for style in seen}) == 40
 
 
 def test_names_that_no_font_has_are_numbers_with_a_key(tmp_path: Path) -> None:

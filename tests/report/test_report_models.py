@@ -14,12 +14,12 @@ from robusttune.errors import RobustTuneError
 from robusttune.report.models import group
 from robusttune.report.runs import find_runs
 
-ANSWERS = shares(30, 0, **dict.fromkeys(CONDITIONS, 0.8))
+PREDICTIONS = shares(30, 0, **dict.fromkeys(CONDITIONS, 0.8))
 MOLT, LATE = "robusttune.models.MoLT", "robusttune.models.Late"
 
 
 def run(folder: Path, name: str = "demo", seed: int = 0, **settings: Any) -> Path:
-    return write_run(folder, name, ANSWERS, {path.replace("__", "."): v for path, v in settings.items()}, seed)
+    return write_run(folder, name, PREDICTIONS, {path.replace("__", "."): v for path, v in settings.items()}, seed)
 
 
 def labels(*paths: Path) -> list[str]:
@@ -107,23 +107,25 @@ def test_runs_that_were_tested_differently_are_other_models(
     more: dict[str, Any], labels_of: list[str], tmp_path: Path
 ) -> None:
     for seed in range(3):
-        write_run(tmp_path / f"{seed}", "demo", ANSWERS, seed=seed, more=more if seed == 2 else None)
+        write_run(tmp_path / f"{seed}", "demo", PREDICTIONS, seed=seed, more=more if seed == 2 else None)
     assert labels(tmp_path) == labels_of
 
 
 def test_what_the_configuration_says_is_not_told_twice(tmp_path: Path) -> None:
-    write_run(tmp_path / "0", "demo", ANSWERS, {"data.answers": "any"}, more={"data": {"answers": "any"}})
-    write_run(tmp_path / "1", "demo", ANSWERS, {"data.answers": "known"})
+    write_run(tmp_path / "0", "demo", PREDICTIONS, {"data.answers": "any"}, more={"data": {"answers": "any"}})
+    write_run(tmp_path / "1", "demo", PREDICTIONS, {"data.answers": "known"})
     assert labels(tmp_path) == ["demo, data.answers any", "demo, data.answers known"]
-    write_run(tmp_path / "2", "demo", ANSWERS, {"data.answers": "known"}, more=LAST | {"data": {"answers": "known"}})
-    write_run(tmp_path / "0/more", "other", ANSWERS)  # within a run, and so none
+    write_run(
+        tmp_path / "2", "demo", PREDICTIONS, {"data.answers": "known"}, more=LAST | {"data": {"answers": "known"}}
+    )
+    write_run(tmp_path / "0/more", "other", PREDICTIONS)  # within a run, and so none
     assert labels(tmp_path)[0].startswith(f"demo, {tmp_path}")
 
 
 def test_what_does_not_count(tmp_path: Path) -> None:
-    write_run(tmp_path / "interrupted", "a", ANSWERS, finished=False)
-    write_run(tmp_path / "untested", "a", ANSWERS, tested=False)
-    half = write_run(tmp_path / "half", "a", ANSWERS)
+    write_run(tmp_path / "interrupted", "a", PREDICTIONS, finished=False)
+    write_run(tmp_path / "untested", "a", PREDICTIONS, tested=False)
+    half = write_run(tmp_path / "half", "a", PREDICTIONS)
     (half / "report/test.parquet").unlink()
     found = {run.folder.name: (run.finished, run.tested is not None) for run in find_runs([str(tmp_path)])}
     assert found == {"interrupted": (False, False), "untested": (True, False), "half": (True, False)}

@@ -112,7 +112,7 @@ def batch_of(kind: str, text_folder: Path, clip_folder: Path, folder: Path) -> t
 
 @pytest.mark.parametrize("kind", ["fusion", "mmrl"])
 def test_a_view_is_what_its_variants_are_alone(kind: str, text_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
-    """Of any number of views, in any order, also of rows that lack a side, and where a side is never seen."""
+    """Of any number of views, in any order, also of rows that lack a modality, and where a modality is never seen."""
     task, batch, views = batch_of(kind, text_folder, clip_folder, tmp_path)
     alone = {}
     with torch.no_grad():

@@ -12,7 +12,7 @@ from two_ranks import in_two_ranks
 from robusttune.models import Fused
 from robusttune.tasks.correlations import LayerCorrelations
 
-NOISE = (0.1, 1.0, 5.0)  # of each layer: the less of it, the better the sides agree
+NOISE = (0.1, 1.0, 5.0)  # of each layer: the less of it, the better the modalities agree
 
 
 def plain(samples: int = 300, width: int = 2) -> tuple[Tensor, Tensor]:
@@ -65,7 +65,7 @@ def test_a_sample_that_is_seen_twice_counts_once() -> None:
     assert twice.compute() == once.compute()
 
 
-def test_samples_that_lack_a_side_take_no_part() -> None:
+def test_samples_that_lack_a_modality_take_no_part() -> None:
     first, second = plain(6)
     pairs = LayerCorrelations()
     spoiled = [view.clone().index_fill(1, torch.tensor([1, 2, 3]), float("nan")) for view in (first, second)]

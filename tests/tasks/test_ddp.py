@@ -83,7 +83,7 @@ def test_two_processes_equal_one(food101: Path, text_folder: Path, tmp_path: Pat
 def test_two_processes_of_mmrl_equal_one(food101: Path, clip_folder: Path, tmp_path: Path) -> None:
     """Also in steps in which a process has no image, or no text, and so no use for some of the parameters.
 
-    And where samples lack sides by protocol, and have noise: both are theirs, whatever process has them.
+    And where samples lack modalities by protocol, and have noise: both are theirs, whatever process has them.
     """
     found, metrics = {}, {}
     damage = ["--data.missing.train.rate=0.3", "--data.missing.val.rate=0.5", "--data.noise.train.image.kinds=[shot]"]

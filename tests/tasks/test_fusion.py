@@ -69,7 +69,7 @@ def test_rows_that_do_not_count_change_nothing(text_folder: Path) -> None:
     task = make_task(text_folder).eval()
     batch = random_batch(8)
     whole = task.training_losses(batch, 0).loss
-    # The first sample, which has both sides, twice more.
+    # The first sample, which has both modalities, twice more.
     batch = batch.map(lambda tensor: torch.cat([tensor, tensor[:1], tensor[:1]]))
     batch.counted = torch.arange(10) < 8
     torch.testing.assert_close(task.training_losses(batch, 0).loss, whole)
@@ -78,7 +78,7 @@ def test_rows_that_do_not_count_change_nothing(text_folder: Path) -> None:
 @pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize("fusion", [SMALL, Experts(width=8)])
 def test_every_pattern_of_a_sample_is_in_its_loss(text_folder: Path, multilabel: bool, fusion: FusionModel) -> None:
-    """Half of it of the whole, a quarter of each side; of a sample that lacks a side, all of what there is."""
+    """Half of it of the whole, a quarter of each modality; of a sample that lacks a modality, all of what there is."""
     facts, smoothing = FACTS._replace(multilabel=multilabel), 0.3
     changes = {"fusion": fusion, "beta": 0.0, "every_pattern": True, "label_smoothing": smoothing}
     task, batch = make_task(text_folder, facts, **changes).eval(), random_batch(8, multilabel=multilabel)
@@ -123,17 +123,17 @@ def test_mean_over_counted_rows() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("side", ["image", "text"])
-def test_a_loss_that_is_not_finite_names_its_samples(text_folder: Path, side: str, value: float) -> None:
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_a_loss_that_is_not_finite_names_its_samples(text_folder: Path, modality: str, value: float) -> None:
     task = make_task(text_folder)
     batch = random_batch(8)
     row = torch.zeros(7, 1)
-    row[4] = value  # of those that have the side: sample 6 for images, and for texts, since each side lacks 2
+    row[4] = value  # of those that have the modality: sample 6 for images, and for texts, since each modality lacks 2
 
     def spoil(_: Any, __: Any, encoded: Encoded) -> Encoded:
         return encoded.map(lambda t: t if t.dtype == torch.bool else t + row[: len(t)].view(-1, *[1] * (t.dim() - 1)))
 
-    getattr(task, f"{side}_encoder").register_forward_hook(spoil)
+    getattr(task, f"{modality}_encoder").register_forward_hook(spoil)
     message = r"step 0 in epoch 0 is not finite, because of 1 of its 8 samples, '6': lower model.optimizer.lr"
     with pytest.raises(RobustTuneError, match=message):
         task.training_step(batch, 0)
@@ -176,7 +176,7 @@ def test_only_what_is_present_goes_through_an_encoder(text_folder: Path) -> None
         torch.testing.assert_close(task.logits(one, [View()])[0, 0], logits)
 
 
-def test_conditions_withhold_their_side(text_folder: Path) -> None:
+def test_conditions_withhold_their_modality(text_folder: Path) -> None:
     """Under no_image the image does not matter, and rows without one answer as under complete."""
     task = make_task(text_folder).eval()
     batch = random_batch()

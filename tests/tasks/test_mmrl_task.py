@@ -43,7 +43,7 @@ def make_task(clip_folder: Path, facts: Facts = FACTS, **changes: Any) -> MMRLTa
 
 def evaluated(task: MMRLTask, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
     """By view the logits, and those of not being told of which kind a sample is."""
-    known, unknown = task.evaluation_logits(batch, list(VIEWS.values()))
+    known, unknown = task.metric_logits(batch, list(VIEWS.values()))
     named = dict(zip(VIEWS, known, strict=True))
     return named, None if unknown is None else dict(zip(VIEWS, unknown, strict=True))
 
@@ -106,7 +106,10 @@ def test_loss_is_its_formula(clip_folder: Path, adapter: MMRL) -> None:
         own = functional.normalize(out if isinstance(out, Tensor) else out.pooler_output, dim=-1)
         words = text_features(clip, [f"a photo of {name}" for name in FACTS.class_names], task)
         adapted = task._adapted()
-        upper, states = task.image_encoder.upper, task.image_encoder.enter(batch.images["clean"], False).tokens[0]
+        upper, states = (
+            task.image_encoder.upper,
+            task.image_encoder.encode_lower(batch.images["clean"], False).tokens[0],
+        )
         features, _ = task.network.image_features(upper, states, adapted.tokens.image)
         torch.testing.assert_close(losses.parts["image_distance"], 1 - (features * own).sum(1).mean())
         torch.testing.assert_close(losses.parts["class_distance"], 1 - (adapted.classes * words).sum(1).mean())
@@ -123,22 +126,22 @@ def test_rows_that_do_not_count_change_nothing(clip_folder: Path) -> None:
     torch.testing.assert_close(task.training_losses(batch, 0).loss, whole)
 
 
-@pytest.mark.parametrize("side", ["images", "texts"])
-def test_a_batch_without_a_side(clip_folder: Path, side: str) -> None:
+@pytest.mark.parametrize("modality", ["images", "texts"])
+def test_a_batch_without_a_modality(clip_folder: Path, modality: str) -> None:
     """As of image-only data, or on one rank of several: every parameter stays in the graph."""
     task, batch = make_task(clip_folder), make_batch(4, complete=True)
     whole = by_view(task, batch)
-    present = batch.image_present if side == "images" else batch.text_present
+    present = batch.image_present if modality == "images" else batch.text_present
     present[:] = False
-    if side == "images":
+    if modality == "images":
         batch.images = Variants(["clean"], torch.zeros(0, 3, 32, 32, dtype=torch.uint8))
     else:
         batch.texts = batch.texts.map(lambda t: t[:0])
     logits = by_view(task, batch)
-    left = "no_image" if side == "images" else "no_text"
+    left = "no_image" if modality == "images" else "no_text"
     torch.testing.assert_close(logits["complete"], whole[left])
     prior = torch.tensor(FACTS.class_frequencies).log()
-    torch.testing.assert_close(logits["no_text" if side == "images" else "no_image"], prior.expand(4, -1))
+    torch.testing.assert_close(logits["no_text" if modality == "images" else "no_image"], prior.expand(4, -1))
     losses = task.training_losses(batch, 0)
     assert losses.loss.isfinite()
     losses.loss.backward()
@@ -163,7 +166,7 @@ def test_sides_are_multiplied_and_what_is_absent_does_not_matter(
         torch.testing.assert_close(logits[name][row], prior)
 
 
-def test_no_side_rules_a_class_out_alone(clip_folder: Path) -> None:
+def test_no_modality_rules_a_class_out_alone(clip_folder: Path) -> None:
     """An image changes the odds of two classes at most by (1 + smoothing) / smoothing."""
     task, batch = make_task(clip_folder, combination_smoothing=0.05), make_batch(complete=True)
     text = torch.randn(len(batch), 3)
@@ -183,7 +186,7 @@ def test_new_classes_are_answered_by_class_features_alone(clip_folder: Path, mon
     said: list[str] = []
     monkeypatch.setattr("robusttune.tasks.mmrl.rank_zero_info", said.append)
     task.set_classes(names)
-    assert said == ["2 of 5 classes are new, such as 'cake': class features alone answer for them"]
+    assert said == ["2 of 5 classes are new, such as 'cake': class features alone predict them"]
     with torch.no_grad():
         recorded, unknown = evaluated(task, batch)
         assert unknown is not None
@@ -345,7 +348,7 @@ def test_released_encoders_keep_what_the_adapter_reaches_into(clip_folder: Path)
         raw = replace(batch)
         batch.images = Variants(["kept"], task.image_encoder(batch.images["clean"]))
         batch.texts = Variants(["kept"], task.text_encoder(batch.texts["clean"]))
-        task.before_release()
+        task.before_encoder_release()
         for encoder in (task.image_encoder, task.text_encoder):
             encoder.release()
             assert not list(encoder.backbone.parameters())
@@ -366,7 +369,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no place": ({"templates": ["a photo"]}, "model.templates has 'a photo': give each one {}, where the name"),
     "multilabel": (
         {"facts": FACTS._replace(multilabel=True)},
-        "answers with one class: .* set model.class_path to Fusion",
+        "predicts one class: .* set model.class_path to Fusion",
     ),
     "twice": ({"facts": FACTS._replace(class_names=["a", "b", "a"])}, "the classes 'a' and 'a' make the same prompt"),
     "same tokens": (
@@ -406,10 +409,10 @@ def test_wrong_adapters(changes: dict[str, Any], message: str) -> None:
         MMRL(**changes)
 
 
-@pytest.mark.parametrize("side", ["image", "text"])
+@pytest.mark.parametrize("modality", ["image", "text"])
 @pytest.mark.parametrize("first_layer", [0, 5])
-def test_first_layer_out_of_range(clip_folder: Path, side: str, first_layer: int) -> None:
-    kind = CLIPImageEncoder if side == "image" else CLIPTextEncoder
+def test_first_layer_out_of_range(clip_folder: Path, modality: str, first_layer: int) -> None:
+    kind = CLIPImageEncoder if modality == "image" else CLIPTextEncoder
     message = f"first_layer {first_layer} does not fit '.*', whose tower has 4 layers: give 1 to 4"
     with pytest.raises(RobustTuneError, match=message):
         kind(name=str(clip_folder), first_layer=first_layer).load()

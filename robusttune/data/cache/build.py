@@ -31,7 +31,7 @@ from robusttune.data.workers import WatchedLoader, Workers, limited_by_memory, s
 from robusttune.encoders import FrozenEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.interruption import leave_to_main
-from robusttune.paths import whole_file
+from robusttune.paths import atomic_write
 from robusttune.ranks import on_rank_zero, rank, world_size
 from robusttune.settings import differences
 
@@ -152,7 +152,7 @@ class Builder:
                 rank_zero_info(f"the features of {len(requests):,} {self.what} are read from {self.store.folder}")
             return []
         lengths = self._lengths([requests[i] for i in missing])
-        sizes = [self.encoder.numbers(length) * self.dtype.itemsize for length in lengths]
+        sizes = [self.encoder.feature_count(length) * self.dtype.itemsize for length in lengths]
         folder = self.store.folder
         free = shutil.disk_usage(next(path for path in folder.parents if path.exists())).free
         summary = f"the features of {len(missing):,} {self.what} take {decimal(sum(sizes))}"
@@ -181,7 +181,7 @@ class Builder:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / "about.json").exists():
                 _warn_of_differences(self.about, others)
-                with whole_file(folder / "about.json") as partial:
+                with atomic_write(folder / "about.json") as partial:
                     partial.write_text(json.dumps(self.about, indent=2) + "\n", encoding="utf-8")
             for path in folder.glob(".*.partial"):
                 if time.time() - path.stat().st_mtime > LEFTOVER:

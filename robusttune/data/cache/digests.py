@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pyarrow as pa
 from pyarrow import feather
 
-from robusttune.paths import whole_file
+from robusttune.paths import atomic_write
 from robusttune.ranks import on_rank_zero, rank, world_size
 from robusttune.regular_files import open_regular
 
@@ -93,5 +93,5 @@ def _save_memory(memory: Path, entries: dict[str, tuple[Stat | None, bytes | Non
     if columns:
         with suppress(OSError):
             memory.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(memory) as partial:
+            with atomic_write(memory) as partial:
                 feather.write_feather(pa.table(columns, ["path", "stat", "digest"]), partial)

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from robusttune.errors import RobustTuneError
-from robusttune.paths import whole_file
+from robusttune.paths import atomic_write
 from robusttune.types import Encoded, Widths
 
 Array = NDArray[Any]
@@ -80,7 +80,7 @@ def write_shard(path: Path, fingerprint: str, rows: list[Row]) -> None:
         "cut": torch.tensor([row.cut for row in rows], dtype=torch.uint8),
     }
     about = {name: str(zlib.crc32(tensor.view(torch.uint8).numpy().data)) for name, tensor in tensors.items()}
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(save(tensors, {"fingerprint": fingerprint, **about}))
 
 

@@ -2,7 +2,7 @@
 
 from robusttune.data.problems import Problems
 from robusttune.data.sources.aircraft import FGVCAircraft
-from robusttune.data.sources.base import Published, Record, Source, or_absent, to_table
+from robusttune.data.sources.base import Published, Record, Source, none_if_blank, to_table
 from robusttune.data.sources.coop import CoOp
 from robusttune.data.sources.files import read_text, within
 from robusttune.data.sources.food101 import Food101
@@ -38,7 +38,7 @@ __all__ = [
     "Table",
     "Visibility",
     "World",
-    "or_absent",
+    "none_if_blank",
     "read_text",
     "to_table",
     "within",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Published, Record, Source, names_of_classes, require, to_table
+from robusttune.data.sources.base import Published, Record, Source, names_of_classes, require_paths, to_table
 from robusttune.data.sources.files import read_lines, within
 from robusttune.paths import user_path
 from robusttune.types import Split
@@ -33,7 +33,7 @@ class FGVCAircraft(Source):
     def __post_init__(self) -> None:
         files = (self._folder / f"images_variant_{split}.txt" for split in ("train", "val", "test"))
         hint = "set data.source.root to the folder of FGVC Aircraft that holds images/ and variants.txt"
-        require(self._folder / "variants.txt", *files, folders=[self._folder / "images"], hint=hint)
+        require_paths(self._folder / "variants.txt", *files, folders=[self._folder / "images"], hint=hint)
 
     @property
     def _folder(self) -> Path:

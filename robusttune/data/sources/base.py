@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 
 from robusttune.data.images import ImageFiles, ImageReader
-from robusttune.data.sources.files import kind_of
+from robusttune.data.sources.files import path_kind
 from robusttune.errors import RobustTuneError
 from robusttune.types import Split, View
 
@@ -51,7 +51,7 @@ class Published:
     Args:
         samples: Number of samples, by split.
         classes: Number of classes in the training split, or in the test split if there is no training split.
-        of_each_class: Number of samples per class, by split, for splits whose classes all have the same number.
+        per_class: Number of samples per class, by split, for splits whose classes all have the same number.
         by_class: Number of samples, by split and class name.
         approximate: Greatest relative difference, in (0, 1), that complete copies have from the published count, by
             split. List only splits whose published count is rounded. Such a difference is reported as a note instead
@@ -64,7 +64,7 @@ class Published:
 
     samples: dict[str, int] = field(default_factory=dict)
     classes: int | None = None
-    of_each_class: dict[str, int] = field(default_factory=dict)
+    per_class: dict[str, int] = field(default_factory=dict)
     by_class: dict[str, dict[str, int]] = field(default_factory=dict)
     approximate: dict[str, float] = field(default_factory=dict)
 
@@ -107,7 +107,7 @@ class Source(ABC):
         """
         return sorted(names_of_classes(table))
 
-    def best_accuracy(self, view: View) -> float | None:
+    def bayes_accuracy(self, view: View) -> float | None:
         """Return the Bayes accuracy in [0, 1] of the modalities in a view, or None where it is unknown."""
         return None
 
@@ -133,17 +133,17 @@ def to_table(records: Iterable[Record]) -> pa.Table:
     return pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
 
 
-def or_absent(value: str | None) -> str | None:
+def none_if_blank(value: str | None) -> str | None:
     """Return the value, or None where it is None, empty or white space.
 
     Example:
-        >>> or_absent("soup"), or_absent("  ")
+        >>> none_if_blank("soup"), none_if_blank("  ")
         ('soup', None)
     """
     return value if value and value.strip() else None
 
 
-def apart(names: Mapping[Key, str]) -> dict[Key, str]:
+def make_unique(names: Mapping[Key, str]) -> dict[Key, str]:
     """Make class names unique by adding the key in square brackets to repeated names: ``crane [n02012849]``.
 
     Prompts leave out the bracketed key, see `robusttune.types.prompt_name`.
@@ -159,7 +159,7 @@ def apart(names: Mapping[Key, str]) -> dict[Key, str]:
     return {key: f"{name} [{key}]" if many[name] > 1 else name for key, name in names.items()}
 
 
-def require(*files: Path, folders: Iterable[Path] = (), hint: str) -> None:
+def require_paths(*files: Path, folders: Iterable[Path] = (), hint: str) -> None:
     """Check that files and folders exist and have the right kind.
 
     Args:
@@ -172,7 +172,7 @@ def require(*files: Path, folders: Iterable[Path] = (), hint: str) -> None:
     """
     required = [*((path, "file") for path in files), *((path, "folder") for path in folders)]
     for path, kind in required:
-        found = kind_of(path)
+        found = path_kind(path)
         if found != kind:
             problem = {"folder": "is a folder", "nothing": "does not exist"}.get(found, f"is no {kind}")
             raise RobustTuneError(f"{path} {problem}: {hint}")

@@ -10,7 +10,15 @@ from typing import Any
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Published, Record, Source, apart, names_of_classes, require, to_table
+from robusttune.data.sources.base import (
+    Published,
+    Record,
+    Source,
+    make_unique,
+    names_of_classes,
+    require_paths,
+    to_table,
+)
 from robusttune.data.sources.files import is_unicode, read_json, within
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
@@ -40,8 +48,8 @@ class CoOp(Source):
 
     def __post_init__(self) -> None:
         hint = "fetch the split file that CoOp published, which numbers are compared on; none is made up in its place"
-        require(self.path, hint=hint)
-        require(folders=[self._images], hint="set data.source.root to the folder of all data sets")
+        require_paths(self.path, hint=hint)
+        require_paths(folders=[self._images], hint="set data.source.root to the folder of all data sets")
 
     @property
     def path(self) -> Path:
@@ -96,7 +104,7 @@ class CoOp(Source):
                 elif names.setdefault(row[1], row[2]) != row[2]:
                     bad.add(f"{split} {number}, {row[2]!r} after {names[row[1]]!r}", "give a label another name")
         bad.refuse(sum(map(len, self._rows.values())))
-        return apart(names)
+        return make_unique(names)
 
     def _record(self, number: int, row: Any, bad: Problems) -> Record:
         names, (name, label, _) = self._names, row

@@ -8,7 +8,7 @@ from typing import Any
 from robusttune.errors import RobustTuneError
 
 
-def extra(module: str, name: str) -> Any:
+def import_extra(module: str, name: str) -> Any:
     """Import a module that one of robusttune's extras installs.
 
     Args:

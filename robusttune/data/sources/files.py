@@ -25,14 +25,14 @@ PASSED_OVER = {  # ignored, as are names that begin with a dot, or with @, which
 }
 
 
-def kind_of(path: Path) -> Literal["file", "folder", "nothing", "other"]:
+def path_kind(path: Path) -> Literal["file", "folder", "nothing", "other"]:
     """Return the kind of a path, following links. A broken link and a device are ``other``.
 
     Raises:
         RobustTuneError: If the path cannot be examined, for example because a permission is missing.
 
     Example:
-        >>> kind_of(Path("/")), kind_of(Path("/no/such/path"))
+        >>> path_kind(Path("/")), path_kind(Path("/no/such/path"))
         ('folder', 'nothing')
     """
     try:
@@ -59,7 +59,7 @@ class ImageFile(NamedTuple):
 
 
 @contextmanager
-def unchanged(path: Path) -> Iterator[None]:
+def guard_against_changes(path: Path) -> Iterator[None]:
     """Guard a ``with`` block that reads a file or folder against changes during the block.
 
     Args:
@@ -85,7 +85,7 @@ def read_text(path: Path) -> str:
         RobustTuneError: If the file cannot be read, changed while it was read, or is not UTF-8.
     """
     try:
-        with unchanged(path):
+        with guard_against_changes(path):
             return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise RobustTuneError(f"{path} is not UTF-8 (byte {error.start}): convert it to UTF-8") from None
@@ -144,7 +144,7 @@ def class_folders(root: Path) -> list[str]:
     Raises:
         RobustTuneError: If there are no class folders, the folder cannot be read, or it contains a broken link.
     """
-    with unchanged(root), os.scandir(root) as found:
+    with guard_against_changes(root), os.scandir(root) as found:
         entries = [entry for entry in found if not _is_ignored(entry.name)]
     bad, folders = Problems(root, "folders and files"), []
     beside = sorted(e.name for e in entries if e.name.lower().endswith(image_endings()) and not _is_folder(e))

@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Published, Record, Source, or_absent, require, to_table
-from robusttune.data.sources.files import class_folders, read_text, unchanged
+from robusttune.data.sources.base import Published, Record, Source, none_if_blank, require_paths, to_table
+from robusttune.data.sources.files import class_folders, guard_against_changes, read_text
 from robusttune.data.sources.food101_titles import TitleRow, clean_title, parse_titles
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
@@ -41,8 +41,8 @@ class Food101(Source):
 
     def __post_init__(self) -> None:
         hint = "set data.source.root to the folder of UPMC Food-101 that holds images/ and texts/"
-        require(folders=(self.folder / "images" / split for split in ("train", "test")), hint=hint)
-        require(*(self.folder / "texts" / f"{split}_titles.csv" for split in ("train", "test")), hint=hint)
+        require_paths(folders=(self.folder / "images" / split for split in ("train", "test")), hint=hint)
+        require_paths(*(self.folder / "texts" / f"{split}_titles.csv" for split in ("train", "test")), hint=hint)
 
     @property
     def folder(self) -> Path:
@@ -70,7 +70,7 @@ class Food101(Source):
             elif path in records:
                 left_out.add(row.image, "repeat an image")
             else:
-                records[path] = Record(images.id_of(row), path, or_absent(clean_title(row.title)), [row.label])
+                records[path] = Record(images.id_of(row), path, none_if_blank(clean_title(row.title)), [row.label])
         if left_out:
             log.warning("%s: they are left out", left_out.counts(len(rows)))
         if not records:
@@ -93,7 +93,7 @@ class ImagesOnDisk:
         self.labels = set(class_folders(folder))
         self.paths: dict[tuple[str, str], str] = {}
         for label in self.labels:
-            with unchanged(folder / label):
+            with guard_against_changes(folder / label):
                 for name in os.listdir(folder / label):  # noqa: PTH208
                     path = f"{folder}{os.sep}{label}{os.sep}{name}"
                     self.paths.setdefault((label, unicodedata.normalize("NFC", name)), path)

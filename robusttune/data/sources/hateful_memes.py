@@ -9,10 +9,10 @@ from typing import Literal
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Published, Record, Source, require, to_table
+from robusttune.data.sources.base import Published, Record, Source, require_paths, to_table
 from robusttune.data.sources.blanks import Blanks
-from robusttune.data.sources.files import kind_of, within
-from robusttune.data.sources.readers import as_text, read_rows, text_of
+from robusttune.data.sources.files import path_kind, within
+from robusttune.data.sources.readers import as_text, cell_text, read_rows
 from robusttune.data.sources.rows import Row
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
@@ -51,15 +51,15 @@ class HatefulMemes(Source):
 
     def __post_init__(self) -> None:
         hint = "set data.source.root to the folder of Hateful Memes that holds img/ and train.jsonl"
-        require(self._folder / "train.jsonl", folders=[self._folder / "img"], hint=hint)
+        require_paths(self._folder / "train.jsonl", folders=[self._folder / "img"], hint=hint)
         for setting, name in (("val", self.val), ("test", self.test)):
-            if name is not None and kind_of(self._folder / f"{name}.jsonl") == "nothing":
-                has = ", ".join(other for other in SAMPLES if kind_of(self._folder / f"{other}.jsonl") == "file")
+            if name is not None and path_kind(self._folder / f"{name}.jsonl") == "nothing":
+                has = ", ".join(other for other in SAMPLES if path_kind(self._folder / f"{other}.jsonl") == "file")
                 raise RobustTuneError(
                     f"{self._folder} has no {name}.jsonl (it has {has}): set data.source.{setting} to one that is "
                     "there, or to null"
                 )
-        require(*(self._file(name) for name in (self.val, self.test) if name is not None), hint=hint)
+        require_paths(*(self._file(name) for name in (self.val, self.test) if name is not None), hint=hint)
 
     @property
     def published(self) -> Published:
@@ -111,4 +111,4 @@ class HatefulMemes(Source):
         if type(number) not in (int, str) or not (as_text(number) or "").strip():
             bad.add(f"{row.where}, {number!r:.40}", "have no id that is a number or a text", "give them ids")
         labels = None if unlabelled else [LABELS[label == 1]]
-        return Record(str(number).zfill(5), image, text_of(row, "text", bad, blanks, needed=True), labels)
+        return Record(str(number).zfill(5), image, cell_text(row, "text", bad, blanks, needed=True), labels)

@@ -18,8 +18,8 @@ from robusttune.data.images import ImageReader, read_image
 from robusttune.data.problems import Problems
 from robusttune.data.sources.base import Record, Source, to_table
 from robusttune.data.sources.blanks import Blanks
-from robusttune.data.sources.extras import extra
-from robusttune.data.sources.files import kind_of
+from robusttune.data.sources.extras import import_extra
+from robusttune.data.sources.files import path_kind
 from robusttune.data.sources.label_cells import LabelColumn
 from robusttune.data.sources.readers import as_text
 from robusttune.data.sources.split_names import SplitNames
@@ -131,9 +131,9 @@ class HuggingFace(Source):
             RobustTuneError: If the data set cannot be loaded, is incomplete, or was prepared at another revision. The
                 message gives the reason in one line.
         """
-        datasets = extra("datasets", "huggingface")
+        datasets = import_extra("datasets", "huggingface")
         folder = user_path(self.path)
-        saved = any(kind_of(folder / name) == "file" for name in ("dataset_dict.json", "state.json"))
+        saved = any(path_kind(folder / name) == "file" for name in ("dataset_dict.json", "state.json"))
         try:
             if saved:
                 found = datasets.load_from_disk(str(folder))
@@ -157,7 +157,7 @@ class HuggingFace(Source):
     @property
     def on_hub(self) -> bool:
         """Return whether `path` is a name on the hub rather than a local path."""
-        return not self.path.startswith(("/", "./", "../", "~")) and kind_of(Path(self.path)) == "nothing"
+        return not self.path.startswith(("/", "./", "../", "~")) and path_kind(Path(self.path)) == "nothing"
 
     def _check_prepared(self, splits: dict[str, Any]) -> None:
         """Check the number of rows and the revision of the splits that the library has prepared.
@@ -184,7 +184,7 @@ class HuggingFace(Source):
         if missing:
             raise RobustTuneError(
                 f"{where} has no column {', '.join(missing)} (it has {', '.join(data.column_names)}): set "
-                "data.source.image_column, text_column or label_column to its names, null for a missing side"
+                "data.source.image_column, text_column or label_column to its names, null for a missing modality"
             )
         if self.image_column and type(data.features[self.image_column]).__name__ != "Image":
             raise RobustTuneError(
@@ -255,7 +255,7 @@ class Cells(ImageReader):
 
     @cached_property
     def _undecoded_splits(self) -> dict[str, Any]:
-        image, column = extra("datasets", "huggingface").Image(decode=False), self.source.image_column
+        image, column = import_extra("datasets", "huggingface").Image(decode=False), self.source.image_column
         return {
             split: self.source.data[name].select_columns([column]).cast_column(column, image)
             for split, name in self.source.splits.items()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from robusttune.data.sources.base import Record, Source, require, to_table
+from robusttune.data.sources.base import Record, Source, require_paths, to_table
 from robusttune.data.sources.files import class_folders, image_files
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
@@ -38,7 +38,7 @@ class ImageFolder(Source):
             raise RobustTuneError("no folder is given: set data.source.train, and val or test where there are any")
         for split, path in given.items():
             if path is not None:
-                require(folders=[user_path(path)], hint=f"set data.source.{split} to a folder")
+                require_paths(folders=[user_path(path)], hint=f"set data.source.{split} to a folder")
 
     def read(self, split: Split) -> pa.Table | None:
         """Return the records of a split, labelled by class folder, or None where no folder is given for it.

@@ -10,7 +10,15 @@ from typing import ClassVar
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Published, Record, Source, apart, names_of_classes, require, to_table
+from robusttune.data.sources.base import (
+    Published,
+    Record,
+    Source,
+    make_unique,
+    names_of_classes,
+    require_paths,
+    to_table,
+)
 from robusttune.data.sources.files import class_folders, image_files, read_lines
 from robusttune.paths import user_path
 from robusttune.types import Split
@@ -49,7 +57,7 @@ class WordNetFolders(Source):
                 bad.add(f"line {number}, {line!r:.60}", "are no new id and name")
             ids[wnid] = name.strip()
         bad.refuse(len(lines))
-        names = apart(ids)
+        names = make_unique(ids)
         return {str(number): name for number, name in enumerate(names.values())} if self.numbered else names
 
     def class_names(self, table: pa.Table) -> list[str]:
@@ -89,14 +97,14 @@ class ImageNet(WordNetFolders):
     root: str
     classnames: str
     published = Published(
-        {"train": 1_281_167, "val": 50_000, "test": 50_000}, classes=1000, of_each_class={"val": 50, "test": 50}
+        {"train": 1_281_167, "val": 50_000, "test": 50_000}, classes=1000, per_class={"val": 50, "test": 50}
     )
     validates_on_test = True
 
     def __post_init__(self) -> None:
         folders = (user_path(self.root) / split for split in ("train", "val"))
-        require(folders=folders, hint="set data.source.root to the folder that holds train/ and val/ of ImageNet")
-        require(user_path(self.classnames), hint="set data.source.classnames to the file of ids and names")
+        require_paths(folders=folders, hint="set data.source.root to the folder that holds train/ and val/ of ImageNet")
+        require_paths(user_path(self.classnames), hint="set data.source.classnames to the file of ids and names")
 
     def read(self, split: Split) -> pa.Table | None:
         """Return the records of a split, or None for ``predict``. ``val`` and ``test`` have the same images.
@@ -127,8 +135,8 @@ class ImageNetVariant(WordNetFolders):
     published: Published | None = None
 
     def __post_init__(self) -> None:
-        require(folders=[user_path(self.root)], hint="set data.source.root to the folder of the classes' folders")
-        require(user_path(self.classnames), hint="set data.source.classnames to the file of ids and names")
+        require_paths(folders=[user_path(self.root)], hint="set data.source.root to the folder of the classes' folders")
+        require_paths(user_path(self.classnames), hint="set data.source.classnames to the file of ids and names")
 
     def read(self, split: Split) -> pa.Table | None:
         """Return the records of ``test``, or None for other splits.

@@ -9,7 +9,7 @@ from typing import Any
 
 from robusttune.data.problems import Problems
 from robusttune.data.sources.blanks import Blanks
-from robusttune.data.sources.list_text import UnreadableListError, list_in
+from robusttune.data.sources.list_text import UnreadableListError, parse_list
 from robusttune.data.sources.readers import as_text
 from robusttune.errors import RobustTuneError
 
@@ -70,7 +70,7 @@ class LabelColumn:
             return [] if self.multilabel else None
         items: list[Any] | None
         try:
-            items = value if isinstance(value, list) else list_in(value) if isinstance(value, str) else None
+            items = value if isinstance(value, list) else parse_list(value) if isinstance(value, str) else None
         except UnreadableListError:
             bad.add(f"{where}, {value!r:.60}", f"have a list written as text in {self.column} that cannot be read")
             return None

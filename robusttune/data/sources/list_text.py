@@ -17,7 +17,7 @@ class UnreadableListError(ValueError):
     """Error for a text that begins and ends like a list of quoted names, but cannot be parsed."""
 
 
-def list_in(text: str) -> list[Any] | None:
+def parse_list(text: str) -> list[Any] | None:
     """Parse a text as a list, or return None where it is not a list.
 
     The notations are JSON (``["a", "b"]``), Python (``['a', 'b']``, ``('a',)``, ``{'a'}``) and NumPy (``['a' 'b']``,
@@ -30,7 +30,7 @@ def list_in(text: str) -> list[Any] | None:
         UnreadableListError: If the text looks like a list of quoted names and cannot be parsed.
 
     Example:
-        >>> list_in("['a' 'b']"), list_in("soup (hot)")
+        >>> parse_list("['a' 'b']"), parse_list("soup (hot)")
         (['a', 'b'], None)
     """
     text = text.strip()

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Published, Record, Source, or_absent, require, to_table
+from robusttune.data.sources.base import Published, Record, Source, none_if_blank, require_paths, to_table
 from robusttune.data.sources.files import is_unicode, read_json
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
@@ -48,7 +48,7 @@ class MMIMDb(Source):
 
     def __post_init__(self) -> None:
         hint = "set data.source.root to the folder of MM-IMDb that holds split.json and dataset/"
-        require(self._folder / "split.json", folders=[self._folder / "dataset"], hint=hint)
+        require_paths(self._folder / "split.json", folders=[self._folder / "dataset"], hint=hint)
 
     @property
     def _folder(self) -> Path:
@@ -107,7 +107,7 @@ class MMIMDb(Source):
             bad.add(name, "have a plot that is no text")
             plots = []
         poster = str(file.with_suffix(".jpeg"))
-        return Record(name, poster, or_absent(max(plots, key=len, default=None)), list(dict.fromkeys(genres)))
+        return Record(name, poster, none_if_blank(max(plots, key=len, default=None)), list(dict.fromkeys(genres)))
 
     def _without_rare(self, records: list[Record], split: Split) -> pa.Table:
         rare = [record.id for record in records if {*(record.labels or [])} & {*RARE}]

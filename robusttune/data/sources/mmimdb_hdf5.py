@@ -18,9 +18,9 @@ from PIL import Image
 
 from robusttune.data.images import ImageReader, UnreadableImageError
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Published, Record, Source, or_absent, require, to_table
-from robusttune.data.sources.extras import extra
-from robusttune.data.sources.files import unchanged
+from robusttune.data.sources.base import Published, Record, Source, none_if_blank, require_paths, to_table
+from robusttune.data.sources.extras import import_extra
+from robusttune.data.sources.files import guard_against_changes
 from robusttune.data.sources.mmimdb import GENRES, SAMPLES
 from robusttune.data.sources.vocabulary import read_words
 from robusttune.errors import RobustTuneError
@@ -59,7 +59,7 @@ class MMIMDbHDF5(Source):
 
     def __post_init__(self) -> None:
         hint = "set data.source.root to the folder that holds multimodal_imdb.hdf5 and metadata.npy"
-        require(self.path, self.path.with_name("metadata.npy"), hint=hint)
+        require_paths(self.path, self.path.with_name("metadata.npy"), hint=hint)
 
     @property
     def path(self) -> Path:
@@ -86,7 +86,7 @@ class MMIMDbHDF5(Source):
         position = ("train", "val", "test").index(split)
         start, end = sum(self.sizes[:position]), sum(self.sizes[: position + 1])
         try:
-            with unchanged(self.path), open_hdf5(self.path) as file:
+            with guard_against_changes(self.path), open_hdf5(self.path) as file:
                 self._check(file)
                 names = _genres(self.path, file["genres"].attrs.get("target_names"))
                 multi_hot, numbers = file["genres"][start:end] > 0, file["sequences"][start:end]
@@ -108,7 +108,7 @@ class MMIMDbHDF5(Source):
             Record(
                 str(sample_id),
                 str(start + row),
-                or_absent(" ".join(words[number] for number in numbers[row].tolist())),
+                none_if_blank(" ".join(words[number] for number in numbers[row].tolist())),
                 [name for name, is_genre in zip(names, multi_hot[row], strict=True) if is_genre],
             )
             for row, sample_id in enumerate(ids)
@@ -211,7 +211,7 @@ def open_hdf5(path: Path) -> Any:
     Raises:
         RobustTuneError: If it is not an HDF5 file, is damaged, or h5py is not installed.
     """
-    h5py = extra("h5py", "hdf5")
+    h5py = import_extra("h5py", "hdf5")
     try:
         return h5py.File(path, "r")
     except OSError as error:
@@ -220,7 +220,7 @@ def open_hdf5(path: Path) -> Any:
 
 def _kind(dtype: Any) -> str:
     """Return NumPy's kind letter of an HDF5 data type: ``S`` for strings, ``v`` + letter for variable-length arrays."""
-    h5py = extra("h5py", "hdf5")
+    h5py = import_extra("h5py", "hdf5")
     inner = h5py.check_vlen_dtype(dtype)
     if h5py.check_string_dtype(dtype) is not None:
         return "S"

@@ -13,7 +13,7 @@ import pyarrow.parquet
 from robusttune.data.problems import Problems
 from robusttune.data.sources.blanks import Blanks
 from robusttune.data.sources.csv_file import read_csv
-from robusttune.data.sources.files import is_unicode, read_text, unchanged
+from robusttune.data.sources.files import guard_against_changes, is_unicode, read_text
 from robusttune.data.sources.rows import Row, Rows
 from robusttune.errors import RobustTuneError
 
@@ -55,7 +55,7 @@ def as_text(value: Any) -> str | None:
     return None
 
 
-def text_of(row: Row, column: str | None, bad: Problems, blanks: Blanks, needed: bool = False) -> str | None:
+def cell_text(row: Row, column: str | None, bad: Problems, blanks: Blanks, needed: bool = False) -> str | None:
     """Return the text of a cell, or None where it is blank or has a problem.
 
     Args:
@@ -66,7 +66,7 @@ def text_of(row: Row, column: str | None, bad: Problems, blanks: Blanks, needed:
         needed: Flag, True if a row without the column is a problem, too.
 
     Example:
-        >>> text_of(Row("line 1", {"text": "soup"}), "text", Problems("a.csv", "rows"), Blanks())
+        >>> cell_text(Row("line 1", {"text": "soup"}), "text", Problems("a.csv", "rows"), Blanks())
         'soup'
     """
     if column is None:
@@ -101,7 +101,7 @@ def _read_jsonl(path: Path, bad: Problems, columns: set[str]) -> Rows:
 
 def _read_parquet(path: Path, bad: Problems, columns: set[str]) -> Rows:
     try:
-        with unchanged(path):
+        with guard_against_changes(path):
             names = pyarrow.parquet.read_schema(path).names
             table = pyarrow.parquet.read_table(path, columns=[name for name in names if name in columns])
             rows = table.to_pylist() if table.num_columns else [{}] * table.num_rows

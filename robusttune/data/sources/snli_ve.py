@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Published, Record, Source, require, to_table
+from robusttune.data.sources.base import Published, Record, Source, require_paths, to_table
 from robusttune.data.sources.blanks import Blanks
-from robusttune.data.sources.files import kind_of, within
-from robusttune.data.sources.readers import as_text, read_rows, text_of
+from robusttune.data.sources.files import path_kind, within
+from robusttune.data.sources.readers import as_text, cell_text, read_rows
 from robusttune.data.sources.rows import Row
 from robusttune.paths import user_path
 from robusttune.types import Split
@@ -49,8 +49,8 @@ class SNLIVE(Source):
 
     def __post_init__(self) -> None:
         hint = "set data.source.root to the folder of SNLI-VE that holds snli_ve_{train,dev,test}.jsonl"
-        require(*(self._file(split) for split in ("train", "dev", "test")), hint=hint)
-        require(folders=[self.photos], hint="set data.source.image_root to the folder of the photos")
+        require_paths(*(self._file(split) for split in ("train", "dev", "test")), hint=hint)
+        require_paths(folders=[self.photos], hint="set data.source.image_root to the folder of the photos")
 
     @property
     def photos(self) -> Path:
@@ -58,7 +58,7 @@ class SNLIVE(Source):
         if self.image_root is not None:
             return user_path(self.image_root)
         candidates = [user_path(self.root) / name for name in FOLDERS]
-        return next((folder for folder in candidates if kind_of(folder) == "folder"), candidates[0])
+        return next((folder for folder in candidates if path_kind(folder) == "folder"), candidates[0])
 
     def read(self, split: Split) -> pa.Table | None:
         """Return the records of ``train``, ``val`` or ``test``, or None for ``predict``.
@@ -95,4 +95,4 @@ class SNLIVE(Source):
         label = row.cells.get("gold_label")
         if label not in LABELS:
             bad.add(f"{row.where}, {label!r:.40}", f"have another gold_label than {', '.join(LABELS)}")
-        return Record(number, image, text_of(row, "sentence2", bad, blanks, needed=True), [str(label)])
+        return Record(number, image, cell_text(row, "sentence2", bad, blanks, needed=True), [str(label)])

@@ -8,12 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Record, Source, require, to_table
+from robusttune.data.sources.base import Record, Source, require_paths, to_table
 from robusttune.data.sources.blanks import Blanks
-from robusttune.data.sources.files import kind_of
+from robusttune.data.sources.files import path_kind
 from robusttune.data.sources.image_cells import image_path
 from robusttune.data.sources.label_cells import LabelColumn
-from robusttune.data.sources.readers import READERS, read_rows, text_of
+from robusttune.data.sources.readers import READERS, cell_text, read_rows
 from robusttune.data.sources.rows import Row, Rows
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
@@ -67,12 +67,12 @@ class Table(Source):
         if not given:
             raise RobustTuneError("no table is given: set data.source.train, and val or test where there are any")
         for split, path in given.items():
-            require(path, hint=f"set data.source.{split} to a table")
+            require_paths(path, hint=f"set data.source.{split} to a table")
             if path.suffix.lower() not in READERS:
                 raise RobustTuneError(f"{path} is no {', '.join(READERS)} file: convert it, or give it its ending")
         if not self.label_separator:
             raise RobustTuneError("data.source.label_separator is empty: give what stands between names of classes")
-        if self.image_root is not None and kind_of(user_path(self.image_root)) != "folder":
+        if self.image_root is not None and path_kind(user_path(self.image_root)) != "folder":
             raise RobustTuneError(f"{self.image_root} is no folder: set data.source.image_root to that of the images")
 
     def read(self, split: Split) -> pa.Table | None:
@@ -106,12 +106,12 @@ class Table(Source):
         if missing:
             raise RobustTuneError(
                 f"{path} has no column {', '.join(missing)} (it has {', '.join(sorted(found.columns)):.300}): set "
-                "data.source.image_column, text_column or label_column to the table's names, null for a missing side"
+                "data.source.image_column, text_column or label_column to its names, null for a missing modality"
             )
 
     def _record(self, number: int, row: Row, root: Path, labels: LabelColumn, bad: Problems) -> Record:
-        image = text_of(row, self.image_column, bad, labels.blanks)
-        sample_id = str(number) if self.id_column is None else text_of(row, self.id_column, bad, labels.blanks)
+        image = cell_text(row, self.image_column, bad, labels.blanks)
+        sample_id = str(number) if self.id_column is None else cell_text(row, self.id_column, bad, labels.blanks)
         if sample_id is None:
             bad.add(row.where, "have no id", "give them ids, or set data.source.id_column to null")
         own_root = self.image_root is not None
@@ -119,6 +119,6 @@ class Table(Source):
         return Record(
             id=sample_id or row.where,
             image=None if image is None else image_path(image, row.where, root, own_root, bad),
-            text=text_of(row, self.text_column, bad, labels.blanks),
+            text=cell_text(row, self.text_column, bad, labels.blanks),
             labels=labels.read(row.cells[self.label_column], row.where, bad) if labelled else None,
         )

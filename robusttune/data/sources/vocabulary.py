@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from robusttune.data.sources.files import is_unicode, unchanged
+from robusttune.data.sources.files import guard_against_changes, is_unicode
 from robusttune.errors import RobustTuneError
 
 
@@ -28,7 +28,7 @@ def read_words(path: Path) -> dict[int, str]:
         RobustTuneError: If the file cannot be read, holds other objects, or has no vocabulary.
     """
     try:
-        with unchanged(path), path.open("rb") as file:
+        with guard_against_changes(path), path.open("rb") as file:
             np.lib.format.read_magic(file)
             np.lib.format.read_array_header_1_0(file)
             words = _Plain(file, encoding="latin1").load().item()["ix_to_word"]

@@ -17,15 +17,15 @@ from robusttune.data.labels import encode_labels
 from robusttune.data.look_alikes import look_alikes
 from robusttune.data.records import presence
 from robusttune.data.sources.base import Published, names_of_classes
-from robusttune.data.verify.duplicates import look_for_duplicates, look_for_near
+from robusttune.data.verify.duplicates import find_duplicates, find_near_duplicates
 from robusttune.data.verify.findings import Verification
-from robusttune.data.verify.images import Look, look_at
+from robusttune.data.verify.images import ImageCheck, check_images
 from robusttune.encoders.tokenization import Tokenizer
 from robusttune.errors import RobustTuneError
 from robusttune.types import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test", "predict")
-Watch = Callable[[Iterator[Look], int], Iterable[Look]]
+Watch = Callable[[Iterator[ImageCheck], int], Iterable[ImageCheck]]
 
 
 def verify(data: ImageTextDataModule, near_bits: int | None, threads: int, watch: Watch) -> Verification:
@@ -53,14 +53,14 @@ def verify(data: ImageTextDataModule, near_bits: int | None, threads: int, watch
     reader = data.source.images
     missing = {*reader.missing(names)}
     existing = [name for name in names if name not in missing]
-    looks = {look.name: look for look in watch(look_at(existing, reader, threads), len(existing))}
+    looks = {look.name: look for look in watch(check_images(existing, reader, threads), len(existing))}
     broken = [look.problem for look in looks.values() if look.problem is not None]
     found.details = {"missing": sorted(missing), "broken": broken}
     found.images = {"distinct": len(names), "missing": len(missing), "broken": len(broken)}
     if missing:
-        found.wrong.append(f"of {len(names)} images {len(missing)} do not exist, the first is {min(missing):.300}")
+        found.problems.append(f"of {len(names)} images {len(missing)} do not exist, the first is {min(missing):.300}")
     if broken:
-        found.wrong.append(f"of {len(names)} images {len(broken)} cannot be read, the first: {broken[0]}")
+        found.problems.append(f"of {len(names)} images {len(broken)} cannot be read, the first: {broken[0]}")
     tokenizer = _tokenizer(data, tables.values(), found)
     for split, table in tables.items():
         counts = {"samples": len(table)} | presence(table) | {"unlabelled": table["labels"].null_count}
@@ -68,11 +68,11 @@ def verify(data: ImageTextDataModule, near_bits: int | None, threads: int, watch
     _count_classes(data, tables, found)
     _compare_with_published(data.source.published, found)
     _check_labels(data, tables, found)
-    look_for_duplicates(data, tables, looks, found)
+    find_duplicates(data, tables, looks, found)
     if near_bits is not None:
-        look_for_near(tables, looks, near_bits, found)
+        find_near_duplicates(tables, looks, near_bits, found)
     _apply_masks(data, found)
-    if "train" in tables and not found.wrong:
+    if "train" in tables and not found.problems:
         _check_as_a_fit_would(data, found)
     return found
 
@@ -83,14 +83,14 @@ def _tables(data: ImageTextDataModule, found: Verification) -> dict[str, pa.Tabl
     with _warnings_of("robusttune.data.sources", found.notes):
         for split in SPLITS:
             try:
-                table = data.given(split)
+                table = data.source_table(split)
             except RobustTuneError as error:
-                found.wrong.append(str(error))
+                found.problems.append(str(error))
                 continue
             if table is not None:
                 tables[split] = table
-    if not tables and not found.wrong:
-        found.wrong.append("the data has no splits: give it train, val or test")
+    if not tables and not found.problems:
+        found.problems.append("the data has no splits: give it train, val or test")
     return tables
 
 
@@ -135,7 +135,7 @@ def _texts(table: pa.Table, tokenizer: Tokenizer | None) -> dict[str, Any]:
     }
 
 
-def _hash(table: pa.Table, looks: dict[str, Look]) -> str:
+def _hash(table: pa.Table, looks: dict[str, ImageCheck]) -> str:
     """Return a hash of a split's ids, image contents, texts and labels, 16 hexadecimal digits.
 
     The hash does not depend on the order of the rows, unless the ids are row numbers.
@@ -187,19 +187,19 @@ def _compare_with_published(published: Published | None, found: Verification) ->
         if abs(has - samples) <= tolerance * samples:
             found.notes.append(f"{message} (good copies differ by up to {tolerance:.0%})")
         else:
-            found.wrong.append(message)
+            found.problems.append(message)
     classes = found.splits.get("train", found.splits.get("test", {})).get("classes")
     if published.classes is not None and classes is not None and classes != published.classes:
-        found.wrong.append(f"there are {classes} classes, and published are {published.classes}")
+        found.problems.append(f"there are {classes} classes, and published are {published.classes}")
     for split in found.splits:
-        expected = published.by_class.get(split) or dict.fromkeys(found.classes, published.of_each_class.get(split))
+        expected = published.by_class.get(split) or dict.fromkeys(found.classes, published.per_class.get(split))
         differing = [
             f"{name!r} {found.classes.get(name, {}).get(split, 0)}, not {samples}"
             for name, samples in expected.items()
             if samples is not None and found.classes.get(name, {}).get(split, 0) != samples
         ]
         if differing:
-            found.wrong.append(
+            found.problems.append(
                 f"of the classes of {split} {len(differing)} have another count than published: {differing[0]}"
             )
 
@@ -214,7 +214,7 @@ def _check_labels(data: ImageTextDataModule, tables: dict[str, pa.Table], found:
         try:
             encode_labels(table, known, data.source.multilabel, split)  # type: ignore[arg-type]
         except RobustTuneError as error:
-            found.wrong.append(str(error))
+            found.problems.append(str(error))
 
 
 def _apply_masks(data: ImageTextDataModule, found: Verification) -> None:
@@ -225,7 +225,7 @@ def _apply_masks(data: ImageTextDataModule, found: Verification) -> None:
         try:
             table = data.records(split)
         except RobustTuneError as error:
-            found.wrong.append(str(error))
+            found.problems.append(str(error))
             continue
         if table is not None:
             found.masks[split] = {"hash": data.masks[split].hash, "samples": len(table)} | presence(table)
@@ -238,5 +238,5 @@ def _check_as_a_fit_would(data: ImageTextDataModule, found: Verification) -> Non
         try:
             data.check("fit")
         except RobustTuneError as error:
-            found.wrong.append(str(error))
+            found.problems.append(str(error))
     found.notes += [line for line in warnings if not any(line.startswith(note) for note in found.notes)]

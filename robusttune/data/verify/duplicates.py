@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from robusttune.data.datamodule import ImageTextDataModule
 from robusttune.data.verify.findings import Verification
-from robusttune.data.verify.images import Look
+from robusttune.data.verify.images import ImageCheck
 
 BITS = 64
 ONES = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
@@ -116,8 +116,8 @@ def _close_pairs(bucket: NDArray[np.int64], hashes: NDArray[np.uint64], distance
             yield (row, other) if row < other else (other, row)
 
 
-def look_for_duplicates(
-    data: ImageTextDataModule, tables: dict[str, pa.Table], looks: dict[str, Look], found: Verification
+def find_duplicates(
+    data: ImageTextDataModule, tables: dict[str, pa.Table], looks: dict[str, ImageCheck], found: Verification
 ) -> None:
     """Find samples with equal content, within and across splits.
 
@@ -130,8 +130,8 @@ def look_for_duplicates(
         looks: Result of reading each image, by image name.
         found: Verification, to be extended.
     """
-    is_complete = data.source.published is not None and not found.wrong
-    report = found.notes if is_complete else found.wrong
+    is_complete = data.source.published is not None and not found.problems
+    report = found.notes if is_complete else found.problems
     ids = {split: table["id"].to_pylist() for split, table in tables.items()}
     samples = {split: _contents(table, looks) for split, table in tables.items()}
     images = {split: [key[0] if key else None for key in keys] for split, keys in samples.items()}
@@ -161,7 +161,7 @@ def look_for_duplicates(
     found.details |= {"contradictions": contradictions, "shared": [(kind, *pair) for kind, pair in leaks]}
 
 
-def _contents(table: pa.Table, looks: dict[str, Look]) -> list[Content | None]:
+def _contents(table: pa.Table, looks: dict[str, ImageCheck]) -> list[Content | None]:
     """Return the content of each sample, or None where it is empty, or unknown because the image cannot be read."""
     names, texts = table["image"].to_pylist(), table["text"].to_pylist()
     digests = [looks[name].digest if name in looks else None for name in names]
@@ -187,7 +187,9 @@ def _contradictions(
     return found
 
 
-def look_for_near(tables: dict[str, pa.Table], looks: dict[str, Look], bits: int, found: Verification) -> None:
+def find_near_duplicates(
+    tables: dict[str, pa.Table], looks: dict[str, ImageCheck], bits: int, found: Verification
+) -> None:
     """Find near-duplicate images, and report them as a note: only people can decide whether they are the same.
 
     Args:
@@ -200,7 +202,7 @@ def look_for_near(tables: dict[str, pa.Table], looks: dict[str, Look], bits: int
     for split, table in tables.items():
         for name in table["image"].drop_null().to_pylist():
             splits_of.setdefault(name, set()).add(split)
-    groups: dict[int, list[Look]] = {}
+    groups: dict[int, list[ImageCheck]] = {}
     for look in looks.values():
         if look.problem is None:
             groups.setdefault(look.looks, []).append(look)

@@ -11,7 +11,7 @@ class Verification:
     """The result of verifying a data set, as plain data that can be written as JSON.
 
     Attributes:
-        wrong: Problems to be fixed, one sentence each.
+        problems: Problems to be fixed, one sentence each.
         notes: Observations that are no problems, one sentence each.
         splits: Number of samples per presence pattern, text statistics and content hash, by split.
         classes: Number of samples, by class name and split.
@@ -20,11 +20,11 @@ class Verification:
         details: Complete lists of the samples and images for which ``wrong`` and ``notes`` name only the first.
 
     Example:
-        >>> Verification(wrong=["train has 9 samples, 1 fewer than the 10 published"]).notes
+        >>> Verification(problems=["train has 9 samples, 1 fewer than the 10 published"]).notes
         []
     """
 
-    wrong: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     classes: dict[str, dict[str, int]] = field(default_factory=dict)

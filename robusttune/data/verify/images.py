@@ -21,7 +21,7 @@ SIDE = 32  # pixels; edge of the image that is transformed
 WAVES = np.cos(np.pi / SIDE * np.outer(np.arange(8), np.arange(SIDE) + 0.5))  # basis of the DCT, (8, 32)
 
 
-class Look(NamedTuple):
+class ImageCheck(NamedTuple):
     """The result of reading an image.
 
     Attributes:
@@ -31,7 +31,7 @@ class Look(NamedTuple):
         problem: Reason why the image cannot be read, or None.
 
     Example:
-        >>> Look("a.jpg", None, 0, "a.jpg cannot be read as an image").digest is None
+        >>> ImageCheck("a.jpg", None, 0, "a.jpg cannot be read as an image").digest is None
         True
     """
 
@@ -41,7 +41,7 @@ class Look(NamedTuple):
     problem: str | None
 
 
-def look_at(names: Iterable[str], reader: ImageReader, threads: int) -> Iterator[Look]:
+def check_images(names: Iterable[str], reader: ImageReader, threads: int) -> Iterator[ImageCheck]:
     """Read images in parallel threads, and yield the results in order.
 
     Args:
@@ -74,24 +74,24 @@ def perceptual_hash(image: Image.Image) -> int:
     return int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), "big")
 
 
-def _look(name: str, reader: ImageReader) -> Look:
-    """Read one image; failures are returned as a `Look` with a problem."""
+def _look(name: str, reader: ImageReader) -> ImageCheck:
+    """Read one image; failures are returned as a `ImageCheck` with a problem."""
     try:
         if reader.digest(name) is not None:  # The image is not a file: generated, or within a larger file.
             image = reader.read(name)
-            return Look(name, _digest(f"{image.size}".encode() + image.tobytes()), perceptual_hash(image), None)
+            return ImageCheck(name, _digest(f"{image.size}".encode() + image.tobytes()), perceptual_hash(image), None)
         with open_regular(name) as file:
             before = os.fstat(file.fileno())
             content = file.read()
         after = os.stat(name)  # noqa: PTH116
         image = read_image(BytesIO(content), name)
     except UnreadableImageError as error:
-        return Look(name, None, 0, str(error))
+        return ImageCheck(name, None, 0, str(error))
     except OSError as error:
-        return Look(name, None, 0, f"{name:.300} cannot be read as an image ({error.strerror})")
+        return ImageCheck(name, None, 0, f"{name:.300} cannot be read as an image ({error.strerror})")
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
-        return Look(name, None, 0, f"{name:.300} changed while it was read")
-    return Look(name, _digest(content), perceptual_hash(image), None)
+        return ImageCheck(name, None, 0, f"{name:.300} changed while it was read")
+    return ImageCheck(name, _digest(content), perceptual_hash(image), None)
 
 
 def _digest(content: bytes) -> bytes:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from robusttune.escaping import visible
 from robusttune.evaluation.metrics import BINS
-from robusttune.report.answers import Answers, read_answers
 from robusttune.report.compare import Comparison
-from robusttune.report.conditions import SIDES
-from robusttune.report.plots.style import GREY, Look, Plot, legend
+from robusttune.report.conditions import STANDARD_CONDITIONS
+from robusttune.report.plots.style import GREY, CurveStyle, Plot, legend
+from robusttune.report.predictions import Predictions, read_predictions
 
 LEAST = 10  # least number of predictions in a bin; with fewer the accuracy is too uncertain to be drawn
 
@@ -34,21 +34,21 @@ class Bins(NamedTuple):
     correct: NDArray[np.float64]
 
 
-def bins_of(answers: Answers, condition: str) -> Bins:
+def bins_of(predictions: Predictions, condition: str) -> Bins:
     """Sort the predictions under a condition into bins by their confidence.
 
     In multi-label data every class of every sample counts as a prediction: its confidence is the probability of the
     class, and it is correct if the sample has the class.
 
     Args:
-        answers: Predictions of a run.
-        condition: One of the conditions in ``answers``.
+        predictions: Predictions of a run.
+        condition: One of the conditions in ``predictions``.
     """
-    row = answers.conditions.index(condition)
-    if answers.multilabel:
-        confidence, correct = answers.column("probabilities")[row].ravel(), answers.label.ravel()
+    row = predictions.conditions.index(condition)
+    if predictions.multilabel:
+        confidence, correct = predictions.column("probabilities")[row].ravel(), predictions.label.ravel()
     else:
-        confidence, correct = answers.column("confidence")[row], answers.correct[row]
+        confidence, correct = predictions.column("confidence")[row], predictions.correct[row]
     probabilities = torch.from_numpy(confidence)
     inner_edges = torch.linspace(0, 1, BINS + 1, dtype=probabilities.dtype)[1:-1]  # the bins of the calibration error
     bin_index = torch.bucketize(probabilities, inner_edges, right=True).numpy()
@@ -59,24 +59,24 @@ def _summed(bins_of_runs: list[Bins]) -> Bins:
     return Bins(*(np.sum(part, 0) for part in zip(*bins_of_runs, strict=True)))
 
 
-def calibration(comparison: Comparison, looks: list[Look]) -> Plot | None:
+def calibration(comparison: Comparison, styles: list[CurveStyle]) -> Plot | None:
     """Draw a reliability diagram per condition, with the distribution of the confidence below it.
 
     Only complete samples and samples with one missing modality are shown. Predictions of all seeds are pooled.
 
     Args:
         comparison: Comparison of the models.
-        looks: Style of each model.
+        styles: Style of each model.
 
     Returns:
         The plot, or None if no run was tested under any of these conditions.
     """
-    conditions = [name for name in SIDES if name in comparison.conditions]
+    conditions = [name for name in STANDARD_CONDITIONS if name in comparison.conditions]
     bins_of_models: list[dict[str, Bins]] = []
     for model in comparison.models:
         runs = [
-            {name: bins_of(answers, name) for name in conditions if name in answers.conditions}
-            for answers in (read_answers(run.answers) for run in model.runs)
+            {name: bins_of(predictions, name) for name in conditions if name in predictions.conditions}
+            for predictions in (read_predictions(run.predictions) for run in model.runs)
         ]
         known = {name: [run[name] for run in runs if name in run] for name in conditions}
         bins_of_models.append({name: _summed(bins) for name, bins in known.items() if bins})
@@ -92,14 +92,14 @@ def calibration(comparison: Comparison, looks: list[Look]) -> Plot | None:
     for name, (upper, lower) in zip(conditions, grid.T, strict=True):
         upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
         upper.set_title(visible(name.replace("_", " ")))
-        for look, by_condition in zip(looks, bins_of_models, strict=True):
+        for style, by_condition in zip(styles, bins_of_models, strict=True):
             if name not in by_condition:
                 continue
             bins = by_condition[name]
             large = bins.size >= LEAST
             mean_confidence, accuracy = (part[large] / bins.size[large] for part in (bins.confidence, bins.correct))
-            upper.plot(mean_confidence, accuracy, color=look.colour, marker=look.marker, markersize=4, linewidth=1.2)
-            lower.stairs(bins.size / bins.size.sum(), edges, color=look.colour, linewidth=1)
+            upper.plot(mean_confidence, accuracy, color=style.colour, marker=style.marker, markersize=4, linewidth=1.2)
+            lower.stairs(bins.size / bins.size.sum(), edges, color=style.colour, linewidth=1)
         for panel in (upper, lower):
             panel.grid(color=GREY, alpha=0.25, linewidth=0.6)
         upper.set(xlim=(0, 1.02), ylim=(0, 1.02))
@@ -109,7 +109,9 @@ def calibration(comparison: Comparison, looks: list[Look]) -> Plot | None:
     grid[0, 0].set_ylabel("share that has the class" if multilabel else "accuracy")
     grid[1, 0].set_ylabel("share of\nclasses" if multilabel else "share of\nanswers")
     line = Line2D([], [], color=GREY, linestyle="--", label="calibrated")
-    marks = [Line2D([], [], color=k.colour, marker=k.marker, markersize=5, linewidth=1.2, label=k.label) for k in looks]
+    marks = [
+        Line2D([], [], color=k.colour, marker=k.marker, markersize=5, linewidth=1.2, label=k.label) for k in styles
+    ]
     legend(figure, [*marks, line])
-    caption = f"Calibration in {BINS} bins; those of fewer than {LEAST} answers are left out above."
+    caption = f"Calibration in {BINS} bins; those of fewer than {LEAST} predictions are left out above."
     return Plot("calibration", caption, figure)

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from robusttune.escaping import visible
-from robusttune.report.answers import Answers, read_answers
 from robusttune.report.compare import Comparison
-from robusttune.report.conditions import MEAN, SIDES
+from robusttune.report.conditions import MEAN, STANDARD_CONDITIONS
 from robusttune.report.plots.style import LINE, SIZE, Plot, shown, width_of, wrapped
+from robusttune.report.predictions import Predictions, read_predictions
 
 MOST = 20  # most classes in the plot
 NUMBERED = 12  # most classes for which the cells also show their value as a number
@@ -31,37 +31,37 @@ def confusion(comparison: Comparison) -> Plot | None:
         The plot, or None for multi-label data or without any of these conditions.
     """
     model = (comparison.best(MEAN) or comparison.models)[0]
-    answers = read_answers(model.runs[0].answers)
-    conditions = [name for name in SIDES if name in answers.conditions]
-    if answers.multilabel or not conditions:
+    predictions = read_predictions(model.runs[0].predictions)
+    conditions = [name for name in STANDARD_CONDITIONS if name in predictions.conditions]
+    if predictions.multilabel or not conditions:
         return None
-    counts = {name: confusion_of(answers, name) for name in conditions}
+    counts = {name: confusion_of(predictions, name) for name in conditions}
     total = sum(counts.values(), np.zeros_like(counts[conditions[0]]))
     kept = most_confused(total)
     fractions = {name: _row_fractions(matrix)[np.ix_(kept, kept)] for name, matrix in counts.items()}
-    names = [shown(answers.class_names[index], f"#{index + 1}") for index in kept]
+    names = [shown(predictions.class_names[index], f"#{index + 1}") for index in kept]
     selection = f", the {len(kept)} most confused of {len(total)} classes" if len(kept) < len(total) else ""
     caption = f"Confusion of {model.label} (run {model.runs[0].folder}){selection}: {_reading(bool(selection))}"
     figure = _draw(fractions, names, f"{shown(model.label, 'best model')}{selection}")
-    return Plot("confusion", f"{caption}{_key(answers, kept, names)}", figure)
+    return Plot("confusion", f"{caption}{_key(predictions, kept, names)}", figure)
 
 
-def confusion_of(answers: Answers, condition: str) -> NDArray[np.int64]:
+def confusion_of(predictions: Predictions, condition: str) -> NDArray[np.int64]:
     """Return the confusion matrix under a condition.
 
     Samples whose label or prediction is not among the class names are left out.
 
     Args:
-        answers: Predictions of a run on data with a single label per sample.
-        condition: One of the conditions in ``answers``.
+        predictions: Predictions of a run on data with a single label per sample.
+        condition: One of the conditions in ``predictions``.
 
     Returns:
         Number of samples by label (row) and prediction (column), shape (C, C).
     """
-    classes = len(answers.class_names)
-    predicted = answers.prediction[answers.conditions.index(condition)]
-    known = (answers.label >= 0) & (predicted >= 0)
-    cell = answers.label[known] * classes + predicted[known]
+    classes = len(predictions.class_names)
+    predicted = predictions.prediction[predictions.conditions.index(condition)]
+    known = (predictions.label >= 0) & (predicted >= 0)
+    cell = predictions.label[known] * classes + predicted[known]
     return np.bincount(cell, minlength=classes**2).reshape(classes, classes)
 
 
@@ -89,14 +89,14 @@ def _row_fractions(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def _reading(selected: bool) -> str:
     """Return the explanation of the plot for its caption; ``selected`` means that not all classes are drawn."""
-    others = " Answers of classes that are not shown are missing from the rows." if selected else ""
-    return f"what share of the samples of a class (row) gets which answer (column).{others}"
+    others = " Predictions of classes that are not shown are missing from the rows." if selected else ""
+    return f"what share of the samples of a class (row) gets which prediction (column).{others}"
 
 
-def _key(answers: Answers, kept: list[int], names: list[str]) -> str:
+def _key(predictions: Predictions, kept: list[int], names: list[str]) -> str:
     """Return a sentence that explains the numbers that replace class names which no installed font can draw."""
     numbered = [
-        f"{name} {answers.class_names[index]}"
+        f"{name} {predictions.class_names[index]}"
         for index, name in zip(kept, names, strict=True)
         if name == f"#{index + 1}"
     ]
@@ -125,7 +125,7 @@ def _draw(fractions: dict[str, NDArray[np.float64]], names: list[str], title: st
         panel.set_xticks(np.arange(len(names)) + 0.5, labels, rotation=90)
         panel.set_yticks(np.arange(len(names)) + 0.5, labels)
         panel.tick_params(length=0)
-        panel.set_xlabel("answer")
+        panel.set_xlabel("prediction")
         if panel is axes[0] or not in_one_row:
             panel.set_ylabel("label")
         if len(names) <= NUMBERED:

@@ -12,17 +12,17 @@ from robusttune.escaping import visible
 from robusttune.report.compare import Comparison
 from robusttune.report.conditions import COMPLETE, TYPES, noise_of
 from robusttune.report.contents import heading
-from robusttune.report.plots.style import GREY, Look, Plot, legend, panels
+from robusttune.report.plots.style import GREY, CurveStyle, Plot, legend, panels
 
 BANDS = 6  # most models with an interval band each; more bands would hide each other
 
 
-def missing_rates(comparison: Comparison, looks: list[Look]) -> Plot | None:
+def missing_rates(comparison: Comparison, styles: list[CurveStyle]) -> Plot | None:
     """Draw the metric over the missing rate, in a panel per missing modality.
 
     Args:
         comparison: Comparison of the models.
-        looks: Style of each model.
+        styles: Style of each model.
 
     Returns:
         The plot, or None if no run was tested at two or more missing rates.
@@ -34,106 +34,108 @@ def missing_rates(comparison: Comparison, looks: list[Look]) -> Plot | None:
     figure, axes = panels(3, len(kinds), width=3.4, height=2.9)
     for panel, kind in zip(axes, kinds, strict=True):
         curves = [{r: c for t in model.tests for r, c in t.curves.get(kind, {}).items()} for model in comparison.models]
-        _lines(panel, comparison, looks, curves)
+        _lines(panel, comparison, styles, curves)
         panel.set_title({"both": "either image or text is missing"}.get(kind, f"{kind} is missing"))
         panel.set_xlabel("missing rate")
         panel.set_xticks(sorted({rate for curve in curves for rate in curve}), minor=True)
         panel.set_xlim(-0.04, 1.04)
     axes[0].set_ylabel(heading(comparison.metric))
-    legend(figure, _handles(looks))
+    legend(figure, _handles(styles))
     return Plot("missing_rates", f"{_metric(comparison)} against the missing rate. {_bands(comparison)}", figure)
 
 
-def severities(comparison: Comparison, looks: list[Look], side: str) -> Plot | None:
+def severities(comparison: Comparison, styles: list[CurveStyle], modality: str) -> Plot | None:
     """Draw the metric over the severity of noise, in a panel per kind of noise; severity 0 is the complete sample.
 
     Args:
         comparison: Comparison of the models.
-        looks: Style of each model.
-        side: Noisy modality, ``image`` or ``text``.
+        styles: Style of each model.
+        modality: Noisy modality, ``image`` or ``text``.
 
     Returns:
         The plot, or None if no run was tested with noise on this modality.
     """
-    noises = {name: noise for name in comparison.conditions if (noise := noise_of(name)) and noise.side == side}
+    noises = {name: noise for name in comparison.conditions if (noise := noise_of(name)) and noise.modality == modality}
     kinds = [*dict.fromkeys(noise.kind for noise in noises.values())]
     if not kinds:
         return None
     figure, axes = panels(4, len(kinds), width=2.5, height=2.4)
     for panel, kind in zip(axes, kinds, strict=True):
         curve = {0.0: COMPLETE} | {float(n.severity): name for name, n in noises.items() if n.kind == kind}
-        _lines(panel, comparison, looks, [curve] * len(comparison.models))
+        _lines(panel, comparison, styles, [curve] * len(comparison.models))
         panel.set_title(visible(kind.replace("_", " ")))
         panel.set_xticks(range(6))
         panel.set_xlim(-0.25, 5.25)
         panel.set_xlabel("severity (0: complete)")
     for panel in axes[::4]:
         panel.set_ylabel(heading(comparison.metric))
-    legend(figure, _handles(looks))
-    caption = f"{_metric(comparison)} against the severity of noise on {side}s. {_bands(comparison)}"
-    return Plot(f"{side}_noise", caption, figure)
+    legend(figure, _handles(styles))
+    caption = f"{_metric(comparison)} against the severity of noise on {modality}s. {_bands(comparison)}"
+    return Plot(f"{modality}_noise", caption, figure)
 
 
-def correlations(comparison: Comparison, looks: list[Look]) -> Plot | None:
+def correlations(comparison: Comparison, styles: list[CurveStyle]) -> Plot | None:
     """Draw the canonical correlation of image and text by layer, as a mean over seeds, for true and shuffled pairs.
 
     Args:
         comparison: Comparison of the models.
-        looks: Style of each model.
+        styles: Style of each model.
 
     Returns:
         The plot, or None if no test has canonical correlations.
     """
     known = [
-        (look, [tested.correlation for tested in model.tests if tested.correlation is not None])
-        for look, model in zip(looks, comparison.models, strict=True)
+        (style, [tested.correlation for tested in model.tests if tested.correlation is not None])
+        for style, model in zip(styles, comparison.models, strict=True)
     ]
-    known = [(look, of_runs) for look, of_runs in known if of_runs]
+    known = [(style, of_runs) for style, of_runs in known if of_runs]
     if not known:
         return None
     figure, (panel,) = panels(1, 1, width=5.5, height=3)
-    for look, of_runs in known:
+    for style, of_runs in known:
         for part, line in ((0, "-"), (1, ":")):
             values = [mean(layer) for layer in zip(*(pair[part] for pair in of_runs), strict=False)]
-            marker = look.marker if part == 0 else ""
-            panel.plot(range(1, len(values) + 1), values, line, color=look.colour, marker=marker, markersize=5)
+            marker = style.marker if part == 0 else ""
+            panel.plot(range(1, len(values) + 1), values, line, color=style.colour, marker=marker, markersize=5)
     layers = max(len(pair[0]) for _, of_runs in known for pair in of_runs)
     panel.set_xticks(range(1, layers + 1))
     panel.set_xlabel("layer")
     panel.set_ylabel("canonical correlation")
     panel.set_ylim(bottom=min(0, panel.get_ylim()[0]))
     shuffled = Line2D([], [], color=GREY, linestyle=":", label="shuffled pairs")
-    legend(figure, [*_handles([look for look, _ in known]), shuffled])
+    legend(figure, [*_handles([style for style, _ in known]), shuffled])
     return Plot(
         "canonical_correlation", "Canonical correlation of image and text by layer; dotted: of shuffled pairs.", figure
     )
 
 
-def _lines(panel: Axes, comparison: Comparison, looks: list[Look], curves: Sequence[Mapping[float, str]]) -> None:
+def _lines(
+    panel: Axes, comparison: Comparison, styles: list[CurveStyle], curves: Sequence[Mapping[float, str]]
+) -> None:
     """Draw a line per model with its known estimates, and bands unless there are too many models.
 
     Args:
         panel: Axes to draw into.
         comparison: Comparison of the models.
-        looks: Style of each model.
+        styles: Style of each model.
         curves: Condition by position on the x axis, for each model.
     """
-    for model, look, curve in zip(comparison.models, looks, curves, strict=True):
+    for model, style, curve in zip(comparison.models, styles, curves, strict=True):
         known = [(x, e) for x, name in sorted(curve.items()) if (e := comparison.estimate(model, name)) is not None]
         if not known:
             continue
         xs, values = [x for x, _ in known], [estimate.mean for _, estimate in known]
-        panel.plot(xs, values, color=look.colour, marker=look.marker, markersize=4.5, linewidth=1.3)
-        if len(looks) <= BANDS:
+        panel.plot(xs, values, color=style.colour, marker=style.marker, markersize=4.5, linewidth=1.3)
+        if len(styles) <= BANDS:
             low, high = zip(*(estimate.band for _, estimate in known), strict=True)
-            panel.fill_between(xs, low, high, color=look.colour, alpha=0.15, linewidth=0)
+            panel.fill_between(xs, low, high, color=style.colour, alpha=0.15, linewidth=0)
     panel.grid(color=GREY, alpha=0.25, linewidth=0.6)
 
 
-def _handles(looks: list[Look]) -> list[Line2D]:
+def _handles(styles: list[CurveStyle]) -> list[Line2D]:
     return [
-        Line2D([], [], color=look.colour, marker=look.marker, markersize=5, linewidth=1.3, label=look.label)
-        for look in looks
+        Line2D([], [], color=style.colour, marker=style.marker, markersize=5, linewidth=1.3, label=style.label)
+        for style in styles
     ]
 
 

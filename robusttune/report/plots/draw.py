@@ -11,7 +11,7 @@ from robusttune.report.compare import Comparison
 from robusttune.report.plots.calibration import calibration
 from robusttune.report.plots.confusion import confusion
 from robusttune.report.plots.curves import correlations, missing_rates, severities
-from robusttune.report.plots.style import INK, Plot, looks, style
+from robusttune.report.plots.style import INK, Plot, curve_styles, style
 
 NAMES = ("missing_rates", "image_noise", "text_noise", "calibration", "canonical_correlation", "confusion")
 
@@ -38,19 +38,19 @@ def draw_all(comparison: Comparison) -> dict[str, Drawn]:
     """Draw all plots for which the comparison has values, and return them by name, one of `NAMES`."""
     labels = [model.label for model in comparison.models]
     with style([*labels, *comparison.models[0].tests[0].class_names]):
-        model_looks = looks(labels)
+        model_styles = curve_styles(labels)
         plots = (
-            missing_rates(comparison, model_looks),
-            severities(comparison, model_looks, "image"),
-            severities(comparison, model_looks, "text"),
-            calibration(comparison, model_looks),
-            correlations(comparison, model_looks),
+            missing_rates(comparison, model_styles),
+            severities(comparison, model_styles, "image"),
+            severities(comparison, model_styles, "text"),
+            calibration(comparison, model_styles),
+            correlations(comparison, model_styles),
             confusion(comparison),
         )
         replaced = [
-            f"{look.label}: {name}"
-            for look, name in zip(model_looks, labels, strict=True)
-            if look.label != visible(" ".join(name.split()))
+            f"{curve.label}: {name}"
+            for curve, name in zip(model_styles, labels, strict=True)
+            if curve.label != visible(" ".join(name.split()))
         ]
         key = f" No font of this machine has the names of {'; '.join(replaced)}." if replaced else ""
         return {plot.name: _drawn(plot, key) for plot in plots if plot is not None}

@@ -42,7 +42,7 @@ class Plot(NamedTuple):
     figure: Figure
 
 
-class Look(NamedTuple):
+class CurveStyle(NamedTuple):
     """The style of a model, which is the same in every plot.
 
     Attributes:
@@ -56,7 +56,7 @@ class Look(NamedTuple):
     marker: str
 
 
-def looks(labels: Sequence[str]) -> list[Look]:
+def curve_styles(labels: Sequence[str]) -> list[CurveStyle]:
     """Return a style for each model; up to 84 models have different pairs of colour and marker.
 
     A label that no installed font can draw becomes "model 1" and so on.
@@ -65,7 +65,7 @@ def looks(labels: Sequence[str]) -> list[Look]:
         labels: Labels of the models.
     """
     return [
-        Look(shown(label, f"model {number}"), colour, marker)
+        CurveStyle(shown(label, f"model {number}"), colour, marker)
         for number, (label, colour, marker) in enumerate(
             zip(labels, cycle(COLOURS), islice(cycle(MARKERS), len(labels)), strict=False), 1
         )

@@ -80,8 +80,8 @@ def assert_same(found: list[list[Batch]], expected: list[list[Batch]]) -> None:
         assert ours.cut == theirs.cut
         for name in ("image_present", "text_present", "label", "counted"):
             assert torch.equal(getattr(ours, name), getattr(theirs, name))
-        for side, present in (("images", ours.image_present), ("texts", ours.text_present)):
-            mine, other = getattr(ours, side)["clean"], getattr(theirs, side)["clean"]
+        for modality, present in (("images", ours.image_present), ("texts", ours.text_present)):
+            mine, other = getattr(ours, modality)["clean"], getattr(theirs, modality)["clean"]
             torch.testing.assert_close(mine.pooled[present], other.pooled[present], rtol=1e-5, atol=1e-5)
             for a, b, mask, real in zip(mine.tokens, other.tokens, mine.mask, other.mask, strict=True):
                 assert torch.equal(mask[present], real[present])
@@ -158,7 +158,7 @@ def test_what_is_dropped_is_not_read(
     with_text = [row for batch in batches for row in batch.text_present.tolist()]
     assert sum(with_text) > 80
     assert sum(len(batch.images["clean"]) for batch in batches) == len(with_text) - sum(with_text)
-    assert len(read) == len(with_text)  # one side of each sample
+    assert len(read) == len(with_text)  # one modality of each sample
 
 
 SETTINGS: dict[str, Callable[[Path], dict[str, Encoder]]] = {
@@ -407,7 +407,7 @@ def test_views(make: Callable[..., Any], encoders: Encoders, inputs: list[int]) 
 
 
 @pytest.mark.parametrize("column", ["image_column", "text_column"])
-def test_data_of_one_side(make: Callable[..., Any], encoders: Encoders, tmp_path: Path, column: str) -> None:
+def test_data_of_one_modality(make: Callable[..., Any], encoders: Encoders, tmp_path: Path, column: str) -> None:
     pictures(tmp_path)
     source = Table(train=str(tmp_path / "data/train.jsonl"), **{column: None})  # type: ignore[arg-type]
     assert_same(epochs(make(source), encoders), epochs(make(source, cache=None), encoders))

@@ -16,7 +16,7 @@ from robusttune.corruption.dropout import ModalityDropout, drop_modality, sample
 from robusttune.corruption.noise.text import drop_words
 from robusttune.data.sources import Shapes, Visibility, World
 from robusttune.data.sources.shapes import FACTORS, HIDDEN
-from robusttune.data.sources.shapes.bayes import best_accuracy
+from robusttune.data.sources.shapes.bayes import bayes_accuracy
 from robusttune.data.sources.shapes.caption import caption_lengths
 from robusttune.data.sources.shapes.factors import INDEX
 from robusttune.errors import RobustTuneError
@@ -67,7 +67,7 @@ def found(shapes: Shapes, rates: Rates, images: list[Seen]) -> float:
         rng = sample_generator(1, 0, str(index), "test")
         dropout = ModalityDropout(rates.image_missing, rates.text_missing)
         has_image, has_text = drop_modality(True, True, dropout, rng)
-        text = read_text(drop_words(shapes.tell("test", index), rates.word_dropout, rng))
+        text = read_text(drop_words(shapes.caption("test", index), rates.word_dropout, rng))
         said = answer(shapes.world, image if has_image else None, text if has_text else None)
         right += shapes.world.scene(shapes.seed, "test", index).label == said
     return right / len(images)
@@ -156,12 +156,12 @@ def test_is_the_full_enumeration(data: st.DataObject) -> None:
     image, text = data.draw(st.sampled_from([(True, True), (True, False), (False, True), (False, False)]))
     words, dropout = len(factors) + data.draw(st.integers(0, 2)), data.draw(st.sampled_from([0.0, 0.4, 1.0]))
     expected = in_full(world, image, text, words, dropout)
-    assert best_accuracy(world, {words: 1.0}, image, text, dropout) == pytest.approx(expected, abs=1e-12)
+    assert bayes_accuracy(world, {words: 1.0}, image, text, dropout) == pytest.approx(expected, abs=1e-12)
 
 
 def test_large_worlds_are_enumerated_piece_by_piece() -> None:
     world = World(factors=("colour", "shape", "texture", "position"), hidden="distractor")
-    assert best_accuracy(world, caption_lengths()) == pytest.approx(0.694375)
+    assert bayes_accuracy(world, caption_lengths()) == pytest.approx(0.694375)
 
 
 def test_known_numbers() -> None:
@@ -171,18 +171,18 @@ def test_known_numbers() -> None:
     assert shapes.best_accuracy_when(image_missing=1) == pytest.approx(0.64 + 0.16 / 4 + 0.16 / 3 + 0.04 / 24)
     noisy = Shapes(World(label_noise=0.1))
     assert noisy.best_accuracy_when() == pytest.approx(0.9)
-    assert best_accuracy(World(), caption_lengths(), image=False, text=False) == pytest.approx(1 / 24)
+    assert bayes_accuracy(World(), caption_lengths(), image=False, text=False) == pytest.approx(1 / 24)
 
 
 def test_views() -> None:
     shapes = Shapes()
-    assert [shapes.best_accuracy(view) for view in (View(), View(image=None), View(text=None))] == [
+    assert [shapes.bayes_accuracy(view) for view in (View(), View(image=None), View(text=None))] == [
         shapes.best_accuracy_when(),
         shapes.best_accuracy_when(image_missing=1),
         shapes.best_accuracy_when(text_missing=1),
     ]
-    assert shapes.best_accuracy(View(image="noisy")) is None
-    assert shapes.best_accuracy(View(None, None)) == pytest.approx(1 / 24)
+    assert shapes.bayes_accuracy(View(image="noisy")) is None
+    assert shapes.bayes_accuracy(View(None, None)) == pytest.approx(1 / 24)
 
 
 @pytest.mark.parametrize("rates", [(1.2, 0, 0), (0, -0.1, 0), (0.6, 0.6, 0), (0, 0, 2)])

@@ -56,7 +56,7 @@ def test_image_and_text_are_of_one_scene() -> None:
     """What both show is the same: where neither hides a factor, they agree in it."""
     shapes = Shapes(World(visibility=Visibility(0, 0, 1)))
     for index in range(40):
-        assert read_image(shapes.draw("val", index)) == read_text(shapes.tell("val", index))
+        assert read_image(shapes.draw("val", index)) == read_text(shapes.caption("val", index))
 
 
 @pytest.mark.parametrize("hidden", ["neutral", "distractor"])
@@ -66,7 +66,7 @@ def test_everything_can_be_read_back(hidden: Any) -> None:
     for index in range(100):
         scene = shapes.world.scene(0, "train", index)
         assert read_image(shapes.draw("train", index)) == scene.image
-        assert read_text(shapes.tell("train", index)) == scene.text
+        assert read_text(shapes.caption("train", index)) == scene.text
 
 
 def test_colour_and_shape_can_be_read_from_a_blackboard() -> None:
@@ -122,12 +122,12 @@ def test_a_scene_shows_the_values_of_its_class() -> None:
 
 @pytest.mark.parametrize("hidden", ["neutral", "distractor"])
 def test_visibility(hidden: Any) -> None:
-    """How often each side shows a factor, and that no factor is hidden from both."""
+    """How often each modality shows a factor, and that no factor is hidden from both."""
     world = World(visibility=Visibility(0.5, 0.2, 0.3), hidden=hidden)
     scenes = [world.scene(0, "train", index) for index in range(4000)]
     colour = INDEX["colour"]
     true = [world.combinations[scene.label][0] for scene in scenes]
-    shown = [np.mean([side[colour] == v for side, v in zip(sides, true, strict=True)]) for sides in
+    shown = [np.mean([modality[colour] == v for modality, v in zip(modalities, true, strict=True)]) for modalities in
              ([s.image for s in scenes], [s.text for s in scenes])]  # fmt: skip
     by_chance = 0.0 if hidden == "neutral" else 1 / 8
     assert shown == pytest.approx([0.8 + 0.2 * by_chance, 0.5 + 0.5 * by_chance], abs=0.03)
@@ -163,7 +163,7 @@ def test_fillers_and_length_know_nothing_of_the_scene() -> None:
 
 def test_caption_lengths_are_as_drawn() -> None:
     shapes = Shapes()
-    drawn = Counter(len(shapes.tell("train", index).split()) for index in range(4000))
+    drawn = Counter(len(shapes.caption("train", index).split()) for index in range(4000))
     assert sum(caption_lengths().values()) == pytest.approx(1)
     for length, share in caption_lengths().items():
         assert drawn[length] / 4000 == pytest.approx(share, abs=0.03)
@@ -171,7 +171,7 @@ def test_caption_lengths_are_as_drawn() -> None:
 
 def test_synonyms_all_occur() -> None:
     shapes = Shapes()
-    words = {word for index in range(3000) for word in plain_words(shapes.tell("train", index))}
+    words = {word for index in range(3000) for word in plain_words(shapes.caption("train", index))}
     assert {*WORDS} <= words
 
 

@@ -41,7 +41,7 @@ NOT_PUBLISHED = ("fewer than the", "classes, and published are", "have another c
 def test_good_copies(check: Check, tmp_path: Path, name: str) -> None:
     LAYOUTS[name].write(tmp_path)
     found = check(LAYOUTS[name].source(tmp_path))
-    assert not [line for line in found.wrong if not any(part in line for part in NOT_PUBLISHED)]
+    assert not [line for line in found.problems if not any(part in line for part in NOT_PUBLISHED)]
     for split, samples in zip(("train", "val", "test"), LAYOUTS[name].samples, strict=True):
         if samples is None:
             assert split not in found.splits
@@ -76,7 +76,7 @@ def test_whole_splits_are_looked_at_whatever_is_used_of_them(check: Check, tmp_p
     LAYOUTS["oxford_pets"].write(tmp_path)
     found = check(LAYOUTS["oxford_pets"].source(tmp_path), splits=Splits(shots=1, classes="base"))
     assert {split: counts["samples"] for split, counts in found.splits.items()} == {"train": 12, "val": 6, "test": 9}
-    assert not found.wrong
+    assert not found.problems
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_samples_that_come_again_are_told_and_are_not_wrong(check: Check, copy: 
     add(copy, "train", image="photos/train0.png", text="dish 0 of train", label="soup")
     add(copy, "train", image="photos/train0.png", text="other words", label="soup")
     found = check(source_of(copy))
-    assert not found.wrong
+    assert not found.problems
     assert "of the train samples 1 are there already, image and text" in found.notes
     assert found.splits["train"]["repeated_images"] == 2
 
@@ -166,7 +166,7 @@ def test_near_duplicates_are_told(check: Check, copy: Path) -> None:
     add(copy, "test", image="photos/larger.png", text="x")
     assert "near_pairs" not in check(source_of(copy)).images
     found = check(source_of(copy), near_bits=8)
-    assert not found.wrong
+    assert not found.problems
     assert found.images["near_pairs_across_splits"] == 1
     assert any("look nearly the same" in note and "larger.png" in note for note in found.notes)
 
@@ -231,8 +231,8 @@ def test_data_without_any_split(check: Check, copy: Path) -> None:
     for split in ("train", "val", "test"):
         (copy / f"{split}.jsonl").write_text("")
     found = check(source_of(copy))
-    assert len(found.wrong) == 3
-    assert all("has no rows" in line for line in found.wrong)
+    assert len(found.problems) == 3
+    assert all("has no rows" in line for line in found.problems)
 
 
 def test_what_a_whole_copy_has_twice_is_how_the_data_set_is(check: Check, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_what_a_whole_copy_has_twice_is_how_the_data_set_is(check: Check, tmp_pa
     shutil.copy(images / "pug_train_1.jpg", images / "leonberger_train_1.jpg")
     whole = Published({"train": 12, "val": 6, "test": 9}, 3)
     found = check(replace(source, published=whole))
-    assert not found.wrong
+    assert not found.problems
     assert any("of the images of test 1 are in train, too" in note for note in found.notes)
     assert any("2 are there again with other labels" in note for note in found.notes)
     assert len(check(source).wrong) == 2
@@ -262,8 +262,8 @@ def test_samples_to_predict_are_looked_at_too(check: Check, tmp_path: Path) -> N
     found = check(HatefulMemes(str(tmp_path)))
     assert found.splits["predict"]["samples"] == found.splits["predict"]["unlabelled"] == 4
     assert found.splits["predict"]["published"] == 1000
-    assert any("test has 4 samples, 996 fewer than the 1,000 published" in line for line in found.wrong)
-    assert any("00015.png cannot be read" in line for line in found.wrong)
+    assert any("test has 4 samples, 996 fewer than the 1,000 published" in line for line in found.problems)
+    assert any("00015.png cannot be read" in line for line in found.problems)
     assert len(found.details["broken"]) == 1
 
 

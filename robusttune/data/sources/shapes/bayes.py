@@ -12,7 +12,7 @@ from robusttune.data.sources.shapes.world import World
 from robusttune.errors import RobustTuneError
 
 
-def best_accuracy(
+def bayes_accuracy(
     world: World, caption_lengths: Mapping[int, float], image: bool = True, text: bool = True, word_dropout: float = 0.0
 ) -> float:
     """Return the expected accuracy, in [0, 1], of predicting the class with the highest posterior probability.
@@ -31,7 +31,7 @@ def best_accuracy(
     Example:
         >>> from robusttune.data.sources.shapes.world import Visibility
         >>> world = World(visibility=Visibility(image=0, text=0, both=1))
-        >>> best_accuracy(world, {6: 1.0}), round(best_accuracy(world, {6: 1.0}, image=False, text=False), 3)
+        >>> bayes_accuracy(world, {6: 1.0}), round(bayes_accuracy(world, {6: 1.0}, image=False, text=False), 3)
         (1.0, 0.042)
     """
     if not 0 <= word_dropout <= 1:

@@ -17,7 +17,7 @@ from robusttune.corruption import dropout
 from robusttune.corruption.dropout import sample_generator
 from robusttune.data.images import ImageReader
 from robusttune.data.sources.base import Record, Source, to_table
-from robusttune.data.sources.shapes.bayes import best_accuracy
+from robusttune.data.sources.shapes.bayes import bayes_accuracy
 from robusttune.data.sources.shapes.caption import caption, caption_lengths
 from robusttune.data.sources.shapes.drawing import StyleName, draw
 from robusttune.data.sources.shapes.world import World
@@ -86,7 +86,7 @@ class Shapes(Source):
         """
         return draw(self.world.scene(self.seed, split, index), self.style, self._rng(split, index, "image"))
 
-    def tell(self, split: str, index: int) -> str:
+    def caption(self, split: str, index: int) -> str:
         """Return the caption of a sample.
 
         Args:
@@ -95,7 +95,7 @@ class Shapes(Source):
         """
         return caption(self.world.scene(self.seed, split, index), self._rng(split, index, "text"))
 
-    def best_accuracy(self, view: View) -> float | None:
+    def bayes_accuracy(self, view: View) -> float | None:
         """Return the Bayes accuracy, in [0, 1], over the whole distribution, not the samples drawn from it.
 
         Returns:
@@ -103,7 +103,7 @@ class Shapes(Source):
         """
         if not {view.image, view.text} <= {"clean", None}:
             return None
-        return best_accuracy(self.world, caption_lengths(), view.image is not None, view.text is not None)
+        return bayes_accuracy(self.world, caption_lengths(), view.image is not None, view.text is not None)
 
     def best_accuracy_when(
         self, image_missing: float = 0.0, text_missing: float = 0.0, word_dropout: float = 0.0
@@ -126,7 +126,7 @@ class Shapes(Source):
             )
         conditions = {(False, True): image_missing, (True, False): text_missing, (True, True): 1 - sum(rates)}
         return sum(
-            probability * best_accuracy(self.world, caption_lengths(), *present, word_dropout)
+            probability * bayes_accuracy(self.world, caption_lengths(), *present, word_dropout)
             for present, probability in conditions.items()
         )
 

@@ -22,7 +22,7 @@ NONE = -1  # index of a class that is not among the class names
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """The predictions of a run for N samples under K conditions, with C classes.
 
     The samples are sorted by id.
@@ -69,7 +69,7 @@ class Answers:
         return np.asarray(self.prediction == self.label)
 
 
-def read_answers(path: Path) -> Answers:
+def read_predictions(path: Path) -> Predictions:
     """Read the predictions that `robusttune test` has written.
 
     Args:
@@ -79,14 +79,14 @@ def read_answers(path: Path) -> Answers:
         RobustTuneError: The file has another format, or its conditions do not have the same samples.
     """
     try:
-        return _answers(pq.read_table(path))
+        return _predictions(pq.read_table(path))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, pa.ArrowException):
         raise RobustTuneError(
             f"{path} is not what this version of robusttune test writes: test the run again, or leave it out"
         ) from None
 
 
-def _answers(table: pa.Table) -> Answers:
+def _predictions(table: pa.Table) -> Predictions:
     metadata = json.loads(table.schema.metadata[b"robusttune"])
     names, multilabel = list(map(str, metadata["class_names"])), bool(metadata["multilabel"])
     condition, conditions = _codes(table["condition"])
@@ -101,7 +101,7 @@ def _answers(table: pa.Table) -> Answers:
     sorted_ids = pa.array(ids).take(pa.array(np.argsort(rank_of_id)))
     digest = hashlib.sha256(json.dumps(sorted_ids.to_pylist()).encode())
     digest.update(json.dumps(table["label"].take(pa.array(rows[0])).to_pylist()).encode())
-    return Answers(conditions, digest.hexdigest(), names, multilabel, label, prediction, table, rows)
+    return Predictions(conditions, digest.hexdigest(), names, multilabel, label, prediction, table, rows)
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str]]:
