@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
 
+from robusttune.data.packs import Part, pack
 from robusttune.data.problems import Problems
 from robusttune.data.sources.blanks import Blanks
 from robusttune.data.sources.csv_file import read_csv
 from robusttune.data.sources.files import guard_against_changes, is_unicode, read_text
+from robusttune.data.sources.image_cells import holds_content, stored_parts
 from robusttune.data.sources.rows import Row, Rows
 from robusttune.errors import RobustTuneError
+
+ROWS = 16  # rows of embedded images that are in memory at a time
+BUFFER = 1 << 20  # bytes read at a time
 
 
 def read_rows(path: Path, bad: Problems, columns: Collection[str]) -> Rows:
@@ -102,15 +108,32 @@ def _read_jsonl(path: Path, bad: Problems, columns: set[str]) -> Rows:
 def _read_parquet(path: Path, bad: Problems, columns: set[str]) -> Rows:
     try:
         with guard_against_changes(path):
-            names = pyarrow.parquet.read_schema(path).names
-            table = pyarrow.parquet.read_table(path, columns=[name for name in names if name in columns])
-            rows = table.to_pylist() if table.num_columns else [{}] * table.num_rows
+            schema = pyarrow.parquet.read_schema(path)
+            names, wanted = schema.names, [name for name in schema.names if name in columns]
+            kinds = dict(zip(names, schema.types, strict=True))
+            embedded = [name for name in wanted if holds_content(kinds[name])]
+            table = pyarrow.parquet.read_table(path, columns=[name for name in wanted if name not in embedded])
+            rows = table.to_pylist() if table.num_columns else [{} for _ in range(table.num_rows)]
+            for name in embedded:  # the images are not held in memory
+                images = pack(path, name, partial(_image_parts, path, name))
+                for cells, cell in zip(rows, images, strict=True):
+                    cells[name] = cell
     except RobustTuneError:
         raise
     except Exception as error:  # damaged files raise ArrowException, OSError, UnicodeDecodeError, MemoryError, ...
         reason = str(error).split("\n")[0].replace(str(path), path.name)[:160]
         raise RobustTuneError(f"{path} is no readable Parquet file ({reason}): write it again") from None
     return Rows([Row(f"row {number}", cells) for number, cells in enumerate(rows, 1)], names)
+
+
+def _image_parts(path: Path, column: str) -> Iterator[list[Part]]:
+    """Yield the images in each row of a column of a Parquet file, few rows at a time."""
+    try:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER) as file:
+            for batch in file.iter_batches(ROWS, columns=[column]):
+                yield from map(stored_parts, batch.column(0).to_pylist())
+    except OSError as error:  # the file is damaged, unlike an OSError of the pack
+        raise ValueError(error) from None
 
 
 READERS: dict[str, Callable[[Path, Problems, set[str]], Rows]] = {

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from robusttune.data.images import ImageReader
 from robusttune.data.problems import Problems
+from robusttune.data.remote import URL, Remote
 from robusttune.data.sources.base import Record, Source, require_paths, to_table
 from robusttune.data.sources.blanks import Blanks
 from robusttune.data.sources.files import path_kind
-from robusttune.data.sources.image_cells import image_path
+from robusttune.data.sources.image_cells import ImageCells
 from robusttune.data.sources.label_cells import LabelColumn
 from robusttune.data.sources.readers import READERS, cell_text, read_rows
 from robusttune.data.sources.rows import Row, Rows
+from robusttune.data.stored_images import StoredImages
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
@@ -30,9 +33,13 @@ class Table(Source):
         val: Table of validation samples; without it, a part of ``train`` is held out.
         test: Table of test samples.
         predict: Table of samples to predict; it needs no labels.
-        image_root: Folder that image paths are relative to and must stay within. By default it is the table's own
-            folder, and absolute paths may then lead anywhere.
-        image_column: Name of the column with paths of image files; null for a table without images.
+        image_root: Folder that image paths are relative to and must stay within, or a URL such as ``s3://bucket/photos``
+            that they are appended to. By default it is the table's own folder, and absolute paths may then lead
+            anywhere.
+        image_column: Name of the image column, or of several columns; null for a table without images. A cell is a
+            path, a URL (``file``, ``http``, ``https``, or one that fsspec reads, such as ``s3``), the image itself
+            (bytes, a dictionary with ``bytes`` and ``path``, base64 text, or a data URL), or a list of these. The first
+            image of a row is used.
         text_column: Name of the column with texts; null for a table without texts.
         label_column: Name of the column with class names. In multi-label data, a cell is a list, a list written as text
             (in Python's, NumPy's or JSON's notation) or names joined by ``label_separator``; a blank cell is a sample
@@ -43,6 +50,7 @@ class Table(Source):
         blank: Texts that count as an empty cell, compared without case and surrounding spaces. By default only empty
             cells are blank, and a warning counts cells that look blank (``nan``, ``None``, ``N/A``, ...). An empty list
             has the same effect without the warning.
+        remote: Limits for images that are fetched from servers.
 
     Raises:
         RobustTuneError: If no table is given, a table does not exist or has another extension, or a setting is invalid.
@@ -53,13 +61,14 @@ class Table(Source):
     test: str | None = None
     predict: str | None = None
     image_root: str | None = None
-    image_column: str | None = "image"
+    image_column: list[str] | str | None = "image"
     text_column: str | None = "text"
     label_column: str = "label"
     id_column: str | None = None
     multilabel: bool = False
     label_separator: str = "|"
     blank: list[str] | None = None
+    remote: Remote = Remote()  # noqa: RUF009, a frozen default can be shared
 
     def __post_init__(self) -> None:
         paths = {split: getattr(self, split) for split in ("train", "val", "test", "predict")}
@@ -72,8 +81,14 @@ class Table(Source):
                 raise RobustTuneError(f"{path} is no {', '.join(READERS)} file: convert it, or give it its ending")
         if not self.label_separator:
             raise RobustTuneError("data.source.label_separator is empty: give what stands between names of classes")
-        if self.image_root is not None and path_kind(user_path(self.image_root)) != "folder":
-            raise RobustTuneError(f"{self.image_root} is no folder: set data.source.image_root to that of the images")
+        root = self.image_root
+        if root is not None and not URL.match(root) and path_kind(user_path(root)) != "folder":
+            raise RobustTuneError(f"{root} is no folder: set data.source.image_root to that of the images")
+
+    @property
+    def images(self) -> ImageReader:
+        """Return a reader of images in files, in the table's cells, and on servers."""
+        return StoredImages(self.remote)
 
     def read(self, split: Split) -> pa.Table | None:
         """Return the records of a split, or None where no table is given for it.
@@ -86,22 +101,34 @@ class Table(Source):
             return None
         path = user_path(name)
         bad, blanks = Problems(path, "rows"), Blanks(self.blank)
-        needed = [self.image_column, self.text_column, self.label_column, self.id_column]
+        needed = [*self._image_columns, self.text_column, self.label_column, self.id_column]
         found = read_rows(path, bad, [column for column in needed if column is not None])
         total = len(found.rows) + len(bad)
         if not bad:
             self._check_columns(path, found, labelled=split != "predict")
-        root = path.parent if self.image_root is None else user_path(self.image_root)
+        images = ImageCells(path, self._image_columns, self._root(path), self.image_root is not None, bad, blanks)
         labels = LabelColumn(self.label_column, self.multilabel, self.label_separator, blanks)
-        records = [self._record(number, row, root, labels, bad) for number, row in enumerate(found.rows, 1)]
+        rows = images.pack_texts(found.rows)
+        records = [self._record(number, row, images, labels, bad) for number, row in enumerate(rows, 1)]
         labels.check(path)
         bad.add_repeats((record.id, row.where) for record, row in zip(records, found.rows, strict=True))
         bad.refuse(total)
         blanks.warn(path, total)
         return to_table(records)
 
+    @property
+    def _image_columns(self) -> list[str]:
+        """Return the names of the image columns."""
+        return [self.image_column] if isinstance(self.image_column, str) else self.image_column or []
+
+    def _root(self, table: Path) -> Path | str:
+        """Return the folder or URL that the image paths of a table are relative to."""
+        if self.image_root is None:
+            return table.parent
+        return self.image_root if URL.match(self.image_root) else user_path(self.image_root)
+
     def _check_columns(self, path: Path, found: Rows, labelled: bool) -> None:
-        needed = [self.image_column, self.text_column, self.label_column if labelled else None, self.id_column]
+        needed = [*self._image_columns, self.text_column, self.label_column if labelled else None, self.id_column]
         missing = [name for name in needed if name is not None and name not in found.columns]
         if missing:
             raise RobustTuneError(
@@ -109,16 +136,14 @@ class Table(Source):
                 "data.source.image_column, text_column or label_column to its names, null for a missing modality"
             )
 
-    def _record(self, number: int, row: Row, root: Path, labels: LabelColumn, bad: Problems) -> Record:
-        image = cell_text(row, self.image_column, bad, labels.blanks)
+    def _record(self, number: int, row: Row, images: ImageCells, labels: LabelColumn, bad: Problems) -> Record:
         sample_id = str(number) if self.id_column is None else cell_text(row, self.id_column, bad, labels.blanks)
         if sample_id is None:
             bad.add(row.where, "have no id", "give them ids, or set data.source.id_column to null")
-        own_root = self.image_root is not None
         labelled = self.label_column in row.cells
         return Record(
             id=sample_id or row.where,
-            image=None if image is None else image_path(image, row.where, root, own_root, bad),
+            image=images.name(row),
             text=cell_text(row, self.text_column, bad, labels.blanks),
             labels=labels.read(row.cells[self.label_column], row.where, bad) if labelled else None,
         )
