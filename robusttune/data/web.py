@@ -18,6 +18,7 @@ from robusttune import __version__
 BLOCK = 1 << 16  # number of bytes per read
 REDIRECTS = 5
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers after which another try may succeed
+NOT_WEB = "the server redirects to something other than a web server"
 LEFT_AS_THEY_ARE = "%/:=&?~#+!$,;'@()*[]"  # characters of a URL that are not quoted
 
 
@@ -88,7 +89,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme.lower() not in ("http", "https"):
-            raise FetchError("the server redirects to something other than a web server")
+            raise FetchError(NOT_WEB)
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
 
@@ -142,6 +143,8 @@ def _refusal(error: HTTPError) -> FetchError:
     """Return the error for an answer with a status other than success."""
     error.close()
     if 300 <= error.code < 400:
+        if "is not allowed" in str(error.msg):  # urllib refuses other schemes, such as file
+            return FetchError(NOT_WEB)
         return FetchError(f"the server redirects more than {REDIRECTS} times, or in a circle")
     known = {status.value: status.phrase for status in HTTPStatus}
     phrase = f"the server answers {error.code} {known.get(error.code, '')}".rstrip()

@@ -162,7 +162,10 @@ def test_all_bad_rows_are_counted_by_what_is_wrong(tmp_path: Path) -> None:
     lines = [good, "{\n", '{"image": {"a": 1}, "text": "t", "label": "x"}\n', good, "}\n", '{"label": {}}\n', good]
     path = tmp_path / "train.jsonl"
     path.write_text("".join(lines))
-    message = "of 7 rows, 2 are not JSON .the first: line 2.* 1 have neither a path, a URL nor an image in the column image .* 1 have no class as label "
+    message = (
+        "of 7 rows, 2 are not JSON .the first: line 2.* 1 have neither a path, a URL nor an image in the column .* .*"
+        " 1 have no class as label "
+    )
     with pytest.raises(RobustTuneError, match=message):
         Table(train=str(path)).read("train")
 
