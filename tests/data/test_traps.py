@@ -698,11 +698,11 @@ CLASSES = ClassLabel(names=["soup", "pie"])
 TEXT = {"text": ["a", "b", "c"]}
 HUGGING_FACE: dict[str, tuple[dict[str, list[Any]], dict[str, Any], dict[str, Any], str]] = {
     "no such column": (TEXT | {"y": [0, 1, 0]}, {}, {}, "own, train has no column label .it has text, y.: set data"),
-    "texts for images": (
-        TEXT | {"label": ["x", "y", "x"]},
+    "numbers for images": (
+        TEXT | {"label": ["x", "y", "x"], "size": [1, 2, 3]},
         {},
-        {"image_column": "text"},
-        "the column text of .*own, train is of Value.*, not of images: give another image_column",
+        {"image_column": "size"},
+        "the column size of .*own, train is of Value.*, not of images: give another image_column",
     ),
     "no such split": (
         TEXT | {"label": ["x", "y", "x"]},

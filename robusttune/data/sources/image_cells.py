@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,13 @@ def holds_content(kind: pa.DataType) -> bool:
     )
 
 
+def holds_text(kind: pa.DataType) -> bool:
+    """Return whether cells of an Arrow type hold texts or lists of texts, which may name images."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return holds_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def is_embedded(cell: Any) -> bool:
     """Return whether a cell of a text format holds the content of an image, as a data URL or base64 text."""
     if isinstance(cell, str):
@@ -101,23 +108,24 @@ class ImageCells:
     """The conversion of the image cells of one table to image names.
 
     Attributes:
-        table: Path of the table.
+        table: Path of the table; None if it is not one file, and nothing is packed.
         columns: Names of the image columns.
-        root: Folder or URL that paths in cells are relative to.
+        root: Folder or URL that paths in cells are relative to; None if there is none, and paths are refused.
         own_root: Flag, True if the user has set ``root``; then paths outside it are refused, even absolute ones.
         bad: Collection of problems, extended by cells that name no image.
         blanks: Test for blank cells.
     """
 
-    table: Path
+    table: Path | None
     columns: list[str]
-    root: Path | str
+    root: Path | str | None
     own_root: bool
     bad: Problems
     blanks: Blanks
 
     def pack_texts(self, rows: Sequence[Row]) -> list[Row]:
         """Replace images that cells of a text format embed by references to a pack."""
+        assert self.table is not None
         for column in self.columns:
             cells = [row.cells.get(column) for row in rows]
             embedded = [is_embedded(cell) for cell in cells]
@@ -132,11 +140,11 @@ class ImageCells:
 
     def name(self, row: Row) -> str | None:
         """Return the name of the first image of a row, or None if it has no image."""
-        return next(self.names(row), None)
+        return next(self.names(row, self.columns), None)
 
-    def names(self, row: Row) -> Iterator[str]:
-        """Yield the names of the images of a row, in the order of the columns."""
-        for column in self.columns:
+    def names(self, row: Row, columns: Iterable[str]) -> Iterator[str]:
+        """Yield the names of the images of a row in some columns."""
+        for column in columns:
             cell = row.cells.get(column)
             try:
                 parts = [*image_parts(cell)]
@@ -149,7 +157,7 @@ class ImageCells:
                 continue
             for part in parts:
                 if isinstance(part, Packed):
-                    yield part.name(f"{row.where} of {self.table.absolute()}")
+                    yield part.name(f"{row.where} of {self.table and self.table.absolute()}")
                 elif not self.blanks.is_blank(str(part), column):
                     yield self.locate(str(part), row.where)
 
@@ -192,6 +200,10 @@ class ImageCells:
 
     def _path(self, path: str, where: str) -> str:
         """Return the path of a file, joined to the root, and add it to `bad` if it leads out of the root."""
+        if self.root is None:
+            problem = "name a file as image, and its folder is not known"
+            self.bad.add(f"{where}, {path!r:.80}", problem, "set data.source.image_root to it")
+            return path
         if not self.own_root and Path(path).is_absolute() and "\0" not in path:
             return path
         if isinstance(self.root, str):
