@@ -305,20 +305,13 @@ class Cells(StoredImages):
             return hashlib.blake2b(part.encode(), digest_size=16).digest()
 
     def _part(self, name: str) -> Part:
-        """Return the first image in the cell that a name refers to: its content, path or URL. Other names are returned.
-
-        Raises:
-            UnreadableImageError: The cell has no image.
-        """
+        """Return the first image in the cell that a name refers to: its content, path or URL. Other names are returned."""
         found = CELL.fullmatch(name)
         if found is None:
             return name
         column = self.source.image_columns[int(found[3] or 0)]
         cell = self._splits[found[1]][int(found[2])][column][0].as_py()
-        part = next(iter(stored_parts(cell)), None)
-        if part is None:
-            raise UnreadableImageError(f"the cell {name} of {self.source.path} has no image")
-        return part
+        return next(iter(stored_parts(cell)), b"")
 
     @cached_property
     def _splits(self) -> dict[str, Any]:
