@@ -14,6 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from layouts import picture
 from test_configs import flags_for
@@ -149,7 +151,7 @@ def pairs(args: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def write_tables(folder: Path) -> None:
-    """Write ``train.csv``, ``test.csv`` and ``new.csv`` with photos, as the README describes them."""
+    """Write ``train.csv``, ``test.csv``, ``new.csv`` and ``embedded.parquet`` with photos, as the README describes."""
     for start, (split, size) in enumerate({"train": 32, "test": 8, "new": 4}.items()):
         rows = []
         for number in range(size):
@@ -160,6 +162,11 @@ def write_tables(folder: Path) -> None:
             rows.append([image, text, label] if split != "new" else [image, text])
         with (folder / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([["image", "text", "label"][: len(rows[0])], *rows])
+    with (folder / "train.csv").open(newline="", encoding="utf-8") as file:
+        samples = list(csv.DictReader(file))
+    for sample in samples:
+        sample["image"] = (folder / sample["image"]).read_bytes() if sample["image"] else None
+    pq.write_table(pa.Table.from_pylist(samples), folder / "embedded.parquet")
 
 
 def write_dishes(folder: Path) -> None:

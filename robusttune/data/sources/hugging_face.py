@@ -305,7 +305,7 @@ class Cells(StoredImages):
             return hashlib.blake2b(part.encode(), digest_size=16).digest()
 
     def _part(self, name: str) -> Part:
-        """Return the first image in the cell that a name refers to: its content, path or URL. Other names are returned."""
+        """Return the first image in the cell that a name refers to: its content, path or URL. Return other names."""
         found = CELL.fullmatch(name)
         if found is None:
             return name
