@@ -10,13 +10,8 @@ from torch import Tensor
 from robusttune.corruption.conditions import Conditions
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation.intervals import base_and_new_parts, between, multiclass_parts, multilabel_parts, resampled
-from robusttune.evaluation.metrics import (
-    base_and_new_metrics,
-    headline,
-    multiclass_metrics,
-    multilabel_metrics,
-    names_of_metrics,
-)
+from robusttune.evaluation.metric_names import headline, names_of_metrics
+from robusttune.evaluation.metrics import base_and_new_metrics, multiclass_metrics, multilabel_metrics
 from robusttune.evaluation.scores import Scores, by_id, join
 from robusttune.ranks import on_rank_zero
 from robusttune.types import Facts

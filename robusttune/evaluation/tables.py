@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from robusttune.evaluation.by_condition import ConditionMetrics
-from robusttune.evaluation.metrics import label_ranks, predicted_classes, sample_losses
+from robusttune.evaluation.per_sample import sample_losses
+from robusttune.evaluation.predicted import label_ranks, predicted_classes
 from robusttune.evaluation.scores import Scores
 from robusttune.types import View
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robusttune.evaluation.metrics import probabilities
+from robusttune.evaluation.predicted import probabilities
 from robusttune.evaluation.scores import Scores
 from robusttune.types import View
 

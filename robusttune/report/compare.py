@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation.bootstrap import interval
-from robusttune.evaluation.metrics import LOWER_IS_BETTER
+from robusttune.evaluation.metric_names import LOWER_IS_BETTER
 from robusttune.report.conditions import MEAN, in_order
 from robusttune.report.models import Model, data_seeds
 from robusttune.report.predictions import read_predictions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from statistics import mean, stdev
 
-from robusttune.evaluation.metrics import LOWER_IS_BETTER
+from robusttune.evaluation.metric_names import LOWER_IS_BETTER
 from robusttune.report.compare import Comparison, Difference, Estimate
 from robusttune.report.conditions import MEAN, STANDARD_CONDITIONS, by_group
 from robusttune.report.models import Model

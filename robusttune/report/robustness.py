@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from robusttune.errors import RobustTuneError
-from robusttune.evaluation.metrics import LOWER_IS_BETTER
+from robusttune.evaluation.metric_names import LOWER_IS_BETTER
 from robusttune.report.compare import Comparison
 from robusttune.report.conditions import COMPLETE, TYPES, in_order
 from robusttune.report.models import Model

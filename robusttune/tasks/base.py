@@ -23,7 +23,7 @@ from robusttune.counting import counted
 from robusttune.encoders import Encoder, FrozenEncoder, ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
-from robusttune.evaluation.metrics import probabilities
+from robusttune.evaluation.predicted import probabilities
 from robusttune.evaluation.temperature import PATTERNS, VIEWS, fit_temperatures, patterns
 from robusttune.ranks import any_over_ranks, on_rank_zero, sum_over_ranks, world_size
 from robusttune.settings import differences, from_plain, plain, to_plain

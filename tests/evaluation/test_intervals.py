@@ -23,7 +23,8 @@ from robusttune.evaluation.intervals import (
     multilabel_parts,
     resampled,
 )
-from robusttune.evaluation.metrics import base_and_new_metrics, multiclass_metrics, multilabel_metrics, names_of_metrics
+from robusttune.evaluation.metric_names import names_of_metrics
+from robusttune.evaluation.metrics import base_and_new_metrics, multiclass_metrics, multilabel_metrics
 
 SURE = st.sampled_from([0.5, 4.0, 100.0])  # of the last, probabilities are 0 and 1 to the last digit
 

@@ -20,17 +20,20 @@ from sklearn.metrics import (
 )
 from torch import Tensor
 from torch.nn import functional
+from torchmetrics.functional.classification import (
+    binary_calibration_error,
+    multiclass_accuracy,
+    multilabel_f1_score,
+)
 
 from robusttune.corruption.conditions import Conditions
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
-from robusttune.evaluation.metrics import (
-    base_and_new_metrics,
-    headline,
-    multiclass_metrics,
-    multilabel_metrics,
-    names_of_metrics,
-)
+from robusttune.evaluation.calibration import calibration_error
+from robusttune.evaluation.metric_names import headline, names_of_metrics
+from robusttune.evaluation.metrics import base_and_new_metrics, multiclass_metrics, multilabel_metrics
+from robusttune.evaluation.per_sample import samples_f1
+from robusttune.evaluation.predicted import label_ranks
 
 IDS = [str(i) for i in range(40)]
 
@@ -141,7 +144,7 @@ def test_a_kind_without_samples_has_no_accuracy() -> None:
     assert np.isnan([found["complete/new_accuracy"], found["complete/harmonic_mean"]]).all()
 
 
-def calibration_error(shares: np.ndarray, right: np.ndarray) -> float:
+def error_by_bins(shares: np.ndarray, right: np.ndarray) -> float:
     """Guo et al. 2017, equation 3: in each of 15 bins, how far the mean confidence is from how many are right."""
     total = 0.0
     for low in range(15):
@@ -173,7 +176,7 @@ def test_multiclass_metrics(seed: int, samples: int, classes: int, sure: float) 
     assert found["average_precision"] == pytest.approx(np.mean(precisions) if some else np.nan, nan_ok=True)
     assert found["brier"] == pytest.approx(((shares - hot) ** 2).sum(1).mean(), rel=1e-5, abs=1e-9)
     assert found["loss"] == pytest.approx(-logits.log_softmax(1).numpy()[hot > 0].mean(), rel=1e-5, abs=1e-6)
-    assert found["calibration_error"] == pytest.approx(calibration_error(shares.max(1), said == label), abs=1e-5)
+    assert found["calibration_error"] == pytest.approx(error_by_bins(shares.max(1), said == label), abs=1e-5)
 
 
 @given(st.integers(0, 999), st.integers(1, 60), st.sampled_from([0.3, 3.0, 200.0]))
@@ -199,7 +202,52 @@ def test_multilabel_metrics(seed: int, samples: int, sure: float) -> None:
     assert found["brier"] == pytest.approx(((shares - label) ** 2).mean(), rel=1e-5, abs=1e-9)
     z = logits.numpy()
     assert found["loss"] == pytest.approx((np.logaddexp(0, z) - z * label).mean(), rel=1e-5)
-    assert found["calibration_error"] == pytest.approx(calibration_error(shares.ravel(), label.ravel()), abs=1e-5)
+    assert found["calibration_error"] == pytest.approx(error_by_bins(shares.ravel(), label.ravel()), abs=1e-5)
+
+
+def test_confidences_of_1_share_the_last_bin() -> None:
+    """torchmetrics gives them a bin of their own, where errors no longer cancel with those of the last bin."""
+    probability = torch.tensor([1.0, 1.0, 0.95, 0.95])
+    label = torch.tensor([1, 0, 1, 1])
+    logits = torch.tensor([200.0, 200.0, 0.95, 0.95]).where(probability == 1, probability.logit())
+    found = calibration_error(logits.unsqueeze(1), label.unsqueeze(1))
+    assert found == pytest.approx(abs(3 / 4 - 3.9 / 4))
+    assert float(binary_calibration_error(probability, label, n_bins=15)) == pytest.approx((2 * 0.5 + 2 * 0.05) / 4)
+
+
+def test_many_predictions_do_not_exhaust_the_digits() -> None:
+    """Sums in float32, which torchmetrics uses for probabilities in float32, are off by one per cent."""
+    probability = torch.full((1_000_000, 1), 0.03)
+    label = torch.zeros(1_000_000, 1, dtype=torch.int64)
+    assert calibration_error(probability.logit(), label) == pytest.approx(0.03, rel=1e-4)
+    theirs = float(binary_calibration_error(probability.flatten(), label.flatten(), n_bins=15))
+    assert theirs != pytest.approx(0.03, rel=0.005)
+
+
+def test_equal_logits_are_ranked_by_the_index_of_the_class() -> None:
+    """So top-5 accuracy does not depend on the order in which torch.topk returns equal values."""
+    logits = torch.zeros(9, 9)
+    assert label_ranks(logits, torch.arange(9)).tolist() == [*range(1, 10)]
+    assert multiclass_metrics(logits, torch.arange(9))["top5_accuracy"] == pytest.approx(5 / 9)
+    torch.manual_seed(0)
+    logits, label = torch.randn(200, 9), torch.randint(9, (200,))
+    expected = float(multiclass_accuracy(logits, label, 9, average="micro", top_k=5))
+    assert multiclass_metrics(logits, label)["top5_accuracy"] == pytest.approx(expected)
+
+
+def test_f1_of_samples() -> None:
+    torch.manual_seed(0)
+    predicted, label = torch.rand(2, 50, 4) < 0.3
+    expected = multilabel_f1_score(
+        predicted.long().unsqueeze(2), label.long().unsqueeze(2), 4, average="micro", multidim_average="samplewise"
+    )
+    torch.testing.assert_close(samples_f1(predicted, label), expected)
+    assert bool((~predicted & ~label).all(1).any())
+    with pytest.raises(IndexError):  # torchmetrics drops the dimension of the samples if it is 1
+        multilabel_f1_score(
+            torch.ones(1, 4, 1).long(), torch.ones(1, 4, 1).long(), 4, average="micro", multidim_average="samplewise"
+        )
+    assert samples_f1(torch.ones(1, 4).bool(), torch.ones(1, 4).bool()).tolist() == [1]
 
 
 def test_base_and_new_are_trusted_as_one_that_is_not_told_the_kind() -> None:

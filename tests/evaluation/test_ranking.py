@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.nn import functional
+from torchmetrics.functional.classification import multiclass_auroc, multilabel_auroc, multilabel_average_precision
 
 from robusttune.evaluation.ranking import CLASSES, ranking_metrics
 
@@ -40,6 +41,24 @@ def test_more_classes_than_are_taken_at_a_time() -> None:
     found = ranking_metrics(shares, functional.one_hot(label, classes).bool())
     assert found["auroc"] == pytest.approx(roc_auc_score(label, shares, multi_class="ovr", average="macro"))
     assert found["average_precision"] == pytest.approx(average_precision_score(label, shares, average="macro"))
+
+
+def test_torchmetrics_has_the_same_averages() -> None:
+    torch.manual_seed(0)
+    scores, label = torch.rand(200, 5).mul(20).round().div(20), torch.rand(200, 5) < 0.3
+    assert ranking_metrics(scores, label) == {
+        "auroc": pytest.approx(float(multilabel_auroc(scores, label.long(), 5))),
+        "average_precision": pytest.approx(float(multilabel_average_precision(scores, label.long(), 5))),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:No positive samples")
+def test_classes_without_samples_do_not_count() -> None:
+    """torchmetrics averages over them as if their area were 0."""
+    label = torch.tensor([0, 0, 1, 1])
+    scores = torch.tensor([[0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.2, 0.7, 0.1]])
+    assert ranking_metrics(scores, functional.one_hot(label, 3).bool())["auroc"] == 1
+    assert float(multiclass_auroc(scores, label, 3)) == pytest.approx(2 / 3)
 
 
 def test_the_best_and_the_worst_ranking() -> None:

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from robusttune.escaping import visible
-from robusttune.evaluation.metrics import BINS
+from robusttune.evaluation.calibration import BINS, confidence_bins
 from robusttune.report.compare import Comparison
 from robusttune.report.conditions import STANDARD_CONDITIONS
 from robusttune.report.plots.style import GREY, CurveStyle, Plot, legend
@@ -49,9 +49,7 @@ def bins_of(predictions: Predictions, condition: str) -> Bins:
         confidence, correct = predictions.column("probabilities")[row].ravel(), predictions.label.ravel()
     else:
         confidence, correct = predictions.column("confidence")[row], predictions.correct[row]
-    probabilities = torch.from_numpy(confidence)
-    inner_edges = torch.linspace(0, 1, BINS + 1, dtype=probabilities.dtype)[1:-1]  # the bins of the calibration error
-    bin_index = torch.bucketize(probabilities, inner_edges, right=True).numpy()
+    bin_index = confidence_bins(torch.from_numpy(confidence)).numpy()
     return Bins(*(np.bincount(bin_index, weight, BINS).astype(float) for weight in (None, confidence, correct)))
 
 
