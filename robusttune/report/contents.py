@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from statistics import mean, stdev
 
+from robusttune.corruption.grammar import STANDARD_CONDITIONS
 from robusttune.evaluation.metric_names import LOWER_IS_BETTER
 from robusttune.report.compare import Comparison, Difference, Estimate
-from robusttune.report.conditions import MEAN, STANDARD_CONDITIONS, by_group
+from robusttune.report.conditions import MEAN, by_group
 from robusttune.report.models import Model
 from robusttune.report.robustness import Areas, areas, mean_relative
 from robusttune.report.tables import Cell, Rows, Table

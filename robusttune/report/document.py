@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from robusttune.corruption.grammar import COMPLETE
 from robusttune.errors import RobustTuneError
 from robusttune.escaping import shell
 from robusttune.report.compare import Comparison, compare, named
-from robusttune.report.conditions import COMPLETE, MEAN
+from robusttune.report.conditions import MEAN
 from robusttune.report.contents import (
     caveat,
     difference_table,

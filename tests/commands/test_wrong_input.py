@@ -585,7 +585,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "a condition that contradicts itself": (
         lambda p: p.test("--data.conditions=[no_text+noisy_text_typos_3]"),
-        "'no_text.noisy_text_typos_3' is no condition: it says twice what becomes of the text",
+        "'no_text.noisy_text_typos_3' is no condition: it has two parts about the text",
     ),
     "a condition twice": (
         lambda p: p.test("--data.conditions=[no_text,complete,no_text]"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from robusttune.corruption.conditions import parse
+from robusttune.corruption.grammar import parse
 from robusttune.evaluation.robustness import curves, relative
 
 

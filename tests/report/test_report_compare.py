@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score
 
 from robusttune.errors import RobustTuneError
 from robusttune.report.compare import Comparison, compare
+from robusttune.report.conditions import by_group
 from robusttune.report.contents import caveat, finding, robustness_table
 from robusttune.report.models import group
 from robusttune.report.predictions import read_predictions
@@ -322,3 +323,16 @@ def test_a_trend_needs_three_runs_and_a_share(trend: Path) -> None:
         effective_robustness(found, [found.models[1]])
     with pytest.raises(RobustTuneError, match="--trend is for shares that grow, and loss is none: leave it out"):
         effective_robustness(compared(trend, metric="loss"), [found.models[0]])
+
+
+def test_conditions_are_grouped_by_what_they_change() -> None:
+    """A condition of another version, which this one does not know, is in a group of its own."""
+    names = ["noisy_image_fog_3", "no_image+noisy_text_ocr_1", "noisy_text_ocr_1", "missing_both_9", "missing_both_10"]
+    assert by_group([*names, "noisy_image_blur_2", "no_text", "no_image", "complete"]) == {
+        "missing modality": ["complete", "no_image", "no_text"],
+        "missing at a rate": ["missing_both_9", "missing_both_10"],
+        "noisy images": ["noisy_image_blur_2"],
+        "noisy texts": ["noisy_text_ocr_1"],
+        "combined": ["no_image+noisy_text_ocr_1"],
+        "other": ["noisy_image_fog_3"],
+    }

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from robusttune.corruption.grammar import STANDARD_CONDITIONS
 from robusttune.escaping import visible
 from robusttune.evaluation.calibration import BINS, confidence_bins
 from robusttune.report.compare import Comparison
-from robusttune.report.conditions import STANDARD_CONDITIONS
 from robusttune.report.plots.style import GREY, CurveStyle, Plot, legend
 from robusttune.report.predictions import Predictions, read_predictions
 

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from robusttune.corruption.grammar import STANDARD_CONDITIONS
 from robusttune.escaping import visible
 from robusttune.report.compare import Comparison
-from robusttune.report.conditions import MEAN, STANDARD_CONDITIONS
+from robusttune.report.conditions import MEAN
 from robusttune.report.plots.style import LINE, SIZE, Plot, shown, width_of, wrapped
 from robusttune.report.predictions import Predictions, read_predictions
 
