@@ -22,7 +22,7 @@ def calibration_error(logits: Tensor, label: Tensor) -> float:
 
     Example:
         >>> import torch
-        >>> calibration_error(torch.tensor([[100.0, 0.0], [100.0, 0.0]]), torch.tensor([0, 1]))
+        >>> round(calibration_error(torch.tensor([[100.0, 0.0], [100.0, 0.0]]), torch.tensor([0, 1])), 6)
         0.5
     """
     if label.dim() == 2:

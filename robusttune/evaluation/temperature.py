@@ -50,8 +50,7 @@ def patterns(present: Tensor, view: View) -> Tensor:
         >>> patterns(torch.tensor([[True, True], [False, True], [False, False]]), View())
         tensor([0, 2, 3])
     """
-    image = present[:, 0] & (view.image is not None)
-    text = present[:, 1] & (view.text is not None)
+    image, text = view.shown(*present.T)
     one_modality = torch.where(image, 1, torch.where(text, 2, len(PATTERNS)))
     return torch.where(image & text, 0, one_modality)
 
