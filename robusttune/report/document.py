@@ -11,10 +11,8 @@ from robusttune.escaping import shell
 from robusttune.report.compare import Comparison, compare, named
 from robusttune.report.conditions import MEAN
 from robusttune.report.contents import (
-    caveat,
     difference_table,
     effective_table,
-    finding,
     main_table,
     quality_table,
     robustness_table,
@@ -23,6 +21,7 @@ from robusttune.report.models import group
 from robusttune.report.plots import Drawn, draw_all
 from robusttune.report.robustness import effective_robustness
 from robusttune.report.runs import Run, find_runs
+from robusttune.report.sentences import caveat, finding
 from robusttune.report.tables import Table
 
 

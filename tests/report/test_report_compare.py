@@ -14,12 +14,13 @@ from sklearn.metrics import f1_score
 from robusttune.errors import RobustTuneError
 from robusttune.report.compare import Comparison, compare
 from robusttune.report.conditions import by_group
-from robusttune.report.contents import caveat, finding, robustness_table
+from robusttune.report.contents import robustness_table
 from robusttune.report.models import group
 from robusttune.report.predictions import read_predictions
 from robusttune.report.resample import resampled
 from robusttune.report.robustness import areas, effective_robustness, mean_relative
 from robusttune.report.runs import find_runs
+from robusttune.report.sentences import caveat, finding
 
 Predictions = dict[str, NDArray[np.bool_]]
 

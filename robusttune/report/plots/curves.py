@@ -12,8 +12,8 @@ from robusttune.corruption.grammar import COMPLETE, MISSING_TYPES
 from robusttune.escaping import visible
 from robusttune.report.compare import Comparison
 from robusttune.report.conditions import parsed
-from robusttune.report.contents import heading
 from robusttune.report.plots.style import GREY, CurveStyle, Plot, legend, panels
+from robusttune.report.sentences import heading
 
 BANDS = 6  # most models with an interval band each; more bands would hide each other
 
