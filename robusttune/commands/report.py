@@ -62,6 +62,6 @@ def _show(document: Document, out: str) -> None:
     console.print(as_rich(document.tables[0], console.width))
     for run in document.left_out:
         remedy = f". Run {run.command}" if run.command else ""
-        print_line(f"does not count: {run.folder}: {run.reason}{remedy}")
+        print_line(f"excluded: {run.folder}: {run.reason}{remedy}")
     print_line(document.finding)
     print_line(f"Written to {out}: report.html, report.md, report.csv, report.tex, plots")

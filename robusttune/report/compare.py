@@ -120,7 +120,7 @@ def named(models: list[Model], name: str, option: str) -> Model:
         if model.label == name:
             return model
     labels = "; ".join(model.label for model in models)
-    raise RobustTuneError(f"{option} names {name!r}, and there is no such model: choose from {labels}")
+    raise RobustTuneError(f"{option} is {name!r}, and no model has this label: choose from {labels}")
 
 
 def _refuse_other_tasks(models: list[Model]) -> None:
@@ -129,13 +129,15 @@ def _refuse_other_tasks(models: list[Model]) -> None:
     first, headline, classes = _task(runs[0])
     for run in runs[1:]:
         folder, other_headline, other_classes = _task(run)
-        advice = "report them apart"
+        advice = "report them separately"
         if other_headline != headline:
-            raise RobustTuneError(f"{first} is judged by {headline}, {folder} by {other_headline}: {advice}")
+            raise RobustTuneError(
+                f"the main metric of {first} is {headline}, that of {folder} is {other_headline}: {advice}"
+            )
         if other_classes != classes:
             name = min(classes ^ other_classes)
             has, lacks = (first, folder) if name in classes else (folder, first)
-            raise RobustTuneError(f"{has} tells a class {name!r} apart, {lacks} does not: {advice}")
+            raise RobustTuneError(f"{has} has a class {name!r}, {lacks} does not: {advice}")
 
 
 def _task(run: Run) -> tuple[str, str, set[str]]:

@@ -61,7 +61,7 @@ def robustness_table(comparison: Comparison) -> Table | None:
         )
     rows = [group for group in rows if group.rows]
     headline = heading(models[0].tests[0].headline)
-    note = f"Of {headline}. Relative robustness is the share that is kept of its value on complete samples. {_best('')}"
+    note = f"Values of {headline}. Relative robustness is the value divided by that on complete samples. {_best('')}"
     note += f" {_rates(areas_by_type)}" if areas_by_type else ""
     return Table("Robustness", _headers(models), rows, note) if rows else None
 
@@ -106,8 +106,8 @@ def difference_table(comparison: Comparison) -> Table | None:
         groups.append(Rows("", [(MEAN, cells(MEAN))]))
     headers = [f"{m.label} ({counted(_pairs(comparison, m), 'pair')})" for m in paired]
     note = (
-        "With 95 % intervals over samples, by a paired bootstrap of 1,000 draws; bold ones exclude 0. "
-        "A pair is a run of either model on the same samples. What other seeds would give is not in the intervals."
+        "With 95 % intervals over samples, by a paired bootstrap of 1,000 draws; an interval in bold excludes 0. "
+        "A pair is one run of each model on the same samples. The intervals leave out the variation over seeds."
         if paired
         else ""
     )
@@ -137,7 +137,7 @@ def _rates(areas_by_type: dict[str, Areas]) -> str:
 
 
 def _best(metric: str) -> str:
-    return f"The best of a row is bold{'; lower is better' if metric in LOWER_IS_BETTER else ''}."
+    return f"The best value of a row is bold{'; lower is better' if metric in LOWER_IS_BETTER else ''}."
 
 
 def _estimates(comparison: Comparison, condition: str, metric: str | None = None) -> list[Cell]:

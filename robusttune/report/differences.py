@@ -89,7 +89,7 @@ def differences_to(
         theirs = bootstrapped[baseline]
         pairs = _pairs(mine, theirs)
         if any(entry.values is None for entry in (*mine, *theirs)):
-            unpaired[label] = f"{metric} does not follow from what is kept of single samples"
+            unpaired[label] = f"{metric} cannot be computed from the predictions for single samples"
         elif pairs:
             differences[label] = _paired_differences(pairs, shared, metric)
         elif {entry.samples for entry in mine} & {entry.samples for entry in theirs}:

@@ -100,7 +100,7 @@ def effective_robustness(comparison: Comparison, trend: list[Model]) -> dict[str
     """
     metric = comparison.metric
     if metric in LOWER_IS_BETTER:
-        raise RobustTuneError(f"--trend is for shares that grow, and {metric} is none: leave it out")
+        raise RobustTuneError(f"--trend needs a metric for which higher is better, and {metric} is not: leave it out")
     runs = [tested for model in trend for tested in model.tests]
     bases = [value for tested in runs if (value := _value(tested, COMPLETE, metric)) is not None]
     if len({*bases}) < LEAST:

@@ -165,7 +165,7 @@ def _read_tested(report: Path) -> TestResults:
         ) from None
     if not same_test:
         raise RobustTuneError(
-            f"{path} and test.parquet beside it are of two different tests: test the run again, or leave it out"
+            f"{path} and test.parquet beside it come from two different tests: test the run again, or leave it out"
         )
     return tested
 

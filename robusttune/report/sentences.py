@@ -19,10 +19,10 @@ def finding(comparison: Comparison) -> str:
     known = {model.label: e.mean for model in comparison.models if (e := comparison.estimate(model, MEAN)) is not None}
     best = comparison.best(MEAN)
     if not best:
-        return f"The {quantity} is not known of any model."
+        return f"No model has a {quantity}."
     value = f"{known[best[0].label]:.3f}"
     if len(comparison.models) == 1:
-        return f"{best[0].label} is the only model that counts; its {quantity} is {value}."
+        return f"{best[0].label} is the only model; its {quantity} is {value}."
     if len(best) > 1:
         return f"{listed(model.label for model in best)} have the same best {quantity}, {value}."
     if best[0] is not comparison.baseline:
@@ -44,7 +44,7 @@ def caveat(comparison: Comparison) -> str:
     differences += [] if comparison.same_samples else ["on other samples"]
     if not differences:
         return ""
-    return f"Models were tested differently ({', '.join(differences)}): values may differ for that alone."
+    return f"Models were tested differently ({', '.join(differences)}): values may differ for this reason alone."
 
 
 def heading(metric: str) -> str:
@@ -68,7 +68,7 @@ def _against(comparison: Comparison, model: Model, known: dict[str, float]) -> s
     base = comparison.baseline.label
     difference = comparison.differences.get(model.label, {}).get(MEAN)
     if difference is None:
-        reason = comparison.unpaired.get(model.label, "not all predictions are kept")
+        reason = comparison.unpaired.get(model.label, "the predictions of some conditions are missing")
         return f"{known[model.label] - known[base]:+.3f} against {base} (no paired interval: {reason})"
     zero = "" if difference.clear else ", which includes 0"
     interval = f"95 % interval over samples {difference.low:+.3f} to {difference.high:+.3f}{zero}"

@@ -153,7 +153,7 @@ def test_models_that_were_tested_differently_are_told_of(
     write_run(tmp_path / "0", "a", right(10, complete=9), ids=[f"s{n}" for n in range(10)])
     names = [f"{ids}{n}" for n in range(samples)]
     write_run(tmp_path / "1", "b", right(samples, complete=8), {"model.x": 1}, ids=names, more=more)
-    told = f"Models were tested differently ({what}): values may differ for that alone." if what else ""
+    told = f"Models were tested differently ({what}): values may differ for this reason alone." if what else ""
     assert caveat(compared(tmp_path)) == told
 
 
@@ -194,9 +194,9 @@ def test_metrics_without_a_paired_interval(tmp_path: Path) -> None:
     for number in range(2):
         write_run(tmp_path / f"{number}", f"m{number}", right(10, complete=9 - number), {"model.x": number})
     found = compared(tmp_path, metric="auroc")
-    assert found.unpaired == {"m1": "auroc does not follow from what is kept of single samples"}
+    assert found.unpaired == {"m1": "auroc cannot be computed from the predictions for single samples"}
     assert "+0.000" not in finding(found)
-    assert "is -0.050 against m0 (no paired interval: auroc does not follow" in finding(found)
+    assert "is -0.050 against m0 (no paired interval: auroc cannot be computed" in finding(found)
     assert compared(tmp_path, metric="top5_accuracy").unpaired == {}
 
 
@@ -281,13 +281,13 @@ def refused(root: Path, sentence: str, **options: Any) -> None:
 def test_errors(tmp_path: Path) -> None:
     write_run(tmp_path / "same/0", "a", right(6, complete=5))
     refused(tmp_path, "there is no metric 'acc': choose from accuracy, top5_accuracy, auroc", metric="acc")
-    refused(tmp_path, "--baseline names 'b', and there is no such model: choose from a", baseline="b")
+    refused(tmp_path, "--baseline is 'b', and no model has this label: choose from a", baseline="b")
     write_run(tmp_path / "more/1", "b", right(6, complete=5), {"model.x": 1}, class_names=("pie", "soup", "tea"))
-    refused(tmp_path, "same/0 tells a class 'stew' apart, .*more/1 does not: report them apart")
+    refused(tmp_path, "same/0 has a class 'stew', .*more/1 does not: report them separately")
     label = np.eye(3, dtype=bool)
     write_multilabel_run(tmp_path / "kinds/0", "c", label, {"complete": label})
     write_run(tmp_path / "kinds/1", "d", right(6, complete=5), {"model.x": 1})
-    refused(tmp_path / "kinds", "0 is judged by f1_macro, .*kinds/1 by accuracy: report them apart")
+    refused(tmp_path / "kinds", "0 is f1_macro, that of .*kinds/1 is accuracy: report them separately")
 
 
 def test_relative_robustness(tmp_path: Path) -> None:
@@ -322,7 +322,9 @@ def test_a_trend_needs_three_runs_and_a_share(trend: Path) -> None:
     found = compared(trend)
     with pytest.raises(RobustTuneError, match="1 runs with different accuracy on complete samples: name models with 3"):
         effective_robustness(found, [found.models[1]])
-    with pytest.raises(RobustTuneError, match="--trend is for shares that grow, and loss is none: leave it out"):
+    with pytest.raises(
+        RobustTuneError, match="--trend needs a metric for which higher is better, and loss is not: leave it out"
+    ):
         effective_robustness(compared(trend, metric="loss"), [found.models[0]])
 
 

@@ -113,7 +113,7 @@ def test_the_page_says_all_of_it_in_order(folder: Path, document: Document) -> N
     said = Page((folder / "report.html").read_text()).predicted
     order = [
         document.finding,
-        "Runs that do not count",
+        "Excluded runs",
         "Accuracy by condition",
         "Missing at a rate",
         "Difference in accuracy to molt",
@@ -175,7 +175,7 @@ def test_tests_that_differ_are_told_of_after_the_finding(tmp_path: Path) -> None
         write_run(tmp_path / f"runs/{number}", "a", shares(10, number, **SHARE), more=more)
     document = report_on([str(tmp_path / "runs")])
     write(document, tmp_path / "out")
-    sentence = "). Models were tested differently (checkpoint): values may differ for that alone."
+    sentence = "). Models were tested differently (checkpoint): values may differ for this reason alone."
     for text in (
         document.finding,
         (tmp_path / "out/report.md").read_text(),
@@ -319,7 +319,7 @@ def test_plots_without_anything_to_draw_are_left_out_and_old_ones_removed(folder
     assert {path.name for path in (out / "plots").iterdir()} == {
         *("mine.png", "calibration.png", "calibration.svg", "confusion.png", "confusion.svg")
     }
-    assert document.finding.startswith("only is the only model that counts; its mean accuracy over 3 conditions is 0.")
+    assert document.finding.startswith("only is the only model; its mean accuracy over 3 conditions is 0.")
     assert not list(out.rglob("*.partial"))
 
 

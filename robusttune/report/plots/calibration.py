@@ -104,12 +104,12 @@ def calibration(comparison: Comparison, styles: list[CurveStyle]) -> Plot | None
         lower.set_xlabel("probability of a class" if multilabel else "confidence")
     # The lower panels share this limit. It must be set last, because setting it stops the automatic upper limit.
     grid[1, 0].set_ylim(bottom=0)
-    grid[0, 0].set_ylabel("share that has the class" if multilabel else "accuracy")
-    grid[1, 0].set_ylabel("share of\nclasses" if multilabel else "share of\nanswers")
+    grid[0, 0].set_ylabel("fraction with the class" if multilabel else "accuracy")
+    grid[1, 0].set_ylabel("fraction of\nclasses" if multilabel else "fraction of\npredictions")
     line = Line2D([], [], color=GREY, linestyle="--", label="calibrated")
     marks = [
         Line2D([], [], color=k.colour, marker=k.marker, markersize=5, linewidth=1.2, label=k.label) for k in styles
     ]
     legend(figure, [*marks, line])
-    caption = f"Calibration in {BINS} bins; those of fewer than {LEAST} predictions are left out above."
+    caption = f"Calibration in {BINS} bins; bins with fewer than {LEAST} predictions are left out of the upper panels."
     return Plot("calibration", caption, figure)
