@@ -30,6 +30,10 @@ class NoiseLevel(NamedTuple):
         modality: Noisy modality, ``image`` or ``text``.
         kind: Kind of noise, such as ``gaussian``.
         severity: Severity, 1 to 5.
+
+    Example:
+        >>> NoiseLevel("image", "blur", severity=3).kind
+        'blur'
     """
 
     modality: str

@@ -95,6 +95,11 @@ class Mask(NamedTuple):
     Attributes:
         ids: Ids of the N samples, sorted.
         shown: Presence of the image (column 0) and of the text (column 1), shape (N, 2), bool.
+
+    Example:
+        >>> mask = Mask(["a", "b"], np.array([[True, False], [True, True]]))
+        >>> mask.by_id()["a"]
+        (True, False)
     """
 
     ids: list[str]

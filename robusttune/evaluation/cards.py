@@ -22,6 +22,10 @@ class Prediction(NamedTuple):
         predicted: Names of the predicted classes, see `names_or_none`.
         probability: Probability of the most likely class, in [0, 1].
         right: True if the prediction equals the sample's label.
+
+    Example:
+        >>> Prediction("no_image", "soup, stew", probability=0.8, right=False).condition
+        'no_image'
     """
 
     condition: str
@@ -38,6 +42,10 @@ class Card(NamedTuple):
         text: Text, or None if it is absent.
         label: Names of the true classes, see `names_or_none`.
         predictions: Predictions, one per condition.
+
+    Example:
+        >>> Card(image=None, text="a red bowl", label="bowl", predictions=[]).text
+        'a red bowl'
     """
 
     image: Image.Image | None

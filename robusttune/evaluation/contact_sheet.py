@@ -23,6 +23,10 @@ class Strip(NamedTuple):
         images: Images by variant (``clean``, or the name of a noise); empty if the sample has no image.
         texts: Texts by variant; empty if the sample has no text.
         problem: Reason why the image cannot be read, or None.
+
+    Example:
+        >>> Strip("7", "cup", images={}, texts={"clean": "a red cup", "truncation": "a red"}).texts["truncation"]
+        'a red'
     """
 
     id: str

@@ -22,6 +22,12 @@ class Parts(NamedTuple):
     Attributes:
         values: Values of each sample for each of J means, shape (N, J).
         of: Function that computes the metric, shape (R,), from means, shape (R, J).
+
+    Example:
+        >>> import torch
+        >>> accuracy = Parts(torch.tensor([[1.0], [0.0]]), of=lambda means: means[:, 0])
+        >>> accuracy.of(accuracy.values.mean(0, keepdim=True))
+        tensor([0.5000])
     """
 
     values: Tensor

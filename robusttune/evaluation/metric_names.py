@@ -1,4 +1,4 @@
-"""Names of the metrics, and what they say: which is the main one, and for which lower is better."""
+"""Names of the metrics: all of a kind of data, the main one, and those for which lower is better."""
 
 from __future__ import annotations
 

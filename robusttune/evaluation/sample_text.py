@@ -1,4 +1,4 @@
-"""What pictures show of samples: which ones, and the wording of their text, image and classes."""
+"""Samples in pictures: their selection, and the wording of their text, image and classes."""
 
 from __future__ import annotations
 

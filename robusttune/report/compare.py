@@ -28,6 +28,15 @@ class Comparison:
         unpaired: Reason for missing differences by model label.
         asked: Names of test settings that differ between the tests, such as ``noise`` or ``checkpoint``.
         same_samples: Flag for runs that were tested on the same samples whenever their data seeds are equal.
+
+    Example:
+        >>> model = Model("molt", [])
+        >>> comparison = Comparison(
+        ...     "accuracy", [model], model, ["complete"], ["complete"], differences={}, unpaired={}, asked=[],
+        ...     same_samples=True, estimates={"molt": {"accuracy": {"complete": Estimate(0.9, None, seeds=1)}}},
+        ... )
+        >>> comparison.estimate(model, "complete").mean
+        0.9
     """
 
     metric: str

@@ -32,6 +32,10 @@ class ExcludedRun(NamedTuple):
         folder: Folder of the run.
         reason: Reason for leaving it out.
         command: Command that makes the run complete; empty if there is none.
+
+    Example:
+        >>> ExcludedRun("runs/molt/0", "interrupted", "robusttune fit --config runs/molt/0/config.yaml").reason
+        'interrupted'
     """
 
     folder: str
@@ -46,6 +50,10 @@ class Section(NamedTuple):
         title: Title of the section.
         table: Table of the section, or None.
         plots: Plots of the section by name.
+
+    Example:
+        >>> Section("Accuracy by condition", Table("Accuracy by condition", ["molt"], []), plots={}).table.columns
+        ['molt']
     """
 
     title: str

@@ -25,6 +25,10 @@ class Areas(NamedTuple):
     Attributes:
         rates: Two or more missing rates in [0, 1] that the tests of all runs have in common.
         of_runs: Area of each run by model label, see `area_under`.
+
+    Example:
+        >>> Areas([0.0, 0.5, 1.0], {"molt": [0.83, 0.85]}).of_runs["molt"]
+        [0.83, 0.85]
     """
 
     rates: list[float]

@@ -69,6 +69,11 @@ class Run:
         settings: Settings of the configuration by their dotted path, such as ``model.init_args.beta``.
         finished: Flag for a fit that was not interrupted.
         tested: Results of the test; None if the run is not tested or not finished.
+
+    Example:
+        >>> run = Run(Path("runs/molt/0"), {"name": "molt"}, finished=True, tested=None)
+        >>> run.predictions.as_posix()
+        'runs/molt/0/report/test.parquet'
     """
 
     folder: Path

@@ -27,6 +27,11 @@ class Bins(NamedTuple):
         size: Number of predictions per bin, shape (15,).
         confidence: Sum of their confidences per bin, shape (15,).
         correct: Number of correct predictions per bin, shape (15,).
+
+    Example:
+        >>> bins = Bins(size=np.full(15, 10.0), confidence=np.full(15, 5.0), correct=np.full(15, 4.0))
+        >>> float((bins.correct / bins.size)[0])  # accuracy in the first bin
+        0.4
     """
 
     size: NDArray[np.float64]
