@@ -57,16 +57,16 @@ class Missing:
 
     def __post_init__(self) -> None:
         if (self.rate is None) == (self.table is None):
-            raise RobustTuneError("a part of data.missing has a rate and a table, or neither: give one of them")
+            raise RobustTuneError("a protocol in data.missing needs either a rate or a table: set one of them")
         if self.rate is not None and self.codes is not None:
-            raise RobustTuneError("a part of data.missing has codes and no table that they are of: leave them out")
+            raise RobustTuneError("a protocol in data.missing has codes but no table: leave the codes out")
         for name in ("rate", "ratio"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
-                raise RobustTuneError(f"the {name} in data.missing is {value}: give a share from 0 to 1")
+                raise RobustTuneError(f"the {name} in data.missing is {value}: give a number from 0 to 1")
         if not 0 <= self.strength < 100 or self.seed < 0:
             raise RobustTuneError(
-                f"the strength in data.missing is {self.strength}, its seed {self.seed}: give numbers from 0 on"
+                f"the strength in data.missing is {self.strength}, its seed {self.seed}: give numbers of at least 0"
             )
 
 

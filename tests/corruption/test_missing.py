@@ -107,9 +107,9 @@ def test_ranks() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "has a rate and a table, or neither: give one of them"),
-        ({"rate": 0.5, "table": "x.pt"}, "has a rate and a table, or neither"),
-        ({"rate": 0.5, "codes": {0: "complete"}}, "has codes and no table"),
+        ({}, "needs either a rate or a table: set one of them"),
+        ({"rate": 0.5, "table": "x.pt"}, "needs either a rate or a table"),
+        ({"rate": 0.5, "codes": {0: "complete"}}, "has codes but no table"),
         ({"rate": 1.5}, "the rate in data.missing is 1.5"),
         ({"rate": float("nan")}, "the rate in data.missing is nan"),
         ({"rate": 0.5, "ratio": -1}, "the ratio in data.missing is -1"),
