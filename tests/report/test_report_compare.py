@@ -147,14 +147,14 @@ NOISY = {"data": {"noise": {"image": {"kinds": ["blur"], "severities": [3], "rat
         ({"data": {"mask": "cafe"}}, 10, "s", ""),
     ],
 )
-def test_models_that_were_tested_differently_are_told_of(
+def test_models_that_were_tested_differently_are_mentioned(
     more: dict[str, Any], samples: int, ids: str, what: str, tmp_path: Path
 ) -> None:
     write_run(tmp_path / "0", "a", right(10, complete=9), ids=[f"s{n}" for n in range(10)])
     names = [f"{ids}{n}" for n in range(samples)]
     write_run(tmp_path / "1", "b", right(samples, complete=8), {"model.x": 1}, ids=names, more=more)
-    told = f"Models were tested differently ({what}): values may differ for this reason alone." if what else ""
-    assert caveat(compared(tmp_path)) == told
+    expected = f"Models were tested differently ({what}): values may differ for this reason alone." if what else ""
+    assert caveat(compared(tmp_path)) == expected
 
 
 def test_areas_are_over_the_rates_that_all_models_have(tmp_path: Path) -> None:
@@ -216,15 +216,15 @@ def multilabel(seed: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray
     return label, label ^ (rng.random(label.shape) < 0.2), label ^ (rng.random(label.shape) < 0.3)
 
 
-def f1_of(label: NDArray[np.bool_], said: NDArray[np.bool_], average: str) -> NDArray[np.float64]:
+def f1_of(label: NDArray[np.bool_], predicted: NDArray[np.bool_], average: str) -> NDArray[np.float64]:
     """(R,) of R resamples at once, (R, N, C) each; scikit-learn would take milliseconds for each."""
     axis = 2 if average == "samples" else 1
-    both, either = (label & said).sum(axis), label.sum(axis) + said.sum(axis)
+    both, either = (label & predicted).sum(axis), label.sum(axis) + predicted.sum(axis)
     if average == "micro":
         both, either = both.sum(1, keepdims=True), either.sum(1, keepdims=True)
     weights = label.sum(1) if average == "weighted" else np.ones(both.shape)
     found: NDArray[np.float64] = np.average(2 * both / np.maximum(either, 1), 1, weights)
-    assert found[0] == pytest.approx(f1_score(label[0], said[0], average=average, zero_division=0))
+    assert found[0] == pytest.approx(f1_score(label[0], predicted[0], average=average, zero_division=0))
     return found
 
 
@@ -257,9 +257,9 @@ def test_f1_of_one_label(average: str, tmp_path: Path, monkeypatch: pytest.Monke
     values = resample.resampled(predictions_of, f"f1_{average}")
     assert values is not None
     for column, condition in enumerate(predictions_of.conditions):
-        said = np.where(predictions[condition], label, (label + 1) % 3)
+        predicted = np.where(predictions[condition], label, (label + 1) % 3)
         rows = np.random.default_rng(0).integers(0, 90, (500, 90))
-        plain = f1_of(*(classes[rows][..., None] == [0, 1, 2] for classes in (label, said)), average)
+        plain = f1_of(*(classes[rows][..., None] == [0, 1, 2] for classes in (label, predicted)), average)
         assert float(values[:, column].mean()) == pytest.approx(np.mean(plain), abs=0.01)
         assert float(values[:, column].std()) == pytest.approx(np.std(plain), abs=0.008)
 
