@@ -241,7 +241,7 @@ class LatentLayer(nn.Module):
         return with_nulls(projected, modality.mask[modality.rows] & present, projected_nulls, modality.present)
 
     def translate(self, image: Tensor, image_mask: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the latents ``h_i`` and ``h_t``: single-head cross-attention to the other modality, then the token mean.
+        """Compute the latents ``h_i`` and ``h_t``: single-head cross-attention to the other modality, then a mean.
 
         Args:
             image: Queries, keys and values of the image, shape (R, n, 3 d_c).
