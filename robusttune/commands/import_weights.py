@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, StepLR
 
 from robusttune.callbacks import SafeCheckpointIO
-from robusttune.commands.trainer import RobustTuneCLI, launch
+from robusttune.commands.lightning_cli import CLIWithoutRun, launch_without_run
 from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
 from robusttune.models.published import Matched, from_published, refuse_another_clip
@@ -36,7 +36,7 @@ HARMLESS: list[Any] = [
 ]
 
 
-class ImportCLI(RobustTuneCLI):
+class ImportCLI(CLIWithoutRun):
     """A command line that constructs the task of a configuration and reads the published weights, without a run."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -46,8 +46,6 @@ class ImportCLI(RobustTuneCLI):
             "--published", type=str, required=True, help="Weights file that the published MMRL code wrote."
         )
         parser.add_argument("--out", type=str, required=True, help="Checkpoint to write, a .ckpt file.")
-        parser.add_argument("--ckpt_path", type=str | None, help="Ignored: the config.yaml of a run has it.")
-        parser.add_argument("--weights_only", type=bool | None, help="Ignored: the config.yaml of a run has it.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments, and read the published weights before any encoder is loaded.
@@ -78,8 +76,7 @@ def run(args: list[str]) -> None:
     Raises:
         RobustTuneError: An argument is invalid, or the weights do not fit the configuration.
     """
-    without = {"run": False, "save_config_callback": None, "trainer_defaults": {"logger": False}}
-    cli: Any = launch(ImportCLI, "import", args, parser_kwargs={"exit_on_error": False}, **without)
+    cli = launch_without_run(ImportCLI, "import", args)
     task, trainer = cli.model, cli.trainer
     if not isinstance(task, MMRLTask):
         raise RobustTuneError(f"{type(task).__name__} has no published weights: give a configuration of MMRLTask")
