@@ -54,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> int:
         status = _status(args)
         problem = problem_with(output)
         if problem is not None:
-            _print_error(f"standard output cannot be written ({problem}): what was to be shown is lost")
+            _print_error(f"standard output cannot be written ({problem}): the output is lost")
             if _name(args)[0] not in LEAVES_FILES:
                 return status or 1
     return status

@@ -29,12 +29,11 @@ class Arguments(NamedTuple):
 
     Attributes:
         args: Command line for jsonargparse, with the paths of the configurations.
-        settings: Settings in the configurations and flags, by their names on the command line; later ones replace
-            earlier ones.
+        settings: Values of each setting in the configurations, then in the flags, by its name on the command line.
     """
 
     args: list[str]
-    settings: dict[str, Any]
+    settings: dict[str, list[Any]]
 
 
 def prepare_arguments(args: list[str]) -> Arguments:
@@ -52,9 +51,10 @@ def prepare_arguments(args: list[str]) -> Arguments:
     args = locate_configs(normalise_flags(args))
     files = [_read(user_path(path)) for path in _configs_in(args)]
     _refuse_pipes([*files, *(flag.value for flag in flags)])
-    settings: dict[str, Any] = {}
+    settings: dict[str, list[Any]] = {}
     for group in (*files, *({flag.name: flag.shown} for flag in flags)):
-        settings |= _by_name(group)
+        for name, value in _by_name(group).items():
+            settings.setdefault(name, []).append(value)
     _refuse_endless(settings)
     return Arguments(args, settings)
 
@@ -115,17 +115,19 @@ def _refuse_pipes(values: Any) -> None:
             raise RobustTuneError(f"{value:.300} is a pipe: write what it gives to a file, and name that")
 
 
-def _refuse_endless(values: dict[str, Any]) -> None:
+def _refuse_endless(settings: dict[str, list[Any]]) -> None:
     """Refuse texts that stand for more than memory holds if they are read as YAML: jsonargparse reads texts so.
 
     Raises:
         RobustTuneError: A text exceeds the limits of `plain_yaml`.
     """
-    for name, value in values.items():
-        found = find_excess(value)
+    for name, values in settings.items():
+        found = find_excess(values)
         if found is not None:
             text, error = found
-            raise RobustTuneError(f"{name} is {text[:100]!r}..., which is not YAML ({error.problem}): correct it")
+            raise RobustTuneError(
+                f"{name} is {text[:100]!r}{'...' * (len(text) > 100)}, which is not YAML ({error.problem}): correct it"
+            )
 
 
 def _by_name(settings: Any, prefix: str = "") -> dict[str, Any]:
@@ -160,7 +162,7 @@ def _read(path: Path) -> dict[Any, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date
         raise RobustTuneError(f"{path} is not YAML ({' '.join(str(error).split())}): give a YAML file") from None
     if not isinstance(settings, dict):
-        raise RobustTuneError(f"{path} holds no settings: give a YAML file such as configs/food101.yaml")
+        raise RobustTuneError(f"{path} has no settings: give a YAML file such as configs/food101.yaml")
     _refuse_matrix(path, settings)
     return settings
 

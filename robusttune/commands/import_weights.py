@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, StepLR
 
 from robusttune.callbacks import SafeCheckpointIO
 from robusttune.commands.lightning_cli import CLIWithoutRun, launch_without_run
+from robusttune.counting import counted
 from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
 from robusttune.models.published import Matched, from_published, refuse_another_clip
@@ -110,17 +111,18 @@ def read_published(path: Path) -> dict[str, Tensor]:
     found = found.get("state_dict", found) if isinstance(found, dict) else None
     names_to_tensors = isinstance(found, dict) and all(isinstance(name, str) for name in found)
     if not found or not names_to_tensors or not all(isinstance(value, Tensor) for value in found.values()):
-        raise RobustTuneError(f"{path} holds no state dict: give a checkpoint of MMRL or MMRL++")
+        raise RobustTuneError(f"{path} has no state dict: give a checkpoint of MMRL or MMRL++")
     state: dict[str, Tensor] = found
     return state
 
 
 def _print_summary(matched: Matched, out: Path) -> None:
     numbers = sum(tensor.numel() for tensor in matched.state.values())
-    print_line(f"All {len(matched.published)} tensors matched, {numbers:,} numbers:")
+    print_line(f"{counted(len(matched.published), 'tensor')} matched, {counted(numbers, 'parameter')}:")
     for name in matched.published:
         print_line(f"  {name}")
     if matched.set_aside:
         some = ", ".join(matched.set_aside[:3]) + ", ..." * (len(matched.set_aside) > 3)
-        print_line(f"{len(matched.set_aside)} frozen ones were set aside, which the encoders have of their own: {some}")
+        frozen = counted(len(matched.set_aside), "frozen tensor")
+        print_line(f"{frozen} ignored, since the encoders have their own: {some}")
     print_line(f"Written to {out}")

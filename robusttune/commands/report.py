@@ -27,7 +27,7 @@ def run(args: list[str]) -> None:
         description="Compare finished and tested runs; those that differ in their seeds alone are one model.",
         exit_on_error=False,
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="Folder of a run, or a folder that holds runs.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="Folder of a run, or a folder that contains runs.")
     parser.add_argument(
         "--baseline", type=str | None, help="Model to compare the others with; by default the first one."
     )
@@ -58,6 +58,6 @@ def _show(document: Document, out: str) -> None:
     console.print(as_rich(document.tables[0], console.width))
     for run in document.left_out:
         remedy = f". Run {run.command}" if run.command else ""
-        print_line(f"does not count: {run.folder}: {run.reason}{remedy}")
+        print_line(f"excluded: {run.folder}: {run.reason}{remedy}")
     print_line(document.finding)
     print_line(f"Written to {out}: report.html, report.md, report.csv, report.tex, plots")

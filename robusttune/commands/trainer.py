@@ -100,7 +100,7 @@ class TrainerCLI(RobustTuneCLI):
         config.seed_everything = seed_of(folder)
         last = last_checkpoint(folder)
         if last is not None and config.ckpt_path is not None and job is None:
-            rank_zero_info(f"the run goes on from {last}, and not from {config.ckpt_path}")
+            rank_zero_info(f"the run continues from {last}, not from {config.ckpt_path}")
         config.ckpt_path = last or config.ckpt_path
         self.same_run = last is not None
 

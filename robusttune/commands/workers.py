@@ -27,19 +27,19 @@ def worker_error(error: Exception) -> DeadWorkerError | None:
         return None
     if any(words in message for words in FULL):
         return DeadWorkerError(
-            "/dev/shm is full, through which loader workers hand batches over: give it more "
+            "/dev/shm is full, the memory through which loader workers pass batches: enlarge it "
             "(docker run --shm-size 8g), or set data.workers to 0 or data.batch_size to less"
         )
     if not message.startswith(ENDED):
         return None
     if signal is not None:
         return DeadWorkerError(
-            f"{signal.name} has ended the run, in which a loader worker had brought no batch for {PATIENCE} s: go on "
-            "from what was saved before with --resume auto, and check the disk that images are read from"
+            f"{signal.name} has ended the run, whose loader workers had delivered no batch for {PATIENCE} s: continue "
+            "it with --resume auto, and check the disk that images are read from"
         )
     killed = re.search(r"killed by signal: (\w[\w ]*)", message)
     how = f" (killed by signal: {killed[1]})" if killed else ""
     return DeadWorkerError(
-        f"a loader worker has ended unexpectedly{how}, as it happens where memory runs out: set data.workers or "
-        "data.prefetch to less; a fit goes on from what was saved before with --resume auto"
+        f"a loader worker has ended unexpectedly{how}, which usually means that memory ran out: set data.workers or "
+        "data.prefetch to less; continue a fit with --resume auto"
     )

@@ -29,7 +29,7 @@ def test_a_good_copy(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["data", "verify", *flags, f"--json={tmp_path}/out/found.json"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert "Nothing is wrong with this data." in out
+    assert "This data has no problems." in out
     found = json.loads((tmp_path / "out/found.json").read_text())
     assert found["wrong"] == []
     assert found["splits"]["train"]["samples"] == 12
@@ -45,8 +45,8 @@ def test_a_bad_copy_is_told_and_the_status_is_1(
     (tmp_path / "val.jsonl").write_text("nonsense\n")
     assert main(["data", "verify", *flags, f"--json={tmp_path}/found.json"]) == 1
     out, err = capsys.readouterr()
-    assert err == "robusttune: error: 2 of the things above are wrong with this data: mend them\n"
-    assert "wrong: of 14 images 1 do not exist" in out
+    assert err == "robusttune: error: this data has 2 problems, listed above: correct the data\n"
+    assert "problem: 1 of 14 images not found" in out
     assert "val.jsonl: of 1 rows, 1 are not JSON" in out
     assert len(json.loads((tmp_path / "found.json").read_text())["wrong"]) == 2
 

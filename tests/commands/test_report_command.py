@@ -37,7 +37,7 @@ def test_runs_are_compared(runs: Path, capsys: pytest.CaptureFixture[str]) -> No
     out, err = capsys.readouterr()
     assert err == ""
     assert "molt [bold] (1 seed)" in out
-    stopped = "does not count: runs/molt/1: interrupted. Run robusttune fit --config runs/molt/1/config.yaml"
+    stopped = "excluded: runs/molt/1: interrupted. Run robusttune fit --config runs/molt/1/config.yaml"
     assert stopped in out
     assert "\nmolt [bold] has the best mean accuracy over 3 conditions, 0." in out
     assert "against late (95 % interval over samples +0." in out

@@ -379,7 +379,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "configuration not YAML": (lambda p: p.yaml("data: {seed: [\n"), r"mine.yaml, line 2 is not YAML"),
     "configuration binary": (lambda p: p.yaml(b"\xff\xd8"), r"mine.yaml is no UTF-8 text \(byte 0\): give a YAML file"),
     "configuration with a control character": (lambda p: p.yaml("name: \x07"), "mine.yaml is not YAML"),
-    "configuration empty": (lambda p: p.yaml(""), "mine.yaml holds no settings: give a YAML file such as"),
+    "configuration empty": (lambda p: p.yaml(""), "mine.yaml has no settings: give a YAML file such as"),
     "key given twice": (
         lambda p: p.yaml("data: {seed: 1}\ndata: {seed: 2}\n"),
         "line 2 is not YAML .data is given twice",
@@ -763,7 +763,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         lambda p: p.published({"state_dict": Evil()}),
         "holds more than tensors and plain data, and is not",
     ),
-    "published numbers": (lambda p: p.published({"a": 1}), "holds no state dict: give a checkpoint of MMRL or MMRL"),
+    "published numbers": (lambda p: p.published({"a": 1}), "has no state dict: give a checkpoint of MMRL or MMRL"),
     "published weights of something else": (
         lambda p: p.published({"weight": torch.zeros(3)}),
         "it lacks representation_learner.compound_rep_tokens, .*; it has besides weight: set .* .it is none of MMRL's.",
@@ -844,11 +844,11 @@ UNUSUAL: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "image of one line": (lambda p: p.image(lambda path: Image.new("RGB", (3000, 1)).save(path)), ""),
     "unreadable image, to be taken for absent": (
         lambda p: p.image(halve, "--data.unreadable=absent", "--data.workers=2", "--trainer.max_epochs=2"),
-        "train: 1 image files could not be read and were taken for absent; the first: .*3.png",
+        "train: 1 image file unreadable, treated as absent; the first: .*3.png",
     ),
     "text of 100,000 characters": (
         lambda p: p.table({"image": "", "text": "soup " * 20_000, "label": "a"}, val=str(p.root / "train.jsonl")),
-        "train: 1 texts were longer than text_encoder.max_length and were cut; the first is that of sample '21'",
+        "train: 1 text cut to text_encoder.max_length; the first is that of sample '21'",
     ),
     "emoji and right-to-left text": (lambda p: p.table({"image": "", "text": "🍜👩‍🍳 مرحبا \u202e", "label": "a"}), ""),
     "image that has changed since it was cached": (
