@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentError
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,12 +13,12 @@ from robusttune.errors import RobustTuneError
 
 
 @contextmanager
-def user_errors(command: str, given: Mapping[str, Any] | None = None) -> Iterator[None]:
+def user_errors(command: str, given: Mapping[str, Sequence[Any]] | None = None) -> Iterator[None]:
     """Translate errors that the user can correct to `RobustTuneError`. Other errors pass unchanged.
 
     Args:
         command: Name of the command, for the hint at its help.
-        given: Settings in configurations and flags by name, if the command has any.
+        given: Values of each setting in configurations and flags by name, if the command has any.
 
     Raises:
         RobustTuneError: An argument is invalid, a class cannot be made, Lightning refuses a setting, a loader worker

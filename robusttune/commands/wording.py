@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -36,17 +36,17 @@ CLASS_PATH = re.compile(r"class_path[ =]'([^']+)'")
 NOISE = ("Given value", "Subtypes:", "Errors:", "Does not validate", "- Expected a <class 'NoneType'>")
 
 
-def argument_error(message: str, verb: str, given: Mapping[str, Any]) -> RobustTuneError:
+def argument_error(message: str, verb: str, given: Mapping[str, Sequence[Any]]) -> RobustTuneError:
     """Translate jsonargparse's message about a wrong argument.
 
     Args:
         message: Message of jsonargparse.
         verb: Name of the command.
-        given: Settings in the configurations and flags by name, to show a value, and to suggest a name that is spelt
+        given: Values of each setting in the configurations and flags, to show one, and to suggest a name that is spelt
             alike.
 
     Example:
-        >>> print(argument_error("unrecognized arguments: --stesp 3", "plan", {"steps": 2, "json": None}))
+        >>> print(argument_error("unrecognized arguments: --stesp 3", "plan", {"steps": [2], "json": [None]}))
         stesp is no setting (did you mean steps?): correct the --config or the flags; robusttune plan --help lists ...
     """
     key = ".".join(dict.fromkeys(KEY.findall(message)))  # from the outermost group to the setting
@@ -56,7 +56,7 @@ def argument_error(message: str, verb: str, given: Mapping[str, Any]) -> RobustT
             f"{key or 'a setting'} names {denied[1]:.100}, which a configuration may not run: give the import path of "
             "a class of its kind"
         )
-    if key in given and given[key] is None:
+    if key in given and given[key][-1] is None:
         problem = f"{key} is null"
     elif required:
         names = [_join(key, re.sub(r"^(fit|validate|test|predict)\.", "", name)) for name in required[1].split(", ")]
@@ -119,13 +119,14 @@ def _suggestion(unknown: str, known: set[str]) -> str:
     return f" (did you mean {group}.{near[0]}?)".replace(" .", " ") if near else ""
 
 
-def _wrong_value(key: str, message: str, given: Mapping[str, Any]) -> str | None:
+def _wrong_value(key: str, message: str, given: Mapping[str, Sequence[Any]]) -> str | None:
     """Describe a value of a wrong type, ``a.b is 'x', not a whole number``; None if the message names no type."""
     expected = EXPECTED.findall(message[message.rfind("Parser key") :])
     kinds = [kind for name in expected if (kind := _kind(name)) is not None]
-    value = _shown(given[key]) if key in given else "of another type"
     if not key or not expected:
         return None
+    # A setting may be given several times. jsonargparse repeats the wrong value in its message.
+    value = next((_shown(value) for value in reversed(given.get(key, ())) if str(value) in message), "of another type")
     if any("import path" in name for name in expected) and not {*kinds} & {"a number", "a whole number"}:
         return f"{key} is {value}, not a class that is known (give its import path)"
     return f"{key} is {value}, not {' or '.join(kinds)}" if kinds else None

@@ -184,6 +184,11 @@ class Evil:
         return Path("/tmp/robusttune-was-executed").touch, ()
 
 
+def write_text(path: Path, content: str) -> Path:
+    path.write_text(content)
+    return path
+
+
 def parquet(place: Place) -> list[str]:
     path = place.root / "train.parquet"
     pyarrow.parquet.write_table(pa.table({"image": [None] * 9, "text": ["t"] * 9, "label": list("ababababa")}), path)
@@ -399,16 +404,16 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "an alias of itself in a flag": (
         lambda p: p.fit("--data.conditions=&a [*a]"),
-        r"data.conditions is '&a \[\*a\]', not a list: correct the --config or the flags",
+        r"data.conditions is '&a \[\*a\]', which is not YAML \(an alias contains itself\): correct it",
     ),
     "aliases without end in a flag": (
         lambda p: p.fit(f"--data={bomb('source')}"),
-        'Parser key "data": Unable to load config .*its aliases stand for more than 100,000 values',
+        r"data is 'a0: .*'..., which is not YAML \(its aliases stand for more than 100,000 values\): correct it",
     ),
     "nested without end": (lambda p: p.yaml("name: " + "[" * 9000 + "]" * 9000), "nested more than 100 levels deep"),
     "nested without end in a flag": (
         lambda p: p.fit(f"--data.conditions={'[' * 50_000}"),
-        r"data.conditions is '\[{100}\.\.\.', not a list: correct the --config",
+        r"data.conditions is '\[{100}'..., which is not YAML \(it is nested more than 100 levels deep\): correct it",
     ),
     "configuration is a pipe": (
         lambda p: p.fit(f"--config={pipe(p.root / 'pipe')}"),
@@ -458,6 +463,26 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "wrong type": (
         lambda p: p.yaml("data: {batch_size: many}"),
         "data.batch_size is 'many', not a whole number: correct",
+    ),
+    "wrong type in a file, and a flag of the right type": (
+        lambda p: [*p.yaml("data: {batch_size: many}"), "--data.batch_size=16"],
+        "data.batch_size is 'many', not a whole number: correct",
+    ),
+    "a bomb in a text of a configuration": (
+        lambda p: p.yaml("data: {batch_size: '&a [*a]'}"),
+        r"data.batch_size is '&a \[\*a\]', which is not YAML \(an alias contains itself\): correct it",
+    ),
+    "a bomb in a file of settings": (
+        lambda p: p.fit(f"--data={write_text(p.root / 'data.yaml', bomb('seed'))}"),
+        "data.*its aliases stand for more than 100,000 values.*: correct",
+    ),
+    "a class without a name": (
+        lambda p: p.fit("--data.source.class_path=null"),
+        "data.source.class_path is null: leave it out, or give the import path of a class",
+    ),
+    "a class of another kind": (
+        lambda p: p.fit("--data.source=robusttune.models.MoLT"),
+        "data.source.*robusttune.models.MoLT.*: correct the --config or the flags",
     ),
     "wrong type inside": (
         lambda p: p.fit("--model.fusion.cca_dim=x"),
