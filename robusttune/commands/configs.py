@@ -121,8 +121,8 @@ def _refuse_endless(settings: dict[str, list[Any]]) -> None:
     Raises:
         RobustTuneError: A text exceeds the limits of `plain_yaml`.
     """
-    for name, values in settings.items():
-        found = find_excess(values)
+    for name in sorted(settings, key=lambda name: -name.count(".")):  # the innermost setting with the text
+        found = find_excess(settings[name])
         if found is not None:
             text, error = found
             raise RobustTuneError(

@@ -1,8 +1,7 @@
 """Translation of errors from jsonargparse and Lightning to sentences for the author of a YAML file.
 
-jsonargparse raises texts only. From a text, only the names of settings and types are taken, by a few anchors that have
-been the same since version 4.0; the values come from the files and flags. A text without these anchors is shown as it
-is.
+jsonargparse raises texts only. A few anchors find the names of settings and types in them; values come from the files
+and flags. A text without these anchors, such as one of a later version, is shown as it is.
 """
 
 from __future__ import annotations

@@ -61,12 +61,12 @@ def test_counts_against_the_published(check: Check, tmp_path: Path) -> None:
     source = LAYOUTS["oxford_pets"].source(tmp_path)
     assert isinstance(source, CoOp)
     right = Published({"train": 12, "val": 6, "test": 9}, 3, {"train": 4, "val": 2, "test": 3})
-    assert check(replace(source, published=right)).wrong == []
+    assert check(replace(source, published=right)).problems == []
     about = check(replace(source, published=replace(right, samples={"train": 13}, approximate={"train": 0.1})))
-    assert about.wrong == []
+    assert about.problems == []
     assert "train has 12 samples, 1 fewer than the 13 published (good copies differ by up to 10%)" in about.notes
     other = Published({"train": 13}, 4, {"train": 5}, {"test": {"pug": 3, "leonberger": 2, "gone": 1}})
-    assert check(replace(source, published=other)).wrong == [
+    assert check(replace(source, published=other)).problems == [
         "train has 12 samples, 1 fewer than the 13 published",
         "the data has 3 classes, not 4 as published",
         "3 classes of train with another number of samples than published, the first is 'pug' 4, not 5",
@@ -147,9 +147,9 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
 @pytest.mark.parametrize("case", WRONG)
 def test_each_thing_that_is_wrong_is_told(check: Check, copy: Path, case: str) -> None:
     spoil, message = WRONG[case]
-    assert check(source_of(copy)).wrong == []
+    assert check(source_of(copy)).problems == []
     spoil(copy)
-    found = check(source_of(copy)).wrong
+    found = check(source_of(copy)).problems
     assert len(found) == 1
     assert re.search(message, found[0])
 
@@ -216,7 +216,7 @@ def test_an_image_that_changes_while_it_is_read_is_told(
         return found
 
     monkeypatch.setattr(os, "fstat", look_then_write)
-    (wrong,) = check(source_of(copy)).wrong
+    (wrong,) = check(source_of(copy)).problems
     assert "test0.png changed while it was read" in wrong
 
 
@@ -250,7 +250,7 @@ def test_what_a_whole_copy_has_twice_is_how_the_data_set_is(check: Check, tmp_pa
     assert not found.problems
     assert any("1 image of test also in train" in note for note in found.notes)
     assert any("2 samples repeated with other labels" in note for note in found.notes)
-    assert len(check(source).wrong) == 2
+    assert len(check(source).problems) == 2
     assert len(found.details["contradictions"]) == 2
     assert found.details["shared"] == [
         ("images", "train", "test", [("pug_train_0.jpg", "leonberger_test_0.jpg")]),
@@ -274,7 +274,7 @@ def test_classes_that_nothing_is_of_are_missed(check: Check, tmp_path: Path) -> 
     for split in ("train", "dev_seen", "test_seen"):
         path = tmp_path / f"{split}.jsonl"
         path.write_text(path.read_text().replace('"label": 1', '"label": 0'))
-    assert "the data has 1 class, not 2 as published" in check(HatefulMemes(str(tmp_path))).wrong
+    assert "the data has 1 class, not 2 as published" in check(HatefulMemes(str(tmp_path))).problems
 
 
 def test_what_sources_leave_out_is_noted(check: Check, tmp_path: Path) -> None:
