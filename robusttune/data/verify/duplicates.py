@@ -17,6 +17,7 @@ from robusttune.data.verify.findings import Verification
 from robusttune.data.verify.images import ImageCheck
 
 BITS = 64
+SINGULAR = {"images": "image", "samples without images": "sample without image"}
 ONES = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 Content = tuple[bytes | None, str | None]  # digest of the image, and text
 
@@ -149,12 +150,11 @@ def find_duplicates(
             f"{first['split']}, equal to {first['first']!r} of {first['first_split']}"
         )
     texts = {split: [key[1] if key and key[0] is None else None for key in keys] for split, keys in samples.items()}
-    leaks = [("image", pair) for pair in shared(images, ids)]
-    leaks += [("text without image", pair) for pair in shared(texts, ids)]
+    leaks = [("images", pair) for pair in shared(images, ids)]
+    leaks += [("samples without images", pair) for pair in shared(texts, ids)]
     for kind, pair in leaks:
         first_id, second_id = pair.ids[0]
-        kinds = kind.replace(" ", "s ", 1) if " " in kind else f"{kind}s"
-        message = f"{counted(len(pair.ids), kind, kinds)} of {pair.second} also in {pair.first}, such as {second_id!r}"
+        message = f"{counted(len(pair.ids), SINGULAR[kind], kind)} of {pair.second} also in {pair.first}, such as {second_id!r}"
         is_convention = {pair.first, pair.second} == {"val", "test"} and data.source.validates_on_test
         if is_convention or pair.second == "predict":
             found.notes.append(f"{message}: this data set validates on its test samples" if is_convention else message)

@@ -134,7 +134,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing images": (spoil_missing, r"2 of 19 images not found, the first is .*/photos/test0.png"),
     "a broken image": (spoil_broken, r"1 of 19 images unreadable, the first: .*test0.png cannot be read as an"),
     "an image in two splits": (spoil_leak, r"1 image of test also in train, such as '7' \('1' in train\)"),
-    "a text in two splits": (spoil_text_leak, r"1 text without image of val also in train, such as '7'"),
+    "a text in two splits": (spoil_text_leak, r"1 sample without image of val also in train, such as '7'"),
     "two labels": (
         spoil_contradiction,
         r"1 sample repeated with other labels, the first is '13' of train, equal to '1'",
