@@ -11,6 +11,12 @@ import torch
 from torch import Tensor
 
 Split = Literal["train", "val", "test", "predict"]
+STAGE_SPLITS: dict[str, list[Split]] = {  # splits that each stage of the Trainer uses; the first is its own
+    "fit": ["train", "val"],
+    "validate": ["val"],
+    "test": ["test"],
+    "predict": ["predict"],
+}
 
 
 class Facts(NamedTuple):

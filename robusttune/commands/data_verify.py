@@ -16,6 +16,7 @@ from rich.table import Table
 
 from robusttune.commands.data_config import read_data
 from robusttune.counting import counted
+from robusttune.data.description import write_masks
 from robusttune.data.verify import Verification, verify
 from robusttune.data.verify.images import ImageCheck
 from robusttune.errors import RobustTuneError
@@ -63,7 +64,7 @@ def run(args: list[str]) -> None:
     if given.json is not None:
         _write(user_path(given.json), asdict(found))
     if given.masks is not None:
-        data.write_masks(user_path(given.masks))
+        write_masks(data, user_path(given.masks))
     if found.problems:
         raise RobustTuneError(
             f"this data has {counted(len(found.problems), 'problem')}, listed above: correct the data"

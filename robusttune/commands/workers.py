@@ -28,7 +28,7 @@ def worker_error(error: Exception) -> DeadWorkerError | None:
     if any(words in message for words in FULL):
         return DeadWorkerError(
             "/dev/shm is full, the memory through which loader workers pass batches: enlarge it "
-            "(docker run --shm-size 8g), or set data.workers to 0 or data.batch_size to less"
+            "(docker run --shm-size 8g), or set data.loader.workers to 0 or data.batch_size to less"
         )
     if not message.startswith(ENDED):
         return None
@@ -40,6 +40,6 @@ def worker_error(error: Exception) -> DeadWorkerError | None:
     killed = re.search(r"killed by signal: (\w[\w ]*)", message)
     how = f" (killed by signal: {killed[1]})" if killed else ""
     return DeadWorkerError(
-        f"a loader worker has ended unexpectedly{how}, which usually means that memory ran out: set data.workers or "
-        "data.prefetch to less; continue a fit with --resume auto"
+        f"a loader worker has ended unexpectedly{how}, which usually means that memory ran out: set data.loader.workers or "
+        "data.loader.prefetch to less; continue a fit with --resume auto"
     )

@@ -166,7 +166,7 @@ class RobustTask(LightningModule, ABC):
         if class_names != self.facts.class_names:
             raise RobustTuneError(
                 "the data's classes are not the model's, or in another order: give the data module facts=task.facts, "
-                "so that labels are mapped by name, and leave data.answers at known"
+                "so that labels are mapped by name, and leave data.evaluation.classes at training"
             )
 
     @classmethod
@@ -294,7 +294,7 @@ class RobustTask(LightningModule, ABC):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if hasattr(data, "class_names"):
             self.set_classes(data.class_names(SPLITS[stage]))
-        if getattr(data, "cache", None) is not None:
+        if getattr(data, "feature_cache", None) is not None:
             # The Trainer converts and moves the model in the same way, but only after this hook.
             convert, device = self.trainer.precision_plugin.convert_module, self.trainer.strategy.root_device
             data.fill_cache(stage, {name: convert(self._encoder(name)).to(device) for name in ENCODERS})
@@ -407,7 +407,7 @@ class RobustTask(LightningModule, ABC):
         conditions = data.conditions(split) if hasattr(data, "conditions") else Conditions()
         if self._fits_temperatures():
             conditions = conditions.with_views(VIEWS)
-        one_group = split == "test" and getattr(data, "answers", "known") == "own"
+        one_group = split == "test" and hasattr(data, "evaluation") and data.evaluation.classes == "test"
         self.metrics = ConditionMetrics(self.facts, conditions, self.class_names, one_group)
 
     def _log_metrics(self, stage: str) -> None:

@@ -39,7 +39,7 @@ class FusionTask(RobustTask):
         correlation_momentum: Weight of the moments of earlier steps in the correlation loss, in [0, 1); 0 is off.
         every_pattern: True to train on each complete sample three times in every step: with both modalities, with its
             image alone and with its text alone. Its loss is 1/2 x both + 1/4 x image + 1/4 x text. This replaces
-            modality dropout, which draws one of the three: set ``data.corruption`` to 0.
+            modality dropout, which draws one of the three: set ``data.training.modality_dropout`` to 0.
         label_smoothing: Fraction of each label that is spread evenly over all classes, in [0, 1).
         optimizer: Function that creates the optimiser of the trained parameters.
         schedule: Schedule of the learning rate.

@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig
 
 from robusttune.commands.quiet import quieten
-from robusttune.data import ImageTextDataModule, ModalityDropout
+from robusttune.data import CacheSettings, ImageTextDataModule, LoaderSettings, ModalityDropout, TrainingSettings
 from robusttune.data.sources import Table
 from robusttune.encoders import TimmEncoder, TransformersTextEncoder
 from robusttune.tasks import FusionTask
@@ -69,8 +69,8 @@ def make_data(folder: Path, cache: Path | None, dropout: float = 0) -> ImageText
         IMAGE,
         text_encoder(folder),
         batch_size=64,
-        corruption=ModalityDropout(image_dropout=dropout, text_dropout=dropout),
-        cache=None if cache is None else str(cache),
+        training=TrainingSettings(ModalityDropout(image_dropout=dropout, text_dropout=dropout)),
+        cache=CacheSettings(None if cache is None else str(cache)),
     )
 
 
@@ -143,7 +143,7 @@ def encoder_pass(data: ImageTextDataModule, task: FusionTask) -> float:
     """Samples a second, from files to what the encoders make of them, in this process alone."""
     data.setup("fit")
     data.fill_cache("fit", {"image_encoder": task.image_encoder, "text_encoder": task.text_encoder})
-    data.workers = 0
+    data.loaders.settings = LoaderSettings(workers=0)
     batches = iter(data.train_dataloader())
     start = perf_counter()
     batch = next(batches)

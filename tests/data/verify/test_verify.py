@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import tiny_image_encoder, tiny_text_encoder
+from fakes import grouped, tiny_image_encoder, tiny_text_encoder
 from layouts import LAYOUTS, jsonl, picture, write_hateful_memes, write_table_copy
 from PIL import Image
 
@@ -27,7 +27,7 @@ Check = Callable[..., Verification]
 def check(text_folder: Path) -> Check:
     def found(source: Source, near_bits: int | None = None, **settings: Any) -> Verification:
         encoders = tiny_image_encoder(), tiny_text_encoder(text_folder, max_length=6)
-        data = ImageTextDataModule(source, *encoders, workers=0, **settings)
+        data = ImageTextDataModule(source, *encoders, **grouped(workers=0, **settings))
         return verify(data, near_bits, threads=2, watch=lambda looks, total: looks)
 
     return found
