@@ -40,6 +40,6 @@ def worker_error(error: Exception) -> DeadWorkerError | None:
     killed = re.search(r"killed by signal: (\w[\w ]*)", message)
     how = f" (killed by signal: {killed[1]})" if killed else ""
     return DeadWorkerError(
-        f"a loader worker has ended unexpectedly{how}, which usually means that memory ran out: set data.loader.workers or "
-        "data.loader.prefetch to less; continue a fit with --resume auto"
+        f"a loader worker has ended unexpectedly{how}, usually because memory ran out: set data.loader.workers "
+        "or data.loader.prefetch to less; continue a fit with --resume auto"
     )
