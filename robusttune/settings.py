@@ -57,6 +57,8 @@ def from_plain(stored: Any, kind: type) -> Any:
 def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
     """List where two plain settings differ, one line a difference: ``key ours, not theirs``.
 
+    A setting that only one of them has is compared with None.
+
     Args:
         ours: First settings, nested dicts of plain data.
         theirs: Second settings, of the same form.
@@ -65,8 +67,11 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
     Example:
         >>> differences({"model": {"alpha": 0.7}}, {"model": {"alpha": 0.5}})
         ['model.alpha 0.7, not 0.5']
+        >>> differences({"trainer": None, "data": {"seed": 0}}, {"trainer": {"max_epochs": 3, "max_time": None}})
+        ['data.seed 0, not None', 'trainer.max_epochs None, not 3']
     """
-    if isinstance(ours, dict) and isinstance(theirs, dict):
+    if isinstance(ours, dict | None) and isinstance(theirs, dict | None):
+        ours, theirs = ours or {}, theirs or {}
         return [
             line
             for key in sorted(ours.keys() | theirs.keys())

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save
 
 from robusttune.commands.plain_parser import PlainParser
+from robusttune.counting import counted
 from robusttune.encoders.clip import TowerShape
 from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL, MMRLNetwork
@@ -43,7 +44,7 @@ def run(args: list[str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out) as partial:
         _write(state, partial, safe=out.suffix == ".safetensors")
-    print_line(f"{len(state)} tensors written to {out}")
+    print_line(f"{counted(len(state), 'tensor')} written to {out}")
 
 
 def network_of(checkpoint: dict[str, Any]) -> MMRLNetwork:
