@@ -170,7 +170,7 @@ class MMRLNetwork(nn.Module):
         states = torch.cat([_expand(space, len(states)), states], 1)
         normed = block.norm1(states)
         read = slice(count + 1)  # the inserted tokens and, after them, the class token
-        states = block.finish(states[:, read], block.read(normed[:, read], normed))
+        states = block.finish(states[:, read], block.attend_few(normed[:, read], normed))
         return upper.feature(states[:, -1]), unit(self.projection(upper, upper.norm(states[:, :-1]).mean(1)))
 
     def _text_layer(
@@ -208,7 +208,7 @@ class MMRLNetwork(nn.Module):
         states = torch.cat([start, space, rest])
         normed = block.norm1(states)
         shared, own = _split(normed, shared_count)
-        attended = block.read(normed[end].unsqueeze(1), texts.pad(own, shared), texts.mask_of_end(count)).squeeze(1)
+        attended = block.attend_few(normed[end].unsqueeze(1), texts.pad(own, shared), texts.mask_of_end(count)).squeeze(1)
         return upper.feature(block.finish(states[end], attended))
 
     def _mix_tokens(self, new: Tensor, below: Tensor | None) -> Tensor:

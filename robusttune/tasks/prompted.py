@@ -206,7 +206,7 @@ def expand_present(values: Tensor, present: Tensor) -> Tensor:
         Expanded values, shape (B, ...).
 
     Example:
-        >>> spread(torch.tensor([5, 7]), torch.tensor([True, False, True]))
+        >>> expand_present(torch.tensor([5, 7]), torch.tensor([True, False, True]))
         tensor([5, 5, 7])
     """
     return values[present.cumsum(0).sub(1).clamp(min=0)]  # A boolean index would synchronise the device.

@@ -140,13 +140,13 @@ def test_only_what_is_there_is_encoded_and_that_once(
         encoder = getattr(task, name)
         if kind == "mmrl":
             task.prompts()  # type: ignore[attr-defined]
-            enter = encoder.enter
+            encode_lower = encoder.encode_lower
 
-            def counted(inputs: Any, untouched: bool, enter: Any = enter, seen: list[int] = seen) -> Any:
+            def counted(inputs: Any, untouched: bool, encode_lower: Any = encode_lower, seen: list[int] = seen) -> Any:
                 seen.append(len(inputs))
-                return enter(inputs, untouched)
+                return encode_lower(inputs, untouched)
 
-            monkeypatch.setattr(encoder, "enter", counted)
+            monkeypatch.setattr(encoder, "encode_lower", counted)
         else:
             encoder.register_forward_hook(lambda _, args, __, seen=seen: seen.append(len(args[0])))
     with torch.no_grad():
