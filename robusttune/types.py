@@ -11,6 +11,12 @@ import torch
 from torch import Tensor
 
 Split = Literal["train", "val", "test", "predict"]
+STAGE_SPLITS: dict[str, list[Split]] = {  # splits that each stage of the Trainer uses; the first is its own
+    "fit": ["train", "val"],
+    "validate": ["val"],
+    "test": ["test"],
+    "predict": ["predict"],
+}
 
 
 class Facts(NamedTuple):
@@ -217,6 +223,17 @@ class View(NamedTuple):
             absent if self.image is None else batch.image_present,
             absent if self.text is None else batch.text_present,
         )
+
+
+def variants_of(views: Sequence[View]) -> tuple[list[str], list[str]]:
+    """Return the variants of images and of texts that occur in the views, each once.
+
+    Example:
+        >>> variants_of([View(), View(image=None), View(image="blur")])
+        (['clean', 'blur'], ['clean'])
+    """
+    images = dict.fromkeys(view.image for view in views if view.image)
+    return list(images), list(dict.fromkeys(view.text for view in views if view.text))
 
 
 @dataclass

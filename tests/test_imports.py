@@ -19,11 +19,13 @@ RANK = {
     "errors": 0,
     "escaping": 0,
     "interruption": 0,
+    "launch": 0,
     "paths": 0,
     "plain_yaml": 0,
     "regular_files": 0,
     "streams": 0,
     "counting": 0,
+    "predictions": 0,
     "ranks": 1,
     "run_names": 1,
     "settings": 1,
@@ -73,6 +75,25 @@ def test_imports_point_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "models").rglob("*.py")), ids=lambda p: p.name)
 def test_models_do_not_know_lightning(path: Path) -> None:
     assert "lightning" not in path.read_text().replace("Lightning", "")
+
+
+CLASSIFIER = """
+import sys
+from robusttune.encoders import CLIPTextEncoder, TimmEncoder
+from robusttune.models import FusionClassifier, MMRLClassifier, ZeroShotClassifier
+from robusttune.types import Facts
+image = TimmEncoder(name="test_vit", weights="random", layers=1, grid=2)
+text = CLIPTextEncoder(name="robusttune:demo_clip", weights="random", first_layer=2)
+FusionClassifier(image, text, Facts(["cat", "dog"], [0.5, 0.5], False)).eval()
+print(*{name.split(".")[0] for name in sys.modules})
+"""
+
+
+def test_a_classifier_is_built_without_a_trainer_metrics_or_plots() -> None:
+    done = subprocess.run([sys.executable, "-c", CLASSIFIER], check=True, capture_output=True, text=True)
+    loaded = {*done.stdout.split()}
+    assert {"torch", "timm", "transformers"} <= loaded
+    assert not loaded & {"lightning", "pytorch_lightning", "torchmetrics", "matplotlib", "pyarrow"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["configs"]])

@@ -12,7 +12,7 @@ from robusttune.data import ImageTextDataModule
 from robusttune.data.images import UnreadableImageError
 from robusttune.evaluation import ConditionMetrics, Scores
 from robusttune.evaluation.cards import Card, Prediction, draw_cards
-from robusttune.evaluation.metrics import probabilities
+from robusttune.predictions import probabilities
 
 SAMPLES, CONDITIONS = 12, 3  # largest numbers that fit into a picture
 

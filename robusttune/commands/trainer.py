@@ -49,7 +49,7 @@ from robusttune.interruption import ignore, slurm_job, was_requeued
 from robusttune.ranks import leave
 from robusttune.run_names import run_folders
 from robusttune.tasks import RobustTask
-from robusttune.tasks.checkpoint import KEY, read_checkpoint
+from robusttune.tasks.checkpoint_file import KEY, read_checkpoint
 from robusttune.types import Facts
 
 KINDS: dict[str, Any] = {  # types of the settings that must not be null

@@ -8,6 +8,7 @@ from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_f1_score, multilabel_f1_score
 
 from robusttune.evaluation.ranking import ranking_metrics
+from robusttune.predictions import predicted_classes
 
 BINS = 15  # confidence bins of the calibration error (Guo et al. 2017, arXiv 1706.04599)
 LOWER_IS_BETTER = ("loss", "brier", "calibration_error")
@@ -41,31 +42,6 @@ def headline(multilabel: bool, mixed: bool) -> str:
         mixed: True if some of the classes were trained on and others were not.
     """
     return "harmonic_mean" if mixed else "f1_macro" if multilabel else "accuracy"
-
-
-def probabilities(logits: Tensor, multilabel: bool) -> Tensor:
-    """Return the probabilities of logits (..., C): their sigmoid in multi-label data, else their softmax."""
-    return logits.sigmoid() if multilabel else logits.softmax(-1)
-
-
-def predicted_classes(logits: Tensor, multilabel: bool) -> Tensor:
-    """Return the predicted classes: the most likely one; in multi-label data all with a probability of at least 0.5.
-
-    Args:
-        logits: Class scores, shape (N, C).
-        multilabel: True if a sample may have several labels.
-
-    Returns:
-        Predicted classes, shape (N, C), bool.
-
-    Example:
-        >>> import torch
-        >>> predicted_classes(torch.tensor([[2.0, 1.0, -1.0]]), multilabel=True)
-        tensor([[ True,  True, False]])
-    """
-    if multilabel:
-        return logits.sigmoid() >= 0.5
-    return functional.one_hot(logits.argmax(1), logits.shape[1]).bool()
 
 
 def label_ranks(logits: Tensor, label: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from robusttune.evaluation.by_condition import ConditionMetrics
-from robusttune.evaluation.metrics import label_ranks, predicted_classes, sample_losses
+from robusttune.evaluation.metrics import label_ranks, sample_losses
 from robusttune.evaluation.scores import Scores
+from robusttune.predictions import predicted_classes
 from robusttune.types import View
 
 

@@ -64,10 +64,12 @@ def build(folder: Path, samples: int) -> None:
     bench_cache.write_table(folder, "train", many)
     data = bench_cache.make_data(folder, folder / "cache")
     task = FusionTask(bench_cache.IMAGE, bench_cache.text_encoder(folder), data.facts)
-    for encoder in (task.image_encoder, task.text_encoder):
+    for encoder in (task.classifier.image_encoder, task.classifier.text_encoder):
         make_up(encoder)
     data.setup("fit")
-    data.fill_cache("fit", {"image_encoder": task.image_encoder, "text_encoder": task.text_encoder})
+    data.fill_cache(
+        "fit", {"image_encoder": task.classifier.image_encoder, "text_encoder": task.classifier.text_encoder}
+    )
 
 
 def train(folder: Path) -> None:

@@ -78,8 +78,8 @@ def test_a_cache_changes_nothing(run: Path, tmp_path: Path) -> None:
     plain, cached = (
         MMRLTask.load_from_checkpoint(p / "checkpoints/last.ckpt") for p in (run, tmp_path / "demo_mmrl/0")
     )
-    for name, expected in plain.network.state_dict().items():
-        torch.testing.assert_close(cached.network.state_dict()[name], expected, rtol=1e-3, atol=1e-5)
+    for name, expected in plain.classifier.network.state_dict().items():
+        torch.testing.assert_close(cached.classifier.network.state_dict()[name], expected, rtol=1e-3, atol=1e-5)
     found, expected = report_of(tmp_path / "demo_mmrl/0"), report_of(run)
     for condition, row in expected.items():
         assert found[condition].pop("loss") == pytest.approx(row.pop("loss"), rel=1e-3)

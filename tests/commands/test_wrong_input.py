@@ -26,7 +26,7 @@ from fakes import tiny_flags, word_tokenizer, write_bomb, write_image, write_mod
 from PIL import Image
 
 from robusttune.cli import main
-from robusttune.tasks.checkpoint import KEY, seal
+from robusttune.tasks.checkpoint_file import KEY, seal
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

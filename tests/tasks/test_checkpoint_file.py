@@ -11,7 +11,7 @@ import torch
 from fakes import FACTS
 
 from robusttune.errors import RobustTuneError
-from robusttune.tasks.checkpoint import ABOUT, FORMAT, KEY, digest_of, read_checkpoint, seal
+from robusttune.tasks.checkpoint_file import ABOUT, FORMAT, KEY, digest_of, read_checkpoint, seal
 
 Checkpoint = dict[str, Any]
 
