@@ -95,6 +95,6 @@ def test_compiled_is_eager(clip_folder: Path, adapter: MMRL, checkpointed: bool)
     step(compiled, make_batch(15))
     assert counters["stats"]["unique_graphs"] == trained
     with torch.inference_mode():
-        logits = [task.eval().logits(make_batch(9), list(VIEWS.values())) for task in (eager, compiled)]
+        logits = [task.eval().classifier.logits(make_batch(9), list(VIEWS.values())) for task in (eager, compiled)]
     torch.testing.assert_close(logits[1], logits[0], rtol=1e-4, atol=1e-4)
     assert list(eager.state_dict()) == list(compiled.state_dict())
