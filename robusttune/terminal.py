@@ -12,7 +12,7 @@ def print_line(line: object) -> None:
     """Print a line to stdout literally: without Rich markup, line breaks or colours.
 
     Example:
-        >>> say("[bold]0.5[/bold]")
+        >>> print_line("[bold]0.5[/bold]")
         [bold]0.5[/bold]
     """
     Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(visible(line))

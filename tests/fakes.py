@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from dishes import DISHES
 from PIL import Image
 
 from robusttune.corruption.noise import ImageNoise, NoiseBySplit, SplitNoise, TextNoise
+from robusttune.data import CacheSettings, EvaluationSettings, LoaderSettings, TrainingSettings
 from robusttune.encoders import ImageEncoder, TimmEncoder, TransformersTextEncoder
 from robusttune.tasks import RobustTask
 from robusttune.types import Batch, Encoded, Facts, Tokens, Variants, View
@@ -26,6 +27,23 @@ VISION = ("vit", "deit", "beit", "dinov2", "dinov2_with_registers", "siglip_visi
 NOISY = NoiseBySplit(train=SplitNoise(ImageNoise(["gaussian"]), TextNoise(["deletion"])))
 FACTS = Facts(["a", "b", "c"], [0.5, 0.3, 0.2], False)
 VIEWS = {"complete": View(), "no_image": View(image=None), "no_text": View(text=None)}
+
+KINDS: dict[str, Callable[..., Any]] = {
+    "loader": LoaderSettings,
+    "training": TrainingSettings,
+    "evaluation": EvaluationSettings,
+    "cache": CacheSettings,
+}
+GROUPS = {  # short names of settings in groups of the data module
+    "workers": ("loader", "workers"),
+    "modality_dropout": ("training", "modality_dropout"),
+    "augmentation": ("training", "augmentation"),
+    "conditions": ("evaluation", "conditions"),
+    "classes": ("evaluation", "classes"),
+    "folder": ("cache", "folder"),
+    "dtype": ("cache", "dtype"),
+    "views": ("cache", "views"),
+}
 
 
 def by_view(task: RobustTask, batch: Batch, views: Mapping[str, View] = VIEWS) -> dict[str, torch.Tensor]:
@@ -89,7 +107,7 @@ def _run_flags(food101: Path) -> list[str]:
     """Return flags for one quiet epoch on the CPU."""
     return [
         "--data.batch_size=32",
-        "--data.workers=0",
+        "--data.loader.workers=0",
         "--trainer.accelerator=cpu",
         "--trainer.max_epochs=1",
         "--trainer.enable_progress_bar=false",
@@ -253,3 +271,20 @@ def write_model(folder: Path, model_type: str, **changes: Any) -> Path:
             weights.data.add_(0.1 * torch.randn_like(weights))
     model.save_pretrained(folder)
     return folder
+
+
+def grouped(**settings: Any) -> dict[str, Any]:
+    """Return arguments of `ImageTextDataModule`, with the settings of its groups gathered from short names.
+
+    Args:
+        settings: Arguments of the data module, or settings of a group by their short names (see `GROUPS`).
+
+    Example:
+        >>> grouped(workers=0, seed=1)
+        {'seed': 1, 'loader': LoaderSettings(workers=0, prefetch=2)}
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    for name in [name for name in settings if name in GROUPS]:
+        group, setting = GROUPS[name]
+        groups.setdefault(group, {})[setting] = settings.pop(name)
+    return settings | {group: KINDS[group](**values) for group, values in groups.items()}

@@ -29,7 +29,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
         "model.init_args.fusion.init_args.pooling": "concatenation",
     },
     "no_correlation": {"name": "molt_no_correlation", "model.init_args.beta": 0.0},
-    "no_modality_dropout": {"data.corruption.image_dropout": 0.0, "data.corruption.text_dropout": 0.0},
+    "no_modality_dropout": {
+        "data.training.modality_dropout.image_dropout": 0.0,
+        "data.training.modality_dropout.text_dropout": 0.0,
+    },
     "no_fusion_stage": {"name": "molt_no_fusion_stage", "model.init_args.fusion.init_args.fusion_layers": 0},
     "no_null_tokens": {"name": "molt_no_null_tokens", "model.init_args.fusion.init_args.null_tokens": 0},
 }
@@ -78,8 +81,8 @@ def test_experts_are_trained_in_every_pattern_and_not_by_chance(capsys: pytest.C
     fusion = leaves({"fusion": to_plain(Experts())}, "model.init_args.")
     assert {path: value for path, value in after.items() if value != before.get(path)} == fusion | {
         "name": "experts",
-        "data.corruption.image_dropout": 0.0,
-        "data.corruption.text_dropout": 0.0,
+        "data.training.modality_dropout.image_dropout": 0.0,
+        "data.training.modality_dropout.text_dropout": 0.0,
         "model.init_args.beta": 0.0,
         "model.init_args.every_pattern": True,
         "model.init_args.label_smoothing": 0.2,

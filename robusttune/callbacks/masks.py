@@ -7,6 +7,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from robusttune.data import ImageTextDataModule
+from robusttune.data.description import write_masks
 from robusttune.terminal import print_line
 
 
@@ -23,5 +24,5 @@ class MaskFiles(Callback):
         if folder is None or not trainer.is_global_zero:
             return
         if isinstance(data, ImageTextDataModule) and data.masks:
-            data.write_masks(Path(folder) / "missing")
+            write_masks(data, Path(folder) / "missing")
             print_line(f"Masks written to {folder}/missing")

@@ -21,6 +21,7 @@ from robusttune.callbacks.picture import draw
 from robusttune.callbacks.run_folder import run_folder_of
 from robusttune.corruption.conditions import Conditions
 from robusttune.data import ImageTextDataModule
+from robusttune.data.description import describe_split, is_unchanged, write_split_mask
 from robusttune.data.sources.base import Source
 from robusttune.errors import RobustTuneError
 from robusttune.escaping import csv_cell
@@ -83,7 +84,7 @@ class ConditionReport(Callback):
         files = (
             [] if checkpoint is None else _write(run_folder_of(checkpoint) / "report", results, task, data, split, verb)
         )
-        changed = isinstance(data, ImageTextDataModule) and not data.is_unchanged(split)
+        changed = isinstance(data, ImageTextDataModule) and not is_unchanged(data, split)
         title = f"{verb}: {checkpoint or 'untrained'}{', with noise or missing modalities' * changed}"
         lead = {condition: row.get(results["headline"]) for condition, row in results["intervals"].items()}
         Console().print(as_table(results["conditions"], lead, results["headline"], title))
@@ -99,8 +100,8 @@ def _results(trainer: Trainer, task: RobustTask, split: Split) -> dict[str, Any]
     data = trainer.datamodule  # type: ignore[attr-defined]
     results: dict[str, Any] = {"checkpoint": str(trainer.ckpt_path)}
     if isinstance(data, ImageTextDataModule):
-        results["data"] = data.describe(split)
-        if data.is_unchanged(split):
+        results["data"] = describe_split(data, split)
+        if is_unchanged(data, split):
             values = with_bayes_accuracy(values, bayes_accuracy(data.source, metrics.conditions, scores))
     of_headline = {condition: row[metrics.headline] for condition, row in values.items() if condition != "mean"}
     return results | {
@@ -131,7 +132,7 @@ def _write(folder: Path, results: dict[str, Any], task: RobustTask, data: Any, s
         writers["test.png"] = lambda path: draw(data, metrics, scores, results["checkpoint"]).save(path, format="PNG")
         lines.append(f"Samples and predictions drawn in {folder / 'test.png'}")
     if isinstance(data, ImageTextDataModule) and split in data.masks:
-        writers[mask] = lambda path: data.write_mask(split, path)
+        writers[mask] = lambda path: write_split_mask(data, split, path)
         lines.append(f"Masks written to {folder / 'missing'}")
     try:
         replace_together(folder, writers, f"{verb}.json", results, stale=[mask])

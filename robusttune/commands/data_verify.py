@@ -15,6 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from robusttune.commands.data_config import read_data
+from robusttune.data.description import write_masks
 from robusttune.data.verify import Verification, verify
 from robusttune.data.verify.images import ImageCheck
 from robusttune.errors import RobustTuneError
@@ -62,7 +63,7 @@ def run(args: list[str]) -> None:
     if given.json is not None:
         _write(user_path(given.json), asdict(found))
     if given.masks is not None:
-        data.write_masks(user_path(given.masks))
+        write_masks(data, user_path(given.masks))
     if found.problems:
         raise RobustTuneError(f"{len(found.problems)} of the things above are wrong with this data: mend them")
 

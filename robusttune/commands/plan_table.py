@@ -64,7 +64,7 @@ def notes(plan: Plan, absent: str | None) -> Iterator[str]:
         yield "features were read from this machine's memory: a slow disk, or a network's, is not in the plan"
     for name, steps in (("training", plan.time.step), ("validation", plan.time.validation_step)):
         if steps is not None and steps.loader_bound:
-            yield f"the loader is what {name} waits for: data.cache or more data.workers may help"
+            yield f"the loader is what {name} waits for: data.cache.folder or more data.loader.workers may help"
 
 
 def size(count: float) -> str:

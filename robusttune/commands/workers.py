@@ -24,7 +24,7 @@ def worker_error(error: Exception) -> RobustTuneError | None:
     if any(words in message for words in FULL):
         return RobustTuneError(
             "/dev/shm is full, through which loader workers hand batches over: give it more "
-            "(docker run --shm-size 8g), or set data.workers to 0 or data.batch_size to less"
+            "(docker run --shm-size 8g), or set data.loader.workers to 0 or data.batch_size to less"
         )
     if not message.startswith(ENDED):
         return None
@@ -36,6 +36,6 @@ def worker_error(error: Exception) -> RobustTuneError | None:
     killed = re.search(r"killed by signal: (\w[\w ]*)", message)
     how = f" (killed by signal: {killed[1]})" if killed else ""
     return RobustTuneError(
-        f"a loader worker has ended unexpectedly{how}, as it happens where memory runs out: set data.workers or "
-        "data.prefetch to less; a fit goes on from what was saved before with --resume auto"
+        f"a loader worker has ended unexpectedly{how}, as it happens where memory runs out: set data.loader.workers or "
+        "data.loader.prefetch to less; a fit goes on from what was saved before with --resume auto"
     )

@@ -78,10 +78,10 @@ class Conditions:
 
     def __init__(self, names: Sequence[str] = DEFAULT, seed: int = 0) -> None:
         if not names:
-            raise RobustTuneError(f"there is no condition in data.conditions: give one or more of {HOW}")
+            raise RobustTuneError(f"there is no condition in data.evaluation.conditions: give one or more of {HOW}")
         twice = sorted({name for name in names if list(names).count(name) > 1})
         if twice:
-            raise RobustTuneError(f"{twice[0]!r} comes twice in data.conditions: leave one out")
+            raise RobustTuneError(f"{twice[0]!r} comes twice in data.evaluation.conditions: leave one out")
         self.seed = seed
         self.all = [parse(name) for name in names]
         for condition in self.all:

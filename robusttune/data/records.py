@@ -80,8 +80,9 @@ class SplitRecords:
             RobustTuneError: The split cannot be read, is empty, or does not allow the selection in the settings.
         """
         if split not in self._used:
-            if split == "predict" and self.source_table("predict") is None:
-                return self.table("test")
+            origin = self.origin(split)
+            if origin != split:
+                return self.table(origin)
             table = (
                 self.selected[split]
                 if split in ("train", "val")
@@ -97,6 +98,10 @@ class SplitRecords:
                 table = apply_mask(table, self.masks[split])
             self._used[split] = table
         return self._used[split]
+
+    def origin(self, split: Split) -> Split:
+        """Return the split that the samples of a split come from: ``test`` if there is nothing else to predict."""
+        return "test" if split == "predict" and self.source_table("predict") is None else split
 
     @property
     def selected(self) -> dict[Split, pa.Table | None]:

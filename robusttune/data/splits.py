@@ -27,7 +27,7 @@ class Splits:
         shots: Number of training samples of each class, at least 1; by default all. Validation then uses at most 4
             samples of each class, as in CoOp (Zhou et al., arXiv 2109.01134).
         classes: Classes to use: ``all``, the first half in label order (``base``), or the second half (``new``). The
-            test split keeps all classes with ``base`` if ``data.answers`` allows new classes.
+            test split keeps all classes with ``base`` if ``data.evaluation.classes`` allows new classes.
         subset: Number of samples to use of each split, at least 1, stratified by class and seeded; for smoke tests.
 
     Raises:

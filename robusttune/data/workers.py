@@ -69,7 +69,8 @@ def limited_by_cores(number: int, cores: int, say: bool) -> int:
     limit = A_CORE * cores
     if number > limit and say:
         _warn_on_rank_zero(
-            f"data.workers is {number}, and {limit} are started, {A_CORE} for each of {cores} cores: more have no use"
+            f"data.loader.workers is {number}, and {limit} are started, {A_CORE} for each of {cores} cores: more have "
+            "no use"
         )
     return min(number, limit)
 
@@ -102,7 +103,7 @@ def limited_by_memory(workers: Workers, batch: int, shares: int, required: bool,
     if limited.prefetch == 0 and required:
         raise RobustTuneError(
             f"{has}, of which {workers.number} workers and the training need {workers.number + IN_USE} for each of "
-            f"{shares} loaders: {remedy}, or set data.workers to 0 or data.batch_size to less"
+            f"{shares} loaders: {remedy}, or set data.loader.workers to 0 or data.batch_size to less"
         )
     if limited.prefetch == 0:
         limited = Workers(batches, 1)

@@ -104,7 +104,7 @@ class Classifier(nn.Module, ABC):
         if class_names != self.facts.class_names:
             raise RobustTuneError(
                 "the data's classes are not the model's, or in another order: give the data module facts=task.facts, "
-                "so that labels are mapped by name, and leave data.answers at known"
+                "so that labels are mapped by name, and leave data.evaluation.classes at training"
             )
 
     def encoder(self, name: str) -> FrozenEncoder:

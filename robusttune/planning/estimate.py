@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,8 +107,8 @@ def estimate(task: RobustTask, data: ImageTextDataModule, trainer: Trainer, exte
     if isinstance(task, ZeroShotTask):
         raise RobustTuneError("ZeroShotTask trains nothing, so there is nothing to plan: give another model.class_path")
     with _quiet(), tempfile.TemporaryDirectory(prefix="robusttune-plan-") as folder:
-        cache = None if data.cache is None else SampledCache(data.cache, Path(folder))
-        data.cache = cache
+        cache = None if data.feature_cache is None else SampledCache(data.feature_cache, Path(folder))
+        data.feature_cache = cache
         _share_cores(data, extent, trainer)
         training = _train(task, data, trainer, extent, steps)
         features = [] if cache is None else [*cache.found]
@@ -158,8 +159,9 @@ def _share_cores(data: ImageTextDataModule, extent: Extent, trainer: Trainer) ->
 
     Nothing changes on the CPU, or if the user has set the number of workers.
     """
-    if data.workers is None and extent.devices > 1 and trainer.strategy.root_device.type != "cpu":
-        data.workers = min(8, max(1, cores() // extent.devices))
+    settings = data.loaders.settings
+    if settings.workers is None and extent.devices > 1 and trainer.strategy.root_device.type != "cpu":
+        data.loaders.settings = replace(settings, workers=min(8, max(1, cores() // extent.devices)))
 
 
 def _train(task: RobustTask, data: ImageTextDataModule, trainer: Trainer, extent: Extent, steps: int) -> _Training:

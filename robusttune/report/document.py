@@ -149,7 +149,8 @@ def _left_out(run: Run) -> ExcludedRun:
     if run.tested is not None:
         checkpoint = checkpoints / run.tested.asked["tested.checkpoint"]
         conditions = ", ".join([COMPLETE, *(name for name in run.tested.values if name != MEAN)])
-        test = f"robusttune test {config} --ckpt_path {shell(checkpoint)} --data.conditions {shell(f'[{conditions}]')}"
+        tested = f"--data.evaluation.conditions {shell(f'[{conditions}]')}"
+        test = f"robusttune test {config} --ckpt_path {shell(checkpoint)} {tested}"
         return ExcludedRun(str(run.folder), f"tested without the condition {COMPLETE}", test)
     best, last = checkpoints / "best.ckpt", checkpoints / "last.ckpt"
     checkpoint = last if last.exists() and not best.exists() else best

@@ -13,7 +13,7 @@ from robusttune.report.runs import Run, TestResults
 SEEDS = re.compile(r"seed_everything|data\.seed|data\.source\.init_args\.seed|data\.missing\.\w+\.seed")
 # Settings that do not change the results: where files go, how data are loaded, and what a run prints.
 IMMATERIAL = re.compile(
-    r"(name|run_root|ckpt_path|weights_only|return_predictions|verbose|data\.(cache|facts|workers|prefetch)"
+    r"(name|run_root|ckpt_path|weights_only|return_predictions|verbose|data\.(cache\.folder|facts|loader)"
     r"|trainer\.(logger|enable_progress_bar|enable_model_summary|log_every_n_steps|default_root_dir|profiler))(\..*)?"
 )
 LONGEST = 60  # most letters of a setting in a label

@@ -244,7 +244,7 @@ class RobustTask(LightningModule, ABC):
         conditions = data.conditions(split) if hasattr(data, "conditions") else Conditions()
         if self._fits_temperatures():
             conditions = conditions.with_views(VIEWS)
-        one_group = split == "test" and getattr(data, "answers", "known") == "own"
+        one_group = split == "test" and hasattr(data, "evaluation") and data.evaluation.classes == "test"
         self.metrics = ConditionMetrics(self.facts, conditions, self.classifier.class_names, one_group)
 
     def _log_metrics(self, stage: str) -> None:

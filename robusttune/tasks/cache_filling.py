@@ -27,7 +27,7 @@ class CacheFilling(Callback):
             RobustTuneError: The model cannot predict the data's classes, or the cache cannot be filled.
         """
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if getattr(data, "cache", None) is None:
+        if getattr(data, "feature_cache", None) is None:
             return
         # Lightning calls the setup of the task after this hook. Call it now: settings that do not work must be refused
         # before hours of computing, and the classes decide which prompts are encoded before the encoders are released.

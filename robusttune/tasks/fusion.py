@@ -41,7 +41,8 @@ class FusionTask(RobustTask):
         correlation_momentum: Weight of the moments of earlier steps in the correlation loss, in [0, 1); 0 is off.
         every_pattern: True to train on each complete sample three times in every step: with both modalities, with its
             image alone and with its text alone. Its loss is 1/2 x both + 1/4 x image + 1/4 x text. This replaces
-            modality dropout, which draws one of the three: set both probabilities of ``data.corruption`` to 0.
+            modality dropout, which draws one of the three: set both probabilities of
+            ``data.training.modality_dropout`` to 0.
         label_smoothing: Fraction of each label that is spread evenly over all classes, in [0, 1).
         optimizer: Function that creates the optimiser of the trained parameters.
         schedule: Schedule of the learning rate.
@@ -201,7 +202,7 @@ class FusionTask(RobustTask):
 
 def _modality_dropout(data: Any) -> ModalityDropout | None:
     """Return the modality dropout of a data module, or None if it has no such setting."""
-    dropout: ModalityDropout | None = getattr(data, "corruption", None)
+    dropout: ModalityDropout | None = getattr(getattr(data, "training", None), "modality_dropout", None)
     return dropout
 
 
@@ -209,6 +210,6 @@ def _refuse_dropout(dropout: ModalityDropout | None) -> None:
     """Raise an error if samples that are trained in every pattern would also lose modalities by chance."""
     if dropout is not None and max(dropout.image_dropout, dropout.text_dropout) > 0:
         raise RobustTuneError(
-            f"model.every_pattern is true, and data.corruption drops modalities (image_dropout "
+            "model.every_pattern is true, and data.training.modality_dropout removes modalities (image_dropout "
             f"{dropout.image_dropout}, text_dropout {dropout.text_dropout}): set both probabilities to 0"
         )

@@ -29,9 +29,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig
 
 from robusttune.commands.quiet import quieten
-from robusttune.data import ImageTextDataModule, ModalityDropout
+from robusttune.data import CacheSettings, ImageTextDataModule, LoaderSettings, ModalityDropout, TrainingSettings
 from robusttune.data.sources import Table
 from robusttune.encoders import TimmEncoder, TransformersTextEncoder
+from robusttune.models.classifier import ENCODERS
 from robusttune.tasks import FusionTask
 from robusttune.types import Batch, Encoded
 
@@ -69,8 +70,8 @@ def make_data(folder: Path, cache: Path | None, dropout: float = 0) -> ImageText
         IMAGE,
         text_encoder(folder),
         batch_size=64,
-        corruption=ModalityDropout(image_dropout=dropout, text_dropout=dropout),
-        cache=None if cache is None else str(cache),
+        training=TrainingSettings(ModalityDropout(image_dropout=dropout, text_dropout=dropout)),
+        cache=CacheSettings(None if cache is None else str(cache)),
     )
 
 
@@ -97,9 +98,7 @@ def build(folder: Path, task: FusionTask) -> float:
     data = make_data(folder, folder / "new")
     data.setup("fit")
     start = perf_counter()
-    data.fill_cache(
-        "fit", {"image_encoder": task.classifier.image_encoder, "text_encoder": task.classifier.text_encoder}
-    )
+    data.fill_cache("fit", {name: task.classifier.encoder(name) for name in ENCODERS})
     return perf_counter() - start
 
 
@@ -118,9 +117,7 @@ def say_limit(folder: Path, task: FusionTask, seconds: float) -> None:
     """FLOPs of the trained part and bytes of the cache for a sample, and what share of the machine's peak that is."""
     data = make_data(folder, folder / "cache")
     data.setup("fit")
-    data.fill_cache(
-        "fit", {"image_encoder": task.classifier.image_encoder, "text_encoder": task.classifier.text_encoder}
-    )
+    data.fill_cache("fit", {name: task.classifier.encoder(name) for name in ENCODERS})
     batch = next(iter(data.train_dataloader()))
     task.train()
     step = steps(task)
@@ -146,10 +143,8 @@ def encode(task: FusionTask, batch: Batch) -> tuple[Encoded, Encoded]:
 def encoder_pass(data: ImageTextDataModule, task: FusionTask) -> float:
     """Samples a second, from files to what the encoders make of them, in this process alone."""
     data.setup("fit")
-    data.fill_cache(
-        "fit", {"image_encoder": task.classifier.image_encoder, "text_encoder": task.classifier.text_encoder}
-    )
-    data.workers = 0
+    data.fill_cache("fit", {name: task.classifier.encoder(name) for name in ENCODERS})
+    data.loaders.settings = LoaderSettings(workers=0)
     batches = iter(data.train_dataloader())
     start = perf_counter()
     batch = next(batches)

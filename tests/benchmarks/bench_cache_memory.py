@@ -22,6 +22,7 @@ from PIL import Image
 
 from robusttune.commands.quiet import quieten
 from robusttune.encoders import FrozenEncoder
+from robusttune.models.classifier import ENCODERS
 from robusttune.tasks import FusionTask
 from robusttune.types import Encoded, Tokens
 
@@ -67,9 +68,7 @@ def build(folder: Path, samples: int) -> None:
     for encoder in (task.classifier.image_encoder, task.classifier.text_encoder):
         make_up(encoder)
     data.setup("fit")
-    data.fill_cache(
-        "fit", {"image_encoder": task.classifier.image_encoder, "text_encoder": task.classifier.text_encoder}
-    )
+    data.fill_cache("fit", {name: task.classifier.encoder(name) for name in ENCODERS})
 
 
 def train(folder: Path) -> None:

@@ -32,7 +32,7 @@ def run(*args: str) -> None:
 
 def main() -> None:
     root = next_folder(FOLDER / "conditions")
-    quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--data.cache=null"]
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--data.cache.folder=null"]
     run("fit", f"--config={CONFIGS}/demo.yaml", f"--run_root={root}", "--trainer.max_epochs=1", *quiet)
     folder, spent, rows = root / "demo/0", [0.0], [0]
     plain = FrozenEncoder.__call__

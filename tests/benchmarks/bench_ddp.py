@@ -27,7 +27,7 @@ from benchmarks.paired import compare
 from lightning.pytorch import Callback, Trainer
 
 from robusttune.commands.quiet import quieten
-from robusttune.data import ImageTextDataModule, ModalityDropout
+from robusttune.data import ImageTextDataModule, LoaderSettings, ModalityDropout, TrainingSettings
 from robusttune.data.sources import Table
 from robusttune.ranks import leave
 from robusttune.tasks import FusionTask
@@ -74,8 +74,8 @@ def train(data_folder: Path, folder: Path, devices: int, processes: int, steps: 
         IMAGE,
         encoder,
         batch_size=BATCH,
-        workers=0,
-        corruption=ModalityDropout(image_dropout=0, text_dropout=0),
+        loader=LoaderSettings(workers=0),
+        training=TrainingSettings(ModalityDropout(image_dropout=0, text_dropout=0)),
     )
     trainer = Trainer(
         accelerator="cpu",

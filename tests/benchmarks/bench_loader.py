@@ -19,7 +19,7 @@ from benchmarks.photos import write_photos
 from dishes import write_text_encoder
 from fakes import tiny_text_encoder, write_table
 
-from robusttune.data import ImageTextDataModule, ModalityDropout
+from robusttune.data import ImageTextDataModule, LoaderSettings, ModalityDropout, TrainingSettings
 from robusttune.data.sources import Table
 from robusttune.encoders import TimmEncoder
 
@@ -41,8 +41,8 @@ def main() -> None:
             TimmEncoder(name="vit_base_patch16_224.augreg_in21k", weights="random"),
             tiny_text_encoder(folder / "bert"),
             batch_size=64,
-            workers=1,
-            corruption=ModalityDropout(image_dropout=0, text_dropout=0),
+            loader=LoaderSettings(workers=1),
+            training=TrainingSettings(ModalityDropout(image_dropout=0, text_dropout=0)),
         )
         data.setup("fit")
         loader = data.train_dataloader()

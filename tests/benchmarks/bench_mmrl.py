@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
 from robusttune.commands.quiet import quieten
-from robusttune.data import ImageTextDataModule, ModalityDropout
+from robusttune.data import ImageTextDataModule, LoaderSettings, ModalityDropout, TrainingSettings
 from robusttune.data.sources import Table
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.models import MMRL, MMRLNetwork
@@ -267,8 +267,10 @@ def bench_epoch(folder: Path, classes: int, rounds: int) -> None:
             "text_encoder": CLIPTextEncoder(name=str(folder), first_layer=FIRST),
         }
         table = Table(train=str(folder / "train.jsonl"), val=str(folder / "val.jsonl"), text_column=None)
-        corruption = ModalityDropout(image_dropout=0, text_dropout=0)
-        data = ImageTextDataModule(table, **encoders, batch_size=4, workers=0, corruption=corruption)
+        dropout = ModalityDropout(image_dropout=0, text_dropout=0)
+        data = ImageTextDataModule(
+            table, **encoders, batch_size=4, loader=LoaderSettings(workers=0), training=TrainingSettings(dropout)
+        )
         task = kind(**encoders, facts=data.facts, templates=["a photo of {} , a type of food ."], reg_weight=REG_WEIGHT)
         task.__dict__["clip"] = clip
         quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}

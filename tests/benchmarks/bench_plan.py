@@ -64,7 +64,7 @@ def real(folder: Path, flags: Sequence[str]) -> tuple[float, float]:
     run("fit", *flags, f"--run_root={folder}/runs", "--trainer.callbacks+=benchmarks.bench_plan.StepTimer")
     from benchmarks.bench_plan import StepTimer as Used  # by the name that the fit knew it by
 
-    typical = fmean if "--data.workers=2" in flags else median
+    typical = fmean if "--data.loader.workers=2" in flags else median
     return typical(Used.steps), median(Used.epochs)
 
 
@@ -95,7 +95,7 @@ def cases(folder: Path) -> dict[str, list[str]]:
         "--text_encoder.layers=2",
     ]
     tiny += ["--image_encoder.grid=2", "--text_encoder.name=robusttune:demo_clip", "--text_encoder.pooling=end"]
-    photos = [*table, *tiny, "--text_encoder.max_length=32", "--data.batch_size=8", "--data.workers=2"]
+    photos = [*table, *tiny, "--text_encoder.max_length=32", "--data.batch_size=8", "--data.loader.workers=2"]
     vit_base = [
         *table,
         f"--text_encoder.name={folder}/bert",
@@ -105,10 +105,10 @@ def cases(folder: Path) -> dict[str, list[str]]:
         "--trainer.limit_train_batches=6",
     ]
     return {
-        "demo": [*demo, "--data.cache=null"],
-        "demo-cached": [*demo, f"--data.cache={folder}/cache"],
-        "mmrl": [*mmrl, "--data.cache=null"],
-        "mmrl-cached": [*mmrl, f"--data.cache={folder}/cache"],
+        "demo": [*demo, "--data.cache.folder=null"],
+        "demo-cached": [*demo, f"--data.cache.folder={folder}/cache"],
+        "mmrl": [*mmrl, "--data.cache.folder=null"],
+        "mmrl-cached": [*mmrl, f"--data.cache.folder={folder}/cache"],
         "photos": [*photos, "--model.fusion.cca_dim=4", "--trainer.max_epochs=3"],
         "vit_base": vit_base,
     }

@@ -35,7 +35,7 @@ from robusttune.callbacks.report import write_samples
 from robusttune.commands.plan_table import size, span
 from robusttune.commands.quiet import quieten
 from robusttune.corruption.conditions import Conditions
-from robusttune.data import ImageTextDataModule
+from robusttune.data import CacheSettings, ImageTextDataModule
 from robusttune.data.sources import Table
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder, Encoder, TimmEncoder, TransformersTextEncoder
 from robusttune.evaluation import ConditionMetrics
@@ -72,7 +72,7 @@ def write_rows(folder: Path, rows: int, classes: int) -> None:
 
 def data_of(folder: Path, image: Encoder, text: Encoder, batch_size: int) -> ImageTextDataModule:
     source = Table(train=str(folder / "train.jsonl"), val=str(folder / "val.jsonl"))
-    return ImageTextDataModule(source, image, text, batch_size, cache=str(folder / "none"))  # type: ignore[arg-type]
+    return ImageTextDataModule(source, image, text, batch_size, cache=CacheSettings(str(folder / "none")))  # type: ignore[arg-type]
 
 
 def planned(task: Any, data: ImageTextDataModule, steps: int, extent: Extent) -> Plan:

@@ -20,7 +20,7 @@ from robusttune.tasks.checkpoint_file import read_checkpoint, seal
 CONFIG = Path(__file__).parents[2] / "configs" / "table.yaml"
 WORDS = {"red": "soup", "lime": "cake and pie", "blue": "tacos"}
 CLASSES = [*WORDS]
-CONDITIONS = "--data.conditions=[complete,no_image,no_text,no_image+no_text]"
+CONDITIONS = "--data.evaluation.conditions=[complete,no_image,no_text,no_image+no_text]"
 
 
 @pytest.fixture(scope="module")

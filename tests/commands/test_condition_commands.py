@@ -41,7 +41,7 @@ ALL = ["complete", "no_image", "no_text", *SAME]
 
 
 def under(*names: str) -> str:
-    return f"--data.conditions=[{','.join(names)}]"
+    return f"--data.evaluation.conditions=[{','.join(names)}]"
 
 
 def report_of(run: Path, *flags: str) -> dict[str, Any]:
@@ -123,8 +123,8 @@ def test_conditions_differ(conditions: dict[str, dict[str, float]]) -> None:
 def test_batches_workers_and_a_cache_change_nothing(
     run: Path, conditions: dict[str, dict[str, float]], tmp_path: Path
 ) -> None:
-    cache = [f"--data.cache={tmp_path}/cache", "--data.cache_dtype=float32"]
-    for flags in (["--data.batch_size=36"], ["--data.batch_size=1"], ["--data.workers=2"], cache, cache):
+    cache = [f"--data.cache.folder={tmp_path}/cache", "--data.cache.dtype=float32"]
+    for flags in (["--data.batch_size=36"], ["--data.batch_size=1"], ["--data.loader.workers=2"], cache, cache):
         assert_close(report_of(run, under(*ALL), *flags)["conditions"], conditions)
     shuffled = report_of(run, under(*sorted(ALL)), *cache)["conditions"]
     assert_close({name: shuffled[name] for name in conditions}, conditions)

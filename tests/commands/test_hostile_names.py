@@ -121,7 +121,7 @@ def test_a_report_of_runs(run: Run, root: Path) -> None:
     names, place = ["a|b <script>alert(1)[red]", "=1+1 `rm` [2J", "never [lr=1]"], f"{FOLDER}2"
     for size, name in enumerate(names, 16):
         flags = [f"--data.batch_size={size}", f"--name={name}", f"--run_root={place}"]
-        run("fit", "--data.conditions=[complete,no_image]", *flags)
+        run("fit", "--data.evaluation.conditions=[complete,no_image]", *flags)
     for name in names[:2]:
         folder = f"{place}/{name}/0"
         run("test", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/checkpoints/best.ckpt", data=False)

@@ -26,7 +26,7 @@ SMALL += ["--model.adapter.space_width=16", "--trainer.enable_progress_bar=false
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a fit of two epochs on base classes, without a cache."""
     root = tmp_path_factory.mktemp("runs")
-    flags = [*SMALL, "--data.cache=null", "--data.workers=0", f"--run_root={root}"]
+    flags = [*SMALL, "--data.cache.folder=null", "--data.loader.workers=0", f"--run_root={root}"]
     assert main(["fit", f"--config={CONFIGS}/demo_mmrl.yaml", *flags]) == 0
     return root / "demo_mmrl/0"
 
@@ -57,7 +57,7 @@ def test_base_new_and_their_harmonic_mean_in_one_test(run: Path, capsys: pytest.
 
 
 def test_new_classes_have_to_be_allowed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--data.source.world.part=all", "--data.answers=known"]
+    flags = ["--data.source.world.part=all", "--data.evaluation.classes=training"]
     assert main(["test", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/best.ckpt", *flags]) == 1
     assert "have a label that training does not know" in capsys.readouterr().err
 
@@ -73,7 +73,7 @@ def test_an_explicit_setting_overrides_what_is_recorded(run: Path) -> None:
 
 def test_a_cache_changes_nothing(run: Path, tmp_path: Path) -> None:
     """Neither training nor testing."""
-    flags = [*SMALL, f"--data.cache={tmp_path}/cache", "--data.cache_dtype=float32", f"--run_root={tmp_path}"]
+    flags = [*SMALL, f"--data.cache.folder={tmp_path}/cache", "--data.cache.dtype=float32", f"--run_root={tmp_path}"]
     assert main(["fit", f"--config={CONFIGS}/demo_mmrl.yaml", *flags]) == 0
     plain, cached = (
         MMRLTask.load_from_checkpoint(p / "checkpoints/last.ckpt") for p in (run, tmp_path / "demo_mmrl/0")
@@ -99,10 +99,10 @@ def test_one_modality_alone(missing: str, food101: Path, clip_folder: Path, tmp_
         (CONFIGS / "food101_mmrl.yaml").read_text().replace("init_args:\n      root: data/food101", "init_args: {}")
     )
     (tmp_path / "config.yaml").write_text(config.replace("sources.Food101", "sources.Table"))
-    fit = ["fit", f"--config={tmp_path}/config.yaml", *flags, "--data.corruption.image_dropout=0"]
-    assert main([*fit, "--data.corruption.text_dropout=0", f"--run_root={tmp_path}"]) == 0
+    fit = ["fit", f"--config={tmp_path}/config.yaml", *flags, "--data.training.modality_dropout.image_dropout=0"]
+    assert main([*fit, "--data.training.modality_dropout.text_dropout=0", f"--run_root={tmp_path}"]) == 0
     assert list(report_of(tmp_path / "food101_mmrl/0")) == ["complete", "mean"]  # nothing can be withheld
-    found = report_of(tmp_path / "food101_mmrl/0", "--data.conditions=[complete,no_image,no_text]")
+    found = report_of(tmp_path / "food101_mmrl/0", "--data.evaluation.conditions=[complete,no_image,no_text]")
     other = {"image": "no_text", "text": "no_image"}[missing]
     assert found[f"no_{missing}"] == found["complete"]
     assert found[other]["accuracy"] == pytest.approx(1 / 12)  # the prior, where all classes are as frequent
@@ -161,7 +161,7 @@ def test_the_clip_that_published_weights_were_trained_on_is_known_again(run: Pat
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_half_precision(tmp_path: Path, precision: str) -> None:
     """Trains, and answers as in full precision, but for rounding."""
-    flags = [*SMALL, "--data.cache=null", "--data.workers=0", f"--run_root={tmp_path}"]
+    flags = [*SMALL, "--data.cache.folder=null", "--data.loader.workers=0", f"--run_root={tmp_path}"]
     assert main(["fit", f"--config={CONFIGS}/demo_mmrl.yaml", *flags, f"--trainer.precision={precision}"]) == 0
     half = report_of(tmp_path / "demo_mmrl/0")
     full = report_of(tmp_path / "demo_mmrl/0", "--trainer.precision=32-true")

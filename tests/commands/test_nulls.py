@@ -18,7 +18,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 NOTHING = {"data.missing", "data.noise", "data.noise.train", "data.noise.val", "data.noise.test"}
 # Of which null is another setting: any accelerator, ...
 OTHER = {
-    *("seed_everything", "data.workers", "image_encoder.init_args.size", "data.source.init_args.text_column"),
+    *("seed_everything", "data.loader.workers", "image_encoder.init_args.size", "data.source.init_args.text_column"),
     *("data.source.init_args.train", "trainer.logger", "trainer.max_epochs", "trainer.precision"),
     *("trainer.check_val_every_n_epoch", "trainer.log_every_n_steps", "trainer.enable_progress_bar"),
     *("trainer.enable_model_summary", "trainer.gradient_clip_val"),
@@ -68,7 +68,13 @@ def refused(name: str, flags: list[str], folder: Path, capfd: pytest.CaptureFixt
 
 def test_groups(flags: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     groups = [name for name, value in settings(flags, capfd).items() if isinstance(value, dict)]
-    assert {"trainer", "model", "data", "data.corruption", "model.init_args.optimizer.init_args"} | NOTHING <= {*groups}
+    assert {
+        "trainer",
+        "model",
+        "data",
+        "data.training.modality_dropout",
+        "model.init_args.optimizer.init_args",
+    } | NOTHING <= {*groups}
     for name in groups:
         if name not in NOTHING:
             refused(name, flags, tmp_path, capfd)
@@ -92,8 +98,8 @@ def test_single_settings(flags: list[str], tmp_path: Path, capfd: pytest.Capture
     [
         ("trainer", "its settings"),
         ("trainer.strategy", "a value"),
-        ("data.corruption", "image_dropout and text_dropout"),
-        ("data.corruption.image_dropout", "a number"),
+        ("data.training.modality_dropout", "image_dropout and text_dropout"),
+        ("data.training.modality_dropout.image_dropout", "a number"),
         ("data.splits", "val_fraction, shots, classes, ..."),
         ("data.splits.classes", "one of all, base, new"),
         ("data.batch_size", "a whole number"),
@@ -127,7 +133,7 @@ def test_groups_that_are_nothing_come_back_from_the_run(flags: list[str], tmp_pa
 
 def test_commands_of_data(flags: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     only = [flag for flag in flags if not flag.startswith(("--model", "--trainer"))]
-    for command, name in {"verify": "data.splits", "show": "data.corruption"}.items():
+    for command, name in {"verify": "data.splits", "show": "data.training.modality_dropout"}.items():
         assert main(["data", command, *only, with_null(name, tmp_path)]) == 1
         assert f"robusttune: error: {name} is null: leave it out" in capfd.readouterr().err
     assert main(["data", "show", *only, "--samples=null"]) == 1

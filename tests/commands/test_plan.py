@@ -37,7 +37,11 @@ def fusion(food101: Path, text_folder: Path) -> list[str]:
 
 @pytest.fixture
 def mmrl(food101: Path, clip_folder: Path) -> list[str]:
-    return [f"--config={CONFIGS}/food101_mmrl.yaml", *mmrl_flags(food101, clip_folder), "--data.augmentation=null"]
+    return [
+        f"--config={CONFIGS}/food101_mmrl.yaml",
+        *mmrl_flags(food101, clip_folder),
+        "--data.training.augmentation=null",
+    ]
 
 
 def planned(tmp_path: Path, *flags: str) -> Found:
@@ -76,13 +80,13 @@ def test_numbers_are_those_of_a_fit(fusion: list[str], tmp_path: Path, elsewhere
 
 def test_a_cached_mmrl_keeps_its_cache_for_later(mmrl: list[str], tmp_path: Path, elsewhere: Path) -> None:
     cache = tmp_path / "cache"
-    flags = [*mmrl, f"--data.cache={cache}", "--trainer.devices=2", "--trainer.num_nodes=2"]
+    flags = [*mmrl, f"--data.cache.folder={cache}", "--trainer.devices=2", "--trainer.num_nodes=2"]
     plan = planned(tmp_path, *flags)
     assert not cache.exists()
     assert sorted(path.name for path in elsewhere.rglob("*")) == ["temporary"]
     assert plan["model"]["frozen_flops"] == 0
     assert {part["what"] for part in plan["disk"]["features"]} == {"images", "texts"}
-    assert main(["fit", *mmrl, f"--data.cache={cache}", f"--run_root={tmp_path}"]) == 0
+    assert main(["fit", *mmrl, f"--data.cache.folder={cache}", f"--run_root={tmp_path}"]) == 0
     path = next(tmp_path.glob("*/0/checkpoints/last.ckpt"))
     numbers, state = sizes_in(read_checkpoint(path))
     assert (
@@ -128,7 +132,7 @@ def test_what_is_computed_again_is_not_kept(fusion: list[str], tmp_path: Path) -
 
 
 def test_the_table_has_every_section(fusion: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", *fusion, *FEW, "--data.cache=auto"]) == 0
+    assert main(["plan", *fusion, *FEW, "--data.cache.folder=auto"]) == 0
     captured = capsys.readouterr()
     for words in ("Model", "trained parameters", "GFLOP", "Memory a device", "activations", "MiB", "feature cache"):
         assert words in captured.out

@@ -69,7 +69,7 @@ def undisturbed(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
     def run(*flags: str) -> Path:
         if flags not in made:
-            assert main([*FIT, f"--data.cache={cache}", f"--run_root={root}", *flags]) == 0
+            assert main([*FIT, f"--data.cache.folder={cache}", f"--run_root={root}", *flags]) == 0
             made[flags] = max((root / "demo").iterdir(), key=lambda folder: int(folder.name))  # others may be there
         return made[flags]
 
@@ -93,7 +93,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, fit: list[str], name: str, step
         pytest.param("SIGTERM", 9, 6, ("--trainer.accumulate_grad_batches=2",), id="gradients that are accumulated"),
         pytest.param("SIGUSR1", 3, 4, ("--trainer.val_check_interval=3",), id="a validation in between"),
         pytest.param("SIGTERM", 14, 14, ("--trainer.max_steps=18",), id="an epoch of counted steps"),
-        pytest.param("SIGTERM", 14, 14, ("--data.workers=1", "--trainer.num_sanity_val_steps=1"), id="workers"),
+        pytest.param("SIGTERM", 14, 14, ("--data.loader.workers=1", "--trainer.num_sanity_val_steps=1"), id="workers"),
     ],
 )
 def test_after_a_signal_a_run_goes_on_as_if_nothing_had_been(
@@ -108,7 +108,7 @@ def test_after_a_signal_a_run_goes_on_as_if_nothing_had_been(
     flags: tuple[str, ...],
 ) -> None:
     expected = undisturbed(*flags)
-    fit = [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}", "--resume=auto", *flags]
+    fit = [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}", "--resume=auto", *flags]
     assert interrupted(monkeypatch, fit, name, step) == 1
     assert f"error: {name} has ended the run" in capsys.readouterr().err
     run = tmp_path / "demo/0"
@@ -125,7 +125,7 @@ def test_a_closed_terminal_is_nothing_to_a_run_that_nohup_has_started(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    assert interrupted(monkeypatch, [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}"], "SIGHUP", 4) == 0
+    assert interrupted(monkeypatch, [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}"], "SIGHUP", 4) == 0
     assert (tmp_path / "demo/0/finished.json").exists()
 
 
@@ -134,7 +134,7 @@ def test_what_is_not_to_go_on_is_left_alone(
 ) -> None:
     """A finished run, and runs of other settings; and without being asked to, a fit begins a new run."""
     run = undisturbed()
-    fit = [*FIT, f"--data.cache={cache}", f"--run_root={run.parents[1]}"]
+    fit = [*FIT, f"--data.cache.folder={cache}", f"--run_root={run.parents[1]}"]
     files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     before = {path.name for path in run.parent.iterdir()}
     assert main([*fit, "--resume=auto"]) == 0
@@ -149,7 +149,7 @@ def test_what_is_not_to_go_on_is_left_alone(
 def test_the_difference_to_an_unfinished_run_is_told(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fit = [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}"]
+    fit = [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}"]
     assert interrupted(monkeypatch, fit, "SIGTERM", 3) == 1
     assert interrupted(monkeypatch, [*fit, "--resume=auto", "--model.beta=0.5"], "SIGTERM", 3) == 1
     assert "demo/0 is unfinished, and has model.beta 0.1, not 0.5" in caplog.text
@@ -162,7 +162,7 @@ def test_a_name_with_slashes_is_one_folder_to_go_on_in_test_and_report(
     """Also one that a terminal or a shell would take for something else."""
     monkeypatch.chdir(tmp_path)
     name = "sweep/exp [lr=1] $x"
-    fit = [*FIT, f"--data.cache={cache}", f"--name={name}", "--resume=auto"]
+    fit = [*FIT, f"--data.cache.folder={cache}", f"--name={name}", "--resume=auto"]
     assert interrupted(monkeypatch, fit, "SIGTERM", 10) == 1
     run = tmp_path / "runs" / name / "0"
     assert read_checkpoint(run / "checkpoints/last.ckpt")["global_step"] == 10
@@ -173,7 +173,7 @@ def test_a_name_with_slashes_is_one_folder_to_go_on_in_test_and_report(
     }
     assert [path.parent for path in tmp_path.rglob("events.out*")] == [run] * 2
     told = capsys.readouterr().out.split("Test it: robusttune ")[1].splitlines()[0]
-    assert main([*shlex.split(told), "--data.cache=null"]) == 0
+    assert main([*shlex.split(told), "--data.cache.folder=null"]) == 0
     assert main(["report", "runs", "--out=compared"]) == 0
     out = capsys.readouterr().out
     assert "does not count" not in out
@@ -191,7 +191,7 @@ def test_a_run_in_use_is_refused(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A lock is a process's, so another one has to hold it."""
-    fit = [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}", "--resume=auto"]
+    fit = [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}", "--resume=auto"]
     assert interrupted(monkeypatch, fit, "SIGTERM", 3) == 1
     ours, theirs = multiprocessing.Pipe()
     other = multiprocessing.get_context("fork").Process(target=holding, args=(tmp_path / "demo/0", theirs))
@@ -208,7 +208,7 @@ def test_a_best_checkpoint_that_the_last_does_not_know_of(
     cache: Path, undisturbed: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run can be killed after it has written the one, and before the other."""
-    fit = [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}", "--resume=auto"]
+    fit = [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}", "--resume=auto"]
     assert interrupted(monkeypatch, fit, "SIGTERM", 3) == 1
     run = tmp_path / "demo/0"
     shutil.copy(undisturbed() / "checkpoints/last.ckpt", run / "checkpoints/best.ckpt")
@@ -230,7 +230,7 @@ def test_a_full_disk_is_told_and_the_checkpoint_before_is_as_it_was(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The limit on a file's size stands in for the disk's."""
-    fit = [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}", "--resume=auto"]
+    fit = [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}", "--resume=auto"]
     assert interrupted(monkeypatch, fit, "SIGTERM", 10) == 1
     folder = tmp_path / "demo/0/checkpoints"
     before = {path: path.read_bytes() for path in folder.iterdir()}
@@ -261,7 +261,7 @@ def test_killed_at_any_moment_nothing_is_lost(
     """Five times by SIGKILL, at random moments and in the middle of writing checkpoints; KILLS=30 for more of it."""
     often = "--checkpoint_minutes=0.002"
     expected = undisturbed(often)
-    fit = [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}", "--resume=auto", often]
+    fit = [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}", "--resume=auto", often]
     folder, process, rng = tmp_path / "demo/0/checkpoints", tmp_path / "demo/0/process.json", random.Random(number)
     seconds = json.loads((expected / "finished.json").read_text())["seconds"]
     had: set[str] = set()
@@ -293,7 +293,7 @@ def test_killed_at_any_moment_nothing_is_lost(
 def test_a_random_seed_is_that_of_the_run(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fit = [*FIT, f"--data.cache={cache}", f"--run_root={tmp_path}", "--seed_everything=true", "--resume=auto"]
+    fit = [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}", "--seed_everything=true", "--resume=auto"]
     assert interrupted(monkeypatch, fit, "SIGTERM", 3) == 1
     seed = yaml.safe_load((tmp_path / "demo/0/config.yaml").read_text())["seed_everything"]
     assert main(fit) == 0

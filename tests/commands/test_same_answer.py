@@ -36,13 +36,13 @@ def fitted(food101: Path, text_folder: Path, root: Path, *flags: str) -> dict[st
 def test_the_same_seed_is_the_same_run(food101: Path, text_folder: Path, tmp_path: Path, precision: str) -> None:
     """Bit for bit, also with workers."""
     augmented = [
-        "--data.augmentation.flip=0.5",
+        "--data.training.augmentation.flip=0.5",
         "--data.noise.train.image.kinds=[gaussian,blur]",
         "--data.noise.train.text.kinds=[typos,other_text]",
     ]
     flags = [*augmented, f"--trainer.precision={precision}"]
     first = fitted(food101, text_folder, tmp_path, *flags)
-    for again in (["--data.workers=0"], ["--data.workers=2", "--data.prefetch=1"]):
+    for again in (["--data.loader.workers=0"], ["--data.loader.workers=2", "--data.loader.prefetch=1"]):
         found = fitted(food101, text_folder, tmp_path, *flags, *again)
         assert all(torch.equal(found[key], value) for key, value in first.items())
     other = fitted(food101, text_folder, tmp_path, *flags, "--seed_everything=1")
@@ -53,7 +53,11 @@ def test_metrics_do_not_depend_on_batches_and_workers(food101: Path, text_folder
     fitted(food101, text_folder, tmp_path, "--trainer.precision=64-true")  # rounding changes no rank of a sample
     run = tmp_path / "food101/0"
     found = []
-    for flags in (["--data.batch_size=36"], ["--data.batch_size=5"], ["--data.batch_size=7", "--data.workers=2"]):
+    for flags in (
+        ["--data.batch_size=36"],
+        ["--data.batch_size=5"],
+        ["--data.batch_size=7", "--data.loader.workers=2"],
+    ):
         assert main(["test", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/last.ckpt", *flags]) == 0
         found.append(json.loads((run / "report/test.json").read_text())["conditions"])
     for other in found[1:]:
@@ -105,7 +109,7 @@ def test_a_cache_gives_the_same_losses_and_metrics(
 ) -> None:
     """With dropout of modalities and in the network; a second run from the cache equals the first bit for bit."""
     steps = spied(monkeypatch)
-    cache = [f"--data.cache={tmp_path}/cache", f"--data.cache_dtype={dtype}"]
+    cache = [f"--data.cache.folder={tmp_path}/cache", f"--data.cache.dtype={dtype}"]
     runs, tested = [], []
     for number, flags in enumerate(([], cache, cache)):
         steps.clear()
@@ -133,7 +137,7 @@ def test_resuming_inside_or_after_an_epoch_equals_not_stopping(
     """Bit for bit: the samples, their corruption, every loss, and the weights at the end."""
     steps = spied(monkeypatch)
     fit = ["fit", f"--config={CONFIG}", *tiny_flags(food101, text_folder), f"--run_root={tmp_path}"]
-    fit += ["--trainer.max_epochs=2", "--data.batch_size=20", f"--data.workers={workers}"]
+    fit += ["--trainer.max_epochs=2", "--data.batch_size=20", f"--data.loader.workers={workers}"]
     every_step = tmp_path / "every_step.yaml"
     arguments = {"filename": "{step}", "every_n_train_steps": 1, "save_top_k": -1}
     callback = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": arguments}

@@ -214,7 +214,7 @@ def test_frozen_parameters_are_counted_whether_or_not_they_are_in_memory(
     encoders = (task.classifier.image_encoder, task.classifier.text_encoder)
     sizes = [sum(p.numel() for p in encoder.parameters()) for encoder in encoders]
     flags = [flag for flag in tiny_flags(food101, text_folder) if "summary" not in flag]
-    flags += [f"--data.cache={tmp_path}/cache"] if cached else []
+    flags += [f"--data.cache.folder={tmp_path}/cache"] if cached else []
     assert main(["fit", f"--config={CONFIG}", *flags, "--trainer.max_steps=1", f"--run_root={tmp_path}"]) == 0
     said = f"parameters are trained, {sum(sizes):,} are frozen (image encoder {sizes[0]:,}, text encoder {sizes[1]:,})"
     assert said in caplog.text

@@ -18,7 +18,7 @@ from robusttune.cli import main
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
 FIT = [
     *("fit", f"--config={CONFIG}", "--data.source.train=100", "--data.source.val=40", "--data.source.test=40"),
-    *("--data.batch_size=16", "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1", "--data.cache=null"),
+    *("--data.batch_size=16", "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1", "--data.cache.folder=null"),
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
 ]
 SMALL = 'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$0" "$@"'
@@ -55,7 +55,7 @@ def test_workers_that_bring_nothing_end_the_run(
     monkeypatch.setattr(interruption, "PATIENCE", 1)
     for name, value in {"AT_STEP": "1", **environment}.items():
         monkeypatch.setenv(name, value)
-    fit = [*FIT, "--data.workers=1", "--data.prefetch=1", f"--run_root={tmp_path}"]
+    fit = [*FIT, "--data.loader.workers=1", "--data.loader.prefetch=1", f"--run_root={tmp_path}"]
     fit += ["--data.batch_size=4", "--trainer.callbacks+=interrupting.WorkersGone"]
     assert main(fit) == 1
     error = capsys.readouterr().err.splitlines()[-1]
@@ -69,7 +69,12 @@ def test_a_test_that_waits_for_workers_is_ended_by_a_signal(
     assert main([*FIT, f"--run_root={tmp_path}"]) == 0
     run = tmp_path / "demo/0"
     monkeypatch.setenv("SIGNAL", "SIGTERM")
-    test = ["test", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/last.ckpt", "--data.workers=1"]
+    test = [
+        "test",
+        f"--config={run}/config.yaml",
+        f"--ckpt_path={run}/checkpoints/last.ckpt",
+        "--data.loader.workers=1",
+    ]
     test += ["--data.batch_size=2", "--trainer.callbacks+=interrupting.WorkersStopped"]
     begun = time.monotonic()
     assert main(test) == 143
@@ -78,9 +83,9 @@ def test_a_test_that_waits_for_workers_is_ended_by_a_signal(
 
 
 def test_more_workers_than_cores_can_use_are_not_started(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    fit = [*FIT, "--data.workers=500", "--trainer.fast_dev_run=true", f"--run_root={tmp_path}"]
+    fit = [*FIT, "--data.loader.workers=500", "--trainer.fast_dev_run=true", f"--run_root={tmp_path}"]
     assert main(fit) == 0
-    assert caplog.text.count("data.workers is 500, and") == 1
+    assert caplog.text.count("data.loader.workers is 500, and") == 1
 
 
 def with_small_shared_memory(size: str, code: str, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -94,12 +99,18 @@ def with_small_shared_memory(size: str, code: str, *flags: str) -> subprocess.Co
 @pytest.mark.parametrize(
     ("size", "code", "flags", "status", "message"),
     [
-        ("2m", RUN, ["--data.workers=2"], 1, "error: /dev/shm has 2.1 MB free, and a batch of 64 train samples takes"),
+        (
+            "2m",
+            RUN,
+            ["--data.loader.workers=2"],
+            1,
+            "error: /dev/shm has 2.1 MB free, and a batch of 64 train samples takes",
+        ),
         pytest.param("2m", RUN, [], 0, "it is loaded by 0 workers, not", marks=pytest.mark.slow),
         (
             "400k",
             UNCHECKED + RUN,
-            ["--data.workers=2"],
+            ["--data.loader.workers=2"],
             1,
             "error: /dev/shm is full, through which loader workers hand",
         ),

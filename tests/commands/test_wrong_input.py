@@ -70,7 +70,7 @@ class Place:
 
     def mmrl(self, *flags: str, verb: str = "fit") -> list[str]:
         sizes = [f"--data.source.{split}=24" for split in ("train", "val", "test")]
-        sizes += ["--data.cache=null", "--data.workers=0"]
+        sizes += ["--data.cache.folder=null", "--data.loader.workers=0"]
         return [verb, f"--config={CONFIGS}/demo_mmrl.yaml", *sizes, f"--run_root={self.root}/runs", *flags]
 
     def mmrl_classes(self, *names: str) -> list[str]:
@@ -116,12 +116,12 @@ class Place:
         val = write_table(self.root, "val", rows[4:8])
         spoil(self.root / "images" / name)
         args = self.on_table(write_table(self.root, "train", rows), f"--data.source.val={val}")
-        return [*args, "--data.corruption.image_dropout=0", "--data.batch_size=8", *flags]
+        return [*args, "--data.training.modality_dropout.image_dropout=0", "--data.batch_size=8", *flags]
 
     def cached(self, root: Path) -> None:
         """The table's images cached, and one of them changed since."""
         fit = self.on_table(write_table(root, "train", self.rows()), "--trainer.fast_dev_run=true")
-        assert main([*fit, f"--data.cache={self.root}/cache"]) == 0
+        assert main([*fit, f"--data.cache.folder={self.root}/cache"]) == 0
         write_image(root / "images/3.png", colour="lime")
 
     def yaml(self, content: str | bytes) -> list[str]:
@@ -366,14 +366,14 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "image is a pipe": (lambda p: p.image(instead(pipe)), f"{READ} .it is a pipe.: {MEND}"),
     "image never ends": (
-        lambda p: p.image(instead(lambda path: path.symlink_to("/dev/zero")), "--data.workers=1"),
+        lambda p: p.image(instead(lambda path: path.symlink_to("/dev/zero")), "--data.loader.workers=1"),
         f"{READ} .it is a device.: {MEND}",
     ),
     "image in base64": (
         lambda p: p.table({"image": "iVBORw0K" * 1000, "text": "t", "label": "a"}, val=str(p.root / "train.jsonl")),
         r"of 21 rows, 1 hold the bytes of an image as text .base64. .the first: line 21, '(iVBORw0K){5,8}.*: save each",
     ),
-    "image found by a worker": (lambda p: p.image(halve, "--data.workers=2"), f"{READ} .*: {MEND}"),
+    "image found by a worker": (lambda p: p.image(halve, "--data.loader.workers=2"), f"{READ} .*: {MEND}"),
     # Settings
     "configuration missing": (lambda p: p.fit("--config=/nowhere.yaml"), "configuration /nowhere.yaml does not exist"),
     "configuration not YAML": (lambda p: p.yaml("data: {seed: [\n"), r"mine.yaml, line 2 is not YAML"),
@@ -398,8 +398,8 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         "mine.yaml, line 1 is not YAML .an alias contains itself.: correct it",
     ),
     "an alias of itself in a flag": (
-        lambda p: p.fit("--data.conditions=&a [*a]"),
-        r"data.conditions is '&a \[\*a\]', not a list: correct the --config or the flags",
+        lambda p: p.fit("--data.evaluation.conditions=&a [*a]"),
+        r"data.evaluation.conditions is '&a \[\*a\]', not a list: correct the --config or the flags",
     ),
     "aliases without end in a flag": (
         lambda p: p.fit(f"--data={bomb('source')}"),
@@ -407,8 +407,8 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "nested without end": (lambda p: p.yaml("name: " + "[" * 9000 + "]" * 9000), "nested more than 100 levels deep"),
     "nested without end in a flag": (
-        lambda p: p.fit(f"--data.conditions={'[' * 50_000}"),
-        r"data.conditions is '\[{100}\.\.\.', not a list: correct the --config",
+        lambda p: p.fit(f"--data.evaluation.conditions={'[' * 50_000}"),
+        r"data.evaluation.conditions is '\[{100}\.\.\.', not a list: correct the --config",
     ),
     "configuration is a pipe": (
         lambda p: p.fit(f"--config={pipe(p.root / 'pipe')}"),
@@ -487,8 +487,14 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         lambda p: p.fit("--monitor=val/mean/f1"),
         "val/mean/f1 is not measured: monitor val/<condition>/<metric>, of the metrics accuracy, .*, under complete, no_i",
     ),
-    "wrong crop": (lambda p: p.fit("--data.augmentation.scale=[1.0,0.2]"), "augmentation scale .*: give 0 < least"),
-    "impossible rates": (lambda p: p.fit("--data.corruption.image_dropout=0.9"), "add up to more than 1"),
+    "wrong crop": (
+        lambda p: p.fit("--data.training.augmentation.scale=[1.0,0.2]"),
+        "augmentation scale .*: give 0 < least",
+    ),
+    "impossible rates": (
+        lambda p: p.fit("--data.training.modality_dropout.image_dropout=0.9"),
+        "add up to more than 1",
+    ),
     "seed below 0": (lambda p: p.fit("--data.seed=-1"), "data.seed is -1: give at least 0"),
     "seed of everything below 0": (lambda p: p.fit("--seed_everything=-1"), "seed_everything -1 is not in bounds"),
     "no heads": (lambda p: p.fit("--model.fusion.fusion_heads=0"), "fusion_heads is out of range: see"),
@@ -572,35 +578,35 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "no room for text": (lambda p: p.fit("--text_encoder.max_length=2"), "give a number from 3 to"),
     # Conditions
     "no such condition": (
-        lambda p: p.test("--data.conditions=[complete,no_audio]"),
+        lambda p: p.test("--data.evaluation.conditions=[complete,no_audio]"),
         "'no_audio' is no condition: give complete, no_image, no_text, missing_.*, or several joined by",
     ),
     "a condition of noise that does not exist": (
-        lambda p: p.fit("--data.conditions=[noisy_image_fog_3]"),
+        lambda p: p.fit("--data.evaluation.conditions=[noisy_image_fog_3]"),
         "'noisy_image_fog_3' is no condition: the kinds of image noise are gaussian, .*, and severities go from 1 to 5",
     ),
     "a condition of all and more samples": (
-        lambda p: p.test("--data.conditions=[missing_both_101]"),
+        lambda p: p.test("--data.evaluation.conditions=[missing_both_101]"),
         "'missing_both_101' is no condition: give one missing rate, of more than 0 to 100 percent",
     ),
     "a condition that contradicts itself": (
-        lambda p: p.test("--data.conditions=[no_text+noisy_text_typos_3]"),
+        lambda p: p.test("--data.evaluation.conditions=[no_text+noisy_text_typos_3]"),
         "'no_text.noisy_text_typos_3' is no condition: it says twice what becomes of the text",
     ),
     "a condition twice": (
-        lambda p: p.test("--data.conditions=[no_text,complete,no_text]"),
-        "'no_text' comes twice in data.conditions: leave one out",
+        lambda p: p.test("--data.evaluation.conditions=[no_text,complete,no_text]"),
+        "'no_text' comes twice in data.evaluation.conditions: leave one out",
     ),
     "no conditions": (
-        lambda p: p.test("--data.conditions=[]"),
-        "there is no condition in data.conditions: give one or",
+        lambda p: p.test("--data.evaluation.conditions=[]"),
+        "there is no condition in data.evaluation.conditions: give one or",
     ),
     "one condition and no list": (
-        lambda p: p.test("--data.conditions=no_text"),
-        "data.conditions is 'no_text', .*: correct",
+        lambda p: p.test("--data.evaluation.conditions=no_text"),
+        "data.evaluation.conditions is 'no_text', .*: correct",
     ),
     "a monitor of a condition that is not looked at": (
-        lambda p: p.fit("--data.conditions=[complete,missing_both_50]", "--monitor=val/no_text/accuracy"),
+        lambda p: p.fit("--data.evaluation.conditions=[complete,missing_both_50]", "--monitor=val/no_text/accuracy"),
         "val/no_text/accuracy is not measured: monitor .*, under complete, missing_both_50.* or mean",
     ),
     # Training
@@ -668,24 +674,26 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     # The feature cache
     "cache is a file": (
-        lambda p: p.fit(f"--data.cache={p.food101}/texts/train_titles.csv"),
+        lambda p: p.fit(f"--data.cache.folder={p.food101}/texts/train_titles.csv"),
         r"the feature cache .*train_titles.csv cannot be written \(.*\), and what is in it stays: make room, or give",
     ),
     "cache of random views": (
         lambda p: p.fit(
-            f"--data.cache={p.root}", "--data.augmentation.flip=0.5", "--data.noise.train.image.kinds=[jpeg]"
+            f"--data.cache.folder={p.root}",
+            "--data.training.augmentation.flip=0.5",
+            "--data.noise.train.image.kinds=[jpeg]",
         ),
-        "data.noise.train.image and data.augmentation make new inputs in every epoch, .*: set data.cache_views",
+        "data.noise.train.image and data.training.augmentation make new inputs in every epoch, .*: set data.cache.views",
     ),
     "views without cache": (
-        lambda p: p.fit("--data.cache_views=3"),
-        "data.cache_views is 3, and there is no cache: give",
+        lambda p: p.fit("--data.cache.views=3"),
+        "data.cache.views is 3, and there is no cache: give",
     ),
     "cache of an unreadable image": (
-        lambda p: p.image(halve, f"--data.cache={p.root}/cache"),
+        lambda p: p.image(halve, f"--data.cache.folder={p.root}/cache"),
         f"1 of 2. image files {READ}",
     ),
-    "numbers that no cache has": (lambda p: p.fit("--data.cache_dtype=int8"), "data.cache_dtype.*'int8'"),
+    "numbers that no cache has": (lambda p: p.fit("--data.cache.dtype=int8"), "data.cache.dtype.*'int8'"),
     # MMRL
     "first layer too high": (
         lambda p: p.mmrl("--image_encoder.first_layer=5"),
@@ -743,13 +751,15 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "new classes for a model that knows none": (
         lambda p: [
             *p.test_on_table({"text": "t", "label": "no dish"}, {"text": "t", "label": "no soup"}),
-            "--data.answers=any",
+            "--data.evaluation.classes=all",
         ],
-        "the data's classes are not the model's, .*: give the data module facts=task.facts, .* leave data.answers at known",
+        "the data's classes are not the model's, .*: give the data module facts=task.facts, .* leave data.evaluation.classes at training",
     ),
     "new classes of several labels": (
-        lambda p: p.on_table(write_table(p.root, "t", p.rows()), "--data.source.multilabel=true", "--data.answers=any"),
-        "data.answers is any, for samples of one class each: leave it at known",
+        lambda p: p.on_table(
+            write_table(p.root, "t", p.rows()), "--data.source.multilabel=true", "--data.evaluation.classes=all"
+        ),
+        "data.evaluation.classes is all, for samples of one class each: leave it at training",
     ),
     "published weights that are not there": (
         lambda p: p.published(None),
@@ -843,7 +853,7 @@ UNUSUAL: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "image of one pixel": (lambda p: p.image(lambda path: Image.new("RGB", (1, 1)).save(path)), ""),
     "image of one line": (lambda p: p.image(lambda path: Image.new("RGB", (3000, 1)).save(path)), ""),
     "unreadable image, to be taken for absent": (
-        lambda p: p.image(halve, "--data.unreadable=absent", "--data.workers=2", "--trainer.max_epochs=2"),
+        lambda p: p.image(halve, "--data.unreadable=absent", "--data.loader.workers=2", "--trainer.max_epochs=2"),
         "train: 1 image files could not be read and were taken for absent; the first: .*3.png",
     ),
     "text of 100,000 characters": (
@@ -852,7 +862,7 @@ UNUSUAL: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "emoji and right-to-left text": (lambda p: p.table({"image": "", "text": "🍜👩‍🍳 مرحبا \u202e", "label": "a"}), ""),
     "image that has changed since it was cached": (
-        lambda p: p.image(lambda path: p.cached(path.parents[1]), f"--data.cache={p.root}/cache"),
+        lambda p: p.image(lambda path: p.cached(path.parents[1]), f"--data.cache.folder={p.root}/cache"),
         "1 image files are not what they were, the first is .*3.png: their features are computed anew",
     ),
     "fewer samples than a batch": (lambda p: p.table(val=str(p.root / "train.jsonl")), ""),

@@ -90,15 +90,15 @@ def test_a_wrong_name_is_one_sentence(name: str) -> None:
 
 
 def test_lists_that_do_not_work() -> None:
-    with pytest.raises(RobustTuneError, match="there is no condition in data.conditions: give one or more of complete"):
+    with pytest.raises(RobustTuneError, match="there is no condition in data.evaluation.conditions: give one"):
         Conditions([])
-    with pytest.raises(RobustTuneError, match="'no_text' comes twice in data.conditions: leave one out"):
+    with pytest.raises(RobustTuneError, match="'no_text' comes twice in data.evaluation.conditions: leave one out"):
         Conditions(["no_text", "complete", "no_text"])
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_list_works(path: Path) -> None:
-    names = yaml.safe_load(path.read_text())["data"]["conditions"]
+    names = yaml.safe_load(path.read_text())["data"]["evaluation"]["conditions"]
     conditions = Conditions(names)
     assert conditions.names == names
     images, texts = conditions.noise

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import NOISY, tiny_image_encoder, tiny_text_encoder, write_image, write_table
+from fakes import NOISY, grouped, tiny_image_encoder, tiny_text_encoder, write_image, write_table
 
 from robusttune.corruption.noise import ImageNoise, NoiseBySplit, SplitNoise, TextNoise
 from robusttune.data import ImageTextDataModule, ModalityDropout, Splits
@@ -22,8 +22,8 @@ CLEAN = ModalityDropout(image_dropout=0.0, text_dropout=0.0)
 
 
 def module(source: Source, text_folder: Path, **changes: Any) -> ImageTextDataModule:
-    settings = {"batch_size": 8, "workers": 0, "corruption": CLEAN} | changes
-    return ImageTextDataModule(source, tiny_image_encoder(), tiny_text_encoder(text_folder), **settings)
+    settings = {"batch_size": 8, "workers": 0, "modality_dropout": CLEAN} | changes
+    return ImageTextDataModule(source, tiny_image_encoder(), tiny_text_encoder(text_folder), **grouped(**settings))
 
 
 def batches(data: ImageTextDataModule, split: str = "train") -> list[Batch]:
@@ -107,7 +107,7 @@ def test_a_batch_in_which_a_side_is_absent_altogether(tmp_path: Path, text_folde
 
 def test_corruption_depends_on_seed_epoch_and_sample_not_on_batch_or_worker(food101: Path, text_folder: Path) -> None:
     def one_epoch(epoch: int, **changes: Any) -> dict[str, Any]:
-        changes = {"noise": NOISY, "corruption": ModalityDropout(), "augmentation": Augmentation()} | changes
+        changes = {"noise": NOISY, "modality_dropout": ModalityDropout(), "augmentation": Augmentation()} | changes
         data = module(Food101(str(food101)), text_folder, **changes)
         data.setup("fit")
         loader = data.train_dataloader()
@@ -125,7 +125,7 @@ def test_corruption_depends_on_seed_epoch_and_sample_not_on_batch_or_worker(food
 
 def test_validation_is_clean(food101: Path, text_folder: Path) -> None:
     heavy = ModalityDropout(image_dropout=0.5, text_dropout=0.5)
-    for batch in batches(module(Food101(str(food101)), text_folder, corruption=heavy), "val"):
+    for batch in batches(module(Food101(str(food101)), text_folder, modality_dropout=heavy), "val"):
         assert batch.image_present.all()
 
 
@@ -251,7 +251,7 @@ def test_no_sample_loses_both_sides_where_an_image_cannot_be_read(tmp_path: Path
     write_image(tmp_path / "0.png")
     table = str(write_table(tmp_path, "train", rows))
     dropping = ModalityDropout(image_dropout=0.3, text_dropout=0.7)
-    data = module(Table(train=table, val=table), text_folder, corruption=dropping, unreadable="absent")
+    data = module(Table(train=table, val=table), text_folder, modality_dropout=dropping, unreadable="absent")
     assert all((batch.image_present | batch.text_present).all() for batch in batches(data))
 
 
@@ -301,7 +301,7 @@ def test_samples_to_predict_may_have_labels_of_their_own(tmp_path: Path, text_fo
 def test_new_classes_of_the_test_split(tmp_path: Path, text_folder: Path, labels: list[str], names: list[str]) -> None:
     """They come after those of training, or, where none of these is there, in their place."""
     test = write_table(tmp_path, "test", [{"image": "", "text": "t", "label": label} for label in labels])
-    data = module(table_of(tmp_path, test=str(test)), text_folder, answers="any")
+    data = module(table_of(tmp_path, test=str(test)), text_folder, classes="all")
     assert data.class_names("test") == data.class_names("predict") == names
     assert data.class_names("train") == data.class_names("val") == data.facts.class_names == ["even", "odd"]
     (batch,) = batches(data, "test")
@@ -311,14 +311,14 @@ def test_new_classes_of_the_test_split(tmp_path: Path, text_folder: Path, labels
 
 def test_one_new_class_alone_is_refused(tmp_path: Path, text_folder: Path) -> None:
     test = write_table(tmp_path, "test", [{"image": "", "text": "t", "label": "third"}])
-    data = module(table_of(tmp_path, test=str(test)), text_folder, answers="any")
+    data = module(table_of(tmp_path, test=str(test)), text_folder, classes="all")
     with pytest.raises(RobustTuneError, match="the test split has one class, 'third', and two are needed"):
         data.check("test")
 
 
 def test_new_classes_of_other_splits_are_refused(tmp_path: Path, text_folder: Path) -> None:
     val = write_table(tmp_path, "val", [{"image": "", "text": "t", "label": "third"}])
-    data = module(table_of(tmp_path, val=str(val)), text_folder, answers="any")
+    data = module(table_of(tmp_path, val=str(val)), text_folder, classes="all")
     with pytest.raises(RobustTuneError, match="1 have a label that training does not know"):
         data.check("fit")
 
@@ -346,18 +346,16 @@ def test_noise_in_evaluation_is_always_the_same_and_in_training_never(food101: P
 
 
 @pytest.mark.parametrize(
-    ("answers", "names"),
-    [("known", None), ("any", ["pie", "soup", "ramen"]), ("own", ["ramen", "soup"])],
+    ("classes", "names"),
+    [("training", None), ("all", ["pie", "soup", "ramen"]), ("test", ["ramen", "soup"])],
 )
-def test_what_a_test_sample_may_be_answered_with(
-    tmp_path: Path, text_folder: Path, answers: Any, names: list[str] | None
-) -> None:
+def test_the_classes_of_a_test_sample(tmp_path: Path, text_folder: Path, classes: Any, names: list[str] | None) -> None:
     rows = {"train": ["pie", "soup"] * 4, "val": ["pie", "soup"], "test": ["soup", "ramen"]}
     tables = {
         split: str(write_table(tmp_path, split, [{"text": "x", "label": label} for label in labels]))
         for split, labels in rows.items()
     }
-    data = module(Table(**tables, image_column=None), text_folder, answers=answers)
+    data = module(Table(**tables, image_column=None), text_folder, classes=classes)
     if names is None:
         with pytest.raises(RobustTuneError, match="1 have a label that training does not know"):
             data.setup("test")

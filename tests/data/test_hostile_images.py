@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
-from fakes import tiny_image_encoder, tiny_text_encoder, write_image, write_table
+from fakes import grouped, tiny_image_encoder, tiny_text_encoder, write_image, write_table
 from PIL import EpsImagePlugin, Image
 
 import robusttune
@@ -76,7 +76,9 @@ def with_one_of(folder: Path, spoil: Callable[[Path], Any]) -> Table:
 
 
 def module(source: Any, text_folder: Path, **settings: Any) -> ImageTextDataModule:
-    return ImageTextDataModule(source, tiny_image_encoder(), tiny_text_encoder(text_folder), workers=0, **settings)
+    return ImageTextDataModule(
+        source, tiny_image_encoder(), tiny_text_encoder(text_folder), **grouped(workers=0, **settings)
+    )
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.eps", "a"])
@@ -146,7 +148,7 @@ def test_verify_and_the_cache_go_on(
     assert [line for line in found.problems if "images" in line] == [
         f"of 6 images 1 cannot be read, the first: {tmp_path}/5.png cannot be read as an image ({said})"
     ]
-    data = module(source, text_folder, unreadable="absent", cache=str(tmp_path / "cache"), batch_size=4)
+    data = module(source, text_folder, unreadable="absent", folder=str(tmp_path / "cache"), batch_size=4)
     data.setup("fit")
     data.fill_cache("fit", {"image_encoder": data.image_encoder.load(), "text_encoder": data.text_encoder.load()})
     unreadable = [line for batch in data.train_dataloader() for line in batch.unreadable]

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from fakes import tiny_image_encoder, tiny_text_encoder
+from fakes import grouped, tiny_image_encoder, tiny_text_encoder
 from hypothesis import given
 from hypothesis import strategies as st
 from layouts import LAYOUTS, jsonl, picture, write_table_copy
@@ -65,7 +65,7 @@ def test_what_is_trained_and_told_apart_are_the_classes_that_are_used(tmp_path: 
     ):
         splits = Splits(shots=2, classes=which)  # type: ignore[arg-type]
         source = LAYOUTS["oxford_pets"].source(tmp_path)
-        data = ImageTextDataModule(source, *encoders, splits=splits, answers="any", workers=0)
+        data = ImageTextDataModule(source, *encoders, splits=splits, **grouped(classes="all", workers=0))
         assert data.facts.class_names == names
         assert data.facts.class_frequencies == pytest.approx(shares)
         assert data.class_names("val") == names
@@ -84,7 +84,7 @@ def test_new_classes_alone_are_told_apart_from_their_own_kind(tmp_path: Path, te
         encoders = tiny_image_encoder(), tiny_text_encoder(text_folder)
         records_of = SplitRecords(source, splits, MissingBySplit(), False, 0)
         assert records_of.test_class_names == names
-        data = ImageTextDataModule(source, *encoders, splits=splits, answers="own", facts=known, workers=0)
+        data = ImageTextDataModule(source, *encoders, splits=splits, facts=known, **grouped(classes="test", workers=0))
         assert data.class_names("test") == whole  # base leaves the test split whole where it may have new classes
     assert SplitRecords(source, Splits(classes="new"), MissingBySplit(), True, 0).test_class_names == whole[2:]
 

@@ -16,7 +16,7 @@ import torch
 from experiments.training import overlays
 from numpy.typing import NDArray
 
-from robusttune.data import ImageTextDataModule, ModalityDropout
+from robusttune.data import ImageTextDataModule, LoaderSettings, ModalityDropout, TrainingSettings
 from robusttune.data.sources import Table
 from robusttune.encoders import TimmEncoder, TransformersTextEncoder
 from robusttune.encoders.preprocessing import Augmentation
@@ -169,10 +169,9 @@ def features(source: Source, table: Path, augmentation: Augmentation | None = No
         image_settings,
         text_settings,
         64,
-        workers=0,
+        loader=LoaderSettings(workers=0),
         seed=seed,
-        corruption=ModalityDropout(image_dropout=0, text_dropout=0),
-        augmentation=augmentation,
+        training=TrainingSettings(ModalityDropout(image_dropout=0, text_dropout=0), augmentation),
     )
     data.setup("fit")
     image_encoder, text_encoder = image_settings.load(), text_settings.load()

@@ -37,7 +37,7 @@ EXPERTS = [*overlays("fusion/experts"), *EXPERTS_STEPS]
 ALONE = "--model.every_pattern=false"
 LATE_FUSION = overlays("baselines/late_fusion")
 RECIPE = [*overlays("ablations/no_modality_dropout"), "--model.every_pattern=true", "--model.label_smoothing=0.2"]
-RATES = "--data.corruption={image_dropout: 0.45, text_dropout: 0.25}"
+RATES = "--data.training.modality_dropout={image_dropout: 0.45, text_dropout: 0.25}"
 MODELS = {
     "Experts": EXPERTS,
     "image specialist": [*EXPERTS, ALONE, "--data.source.text_column=null"],

@@ -32,8 +32,8 @@ def train(root: Path, name: str, seed: int, *flags: str, validate: bool = False)
         *flags,
         f"--seed_everything={seed}",
         f"--data.seed={seed}",
-        f"--data.cache={root}/cache",
-        "--data.workers=0",  # starting them takes longer than these runs
+        f"--data.cache.folder={root}/cache",
+        "--data.loader.workers=0",  # starting them takes longer than these runs
         f"--run_root={root}/runs",
         f"--name={name}",
         *([] if validate else ["--trainer.check_val_every_n_epoch=1000"]),

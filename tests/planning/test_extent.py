@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fakes import tiny_image_encoder, tiny_text_encoder
+from fakes import grouped, tiny_image_encoder, tiny_text_encoder
 
 from robusttune.data import ImageTextDataModule
 from robusttune.data.sources import Food101
@@ -28,7 +28,7 @@ class World:
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_batches_are_those_of_the_loaders(food101: Path, text_folder: Path, world_size: int, batch_size: int) -> None:
     data = ImageTextDataModule(
-        Food101(str(food101)), tiny_image_encoder(), tiny_text_encoder(text_folder), batch_size, workers=0
+        Food101(str(food101)), tiny_image_encoder(), tiny_text_encoder(text_folder), batch_size, **grouped(workers=0)
     )
     data.trainer = World(world_size)  # type: ignore[assignment]
     data.setup("fit")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import NOISY, tiny_image_encoder, tiny_text_encoder
+from fakes import NOISY, grouped, tiny_image_encoder, tiny_text_encoder
 
 from robusttune.data import ImageTextDataModule
 from robusttune.data.cache import FeatureCache
@@ -32,18 +32,18 @@ def make(food101: Path, text_folder: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(sampled_cache, "SECONDS", 1e-9)
 
     def made(**changes: Any) -> ImageTextDataModule:
-        settings = {"workers": 0, "batch_size": 16, "cache": str(tmp_path / "cache"), **changes}
+        settings = {"workers": 0, "batch_size": 16, "folder": str(tmp_path / "cache"), **changes}
         encoders = tiny_image_encoder(), tiny_text_encoder(text_folder)
-        return ImageTextDataModule(Food101(str(food101)), *encoders, **settings)
+        return ImageTextDataModule(Food101(str(food101)), *encoders, **grouped(**settings))
 
     return made
 
 
 def sampled(data: ImageTextDataModule, encoders: dict[str, FrozenEncoder], folder: Path, *stages: str) -> SampledCache:
     """The cache that stood in while the stages were set up."""
-    assert isinstance(data.cache, FeatureCache)
+    assert isinstance(data.feature_cache, FeatureCache)
     folder.mkdir()
-    cache = data.cache = SampledCache(data.cache, folder)
+    cache = data.feature_cache = SampledCache(data.feature_cache, folder)
     for stage in stages or ("fit",):
         data.setup(stage)
         data.fill_cache(stage, encoders)
@@ -60,7 +60,7 @@ def size_on_disk(folder: Path, what: str) -> int:
     return sum(path.stat().st_size for path in folder.glob(f"{what}-*/*.safetensors"))
 
 
-@pytest.mark.parametrize("changes", [{}, {"noise": NOISY, "cache_views": 3}, {"cache_dtype": "float32"}])
+@pytest.mark.parametrize("changes", [{}, {"noise": NOISY, "views": 3}, {"dtype": "float32"}])
 def test_size_is_that_on_disk(
     make: Make, encoders: dict[str, FrozenEncoder], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
@@ -85,7 +85,7 @@ def test_what_is_there_is_not_missing(make: Make, encoders: dict[str, FrozenEnco
     assert [part.seconds for part in found[:2]] == [0, 0]
     assert found[2].missing == found[2].inputs > 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")} == before
-    other = sampled(make(cache_dtype="float32"), encoders, tmp_path / "others").found  # features of other settings
+    other = sampled(make(dtype="float32"), encoders, tmp_path / "others").found  # features of other settings
     assert other[0].missing == other[0].inputs
 
 

@@ -35,7 +35,7 @@ def write_config(folder: Path, name: str, settings: Mapping[str, Any], seed: int
         "model": {"class_path": "robusttune.tasks.FusionTask", "init_args": {"beta": 0.1}},
         "data": {
             "seed": seed,
-            "workers": seed,
+            "loader": {"workers": seed},
             "missing": {"train": None},
             "source": {"class_path": "robusttune.data.sources.Shapes", "init_args": {"seed": seed, "train": 10}},
         },
@@ -219,7 +219,7 @@ def write_test(
         "checkpoint": str(folder / "checkpoints/best.ckpt"),
         "data": {
             "splits": {"val_fraction": 0.1, "shots": None, "classes": "all", "subset": None},
-            "answers": "known",
+            "classes": "training",
             "seed": seed,
             "noise": {"image": None, "text": None},
             "missing": None,

@@ -156,7 +156,7 @@ def test_a_test_without_complete_samples_does_not_count(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "0", "a", shares(10, 0, **share), more={"checkpoint": "checkpoints/last.ckpt"})
     command = (
         f"robusttune test --config {folder}/config.yaml --ckpt_path {folder}/checkpoints/last.ckpt "
-        "--data.conditions '[complete, no_image, missing_both_50]'"
+        "--data.evaluation.conditions '[complete, no_image, missing_both_50]'"
     )
     with pytest.raises(RobustTuneError) as refused:
         report_on([str(tmp_path)])

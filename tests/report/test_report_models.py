@@ -39,8 +39,8 @@ def test_runs_are_found_below_each_once_and_in_order(tmp_path: Path) -> None:
 
 
 def test_seeds_names_and_folders_make_no_other_model(tmp_path: Path) -> None:
-    run(tmp_path / "0", seed=0, data__cache="here", trainer__log_every_n_steps=1)
-    run(tmp_path / "1", seed=1, data__cache=None, data__missing={"train": {"rate": None, "seed": 4}}, name="again")
+    run(tmp_path / "0", seed=0, **{"data.cache.folder": "here"}, trainer__log_every_n_steps=1)
+    run(tmp_path / "1", seed=1, data__missing={"train": {"rate": None, "seed": 4}}, name="again")
     (tmp_path / "0/config.yaml").write_text(
         (tmp_path / "0/config.yaml").read_text().replace("train: null", "train: {rate: null, seed: 3}")
     )
@@ -98,7 +98,7 @@ LAST = {"checkpoint": "runs/0/checkpoints/last.ckpt"}
     ("more", "labels_of"),
     [
         (LAST, ["demo, tested.checkpoint best.ckpt", "demo, tested.checkpoint last.ckpt"]),
-        ({"data": {"answers": "any"}}, ["demo, tested.answers known", "demo, tested.answers any"]),
+        ({"data": {"classes": "all"}}, ["demo, tested.classes training", "demo, tested.classes all"]),
         ({"samples": 25}, ["demo, tested.samples 30", "demo, tested.samples 25"]),
         ({"data": {"mask": "cafe", "missing": None, "samples": {"complete": 1}}}, ["demo"]),
     ],
@@ -112,11 +112,16 @@ def test_runs_that_were_tested_differently_are_other_models(
 
 
 def test_what_the_configuration_says_is_not_told_twice(tmp_path: Path) -> None:
-    write_run(tmp_path / "0", "demo", PREDICTIONS, {"data.answers": "any"}, more={"data": {"answers": "any"}})
-    write_run(tmp_path / "1", "demo", PREDICTIONS, {"data.answers": "known"})
-    assert labels(tmp_path) == ["demo, data.answers any", "demo, data.answers known"]
+    classes = "data.evaluation.classes"
+    write_run(tmp_path / "0", "demo", PREDICTIONS, {classes: "all"}, more={"data": {"classes": "all"}})
+    write_run(tmp_path / "1", "demo", PREDICTIONS, {classes: "training"})
+    assert labels(tmp_path) == ["demo, data.evaluation.classes all", "demo, data.evaluation.classes training"]
     write_run(
-        tmp_path / "2", "demo", PREDICTIONS, {"data.answers": "known"}, more=LAST | {"data": {"answers": "known"}}
+        tmp_path / "2",
+        "demo",
+        PREDICTIONS,
+        {classes: "training"},
+        more=LAST | {"data": {"classes": "training"}},
     )
     write_run(tmp_path / "0/more", "other", PREDICTIONS)  # within a run, and so none
     assert labels(tmp_path)[0].startswith(f"demo, {tmp_path}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import tiny_image_encoder, tiny_text_encoder, write_table
+from fakes import grouped, tiny_image_encoder, tiny_text_encoder, write_table
 from lightning.pytorch import Trainer
 from PIL import Image
 
@@ -51,8 +51,13 @@ def encoders(kind: str, text_folder: Path, clip_folder: Path) -> list[Any]:
 
 
 def module(folder: Path, encoders: list[Encoder], **changes: Any) -> ImageTextDataModule:
-    settings = {"batch_size": 12, "workers": 0, "conditions": NAMES, "corruption": ModalityDropout(0.0, 0.0)} | changes
-    return ImageTextDataModule(source_of(folder), *encoders, **settings)
+    settings = {
+        "batch_size": 12,
+        "workers": 0,
+        "conditions": NAMES,
+        "modality_dropout": ModalityDropout(0.0, 0.0),
+    } | changes
+    return ImageTextDataModule(source_of(folder), *encoders, **grouped(**settings))
 
 
 def task_of(kind: str, encoders: list[Any], facts: Facts) -> RobustTask:

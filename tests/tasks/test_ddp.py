@@ -90,7 +90,10 @@ def test_two_processes_of_mmrl_equal_one(food101: Path, clip_folder: Path, tmp_p
     damage += ["--data.noise.val.text.kinds=[typos,other_text]", "--data.noise.val.image.kinds=[blur]"]
     for name, flags in (("one", [*ONE, "--data.batch_size=4"]), ("two", [*TWO, "--data.batch_size=2"])):
         fit = [*mmrl_flags(food101, clip_folder), "--trainer.log_every_n_steps=1", *damage, *flags]
-        fit += ["--data.corruption.image_dropout=0.5", "--data.corruption.text_dropout=0.4"]
+        fit += [
+            "--data.training.modality_dropout.image_dropout=0.5",
+            "--data.training.modality_dropout.text_dropout=0.4",
+        ]
         fit += ["--data.splits.val_fraction=0.2", "--trainer.precision=64-true", "--model.optimizer=torch.optim.SGD"]
         run("fit", f"--config={CONFIGS}/food101_mmrl.yaml", *fit, f"--name={name}", f"--run_root={tmp_path}")
         found[name] = losses(tmp_path / name / "0", MMRL_LOSSES)
@@ -131,7 +134,7 @@ def test_two_processes_fill_and_read_one_cache(food101: Path, text_folder: Path,
     found, metrics = {}, {}
     for name, flags in (("one", [*ONE, "--data.batch_size=10"]), ("two", [*TWO, "--data.batch_size=5"])):
         fit = [*tiny_flags(food101, text_folder), "--trainer.log_every_n_steps=1", *flags]
-        fit += [f"--data.cache={tmp_path}/cache of {name}", "--data.cache_dtype=float32"]
+        fit += [f"--data.cache.folder={tmp_path}/cache of {name}", "--data.cache.dtype=float32"]
         fit += ["--data.splits.val_fraction=0.2", "--trainer.max_epochs=2", "--trainer.precision=64-true"]
         fit += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1", "--model.fusion.dropout=0"]
         run("fit", f"--config={CONFIGS}/food101.yaml", *fit, f"--name={name}", f"--run_root={tmp_path}")
@@ -154,7 +157,7 @@ def spoiled(food101: Path, tmp_path: Path) -> Path:
     return root
 
 
-CACHE = "--data.cache={tmp_path}/cache"
+CACHE = "--data.cache.folder={tmp_path}/cache"
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "unreadable images": (
         [],
@@ -165,7 +168,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         "2 of 96 image files cannot be read: .*pho_1.jpg .*; .*pho_2.jpg .*: mend or remove",
     ),
     "a cache that cannot be written": (
-        ["--data.cache={tmp_path}/food101/texts/train_titles.csv", "--data.unreadable=absent"],
+        ["--data.cache.folder={tmp_path}/food101/texts/train_titles.csv", "--data.unreadable=absent"],
         r"the feature cache .*train_titles.csv cannot be written \(.*\), and what is in it stays",
     ),
     "a loss that is not finite": (
@@ -184,7 +187,11 @@ def test_all_ranks_stop_with_one_sentence(mistake: str, food101: Path, text_fold
         "--data.splits.val_fraction=0.5",
         *TWO,
     ]
-    fit += ["--data.corruption.image_dropout=0", "--data.workers=1", f"--run_root={tmp_path}/runs"]
+    fit += [
+        "--data.training.modality_dropout.image_dropout=0",
+        "--data.loader.workers=1",
+        f"--run_root={tmp_path}/runs",
+    ]
     flags = [flag.format(tmp_path=tmp_path) for flag in flags]
     err = run("fit", f"--config={CONFIGS}/food101.yaml", *fit, *flags, status=1)
     assert "Traceback" not in err
@@ -194,10 +201,14 @@ def test_all_ranks_stop_with_one_sentence(mistake: str, food101: Path, text_fold
 
 def test_what_was_put_up_with_is_counted_over_ranks(food101: Path, text_folder: Path, tmp_path: Path) -> None:
     fit = [*tiny_flags(spoiled(food101, tmp_path), text_folder), "--data.unreadable=absent", "--data.batch_size=8"]
-    fit += ["--data.corruption.image_dropout=0", "--data.corruption.text_dropout=0", "--text_encoder.max_length=3"]
+    fit += [
+        "--data.training.modality_dropout.image_dropout=0",
+        "--data.training.modality_dropout.text_dropout=0",
+        "--text_encoder.max_length=3",
+    ]
     fit += [
         "--data.splits.val_fraction=0.5",
-        "--data.workers=1",
+        "--data.loader.workers=1",
         "--trainer.max_epochs=2",
         f"--run_root={tmp_path}",
         *TWO,

@@ -102,6 +102,6 @@ def test_a_fit_trains_nothing_and_leaves_a_checkpoint(
     assert checkpoint[KEY]["task"] == "ZeroShotTask"
     assert [*checkpoint["state_dict"]] == ["nothing", "classifier.temperatures.values"]
     test = ["test", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/best.ckpt"]
-    assert main([*test, "--data.conditions=[complete, noisy_image_blur_3+missing_text_50]"]) == 0
+    assert main([*test, "--data.evaluation.conditions=[complete, noisy_image_blur_3+missing_text_50]"]) == 0
     found = json.loads((run / "report/test.json").read_text())["conditions"]
     assert list(found) == ["complete", "noisy_image_blur_3+missing_text_50", "mean"]

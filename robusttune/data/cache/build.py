@@ -158,8 +158,8 @@ class Builder:
         summary = f"the features of {len(missing):,} {self.what} take {decimal(sum(sizes))}"
         if sum(sizes) > free:
             raise RobustTuneError(
-                f"{summary}, and {folder.parent} has {decimal(free)} free: give another data.cache, fewer layers, "
-                "a coarser image_encoder.grid, or data.cache_dtype bfloat16"
+                f"{summary}, and {folder.parent} has {decimal(free)} free: give another data.cache.folder, fewer "
+                "layers, a coarser image_encoder.grid, or data.cache.dtype bfloat16"
             )
         self._open()
         rank_zero_info(f"{summary}; they are computed once, and kept in {folder} ({decimal(free)} free)")
@@ -261,7 +261,8 @@ class Builder:
             self.store.refresh(keys, self.threads)
             if time.monotonic() > deadline:
                 raise RobustTuneError(
-                    f"{self.store.folder} lacks what other processes wrote: give a data.cache that all machines share"
+                    f"{self.store.folder} lacks what other processes wrote: give a data.cache.folder that all machines "
+                    "share"
                 )
             time.sleep(0.1)
 
@@ -270,7 +271,7 @@ class Builder:
         folder = self.store.folder.parent
         return (
             f"the feature cache {folder} cannot be written ({error.strerror}), and what is in it stays: make room, "
-            "or give another data.cache"
+            "or give another data.cache.folder"
         )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 import torch
 
@@ -15,11 +15,15 @@ from robusttune.data.cache.cached import Cached
 from robusttune.data.cache.digests import file_digests
 from robusttune.data.cache.fingerprint import describe, fingerprint
 from robusttune.data.cache.store import Store
+from robusttune.data.dataset import SampleDataset
 from robusttune.data.images import UnreadableImageError
 from robusttune.data.modalities import RawModality
 from robusttune.encoders import Encoder, FrozenEncoder
 from robusttune.paths import cache_home, user_path
-from robusttune.ranks import rank
+from robusttune.ranks import any_over_ranks, rank
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +49,28 @@ class Running:
     workers: int
     threads: int
 
+    @classmethod
+    def of(cls, trainer: Trainer | None, workers: int, threads: int) -> Running:
+        """Return settings with the precision of a Trainer; without a Trainer, float32."""
+        if trainer is None:
+            return cls("32-true", nullcontext, workers, threads)
+        plugin = trainer.precision_plugin
+        return cls(str(plugin.precision), plugin.forward_context, workers, threads)
+
+
+class Tower(NamedTuple):
+    """An encoder whose features are cached.
+
+    Attributes:
+        kind: Kind of its inputs: ``images`` or ``texts``.
+        settings: Settings of the encoder.
+        encoder: Encoder, on the device that it runs on.
+    """
+
+    kind: Literal["images", "texts"]
+    settings: Encoder
+    encoder: FrozenEncoder
+
 
 class FeatureCache:
     """A folder with the features of frozen encoders.
@@ -61,6 +87,35 @@ class FeatureCache:
     def __init__(self, place: str, dtype: Literal["bfloat16", "float32"]) -> None:
         self.root = cache_home() / "features" if place == "auto" else user_path(place)
         self.dtype: torch.dtype = getattr(torch, dtype)
+
+    def replace(
+        self,
+        data_sets: Sequence[SampleDataset],
+        towers: Sequence[Tower],
+        running: Running,
+        refuse: Callable[[list[str]], NoReturn] | None,
+    ) -> None:
+        """Replace the inputs of data sets by features, and compute those that the folder lacks. Every rank takes part.
+
+        Args:
+            data_sets: Data sets, which are changed in place.
+            towers: Encoders of the two kinds of inputs.
+            running: Settings for running the encoders.
+            refuse: Function that raises an error for unreadable images, given a message for each that this rank found;
+                None to treat them as missing. It is called on all ranks.
+
+        Raises:
+            RobustTuneError: The folder cannot be written, or the disk has too little space.
+        """
+        for tower in towers:
+            inputs: list[dict[str, Any]] = [getattr(data, tower.kind) for data in data_sets]
+            raw = [modality for by_variant in inputs for modality in by_variant.values()]
+            cached, unreadable = self.fill(*tower, raw, running, refuse is not None)
+            if refuse is not None and any_over_ranks(bool(unreadable)):
+                refuse(unreadable)
+            remaining = iter(cached)
+            for by_variant in inputs:
+                by_variant.update({variant: next(remaining) for variant in by_variant})
 
     def fill(
         self,

@@ -152,7 +152,7 @@ def make_unique(names: Mapping[Key, str]) -> dict[Key, str]:
         names: Class names, by a key that is unique per class, such as a WordNet id.
 
     Example:
-        >>> apart({1: "crane", 2: "crane", 3: "heron"})
+        >>> make_unique({1: "crane", 2: "crane", 3: "heron"})
         {1: 'crane [1]', 2: 'crane [2]', 3: 'heron'}
     """
     many = Counter(names.values())

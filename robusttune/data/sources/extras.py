@@ -22,7 +22,7 @@ def import_extra(module: str, name: str) -> Any:
         RobustTuneError: If the module is not installed.
 
     Example:
-        >>> extra("json", "hdf5").loads("[1]")
+        >>> import_extra("json", "hdf5").loads("[1]")
         [1]
     """
     try:

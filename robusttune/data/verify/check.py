@@ -210,7 +210,7 @@ def _check_labels(data: ImageTextDataModule, tables: dict[str, pa.Table], found:
     for split, table in tables.items():
         if split == "predict":
             continue
-        known = [*found.classes] if split == "test" and data.answers != "known" else trained
+        known = [*found.classes] if split == "test" and data.evaluation.classes != "training" else trained
         try:
             encode_labels(table, known, data.source.multilabel, split)  # type: ignore[arg-type]
         except RobustTuneError as error:

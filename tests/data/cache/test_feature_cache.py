@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import NOISY, tiny_image_encoder, tiny_text_encoder, write_image, write_table
+from fakes import NOISY, grouped, tiny_image_encoder, tiny_text_encoder, write_image, write_table
 from two_ranks import in_two_ranks
 
 from robusttune.corruption.noise import NoiseBySplit, SplitNoise
@@ -44,10 +44,10 @@ def make(food101: Path, text_folder: Path, tmp_path: Path) -> Callable[..., Imag
     """Makes a data module that has its cache in the test's folder."""
 
     def made(source: Source | None = None, **changes: Any) -> ImageTextDataModule:
-        shared: dict[str, Any] = {"workers": 0, "corruption": DROPOUT, "cache_dtype": "float32", "batch_size": 16}
+        shared: dict[str, Any] = {"workers": 0, "modality_dropout": DROPOUT, "dtype": "float32", "batch_size": 16}
         encoders = {"image_encoder": tiny_image_encoder(), "text_encoder": tiny_text_encoder(text_folder)}
-        settings = encoders | shared | {"cache": str(tmp_path / "cache")} | changes
-        return ImageTextDataModule(source or Food101(str(food101)), **settings)
+        settings = encoders | shared | {"folder": str(tmp_path / "cache")} | changes
+        return ImageTextDataModule(source or Food101(str(food101)), **grouped(**settings))
 
     return made
 
@@ -107,16 +107,16 @@ def test_batches_are_the_same_as_without(make: Callable[..., Any], encoders: Enc
     """Samples, presence, cut texts and features, epoch by epoch."""
     short = tiny_text_encoder(Path(encoders["text_encoder"].settings.name), max_length=5)  # type: ignore[union-attr]
     settings = {"text_encoder": short}
-    assert_same(epochs(make(**settings), encoders, 2), epochs(make(cache=None, **settings), encoders, 2))
+    assert_same(epochs(make(**settings), encoders, 2), epochs(make(folder=None, **settings), encoders, 2))
 
 
 def test_with_workers(make: Callable[..., Any], encoders: Encoders) -> None:
-    assert_same(epochs(make(workers=2), encoders), epochs(make(cache=None), encoders))
+    assert_same(epochs(make(workers=2), encoders), epochs(make(folder=None), encoders))
 
 
 def test_bfloat16_is_near(make: Callable[..., Any], encoders: Encoders) -> None:
-    found = epochs(make(cache_dtype="bfloat16"), encoders)[0][0].images["clean"]
-    exact = epochs(make(cache=None), encoders)[0][0].images["clean"]
+    found = epochs(make(dtype="bfloat16"), encoders)[0][0].images["clean"]
+    exact = epochs(make(folder=None), encoders)[0][0].images["clean"]
     assert isinstance(found, Encoded)
     assert isinstance(exact, Encoded)
     assert found.pooled.dtype == torch.float32
@@ -150,7 +150,7 @@ def _columns(data: ImageTextDataModule, *splits: Any) -> list[list[str]]:
 def test_what_is_dropped_is_not_read(
     make: Callable[..., Any], encoders: Encoders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = make(corruption=ModalityDropout(image_dropout=1, text_dropout=0))
+    data = make(modality_dropout=ModalityDropout(image_dropout=1, text_dropout=0))
     epochs(data, encoders)
     read, read_into = [], Shard.read_into
     monkeypatch.setattr(Shard, "read_into", lambda self, *args: [read.append(self), read_into(self, *args)][1])
@@ -182,7 +182,7 @@ def test_features_of_other_settings_are_not_used(
     changes = SETTINGS[setting](text_folder)
     others = encoders | {name: settings.load() for name, settings in changes.items()}
     with caplog.at_level(logging.WARNING):
-        assert_same(epochs(make(**changes), others), epochs(make(cache=None, **changes), others))
+        assert_same(epochs(make(**changes), others), epochs(make(folder=None, **changes), others))
     assert "what the feature cache has is of other settings" in caplog.text
 
 
@@ -227,7 +227,7 @@ def test_a_build_that_was_killed_goes_on(
     process.join()
     before = shards(folder)
     assert 3 <= len(before) < 20
-    assert_same(epochs(make(), encoders), epochs(make(cache=None), encoders))
+    assert_same(epochs(make(), encoders), epochs(make(folder=None), encoders))
     assert before.items() <= shards(folder).items()
 
 
@@ -241,10 +241,10 @@ def test_what_was_damaged_is_built_anew(
     torn.write_bytes(torn.read_bytes()[:-100])
     altered.write_bytes(altered.read_bytes()[:-1] + b"x")
     inputs.clear()
-    assert_same(epochs(make(), encoders), epochs(make(cache=None), encoders))
+    assert_same(epochs(make(), encoders), epochs(make(folder=None), encoders))
     before = inputs.copy()
     inputs.clear()
-    epochs(make(cache=None), encoders)
+    epochs(make(folder=None), encoders)
     assert 0 < sum(before) - sum(inputs) < everything / 2
     assert len(others) > 2
 
@@ -256,7 +256,7 @@ def test_two_jobs_fill_one_folder(
 
     def job(queue: Any) -> None:
         torch.set_num_threads(1)
-        assert_same(epochs(make(), encoders), epochs(make(cache=None), encoders))
+        assert_same(epochs(make(), encoders), epochs(make(folder=None), encoders))
         queue.put("done")
 
     context = multiprocessing.get_context("fork")
@@ -310,7 +310,7 @@ def test_jobs_that_fill_one_folder_may_be_killed(
     assert [process.exitcode for process in jobs] == [0] * 4
     whole = shards(folder)
     assert left.items() < whole.items()
-    assert_same(epochs(make(), encoders), epochs(make(cache=None), encoders))
+    assert_same(epochs(make(), encoders), epochs(make(folder=None), encoders))
     assert shards(folder) == whole
 
 
@@ -329,7 +329,7 @@ def test_ranks_share_the_work(make: Callable[..., Any], encoders: Encoders, inpu
     inputs.clear()
     found = epochs(data, encoders)
     assert not inputs
-    assert_same(found, epochs(make(cache=None), encoders))
+    assert_same(found, epochs(make(folder=None), encoders))
 
 
 def pictures(folder: Path) -> Table:
@@ -353,7 +353,7 @@ def test_a_changed_image_is_found(
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size
     with caplog.at_level(logging.WARNING):
-        assert_same(epochs(make(source), encoders), epochs(make(source, cache=None), encoders))
+        assert_same(epochs(make(source), encoders), epochs(make(source, folder=None), encoders))
     assert f"1 image files are not what they were, the first is {path}" in caplog.text
 
 
@@ -371,7 +371,7 @@ def test_a_damaged_memory_of_images_does_no_harm(make: Callable[..., Any], encod
     source = pictures(tmp_path)
     epochs(make(source), encoders)
     (tmp_path / "cache/files.arrow").write_bytes(b"nothing of the kind")
-    assert_same(epochs(make(source), encoders), epochs(make(source, cache=None), encoders))
+    assert_same(epochs(make(source), encoders), epochs(make(source, folder=None), encoders))
 
 
 @pytest.mark.parametrize("policy", ["error", "absent"])
@@ -383,8 +383,8 @@ def test_unreadable_images(make: Callable[..., Any], encoders: Encoders, tmp_pat
         with pytest.raises(RobustTuneError, match=r"2 of 12 image files cannot be read: .*3\.bmp.*8\.bmp"):
             epochs(make(source), encoders)
         return
-    found = epochs(make(source, unreadable="absent", corruption=ModalityDropout(0, 0)), encoders, 2)
-    plain = epochs(make(source, unreadable="absent", corruption=ModalityDropout(0, 0), cache=None), encoders, 2)
+    found = epochs(make(source, unreadable="absent", modality_dropout=ModalityDropout(0, 0)), encoders, 2)
+    plain = epochs(make(source, unreadable="absent", modality_dropout=ModalityDropout(0, 0), folder=None), encoders, 2)
     assert_same(found, plain)
     for ours, theirs in zip(flat(found), flat(plain), strict=True):
         assert ours.unreadable == theirs.unreadable
@@ -392,10 +392,10 @@ def test_unreadable_images(make: Callable[..., Any], encoders: Encoders, tmp_pat
 
 def test_views(make: Callable[..., Any], encoders: Encoders, inputs: list[int]) -> None:
     """The first epochs are those of a run without cache; then they come again, each with dropout of its own."""
-    settings: dict[str, Any] = {"noise": NOISY, "corruption": ModalityDropout(), "augmentation": Augmentation()}
-    assert_same(epochs(make(cache_views=2, **settings), encoders, 2), epochs(make(cache=None, **settings), encoders, 2))
+    settings: dict[str, Any] = {"noise": NOISY, "modality_dropout": ModalityDropout(), "augmentation": Augmentation()}
+    assert_same(epochs(make(views=2, **settings), encoders, 2), epochs(make(folder=None, **settings), encoders, 2))
     inputs.clear()
-    first, second, third = epochs(make(cache_views=2, **settings, batch_size=200), encoders, 3)
+    first, second, third = epochs(make(views=2, **settings, batch_size=200), encoders, 3)
     assert not inputs
     assert not torch.equal(first[0].image_present, third[0].image_present)
     seen = [
@@ -410,12 +410,12 @@ def test_views(make: Callable[..., Any], encoders: Encoders, inputs: list[int]) 
 def test_data_of_one_modality(make: Callable[..., Any], encoders: Encoders, tmp_path: Path, column: str) -> None:
     pictures(tmp_path)
     source = Table(train=str(tmp_path / "data/train.jsonl"), **{column: None})  # type: ignore[arg-type]
-    assert_same(epochs(make(source), encoders), epochs(make(source, cache=None), encoders))
+    assert_same(epochs(make(source), encoders), epochs(make(source, folder=None), encoders))
 
 
 def test_noise_of_other_code_is_another_input(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def keys() -> list[bytes | None]:
-        data = make(noise=NOISY, cache_views=1)
+        data = make(noise=NOISY, views=1)
         data.setup("fit")
         images = data._datasets["train"].images["clean"]
         names = [name for name in images.names.to_pylist() if name is not None]
@@ -430,11 +430,11 @@ def test_noise_of_other_code_is_another_input(make: Callable[..., Any], monkeypa
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "augmentation": ({"augmentation": Augmentation()}, "data.augmentation makes? new inputs in every epoch"),
+    "augmentation": ({"augmentation": Augmentation()}, "data.training.augmentation makes? new inputs in every epoch"),
     "noise": ({"noise": NoiseBySplit(SplitNoise(NOISY.train.image))}, "data.noise.train.image makes new inputs"),
     "words": ({"noise": NoiseBySplit(SplitNoise(text=NOISY.train.text))}, "data.noise.train.text makes new inputs"),
-    "views of nothing": ({"cache": None, "cache_views": 2}, "data.cache_views is 2, and there is no cache"),
-    "no views": ({"cache_views": 0}, "data.cache_views is 0: give at least 1"),
+    "views of nothing": ({"folder": None, "views": 2}, "data.cache.views is 2, and there is no cache"),
+    "no views": ({"views": 0}, "data.cache.views is 0: give at least 1"),
 }
 
 
@@ -478,7 +478,7 @@ def test_a_disk_that_fills_up(
         with pytest.raises(RobustTuneError, match=r"cache .* cannot be written \(No space left on device\)"):
             epochs(make(), encoders)
     assert sorted(shards(tmp_path)) == sorted(written)
-    assert_same(epochs(make(), encoders), epochs(make(cache=None), encoders))
+    assert_same(epochs(make(), encoders), epochs(make(folder=None), encoders))
 
 
 @pytest.mark.parametrize("where", ["file", "below a file"])
@@ -486,12 +486,12 @@ def test_a_place_that_is_no_folder(make: Callable[..., Any], encoders: Encoders,
     (tmp_path / "file").write_text("mine")
     place = tmp_path / ("file" if where == "file" else "file/cache")
     with pytest.raises(RobustTuneError, match=r"the feature cache .* cannot be written \(.*\)"):
-        epochs(make(cache=str(place)), encoders)
+        epochs(make(folder=str(place)), encoders)
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_auto_is_in_the_users_cache(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    cache = make(cache="auto").cache
+    cache = make(folder="auto").feature_cache
     assert cache is not None
     assert cache.root == tmp_path / "home/robusttune/features"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import tiny_image_encoder, tiny_text_encoder
+from fakes import grouped, tiny_image_encoder, tiny_text_encoder
 from layouts import LAYOUTS, jsonl, picture, write_hateful_memes, write_table_copy
 from PIL import Image
 
@@ -27,7 +27,7 @@ Check = Callable[..., Verification]
 def check(text_folder: Path) -> Check:
     def found(source: Source, near_bits: int | None = None, **settings: Any) -> Verification:
         encoders = tiny_image_encoder(), tiny_text_encoder(text_folder, max_length=6)
-        data = ImageTextDataModule(source, *encoders, workers=0, **settings)
+        data = ImageTextDataModule(source, *encoders, **grouped(workers=0, **settings))
         return verify(data, near_bits, threads=2, watch=lambda looks, total: looks)
 
     return found
@@ -59,12 +59,12 @@ def test_counts_against_the_published(check: Check, tmp_path: Path) -> None:
     source = LAYOUTS["oxford_pets"].source(tmp_path)
     assert isinstance(source, CoOp)
     right = Published({"train": 12, "val": 6, "test": 9}, 3, {"train": 4, "val": 2, "test": 3})
-    assert check(replace(source, published=right)).wrong == []
+    assert check(replace(source, published=right)).problems == []
     about = check(replace(source, published=replace(right, samples={"train": 13}, approximate={"train": 0.1})))
-    assert about.wrong == []
+    assert about.problems == []
     assert "train has 12 samples, 1 fewer than the 13 published (good copies differ by up to 10%)" in about.notes
     other = Published({"train": 13}, 4, {"train": 5}, {"test": {"pug": 3, "leonberger": 2, "gone": 1}})
-    assert check(replace(source, published=other)).wrong == [
+    assert check(replace(source, published=other)).problems == [
         "train has 12 samples, 1 fewer than the 13 published",
         "there are 3 classes, and published are 4",
         "of the classes of train 3 have another count than published: 'pug' 4, not 5",
@@ -145,9 +145,9 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
 @pytest.mark.parametrize("case", WRONG)
 def test_each_thing_that_is_wrong_is_told(check: Check, copy: Path, case: str) -> None:
     spoil, message = WRONG[case]
-    assert check(source_of(copy)).wrong == []
+    assert check(source_of(copy)).problems == []
     spoil(copy)
-    found = check(source_of(copy)).wrong
+    found = check(source_of(copy)).problems
     assert len(found) == 1
     assert re.search(message, found[0])
 
@@ -214,7 +214,7 @@ def test_an_image_that_changes_while_it_is_read_is_told(
         return found
 
     monkeypatch.setattr(os, "fstat", look_then_write)
-    (wrong,) = check(source_of(copy)).wrong
+    (wrong,) = check(source_of(copy)).problems
     assert "test0.png changed while it was read" in wrong
 
 
@@ -248,7 +248,7 @@ def test_what_a_whole_copy_has_twice_is_how_the_data_set_is(check: Check, tmp_pa
     assert not found.problems
     assert any("of the images of test 1 are in train, too" in note for note in found.notes)
     assert any("2 are there again with other labels" in note for note in found.notes)
-    assert len(check(source).wrong) == 2
+    assert len(check(source).problems) == 2
     assert len(found.details["contradictions"]) == 2
     assert found.details["shared"] == [
         ("images", "train", "test", [("pug_train_0.jpg", "leonberger_test_0.jpg")]),
@@ -272,7 +272,7 @@ def test_classes_that_nothing_is_of_are_missed(check: Check, tmp_path: Path) -> 
     for split in ("train", "dev_seen", "test_seen"):
         path = tmp_path / f"{split}.jsonl"
         path.write_text(path.read_text().replace('"label": 1', '"label": 0'))
-    assert "there are 1 classes, and published are 2" in check(HatefulMemes(str(tmp_path))).wrong
+    assert "there are 1 classes, and published are 2" in check(HatefulMemes(str(tmp_path))).problems
 
 
 def test_what_sources_leave_out_is_noted(check: Check, tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""Checks of the data before a stage starts: missing splits, labels, image files, inputs that cannot be cached."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal, get_args
+
+import pyarrow as pa
+
+from robusttune.corruption.noise import SplitNoise
+from robusttune.counting import counted
+from robusttune.data.images import ImageReader
+from robusttune.data.label_set import LabelSet
+from robusttune.data.look_alikes import look_alikes
+from robusttune.data.records import SplitRecords
+from robusttune.data.settings import CacheSettings
+from robusttune.encoders import Augmentation
+from robusttune.errors import RobustTuneError
+from robusttune.types import STAGE_SPLITS, Split
+
+log = logging.getLogger(__name__)
+
+
+def check_stage(stage: str, records: SplitRecords, label_set: LabelSet, unreadable: Literal["error", "absent"]) -> None:
+    """Check the labels and image files of the splits that a stage needs; before a fit, those of all splits.
+
+    Args:
+        stage: Stage of the Trainer: ``fit``, ``validate``, ``test`` or ``predict``.
+        records: Records of all splits.
+        label_set: Classes of the data.
+        unreadable: Treatment of unreadable image files.
+
+    Raises:
+        RobustTuneError: A split is missing, a label is invalid, no sample has an image or a text, an image file
+            does not exist with ``unreadable`` set to ``error``, or no image file exists.
+    """
+    source = records.source
+    if stage == "fit" and source.validates_on_test:
+        log.warning(
+            "by its own convention this data set validates on test samples, and the best checkpoint is chosen by "
+            "them: to be sure, test the last one"
+        )
+    for split in STAGE_SPLITS[stage]:
+        if records.table(split) is None:
+            raise RobustTuneError(f"the data has no {split} split: give one to data.source")
+    alike = look_alikes(label_set.facts.class_names) if stage == "fit" else None
+    if alike is not None:
+        log.warning("%s: correct the labels, unless they are different classes", alike)
+    for split in get_args(Split) if stage == "fit" else STAGE_SPLITS[stage]:
+        table = records.table(split)
+        if table is None:
+            continue
+        _refuse_empty_samples(table, split)
+        if split != "predict":
+            label_set.indices(table, split)
+        _check_image_files(table, split, source.images, unreadable)
+
+
+def refuse_uncacheable_inputs(cache: CacheSettings, noise: SplitNoise, augmentation: Augmentation | None) -> None:
+    """Check that training inputs with random views have a fixed number of views to cache.
+
+    Args:
+        cache: Settings of the cache.
+        noise: Noise of the training split.
+        augmentation: Augmentation of training images, or None.
+
+    Raises:
+        RobustTuneError: Training has random views and a cache, but no number of views.
+    """
+    random = [f"data.noise.train.{modality}" for modality in ("image", "text") if getattr(noise, modality) is not None]
+    random += ["data.training.augmentation"] if augmentation is not None else []
+    if cache.folder is not None and cache.views is None and random:
+        raise RobustTuneError(
+            f"{' and '.join(random)} make{'s' * (len(random) == 1)} new inputs in every epoch, which cannot be cached: "
+            "set data.cache.views to a number of views to choose from, or leave data.cache.folder out"
+        )
+
+
+def _check_image_files(
+    table: pa.Table, split: Split, images: ImageReader, unreadable: Literal["error", "absent"]
+) -> None:
+    """Raise an error or log a warning if image files of a split do not exist."""
+    missing = images.missing(table["image"].to_pylist())
+    if not missing:
+        return
+    problem = (
+        f"{counted(len(missing), 'image file')} of the {counted(len(table), f'{split} sample')} "
+        f"{'does' if len(missing) == 1 else 'do'} not exist, the first is {missing[0]:.300}"
+    )
+    remedy = "check the folder that image paths are relative to"
+    if unreadable == "error":
+        raise RobustTuneError(f"{problem}: {remedy}, or set data.unreadable to absent")
+    if len(missing) == len(table) - table["image"].null_count:
+        raise RobustTuneError(f"{problem}, and no other does: {remedy}")
+    log.warning("%s; they are taken for absent", problem)
+
+
+def _refuse_empty_samples(table: pa.Table, split: Split) -> None:
+    """Raise an error if no sample of the table has an image or a text."""
+    if table["image"].null_count == table["text"].null_count == len(table):
+        raise RobustTuneError(
+            f"none of the {counted(len(table), f'{split} sample')} has an image or a text: check the columns"
+        )
