@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from inspect import isabstract, signature
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from robusttune.errors import RobustTuneError
 
@@ -49,8 +49,9 @@ def from_plain(stored: Any, kind: type) -> Any:
     if not isinstance(args, dict) or not args.keys() <= known:
         other = sorted(map(str, {*args} - known)) if isinstance(args, dict) else ["arguments that are none"]
         raise RobustTuneError(f"the checkpoint gives {path} {other[0]:.100}, which this version does not have")
+    hints = get_type_hints(cls)
     try:
-        return cls(**args)
+        return cls(**{name: _as_annotated(value, hints[name]) for name, value in args.items()})
     except (TypeError, ValueError) as error:  # A value has another type than the class expects.
         raise RobustTuneError(f"the settings of {path} in the checkpoint do not work ({error!s:.100})") from None
 
@@ -112,6 +113,12 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
             for line in differences(ours.get(key), theirs.get(key), f"{path}.{key}" if path else key)
         ]
     return [] if ours == theirs else [f"{path.replace('.init_args', '')} {ours!r:.60}, not {theirs!r:.60}"]
+
+
+def _as_annotated(value: Any, hint: Any) -> Any:
+    """Convert a list to a tuple if the annotation allows a tuple and no list: `plain` has made it a list."""
+    kinds = [get_origin(kind) or kind for kind in (hint, *get_args(hint))]
+    return tuple(value) if isinstance(value, list) and tuple in kinds and list not in kinds else value
 
 
 def plain(value: Any) -> Any:

@@ -694,6 +694,11 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         f"1 of 2. image files {READ}",
     ),
     "numbers that no cache has": (lambda p: p.fit("--data.cache.dtype=int8"), "data.cache.dtype.*'int8'"),
+    "every pattern and modality dropout": (
+        lambda p: p.fit("--model.every_pattern=true"),
+        r"model.every_pattern is true, and data.training.modality_dropout removes modalities \(image_dropout 0.3, "
+        r"text_dropout 0.3\): set both probabilities to 0",
+    ),
     # MMRL
     "first layer too high": (
         lambda p: p.mmrl("--image_encoder.first_layer=5"),
