@@ -46,7 +46,8 @@ class MMRLTask(RobustTask):
             feature alone for new ones; ``fused`` uses both for all classes; ``class`` uses the class feature alone.
         optimizer: Function that creates the optimiser of the trained parameters.
         schedule: Schedule of the learning rate.
-        combination_smoothing: Constant added to each modality's class probabilities, see `PromptClassifier`.
+        combination_smoothing: Constant added to each modality's class probabilities before they are multiplied, at
+            least 0, so that a noisy modality cannot rule out a class alone.
         calibrate: True to fit temperatures, see `RobustTask`.
         compile: True to run the adapted layers through torch.compile; results are the same up to rounding.
         checkpoint_activations: True to recompute activations in the backward pass, which saves memory; results are the

@@ -25,7 +25,8 @@ class ZeroShotTask(RobustTask):
         facts: Class names, class frequencies and kind of task, from the data.
         templates: Prompt templates, with ``{}`` in place of the class name. The feature of a class is the mean over all
             templates.
-        combination_smoothing: Constant added to each modality's class probabilities, see `PromptClassifier`.
+        combination_smoothing: Constant added to each modality's class probabilities before they are multiplied, at
+            least 0, so that a noisy modality cannot rule out a class alone.
         calibrate: True to fit temperatures, see `RobustTask`.
 
     Raises:

@@ -148,7 +148,7 @@ def test_the_clip_that_published_weights_were_trained_on_is_known_again(run: Pat
     state = torch.load(tmp_path / "a.pth", weights_only=True)["state_dict"]
     task = MMRLTask.load_from_checkpoint(run / "checkpoints/best.ckpt")
     for modality, names in (("image", ("proj", "ln_post.weight")), ("text", ("text_projection", "ln_final.weight"))):
-        upper = getattr(task, f"{modality}_encoder").upper
+        upper: Any = task.classifier.encoder(f"{modality}_encoder").upper
         for name, tensor in zip(names, (upper.projection.weight.T, upper.norm.weight), strict=True):
             state[f"{modality}_encoder.{name}"] = tensor.half()
     torch.save(state, tmp_path / "b.pth")
