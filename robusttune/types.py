@@ -238,6 +238,17 @@ class View(NamedTuple):
         return absent if self.image is None else image_present, absent if self.text is None else text_present
 
 
+def variants_of(views: Sequence[View]) -> tuple[list[str], list[str]]:
+    """Return the variants of images and of texts that occur in the views, each once.
+
+    Example:
+        >>> variants_of([View(), View(image=None), View(image="blur")])
+        (['clean', 'blur'], ['clean'])
+    """
+    images = dict.fromkeys(view.image for view in views if view.image)
+    return list(images), list(dict.fromkeys(view.text for view in views if view.text))
+
+
 @dataclass
 class Variants:
     """One modality of a batch, in one or more variants: clean, and with noise.

@@ -26,6 +26,7 @@ RANK = {
     "regular_files": 0,
     "streams": 0,
     "counting": 0,
+    "predictions": 0,
     "ranks": 0,
     "run_names": 1,
     "settings": 1,
@@ -77,6 +78,25 @@ def test_models_do_not_know_lightning(path: Path) -> None:
     assert "lightning" not in path.read_text().replace("Lightning", "")
 
 
+CLASSIFIER = """
+import sys
+from robusttune.encoders import CLIPTextEncoder, TimmEncoder
+from robusttune.models import FusionClassifier, MMRLClassifier, ZeroShotClassifier
+from robusttune.types import Facts
+image = TimmEncoder(name="test_vit", weights="random", layers=1, grid=2)
+text = CLIPTextEncoder(name="robusttune:demo_clip", weights="random", first_layer=2)
+FusionClassifier(image, text, Facts(["cat", "dog"], [0.5, 0.5], False)).eval()
+print(*{name.split(".")[0] for name in sys.modules})
+"""
+
+
+def test_a_classifier_is_built_without_a_trainer_metrics_or_plots() -> None:
+    done = subprocess.run([sys.executable, "-c", CLASSIFIER], check=True, capture_output=True, text=True)
+    loaded = {*done.stdout.split()}
+    assert {"torch", "timm", "transformers"} <= loaded
+    assert not loaded & {"lightning", "pytorch_lightning", "torchmetrics", "matplotlib", "pyarrow"}
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["configs"]])
 def test_help_does_not_import_torch(arguments: list[str]) -> None:
     code = f"import sys; from robusttune.cli import main; main({arguments!r}); assert 'torch' not in sys.modules"
@@ -91,7 +111,7 @@ from robusttune.data.images import ImageFiles
 from robusttune.encoders import CLIPTextEncoder, ImageTransform, Preprocessing, TimmEncoder, Tokenizer
 from robusttune.encoders import TransformersImageEncoder, TransformersTextEncoder
 from robusttune.evaluation import Scores, sample_losses
-from robusttune.evaluation.predicted import predicted_classes, probabilities
+from robusttune.predictions import predicted_classes, probabilities
 print([name for name in ("lightning", "pytorch_lightning", "torchmetrics", "matplotlib") if name in sys.modules])
 """
 

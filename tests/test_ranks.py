@@ -16,7 +16,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
 from robusttune.models import CorrelationLoss
 from robusttune.ranks import RANK_VARIABLES, any_over_ranks, is_rank_zero, leave, on_rank_zero, sum_over_ranks
-from robusttune.tasks.base import mean_over_ranks
+from robusttune.tasks.losses import mean_over_ranks
 from robusttune.types import Facts
 
 FACTS = Facts(["a", "b", "c"], [0.5, 0.3, 0.2], False)

@@ -12,8 +12,8 @@ from robusttune.data import ImageTextDataModule
 from robusttune.data.images import UnreadableImageError
 from robusttune.evaluation import ConditionMetrics, Scores
 from robusttune.evaluation.cards import Card, Prediction, draw_cards
-from robusttune.evaluation.predicted import predicted_classes, probabilities
 from robusttune.evaluation.sample_text import evenly_spaced, names_or_none
+from robusttune.predictions import predicted_classes, probabilities
 
 SAMPLES, CONDITIONS = 12, 3  # largest numbers that fit into a picture
 

@@ -17,8 +17,10 @@ from robusttune.models.published import to_published
 from robusttune.paths import atomic_write, user_path
 from robusttune.settings import from_plain
 from robusttune.tasks import MMRLTask
-from robusttune.tasks.checkpoint import KEY, read_checkpoint
+from robusttune.tasks.checkpoint_file import KEY, read_checkpoint
 from robusttune.terminal import print_line
+
+NETWORK = "classifier.network."  # prefix of the trained weights in a checkpoint
 
 
 def run(args: list[str]) -> None:
@@ -54,7 +56,7 @@ def network_of(checkpoint: dict[str, Any]) -> MMRLNetwork:
         checkpoint: Checkpoint of an `MMRLTask`, as `read_checkpoint` returns it.
     """
     items = checkpoint["state_dict"].items()
-    state = {name.removeprefix("network."): tensor for name, tensor in items if name.startswith("network.")}
+    state = {name.removeprefix(NETWORK): tensor for name, tensor in items if name.startswith(NETWORK)}
     shared_width = state["projection.weight" if "projection.weight" in state else "projection.b"].shape[1]
     shapes = (state[f"{modality}_maps.bias"].shape for modality in ("image", "text"))
     image, text = (TowerShape(layers, width, shared_width) for layers, width in shapes)

@@ -23,7 +23,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.models.published import Matched, from_published, refuse_another_clip
 from robusttune.paths import user_path
 from robusttune.tasks import MMRLTask
-from robusttune.tasks.checkpoint import read_plain
+from robusttune.tasks.checkpoint_file import read_plain
 from robusttune.terminal import print_line
 from robusttune.types import Facts
 
@@ -81,10 +81,10 @@ def run(args: list[str]) -> None:
     task, trainer = cli.model, cli.trainer
     if not isinstance(task, MMRLTask):
         raise RobustTuneError(f"{type(task).__name__} has no published weights: give a configuration of MMRLTask")
-    out, published = user_path(cli.config.out), cli.published
-    refuse_another_clip(published, task.image_encoder.upper, task.text_encoder.upper)
-    matched = from_published(published, task.network)
-    task.network.load_state_dict(matched.state)
+    out, published, classifier = user_path(cli.config.out), cli.published, task.classifier
+    refuse_another_clip(published, classifier.image_encoder.upper, classifier.text_encoder.upper)
+    matched = from_published(published, classifier.network)
+    classifier.network.load_state_dict(matched.state)
     out.parent.mkdir(parents=True, exist_ok=True)
     trainer.strategy.connect(task)
     trainer.save_checkpoint(out)

@@ -40,7 +40,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.interruption import ignore, slurm_job, was_requeued
 from robusttune.ranks import leave
 from robusttune.run_names import run_folders
-from robusttune.tasks.checkpoint import KEY, read_checkpoint
+from robusttune.tasks.checkpoint_file import KEY, read_checkpoint
 from robusttune.types import Facts
 
 

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from robusttune.evaluation.bootstrap import interval, resampled_means
 from robusttune.evaluation.f1 import Average, macro, macro_of_all, micro, weighted
-from robusttune.evaluation.per_sample import sample_briers, sample_losses, samples_f1
-from robusttune.evaluation.predicted import label_ranks, predicted_classes
+from robusttune.evaluation.per_sample import label_ranks, sample_briers, sample_losses, samples_f1
+from robusttune.predictions import predicted_classes
 
 
 class Parts(NamedTuple):

@@ -14,9 +14,9 @@ from torch.nn import functional
 from torchmetrics.functional import classification
 
 from robusttune.evaluation.calibration import calibration_error
-from robusttune.evaluation.per_sample import sample_briers, sample_losses, samples_f1
-from robusttune.evaluation.predicted import label_ranks, predicted_classes
+from robusttune.evaluation.per_sample import label_ranks, sample_briers, sample_losses, samples_f1
 from robusttune.evaluation.ranking import ranking_metrics
+from robusttune.predictions import predicted_classes
 
 multiclass_accuracy = partial(classification.multiclass_accuracy, average="micro", validate_args=False)
 multiclass_f1_score = partial(classification.multiclass_f1_score, validate_args=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -52,3 +53,16 @@ def samples_f1(predicted: Tensor, label: Tensor) -> Tensor:
     """
     both = (predicted & label).sum(1)
     return 2 * both / (predicted.sum(1) + label.sum(1)).clamp(min=1)
+
+
+def label_ranks(logits: Tensor, label: Tensor) -> Tensor:
+    """Return the rank of each sample's label among the classes sorted by logit, from 1, shape (N,).
+
+    Classes with equal logits are ranked by their index.
+
+    Args:
+        logits: Class scores, shape (N, C).
+        label: Class indices, shape (N,), int64.
+    """
+    own, place = logits.gather(1, label.unsqueeze(1)), torch.arange(logits.shape[1], device=logits.device)
+    return ((logits > own) | ((logits == own) & (place < label.unsqueeze(1)))).sum(1) + 1

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from robusttune.evaluation.by_condition import ConditionMetrics
-from robusttune.evaluation.per_sample import sample_losses
-from robusttune.evaluation.predicted import label_ranks, predicted_classes
+from robusttune.evaluation.per_sample import label_ranks, sample_losses
 from robusttune.evaluation.scores import Scores
+from robusttune.predictions import predicted_classes
 
 
 def sample_tables(metrics: ConditionMetrics, scores: Scores) -> Iterator[pa.Table]:

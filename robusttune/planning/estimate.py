@@ -12,8 +12,8 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 
 from robusttune.data import ImageTextDataModule
-from robusttune.encoders import FrozenEncoder
 from robusttune.errors import RobustTuneError
+from robusttune.models.classifier import ENCODERS
 from robusttune.planning.extent import Extent
 from robusttune.planning.inspection import Inspection
 from robusttune.planning.measurement import (
@@ -27,7 +27,7 @@ from robusttune.planning.plan import Disk, Memory, Model, Plan, Time, Traffic
 from robusttune.planning.sampled_cache import Features, SampledCache
 from robusttune.ranks import cores
 from robusttune.tasks import RobustTask, ZeroShotTask
-from robusttune.tasks.base import ENCODERS
+from robusttune.tasks.checkpoint import without_encoders
 from robusttune.types import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -68,7 +68,7 @@ def estimate(task: RobustTask, data: ImageTextDataModule, trainer: Trainer, exte
         task=type(task).__name__,
         extent=extent,
         batch_size=data.batch_size,
-        classes=len(task.class_names),
+        classes=len(task.classifier.class_names),
         samples={split: rows for split in SPLITS if (rows := row_count(data, split))},
         device=str(trainer.strategy.root_device),
         model=_model(task, inspection),
@@ -119,13 +119,13 @@ def _other_splits(task: RobustTask, data: ImageTextDataModule, cache: SampledCac
     for stage in ("test", "predict"):
         if data.source_table(stage) is not None:
             data.setup(stage)
-            data.fill_cache(stage, {name: _encoder(task, name) for name in ENCODERS})
+            data.fill_cache(stage, {name: task.classifier.encoder(name) for name in ENCODERS})
     return cache.found[before:]
 
 
 def _model(task: RobustTask, inspection: Inspection) -> Model:
     trained = sum(weights.numel() for weights in task.parameters() if weights.requires_grad)
-    frozen = {name: _encoder(task, name).size for name in ENCODERS}
+    frozen = {name: task.classifier.encoder(name).size for name in ENCODERS}
     return Model(trained, frozen, inspection.flops.trained, inspection.flops.frozen)
 
 
@@ -157,10 +157,4 @@ def _time(
 
 def _own_bytes(task: RobustTask) -> int:
     """Return the size in bytes of the task's tensors in a checkpoint, which leaves the frozen encoders out."""
-    saved = (value for name, value in task.state_dict().items() if not name.startswith(ENCODERS))
-    return sum(value.nbytes for value in saved)
-
-
-def _encoder(task: RobustTask, name: str) -> FrozenEncoder:
-    encoder: FrozenEncoder = getattr(task, name)
-    return encoder
+    return sum(value.nbytes for value in without_encoders(task.state_dict()).values())

@@ -125,8 +125,8 @@ def measure_validation(
         return ValidationMeasurement()
     validated_rows = min(rows, batches * loader.batch_size * extent.world_size)
     conditions = data.conditions("val")
-    metrics = ConditionMetrics(task.facts, conditions, task.class_names)
-    logits_bytes = 4 * len(conditions.views) * len(task.class_names)  # float32 logits of one sample
+    metrics = ConditionMetrics(task.facts, conditions, task.classifier.class_names)
+    logits_bytes = 4 * len(conditions.views) * len(task.classifier.class_names)  # float32 logits of one sample
     return ValidationMeasurement(
         _steps(meter.times, loader, batches),
         computing_metrics(metrics, validated_rows),

@@ -26,7 +26,7 @@ from fakes import tiny_flags, word_tokenizer, write_bomb, write_image, write_mod
 from PIL import Image
 
 from robusttune.cli import main
-from robusttune.tasks.checkpoint import KEY, seal
+from robusttune.tasks.checkpoint_file import KEY, seal
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -719,6 +719,11 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         f"1 of 2. image files {READ}",
     ),
     "numbers that no cache has": (lambda p: p.fit("--data.cache.dtype=int8"), "data.cache.dtype.*'int8'"),
+    "every pattern and modality dropout": (
+        lambda p: p.fit("--model.every_pattern=true"),
+        r"model.every_pattern is true, and data.training.modality_dropout removes modalities \(image_dropout 0.3, "
+        r"text_dropout 0.3\): set both probabilities to 0",
+    ),
     # MMRL
     "first layer too high": (
         lambda p: p.mmrl("--image_encoder.first_layer=5"),

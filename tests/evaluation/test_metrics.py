@@ -32,8 +32,7 @@ from robusttune.evaluation import ConditionMetrics
 from robusttune.evaluation.calibration import calibration_error
 from robusttune.evaluation.metric_names import headline, names_of_metrics
 from robusttune.evaluation.metrics import base_and_new_metrics, multiclass_metrics, multilabel_metrics
-from robusttune.evaluation.per_sample import samples_f1
-from robusttune.evaluation.predicted import label_ranks
+from robusttune.evaluation.per_sample import label_ranks, samples_f1
 
 IDS = [str(i) for i in range(40)]
 

@@ -154,8 +154,8 @@ def find_duplicates(
     leaks += [("samples without images", pair) for pair in shared(texts, ids)]
     for kind, pair in leaks:
         first_id, second_id = pair.ids[0]
-        samples = counted(len(pair.ids), SINGULAR[kind], kind)
-        message = f"{samples} of {pair.second} also in {pair.first}, such as {second_id!r}"
+        number = counted(len(pair.ids), SINGULAR[kind], kind)
+        message = f"{number} of {pair.second} also in {pair.first}, such as {second_id!r}"
         is_convention = {pair.first, pair.second} == {"val", "test"} and data.source.validates_on_test
         if is_convention or pair.second == "predict":
             found.notes.append(f"{message}: this data set validates on its test samples" if is_convention else message)
