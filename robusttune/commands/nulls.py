@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, 
 
 from jsonargparse import Namespace
 
+from robusttune.commands.links import LINKED
 from robusttune.errors import RobustTuneError
 
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-LINKED = {"image_encoder", "text_encoder", "facts"}  # arguments that stay null until the classes are instantiated
 
 
 def settle_nulls(settings: Namespace, kinds: Mapping[str, Any]) -> None:

@@ -119,6 +119,34 @@ def test_what_to_give_instead(
         assert f"robusttune: error: {name} is null" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flag", "kept"),
+    [
+        ("model.schedule.warmup_rate", ("model.init_args.schedule.name", "cosine")),
+        ("model.init_args.optimizer.foreach", ("model.init_args.optimizer.class_path", "torch.optim.AdamW")),
+        ("data.source.text_column", ("data.source.init_args.label_column", "label")),
+        ("data.noise.train.image", ("data.noise.train.text", None)),
+    ],
+)
+@pytest.mark.parametrize("form", ["={}", " {}"])
+def test_null_in_a_flag_is_null_at_any_depth(
+    flag: str, kept: tuple[str, Any], form: str, flags: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = f"--{flag}{form.format('null')}".split(" ")
+    found = settings([*flags, *given], capfd)
+    name = next(name for name in found if name.replace(".init_args", "") == flag.replace(".init_args", ""))
+    assert found[name] is None
+    assert found[kept[0]] == kept[1]
+
+
+def test_null_for_the_name_of_a_split(capfd: pytest.CaptureFixture[str]) -> None:
+    """Of a group inside a class inside a group, whose other settings stay."""
+    given = [f"--config={CONFIGS}/hugging_face.yaml", "--data.source.split_names.train=own"]
+    found = settings([*given, "--data.source.split_names.val=null"], capfd)
+    names = {name.rpartition(".")[2]: value for name, value in found.items() if ".split_names." in name}
+    assert names == {"train": "own", "val": None, "test": "test", "predict": None}
+
+
 @pytest.mark.parametrize("noise", [None, {"train": None, "val": None, "test": None}])
 def test_groups_that_are_nothing_come_back_from_the_run(flags: list[str], tmp_path: Path, noise: Any) -> None:
     (tmp_path / "null.yaml").write_text(json.dumps({"data": {"missing": None, "noise": noise}}))

@@ -247,7 +247,7 @@ def test_damage_is_refused_without_a_network_and_mended_with_one(home: Path, hub
     assert not hub.requests
     done = robusttune(environment, "prefetch", *flags())
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("was damaged, and is fetched again") == len(damaged)
+    assert done.stdout.count("was damaged, and is downloaded again") == len(damaged)
     assert sum(hub.sent.values()) == len(damaged) - 1  # tables are made anew
     assert files(home) == before
 
@@ -268,7 +268,7 @@ def test_a_hub_that_breaks_off_is_asked_for_the_rest(
 def test_what_is_altered_on_the_way_is_refused(tmp_path: Path, hub: StandInHub, file: str) -> None:
     hub.altered.add(file)
     done = robusttune(hub.environment(tmp_path / "home"), "prefetch", *flags())
-    assert f"{file} is damaged once more after it was fetched: check the network and disk" in told(done)
+    assert f"{file} is damaged again after a second download: check the network and disk" in told(done)
 
 
 @pytest.mark.slow
