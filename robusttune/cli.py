@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from robusttune import __version__
-from robusttune.errors import RobustTuneError
+from robusttune.errors import RobustTuneError, machine_error
 from robusttune.escaping import escape_log_records, visible
 from robusttune.interruption import Stopped, leaving_at_once, listen_early, stopping_at_once
 from robusttune.streams import lenient_output, problem_with
@@ -54,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> int:
         status = _status(args)
         problem = problem_with(output)
         if problem is not None:
-            _print_error(f"standard output cannot be written ({problem}): what was to be shown is lost")
+            _print_error(f"standard output cannot be written ({problem}): the output is lost")
             if _name(args)[0] not in LEAVES_FILES:
                 return status or 1
     return status
@@ -77,10 +77,10 @@ def _status(args: list[str]) -> int:
     try:
         _run(command, rest)
     except OSError as error:  # the machine fails, such as a full disk
-        if error.errno is None:
+        explained = machine_error(error)
+        if explained is None:
             raise
-        what = f"{error.filename!s:.300}: {error.strerror}" if error.filename else error.strerror
-        _print_error(f"{what}: check the path, who may use it, and the disk")
+        _print_error(str(explained))
         return 1
     except RobustTuneError as error:
         if error.reported_elsewhere:  # or the launcher ends the other process before it prints the error

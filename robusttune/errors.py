@@ -1,5 +1,7 @@
 """The exception for errors that the user can correct."""
 
+from __future__ import annotations
+
 
 class RobustTuneError(Exception):
     """An error that the user can correct. The command line prints its message and exits with status 1.
@@ -17,3 +19,16 @@ class RobustTuneError(Exception):
     def __init__(self, message: str, reported_elsewhere: bool = False) -> None:
         super().__init__(message)
         self.reported_elsewhere = reported_elsewhere
+
+
+def machine_error(error: OSError) -> RobustTuneError | None:
+    """Translate an error of the operating system, such as a full disk; return None for one that has no number.
+
+    Example:
+        >>> print(machine_error(FileNotFoundError(2, "No such file or directory", "runs/0/config.yaml")))
+        runs/0/config.yaml: No such file or directory: check the path, who may use it, and the disk
+    """
+    if error.errno is None:
+        return None
+    what = f"{error.filename!s:.300}: {error.strerror}" if error.filename is not None else error.strerror
+    return RobustTuneError(f"{what}: check the path, who may use it, and the disk")

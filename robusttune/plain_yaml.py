@@ -10,6 +10,10 @@ REPEATED = 100_000  # largest number of values that aliases may add
 DEPTH = 100  # largest number of nested lists and mappings
 
 
+class LimitError(yaml.MarkedYAMLError):  # type: ignore[misc]
+    """The error that a YAML document exceeds the limits, or that an alias refers to a node that contains it."""
+
+
 class Limited:
     """A mix-in for PyYAML loaders that checks a document against the limits before any object is constructed.
 
@@ -17,7 +21,7 @@ class Limited:
         stream: YAML document, a string, bytes or a file object.
 
     Raises:
-        yaml.MarkedYAMLError: The document exceeds the limits.
+        LimitError: The document exceeds the limits.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -29,7 +33,7 @@ class Limited:
         """Return the root node of the document, or None if it is empty.
 
         Raises:
-            yaml.MarkedYAMLError: See `check_limits`.
+            LimitError: See `check_limits`.
         """
         node: yaml.Node | None = super().get_single_node()  # type: ignore[misc]
         if node is not None:
@@ -55,13 +59,36 @@ def read_plain_yaml(text: str) -> Any:
     return yaml.load(text, PlainLoader)
 
 
+def find_excess(value: Any) -> tuple[str, LimitError] | None:
+    """Return a text in nested lists and dicts that exceeds the limits if it is read as YAML, and why; else None.
+
+    Example:
+        >>> found = find_excess({"name": ["a", "&a [*a]"]})
+        >>> found[0], found[1].problem
+        ('&a [*a]', 'an alias contains itself')
+    """
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list | dict):
+            waiting += part.values() if isinstance(part, dict) else part
+        elif isinstance(part, str) and ("*" in part or len(part) > DEPTH):  # Others are too short to exceed a limit.
+            try:
+                PlainLoader(part).get_single_node()
+            except LimitError as error:
+                return part, error
+            except (yaml.YAMLError, UnicodeError):  # a text, and no YAML
+                continue
+    return None
+
+
 def check_depth(text: str | bytes) -> None:
     """Check the nesting depth of a document, without expanding its aliases.
 
     LibYAML's loader composes nodes recursively, so that a document nested too deep overflows the stack.
 
     Raises:
-        yaml.MarkedYAMLError: The document has more than `DEPTH` levels.
+        LimitError: The document has more than `DEPTH` levels.
     """
     depth = 0
     try:
@@ -73,14 +100,14 @@ def check_depth(text: str | bytes) -> None:
         return
     if depth > DEPTH:
         problem = f"it is nested more than {DEPTH} levels deep"
-        raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        raise LimitError(problem=problem, problem_mark=event.start_mark)
 
 
 def check_limits(document: yaml.Node) -> None:
     """Check the number of values and the nesting depth of a document after its aliases are expanded.
 
     Raises:
-        yaml.MarkedYAMLError: The document exceeds the limits, or an alias refers to a node that contains it.
+        LimitError: The document exceeds the limits, or an alias refers to a node that contains it.
     """
     values: dict[int, int] = {}  # number of values in each node's subtree, by the node's id
     depths: dict[int, int] = {}  # height of each node's subtree, by the node's id
@@ -95,7 +122,7 @@ def check_limits(document: yaml.Node) -> None:
             open_nodes.add(id(node))
             inner = next((child for child in children if id(child) in open_nodes), None)
             if inner is not None:
-                raise yaml.MarkedYAMLError(problem="an alias contains itself", problem_mark=inner.start_mark)
+                raise LimitError(problem="an alias contains itself", problem_mark=inner.start_mark)
             waiting += [child for child in children if id(child) not in values]
         else:
             waiting.pop()
@@ -104,10 +131,10 @@ def check_limits(document: yaml.Node) -> None:
             depths[id(node)] = 1 + max((depths[id(child)] for child in children), default=0)
     if values[id(document)] > len(values) + REPEATED:
         problem = f"its aliases stand for more than {REPEATED:,} values"
-        raise yaml.MarkedYAMLError(problem=problem, problem_mark=document.start_mark)
+        raise LimitError(problem=problem, problem_mark=document.start_mark)
     if depths[id(document)] > DEPTH:
         problem = f"it is nested more than {DEPTH} levels deep"
-        raise yaml.MarkedYAMLError(problem=problem, problem_mark=document.start_mark)
+        raise LimitError(problem=problem, problem_mark=document.start_mark)
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:

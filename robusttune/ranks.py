@@ -14,6 +14,7 @@ from torch import Tensor
 
 from robusttune.errors import RobustTuneError
 
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # those of Lightning, in its order
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -26,6 +27,13 @@ def rank() -> int:
 def world_size() -> int:
     """Return the number of processes in the run; 1 outside of a distributed run."""
     return dist.get_world_size() if _distributed() else 1
+
+
+def is_rank_zero() -> bool:
+    """Return whether this is the process with rank 0, also before the processes are connected."""
+    if _distributed():
+        return rank() == 0
+    return int(next((os.environ[name] for name in RANK_VARIABLES if name in os.environ), 0)) == 0
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:

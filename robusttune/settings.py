@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields, is_dataclass
 from importlib import import_module
-from inspect import isabstract
-from typing import Any
+from inspect import isabstract, signature
+from typing import Any, get_args, get_origin, get_type_hints
 
 from robusttune.errors import RobustTuneError
 
@@ -48,14 +49,55 @@ def from_plain(stored: Any, kind: type) -> Any:
     if not isinstance(args, dict) or not args.keys() <= known:
         other = sorted(map(str, {*args} - known)) if isinstance(args, dict) else ["arguments that are none"]
         raise RobustTuneError(f"the checkpoint gives {path} {other[0]:.100}, which this version does not have")
+    hints = get_type_hints(cls)
     try:
-        return cls(**args)
+        return cls(**{name: _as_annotated(value, hints[name]) for name, value in args.items()})
     except (TypeError, ValueError) as error:  # A value has another type than the class expects.
         raise RobustTuneError(f"the settings of {path} in the checkpoint do not work ({error!s:.100})") from None
 
 
+def argument_to_plain(value: Any) -> Any:
+    """Convert the value of a constructor argument: settings objects with `to_plain`, other data with `plain`.
+
+    Example:
+        >>> argument_to_plain((0.5, "cosine"))
+        [0.5, 'cosine']
+    """
+    return to_plain(value) if is_dataclass(value) and not isinstance(value, type) else plain(value)
+
+
+def arguments_from_plain(stored: Any, cls: type, without: Collection[str] = ()) -> dict[str, Any]:
+    """Undo `argument_to_plain` for the arguments of a constructor. The input may be untrusted.
+
+    Args:
+        stored: Mapping of argument names to plain values.
+        cls: Class whose constructor takes the arguments. The annotation of an argument tells which settings object it
+            takes, see `from_plain`.
+        without: Names of arguments of the constructor that must not be stored.
+
+    Returns:
+        Arguments by name.
+
+    Raises:
+        RobustTuneError: A name is not an argument of the constructor, or `from_plain` refuses a settings object.
+    """
+    known = {*signature(cls).parameters} - {*without}
+    if not isinstance(stored, dict) or not stored.keys() <= known:
+        other = sorted(map(str, {*stored} - known)) if isinstance(stored, dict) else ["settings that are none"]
+        raise RobustTuneError(f"the checkpoint gives {cls.__name__} {other[0]:.100}, which this version does not have")
+    hints: dict[str, Any] = get_type_hints(cls.__init__)  # type: ignore[misc]
+    arguments = {}
+    for name, value in stored.items():
+        kind = hints[name]
+        takes_settings = isinstance(kind, type) and (is_dataclass(kind) or isabstract(kind))
+        arguments[name] = from_plain(value, kind) if takes_settings else value
+    return arguments
+
+
 def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
     """List where two plain settings differ, one line a difference: ``key ours, not theirs``.
+
+    A setting that only one of them has is compared with None.
 
     Args:
         ours: First settings, nested dicts of plain data.
@@ -65,14 +107,23 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
     Example:
         >>> differences({"model": {"alpha": 0.7}}, {"model": {"alpha": 0.5}})
         ['model.alpha 0.7, not 0.5']
+        >>> differences({"trainer": None, "data": {"seed": 0}}, {"trainer": {"max_epochs": 3, "max_time": None}})
+        ['data.seed 0, not None', 'trainer.max_epochs None, not 3']
     """
-    if isinstance(ours, dict) and isinstance(theirs, dict):
+    if isinstance(ours, dict | None) and isinstance(theirs, dict | None):
+        ours, theirs = ours or {}, theirs or {}
         return [
             line
             for key in sorted(ours.keys() | theirs.keys())
             for line in differences(ours.get(key), theirs.get(key), f"{path}.{key}" if path else key)
         ]
     return [] if ours == theirs else [f"{path.replace('.init_args', '')} {ours!r:.60}, not {theirs!r:.60}"]
+
+
+def _as_annotated(value: Any, hint: Any) -> Any:
+    """Convert a list to a tuple if the annotation allows a tuple and no list: `plain` has made it a list."""
+    kinds = [get_origin(kind) or kind for kind in (hint, *get_args(hint))]
+    return tuple(value) if isinstance(value, list) and tuple in kinds and list not in kinds else value
 
 
 def plain(value: Any) -> Any:

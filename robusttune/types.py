@@ -218,11 +218,35 @@ class View(NamedTuple):
 
     def presence(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return which rows of a batch have an image and which have a text under this view: two tensors (B,), bool."""
-        absent = torch.zeros_like(batch.image_present)
-        return (
-            absent if self.image is None else batch.image_present,
-            absent if self.text is None else batch.text_present,
-        )
+        return self.shown(batch.image_present, batch.text_present)
+
+    def shown(self, image_present: Tensor, text_present: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which samples show their image and which their text under this view.
+
+        Args:
+            image_present: Flags that a sample has an image, shape (N,), bool.
+            text_present: Flags that a sample has a text, shape (N,), bool.
+
+        Returns:
+            Two tensors of shape (N,), bool.
+
+        Example:
+            >>> View(image=None).shown(torch.tensor([True, True]), torch.tensor([True, False]))
+            (tensor([False, False]), tensor([ True, False]))
+        """
+        absent = torch.zeros_like(image_present)
+        return absent if self.image is None else image_present, absent if self.text is None else text_present
+
+
+def variants_of(views: Sequence[View]) -> tuple[list[str], list[str]]:
+    """Return the variants of images and of texts that occur in the views, each once.
+
+    Example:
+        >>> variants_of([View(), View(image=None), View(image="blur")])
+        (['clean', 'blur'], ['clean'])
+    """
+    images = dict.fromkeys(view.image for view in views if view.image)
+    return list(images), list(dict.fromkeys(view.text for view in views if view.text))
 
 
 @dataclass

@@ -48,7 +48,12 @@ GROUPS = {  # short names of settings in groups of the data module
 
 def by_view(task: RobustTask, batch: Batch, views: Mapping[str, View] = VIEWS) -> dict[str, torch.Tensor]:
     """Return the task's logits for each view by the view's name, each of shape (B, C)."""
-    return dict(zip(views, task.logits(batch, list(views.values())), strict=True))
+    return dict(zip(views, task.classifier.logits(batch, list(views.values())), strict=True))
+
+
+def parts(key: str, count: int = 2) -> str:
+    """Return the first ``count`` parts of a key of a state dict, such as ``classifier.network``."""
+    return ".".join(key.split(".")[:count])
 
 
 def tiny_image_encoder(**changes: Any) -> ImageEncoder:

@@ -17,14 +17,13 @@ from pathlib import Path
 from types import SimpleNamespace, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from robusttune.commands.trainer import RobustTuneCLI
+from robusttune.commands.lightning_cli import RobustTuneCLI
+from robusttune.commands.links import LINKED
 from robusttune.data import ImageTextDataModule
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "configs" / "README.md"
 BLOCK = re.compile(r"(<!-- settings: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-# The command line fills in these arguments: they are no settings of their own.
-LINKED = {"image_encoder", "text_encoder", "facts"}
 # For each setting that names a class: the package that offers the classes, and their base class.
 KINDS = {
     "source": ("robusttune.data.sources", "Source"),

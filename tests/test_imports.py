@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -16,15 +17,17 @@ ROOT = Path(robusttune.__file__).parent
 RANK = {
     "types": 0,
     "code_hash": 0,
-    "errors": 0,
+    "errors": -1,  # imports nothing
     "escaping": 0,
     "interruption": 0,
+    "lazy": 0,
     "paths": 0,
     "plain_yaml": 0,
     "regular_files": 0,
     "streams": 0,
     "counting": 0,
-    "ranks": 1,
+    "predictions": 0,
+    "ranks": 0,
     "run_names": 1,
     "settings": 1,
     "terminal": 1,
@@ -75,7 +78,54 @@ def test_models_do_not_know_lightning(path: Path) -> None:
     assert "lightning" not in path.read_text().replace("Lightning", "")
 
 
+CLASSIFIER = """
+import sys
+from robusttune.encoders import CLIPTextEncoder, TimmEncoder
+from robusttune.models import FusionClassifier, MMRLClassifier, ZeroShotClassifier
+from robusttune.types import Facts
+image = TimmEncoder(name="test_vit", weights="random", layers=1, grid=2)
+text = CLIPTextEncoder(name="robusttune:demo_clip", weights="random", first_layer=2)
+FusionClassifier(image, text, Facts(["cat", "dog"], [0.5, 0.5], False)).eval()
+print(*{name.split(".")[0] for name in sys.modules})
+"""
+
+
+def test_a_classifier_is_built_without_a_trainer_metrics_or_plots() -> None:
+    done = subprocess.run([sys.executable, "-c", CLASSIFIER], check=True, capture_output=True, text=True)
+    loaded = {*done.stdout.split()}
+    assert {"torch", "timm", "transformers"} <= loaded
+    assert not loaded & {"lightning", "pytorch_lightning", "torchmetrics", "matplotlib", "pyarrow"}
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["configs"]])
 def test_help_does_not_import_torch(arguments: list[str]) -> None:
     code = f"import sys; from robusttune.cli import main; main({arguments!r}); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+PREPROCESSING = """
+import sys
+from importlib import import_module
+import robusttune.data.sources, robusttune.models
+from robusttune.data.images import ImageFiles
+from robusttune.encoders import CLIPTextEncoder, ImageTransform, Preprocessing, TimmEncoder, Tokenizer
+from robusttune.encoders import TransformersImageEncoder, TransformersTextEncoder
+from robusttune.evaluation import Scores, sample_losses
+from robusttune.predictions import predicted_classes, probabilities
+print([name for name in ("lightning", "pytorch_lightning", "torchmetrics", "matplotlib") if name in sys.modules])
+"""
+
+
+def test_preprocessing_and_models_do_not_import_lightning() -> None:
+    """Nor torchmetrics and matplotlib: what reads images, tokenises texts and computes probabilities needs neither."""
+    found = subprocess.run([sys.executable, "-c", PREPROCESSING], check=True, capture_output=True, text=True)
+    assert found.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("package", ["data", "encoders", "evaluation"])
+def test_every_public_name_of_a_lazy_package_is_found(package: str) -> None:
+    module = import_module(f"robusttune.{package}")
+    for name in module.__all__:
+        assert getattr(module, name).__module__.startswith(f"robusttune.{package}.") or package == "data"
+    with pytest.raises(AttributeError, match=f"module 'robusttune.{package}' has no attribute 'unknown'"):
+        _ = module.unknown

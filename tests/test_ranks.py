@@ -15,11 +15,30 @@ from robusttune.corruption.conditions import Conditions
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
 from robusttune.models import CorrelationLoss
-from robusttune.ranks import any_over_ranks, leave, on_rank_zero, sum_over_ranks
-from robusttune.tasks.base import mean_over_ranks
+from robusttune.ranks import RANK_VARIABLES, any_over_ranks, is_rank_zero, leave, on_rank_zero, sum_over_ranks
+from robusttune.tasks.losses import mean_over_ranks
 from robusttune.types import Facts
 
 FACTS = Facts(["a", "b", "c"], [0.5, 0.3, 0.2], False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"RANK": "0", "LOCAL_RANK": "1"}, True),
+        ({"SLURM_PROCID": "3"}, False),
+    ],
+)
+def test_rank_zero_is_known_before_processes_are_connected(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: bool
+) -> None:
+    for name in RANK_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert is_rank_zero() == expected
 
 
 def test_a_flag_of_one_is_known_to_all() -> None:

@@ -10,7 +10,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 
 from robusttune.errors import RobustTuneError
 from robusttune.paths import atomic_write
-from robusttune.tasks.checkpoint import read_checkpoint
+from robusttune.tasks.checkpoint_file import read_checkpoint
 
 
 class SafeCheckpointIO(TorchCheckpointIO):

@@ -12,7 +12,8 @@ from robusttune.data import ImageTextDataModule
 from robusttune.data.images import UnreadableImageError
 from robusttune.evaluation import ConditionMetrics, Scores
 from robusttune.evaluation.cards import Card, Prediction, draw_cards
-from robusttune.evaluation.metrics import probabilities
+from robusttune.evaluation.sample_text import evenly_spaced, names_or_none
+from robusttune.predictions import predicted_classes, probabilities
 
 SAMPLES, CONDITIONS = 12, 3  # largest numbers that fit into a picture
 
@@ -38,13 +39,12 @@ def cards_of(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Score
     table, row_of = data.records("test"), {sample_id: row for row, sample_id in enumerate(scores.sample_id)}
     assert table is not None
     scored = [row for row, sample_id in enumerate(table["id"].to_pylist()) if sample_id in row_of]
-    step = max(1, len(scored) / SAMPLES)
-    rows = [scored[int(number * step)] for number in range(min(SAMPLES, len(scored)))]
+    rows = [scored[index] for index in evenly_spaced(len(scored), SAMPLES)]
     return [
         Card(
             image=None if record["image"] is None else _read(data, record["image"]),
             text=record["text"],
-            label=", ".join(record["labels"]),
+            label=names_or_none(record["labels"]),
             predictions=[
                 _prediction(condition, logits[row_of[record["id"]]], record["labels"], metrics)
                 for condition, _, logits in predicted
@@ -56,12 +56,11 @@ def cards_of(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Score
 
 def _prediction(condition: str, logits: Tensor, labels: list[str], metrics: ConditionMetrics) -> Prediction:
     """Return the prediction for one sample from its logits (C,)."""
-    names, class_probabilities = metrics.class_names, probabilities(logits, metrics.multilabel)
-    order = class_probabilities.argsort(descending=True).tolist()
-    top = names[order[0]]
-    predicted = [names[i] for i in order if class_probabilities[i] >= 0.5] if metrics.multilabel else [top]
-    highest = float(class_probabilities[order[0]])
-    return Prediction(condition, ", ".join(predicted) or "none", highest, {*predicted} == {*labels})
+    is_predicted = predicted_classes(logits.unsqueeze(0), metrics.multilabel)[0]
+    order = logits.argsort(descending=True, stable=True).tolist()
+    predicted = [metrics.class_names[index] for index in order if is_predicted[index]]
+    highest = float(probabilities(logits, metrics.multilabel).max())
+    return Prediction(condition, names_or_none(predicted), highest, {*predicted} == {*labels})
 
 
 def _read(data: ImageTextDataModule, name: str) -> Image.Image | None:

@@ -61,7 +61,7 @@ class PredictionWriter(Callback):
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
-                writer.writerow(["id", "prediction", *map(csv_cell, task.class_names)])
+                writer.writerow(["id", "prediction", *map(csv_cell, task.classifier.class_names)])
                 for sample_id, probabilities in rows:
                     texts = map(csv_cell, (sample_id, _prediction(probabilities, task)))
                     writer.writerow([*texts, *(f"{p:.6g}" for p in probabilities)])
@@ -74,7 +74,7 @@ class PredictionWriter(Callback):
 
 
 def _prediction(probabilities: list[float], task: RobustTask) -> str:
-    names = task.class_names
+    names = task.classifier.class_names
     if task.facts.multilabel:
         return "|".join(name for name, p in zip(names, probabilities, strict=True) if p >= 0.5)
     return names[max(range(len(names)), key=probabilities.__getitem__)]

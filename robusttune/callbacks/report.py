@@ -25,7 +25,7 @@ from robusttune.data.description import describe_split, is_unchanged, write_spli
 from robusttune.data.sources.base import Source
 from robusttune.errors import RobustTuneError
 from robusttune.escaping import csv_cell
-from robusttune.evaluation.metrics import LOWER_IS_BETTER
+from robusttune.evaluation.metric_names import LOWER_IS_BETTER
 from robusttune.evaluation.robustness import curves, relative
 from robusttune.evaluation.scores import Scores
 from robusttune.evaluation.tables import class_rows, sample_tables

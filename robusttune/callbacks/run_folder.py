@@ -25,7 +25,7 @@ from robusttune.interruption import ignore, slurm_job
 from robusttune.paths import atomic_write, user_path
 from robusttune.ranks import on_rank_zero
 from robusttune.run_names import is_run_number, run_folders
-from robusttune.tasks.checkpoint import read_checkpoint
+from robusttune.tasks.checkpoint_file import read_checkpoint
 from robusttune.terminal import print_line
 
 CONFIG = "config.yaml"  # settings of the run

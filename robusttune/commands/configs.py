@@ -7,17 +7,56 @@ import sys
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
-from jsonargparse import _loaders_dumpers, set_parsing_settings
+from jsonargparse import get_loader, set_loader, set_parsing_settings
 from lightning.pytorch.utilities import rank_zero_info
 
+from robusttune.commands.flags import flag_values, normalise_flags
 from robusttune.commands.packaged_configs import find_config
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
-from robusttune.plain_yaml import Limited
+from robusttune.plain_yaml import Limited, PlainLoader, find_excess
 from robusttune.regular_files import describe_path, read_regular_text
+
+LOAD = get_loader("yaml")  # jsonargparse's own
+CLASS = {"class_path": "the import path of a class", "init_args": "its arguments"}  # what stands for null in a class
+
+
+class Arguments(NamedTuple):
+    """The arguments of a command that takes configurations.
+
+    Attributes:
+        args: Command line for jsonargparse, with the paths of the configurations.
+        settings: Values of each setting in the configurations, then in the flags, by its name on the command line.
+    """
+
+    args: list[str]
+    settings: dict[str, list[Any]]
+
+
+def prepare_arguments(args: list[str]) -> Arguments:
+    """Find the configurations on a command line, check them and the flags, and restrict how jsonargparse reads both.
+
+    Args:
+        args: Command line.
+
+    Raises:
+        RobustTuneError: A file does not exist, is not UTF-8 or not YAML, has a duplicate key or no settings, or is a
+            matrix of runs; or a value exceeds a limit, names a pipe, or is a class that is null.
+    """
+    restrict_parsing()
+    flags = [*flag_values(args)]
+    args = locate_configs(normalise_flags(args))
+    files = [_read(user_path(path)) for path in _configs_in(args)]
+    _refuse_pipes([*files, *(flag.value for flag in flags)])
+    settings: dict[str, list[Any]] = {}
+    for group in (*files, *({flag.name: flag.shown} for flag in flags)):
+        for name, value in _by_name(group).items():
+            settings.setdefault(name, []).append(value)
+    _refuse_endless(settings)
+    return Arguments(args, settings)
 
 
 def locate_configs(args: list[str]) -> list[str]:
@@ -50,35 +89,24 @@ def _locate(given: str) -> Path:
     return path
 
 
-def check_configs(args: list[str]) -> set[str]:
-    """Check every file that is given as ``--config``.
-
-    Returns:
-        Names of the settings in the files, as on the command line: ``data.source.root``.
-
-    Raises:
-        RobustTuneError: A file does not exist, is not UTF-8 or not YAML, has a duplicate key or no settings, or is a
-            matrix of runs.
-    """
-    restrict_parsing()
+def _configs_in(args: list[str]) -> list[str]:
+    """Return the paths that stand after ``--config``, in their order."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-c", "--config", action="append", default=[])
     try:
-        given = parser.parse_known_args(args)[0].config
+        found: list[str] = parser.parse_known_args(args)[0].config
     except ArgumentError:
         raise RobustTuneError("--config stands without a file: give the path of a YAML file") from None
-    settings = [_read(user_path(path)) for path in given]
-    _refuse_pipes([arg.partition("=")[2] or arg for arg in args], settings)
-    return set().union(*map(_names, settings))
+    return found
 
 
-def _refuse_pipes(*values: Any) -> None:
+def _refuse_pipes(values: Any) -> None:
     """Refuse values that lead to a pipe, deep within lists and mappings: jsonargparse would open it, and wait.
 
     Raises:
         RobustTuneError: A value is the path of a pipe.
     """
-    waiting = [*values]
+    waiting = [values]
     while waiting:
         value = waiting.pop()
         if isinstance(value, list | dict):
@@ -87,12 +115,37 @@ def _refuse_pipes(*values: Any) -> None:
             raise RobustTuneError(f"{value:.300} is a pipe: write what it gives to a file, and name that")
 
 
-def _names(settings: Any, prefix: str = "") -> set[str]:
-    names = set()
+def _refuse_endless(settings: dict[str, list[Any]]) -> None:
+    """Refuse texts that stand for more than memory holds if they are read as YAML: jsonargparse reads texts so.
+
+    Raises:
+        RobustTuneError: A text exceeds the limits of `plain_yaml`.
+    """
+    for name in sorted(settings, key=lambda name: -name.count(".")):  # the innermost setting with the text
+        found = find_excess(settings[name])
+        if found is not None:
+            text, error = found
+            raise RobustTuneError(
+                f"{name} is {text[:100]!r}{'...' * (len(text) > 100)}, which is not YAML ({error.problem}): correct it"
+            )
+
+
+def _by_name(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Return settings, and the groups of settings, by their names on the command line, ``data.source.root``.
+
+    Raises:
+        RobustTuneError: The name or the arguments of a class are null.
+    """
+    found: dict[str, Any] = {}
     for key, value in settings.items() if isinstance(settings, dict) else ():
-        name = prefix if key == "init_args" else f"{prefix}.{key}".removeprefix(".")
-        names |= {name} | _names(value, name)
-    return names
+        name = f"{prefix}.{key}".removeprefix(".").replace(".init_args.", ".")
+        if value is None and str(key).rpartition(".")[2] in CLASS:
+            raise RobustTuneError(f"{name} is null: leave it out, or give {CLASS[str(key).rpartition('.')[2]]}")
+        if key == "init_args":
+            found |= _by_name(value, prefix)
+        else:
+            found |= {name: value} | _by_name(value, name)
+    return found
 
 
 def _read(path: Path) -> dict[Any, Any]:
@@ -109,7 +162,7 @@ def _read(path: Path) -> dict[Any, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date
         raise RobustTuneError(f"{path} is not YAML ({' '.join(str(error).split())}): give a YAML file") from None
     if not isinstance(settings, dict):
-        raise RobustTuneError(f"{path} holds no settings: give a YAML file such as configs/food101.yaml")
+        raise RobustTuneError(f"{path} has no settings: give a YAML file such as configs/food101.yaml")
     _refuse_matrix(path, settings)
     return settings
 
@@ -142,10 +195,17 @@ def restrict_parsing() -> None:
     """
     denied = sorted(name for name in sys.stdlib_module_names if name.isidentifier())
     set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_denylist=denied)
-    loaders: Any = _loaders_dumpers
-    usual = loaders.get_yaml_default_loader()
-    if not issubclass(usual, Limited):
-        loaders.yaml_default_loader = type("LimitedLoader", (Limited, usual), {})
+    set_loader("yaml", _load_within_limits, exceptions=(yaml.YAMLError,))
+
+
+def _load_within_limits(text: str) -> Any:
+    """Read YAML as jsonargparse does, if neither the document nor a text in it exceeds the limits of `plain_yaml`."""
+    PlainLoader(text).get_single_node()
+    loaded = LOAD(text)
+    found = find_excess(loaded) if isinstance(loaded, list | dict) else None
+    if found is not None:
+        raise found[1]
+    return loaded
 
 
 class _OnceLoader(Limited, yaml.SafeLoader):  # type: ignore[misc]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from argparse import ArgumentError
 from collections.abc import Callable
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from robusttune.commands.configs import check_configs, locate_configs
+from robusttune.commands.configs import prepare_arguments
+from robusttune.commands.flags import without_flags
+from robusttune.commands.links import ENCODERS, add_encoders
 from robusttune.commands.nulls import settle_nulls
-from robusttune.commands.quiet import quieten
-from robusttune.commands.wording import argument_error, instantiation_error
+from robusttune.commands.quiet import quiet
+from robusttune.commands.user_errors import user_errors
 from robusttune.data import ImageTextDataModule
-from robusttune.encoders import ImageEncoder, TextEncoder
-from robusttune.errors import RobustTuneError
 
 # Other settings of a configuration, and of the config.yaml of a run. They are accepted and ignored.
 OF_THE_MODEL = ("model", "trainer", "optimizer", "lr_scheduler")
@@ -24,11 +22,9 @@ OF_THE_RUN = (
     *("weights_only", "return_predictions", "verbose"),
 )
 
-
 KINDS: dict[str, Any] = {  # types of the settings that must not be null
     "data": ImageTextDataModule,
-    "image_encoder": ImageEncoder,
-    "text_encoder": TextEncoder,
+    **ENCODERS,
     "split": str,
     "samples": int,
     "severity": int,
@@ -53,8 +49,7 @@ def read_data(
     Raises:
         RobustTuneError: An argument is invalid, or a class or file that it names cannot be used.
     """
-    args = locate_configs(args)
-    known = check_configs(args)
+    prepared = prepare_arguments(without_flags(args, OF_THE_MODEL))
     parser = ArgumentParser(prog=f"robusttune {command}", description=about, exit_on_error=False)
     parser.add_argument(
         "-c",
@@ -64,25 +59,12 @@ def read_data(
     )
     add(parser)
     parser.add_class_arguments(ImageTextDataModule, "data")
-    for encoder, kind in {"image_encoder": ImageEncoder, "text_encoder": TextEncoder}.items():
-        parser.add_subclass_arguments(kind, encoder, required=True)
-        parser.link_arguments(encoder, f"data.{encoder}", apply_on="instantiate")
+    add_encoders(parser, "data")
     for name in OF_THE_MODEL:
         parser.add_argument(f"--{name}", type=dict | None, help="Ignored: a setting of fit.")
     for name in OF_THE_RUN:
         parser.add_argument(f"--{name}", type=Any, help="Ignored: a setting of fit.")
-    with warnings.catch_warnings():
-        quieten()
-        try:
-            given = parser.parse_args(args)
-            settle_nulls(given, KINDS)
-            return given, parser.instantiate(given).data
-        except ArgumentError as error:
-            raise argument_error(str(error), command, known) from None
-        except RobustTuneError:
-            raise
-        except Exception as error:
-            explained = instantiation_error(error)
-            if explained is None:
-                raise
-            raise explained from error
+    with quiet(), user_errors(command, prepared.settings):
+        given = parser.parse_args(prepared.args)
+        settle_nulls(given, KINDS)
+        return given, parser.instantiate(given).data

@@ -17,6 +17,7 @@ from robusttune.data.modalities import Images, Pixels, Texts
 from robusttune.encoders import ImageTransform
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation.contact_sheet import Strip, draw_strips
+from robusttune.evaluation.sample_text import evenly_spaced, names_or_none
 from robusttune.paths import atomic_write, user_path
 from robusttune.terminal import print_line
 from robusttune.types import Split
@@ -42,8 +43,7 @@ def run(args: list[str]) -> None:
     table = data.records(given.split)
     if table is None:
         raise RobustTuneError(f"the data has no {given.split} split: give another --split")
-    step = max(1, len(table) / given.samples)
-    rows = [int(number * step) for number in range(min(given.samples, len(table)))]
+    rows = evenly_spaced(len(table), given.samples)
     sheet = draw_strips(
         [strip_of(data, table, row, given.severity) for row in rows],
         title=f"{given.split}: {len(rows)} of {len(table):,} samples, noise of severity {given.severity}",
@@ -72,8 +72,8 @@ def strip_of(data: ImageTextDataModule, table: pa.Table, row: int, severity: int
     """
     labels = table["labels"][row].as_py()
     images, problem = _images(data, table, row, severity)
-    label = "no label" if labels is None else ", ".join(labels) or "none"
-    return Strip(table["id"][row].as_py(), label, images, _texts(data, table, row, severity), problem)
+    texts = _texts(data, table, row, severity)
+    return Strip(table["id"][row].as_py(), names_or_none(labels), images, texts, problem)
 
 
 def _images(

@@ -15,6 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from robusttune.commands.data_config import read_data
+from robusttune.counting import counted
 from robusttune.data.description import write_masks
 from robusttune.data.verify import Verification, verify
 from robusttune.data.verify.images import ImageCheck
@@ -32,13 +33,13 @@ LINES = {
     "text_only": "text only",
     "neither": "neither image nor text",
     "unlabelled": "unlabelled",
-    "repeated_samples": "samples there already",
-    "repeated_images": "images there already",
+    "repeated_samples": "repeated samples",
+    "repeated_images": "repeated images",
     "tokens_median": "tokens a text, median",
-    "tokens_95": "tokens, 95 % have no more",
-    "tokens_max": "tokens, most",
-    "texts_cut": "texts that would be cut",
-    "tokens_cut": "tokens that would be lost",
+    "tokens_95": "tokens a text, 95th percentile",
+    "tokens_max": "tokens a text, maximum",
+    "texts_cut": "texts to be cut",
+    "tokens_cut": "tokens to be cut",
     "hash": "hash",
 }
 SHOWN = 12  # largest number of classes that the terminal lists; the JSON file has all
@@ -58,14 +59,16 @@ def run(args: list[str]) -> None:
         raise RobustTuneError(f"--near is {given.near}: give a number of bits from 0 to 8")
     for name in ("json", "masks"):
         _refuse_wrong_output(name, getattr(given, name), folder=name == "masks")
-    found = verify(data, given.near, cores(), _watch)
+    found = verify(data, given.near, cores(), _with_progress)
     _show(found)
     if given.json is not None:
         _write(user_path(given.json), asdict(found))
     if given.masks is not None:
         write_masks(data, user_path(given.masks))
     if found.problems:
-        raise RobustTuneError(f"{len(found.problems)} of the things above are wrong with this data: mend them")
+        raise RobustTuneError(
+            f"this data has {counted(len(found.problems), 'problem')}, listed above: correct the data"
+        )
 
 
 def _refuse_wrong_output(name: str, path: str | None, folder: bool) -> None:
@@ -84,12 +87,12 @@ def _add(parser: ArgumentParser) -> None:
     )
 
 
-def _watch(looks: Iterator[ImageCheck], total: int) -> Iterable[ImageCheck]:
+def _with_progress(checks: Iterator[ImageCheck], total: int) -> Iterable[ImageCheck]:
     if not sys.stderr.isatty():
-        yield from looks
+        yield from checks
         return
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(looks, total=total, description="images")
+        yield from progress.track(checks, total=total, description="images")
 
 
 def _show(found: Verification) -> None:
@@ -98,18 +101,18 @@ def _show(found: Verification) -> None:
     if found.classes and found.splits:
         Console().print(_classes(found.classes, [*found.splits]))
     if found.images.get("distinct"):
-        counts = (f"{count:,} {name.replace('_', ' ')}" for name, count in found.images.items())
-        print_line(f"images: {', '.join(counts)}")
+        by_kind = (f"{count:,} {name.replace('_', ' ')}" for name, count in found.images.items())
+        print_line(f"images: {', '.join(by_kind)}")
     for split, mask in found.masks.items():
         patterns = ("complete", "image_only", "text_only", "neither")
-        counted = ", ".join(f"{mask[key]:,} {LINES[key]}" for key in patterns)
-        print_line(f"{split} by protocol: {counted} (mask {mask['hash']})")
+        counts = ", ".join(f"{mask[key]:,} {LINES[key]}" for key in patterns)
+        print_line(f"{split} by protocol: {counts} (mask {mask['hash']})")
     for note in found.notes:
         print_line(f"note: {note}")
-    for wrong in found.problems:
-        print_line(f"wrong: {wrong}")
+    for problem in found.problems:
+        print_line(f"problem: {problem}")
     if not found.problems:
-        print_line("Nothing is wrong with this data.")
+        print_line("This data has no problems.")
 
 
 def _splits(splits: dict[str, dict[str, Any]]) -> Table:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save
 
 from robusttune.commands.plain_parser import PlainParser
+from robusttune.counting import counted
 from robusttune.encoders.clip import TowerShape
 from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL, MMRLNetwork
@@ -16,8 +17,10 @@ from robusttune.models.published import to_published
 from robusttune.paths import atomic_write, user_path
 from robusttune.settings import from_plain
 from robusttune.tasks import MMRLTask
-from robusttune.tasks.checkpoint import KEY, read_checkpoint
+from robusttune.tasks.checkpoint_file import KEY, read_checkpoint
 from robusttune.terminal import print_line
+
+NETWORK = "classifier.network."  # prefix of the trained weights in a checkpoint
 
 
 def run(args: list[str]) -> None:
@@ -43,7 +46,7 @@ def run(args: list[str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out) as partial:
         _write(state, partial, safe=out.suffix == ".safetensors")
-    print_line(f"{len(state)} tensors written to {out}")
+    print_line(f"{counted(len(state), 'tensor')} written to {out}")
 
 
 def network_of(checkpoint: dict[str, Any]) -> MMRLNetwork:
@@ -53,7 +56,7 @@ def network_of(checkpoint: dict[str, Any]) -> MMRLNetwork:
         checkpoint: Checkpoint of an `MMRLTask`, as `read_checkpoint` returns it.
     """
     items = checkpoint["state_dict"].items()
-    state = {name.removeprefix("network."): tensor for name, tensor in items if name.startswith("network.")}
+    state = {name.removeprefix(NETWORK): tensor for name, tensor in items if name.startswith(NETWORK)}
     shared_width = state["projection.weight" if "projection.weight" in state else "projection.b"].shape[1]
     shapes = (state[f"{modality}_maps.bias"].shape for modality in ("image", "text"))
     image, text = (TowerShape(layers, width, shared_width) for layers, width in shapes)

@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, StepLR
 
 from robusttune.callbacks import SafeCheckpointIO
-from robusttune.commands.trainer import RobustTuneCLI, launch
+from robusttune.commands.lightning_cli import CLIWithoutRun, launch_without_run
+from robusttune.counting import counted
 from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
 from robusttune.models.published import Matched, from_published, refuse_another_clip
 from robusttune.paths import user_path
 from robusttune.tasks import MMRLTask
-from robusttune.tasks.checkpoint import read_plain
+from robusttune.tasks.checkpoint_file import read_plain
 from robusttune.terminal import print_line
 from robusttune.types import Facts
 
@@ -36,7 +37,7 @@ HARMLESS: list[Any] = [
 ]
 
 
-class ImportCLI(RobustTuneCLI):
+class ImportCLI(CLIWithoutRun):
     """A command line that constructs the task of a configuration and reads the published weights, without a run."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -46,8 +47,6 @@ class ImportCLI(RobustTuneCLI):
             "--published", type=str, required=True, help="Weights file that the published MMRL code wrote."
         )
         parser.add_argument("--out", type=str, required=True, help="Checkpoint to write, a .ckpt file.")
-        parser.add_argument("--ckpt_path", type=str | None, help="Ignored: the config.yaml of a run has it.")
-        parser.add_argument("--weights_only", type=bool | None, help="Ignored: the config.yaml of a run has it.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments, and read the published weights before any encoder is loaded.
@@ -78,15 +77,14 @@ def run(args: list[str]) -> None:
     Raises:
         RobustTuneError: An argument is invalid, or the weights do not fit the configuration.
     """
-    without = {"run": False, "save_config_callback": None, "trainer_defaults": {"logger": False}}
-    cli: Any = launch(ImportCLI, "import", args, parser_kwargs={"exit_on_error": False}, **without)
+    cli = launch_without_run(ImportCLI, "import", args)
     task, trainer = cli.model, cli.trainer
     if not isinstance(task, MMRLTask):
         raise RobustTuneError(f"{type(task).__name__} has no published weights: give a configuration of MMRLTask")
-    out, published = user_path(cli.config.out), cli.published
-    refuse_another_clip(published, task.image_encoder.upper, task.text_encoder.upper)
-    matched = from_published(published, task.network)
-    task.network.load_state_dict(matched.state)
+    out, published, classifier = user_path(cli.config.out), cli.published, task.classifier
+    refuse_another_clip(published, classifier.image_encoder.upper, classifier.text_encoder.upper)
+    matched = from_published(published, classifier.network)
+    classifier.network.load_state_dict(matched.state)
     out.parent.mkdir(parents=True, exist_ok=True)
     trainer.strategy.connect(task)
     trainer.save_checkpoint(out)
@@ -113,17 +111,18 @@ def read_published(path: Path) -> dict[str, Tensor]:
     found = found.get("state_dict", found) if isinstance(found, dict) else None
     names_to_tensors = isinstance(found, dict) and all(isinstance(name, str) for name in found)
     if not found or not names_to_tensors or not all(isinstance(value, Tensor) for value in found.values()):
-        raise RobustTuneError(f"{path} holds no state dict: give a checkpoint of MMRL or MMRL++")
+        raise RobustTuneError(f"{path} has no state dict: give a checkpoint of MMRL or MMRL++")
     state: dict[str, Tensor] = found
     return state
 
 
 def _print_summary(matched: Matched, out: Path) -> None:
     numbers = sum(tensor.numel() for tensor in matched.state.values())
-    print_line(f"All {len(matched.published)} tensors matched, {numbers:,} numbers:")
+    print_line(f"{counted(len(matched.published), 'tensor')} matched, {counted(numbers, 'parameter')}:")
     for name in matched.published:
         print_line(f"  {name}")
     if matched.set_aside:
         some = ", ".join(matched.set_aside[:3]) + ", ..." * (len(matched.set_aside) > 3)
-        print_line(f"{len(matched.set_aside)} frozen ones were set aside, which the encoders have of their own: {some}")
+        frozen = counted(len(matched.set_aside), "frozen tensor")
+        print_line(f"{frozen} ignored, since the encoders have their own: {some}")
     print_line(f"Written to {out}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import asdict
 from typing import Any
 
@@ -15,12 +14,11 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from rich.console import Console
 
+from robusttune.commands.lightning_cli import CLIWithoutRun, launch_without_run
 from robusttune.commands.plan_table import show
-from robusttune.commands.quiet import quieten
+from robusttune.commands.quiet import quiet
 from robusttune.commands.strategies import refuse_sharding
-from robusttune.commands.trainer import RobustTuneCLI, launch
-from robusttune.commands.wording import trainer_error
-from robusttune.commands.workers import worker_error
+from robusttune.commands.user_errors import user_errors
 from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
 from robusttune.paths import atomic_write, user_path
@@ -31,7 +29,7 @@ from robusttune.types import Facts
 BACKENDS = {"gpu": ("cuda", "mps")}  # backends of accelerator names that stand for several
 
 
-class PlanCLI(RobustTuneCLI):
+class PlanCLI(CLIWithoutRun):
     """A command line that constructs task, data and a Trainer of a configuration, without a run.
 
     Attributes:
@@ -46,8 +44,6 @@ class PlanCLI(RobustTuneCLI):
             "--steps", type=int, default=20, help="Number of steps to measure; slow steps are measured less often."
         )
         parser.add_argument("--json", type=str | None, help="JSON file to write all numbers to.")
-        parser.add_argument("--ckpt_path", type=str | None, help="Ignored: the config.yaml of a run has it.")
-        parser.add_argument("--weights_only", type=bool | None, help="Ignored: the config.yaml of a run has it.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse and check the arguments.
@@ -88,8 +84,7 @@ def run(args: list[str]) -> None:
     Raises:
         RobustTuneError: An argument is invalid, a class or file that it names cannot be used, or the steps fail.
     """
-    without = {"run": False, "save_config_callback": None, "trainer_defaults": {"logger": False}}
-    cli: Any = launch(PlanCLI, "plan", args, parser_kwargs={"exit_on_error": False}, **without)
+    cli = launch_without_run(PlanCLI, "plan", args)
     plan = _measured(cli)
     show(plan, cli.absent, Console())
     if cli.config.json is not None:
@@ -182,19 +177,11 @@ def _limit(given: int | float | None) -> int | float:
 
 
 def _measured(cli: Any) -> Plan:
-    try:
-        with warnings.catch_warnings():
-            quieten()
+    with quiet(), user_errors("plan"):
+        try:
             return estimate(cli.model, cli.datamodule, cli.trainer, cli.extent, cli.config.steps)
-    except RobustTuneError:
-        raise
-    except torch.OutOfMemoryError:
-        raise RobustTuneError(
-            f"a batch of {cli.datamodule.batch_size} samples does not fit on {cli.trainer.strategy.root_device}: "
-            "lower data.batch_size, and raise trainer.accumulate_grad_batches by as much"
-        ) from None
-    except Exception as error:
-        explained = trainer_error(error) or worker_error(error)
-        if explained is None:
-            raise
-        raise explained from error
+        except torch.OutOfMemoryError:
+            raise RobustTuneError(
+                f"a batch of {cli.datamodule.batch_size} samples does not fit on {cli.trainer.strategy.root_device}: "
+                "lower data.batch_size, and raise trainer.accumulate_grad_batches by as much"
+            ) from None

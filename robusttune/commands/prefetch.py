@@ -56,24 +56,24 @@ def run(args: list[str]) -> None:
         RobustTuneError: A file is not available or is damaged.
     """
     if not offline():
-        _reach_the_hub()
+        _check_connection()
     given, repositories = _fetch(args)
     environment = _environment(repositories)
     if not offline():
-        _try(args, environment)
+        _try_offline(args, environment)
     table = _table(given, repositories)
     if table.row_count:
         Console().print(table)
     print_line(
-        "Everything is there, and can be loaded without a network where the job finds it at the same places: "
-        "on a file system that its nodes share. Set there:"
+        "All files are on disk and can be loaded without a network, if the job finds them at the same paths, on a file "
+        "system that its nodes share. Set there:"
     )
     print_line("")
     for name, value in environment.items():
         print_line(f"export {name}={shell(value)}")
 
 
-def _reach_the_hub() -> None:
+def _check_connection() -> None:
     """Check that the hub answers. Its clients themselves would retry for a minute with every file.
 
     Raises:
@@ -83,8 +83,8 @@ def _reach_the_hub() -> None:
         get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception as error:  # The type depends on the HTTP library of the client.
         raise RobustTuneError(
-            f"{constants.ENDPOINT} cannot be reached ({error}): run this where there is a network, or with "
-            "HF_HUB_OFFLINE=1 to check what is here"
+            f"{constants.ENDPOINT} cannot be reached ({error}): run this with a network, or with "
+            "HF_HUB_OFFLINE=1 to check the files on disk"
         ) from None
 
 
@@ -148,12 +148,12 @@ def _fetch(args: list[str]) -> tuple[Namespace, dict[Repository, list[str]]]:
         if offline():
             raise RobustTuneError(f"{damaged[0]} is damaged: {PREFETCH}")
         if again := removed.intersection(damaged):
-            raise RobustTuneError(f"{min(again)} is damaged once more after it was fetched: check the network and disk")
+            raise RobustTuneError(f"{min(again)} is damaged again after a second download: check the network and disk")
         for repository, paths in found.items():
             if paths:
                 repository.remove(paths)
         for path in damaged:
-            print_line(f"{path} was damaged, and is fetched again")
+            print_line(f"{path} was damaged, and is downloaded again")
         removed.update(damaged)
     if problem is not None:
         raise problem
@@ -176,7 +176,7 @@ def _environment(repositories: dict[Repository, list[str]]) -> dict[str, str]:
     }
 
 
-def _try(args: list[str], environment: dict[str, str]) -> None:
+def _try_offline(args: list[str], environment: dict[str, str]) -> None:
     """Load everything in another process that has only these variables of the hub's clients, and so is offline.
 
     Raises:
@@ -189,7 +189,7 @@ def _try(args: list[str], environment: dict[str, str]) -> None:
     if done.returncode:
         reason = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
         reason = reason.rpartition("RobustTuneError: ")[2]
-        raise RobustTuneError(f"what was fetched cannot be loaded without a network: {reason}")
+        raise RobustTuneError(f"the downloaded files cannot be loaded without a network: {reason}")
 
 
 def _table(given: Namespace, repositories: dict[Repository, list[str]]) -> Table:

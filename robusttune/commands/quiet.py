@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import transformers
 
@@ -23,18 +25,18 @@ WARNINGS = (
 MESSAGES = ("💡 Tip", "TPU available", "Loading `train_dataloader` to estimate", "`weights_only` was not set")
 
 
-def quieten() -> None:
-    """Suppress the listed warnings and log messages, and progress bars of transformers.
-
-    The warning filters last until the end of an enclosing `warnings.catch_warnings`; the rest is permanent.
-    """
-    for pattern in WARNINGS:
-        warnings.filterwarnings("ignore", pattern)
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Suppress the listed warnings inside the block; log messages and transformers' progress bars for good."""
     transformers.utils.logging.disable_progress_bar()
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logger = logging.getLogger(name)
         if _is_useful not in logger.filters:
             logger.addFilter(_is_useful)
+    with warnings.catch_warnings():
+        for pattern in WARNINGS:
+            warnings.filterwarnings("ignore", pattern)
+        yield
 
 
 def _is_useful(record: logging.LogRecord) -> bool:

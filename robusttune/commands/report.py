@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentError
-
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from robusttune.commands.wording import argument_error
+from robusttune.commands.user_errors import user_errors
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.report import Document, report_on, write
@@ -29,7 +27,7 @@ def run(args: list[str]) -> None:
         description="Compare finished and tested runs; those that differ in their seeds alone are one model.",
         exit_on_error=False,
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="Folder of a run, or a folder that holds runs.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="Folder of a run, or a folder that contains runs.")
     parser.add_argument(
         "--baseline", type=str | None, help="Model to compare the others with; by default the first one."
     )
@@ -45,10 +43,8 @@ def run(args: list[str]) -> None:
         "--metric", type=str | None, help="Metric to compare; by default the headline metric of the task."
     )
     parser.add_argument("--out", type=str, default="report", help="Folder of the report.")
-    try:
+    with user_errors("report"):
         given = parser.parse_args(args)
-    except ArgumentError as error:
-        raise argument_error(str(error), "report", set()) from None
     out = user_path(given.out)
     if out.exists() and not out.is_dir():
         raise RobustTuneError(f"--out {given.out} is no folder: give another path")
@@ -62,6 +58,6 @@ def _show(document: Document, out: str) -> None:
     console.print(as_rich(document.tables[0], console.width))
     for run in document.left_out:
         remedy = f". Run {run.command}" if run.command else ""
-        print_line(f"does not count: {run.folder}: {run.reason}{remedy}")
+        print_line(f"excluded: {run.folder}: {run.reason}{remedy}")
     print_line(document.finding)
     print_line(f"Written to {out}: report.html, report.md, report.csv, report.tex, plots")

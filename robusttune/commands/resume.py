@@ -50,7 +50,7 @@ def unfinished(settings: dict[str, Any], root: Path, job: str | None = None) -> 
     """
     for folder in _newest_first(root):
         theirs = _settings_of(folder)
-        if theirs is None or not _agree(theirs, settings) or (job is not None and _job_of(folder) != job):
+        if theirs is None or _compare(theirs, settings) or (job is not None and _job_of(folder) != job):
             continue
         if (folder / FINISHED).is_file():
             raise FinishedRunError(f"{folder} is finished, and left as it is: leave --resume out for another run")
@@ -71,7 +71,7 @@ def other_settings(settings: dict[str, Any], root: Path) -> list[str]:
     for folder in _newest_first(root):
         theirs = _settings_of(folder)
         if theirs is not None and not (folder / FINISHED).is_file():
-            return [f"{folder} is unfinished, and has {line}" for line in differences(theirs, settings)]
+            return [f"{folder} is unfinished, and has {line}" for line in _compare(theirs, settings)]
     return []
 
 
@@ -98,14 +98,14 @@ def _settings_of(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _agree(ours: Any, theirs: Any) -> bool:
-    """Return whether two settings agree in all keys that both have.
+def _compare(theirs: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """List the differences between the settings of a run and the given ones, also in settings that only one has.
 
-    Other keys are ignored, because another version of this package may have more or fewer settings.
+    If a random seed is asked for, seeds are not compared: the run has the number that was drawn.
     """
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        return all(_agree(ours[name], theirs[name]) for name in ours.keys() & theirs.keys())
-    return bool(ours == theirs)
+    if settings.get("seed_everything") is True:
+        theirs = theirs | {"seed_everything": True}
+    return differences(theirs, settings)
 
 
 def _job_of(folder: Path) -> str | None:

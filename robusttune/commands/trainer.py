@@ -1,13 +1,10 @@
-"""The commands ``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with this project's data and tasks."""
+"""The commands of the Trainer: ``fit``, ``validate``, ``test`` and ``predict``."""
 
 from __future__ import annotations
 
-import os
-import warnings
-from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -28,9 +25,7 @@ from robusttune.callbacks import (
     SafeCheckpointIO,
     TrainingState,
 )
-from robusttune.commands.configs import check_configs, locate_configs
-from robusttune.commands.nulls import settle_nulls
-from robusttune.commands.quiet import quieten
+from robusttune.commands.lightning_cli import RobustTuneCLI, launch
 from robusttune.commands.resume import (
     FinishedRunError,
     last_checkpoint,
@@ -40,33 +35,17 @@ from robusttune.commands.resume import (
     unfinished,
 )
 from robusttune.commands.strategies import refuse_sharding
-from robusttune.commands.wording import argument_error, instantiation_error, trainer_error
-from robusttune.commands.workers import worker_error
-from robusttune.data import ImageTextDataModule
-from robusttune.encoders import ImageEncoder, TextEncoder
+from robusttune.commands.workers import DeadWorkerError
 from robusttune.errors import RobustTuneError
 from robusttune.interruption import ignore, slurm_job, was_requeued
 from robusttune.ranks import leave
 from robusttune.run_names import run_folders
-from robusttune.tasks import RobustTask
-from robusttune.tasks.checkpoint import KEY, read_checkpoint
+from robusttune.tasks.checkpoint_file import KEY, read_checkpoint
 from robusttune.types import Facts
 
-KINDS: dict[str, Any] = {  # types of the settings that must not be null
-    "trainer": Trainer,
-    "data": ImageTextDataModule,
-    "model": RobustTask,
-    "image_encoder": ImageEncoder,
-    "text_encoder": TextEncoder,
-    "name": str,
-    "run_root": str,
-    "checkpoint_minutes": float,
-    "steps": int,  # an option of ``plan``
-}
 
-
-class RobustTuneCLI(LightningCLI):
-    """A LightningCLI that passes encoders to data and model, and the facts of the data to the model.
+class TrainerCLI(RobustTuneCLI):
+    """The command line of ``fit``, ``validate``, ``test`` and ``predict``.
 
     Attributes:
         resumed: Callback that checks a resumed fit, alone in a sequence; empty for other runs.
@@ -75,50 +54,6 @@ class RobustTuneCLI(LightningCLI):
 
     resumed: Sequence[Resumed] = ()
     same_run = False
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the options of a run, the encoders, and the links between encoders, data and model."""
-        parser.add_argument(
-            "--name",
-            type=str,
-            default="run",
-            help="Name: files go to <run_root>/<name>/<n>. It may have slashes: sweep/lr1.",
-        )
-        parser.add_argument("--run_root", type=str, default="runs", help="Folder of all runs.")
-        parser.add_argument(
-            "--resume",
-            type=Literal["auto"] | None,
-            default=None,
-            help="auto: continue the newest unfinished run of this name and these settings, in its own folder. "
-            "A requeued SLURM job always does this.",
-        )
-        parser.add_argument(
-            "--checkpoint_minutes",
-            type=float,
-            default=30.0,
-            help="Minutes between two writes of last.ckpt; it is also written after each epoch.",
-        )
-        parser.add_argument(
-            "--monitor",
-            type=str | None,
-            default=None,
-            help="Metric that selects the best checkpoint: val/<condition>/<metric>, or its mean over the "
-            "conditions, val/mean/<metric>. By default val/mean/accuracy, in multi-label data val/mean/f1_macro.",
-        )
-        for encoder, kind in {"image_encoder": ImageEncoder, "text_encoder": TextEncoder}.items():
-            parser.add_subclass_arguments(kind, encoder, required=True)
-            parser.link_arguments(encoder, f"data.{encoder}", apply_on="instantiate")
-            parser.link_arguments(encoder, f"model.init_args.{encoder}", apply_on="instantiate")
-        parser.link_arguments("data", "model.init_args.facts", compute_fn=self.checked_facts, apply_on="instantiate")
-
-    def checked_facts(self, data: ImageTextDataModule) -> Facts:
-        """Check the data, before any encoder is loaded, and return their facts.
-
-        Raises:
-            RobustTuneError: The data do not work for this command.
-        """
-        data.check(str(self.subcommand))
-        return data.facts
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments, find the run to resume, and read the checkpoint.
@@ -151,26 +86,12 @@ class RobustTuneCLI(LightningCLI):
             raise RobustTuneError("data.facts contradict those of the checkpoint: leave them out")
         config.data.facts = facts
 
-    def parse_settings(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse the arguments, and refuse settings that are null and must not be.
-
-        Raises:
-            RobustTuneError: See `settle_nulls`.
-        """
-        super().parse_arguments(parser, args)
-        settle_nulls(self.config[self.config.subcommand] if "subcommand" in self.config else self.config, KINDS)
-
-    def _parse_ckpt_path(self) -> None:
-        """Do nothing. Lightning would override settings with a checkpoint's hyperparameters, and import their class."""
-
     def _resume(self, config: Namespace, root: Path) -> None:
         """Resume an earlier run, if ``--resume`` or a requeued SLURM job asks for it: set its folder and checkpoint."""
         job = slurm_job() if was_requeued() else None
         if job is None and config.resume is None:
             return
-        settings = plain_settings(self._parser("fit").dump(config, skip_none=False))
-        if config.seed_everything is True:  # A run stores the number that was drawn, so the two cannot be compared.
-            del settings["seed_everything"]
+        settings = plain_settings(self._parser("fit").dump(config, skip_unset=False))
         folder = unfinished(settings, root, job if config.resume is None else None)
         if folder is None:
             rank_zero_info("\n".join(other_settings(settings, root)) or f"there is no unfinished run in {root}")
@@ -179,7 +100,7 @@ class RobustTuneCLI(LightningCLI):
         config.seed_everything = seed_of(folder)
         last = last_checkpoint(folder)
         if last is not None and config.ckpt_path is not None and job is None:
-            rank_zero_info(f"the run goes on from {last}, and not from {config.ckpt_path}")
+            rank_zero_info(f"the run continues from {last}, not from {config.ckpt_path}")
         config.ckpt_path = last or config.ckpt_path
         self.same_run = last is not None
 
@@ -241,22 +162,19 @@ def run(verb: str, args: list[str]) -> None:
         _run(verb, args)
     except FinishedRunError as done:
         rank_zero_info(str(done))
+    except DeadWorkerError:  # Other processes of the run may still wait for this one, so it must not wait for them.
+        raise
     except RobustTuneError as error:
         error.__traceback__ = error.__context__ = error.__cause__ = None  # Their frames keep the process group alive.
         leave()  # Other errors skip this, because they can occur on one rank while the others wait for it.
         raise
-    except Exception as error:
-        explained = worker_error(error)
-        if explained is None:
-            raise
-        raise explained from error
     leave()
 
 
 def _run(verb: str, args: list[str]) -> None:
     callbacks = [ConditionReport(), PredictionWriter(), MaskFiles()]
     launch(
-        RobustTuneCLI,
+        TrainerCLI,
         verb,
         [verb, *args],
         save_config_callback=RunFolder,
@@ -264,45 +182,6 @@ def _run(verb: str, args: list[str]) -> None:
         parser_kwargs={"exit_on_error": False}
         | {name: {"exit_on_error": False} for name in LightningCLI.subcommands()},
     )
-
-
-def launch(cli: type[RobustTuneCLI], verb: str, args: list[str], **settings: Any) -> RobustTuneCLI:
-    """Construct a command line, which parses the arguments, creates the objects, and runs the command.
-
-    Args:
-        cli: Class of the command line.
-        verb: Name of the command, for error messages.
-        args: Arguments of the command line.
-        settings: Further arguments of LightningCLI.
-
-    Raises:
-        RobustTuneError: An argument is invalid, or a class or file that it names cannot be used.
-    """
-    args = locate_configs(args)
-    known = check_configs(args)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # The loader workers already run in parallel.
-    with warnings.catch_warnings():
-        quieten()
-        try:
-            return cli(
-                RobustTask,
-                ImageTextDataModule,
-                subclass_mode_model=True,
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,  # A task's checkpoint contains its settings in its own format.
-                seed_everything_default=0,
-                args=args,
-                **settings,
-            )
-        except ArgumentError as error:
-            raise argument_error(str(error), verb, known) from None
-        except RobustTuneError:
-            raise
-        except Exception as error:
-            explained = instantiation_error(error) or trainer_error(error)
-            if explained is None:
-                raise
-            raise explained from error
 
 
 def _as_list(given: Any) -> list[Any]:

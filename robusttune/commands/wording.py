@@ -1,13 +1,20 @@
-"""Translation of errors from jsonargparse and Lightning to sentences for the author of a YAML file."""
+"""Translation of errors from jsonargparse and Lightning to sentences for the author of a YAML file.
+
+jsonargparse raises texts only. A few anchors find the names of settings and types in them; values come from the files
+and flags. A text without these anchors, such as one of a later version, is shown as it is.
+"""
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from robusttune.errors import RobustTuneError
+from robusttune.errors import RobustTuneError, machine_error
 
 KINDS = {
     "<class 'int'>": "a whole number",
@@ -18,48 +25,47 @@ KINDS = {
     "<class 'tuple'>": "a list",
     "<class 'dict'>": "a mapping",
 }
-VALUE = re.compile(
-    r"(?:Got value|Given value|path string): (?!Namespace|NestedArg|\{)(.+?)(?:\. Got value|\.?$)", re.MULTILINE
-)
+KEY = re.compile(r'Parser key "([^"]+)"')
+UNKNOWN = re.compile(r"(?:[Oo]ption '|unrecognized arguments: -*)([\w.]+)")
+REQUIRED = re.compile(r"arguments are required: ([\w., ]+)")
+DENIED = re.compile(r"'([^']+)' is not allowed")
+EXPECTED = re.compile(r"Expected an? (.+?)(?:\. Got value.*)?$", re.MULTILINE)
+CLASS_PATH = re.compile(r"class_path[ =]'([^']+)'")
 # Lines of jsonargparse's messages that repeat what other lines say.
-NOISE = (
-    "Given value type",
-    "Given value: Namespace",
-    "Given value: {",
-    "Subtypes:",
-    "Errors:",
-    "Does not validate",
-    "- Expected a <class 'NoneType'>",
-)
+NOISE = ("Given value", "Subtypes:", "Errors:", "Does not validate", "- Expected a <class 'NoneType'>")
 
 
-def argument_error(message: str, verb: str, known: set[str]) -> RobustTuneError:
+def argument_error(message: str, verb: str, given: Mapping[str, Sequence[Any]]) -> RobustTuneError:
     """Translate jsonargparse's message about a wrong argument.
 
     Args:
         message: Message of jsonargparse.
         verb: Name of the command.
-        known: Names of all settings in the given configurations, to suggest one that is spelt alike.
+        given: Values of each setting in the configurations and flags, to show one, and to suggest a name that is spelt
+            alike.
 
     Example:
-        >>> print(argument_error("unrecognized arguments: --stesp 3", "plan", {"steps", "json"}))
+        >>> print(argument_error("unrecognized arguments: --stesp 3", "plan", {"steps": [2], "json": [None]}))
         stesp is no setting (did you mean steps?): correct the --config or the flags; robusttune plan --help lists ...
     """
-    remedy = f"correct the --config or the flags; robusttune {verb} --help lists the settings"
-    denied = re.search(r"Importing '([^']+)' is not allowed", message)
-    if denied is not None:
-        where = ".".join(_keys(message)) or "a setting"
+    key = ".".join(dict.fromkeys(KEY.findall(message)))  # from the outermost group to the setting
+    denied, required, unknown = (anchor.search(message) for anchor in (DENIED, REQUIRED, UNKNOWN))
+    if denied:
         return RobustTuneError(
-            f"{where} names {denied[1]:.100}, which a configuration may not run: give the import path of a class of "
-            "its kind"
+            f"{key or 'a setting'} names {denied[1]:.100}, which a configuration may not run: give the import path of "
+            "a class of its kind"
         )
-    absent = _absent_setting(message)
-    if absent is not None:
-        return RobustTuneError(f"{absent}: {remedy}")
-    unknown = _unknown_setting(message)
-    if unknown is not None:
-        return RobustTuneError(f"{unknown} is no setting{_suggestion(unknown, known)}: {remedy}")
-    return RobustTuneError(f"{_wrong_value(message) or _one_line(message)}: {remedy}")
+    if key in given and given[key][-1] is None:
+        problem = f"{key} is null"
+    elif required:
+        names = [_join(key, re.sub(r"^(fit|validate|test|predict)\.", "", name)) for name in required[1].split(", ")]
+        problem = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} null, or not given"
+    elif unknown:
+        name = _join(key, unknown[1])
+        problem = f"{name} is no setting{_suggestion(name, {*given})}"
+    else:
+        problem = _wrong_value(key, message, given) or _one_line(message)
+    return RobustTuneError(f"{problem}: correct the --config or the flags; robusttune {verb} --help lists the settings")
 
 
 def trainer_error(error: Exception) -> RobustTuneError | None:
@@ -81,50 +87,27 @@ def trainer_error(error: Exception) -> RobustTuneError | None:
 def instantiation_error(error: Exception) -> RobustTuneError | None:
     """Translate an error in the instantiation of a class; return None for an error that the user cannot correct."""
     cause: BaseException | None = error
+    first: BaseException = error
     while cause is not None:
         if isinstance(cause, RobustTuneError):
             return cause
-        if isinstance(cause, OSError) and cause.filename is not None:
-            return RobustTuneError(f"{cause.filename!s:.300}: {cause.strerror}: check the path, and who may use it")
-        cause = cause.__cause__ or cause.__context__
+        found = machine_error(cause) if isinstance(cause, OSError) and cause.filename is not None else None
+        if found is not None:
+            return found
+        first, cause = cause, cause.__cause__ or cause.__context__
     if "is not in bounds" in str(error):  # numpy's range of seeds
         return RobustTuneError(f"seed_everything {error}: give another number")
-    found = re.search(r"Problem with given class_path '([^']+)':\s*(.+)", str(error))
-    reason = re.search(r"Errors:\s*- (.+)", str(error))
-    name = re.search(r"Namespace\(class_path='([^']+)'", str(error))
-    if found is None and (reason is None or name is None):
+    class_path = CLASS_PATH.search(str(error))
+    if class_path is None:
         return None
-    class_path, why = found.groups() if found else (name[1], reason[1])  # type: ignore[index]
+    reason = " ".join(str(first).split()).rstrip(".")
     return RobustTuneError(
-        f"{class_path} cannot be made ({why.rstrip('.')}): correct its arguments, or install what it needs"
+        f"{class_path[1]} cannot be made ({reason:.300}): correct its arguments, or install what it needs"
     )
 
 
-def _absent_setting(message: str) -> str | None:
-    """Describe the setting that is null or missing, if the message is about one."""
-    key = ".".join(dict.fromkeys(_keys(message)))
-    if "'NoneType' object has no attribute 'keys'" in message:
-        return f"{key}.init_args is null"
-    if "argument of type 'NoneType' is not iterable" in message:
-        return f"{key}.class_path is null"
-    if re.search(r"Unable to load config ['\"]null['\"]|Expected a path but null ", message):
-        return f"{key} is null"
-    found = re.search(r"the following arguments are required: ([\w., ]+)", message)
-    if found is None:
-        return None
-    names = [
-        f"{key}.{name}" if key else re.sub(r"^(fit|validate|test|predict)\.", "", name) for name in found[1].split(", ")
-    ]
-    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} null, or not given"
-
-
-def _unknown_setting(message: str) -> str | None:
-    """Return the name of an unknown setting, if the message is about one."""
-    found = re.search(r"(?:does not accept option '|unrecognized arguments: (?:--)?)([^\s=']+)", message)
-    if found:
-        return found[1]
-    option = re.search(r"Option '([\w.]+)' is not accepted", message)
-    return ".".join([*_keys(message), option[1]]) if option else None
+def _join(group: str, name: str) -> str:
+    return f"{group}.{name}" if group else name
 
 
 def _suggestion(unknown: str, known: set[str]) -> str:
@@ -135,29 +118,35 @@ def _suggestion(unknown: str, known: set[str]) -> str:
     return f" (did you mean {group}.{near[0]}?)".replace(" .", " ") if near else ""
 
 
-def _keys(message: str) -> list[str]:
-    """Return the parts of the setting's name that the message is about, from the outermost to the innermost."""
-    return re.findall(r'Parser key "([^"]+)"', message)
-
-
-def _wrong_value(message: str) -> str | None:
-    """Describe a value of a wrong type, ``a.b is 'x', not a whole number``; None if the message has another form."""
-    key = ".".join(_keys(message))
-    tail = message[message.rfind("Parser key") :]
-    value = VALUE.search(tail)
-    expected = [f"one of {names}" for names in re.findall(r"Expected a typing\.Literal\[(.+?)\]", tail)]
-    expected += [f"a list of {count}" for count in re.findall(r"Expected a tuple with (\d+) elements", tail)]
-    expected += [kind for name, kind in KINDS.items() if f"Expected a {name}" in tail]
-    if not key or value is None:
+def _wrong_value(key: str, message: str, given: Mapping[str, Sequence[Any]]) -> str | None:
+    """Describe a value of a wrong type, ``a.b is 'x', not a whole number``; None if the message names no type."""
+    expected = EXPECTED.findall(message[message.rfind("Parser key") :])
+    kinds = [kind for name in expected if (kind := _kind(name)) is not None]
+    if not key or not expected:
         return None
-    given = value[1] if len(value[1]) <= 100 else f"{value[1]:.100}..."
-    shown = "null" if given == "None" else repr(given)
-    if "Expected a dot import path" in tail and not set(expected) & {"a number", "a whole number"}:
-        return f"{key} is {shown}, not a class that is known (give its import path)"
-    return f"{key} is {shown}, not {' or '.join(expected)}" if expected else None
+    # A setting may be given several times. jsonargparse repeats the wrong value in its message.
+    value = next((_shown(value) for value in reversed(given.get(key, ())) if str(value) in message), "of another type")
+    if any("import path" in name for name in expected) and not {*kinds} & {"a number", "a whole number"}:
+        return f"{key} is {value}, not a class that is known (give its import path)"
+    return f"{key} is {value}, not {' or '.join(kinds)}" if kinds else None
+
+
+def _kind(expected: str) -> str | None:
+    """Return a type in plain words; None for one that a user does not give."""
+    literal, elements = re.match(r"typing\.Literal\[(.+)\]", expected), re.match(r"tuple with (\d+) elements", expected)
+    if literal or elements:
+        return f"one of {literal[1]}" if literal else f"a list of {elements[1]}"  # type: ignore[index]
+    return next((kind for name, kind in KINDS.items() if expected.startswith(name)), None)
+
+
+def _shown(value: Any) -> str:
+    """Return a value as messages show it: in quotes, and not longer than 100 characters."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return repr(text if len(text) <= 100 else f"{text:.100}...")
 
 
 def _one_line(message: str) -> str:
+    """Return a message of several lines as one line, without those that repeat others."""
     lines = [line.strip() for line in message.splitlines()]
     line = " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(NOISE)).rstrip(": .")
     return re.sub(r"'([^']{80})[^']+'", r"'\1...'", line)  # Values can have any length.

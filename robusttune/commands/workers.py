@@ -11,7 +11,11 @@ FULL = ("unable to allocate shared memory", "out of shared memory")
 ENDED = ("DataLoader worker (pid", "Pin memory thread exited")
 
 
-def worker_error(error: Exception) -> RobustTuneError | None:
+class DeadWorkerError(RobustTuneError):
+    """The error that a loader worker of this process has died. Other processes of the run do not raise it."""
+
+
+def worker_error(error: Exception) -> DeadWorkerError | None:
     """Translate an error about a dead loader worker, or full shared memory; return None for other errors.
 
     Example:
@@ -22,20 +26,20 @@ def worker_error(error: Exception) -> RobustTuneError | None:
     if not isinstance(error, RuntimeError):
         return None
     if any(words in message for words in FULL):
-        return RobustTuneError(
-            "/dev/shm is full, through which loader workers hand batches over: give it more "
+        return DeadWorkerError(
+            "/dev/shm is full, the memory through which loader workers pass batches: enlarge it "
             "(docker run --shm-size 8g), or set data.loader.workers to 0 or data.batch_size to less"
         )
     if not message.startswith(ENDED):
         return None
     if signal is not None:
-        return RobustTuneError(
-            f"{signal.name} has ended the run, in which a loader worker had brought no batch for {PATIENCE} s: go on "
-            "from what was saved before with --resume auto, and check the disk that images are read from"
+        return DeadWorkerError(
+            f"{signal.name} has ended the run, whose loader workers had delivered no batch for {PATIENCE} s: continue "
+            "it with --resume auto, and check the disk that images are read from"
         )
     killed = re.search(r"killed by signal: (\w[\w ]*)", message)
     how = f" (killed by signal: {killed[1]})" if killed else ""
-    return RobustTuneError(
-        f"a loader worker has ended unexpectedly{how}, as it happens where memory runs out: set data.loader.workers or "
-        "data.loader.prefetch to less; a fit goes on from what was saved before with --resume auto"
+    return DeadWorkerError(
+        f"a loader worker has ended unexpectedly{how}, usually because memory ran out: set data.loader.workers "
+        "or data.loader.prefetch to less; continue a fit with --resume auto"
     )

@@ -28,9 +28,8 @@ class Missing:
         ratio: Share of the incomplete samples that lack their image, in [0, 1]. It has an effect with type ``both``.
         depends_on: Variable that the probability of being missing depends on: ``nothing``, the ``label`` (some classes
             are incomplete more often), or the ``other_modality`` (images are missing more often for long texts, texts
-            for bright images).
-        strength: Strength of that dependence, at least 0. The weight of the most affected samples is e^(2 strength)
-            times the weight of the least affected samples.
+            for bright images). The weight of the most affected samples is e^2, about 7.4 times that of the least
+            affected samples.
         seed: Seed of the draw, at least 0.
         table: Path to a file with the mask, in place of a rate: Parquet with the columns ``id``, ``image`` and ``text``
             (True where the modality is present), or a ``.pt`` or ``.npy`` array with one code per row.
@@ -50,24 +49,21 @@ class Missing:
     type: Literal["image", "text", "both"] = "both"
     ratio: float = 0.5
     depends_on: Literal["nothing", "label", "other_modality"] = "nothing"
-    strength: float = 1.0
     seed: int = 0
     table: str | None = None
     codes: dict[int, Literal["complete", "no_image", "no_text"]] | None = None
 
     def __post_init__(self) -> None:
         if (self.rate is None) == (self.table is None):
-            raise RobustTuneError("a part of data.missing has a rate and a table, or neither: give one of them")
+            raise RobustTuneError("a protocol in data.missing needs either a rate or a table: set one of them")
         if self.rate is not None and self.codes is not None:
-            raise RobustTuneError("a part of data.missing has codes and no table that they are of: leave them out")
+            raise RobustTuneError("a protocol in data.missing has codes but no table: leave the codes out")
         for name in ("rate", "ratio"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
-                raise RobustTuneError(f"the {name} in data.missing is {value}: give a share from 0 to 1")
-        if not 0 <= self.strength < 100 or self.seed < 0:
-            raise RobustTuneError(
-                f"the strength in data.missing is {self.strength}, its seed {self.seed}: give numbers from 0 on"
-            )
+                raise RobustTuneError(f"the {name} in data.missing is {value}: give a number from 0 to 1")
+        if self.seed < 0:
+            raise RobustTuneError(f"the seed in data.missing is {self.seed}: give at least 0")
 
 
 @dataclass(frozen=True)
@@ -95,6 +91,11 @@ class Mask(NamedTuple):
     Attributes:
         ids: Ids of the N samples, sorted.
         shown: Presence of the image (column 0) and of the text (column 1), shape (N, 2), bool.
+
+    Example:
+        >>> mask = Mask(["a", "b"], np.array([[True, False], [True, True]]))
+        >>> mask.by_id()["a"]
+        (True, False)
     """
 
     ids: list[str]
@@ -117,7 +118,7 @@ def draw_mask(ids: Sequence[str], settings: Missing, scores: Mapping[str, NDArra
     """Draw the mask of a split.
 
     Exactly ``round(rate * N)`` samples lose one modality each. A weighted draw without replacement picks them; each
-    sample has the weight exp(strength * score), see Efraimidis and Spirakis, "Weighted random sampling with a
+    sample has the weight exp(score), see Efraimidis and Spirakis, "Weighted random sampling with a
     reservoir", 2006.
 
     Args:
@@ -142,7 +143,7 @@ def draw_mask(ids: Sequence[str], settings: Missing, scores: Mapping[str, NDArra
     lost = np.zeros((len(ids), 2), dtype=bool)
     queues = []
     for modality in ("image", "text"):
-        weights = 1.0 if scores is None else np.exp(settings.strength * scores[modality][order])
+        weights = 1.0 if scores is None else np.exp(scores[modality][order])
         queues.append(_complete_rows(lost, np.argsort(exponentials / weights, kind="stable")))
     share = {"image": 1.0, "text": 0.0, "both": settings.ratio}[settings.type]
     for count in range(round(settings.rate * len(ids))):

@@ -17,6 +17,7 @@ from typing import IO, NoReturn
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from robusttune.counting import counted
 from robusttune.errors import RobustTuneError
 from robusttune.ranks import on_rank_zero, rank, world_size
 from robusttune.regular_files import open_regular
@@ -228,13 +229,13 @@ def refuse_unreadable(names: Sequence[str], reader: ImageReader, found: list[str
         RobustTuneError: Always; the message has the number of unreadable images, and the first of them.
     """
     for problem in found[:1]:
-        log.warning("%s; the other %d images are being looked through", problem, len(names) - 1)
+        log.warning("%s; checking the other images, %d in all", problem, len(names) - 1)
 
     def refuse(parts: list[set[str]]) -> None:
         """Raise the error for the messages of all ranks."""
         problems = sorted(set().union(*parts))
         raise RobustTuneError(
-            f"{len(problems)} of {len(names)} image files cannot be read: {'; '.join(problems[:3])}"
+            f"{len(problems)} of {counted(len(names), 'image file')} cannot be read: {'; '.join(problems[:3])}"
             f"{'; ...' * (len(problems) > 3)}: mend or remove them, or set data.unreadable to absent"
         )
 
@@ -267,7 +268,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):  # Pillow would clip the values to 8 bits instead of scaling them
         image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError("its pixels are 32-bit numbers, of which nobody knows what is white")
+        raise ValueError("its pixels are 32-bit numbers without a known range")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

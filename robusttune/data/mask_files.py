@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from robusttune.corruption.missing import Mask
+from robusttune.counting import counted
 from robusttune.data.sources.files import guard_against_changes
 from robusttune.errors import RobustTuneError
 from robusttune.paths import atomic_write
@@ -71,12 +72,18 @@ def _by_id(path: Path, ids: Sequence[str], split: str) -> NDArray[np.bool_]:
         raise RobustTuneError(f"{path} is no readable Parquet file ({error!s:.120}): write it again") from None
     types = {name: str(table.schema.field(name).type) for name in table.column_names}
     if {name: types.get(name) for name in ("id", "image", "text")} != {"id": "string", "image": "bool", "text": "bool"}:
-        raise RobustTuneError(f"{path} has not the columns id (string), image and text (bool), but {types}: write them")
+        raise RobustTuneError(
+            f"{path} needs the columns id (string), image and text (bool), but has {types}: write them"
+        )
     presence = zip(table["image"].to_pylist(), table["text"].to_pylist(), strict=True)
     found = dict(zip(table["id"].to_pylist(), presence, strict=True))
     absent = [sample_id for sample_id in ids if sample_id not in found]
     if absent or len(found) < len(table) or any(None in shown for shown in found.values()):
-        problem = f"lacks {len(absent)} of {len(ids)} samples, the first is {absent[0]!r}" if absent else "is ambiguous"
+        problem = (
+            f"lacks {len(absent)} of {counted(len(ids), 'sample')}, the first is {absent[0]!r}"
+            if absent
+            else "is ambiguous"
+        )
         raise RobustTuneError(f"the mask {path} {problem}: give the mask of this data")
     about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     if about.get("split", split) != split:  # ids such as row numbers would match any split
@@ -97,14 +104,14 @@ def _by_row(path: Path, ids: Sequence[str], codes: Mapping[int, str]) -> NDArray
         raise RobustTuneError(f"{path} is no table of numbers ({error!s:.120}): give another one") from None
     if table.shape != (len(ids),):
         raise RobustTuneError(
-            f"{path} is a table of shape {table.shape}, and the split has {len(ids)} rows: it is of other data, or of "
-            "another copy"
+            f"{path} is a table of shape {table.shape}, and the split has {counted(len(ids), 'row')}: give the table "
+            "of this copy of the data"
         )
     unknown = sorted({float(code) for code in np.unique(table)} - {float(code) for code in codes})
     if unknown:
         counts = ", ".join(f"{code:g} {int((table == code).sum())} times" for code in unknown[:3])
         raise RobustTuneError(
-            f"{path} has codes that data.missing's codes give no meaning ({counts}): say what they are"
+            f"{path} has codes that data.missing's codes do not contain ({counts}): add their meaning"
         )
     if len(set(codes.values())) < len(codes):
         raise RobustTuneError(f"two codes of {path} mean the same, {dict(codes)}: usual is {USUAL}")

@@ -14,15 +14,14 @@ import os
 import re
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 from pyarrow import feather
-from rich.filesize import decimal
 
 from robusttune.errors import RobustTuneError
 from robusttune.paths import atomic_write, cache_home
@@ -92,81 +91,165 @@ class Pack:
         digest: bytes = self.index["digest"][number].as_py()
         return digest
 
-    def references(self) -> list[list[Reference]]:
-        """Return the images of each row of the table: references to this pack, or paths and URLs."""
-        rows: list[list[Reference]] = [[] for _ in range(int(self.index.schema.metadata[b"rows"]))]
-        for number, (row, place) in enumerate(zip(*(self.index[n].to_pylist() for n in ("row", "place")), strict=True)):
-            rows[row].append(Packed(self.key, number) if place is None else place)
-        return rows
+    def references(self) -> Iterator[list[Reference]]:
+        """Yield the images of each row of the table: references to this pack, or paths and URLs."""
+        rows, places = self.index["row"].to_numpy(), self.index["place"]
+        number = 0
+        for row in range(int(self.index.schema.metadata[b"rows"])):
+            found: list[Reference] = []
+            while number < len(rows) and rows[number] == row:
+                found.append(places[number].as_py() or Packed(self.key, number))
+                number += 1
+            yield found
 
 
-def pack(table: Path, what: str, cells: Callable[[], Iterable[Iterable[Part]]]) -> list[list[Reference]]:
+def pack(table: Path, what: str, cells: Callable[[], Iterable[Iterable[Part]]]) -> Iterator[list[Reference]]:
     """Replace the images in the cells of a table by references to a pack, which is created if it does not exist.
 
     Args:
         table: Path of the table. A pack of an earlier state of the file is not used.
-        what: Column of the cells and everything else that determines which images are packed.
+        what: Column of the cells.
         cells: Function that returns the images of each row. It is called only if there is no pack yet.
 
-    Returns:
+    Yields:
         Images of each row: references in place of contents; paths and URLs unchanged.
 
     Raises:
         RobustTuneError: The pack cannot be written.
     """
-    key = _key(table, what)
-    path = _path(key)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_name(f".{key[:16]}.lock")):  # so that only one of several processes writes it
+    with Packing(table, [table], what) as packing:
+        if packing.begin():
+            for row, parts in enumerate(cells()):
+                packing.row = row
+                for part in parts:
+                    packing.add(part)
+    with _storing(table):
+        found = Pack(packing.key)
+    yield from found.references()
+
+
+class Packing:
+    """The packing of images whose rows are read one after the other, as a context manager.
+
+    If the images are packed already, they are only counted. Otherwise the pack is complete at the end of the ``with``
+    block, and there is none if the block raises.
+
+    Args:
+        table: Path of the table, for messages.
+        files: Paths of its files.
+        what: Column of the images, or another word for them.
+
+    Attributes:
+        key: Key of the pack.
+        row: Row of the images that are added next.
+    """
+
+    def __init__(self, table: Path, files: Sequence[Path], what: str) -> None:
+        self.table = table
+        self.key = _key(table, files, what)
+        self.row = 0
+        self._count = 0
+        self._stack = ExitStack()
+        self._writer: _Writer | None = None
+
+    def __enter__(self) -> Packing:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        with _storing(self.table):
+            self._stack.__exit__(*error)
+
+    def begin(self) -> bool:
+        """Begin to write a pack, and return True, unless it exists."""
+        path = _path(self.key)
+        with _storing(self.table):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Only one of several processes writes the pack; the others wait, and find it.
+            self._stack.enter_context(_locked(path.with_name(f".{self.key[:16]}.lock")))
             if not path.exists():
                 _remove_outdated(path)
-                size = _write(path, cells())
-                log.info("the images in %s were copied to %s (%s), to be read one by one", table, path, decimal(size))
-        return Pack(key).references()
+                log.info("the images in %s are copied to %s, to be read one by one", self.table, path)
+                self._writer = self._stack.enter_context(_writing(path, self))
+        return self._writer is not None
+
+    def add(self, part: Part) -> Packed:
+        """Add an image, and return the reference to it."""
+        if self._count == 0 and self._writer is None:
+            self.begin()
+        if self._writer is not None:
+            with _storing(self.table):
+                self._writer.add(self.row, part)
+        self._count += 1
+        return Packed(self.key, self._count - 1)
+
+
+class _Writer:
+    """The writer of a pack.
+
+    Args:
+        file: File to write to.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.rows, self.starts, self.sizes = array("q"), array("q"), array("q")
+        self.places: list[str | None] = []
+        self.digests: list[bytes | None] = []
+
+    def add(self, row: int, part: Part) -> None:
+        """Add the content, path or URL of an image."""
+        content = part if isinstance(part, bytes) else None
+        self.rows.append(row)
+        self.starts.append(self.file.tell())
+        self.sizes.append(0 if content is None else self.file.write(content))
+        self.digests.append(None if content is None else hashlib.blake2b(content, digest_size=16).digest())
+        self.places.append(part if isinstance(part, str) else None)
+
+    def finish(self, rows: int) -> None:
+        """Write the index and its position; ``rows`` is the number of rows of the table."""
+        index = {
+            "row": pa.array(self.rows, pa.int64()),
+            "start": pa.array(self.starts, pa.int64()),
+            "size": pa.array(self.sizes, pa.int64()),
+            "digest": pa.array(self.digests, pa.binary(16)),
+            "place": pa.array(self.places, pa.string()),
+        }
+        position, content = self.file.tell(), BytesIO()
+        table = pa.table(index).replace_schema_metadata({"rows": str(rows)})
+        feather.write_feather(table, content, compression="uncompressed")
+        self.file.write(content.getvalue() + position.to_bytes(8, "little"))
+
+
+@contextmanager
+def _writing(path: Path, packing: Packing) -> Iterator[_Writer]:
+    """Write a pack in a ``with`` block; see `atomic_write`."""
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        writer = _Writer(file)
+        yield writer
+        writer.finish(packing.row + 1)
+
+
+@contextmanager
+def _storing(table: Path) -> Iterator[None]:
+    """Convert an OSError in a ``with`` block, which writes a pack, to an error that says what to do."""
+    try:
+        yield
     except OSError as error:
         raise RobustTuneError(
-            f"the images in {table} cannot be copied to {path.parent} ({error.strerror or error}): make room, or set "
+            f"the images in {table} cannot be copied to {cache_home()} ({error.strerror or error}): make room, or set "
             "XDG_CACHE_HOME to another folder"
         ) from None
 
 
-def _write(path: Path, cells: Iterable[Iterable[Part]]) -> int:
-    """Write a pack and return its size in bytes; see `pack` for the cells."""
-    rows, starts, sizes = array("q"), array("q"), array("q")
-    places: list[str | None] = []
-    digests: list[bytes | None] = []
-    row = -1
-    with atomic_write(path) as partial, partial.open("wb") as file:
-        for row, parts in enumerate(cells):
-            for part in parts:
-                is_content = isinstance(part, bytes)
-                rows.append(row)
-                starts.append(file.tell())
-                sizes.append(file.write(part) if isinstance(part, bytes) else 0)
-                digests.append(hashlib.blake2b(part, digest_size=16).digest() if isinstance(part, bytes) else None)
-                places.append(None if is_content else str(part))
-        index = {
-            "row": pa.array(rows, pa.int64()),
-            "start": pa.array(starts, pa.int64()),
-            "size": pa.array(sizes, pa.int64()),
-            "digest": pa.array(digests, pa.binary(16)),
-            "place": pa.array(places, pa.string()),
-        }
-        position, content = file.tell(), BytesIO()
-        table = pa.table(index).replace_schema_metadata({"rows": str(row + 1)})
-        feather.write_feather(table, content, compression="uncompressed")
-        file.write(content.getvalue() + position.to_bytes(8, "little"))
-        return file.tell()
-
-
-def _key(table: Path, what: str) -> str:
+def _key(table: Path, files: Sequence[Path], what: str) -> str:
     """Return the key of the pack of a table: a hash of its path, and one of its state and the packed images."""
-    try:
-        stat = table.stat()
-    except OSError as error:
-        raise RobustTuneError(f"{table} cannot be read ({error.strerror}): check the file") from None
-    state = f"{FORMAT} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino} {what}"
+    state = f"{FORMAT} {what}"
+    for file in files:
+        try:
+            stat = file.stat()
+        except OSError as error:
+            raise RobustTuneError(f"{file} cannot be read ({error.strerror}): check the file") from None
+        state += f" {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
     return f"{_hash(str(table.absolute()))}-{_hash(state)}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
+from robusttune.counting import counted
 from robusttune.ranks import on_rank_zero
 from robusttune.types import Batch, Split
 
@@ -65,8 +66,8 @@ def _log_found(found: dict[Split, Found]) -> None:
     """Log a warning for each split and kind of problem."""
     for split, (unreadable, cut) in found.items():
         if unreadable:
-            problem = "image files could not be read and were taken for absent; the first:"
-            log.warning("%s: %d %s %s", split, len(unreadable), problem, min(unreadable))
+            files = counted(len(unreadable), "image file")
+            log.warning("%s: %s unreadable, treated as absent; the first: %s", split, files, min(unreadable))
         if cut:
-            problem = "texts were longer than text_encoder.max_length and were cut; the first is that of sample"
-            log.warning("%s: %d %s %r", split, len(cut), problem, min(cut))
+            texts = counted(len(cut), "text")
+            log.warning("%s: %s cut to text_encoder.max_length; the first is that of sample %r", split, texts, min(cut))

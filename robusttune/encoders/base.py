@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.encoders.preprocessing import Preprocessing
+from robusttune.encoders.presence import expand_present
 from robusttune.encoders.tokenization import Tokenizer
 from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded, EncoderInputs, Tokens, Widths
@@ -184,8 +185,7 @@ class FrozenEncoder(nn.Module, ABC):
         encoded = self.as_computed(inputs) if isinstance(inputs, Encoded) else self(inputs)
         if len(inputs) == len(present):
             return encoded
-        row = present.cumsum(0).sub(1).clamp(min=0)  # a boolean index would wait for the device
-        return encoded.map(lambda tensor: tensor[row])
+        return encoded.map(lambda tensor: expand_present(tensor, present))
 
     def as_computed(self, kept: Encoded) -> Encoded:
         """Convert cached features to the encoder's own floating-point dtype; masks keep theirs."""

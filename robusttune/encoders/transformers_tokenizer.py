@@ -9,7 +9,6 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_only
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 
@@ -21,6 +20,7 @@ from robusttune.encoders.tokenization import Tokenizer
 from robusttune.encoders.transformers_common import load_config, location
 from robusttune.encoders.weights import fetching, model_folder
 from robusttune.errors import RobustTuneError
+from robusttune.ranks import is_rank_zero
 
 log = logging.getLogger(__name__)
 
@@ -86,9 +86,9 @@ def _settings_of_tokenizer(settings: TextEncoder) -> TextEncoder:
 
 
 @cache
-@rank_zero_only
 def _warn_once(message: str) -> None:
-    log.warning(message)
+    if is_rank_zero():
+        log.warning(message)
 
 
 def _no_tokenizer(settings: TextEncoder, missing: str) -> RobustTuneError:

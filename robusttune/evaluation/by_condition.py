@@ -8,15 +8,11 @@ import torch
 from torch import Tensor
 
 from robusttune.corruption.conditions import Conditions
+from robusttune.counting import counted
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation.intervals import base_and_new_parts, between, multiclass_parts, multilabel_parts, resampled
-from robusttune.evaluation.metrics import (
-    base_and_new_metrics,
-    headline,
-    multiclass_metrics,
-    multilabel_metrics,
-    names_of_metrics,
-)
+from robusttune.evaluation.metric_names import headline, names_of_metrics
+from robusttune.evaluation.metrics import base_and_new_metrics, multiclass_metrics, multilabel_metrics
 from robusttune.evaluation.scores import Scores, by_id, join
 from robusttune.ranks import on_rank_zero
 from robusttune.types import Facts
@@ -159,8 +155,8 @@ class ConditionMetrics:
             raise RobustTuneError("no prediction is finite, so the weights have diverged: lower model.optimizer.lr")
         if bad:
             raise RobustTuneError(
-                f"the predictions for {len(bad)} of {len(scores.sample_id)} samples are not finite, the first is "
-                f"{scores.sample_id[bad[0]]!r}: look at it, and at the encoders' precision"
+                f"the predictions for {len(bad)} of {counted(len(scores.sample_id), 'sample')} are not finite, the "
+                f"first is {scores.sample_id[bad[0]]!r}: check it, and the encoders' precision"
             )
         found = {
             condition: self._measure(logits, scores.label, unknown)

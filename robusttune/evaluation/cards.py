@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from functools import cache
-from math import ceil
 from typing import NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from robusttune.escaping import visible
+from robusttune.evaluation.drawing import GREY, INK, LINE, MARGIN, fit, font, new_sheet, wrap
+from robusttune.evaluation.sample_text import NO_IMAGE, text_or_none
 
-WIDTH, HEIGHT, MARGIN, THUMBNAIL, LINE = 480, 190, 12, 150, 19  # pixels
+WIDTH, HEIGHT, THUMBNAIL = 480, 190, 150  # pixels
 COLUMNS = 3
-# RIGHT and WRONG are colours of the colour-blind safe palette of Okabe and Ito.
-INK, GREY, RIGHT, WRONG = "#222222", "#8a8a8a", "#0072b2", "#d55e00"
+RIGHT, WRONG = "#0072b2", "#d55e00"  # from the colour-blind safe palette of Okabe and Ito
 
 
 class Prediction(NamedTuple):
@@ -22,9 +19,13 @@ class Prediction(NamedTuple):
 
     Attributes:
         condition: Name of the condition.
-        predicted: Names of the predicted classes, joined by commas.
+        predicted: Names of the predicted classes, see `names_or_none`.
         probability: Probability of the most likely class, in [0, 1].
         right: True if the prediction equals the sample's label.
+
+    Example:
+        >>> Prediction("no_image", "soup, stew", probability=0.8, right=False).condition
+        'no_image'
     """
 
     condition: str
@@ -39,8 +40,12 @@ class Card(NamedTuple):
     Attributes:
         image: Image, or None if it is absent.
         text: Text, or None if it is absent.
-        label: Names of the true classes, joined by commas.
+        label: Names of the true classes, see `names_or_none`.
         predictions: Predictions, one per condition.
+
+    Example:
+        >>> Card(image=None, text="a red bowl", label="bowl", predictions=[]).text
+        'a red bowl'
     """
 
     image: Image.Image | None
@@ -66,9 +71,7 @@ def draw_cards(cards: list[Card], title: str) -> Image.Image:
     """
     rows = -(-len(cards) // COLUMNS)
     head = 2 * MARGIN + 2 * LINE
-    sheet = Image.new("RGB", (COLUMNS * WIDTH + MARGIN, head + rows * HEIGHT), "white")
-    draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, MARGIN), fit(title, sheet.width - 2 * MARGIN, 16), INK, font(16))
+    sheet, draw = new_sheet(COLUMNS * WIDTH + MARGIN, head + rows * HEIGHT, title)
     _mark(draw, MARGIN, MARGIN + LINE + 6, right=True)
     draw.text((MARGIN + 16, MARGIN + LINE + 4), "right", INK, font(13))
     _mark(draw, MARGIN + 70, MARGIN + LINE + 6, right=False)
@@ -83,14 +86,14 @@ def _draw_card(sheet: Image.Image, card: Card, left: int, top: int) -> None:
     box = (left, top, left + THUMBNAIL, top + THUMBNAIL)
     if card.image is None:
         draw.rectangle(box, outline=GREY)
-        draw.text((left + 45, top + THUMBNAIL // 2 - 8), "no image", GREY, font(13))
+        draw.text((left + 45, top + THUMBNAIL // 2 - 8), NO_IMAGE, GREY, font(13))
     else:
         scale = THUMBNAIL / max(card.image.size)
         size = tuple(max(1, round(length * scale)) for length in card.image.size)
         resampling = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
         sheet.paste(card.image.convert("RGB").resize((size[0], size[1]), resampling), (left, top))
     text_left, room = left + THUMBNAIL + MARGIN, WIDTH - THUMBNAIL - 3 * MARGIN
-    for line in wrap(card.text or "no text", room, lines=3):
+    for line in wrap(text_or_none(card.text), room, lines=3):
         draw.text((text_left, top), line, INK if card.text else GREY, font(14))
         top += LINE
     top += 4
@@ -112,53 +115,3 @@ def _mark(draw: ImageDraw.ImageDraw, left: int, top: int, right: bool) -> None:
         return
     draw.line((left, top, left + 10, top + 10), fill=WRONG, width=3)
     draw.line((left, top + 10, left + 10, top), fill=WRONG, width=3)
-
-
-def wrap(text: str, room: int, lines: int, size: int = 14) -> list[str]:
-    """Break a text into lines of at most ``room`` pixels.
-
-    Args:
-        text: Text to break at spaces.
-        room: Maximum width of a line, in pixels.
-        lines: Maximum number of lines. A longer text is cut, and ends in dots.
-        size: Font size, in pixels.
-
-    Example:
-        >>> wrap("a bowl of rice", room=1000, lines=2)
-        ['a bowl of rice']
-    """
-    found, line = [], ""
-    for word in text[: lines * room].split():
-        longer = f"{line} {word}".strip()
-        if line and font(size).getlength(longer) > room:
-            found.append(line)
-            line = word
-        else:
-            line = longer
-    found.append(line)
-    if len(found) > lines:
-        found = [*found[: lines - 1], " ".join(found[lines - 1 :])]
-    return [fit(line, room, size) for line in found]
-
-
-def fit(text: str, room: int, size: int) -> str:
-    """Cut a text to one line of at most ``room`` pixels, ending in dots if it was cut.
-
-    Args:
-        text: Text; control characters are made visible.
-        room: Maximum width, in pixels.
-        size: Font size, in pixels.
-    """
-    text = visible(text)
-    text_font = font(size)
-    # A letter is wider than a pixel, so a text with more letters than pixels need not be measured.
-    if len(text) <= room and text_font.getlength(text) <= room:
-        return text
-    kept = bisect_right(range(room), room, key=lambda letters: ceil(text_font.getlength(text[:letters] + "...")))
-    return text[: max(0, kept - 1)] + "..."
-
-
-@cache
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return the font of all pictures in the given size, in pixels."""
-    return ImageFont.load_default(size)

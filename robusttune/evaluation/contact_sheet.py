@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from robusttune.evaluation.cards import GREY, INK, LINE, MARGIN, fit, font
+from robusttune.evaluation.drawing import GREY, INK, LINE, MARGIN, fit, font, new_sheet
+from robusttune.evaluation.sample_text import NO_IMAGE, NO_TEXT, text_or_none
 
 THUMBNAIL = 124  # pixels
 COLUMNS = 8
@@ -18,10 +19,14 @@ class Strip(NamedTuple):
 
     Attributes:
         id: Id of the sample.
-        label: Names of its classes, joined by commas.
+        label: Names of its classes, see `names_or_none`.
         images: Images by variant (``clean``, or the name of a noise); empty if the sample has no image.
         texts: Texts by variant; empty if the sample has no text.
         problem: Reason why the image cannot be read, or None.
+
+    Example:
+        >>> Strip("7", "cup", images={}, texts={"clean": "a red cup", "truncation": "a red"}).texts["truncation"]
+        'a red'
     """
 
     id: str
@@ -48,9 +53,7 @@ def draw_strips(strips: list[Strip], title: str) -> Image.Image:
     """
     width = COLUMNS * (THUMBNAIL + MARGIN) + MARGIN
     head = 2 * MARGIN + LINE
-    sheet = Image.new("RGB", (width, head + sum(map(_height, strips))), "white")
-    draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, MARGIN), fit(title, width - 2 * MARGIN, 16), INK, font(16))
+    sheet, draw = new_sheet(width, head + sum(map(_height, strips)), title)
     top = head
     for strip in strips:
         _draw_strip(sheet, draw, strip, top)
@@ -70,7 +73,7 @@ def _draw_strip(sheet: Image.Image, draw: ImageDraw.ImageDraw, strip: Strip, top
     draw.text((MARGIN, top), fit(f"{strip.label}   ({strip.id})", room, 15), INK, font(15))
     top += LINE + 2
     if not strip.images:
-        draw.text((MARGIN, top), fit(strip.problem or "no image", room, 13), GREY, font(13))
+        draw.text((MARGIN, top), fit(strip.problem or NO_IMAGE, room, 13), GREY, font(13))
         top += LINE
     for number, (name, image) in enumerate(strip.images.items()):
         left = MARGIN + number % COLUMNS * (THUMBNAIL + MARGIN)
@@ -79,8 +82,8 @@ def _draw_strip(sheet: Image.Image, draw: ImageDraw.ImageDraw, strip: Strip, top
         draw.text((left, down + THUMBNAIL + 1), name.replace("_", " "), GREY, font(13))
     top += (THUMBNAIL + LINE) * -(-len(strip.images) // COLUMNS)
     if not strip.texts:
-        draw.text((MARGIN, top), "no text", GREY, font(13))
+        draw.text((MARGIN, top), NO_TEXT, GREY, font(13))
     for number, (name, text) in enumerate(strip.texts.items()):
         draw.text((MARGIN, top + number * LINE), name.replace("_", " "), GREY, font(13))
-        line = fit(" ".join(text.split()), room - 90, 13)
+        line = fit(text_or_none(text), room - 90, 13)
         draw.text((MARGIN + 90, top + number * LINE), line, INK, font(13))

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from robusttune.evaluation.bootstrap import interval, resampled_means
 from robusttune.evaluation.f1 import Average, macro, macro_of_all, micro, weighted
-from robusttune.evaluation.metrics import label_ranks, predicted_classes, sample_briers, sample_losses, samples_f1
+from robusttune.evaluation.per_sample import label_ranks, sample_briers, sample_losses, samples_f1
+from robusttune.predictions import predicted_classes
 
 
 class Parts(NamedTuple):
@@ -21,6 +22,12 @@ class Parts(NamedTuple):
     Attributes:
         values: Values of each sample for each of J means, shape (N, J).
         of: Function that computes the metric, shape (R,), from means, shape (R, J).
+
+    Example:
+        >>> import torch
+        >>> accuracy = Parts(torch.tensor([[1.0], [0.0]]), of=lambda means: means[:, 0])
+        >>> accuracy.of(accuracy.values.mean(0, keepdim=True))
+        tensor([0.5000])
     """
 
     values: Tensor

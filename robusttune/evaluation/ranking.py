@@ -1,20 +1,22 @@
-"""Ranking metrics (AUROC and average precision), computed for all classes at once."""
+"""Ranking metrics: area under the ROC curve and average precision."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.classification import multilabel_roc
 
-CLASSES = 64  # number of classes computed at once, to limit the memory
+CLASSES = 64  # number of classes whose curves are in memory at once
 
 
-def ranking_metrics(shares: Tensor, label: Tensor) -> dict[str, float]:
+def ranking_metrics(scores: Tensor, label: Tensor) -> dict[str, float]:
     """Compute the macro averages of the area under the ROC curve and of average precision.
 
-    Each class is compared with all others. Classes that all samples have, or none, are left out.
+    Each class is compared with all others. Classes that all samples have, or none, are left out, because neither
+    metric is defined for them; torchmetrics' own averages count some of them as 0.
 
     Args:
-        shares: Probabilities or other scores, shape (N, C). Equal scores are treated as ties.
+        scores: Probabilities, shape (N, C), in [0, 1]. Equal scores are treated as ties.
         label: True classes, shape (N, C), bool.
 
     Returns:
@@ -26,23 +28,26 @@ def ranking_metrics(shares: Tensor, label: Tensor) -> dict[str, float]:
         >>> ranking_metrics(scores, label)
         {'auroc': 1.0, 'average_precision': 1.0}
     """
-    defined = label.any(0) & ~label.all(0)
-    blocks = torch.split(defined.nonzero().squeeze(1), CLASSES)
-    if not bool(defined.any()):
+    defined = (label.any(0) & ~label.all(0)).nonzero().squeeze(1)
+    if not len(defined):
         return {"auroc": float("nan"), "average_precision": float("nan")}
-    parts = [_by_class(shares[:, columns], label[:, columns]) for columns in blocks]
-    areas, precisions = (torch.cat(values) for values in zip(*parts, strict=True))
-    return {"auroc": float(areas.mean()), "average_precision": float(precisions.mean())}
+    blocks = torch.split(defined, CLASSES)
+    areas = [values for columns in blocks for values in _areas(scores[:, columns], label[:, columns])]
+    auroc, precision = torch.tensor(areas, dtype=torch.float64).mean(0).tolist()
+    return {"auroc": auroc, "average_precision": precision}
 
 
-def _by_class(shares: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the area under the ROC curve and the average precision of each class, shape (C,) each."""
-    ranked, order = shares.sort(0, descending=True)
-    hits = label.gather(0, order).double().cumsum(0)
-    misses = torch.arange(1, len(hits) + 1, dtype=hits.dtype).unsqueeze(1) - hits
-    # The curve has one point per different score: tied samples share the point after the last of them.
-    is_point = torch.cat([ranked[1:] != ranked[:-1], torch.ones_like(label[:1])])
-    hits, misses = (torch.where(is_point, counts, 0).cummax(0).values for counts in (hits, misses))
-    more_hits, more_misses = (counts.diff(dim=0, prepend=torch.zeros_like(counts[:1])) for counts in (hits, misses))
-    area = (more_misses * (hits - more_hits / 2)).sum(0) / (hits[-1] * misses[-1])
-    return area, (more_hits * hits / (hits + misses).clamp(min=1)).sum(0) / hits[-1]
+def _areas(scores: Tensor, label: Tensor) -> list[tuple[float, float]]:
+    """Return the area under the ROC curve and the average precision of each class.
+
+    Both follow from one curve. The functions of torchmetrics for single metrics would sort the scores twice.
+    """
+    false_rates, true_rates, _ = multilabel_roc(scores, label.long(), label.shape[1], validate_args=False)
+    positives = label.sum(0).tolist()
+    found = []
+    for false_rate, true_rate, positive in zip(false_rates, true_rates, positives, strict=True):
+        false_rate, true_rate = false_rate.double(), true_rate.double()
+        hits, misses = true_rate * positive, false_rate * (len(label) - positive)
+        precision = (hits / (hits + misses))[1:]  # The curve starts without predicted positives.
+        found.append((float(torch.trapezoid(true_rate, false_rate)), float(true_rate.diff() @ precision)))
+    return found

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
 
-from robusttune.corruption.conditions import Condition, MissingType
-from robusttune.types import View
+from robusttune.corruption.grammar import COMPLETE, MISSING_TYPES, Condition
 
 
 def relative(values: Mapping[str, float | None]) -> dict[str, float]:
@@ -22,10 +22,10 @@ def relative(values: Mapping[str, float | None]) -> dict[str, float]:
         >>> relative({"complete": 0.8, "no_image": 0.4})
         {'no_image': 0.5}
     """
-    complete = values.get("complete")
+    complete = values.get(COMPLETE)
     if not complete:
         return {}
-    return {name: value / complete for name, value in values.items() if name != "complete" and value is not None}
+    return {name: value / complete for name, value in values.items() if name != COMPLETE and value is not None}
 
 
 def curves(conditions: list[Condition], values: Mapping[str, float | None]) -> dict[str, dict[str, Any]]:
@@ -37,38 +37,42 @@ def curves(conditions: list[Condition], values: Mapping[str, float | None]) -> d
 
     Returns:
         A curve by missing type, if there are at least two different rates. A curve has ``rates`` in [0, 1], the names
-        of the ``conditions`` and the ``values`` at these rates, and ``area``: the area under the curve (trapezoidal
-        rule) divided by the range of the rates, which is a mean value.
+        of the ``conditions`` and the ``values`` at these rates, and ``area``, see `area_under`.
 
     Example:
-        >>> from robusttune.corruption.conditions import parse
+        >>> from robusttune.corruption.grammar import parse
         >>> conditions = [parse(name) for name in ("complete", "missing_image_50", "no_image")]
         >>> values = {"complete": 1.0, "missing_image_50": 0.5, "no_image": 0.0}
         >>> curves(conditions, values)["image"]["area"]
         0.5
     """
-    found = {}
-    for kind in get_args(MissingType):
+    found: dict[str, dict[str, Any]] = {}
+    for kind in MISSING_TYPES:
         points = sorted(
             (rate, condition.name)
             for condition in conditions
-            if (rate := _rate(condition, kind)) is not None and values.get(condition.name) is not None
+            if (rate := condition.missing_rate(kind)) is not None and values.get(condition.name) is not None
         )
         rates, names = [rate for rate, _ in points], [name for _, name in points]
         if len(set(rates)) > 1:
             heights = [float(values[name] or 0.0) for name in names]
-            steps = zip(rates[1:], rates, heights[1:], heights, strict=False)
-            area = sum((right - left) * (high + low) / 2 for right, left, high, low in steps)
-            area /= rates[-1] - rates[0]
-            found[kind] = {"rates": rates, "conditions": names, "values": heights, "area": area}
+            found[kind] = {"rates": rates, "conditions": names, "values": heights, "area": area_under(rates, heights)}
     return found
 
 
-def _rate(condition: Condition, kind: str) -> float | None:
-    """Return the missing rate of a condition for a missing type, in [0, 1], or None if it has another type or noise."""
-    if condition.missing is not None:
-        missing_type, percent = condition.missing
-        return percent / 100 if missing_type == kind and condition.shown == View() else None
-    rates = {View(): 0.0, View(image=None): 1.0 if kind == "image" else None}
-    rates[View(text=None)] = 1.0 if kind == "text" else None
-    return rates.get(condition.shown)
+def area_under(rates: Sequence[float], values: Sequence[float]) -> float:
+    """Return the area under a missing-rate curve by the trapezoidal rule, divided by the range of the rates.
+
+    It is thus a mean value of the metric over the missing rates.
+
+    Args:
+        rates: Missing rates, at least two different ones, sorted.
+        values: Value of the metric at each rate.
+
+    Example:
+        >>> area_under([0.0, 0.5, 1.0], [1.0, 0.5, 0.5])
+        0.625
+    """
+    points = pairwise(zip(rates, values, strict=True))
+    area = sum((right - left) * (low + high) / 2 for (left, low), (right, high) in points)
+    return area / (rates[-1] - rates[0])

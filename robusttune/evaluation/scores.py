@@ -19,6 +19,12 @@ class Scores(NamedTuple):
         logits: Class scores, shape (W, N, C), float32.
         unknown: Class scores of a model that does not know if a sample belongs to a class of training (base) or not
             (new), shape (W, N, C), float32. They equal ``logits`` unless there are classes of both kinds.
+
+    Example:
+        >>> logits, present = torch.zeros(3, 2, 10), torch.ones(2, 2, dtype=torch.bool)
+        >>> scores = Scores(["a", "b"], torch.tensor([4, 9]), present, logits, unknown=logits)
+        >>> scores.logits.shape  # 3 views, 2 samples, 10 classes
+        torch.Size([3, 2, 10])
     """
 
     sample_id: list[str]

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from robusttune.evaluation.by_condition import ConditionMetrics
-from robusttune.evaluation.metrics import label_ranks, predicted_classes, sample_losses
+from robusttune.evaluation.per_sample import label_ranks, sample_losses
 from robusttune.evaluation.scores import Scores
-from robusttune.types import View
+from robusttune.predictions import predicted_classes
 
 
 def sample_tables(metrics: ConditionMetrics, scores: Scores) -> Iterator[pa.Table]:
@@ -32,7 +32,7 @@ def sample_tables(metrics: ConditionMetrics, scores: Scores) -> Iterator[pa.Tabl
     metadata = {"multilabel": metrics.multilabel, "class_names": metrics.class_names}
     columns = _multilabel_columns if metrics.multilabel else _multiclass_columns
     ids = pa.array(scores.sample_id, pa.string())
-    shown = torch.stack([torch.stack(_shown(scores.present, view), 1) for view in metrics.conditions.views])
+    shown = torch.stack([torch.stack(view.shown(*scores.present.T), 1) for view in metrics.conditions.views])
     rows = torch.arange(len(ids))
     view_indices = torch.from_numpy(metrics.conditions.view_indices(scores.sample_id))
     for (condition, _, logits), views in zip(metrics.under_conditions(scores), view_indices, strict=True):
@@ -44,11 +44,6 @@ def sample_tables(metrics: ConditionMetrics, scores: Scores) -> Iterator[pa.Tabl
             | columns(logits, scores.label, names)
         )
         yield table.replace_schema_metadata({b"robusttune": json.dumps(metadata).encode()})
-
-
-def _shown(present: Tensor, view: View) -> tuple[Tensor, Tensor]:
-    """Return the flags that a sample shows its image and that it shows its text, shape (N,), bool each."""
-    return present[:, 0] & (view.image is not None), present[:, 1] & (view.text is not None)
 
 
 def _multiclass_columns(logits: Tensor, label: Tensor, names: pa.Array) -> dict[str, pa.Array]:

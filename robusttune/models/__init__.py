@@ -1,26 +1,34 @@
-"""Networks and losses as plain torch modules: they use no files, configurations or trainers."""
+"""Classifiers, networks and losses as plain torch modules: they use no configurations or trainers."""
 
 from robusttune.models.base import Fused, FusionModel, FusionNetwork
 from robusttune.models.baselines import Concatenation, ImageOnly, LateFusion, TextOnly
+from robusttune.models.classifier import Classifier
 from robusttune.models.cross_attention import CrossAttention
 from robusttune.models.experts import Experts
+from robusttune.models.fusion_classifier import FusionClassifier
 from robusttune.models.losses import CorrelationLoss
 from robusttune.models.mmrl import MMRL, MMRLNetwork
+from robusttune.models.mmrl_classifier import MMRLClassifier
 from robusttune.models.molt import MoLT, MoLTNetwork
+from robusttune.models.zero_shot import ZeroShotClassifier
 
 __all__ = [
     "MMRL",
+    "Classifier",
     "Concatenation",
     "CorrelationLoss",
     "CrossAttention",
     "Experts",
     "Fused",
+    "FusionClassifier",
     "FusionModel",
     "FusionNetwork",
     "ImageOnly",
     "LateFusion",
+    "MMRLClassifier",
     "MMRLNetwork",
     "MoLT",
     "MoLTNetwork",
     "TextOnly",
+    "ZeroShotClassifier",
 ]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from robusttune.encoders.blocks import Block
 from robusttune.encoders.clip import TowerShape, UpperTower, unit
 from robusttune.errors import RobustTuneError
-from robusttune.models.prompts import Packed
+from robusttune.models.packed import Packed
 from robusttune.models.runner import Runner
 
 
@@ -208,8 +208,9 @@ class MMRLNetwork(nn.Module):
         states = torch.cat([start, space, rest])
         normed = block.norm1(states)
         shared, own = _split(normed, shared_count)
-        attended = block.attend_few(normed[end].unsqueeze(1), texts.pad(own, shared), texts.mask_of_end(count))
-        return upper.feature(block.finish(states[end], attended.squeeze(1)))
+        tokens, mask = texts.pad(own, shared), texts.mask_of_end(count)
+        attended = block.attend_few(normed[end].unsqueeze(1), tokens, mask).squeeze(1)
+        return upper.feature(block.finish(states[end], attended))
 
     def _mix_tokens(self, new: Tensor, below: Tensor | None) -> Tensor:
         """Return the tokens that enter a layer: ``beta`` new + (1 - ``beta``) below, as in MMRL++.

@@ -23,7 +23,6 @@ class MoLT(FusionModel):
 
     Args:
         common_width: Width ``d_c`` of the shared latent space.
-        translation_heads: Number of attention heads of the translation; must divide ``common_width``.
         null_tokens: Number of learned tokens per modality and layer that replace an absent modality. With 0, an
             ablation, the robust representation is zero if a modality is absent.
         cca_dim: Width ``c`` of the projected latents that are correlated. By chance alone a batch of 4c independent
@@ -50,7 +49,6 @@ class MoLT(FusionModel):
     """
 
     common_width: int = 128
-    translation_heads: int = 1
     null_tokens: int = 4
     cca_dim: int = 16
     pooling: Pooling = "bilinear"
@@ -68,12 +66,11 @@ class MoLT(FusionModel):
         small = [name for name in sorted(least) if getattr(self, name) < least[name]]
         if small or not 0 <= self.dropout < 1:
             raise RobustTuneError(f"{', '.join(small) or 'dropout'} is out of range: see the setting's help")
-        for width, heads in (("common_width", "translation_heads"), ("fusion_width", "fusion_heads")):
-            if getattr(self, width) % getattr(self, heads):
-                raise RobustTuneError(
-                    f"{width} {getattr(self, width)} cannot be split into {getattr(self, heads)} heads: "
-                    f"give a multiple of {heads}"
-                )
+        if self.fusion_width % self.fusion_heads:
+            raise RobustTuneError(
+                f"fusion_width {self.fusion_width} cannot be split into {self.fusion_heads} heads: "
+                "give a multiple of fusion_heads"
+            )
 
     def build(self, image: Widths, text: Widths, facts: Facts) -> MoLTNetwork:
         """Build the network.
@@ -189,7 +186,6 @@ class LatentLayer(nn.Module):
     def __init__(self, settings: MoLT, image_width: int, text_width: int) -> None:
         super().__init__()
         common = settings.common_width
-        self.heads = settings.translation_heads
         self.image_in = nn.Linear(image_width, common)
         self.text_in = nn.Linear(text_width, common)
         self.image_null = null_tokens(settings)
@@ -245,7 +241,7 @@ class LatentLayer(nn.Module):
         return with_nulls(projected, modality.mask[modality.rows] & present, projected_nulls, modality.present)
 
     def translate(self, image: Tensor, image_mask: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the latents ``h_i`` and ``h_t``: cross-attention to the other modality, then the mean over tokens.
+        """Compute the latents ``h_i`` and ``h_t``: single-head cross-attention to the other modality, then a mean.
 
         Args:
             image: Queries, keys and values of the image, shape (R, n, 3 d_c).
@@ -256,8 +252,8 @@ class LatentLayer(nn.Module):
         Returns:
             Image latents and text latents, shape (R, d_c) each.
         """
-        image_q, image_k, image_v = split(image, 3, self.heads)
-        text_q, text_k, text_v = split(text, 3, self.heads)
+        image_q, image_k, image_v = split(image, 3, heads=1)
+        text_q, text_k, text_v = split(text, 3, heads=1)
         image_attended = attend(image_q, text_k, text_v, text_mask)
         text_attended = attend(text_q, image_k, image_v, image_mask)
         return masked_mean(image_attended, image_mask), masked_mean(text_attended, text_mask)

@@ -1,109 +1,125 @@
-"""Packing of texts of different lengths without padding, with the tokens that they all begin with stored once."""
+"""Prompts of class names, and their features from a frozen CLIP."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from robusttune.types import Tokens
+from robusttune.counting import counted
+from robusttune.encoders.clip import FrozenCLIPText, unit
+from robusttune.encoders.tokenization import Tokenizer
+from robusttune.errors import RobustTuneError
+from robusttune.models.packed import Packed, shared_tokens
+from robusttune.types import Encoded, Tokens, prompt_name
+
+PLACE = "{}"  # the placeholder of the class name in a template
+BLOCK = 256  # prompts that are encoded at once
 
 
-@dataclass
-class Packed:
-    """The states of ``C`` texts, packed: ``p`` shared states, then the other ``S`` states, one text after the other.
-
-    Each text has at least one token that is not shared. ``m`` is the largest number of such tokens in a text.
+class ClassPrompts(NamedTuple):
+    """Features of the prompts of ``C`` classes from the frozen CLIP.
 
     Attributes:
-        shared: States of the tokens that all texts begin with, at least the start token, shape (p, d).
-        states: States of all other tokens, text by text, shape (S, d).
-        slots: Row in ``states`` of each position of each text, shape (C, m). Positions after the end of a text hold the
-            row of its last token.
-        rows: Position of each row of ``states`` in the flattened ``slots``, from 0 to C m - 1, shape (S,).
-        end: Row in ``states`` of each text's last token, shape (C,).
+        packed: Token states of the first template's prompts, as inputs of the first layer that is adapted.
+        untouched: Features of the classes, averaged over all templates, shape (C, d_e), L2-normalised.
+    """
+
+    packed: Packed
+    untouched: Tensor
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> ClassPrompts:
+        """Return a copy with ``fn`` applied to every tensor."""
+        packed = Packed(**{name: fn(tensor) for name, tensor in vars(self.packed).items()})
+        return ClassPrompts(packed, fn(self.untouched))
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Check that there is a template, and that each contains ``{}`` exactly once.
+
+    Raises:
+        RobustTuneError: The list is empty, or a template does not contain ``{}`` exactly once.
 
     Example:
-        >>> import torch
-        >>> states, mask = torch.zeros(2, 4, 8), torch.tensor([[True, True, True, True], [True, True, False, False]])
-        >>> packed = Packed.of(states, mask, shared=torch.zeros(1, 8))
-        >>> packed.lengths.tolist(), tuple(packed.states.shape)
-        ([3, 1], (4, 8))
+        >>> check_templates(["a photo of a {}."])
     """
-
-    shared: Tensor
-    states: Tensor
-    slots: Tensor
-    rows: Tensor
-    end: Tensor
-
-    @classmethod
-    def of(cls, states: Tensor, mask: Tensor, shared: Tensor) -> Self:
-        """Pack padded states.
-
-        Args:
-            states: States of all texts, shape (C, n, d).
-            mask: Mask of the tokens, shape (C, n), bool. Padding is on the right.
-            shared: States of the tokens that all texts begin with, shape (p, d). Each text has at least one token more.
-        """
-        own = mask[:, len(shared) :]
-        lengths = own.sum(1)
-        end = lengths.cumsum(0) - 1
-        width = int(lengths.max()) if len(lengths) else 0
-        place = torch.arange(width, device=mask.device)
-        slots = (end - lengths + 1).unsqueeze(1) + torch.minimum(place, lengths.unsqueeze(1) - 1)
-        rows = own[:, :width].flatten().nonzero().squeeze(1)
-        return cls(shared, states[:, len(shared) :][own], slots, rows, end)
-
-    @property
-    def lengths(self) -> Tensor:
-        """Return the number of tokens of each text that are not shared, shape (C,)."""
-        return torch.diff(self.end, prepend=self.end.new_full((1,), -1))
-
-    def pad(self, values: Tensor, shared: Tensor | None = None) -> Tensor:
-        """Pad packed values to a rectangle.
-
-        Args:
-            values: Packed values, shape (S, d).
-            shared: Values that are put before those of each text, shape (p, d), or None.
-
-        Returns:
-            Padded values, shape (C, m, d), or (C, p + m, d) with shared values.
-        """
-        padded = values.index_select(0, self.slots.flatten()).view(*self.slots.shape, values.shape[-1])
-        return padded if shared is None else torch.cat([shared.expand(len(padded), -1, -1), padded], 1)
-
-    def unpad(self, values: Tensor) -> Tensor:
-        """Pack padded values, from shape (C, m, d) to (S, d)."""
-        return values.flatten(0, 1).index_select(0, self.rows)
-
-    def mask(self, inserted: int) -> Tensor:
-        """Return the causal attention mask of the tokens that are not shared, shape (m, inserted + p + m), bool.
-
-        Args:
-            inserted: Number of tokens that are inserted before the text, which every token attends to.
-        """
-        width = self.slots.shape[1]
-        common = torch.ones(width, inserted + len(self.shared), dtype=torch.bool, device=self.slots.device)
-        own = torch.ones(width, width, dtype=torch.bool, device=self.slots.device).tril()
-        return torch.cat([common, own], 1)
-
-    def mask_of_end(self, inserted: int) -> Tensor:
-        """Return the attention mask of the last token of each text, shape (C, inserted + p + m), bool.
-
-        Args:
-            inserted: Number of tokens that are inserted before the text.
-        """
-        return self.mask(inserted)[self.lengths - 1]
+    if not templates:
+        raise RobustTuneError("model.templates is empty: give at least one, such as 'a photo of a {}.'")
+    for template in templates:
+        if template.count(PLACE) != 1:
+            raise RobustTuneError(
+                f"model.templates has {template!r}: give each one {PLACE}, where the name of the class stands"
+            )
 
 
-def shared_tokens(tokens: Tokens) -> int:
-    """Return the number of tokens that all texts begin with, such that each text has at least one token more.
+def tokenise(class_names: list[str], template: str, tokenizer: Tokenizer) -> Tokens:
+    """Tokenise the prompts of classes, each with the class's `prompt_name`.
 
     Args:
-        tokens: Tokenised texts with padding on the right, shape (C, n).
+        class_names: Names of ``C`` classes.
+        template: Prompt template with ``{}``.
+        tokenizer: Tokenizer of the text encoder.
+
+    Returns:
+        Tokens of the prompts, shape (C, n).
+
+    Raises:
+        RobustTuneError: A name is blank, two classes have the same prompt (unless their full names differ in a suffix
+            in brackets), or a prompt is longer than the encoder's limit.
     """
-    same = (tokens.input_ids == tokens.input_ids[:1]).all(0) & tokens.attention_mask.all(0)
-    return min(int(same.long().cumprod(0).sum()), int(tokens.attention_mask.sum(1).min()) - 1)
+    names = [prompt_name(name) for name in class_names]
+    if "" in names:
+        raise RobustTuneError(f"class {names.index('') + 1} of {len(names)} has no name: give it one to be prompted by")
+    tokens, cut = tokenizer([template.replace(PLACE, name) for name in names])
+    too_long = [name for name, was_cut in zip(class_names, cut, strict=True) if was_cut]
+    if too_long:
+        raise RobustTuneError(
+            f"{counted(len(too_long), 'prompt')} {'is' if len(too_long) == 1 else 'are'} longer than the "
+            f"{tokenizer.max_length} tokens that the text encoder takes, "
+            f"the first is that of {too_long[0]!r}: shorten its name, or {template!r}"
+        )
+    first_with: dict[tuple[int, ...], int] = {}
+    for number, ids in enumerate(tokens.input_ids.tolist()):
+        other = first_with.setdefault(tuple(ids), number)
+        namesakes = names[other] == names[number] and all(class_names[n].endswith("]") for n in (other, number))
+        if other != number and not namesakes:
+            both = f"{class_names[other]!r} and {class_names[number]!r}"
+            raise RobustTuneError(f"the classes {both} make the same prompt: give each another name")
+    return tokens
+
+
+@torch.inference_mode(False)  # Autograd refuses tensors that were created in inference mode.
+@torch.no_grad()
+def encode_prompts(encoder: FrozenCLIPText, class_names: list[str], templates: Sequence[str]) -> ClassPrompts:
+    """Encode the prompts of classes with the frozen text tower of a CLIP.
+
+    Args:
+        encoder: Text encoder.
+        class_names: Names of the classes, in label order.
+        templates: Prompt templates, at least one.
+
+    Raises:
+        RobustTuneError: See `tokenise`.
+    """
+    device, first = encoder.anchor.device, None
+    means = torch.zeros((), device=device)
+    for template in templates:
+        tokens = tokenise(class_names, template, encoder.prompt_tokenizer).map(lambda tensor: tensor.to(device))
+        with torch.autocast(device.type, enabled=False):
+            encoded = _encode(encoder, tokens)
+        means = means + encoded.pooled / len(templates)
+        first = first or (encoded, shared_tokens(tokens))
+    assert first is not None
+    (states, mask), shared = (first[0].tokens[0], first[0].mask[0]), first[1]
+    return ClassPrompts(Packed.of(states, mask, states[0, :shared].clone()), unit(means))
+
+
+def _encode(encoder: FrozenCLIPText, tokens: Tokens) -> Encoded:
+    """Encode prompts in blocks, because the token features of a thousand prompts would take gigabytes."""
+    starts = range(0, len(tokens), BLOCK)
+    blocks = [tokens.map(lambda tensor, start=start: tensor[start : start + BLOCK]) for start in starts]  # type: ignore[misc]
+    parts = [encoder.encode_lower(block, untouched=True) for block in blocks]
+    states = torch.cat([part.tokens[0] for part in parts])
+    return Encoded(torch.cat([part.pooled for part in parts]), [states], [tokens.attention_mask])

@@ -8,81 +8,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 
 from robusttune.data import ImageTextDataModule
-from robusttune.encoders import FrozenEncoder
 from robusttune.errors import RobustTuneError
-from robusttune.evaluation import ConditionMetrics
+from robusttune.models.classifier import ENCODERS
 from robusttune.planning.extent import Extent
 from robusttune.planning.inspection import Inspection
-from robusttune.planning.meters import BatchTimes, StepMeter, ValidationMeter
-from robusttune.planning.plan import Disk, Memory, Model, Plan, Steps, Time, Traffic
+from robusttune.planning.measurement import (
+    TrainingMeasurement,
+    ValidationMeasurement,
+    measure_training,
+    measure_validation,
+    row_count,
+)
+from robusttune.planning.plan import Disk, Memory, Model, Plan, Time, Traffic
 from robusttune.planning.sampled_cache import Features, SampledCache
-from robusttune.planning.timing import computing_metrics, loading
 from robusttune.ranks import cores
 from robusttune.tasks import RobustTask, ZeroShotTask
-from robusttune.tasks.base import ENCODERS
+from robusttune.tasks.checkpoint import without_encoders
 from robusttune.types import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-VALIDATION_SECONDS = 15.0  # intended duration of the measured validation batches
-VALIDATION_BATCHES = 3, 21  # least and most validation batches to run; the first one is not measured
 LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "robusttune")
-
-# Settings of the Trainer that measures: it runs in one process, writes nothing, and ends when a callback stops it.
-TRAINER: dict[str, Any] = {
-    "devices": 1,
-    "num_nodes": 1,
-    "strategy": "auto",
-    "max_epochs": 1_000_000,  # learning rate schedules need a number
-    "max_steps": -1,
-    "min_epochs": None,
-    "min_steps": None,
-    "max_time": None,
-    "limit_train_batches": None,  # no limit
-    "limit_val_batches": 0,
-    "overfit_batches": 0.0,
-    "val_check_interval": None,
-    "num_sanity_val_steps": 0,
-    "fast_dev_run": False,
-    "logger": False,
-    "profiler": None,
-    "callbacks": None,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
-
-
-class _Training(NamedTuple):
-    """Measurements of training.
-
-    Attributes:
-        steps: Times of the steps.
-        epoch_start: Seconds from the beginning of an epoch until its first batch is there.
-        inspection: Operations and memory of the steps.
-    """
-
-    steps: Steps
-    epoch_start: float
-    inspection: Inspection
-
-
-class _Validation(NamedTuple):
-    """Measurements of a validation; the defaults stand for a run without validation.
-
-    Attributes:
-        steps: Times of the batches; None if there is no validation.
-        metrics: Seconds to compute the metrics on one device.
-        bytes: Bytes that rank 0 gathers from all ranks.
-    """
-
-    steps: Steps | None = None
-    metrics: float = 0.0
-    bytes: int = 0
 
 
 def estimate(task: RobustTask, data: ImageTextDataModule, trainer: Trainer, extent: Extent, steps: int) -> Plan:
@@ -110,17 +59,17 @@ def estimate(task: RobustTask, data: ImageTextDataModule, trainer: Trainer, exte
         cache = None if data.feature_cache is None else SampledCache(data.feature_cache, Path(folder))
         data.feature_cache = cache
         _share_cores(data, extent, trainer)
-        training = _train(task, data, trainer, extent, steps)
+        training = measure_training(task, data, trainer, extent, steps)
         features = [] if cache is None else [*cache.found]
-        validation = _validate(task, data, trainer, extent, training.steps.seconds)
+        validation = measure_validation(task, data, trainer, extent, training.steps.seconds)
         rest = [] if cache is None else _other_splits(task, data, cache)
     inspection = training.inspection
     return Plan(
         task=type(task).__name__,
         extent=extent,
         batch_size=data.batch_size,
-        classes=len(task.class_names),
-        samples={split: rows for split in SPLITS if (rows := _rows(data, split))},
+        classes=len(task.classifier.class_names),
+        samples={split: rows for split in SPLITS if (rows := row_count(data, split))},
         device=str(trainer.strategy.root_device),
         model=_model(task, inspection),
         memory=Memory(
@@ -164,78 +113,25 @@ def _share_cores(data: ImageTextDataModule, extent: Extent, trainer: Trainer) ->
         data.loaders.settings = replace(settings, workers=min(8, max(1, cores() // extent.devices)))
 
 
-def _train(task: RobustTask, data: ImageTextDataModule, trainer: Trainer, extent: Extent, steps: int) -> _Training:
-    """Train for a few steps and measure them."""
-    batches = extent.train_batches(_rows(data, "train"), data.batch_size)
-    if batches == 0:
-        raise RobustTuneError("trainer.limit_train_batches leaves no batch to train on: raise it")
-    meter, inspection = StepMeter(steps), Inspection()
-    _add(trainer, meter, inspection)
-    trainer.fit(task, datamodule=data)
-    return _Training(_steps(meter.times, data.train_dataloader(), batches), meter.epoch_start, inspection)
-
-
-def _validate(
-    task: RobustTask, data: ImageTextDataModule, trainer: Trainer, extent: Extent, step: float
-) -> _Validation:
-    """Measure a few validation batches.
-
-    Args:
-        task: Task to validate.
-        data: Data module with the validation split.
-        trainer: Trainer that has trained the task.
-        extent: Extent of the planned training run.
-        step: Seconds per training step. The number of batches is chosen so that they would take about
-            `VALIDATION_SECONDS` at this speed.
-    """
-    minimum, maximum = VALIDATION_BATCHES
-    trainer.limit_val_batches = max(minimum, min(maximum, 1 + int(VALIDATION_SECONDS / step)))
-    rows = _rows(data, "val")
-    if extent.val_batches(rows, 1) == 0:
-        return _Validation()
-    meter = ValidationMeter()
-    _add(trainer, meter)
-    trainer.validate(task, datamodule=data, verbose=False)
-    loader = data.val_dataloader()
-    assert loader.batch_size is not None
-    batches = extent.val_batches(rows, loader.batch_size)
-    if batches == 0:
-        return _Validation()
-    validated_rows = min(rows, batches * loader.batch_size * extent.world_size)
-    conditions = data.conditions("val")
-    metrics = ConditionMetrics(task.facts, conditions, task.class_names)
-    logits_bytes = 4 * len(conditions.views) * len(task.class_names)  # float32 logits of one sample
-    return _Validation(
-        _steps(meter.times, loader, batches),
-        computing_metrics(metrics, validated_rows),
-        validated_rows * logits_bytes,
-    )
-
-
-def _steps(times: BatchTimes, loader: Any, batches: int) -> Steps:
-    """Summarise measured batches; a batch cannot take less time than the loader needs for it."""
-    loading_seconds = loading(loader)
-    seconds = max(times.wait + times.work, loading_seconds or 0.0)
-    return Steps(seconds, times.quartiles, len(times.working), times.wait, times.work, loading_seconds, batches)
-
-
 def _other_splits(task: RobustTask, data: ImageTextDataModule, cache: SampledCache) -> list[Features]:
     """Return the features that the cache would also hold for the test and predict samples."""
     before = len(cache.found)
     for stage in ("test", "predict"):
         if data.source_table(stage) is not None:
             data.setup(stage)
-            data.fill_cache(stage, {name: _encoder(task, name) for name in ENCODERS})
+            data.fill_cache(stage, {name: task.classifier.encoder(name) for name in ENCODERS})
     return cache.found[before:]
 
 
 def _model(task: RobustTask, inspection: Inspection) -> Model:
     trained = sum(weights.numel() for weights in task.parameters() if weights.requires_grad)
-    frozen = {name: _encoder(task, name).size for name in ENCODERS}
+    frozen = {name: task.classifier.encoder(name).size for name in ENCODERS}
     return Model(trained, frozen, inspection.flops.trained, inspection.flops.frozen)
 
 
-def _time(training: _Training, validation: _Validation, features: Sequence[Features], extent: Extent) -> Time:
+def _time(
+    training: TrainingMeasurement, validation: ValidationMeasurement, features: Sequence[Features], extent: Extent
+) -> Time:
     """Extrapolate the durations of epochs, validations and the whole run from the measurements."""
     step, validation_step = training.steps, validation.steps
     start = max(0.0, training.epoch_start - step.waiting)
@@ -259,22 +155,6 @@ def _time(training: _Training, validation: _Validation, features: Sequence[Featu
     )
 
 
-def _add(trainer: Trainer, *callbacks: Callback) -> None:
-    trainer.callbacks += callbacks  # type: ignore[attr-defined]
-
-
-def _rows(data: ImageTextDataModule, split: Split) -> int:
-    """Return the number of samples in a split, 0 if the data set lacks it."""
-    table = data.records(split)
-    return 0 if table is None else len(table)
-
-
 def _own_bytes(task: RobustTask) -> int:
     """Return the size in bytes of the task's tensors in a checkpoint, which leaves the frozen encoders out."""
-    saved = (value for name, value in task.state_dict().items() if not name.startswith(ENCODERS))
-    return sum(value.nbytes for value in saved)
-
-
-def _encoder(task: RobustTask, name: str) -> FrozenEncoder:
-    encoder: FrozenEncoder = getattr(task, name)
-    return encoder
+    return sum(value.nbytes for value in without_encoders(task.state_dict()).values())

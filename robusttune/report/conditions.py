@@ -1,44 +1,15 @@
-"""Names of test conditions: parsing, sorting and grouping."""
+"""Sorting and grouping of test conditions."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple, get_args
 
-from robusttune.corruption.conditions import MissingType
+from robusttune.corruption.grammar import STANDARD_CONDITIONS, Condition, parse
+from robusttune.errors import RobustTuneError
 
-COMPLETE, MEAN = "complete", "mean"
-STANDARD_CONDITIONS = (COMPLETE, "no_image", "no_text")
-TYPES: tuple[str, ...] = get_args(MissingType)  # which modality is missing at a rate: image, text, or either
-GROUPS = ("missing modality", "missing at a rate", "noisy images", "noisy texts", "combined")
-PREFIXES = {"missing_": 1, "noisy_image_": 2, "noisy_text_": 3}
-
-
-class Noise(NamedTuple):
-    """The noise of a condition.
-
-    Attributes:
-        modality: Noisy modality, ``image`` or ``text``.
-        kind: Kind of noise, such as ``gaussian``.
-        severity: Severity from 1 to 5.
-    """
-
-    modality: str
-    kind: str
-    severity: int
-
-
-def noise_of(condition: str) -> Noise | None:
-    """Return the noise of a condition; None if it has none or combines it with something else.
-
-    Example:
-        >>> noise = noise_of("noisy_image_blur_3")
-        >>> noise.kind, noise.severity
-        ('blur', 3)
-    """
-    found = re.fullmatch(r"noisy_(image|text)_(\w+)_([1-5])", condition)
-    return Noise(found[1], found[2], int(found[3])) if found else None
+MEAN = "mean"
+GROUPS = ("missing modality", "missing at a rate", "noisy images", "noisy texts", "combined", "other")
 
 
 def in_order(conditions: Iterable[str]) -> list[str]:
@@ -74,8 +45,27 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _group(condition: str) -> int:
+def parsed(name: str) -> Condition | None:
+    """Return a condition by its name, or None for a name that this version does not know.
+
+    Example:
+        >>> parsed("noisy_image_blur_3").noise_alone.kind, parsed("noisy_image_fog_3")
+        ('blur', None)
+    """
+    try:
+        return parse(name)
+    except RobustTuneError:
+        return None
+
+
+def _group(name: str) -> int:
     """Return the index of a condition's group in `GROUPS`."""
-    if "+" in condition:
+    condition = parsed(name)
+    if condition is None:
+        return GROUPS.index("other")
+    if condition.parts > 1:
         return GROUPS.index("combined")
-    return next((group for prefix, group in PREFIXES.items() if condition.startswith(prefix)), 0)
+    if condition.missing is not None:
+        return GROUPS.index("missing at a rate")
+    noise = condition.noise_alone
+    return GROUPS.index("missing modality" if noise is None else f"noisy {noise.modality}s")

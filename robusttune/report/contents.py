@@ -1,73 +1,22 @@
-"""Contents of a report: the sentences at its top and its tables."""
+"""Tables of a report."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from statistics import mean, stdev
 
-from robusttune.evaluation.metrics import LOWER_IS_BETTER
-from robusttune.report.compare import Comparison, Difference, Estimate
-from robusttune.report.conditions import MEAN, STANDARD_CONDITIONS, by_group
+from robusttune.corruption.grammar import STANDARD_CONDITIONS
+from robusttune.counting import counted
+from robusttune.evaluation.metric_names import LOWER_IS_BETTER
+from robusttune.report.compare import Comparison
+from robusttune.report.conditions import MEAN, by_group
+from robusttune.report.differences import Difference
+from robusttune.report.estimates import Estimate
 from robusttune.report.models import Model
 from robusttune.report.robustness import Areas, areas, mean_relative
+from robusttune.report.sentences import averaged_conditions, heading, listed
 from robusttune.report.tables import Cell, Rows, Table
 
 QUALITY = ("calibration_error", "loss", "brier")
-
-
-def finding(comparison: Comparison) -> str:
-    """Return one sentence that names the model with the best mean over conditions and its difference to the baseline.
-
-    If the baseline itself is the best, the sentence gives the difference of the next model to it.
-    """
-    quantity = f"mean {heading(comparison.metric)} over {_conditions(comparison)}"
-    known = {model.label: e.mean for model in comparison.models if (e := comparison.estimate(model, MEAN)) is not None}
-    best = comparison.best(MEAN)
-    if not best:
-        return f"The {quantity} is not known of any model."
-    value = f"{known[best[0].label]:.3f}"
-    if len(comparison.models) == 1:
-        return f"{best[0].label} is the only model that counts; its {quantity} is {value}."
-    if len(best) > 1:
-        return f"{_listed(model.label for model in best)} have the same best {quantity}, {value}."
-    if best[0] is not comparison.baseline:
-        sentence = f"{best[0].label} has the best {quantity}, {value}"
-        if comparison.baseline.label not in known:
-            return f"{sentence}; the baseline {comparison.baseline.label} has none."
-        return f"{sentence}, which is {_against(comparison, best[0], known)}."
-    sentence = f"The baseline {best[0].label} has the best {quantity}, {value}"
-    others = [model for model in comparison.models if model is not best[0] and model.label in known]
-    if not others:
-        return f"{sentence}; no other model has one."
-    second = min(others, key=lambda model: abs(known[model.label] - known[best[0].label]))
-    return f"{sentence}; the next, {second.label}, is {_against(comparison, second, known)}."
-
-
-def _against(comparison: Comparison, model: Model, known: dict[str, float]) -> str:
-    """Return a phrase with a model's difference to the baseline in the mean over conditions, and its interval.
-
-    Args:
-        comparison: Comparison that has the differences.
-        model: Model other than the baseline.
-        known: Mean over conditions by model label.
-    """
-    base = comparison.baseline.label
-    difference = comparison.differences.get(model.label, {}).get(MEAN)
-    if difference is None:
-        reason = comparison.unpaired.get(model.label, "not all predictions are kept")
-        return f"{known[model.label] - known[base]:+.3f} against {base} (no paired interval: {reason})"
-    zero = "" if difference.clear else ", which includes 0"
-    interval = f"95 % interval over samples {difference.low:+.3f} to {difference.high:+.3f}{zero}"
-    return f"{difference.mean:+.3f} against {base} ({interval})"
-
-
-def caveat(comparison: Comparison) -> str:
-    """Return one sentence that lists how the models' tests differ, or an empty text if they do not differ."""
-    differences = [{"samples": "number of samples"}.get(name, name) for name in comparison.asked]
-    differences += [] if comparison.same_samples else ["on other samples"]
-    if not differences:
-        return ""
-    return f"Models were tested differently ({', '.join(differences)}): values may differ for that alone."
 
 
 def main_table(comparison: Comparison) -> Table:
@@ -80,7 +29,7 @@ def main_table(comparison: Comparison) -> Table:
     note = "Mean over seeds ± standard deviation; for one seed, with the 95 % interval over samples."
     note += f" {_best(comparison.metric)}"
     if comparison.conditions != comparison.shared:
-        note += f" The mean is over {_conditions(comparison)}."
+        note += f" The mean is over {averaged_conditions(comparison)}."
     return Table(f"{heading(comparison.metric)} by condition".capitalize(), _headers(comparison.models), groups, note)
 
 
@@ -104,10 +53,15 @@ def robustness_table(comparison: Comparison) -> Table | None:
     rows = [Rows("area under the curve over missing rates", area_rows)]
     relative, conditions = mean_relative(comparison)
     if conditions:
-        rows.append(Rows("relative robustness", [(f"mean over {_count(conditions)}", _spread(models, relative))]))
+        rows.append(
+            Rows(
+                "relative robustness",
+                [(f"mean over {counted(len(conditions), 'condition')}", _spread(models, relative))],
+            )
+        )
     rows = [group for group in rows if group.rows]
     headline = heading(models[0].tests[0].headline)
-    note = f"Of {headline}. Relative robustness is the share that is kept of its value on complete samples. {_best('')}"
+    note = f"Values of {headline}. Relative robustness is the value divided by that on complete samples. {_best('')}"
     note += f" {_rates(areas_by_type)}" if areas_by_type else ""
     return Table("Robustness", _headers(models), rows, note) if rows else None
 
@@ -130,7 +84,7 @@ def effective_table(comparison: Comparison, effective: dict[str, dict[str, list[
     ]
     note = (
         f"{heading(comparison.metric).capitalize()} beyond what a line through the logits of "
-        f"{_listed(model.label for model in trend)} predicts from that on complete samples (Taori et al. 2020)."
+        f"{listed(model.label for model in trend)} predicts from that on complete samples (Taori et al. 2020)."
     )
     return Table("Effective robustness", _headers(comparison.models), groups, note)
 
@@ -150,10 +104,10 @@ def difference_table(comparison: Comparison) -> Table | None:
     groups = [Rows(group, [(n, cells(n)) for n in names]) for group, names in by_group(conditions).items()]
     if any(MEAN in by_condition for by_condition in comparison.differences.values()):
         groups.append(Rows("", [(MEAN, cells(MEAN))]))
-    headers = [f"{m.label} ({_count_of(_pairs(comparison, m), 'pair')})" for m in paired]
+    headers = [f"{m.label} ({counted(_pairs(comparison, m), 'pair')})" for m in paired]
     note = (
-        "With 95 % intervals over samples, by a paired bootstrap of 1,000 draws; bold ones exclude 0. "
-        "A pair is a run of either model on the same samples. What other seeds would give is not in the intervals."
+        "With 95 % intervals over samples, by a paired bootstrap of 1,000 draws; an interval in bold excludes 0. "
+        "A pair is one run of each model on the same samples. The intervals leave out the variation over seeds."
         if paired
         else ""
     )
@@ -164,57 +118,26 @@ def difference_table(comparison: Comparison) -> Table | None:
     return Table(title, headers, groups, " ".join(filter(None, [note, without])))
 
 
-def heading(metric: str) -> str:
-    """Return the name of a metric as written in a sentence.
-
-    Example:
-        >>> heading("calibration_error"), heading("brier")
-        ('calibration error', 'Brier score')
-    """
-    return {"brier": "Brier score", "auroc": "AUROC"}.get(metric, metric.replace("_", " "))
-
-
 def _pairs(comparison: Comparison, model: Model) -> int:
     """Return the number of pairs of runs behind a model's differences."""
     return max((difference.pairs for difference in comparison.differences[model.label].values()), default=0)
 
 
 def _headers(models: list[Model]) -> list[str]:
-    return [f"{model.label} ({_count_of(len(model.runs), 'seed')})" for model in models]
-
-
-def _count_of(count: int, noun: str) -> str:
-    """Return a count with its noun, which gets a plural s unless the count is 1."""
-    return f"{count} {noun}{'s' * (count != 1)}"
-
-
-def _count(names: list[str]) -> str:
-    return _count_of(len(names), "condition")
-
-
-def _conditions(comparison: Comparison) -> str:
-    """Return a phrase for the conditions over which means are taken."""
-    suffix = " that all models have" if comparison.conditions != comparison.shared else ""
-    return f"{_count(comparison.shared)}{suffix}"
+    return [f"{model.label} ({counted(len(model.runs), 'seed')})" for model in models]
 
 
 def _rates(areas_by_type: dict[str, Areas]) -> str:
     """Return a sentence with the missing rates over which the areas are computed."""
     types_by_rates: dict[str, list[str]] = {}
     for kind, entry in areas_by_type.items():
-        types_by_rates.setdefault(_listed(f"{rate:g}" for rate in entry.rates), []).append(kind)
+        types_by_rates.setdefault(listed(f"{rate:g}" for rate in entry.rates), []).append(kind)
     listing = "; ".join(f"{rates} ({', '.join(types)})" for rates, types in types_by_rates.items())
     return f"Areas are over the rates that all models have: {listing}."
 
 
 def _best(metric: str) -> str:
-    return f"The best of a row is bold{'; lower is better' if metric in LOWER_IS_BETTER else ''}."
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Return an enumeration such as "a, b and c"."""
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
+    return f"The best value of a row is bold{'; lower is better' if metric in LOWER_IS_BETTER else ''}."
 
 
 def _estimates(comparison: Comparison, condition: str, metric: str | None = None) -> list[Cell]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from robusttune.corruption.grammar import COMPLETE
 from robusttune.errors import RobustTuneError
 from robusttune.escaping import shell
 from robusttune.report.compare import Comparison, compare, named
-from robusttune.report.conditions import COMPLETE, MEAN
+from robusttune.report.conditions import MEAN
 from robusttune.report.contents import (
-    caveat,
     difference_table,
     effective_table,
-    finding,
     main_table,
     quality_table,
     robustness_table,
@@ -22,6 +21,7 @@ from robusttune.report.models import group
 from robusttune.report.plots import Drawn, draw_all
 from robusttune.report.robustness import effective_robustness
 from robusttune.report.runs import Run, find_runs
+from robusttune.report.sentences import caveat, finding
 from robusttune.report.tables import Table
 
 
@@ -32,6 +32,10 @@ class ExcludedRun(NamedTuple):
         folder: Folder of the run.
         reason: Reason for leaving it out.
         command: Command that makes the run complete; empty if there is none.
+
+    Example:
+        >>> ExcludedRun("runs/molt/0", "interrupted", "robusttune fit --config runs/molt/0/config.yaml").reason
+        'interrupted'
     """
 
     folder: str
@@ -46,6 +50,10 @@ class Section(NamedTuple):
         title: Title of the section.
         table: Table of the section, or None.
         plots: Plots of the section by name.
+
+    Example:
+        >>> Section("Accuracy by condition", Table("Accuracy by condition", ["molt"], []), plots={}).table.columns
+        ['molt']
     """
 
     title: str

@@ -57,7 +57,7 @@ def as_markdown_report(document: Document) -> str:
             + (f". Run {markdown_code(run.command)}" if run.command else "")
             for run in document.left_out
         )
-        parts += ["## Runs that do not count", "\n".join(runs)]
+        parts += ["## Excluded runs", "\n".join(runs)]
     for section in document.sections:
         parts.append(f"## {markdown(section.title)}")
         if section.table is not None:

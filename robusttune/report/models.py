@@ -26,6 +26,12 @@ class Model:
     Attributes:
         label: Unique label of the model.
         runs: Runs with different seeds.
+
+    Example:
+        >>> from pathlib import Path
+        >>> model = Model("molt", [Run(Path("runs/molt/0"), {"name": "molt"}, finished=True, tested=None)])
+        >>> model.tests
+        []
     """
 
     label: str

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robusttune.evaluation.bootstrap import resampled_means
 from robusttune.evaluation.f1 import Average, macro, macro_of_all, micro, weighted
-from robusttune.evaluation.metrics import samples_f1
+from robusttune.evaluation.per_sample import samples_f1
 from robusttune.report.predictions import Predictions
 
 TOP = 5

@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from robusttune.corruption.grammar import COMPLETE, MISSING_TYPES
 from robusttune.errors import RobustTuneError
-from robusttune.evaluation.metrics import LOWER_IS_BETTER
+from robusttune.evaluation.metric_names import LOWER_IS_BETTER
+from robusttune.evaluation.robustness import area_under
 from robusttune.report.compare import Comparison
-from robusttune.report.conditions import COMPLETE, TYPES, in_order
+from robusttune.report.conditions import in_order
 from robusttune.report.models import Model
 from robusttune.report.runs import TestResults
 
@@ -22,8 +24,11 @@ class Areas(NamedTuple):
 
     Attributes:
         rates: Two or more missing rates in [0, 1] that the tests of all runs have in common.
-        of_runs: Area of each run by model label, computed with the trapezoidal rule and divided by the range of the
-            rates, so that it is a mean value of the metric.
+        of_runs: Area of each run by model label, see `area_under`.
+
+    Example:
+        >>> Areas([0.0, 0.5, 1.0], {"molt": [0.83, 0.85]}).of_runs["molt"]
+        [0.83, 0.85]
     """
 
     rates: list[float]
@@ -34,15 +39,21 @@ def areas(comparison: Comparison) -> dict[str, Areas]:
     """Compute the areas under the missing-rate curves of all runs.
 
     Returns:
-        Areas by missing modality, one of `TYPES`. Types for which all runs share fewer than two rates are left out.
+        Areas by missing type, one of `MISSING_TYPES`. Types for which all runs share fewer than two rates are left
+        out.
     """
-    found = {}
-    for kind in TYPES:
+    found: dict[str, Areas] = {}
+    for kind in MISSING_TYPES:
         curves = {model.label: [_curve(tested, kind) for tested in model.tests] for model in comparison.models}
         rates = sorted(set.intersection(*({*curve} for model_curves in curves.values() for curve in model_curves)))
         if len(rates) > 1:
-            area_of_runs = {label: [_area(curve, rates) for curve in runs] for label, runs in curves.items()}
-            found[kind] = Areas(rates, area_of_runs)
+            found[kind] = Areas(
+                rates,
+                {
+                    label: [area_under(rates, [curve[rate] for rate in rates]) for curve in of_runs]
+                    for label, of_runs in curves.items()
+                },
+            )
     return found
 
 
@@ -50,12 +61,6 @@ def _curve(tested: TestResults, kind: str) -> dict[float, float]:
     """Return the known values of the headline metric by missing rate."""
     names = tested.curves.get(kind, {})
     return {rate: value for rate, name in names.items() if (value := _value(tested, name, tested.headline)) is not None}
-
-
-def _area(curve: dict[float, float], rates: list[float]) -> float:
-    """Return the area under a curve by the trapezoidal rule, divided by the range of the rates."""
-    heights = [curve[rate] for rate in rates]
-    return float(np.dot(np.diff(rates), np.add(heights[1:], heights[:-1]) / 2) / (rates[-1] - rates[0]))
 
 
 def mean_relative(comparison: Comparison) -> tuple[dict[str, list[float]], list[str]]:
@@ -99,7 +104,7 @@ def effective_robustness(comparison: Comparison, trend: list[Model]) -> dict[str
     """
     metric = comparison.metric
     if metric in LOWER_IS_BETTER:
-        raise RobustTuneError(f"--trend is for shares that grow, and {metric} is none: leave it out")
+        raise RobustTuneError(f"--trend needs a metric for which higher is better, and {metric} is not: leave it out")
     runs = [tested for model in trend for tested in model.tests]
     bases = [value for tested in runs if (value := _value(tested, COMPLETE, metric)) is not None]
     if len({*bases}) < LEAST:

@@ -69,6 +69,11 @@ class Run:
         settings: Settings of the configuration by their dotted path, such as ``model.init_args.beta``.
         finished: Flag for a fit that was not interrupted.
         tested: Results of the test; None if the run is not tested or not finished.
+
+    Example:
+        >>> run = Run(Path("runs/molt/0"), {"name": "molt"}, finished=True, tested=None)
+        >>> run.predictions.as_posix()
+        'runs/molt/0/report/test.parquet'
     """
 
     folder: Path
@@ -165,7 +170,7 @@ def _read_tested(report: Path) -> TestResults:
         ) from None
     if not same_test:
         raise RobustTuneError(
-            f"{path} and test.parquet beside it are of two different tests: test the run again, or leave it out"
+            f"{path} and test.parquet beside it come from two different tests: test the run again, or leave it out"
         )
     return tested
 

@@ -20,6 +20,10 @@ class Cell(NamedTuple):
     Attributes:
         text: Number with its interval or standard deviation, or ``-``.
         strong: Flag for bold text.
+
+    Example:
+        >>> Cell("0.912 ± 0.003", strong=True).text
+        '0.912 ± 0.003'
     """
 
     text: str = NOTHING
@@ -32,6 +36,10 @@ class Rows(NamedTuple):
     Attributes:
         heading: Heading of the group; empty for none.
         rows: Name of each row, and its cells, one per column.
+
+    Example:
+        >>> Rows("missing modality", [("no_image", [Cell("0.71"), Cell("0.68")])]).heading
+        'missing modality'
     """
 
     heading: str

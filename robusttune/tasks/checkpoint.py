@@ -1,125 +1,159 @@
-"""Checkpoint files: the format number, the digest of the content, and safe reading."""
+"""The identity of a checkpoint: what it stores of its task, and which task it may be loaded into."""
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-from collections.abc import Iterator
+from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
-from robusttune.regular_files import describe_path
+from robusttune.models.classifier import ENCODERS
+from robusttune.settings import argument_to_plain, arguments_from_plain, differences, from_plain, plain, to_plain
+from robusttune.tasks.checkpoint_file import KEY, read_checkpoint, seal
 from robusttune.types import Facts
 
-KEY = "robusttune"  # key of this project's metadata in a checkpoint
-FORMAT = 1  # Raise it whenever checkpoints of the version before can no longer be read.
-ABOUT = {"format", "digest", "task", "settings", "facts", "image_encoder", "text_encoder", "inputs", "sha256"}
-INSTEAD = "give one that `robusttune fit` wrote"
+if TYPE_CHECKING:
+    from robusttune.tasks.base import RobustTask
+
+T = TypeVar("T", bound="RobustTask")
+KINDS: tuple[type, type] = (ImageEncoder, TextEncoder)
+FROZEN = tuple(f"classifier.{name}." for name in ENCODERS)  # prefixes of the weights that no checkpoint stores
+# Constructor arguments that are not among a checkpoint's settings. The encoders and facts are stored on their own;
+# a loaded task is not trained further, so it needs no optimiser and schedule; and the last two change no result.
+UNSTORED = frozenset(
+    {"image_encoder", "text_encoder", "facts", "optimizer", "schedule", "compile", "checkpoint_activations"}
+)
 
 
-def seal(checkpoint: dict[str, Any]) -> None:
-    """Add the format number and a digest of the whole checkpoint to its metadata, in place."""
-    checkpoint[KEY] = {**checkpoint[KEY], "format": FORMAT}
-    checkpoint[KEY]["digest"] = digest_of(checkpoint)
-
-
-def digest_of(checkpoint: dict[str, Any]) -> str:
-    """Return the SHA-256 of the metadata, weights and training state in a checkpoint, as hexadecimal digits.
-
-    A digest that the metadata already contains is left out.
-    """
-    metadata = {name: value for name, value in checkpoint[KEY].items() if name != "digest"}
-    digest = hashlib.sha256()
-    for part in _bytes_of({**checkpoint, KEY: metadata}):
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def _bytes_of(value: Any) -> Iterator[bytes | memoryview]:
-    """Yield bytes that differ wherever two values of plain data and tensors differ."""
-    if isinstance(value, Tensor):
-        yield f"tensor {value.dtype} {tuple(value.shape)}\n".encode()
-        yield value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data
-    elif isinstance(value, dict):
-        yield f"dict {len(value)}\n".encode()
-        for key in sorted(value, key=repr):
-            yield from _bytes_of(key)
-            yield from _bytes_of(value[key])
-    elif isinstance(value, list | tuple):
-        yield f"list {len(value)}\n".encode()
-        for item in value:
-            yield from _bytes_of(item)
-    elif isinstance(value, str):
-        written = value.encode("utf-8", "surrogatepass")
-        yield b"str %d\n%s" % (len(written), written)
-    elif value is None or isinstance(value, bool | int | float):
-        yield f"{type(value).__name__} {value!r}\n".encode()
-    else:  # Leave out the repr of other objects: it may contain an address, which differs after reading.
-        yield f"{type(value).__name__}\n".encode()
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of this project onto the CPU. No code in the file is executed.
-
-    Returns:
-        The checkpoint. Its metadata is found under `KEY`, its weights under ``state_dict``.
-
-    Raises:
-        RobustTuneError: The file is missing or damaged, was changed, has another format number, contains more than
-            tensors and plain data, or is no checkpoint of this project.
-    """
-    checkpoint: dict[str, Any] = read_plain(Path(path), "a checkpoint of robusttune")
-    metadata = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
-    if not isinstance(metadata, dict) or "task" not in metadata:
-        raise RobustTuneError(f"{path} is no checkpoint of robusttune: {INSTEAD}")
-    _refuse_other_formats(path, metadata.get("format"))
-    if not metadata.keys() >= ABOUT or "state_dict" not in checkpoint or metadata["digest"] != digest_of(checkpoint):
-        raise RobustTuneError(
-            f"{path} is not as it was written (its digest does not fit what it holds): use an unchanged copy"
-        )
-    if metadata["facts"].keys() != set(Facts._fields):
-        raise RobustTuneError(f"{path} is no checkpoint of robusttune: {INSTEAD}")
-    return checkpoint
-
-
-def _refuse_other_formats(path: str | Path, found: Any) -> None:
-    if found == FORMAT:
-        return
-    if isinstance(found, int) and found > FORMAT:
-        raise RobustTuneError(
-            f"{path} has checkpoint format {found}, and this version of robusttune reads format {FORMAT}: "
-            "update robusttune"
-        )
-    raise RobustTuneError(
-        f"{path} was written by an older version of robusttune (checkpoint format {found or 'without number'}, "
-        f"expected {FORMAT}): train again with this version"
-    )
-
-
-def read_plain(path: Path, instead: str) -> Any:
-    """Read a file that `torch.save` has written, onto the CPU. No code in the file is executed.
+def without_encoders(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the part of a task's state dict that is stored in checkpoints.
 
     Args:
-        path: Path of the file.
-        instead: Noun phrase for the error message: the kind of file to use instead.
+        state: State dict of a task.
+    """
+    return {key: value for key, value in state.items() if not key.startswith(FROZEN)}
+
+
+def settings_of(task: RobustTask) -> dict[str, Any]:
+    """Return the constructor arguments of a task as plain data, without those in `UNSTORED`.
+
+    The names come from the signature of the constructor. The classifier has those that its own constructor takes, the
+    task has the others, each as an attribute of the same name.
+
+    Args:
+        task: Task of any kind.
+    """
+    of_classifier = signature(type(task.classifier)).parameters
+    names = [name for name in signature(type(task)).parameters if name not in UNSTORED]
+    holders = {name: task.classifier if name in of_classifier else task for name in names}
+    return {name: argument_to_plain(getattr(holder, name)) for name, holder in holders.items()}
+
+
+def metadata_of(task: RobustTask) -> dict[str, Any]:
+    """Return the metadata of a task in its checkpoints, as plain data.
+
+    Args:
+        task: Task of any kind.
+    """
+    classifier = task.classifier
+    return {
+        "task": type(task).__name__,
+        "settings": settings_of(task),
+        "facts": task.facts._asdict(),
+        **{name: to_plain(classifier.encoder_settings[name]) for name in ENCODERS},
+        "inputs": {name: classifier.encoder_settings[name].inputs() for name in ENCODERS},
+        "sha256": {name: classifier.encoder(name).sha256 for name in ENCODERS},
+    }
+
+
+def complete_saved(checkpoint: dict[str, Any], metadata: dict[str, Any]) -> None:
+    """Remove the encoders' weights from a checkpoint, add metadata, and add a digest of everything, in place.
+
+    Args:
+        checkpoint: Checkpoint that Lightning has collected.
+        metadata: Metadata of the task, see `metadata_of`.
+    """
+    checkpoint["state_dict"] = without_encoders(checkpoint["state_dict"])
+    checkpoint[KEY] = metadata
+    seal(checkpoint)
+
+
+def complete_loaded(
+    checkpoint: dict[str, Any], metadata: dict[str, Any], free: tuple[str, ...], state: dict[str, Tensor]
+) -> None:
+    """Check that a checkpoint fits the task that is to load it, and add the encoders' weights, in place.
+
+    Args:
+        checkpoint: Checkpoint without encoders.
+        metadata: Metadata of the task, see `metadata_of`.
+        free: Names of the settings that may differ.
+        state: State dict of the task.
 
     Raises:
-        RobustTuneError: The file is missing, damaged, or contains more than tensors and plain data.
+        RobustTuneError: The checkpoint has another task, other encoders, settings or weights.
     """
-    problem = describe_path(path)
-    if problem is not None:
-        raise RobustTuneError(f"the checkpoint {path!s:.300} {problem}: give the path of {instead}")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    if KEY not in checkpoint:
+        raise RobustTuneError("this is no checkpoint of robusttune: give one that `robusttune fit` wrote")
+    refuse_another_task(metadata, checkpoint[KEY], free)
+    shapes = {key: value.shape for key, value in without_encoders(state).items()}
+    if {key: value.shape for key, value in checkpoint["state_dict"].items()} != shapes:
+        raise RobustTuneError("the checkpoint lacks weights, or has others: give one of this version")
+    checkpoint["state_dict"] |= {key: value for key, value in state.items() if key not in shapes}
+
+
+def refuse_another_task(own: dict[str, Any], found: dict[str, Any], free: tuple[str, ...]) -> None:
+    """Check that a checkpoint was written by the task that is to load it.
+
+    Args:
+        own: Metadata of the task, see `metadata_of`.
+        found: Metadata in the checkpoint.
+        free: Names of the settings that may differ.
+
+    Raises:
+        RobustTuneError: The checkpoint has another task, other encoders, settings, weights of encoders or classes. The
+            message names all differences.
+    """
+    lines = differences(_comparable(own, free), _comparable(found, free))
+    lines += [
+        f"the weights of {name} are not those it was trained with"
+        for name in ENCODERS
+        if own["sha256"][name] != found["sha256"][name] and not any(line.startswith(name) for line in lines)
+    ]
+    if own["facts"]["class_names"] != found["facts"]["class_names"]:
+        lines.append("the classes are not those it was trained with, or in another order")
+    if lines:
         raise RobustTuneError(
-            f"{path} holds more than tensors and plain data, and is not loaded: use {instead}"
-        ) from None
-    except PermissionError as error:
-        raise RobustTuneError(f"{path} cannot be read ({error.strerror}): see to it that you may") from None
-    except Exception:  # For a damaged file torch raises RuntimeError, EOFError, OSError, ValueError, KeyError, ...
-        raise RobustTuneError(f"{path} is damaged or no checkpoint: use another one") from None
+            f"the checkpoint contradicts the settings ({'; '.join(lines)}): "
+            "use the config.yaml of its run, without contradicting flags"
+        )
+
+
+def load_task(cls: type[T], path: str | Path, device: str | torch.device) -> T:
+    """Load a trained task from its checkpoint, see `RobustTask.load_from_checkpoint`."""
+    checkpoint = read_checkpoint(path)
+    metadata = checkpoint[KEY]
+    encoders = {name: from_plain(metadata[name], kind) for name, kind in zip(ENCODERS, KINDS, strict=True)}
+    settings = arguments_from_plain(metadata["settings"], cls, UNSTORED)
+    facts, constructor = Facts(**metadata["facts"]), cast("Callable[..., T]", cls)  # Each task has its own arguments.
+    task = constructor(**encoders, facts=facts, **settings)
+    task.on_load_checkpoint(checkpoint)
+    task.load_state_dict(checkpoint["state_dict"])
+    return task.to(device).eval()
+
+
+def _comparable(metadata: dict[str, Any], free: tuple[str, ...]) -> dict[str, Any]:
+    """Return the part of a checkpoint's metadata that must be the same in the task that loads it.
+
+    The origin of the encoders' weights is left out: a folder may move, and the hashes of weights are compared.
+    """
+    encoders = {name: {**metadata[name], "init_args": dict(metadata[name]["init_args"])} for name in ENCODERS}
+    for encoder in encoders.values():
+        for origin in ("name", "weights", "revision"):
+            del encoder["init_args"][origin]
+    model = {name: value for name, value in metadata["settings"].items() if name not in free}
+    return {"task": metadata["task"], "model": model, "inputs": plain(metadata["inputs"]), **encoders}

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from robusttune.corruption.dropout import ModalityDropout
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import sample_losses
 from robusttune.models import CorrelationLoss, Fused, FusionModel, MoLT
 from robusttune.models.base import zero_absent
+from robusttune.models.fusion_classifier import FusionClassifier
 from robusttune.models.losses import shuffled_correlation
-from robusttune.models.runner import Runner
 from robusttune.ranks import sum_over_ranks
-from robusttune.settings import from_plain, to_plain
-from robusttune.tasks.base import Losses, OptimizerCallable, RobustTask, adamw, mean_over_ranks
+from robusttune.tasks.base import RobustTask
 from robusttune.tasks.correlations import LayerCorrelations
+from robusttune.tasks.losses import Losses, mean_over_ranks
+from robusttune.tasks.optimisation import OptimizerCallable, adamw
 from robusttune.tasks.schedule import Schedule
 from robusttune.types import Batch, Encoded, Facts, View
 
@@ -39,7 +41,8 @@ class FusionTask(RobustTask):
         correlation_momentum: Weight of the moments of earlier steps in the correlation loss, in [0, 1); 0 is off.
         every_pattern: True to train on each complete sample three times in every step: with both modalities, with its
             image alone and with its text alone. Its loss is 1/2 x both + 1/4 x image + 1/4 x text. This replaces
-            modality dropout, which draws one of the three: set ``data.training.modality_dropout`` to 0.
+            modality dropout, which draws one of the three: set both probabilities of
+            ``data.training.modality_dropout`` to 0.
         label_smoothing: Fraction of each label that is spread evenly over all classes, in [0, 1).
         optimizer: Function that creates the optimiser of the trained parameters.
         schedule: Schedule of the learning rate.
@@ -51,8 +54,17 @@ class FusionTask(RobustTask):
     Raises:
         RobustTuneError: A weight, the momentum or the smoothing is out of its range, or ``beta`` is above 0 for a
             network without latents to correlate.
+
+    Example:
+        >>> from robusttune.encoders import CLIPTextEncoder, TimmEncoder
+        >>> image = TimmEncoder(name="test_vit", weights="random", layers=1, grid=2)
+        >>> text = CLIPTextEncoder(name="robusttune:demo_clip", weights="random", first_layer=2)
+        >>> task = FusionTask(image, text, Facts(["cat", "dog"], [0.5, 0.5], multilabel=False), beta=0.2)
+        >>> task.classifier.network.view_shape
+        (1, 16)
     """
 
+    classifier: FusionClassifier
     free_settings = (*RobustTask.free_settings, "every_pattern", "label_smoothing")
 
     def __init__(
@@ -79,53 +91,46 @@ class FusionTask(RobustTask):
             )
         if not 0 <= label_smoothing < 1:
             raise RobustTuneError(f"label_smoothing is {label_smoothing}: give a share in [0, 1)")
-        super().__init__(image_encoder, text_encoder, facts, optimizer, schedule, calibrate)
-        self.fusion_settings = fusion
+        classifier = FusionClassifier(image_encoder, text_encoder, facts, fusion, compile, checkpoint_activations)
+        super().__init__(classifier, optimizer, schedule, calibrate)
         self.alpha = alpha
         self.beta = beta
+        self.correlation_momentum = correlation_momentum
         self.every_pattern = every_pattern
         self.label_smoothing = label_smoothing
-        self.network = fusion.build(self.image_encoder.widths, self.text_encoder.widths, facts)
-        self.network.run = Runner(compile, checkpoint_activations)
-        if beta > 0 and self.network.view_shape[0] == 0:
+        if beta > 0 and classifier.network.view_shape[0] == 0:
             raise RobustTuneError(f"{type(fusion).__name__} has nothing to correlate: set model.beta to 0")
-        self.correlation = CorrelationLoss(*self.network.view_shape, correlation_momentum)
+        self.correlation = CorrelationLoss(*classifier.network.view_shape, correlation_momentum)
         self._warned = False
         self._layer_correlations: LayerCorrelations | None = None  # set during a test only
         self._correlations: dict[str, list[float]] | None = None
 
-    def settings(self) -> dict[str, Any]:
-        """Return this task's own constructor arguments as plain data, see `RobustTask.settings`."""
-        return {
-            "fusion": to_plain(self.fusion_settings),
-            "alpha": self.alpha,
-            "beta": self.beta,
-            "correlation_momentum": self.correlation.momentum,
-            "every_pattern": self.every_pattern,
-            "label_smoothing": self.label_smoothing,
-        }
+    def setup(self, stage: str) -> None:
+        """Set the classes of the data, see `RobustTask.setup`.
 
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any], **shared: Any) -> Self:
-        """Construct a task from plain settings, encoders and facts, see `RobustTask.from_settings`."""
-        return cls(**shared, **{**settings, "fusion": from_plain(settings["fusion"], FusionModel)})
+        Raises:
+            RobustTuneError: The model cannot predict the data's classes, or the training samples lose modalities by
+                chance although each is trained in every pattern.
+        """
+        if stage == "fit" and self.every_pattern:
+            _refuse_dropout(_modality_dropout(self.trainer.datamodule))  # type: ignore[attr-defined]
+        super().setup(stage)
 
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
         """Compute the losses of a training batch: ``task_loss``, ``correlation_loss`` and its chance level."""
         assert batch.label is not None
         # Hide padding rows, because a network may mix the rows of a batch.
         image_present, text_present = batch.image_present & batch.counted, batch.text_present & batch.counted
-        image = self.image_encoder.encode(batch.images["clean"], batch.image_present)
-        text = self.text_encoder.encode(batch.texts["clean"], batch.text_present)
+        image, text = self.classifier.encode(batch)
         pairs = image_present & text_present
         if self.every_pattern:
             fused, by_sample = self._in_every_pattern(image, text, image_present, text_present, batch.label)
         else:
-            fused = self.network(image, text, image_present, text_present)
+            fused = self.classifier.network(image, text, image_present, text_present)
             by_sample = sample_losses(fused.logits, batch.label, self.label_smoothing)
         task_loss = mean_over_ranks(by_sample, batch.counted)
         parts, loss = {"task_loss": task_loss}, self.alpha * task_loss
-        if self.network.view_shape[0] > 0:
+        if self.classifier.network.view_shape[0] > 0:
             parts["correlation_loss"] = self.correlation(fused.image_views, fused.text_views, pairs).float()
             parts |= self._chance_level(fused, pairs, batch_idx)
             loss = loss + self.beta * parts["correlation_loss"]
@@ -146,36 +151,26 @@ class FusionTask(RobustTask):
         image_shown = torch.cat([image_present, pairs, absent])
         text_shown = torch.cat([text_present, absent, pairs])
         image, text = zero_absent(image, image_present), zero_absent(text, text_present)
-        fused = self.network.forward_pairs(image, text, rows, rows, image_shown, text_shown)
+        fused = self.classifier.network.forward_pairs(image, text, rows, rows, image_shown, text_shown)
         losses = sample_losses(fused.logits, torch.cat([label] * 3), self.label_smoothing).view(3, -1)
         by_sample = torch.where(pairs, losses[0] / 2 + losses[1] / 4 + losses[2] / 4, losses[0])
         whole = (part.narrow(-2, 0, len(label)) for part in fused)
         return Fused(*whole), by_sample
 
-    def logits(self, batch: Batch, views: Sequence[View]) -> Tensor:
-        """Compute logits (W, B, C) under each of the ``W`` views, see `RobustTask.logits`.
+    def metric_logits(self, batch: Batch, views: Sequence[View]) -> tuple[Tensor, None]:
+        """Compute logits for metrics, see `Classifier.metric_logits`.
 
         During a test, complete samples also count towards the canonical correlations.
         """
-        names = [[*dict.fromkeys(filter(None, modality))] or ["clean"] for modality in zip(*views, strict=True)]
-        image, text = (
-            encoder.encode(inputs.pick(variants), present.repeat(len(variants)))
-            for encoder, inputs, present, variants in (
-                (self.image_encoder, batch.images, batch.image_present, names[0]),
-                (self.text_encoder, batch.texts, batch.text_present, names[1]),
-            )
-        )
-        rows = [_rows(asked, variants, batch) for asked, variants in zip(zip(*views, strict=True), names, strict=True)]
-        present = [torch.cat(parts) for parts in zip(*(view.presence(batch) for view in views), strict=True)]
-        fused = self.network.forward_pairs(image, text, *rows, *present)
+        fused = self.classifier.fuse(batch, views)
         if self._layer_correlations is not None and View() in views:
             self._layer_correlations.update(batch, fused, views.index(View()) * len(batch))
-        return fused.logits.reshape(len(views), len(batch.image_present), -1)
+        return fused.logits.reshape(len(views), len(batch.image_present), -1), None
 
     def on_test_epoch_start(self) -> None:
         """Start new metrics, and canonical correlations if the network has latents to correlate."""
         super().on_test_epoch_start()
-        self._layer_correlations = LayerCorrelations() if self.network.view_shape[0] > 0 else None
+        self._layer_correlations = LayerCorrelations() if self.classifier.network.view_shape[0] > 0 else None
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics, and compute the canonical correlations."""
@@ -196,7 +191,7 @@ class FusionTask(RobustTask):
         return {"shuffled_correlation_loss": -shuffled_correlation(fused.image_views, fused.text_views, pairs).float()}
 
     def _warn_of_few_pairs(self, pairs: Tensor) -> None:
-        width, found = self.network.view_shape[1], int(sum_over_ranks(pairs.sum()))
+        width, found = self.classifier.network.view_shape[1], int(sum_over_ranks(pairs.sum()))
         if found < 4 * width and self.beta > 0 and not self._warned:
             self._warned = True
             rank_zero_warn(
@@ -205,17 +200,16 @@ class FusionTask(RobustTask):
             )
 
 
-def _rows(asked: Sequence[str | None], names: list[str], batch: Batch) -> Tensor:
-    """Return the rows of one modality's encoded variants that the views refer to.
+def _modality_dropout(data: Any) -> ModalityDropout | None:
+    """Return the modality dropout of a data module, or None if it has no such setting."""
+    dropout: ModalityDropout | None = getattr(getattr(data, "training", None), "modality_dropout", None)
+    return dropout
 
-    Args:
-        asked: Variant that each of the ``W`` views asks for. For None (missing modality) any row will do, because the
-            network ignores it.
-        names: Names of the encoded variants, each of ``B`` rows.
-        batch: Batch of ``B`` samples.
 
-    Returns:
-        Row indices, shape (W x B,), int64.
-    """
-    own = torch.arange(len(batch.image_present), device=batch.image_present.device)
-    return torch.cat([own + len(own) * (0 if name is None else names.index(name)) for name in asked])
+def _refuse_dropout(dropout: ModalityDropout | None) -> None:
+    """Raise an error if samples that are trained in every pattern would also lose modalities by chance."""
+    if dropout is not None and max(dropout.image_dropout, dropout.text_dropout) > 0:
+        raise RobustTuneError(
+            "model.every_pattern is true, and data.training.modality_dropout removes modalities (image_dropout "
+            f"{dropout.image_dropout}, text_dropout {dropout.text_dropout}): set both probabilities to 0"
+        )

@@ -1,21 +1,19 @@
-"""Zero-shot classification with a frozen CLIP."""
+"""Evaluation of zero-shot CLIP, with the same checkpoints, tests and reports as trained models."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robusttune.encoders import ImageEncoder, TextEncoder
-from robusttune.encoders.clip import FrozenCLIP
-from robusttune.tasks.base import Losses
-from robusttune.tasks.prompted import COMBINATION_SMOOTHING, PromptedTask, expand_present, variants_of
-from robusttune.types import Batch, Facts, Variants, View
+from robusttune.models.prompt_classifier import COMBINATION_SMOOTHING
+from robusttune.models.zero_shot import ZeroShotClassifier
+from robusttune.tasks.base import RobustTask
+from robusttune.tasks.losses import Losses
+from robusttune.types import Batch, Facts
 
 
-class ZeroShotTask(PromptedTask):
+class ZeroShotTask(RobustTask):
     """A task for zero-shot classification (CLIP, arXiv 2103.00020) of images and texts by prompts of class names.
 
     Nothing is trained. A fit writes the checkpoint that ``test`` and ``predict`` need, and fits temperatures if
@@ -27,12 +25,25 @@ class ZeroShotTask(PromptedTask):
         facts: Class names, class frequencies and kind of task, from the data.
         templates: Prompt templates, with ``{}`` in place of the class name. The feature of a class is the mean over all
             templates.
-        combination_smoothing: Constant added to each modality's class probabilities, see `PromptedTask`.
+        combination_smoothing: Constant added to each modality's class probabilities before they are multiplied, at
+            least 0, so that a noisy modality cannot rule out a class alone.
         calibrate: True to fit temperatures, see `RobustTask`.
 
     Raises:
-        RobustTuneError: See `PromptedTask`.
+        RobustTuneError: See `PromptClassifier`.
+
+    Example:
+        >>> from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
+        >>> clip = {"name": "robusttune:demo_clip", "weights": "random", "first_layer": 2}
+        >>> facts = Facts(["red circle", "blue square"], [0.5, 0.5], multilabel=False)
+        >>> task = ZeroShotTask(CLIPImageEncoder(**clip), CLIPTextEncoder(**clip), facts, ["a drawing of a {}"])
+        >>> task.classifier.templates
+        ['a drawing of a {}']
     """
+
+    classifier: ZeroShotClassifier
+    # A model may be tested on another data set, with its own prompts, and the smoothing is not trained.
+    free_settings = (*RobustTask.free_settings, "templates", "combination_smoothing")
 
     def __init__(
         self,
@@ -43,19 +54,9 @@ class ZeroShotTask(PromptedTask):
         combination_smoothing: float = COMBINATION_SMOOTHING,
         calibrate: bool = False,
     ) -> None:
-        super().__init__(
-            image_encoder,
-            text_encoder,
-            facts,
-            templates,
-            combination_smoothing=combination_smoothing,
-            calibrate=calibrate,
-        )
+        classifier = ZeroShotClassifier(image_encoder, text_encoder, facts, templates, combination_smoothing)
+        super().__init__(classifier, calibrate=calibrate)
         self.nothing = nn.Parameter(torch.zeros(()))  # DDP needs a parameter to train.
-
-    def settings(self) -> dict[str, Any]:
-        """Return this task's own constructor arguments as plain data, see `RobustTask.settings`."""
-        return {"templates": list(self.templates), "combination_smoothing": self.combination_smoothing}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return a loss of 0, since nothing is trained."""
@@ -67,23 +68,3 @@ class ZeroShotTask(PromptedTask):
 
     def configure_optimizers(self) -> None:
         """Return None: there is no optimiser."""
-
-    def logits(self, batch: Batch, views: Sequence[View]) -> Tensor:
-        """Compute logits (W, B, C) under each of the ``W`` views, see `RobustTask.logits`."""
-        images, texts = variants_of(views)
-        return self.combine_modalities(
-            batch,
-            views,
-            self._modality_logits(self.image_encoder, batch.images, images, batch.image_present),
-            self._modality_logits(self.text_encoder, batch.texts, texts, batch.text_present),
-        )
-
-    def _modality_logits(
-        self, encoder: FrozenCLIP, inputs: Variants, names: list[str], present: Tensor
-    ) -> dict[str, Tensor]:
-        """Compute the logits (B, C) of each variant of a modality. Rows without it get arbitrary values."""
-        if not names or len(inputs) == 0:
-            return dict.fromkeys(names, torch.zeros(len(present), len(self.class_names), device=self.device))
-        features = encoder.encode_lower(inputs.pick(names), untouched=True).pooled
-        parts = self.cosine_logits(features, self.prompts().untouched).chunk(len(names))
-        return {name: expand_present(logits, present) for name, logits in zip(names, parts, strict=True)}

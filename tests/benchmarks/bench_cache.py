@@ -32,6 +32,7 @@ from robusttune.commands.quiet import quieten
 from robusttune.data import CacheSettings, ImageTextDataModule, LoaderSettings, ModalityDropout, TrainingSettings
 from robusttune.data.sources import Table
 from robusttune.encoders import TimmEncoder, TransformersTextEncoder
+from robusttune.models.classifier import ENCODERS
 from robusttune.tasks import FusionTask
 from robusttune.types import Batch, Encoded
 
@@ -97,7 +98,7 @@ def build(folder: Path, task: FusionTask) -> float:
     data = make_data(folder, folder / "new")
     data.setup("fit")
     start = perf_counter()
-    data.fill_cache("fit", {"image_encoder": task.image_encoder, "text_encoder": task.text_encoder})
+    data.fill_cache("fit", {name: task.classifier.encoder(name) for name in ENCODERS})
     return perf_counter() - start
 
 
@@ -116,7 +117,7 @@ def say_limit(folder: Path, task: FusionTask, seconds: float) -> None:
     """FLOPs of the trained part and bytes of the cache for a sample, and what share of the machine's peak that is."""
     data = make_data(folder, folder / "cache")
     data.setup("fit")
-    data.fill_cache("fit", {"image_encoder": task.image_encoder, "text_encoder": task.text_encoder})
+    data.fill_cache("fit", {name: task.classifier.encoder(name) for name in ENCODERS})
     batch = next(iter(data.train_dataloader()))
     task.train()
     step = steps(task)
@@ -135,14 +136,14 @@ def say_limit(folder: Path, task: FusionTask, seconds: float) -> None:
 
 def encode(task: FusionTask, batch: Batch) -> tuple[Encoded, Encoded]:
     """What the encoders make of a batch."""
-    image = task.image_encoder.encode(batch.images["clean"], batch.image_present)
-    return image, task.text_encoder.encode(batch.texts["clean"], batch.text_present)
+    image = task.classifier.image_encoder.encode(batch.images["clean"], batch.image_present)
+    return image, task.classifier.text_encoder.encode(batch.texts["clean"], batch.text_present)
 
 
 def encoder_pass(data: ImageTextDataModule, task: FusionTask) -> float:
     """Samples a second, from files to what the encoders make of them, in this process alone."""
     data.setup("fit")
-    data.fill_cache("fit", {"image_encoder": task.image_encoder, "text_encoder": task.text_encoder})
+    data.fill_cache("fit", {name: task.classifier.encoder(name) for name in ENCODERS})
     data.loaders.settings = LoaderSettings(workers=0)
     batches = iter(data.train_dataloader())
     start = perf_counter()
@@ -155,7 +156,7 @@ def steps(task: FusionTask) -> Callable[[Any], None]:
     """Forward and backward of one batch, without a Trainer."""
 
     def step(batch: Any) -> None:
-        fused = task.network(*encode(task, batch), batch.image_present, batch.text_present)
+        fused = task.classifier.network(*encode(task, batch), batch.image_present, batch.text_present)
         loss = torch.nn.functional.cross_entropy(fused.logits, batch.label)
         pairs = batch.image_present & batch.text_present
         (loss + 0.1 * task.correlation(fused.image_views, fused.text_views, pairs)).backward()

@@ -22,6 +22,7 @@ from PIL import Image
 
 from robusttune.commands.quiet import quieten
 from robusttune.encoders import FrozenEncoder
+from robusttune.models.classifier import ENCODERS
 from robusttune.tasks import FusionTask
 from robusttune.types import Encoded, Tokens
 
@@ -64,10 +65,10 @@ def build(folder: Path, samples: int) -> None:
     bench_cache.write_table(folder, "train", many)
     data = bench_cache.make_data(folder, folder / "cache")
     task = FusionTask(bench_cache.IMAGE, bench_cache.text_encoder(folder), data.facts)
-    for encoder in (task.image_encoder, task.text_encoder):
+    for encoder in (task.classifier.image_encoder, task.classifier.text_encoder):
         make_up(encoder)
     data.setup("fit")
-    data.fill_cache("fit", {"image_encoder": task.image_encoder, "text_encoder": task.text_encoder})
+    data.fill_cache("fit", {name: task.classifier.encoder(name) for name in ENCODERS})
 
 
 def train(folder: Path) -> None:

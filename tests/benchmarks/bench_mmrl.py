@@ -39,10 +39,10 @@ from robusttune.data import ImageTextDataModule, LoaderSettings, ModalityDropout
 from robusttune.data.sources import Table
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.models import MMRL, MMRLNetwork
-from robusttune.models.prompts import Packed, shared_tokens
+from robusttune.models.packed import Packed, shared_tokens
+from robusttune.models.prompts import tokenise
 from robusttune.tasks import MMRLTask
-from robusttune.tasks.base import Losses
-from robusttune.tasks.prompts import tokenise
+from robusttune.tasks.losses import Losses
 from robusttune.types import Batch, Tokens, View
 
 CONTEXT, START, END = 77, 49406, 49407
@@ -230,22 +230,24 @@ class PlainTask(MMRLTask):
 
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
         assert batch.label is not None
-        pixels = self.image_encoder.normalise(batch.images["clean"])
-        features = plain_features(self.clip, self.network, pixels, *self._ids(), self.prompts().untouched)
+        network, untouched = self.classifier.network, self.classifier.prompts().untouched
+        pixels = self.classifier.image_encoder.normalise(batch.images["clean"])
+        features = plain_features(self.clip, network, pixels, *self._ids(), untouched)
         loss = plain_loss(features, batch.label, SCALE, ALPHA, REG_WEIGHT)
         return Losses(loss, {}, torch.ones(len(batch), dtype=torch.bool))
 
-    def logits(self, batch: Batch, views: Sequence[View]) -> Tensor:
+    def metric_logits(self, batch: Batch, views: Sequence[View]) -> tuple[Tensor, None]:
+        network = self.classifier.network
         if self.known is None:
-            self.known = plain_text(self.clip, self.network, *self._ids())
-        image, representation = plain_image(
-            self.clip, self.network, self.image_encoder.normalise(batch.images["clean"])
-        )
+            self.known = plain_text(self.clip, network, *self._ids())
+        pixels = self.classifier.image_encoder.normalise(batch.images["clean"])
+        image, representation = plain_image(self.clip, network, pixels)
         logits = SCALE * (ALPHA * image + (1 - ALPHA) * representation) @ self.known.T
-        return logits.expand(len(views), *logits.shape)
+        return logits.expand(len(views), *logits.shape), None
 
     def _ids(self) -> tuple[Tensor, Tensor]:
-        tokens = tokenise(self.class_names, self.templates[0], self.text_encoder.prompt_tokenizer)
+        names = self.classifier.class_names
+        tokens = tokenise(names, self.classifier.templates[0], self.classifier.text_encoder.prompt_tokenizer)
         end = tokens.attention_mask.sum(1) - 1
         return functional.pad(tokens.input_ids, (0, CONTEXT - tokens.input_ids.shape[1])), end
 

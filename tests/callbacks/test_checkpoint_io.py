@@ -17,7 +17,7 @@ from fakes import FACTS
 
 from robusttune.callbacks import SafeCheckpointIO
 from robusttune.errors import RobustTuneError
-from robusttune.tasks.checkpoint import ABOUT, KEY, read_checkpoint, seal
+from robusttune.tasks.checkpoint_file import ABOUT, KEY, read_checkpoint, seal
 
 FORK = multiprocessing.get_context("fork")
 WHOLE = {KEY: {name: {} for name in ABOUT} | {"facts": FACTS._asdict()}, "state_dict": {}}

@@ -12,7 +12,7 @@ from fakes import tiny_flags
 from robusttune.callbacks import TrainingState
 from robusttune.cli import main
 from robusttune.errors import RobustTuneError
-from robusttune.tasks.checkpoint import read_checkpoint, seal
+from robusttune.tasks.checkpoint_file import read_checkpoint, seal
 
 CONFIG = Path(__file__).parents[2] / "configs" / "food101.yaml"
 LAST = "food101/0/checkpoints/last.ckpt"

@@ -15,7 +15,7 @@ from fakes import tiny_flags, write_image, write_table
 
 from robusttune.cli import main
 from robusttune.tasks import FusionTask
-from robusttune.tasks.checkpoint import read_checkpoint, seal
+from robusttune.tasks.checkpoint_file import read_checkpoint, seal
 
 CONFIG = Path(__file__).parents[2] / "configs" / "table.yaml"
 WORDS = {"red": "soup", "lime": "cake and pie", "blue": "tacos"}
@@ -52,7 +52,7 @@ def given(run: Path, folder: Path, temperatures: list[float]) -> Path:
     """The run with other temperatures."""
     folder = shutil.copytree(run, folder)
     checkpoint = read_checkpoint(folder / "checkpoints/last.ckpt")
-    checkpoint["state_dict"]["temperature"] = torch.tensor(temperatures)
+    checkpoint["state_dict"]["classifier.temperatures.values"] = torch.tensor(temperatures)
     seal(checkpoint)
     torch.save(checkpoint, folder / "checkpoints/last.ckpt")
     return folder
@@ -69,7 +69,9 @@ def report_of(verb: str, run: Path, *more: str) -> dict[str, dict[str, float]]:
 
 
 def temperatures_of(run: Path) -> list[float]:
-    found: list[float] = read_checkpoint(run / "checkpoints/last.ckpt")["state_dict"]["temperature"].tolist()
+    found: list[float] = read_checkpoint(run / "checkpoints/last.ckpt")["state_dict"][
+        "classifier.temperatures.values"
+    ].tolist()
     return found
 
 
@@ -85,7 +87,7 @@ def test_what_is_fitted_makes_the_loss_of_validation_least(run: Path, tmp_path: 
     assert len({*fitted, 1.0}) == 4
     task = FusionTask.load_from_checkpoint(run / "checkpoints/last.ckpt")
     assert task.calibrate
-    assert task.temperature.tolist() == [*fitted, 1]
+    assert task.classifier.temperatures.values.tolist() == [*fitted, 1]
     best = report_of("validate", run)
     for factor in (0.8, 1.25):
         other = given(run, tmp_path / str(factor), [*(factor * value for value in fitted), 1.0])

@@ -29,9 +29,9 @@ def test_a_good_copy(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["data", "verify", *flags, f"--json={tmp_path}/out/found.json"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert "Nothing is wrong with this data." in out
+    assert "This data has no problems." in out
     found = json.loads((tmp_path / "out/found.json").read_text())
-    assert found["wrong"] == []
+    assert found["problems"] == []
     assert found["splits"]["train"]["samples"] == 12
     assert found["classes"] == {"pie": {"train": 6, "val": 3, "test": 3}, "soup": {"train": 6, "val": 3, "test": 3}}
     for split in found["splits"].values():
@@ -45,10 +45,26 @@ def test_a_bad_copy_is_told_and_the_status_is_1(
     (tmp_path / "val.jsonl").write_text("nonsense\n")
     assert main(["data", "verify", *flags, f"--json={tmp_path}/found.json"]) == 1
     out, err = capsys.readouterr()
-    assert err == "robusttune: error: 2 of the things above are wrong with this data: mend them\n"
-    assert "wrong: of 14 images 1 do not exist" in out
+    assert err == "robusttune: error: this data has 2 problems, listed above: correct the data\n"
+    assert "problem: 1 of 14 images not found" in out
     assert "val.jsonl: of 1 rows, 1 are not JSON" in out
-    assert len(json.loads((tmp_path / "found.json").read_text())["wrong"]) == 2
+    assert len(json.loads((tmp_path / "found.json").read_text())["problems"]) == 2
+
+
+@pytest.mark.parametrize(
+    "ignored",
+    [
+        ["--model", "{class_path: robusttune.tasks.MMRLTask}"],
+        ["--model={class_path: robusttune.tasks.FusionTask, init_args: {beta: 0}}", "--model.alpha=1"],
+        ["--model", "robusttune.tasks.FusionTask", "--trainer.max_epochs", "1", "--optimizer.lr=1"],
+    ],
+    ids=str,
+)
+def test_flags_of_the_model_are_ignored(
+    flags: list[str], ignored: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "verify", *flags, *ignored]) == 0
+    assert "This data has no problems." in capsys.readouterr().out
 
 
 def test_masks_are_exported_and_used(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

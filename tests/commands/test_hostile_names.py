@@ -126,7 +126,7 @@ def test_a_report_of_runs(run: Run, root: Path) -> None:
         folder = f"{place}/{name}/0"
         run("test", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/checkpoints/best.ckpt", data=False)
     said = run("report", place, "--out=[/u]", data=False)
-    assert f"does not count: {place}/{names[2]}/0: never tested. Run robusttune test --config '{place}/" in said
+    assert f"excluded: {place}/{names[2]}/0: never tested. Run robusttune test --config '{place}/" in said
     assert said.endswith("Written to [/u]: report.html, report.md, report.csv, report.tex, plots\n")
     assert all(visible(name) in said for name in names[:2])
 

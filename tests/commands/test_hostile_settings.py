@@ -20,7 +20,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL, FusionModel
 from robusttune.settings import from_plain, to_plain
 from robusttune.tasks import FusionTask
-from robusttune.tasks.checkpoint import seal
+from robusttune.tasks.checkpoint_file import seal
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 WRITER = """
@@ -121,7 +121,7 @@ def test_hyperparameters_in_a_checkpoint_name_nothing_to_import(folder: Path, te
     seal(checkpoint)
     torch.save(checkpoint, path)
     assert main(["validate", f"--config={folder}/runs/table/0/config.yaml", f"--ckpt_path={path}"]) == 0
-    assert FusionTask.load_from_checkpoint(path).class_names == ["a", "b"]
+    assert FusionTask.load_from_checkpoint(path).classifier.class_names == ["a", "b"]
     assert not (folder / "imported").exists()
 
 

@@ -77,6 +77,13 @@ def test_every_form_of_the_option_is_understood(arguments: list[str]) -> None:
     assert locate_configs(["--name", "demo", "--config"]) == ["--name", "demo", "--config"]
 
 
+@pytest.mark.parametrize("option", ["--conf=demo", "--co=demo", "--confi=demo", "--con demo"])
+def test_an_abbreviated_option_finds_packaged_files(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", *option.split(), "--print_config"])
+    assert "colour" in capsys.readouterr().out, "of the demo"
+
+
 @pytest.mark.parametrize("given", ["demo", "demo.yaml", "configs/demo", "configs/demo.yaml", "./configs/demo.yaml"])
 def test_a_packaged_file_has_several_names(given: str) -> None:
     assert find_config(given) == CONFIGS / "demo.yaml"

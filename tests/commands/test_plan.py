@@ -13,7 +13,7 @@ from fakes import mmrl_flags, tiny_flags
 from robusttune.cli import main
 from robusttune.commands.plan import device_count
 from robusttune.tasks import FusionTask, MMRLTask
-from robusttune.tasks.checkpoint import read_checkpoint
+from robusttune.tasks.checkpoint_file import read_checkpoint
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FEW = ["--steps=3"]
@@ -92,7 +92,7 @@ def test_a_cached_mmrl_keeps_its_cache_for_later(mmrl: list[str], tmp_path: Path
     assert (
         plan["model"]["trained"]
         == numbers
-        == sum(p.numel() for p in MMRLTask.load_from_checkpoint(path).network.parameters())
+        == sum(p.numel() for p in MMRLTask.load_from_checkpoint(path).classifier.network.parameters())
     )
     assert plan["memory"]["optimizer_state"] == state
     on_disk = sum(shard.stat().st_size for shard in cache.rglob("*.safetensors"))

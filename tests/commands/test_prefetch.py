@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -88,6 +89,15 @@ def flags() -> list[str]:
     changes = ["--image_encoder.weights=pretrained", f"--data.source.path={DISHES}", "--data.source.text_column=title"]
     columns = ["--data.source.image_column=photo", "--data.source.label_column=dish"]
     return [f"--config={CONFIGS}/hugging_face.yaml", *tiny, *changes, *columns]
+
+
+def demo_flags() -> list[str]:
+    """Of a configuration with generated data, whose image encoder is a pretrained one of timm."""
+    text = "--text_encoder.name=robusttune:demo_clip"
+    tiny = [
+        flag for flag in tiny_flags(Path("none"), Path("none")) if "source" not in flag and "encoder.name" not in flag
+    ]
+    return [f"--config={CONFIGS}/demo.yaml", *tiny, "--image_encoder.weights=pretrained", text]
 
 
 def data_flags() -> list[str]:
@@ -186,6 +196,30 @@ def test_before_it_a_fit_says_so(tmp_path: Path, hub: StandInHub) -> None:
 
 
 @pytest.mark.slow
+def test_models_of_timm_on_the_hub_are_fetched(tmp_path: Path) -> None:
+    """With their description, at the revision, and by the name that the hub has for them."""
+    folder = tmp_path / "vit"
+    folder.mkdir()
+    save_file(timm.create_model("test_vit").state_dict(), folder / "model.safetensors")
+    cfg = {"input_size": [3, 160, 160], "fixed_input_size": True, "classifier": "head"}
+    (folder / "config.json").write_text(json.dumps({"architecture": "test_vit", "pretrained_cfg": cfg}))
+    with StandInHub() as hub:
+        commit = hub.add("models", "someone/vit", folder)
+        hub.add("models", "someone/vit", CONFIGS)
+        given = [*demo_flags(), "--image_encoder.name=hf-hub:someone/vit", f"--image_encoder.revision={commit}"]
+        done = robusttune(hub.environment(tmp_path / "home"), "prefetch", *given)
+    assert done.returncode == 0, done.stderr
+    assert "someone/vit" in done.stdout
+    assert commit[:7] in done.stdout
+    run = [f"--run_root={tmp_path}/runs", "--name=a"]
+    fit = robusttune(exports(done), "fit", *given, *run)
+    assert fit.returncode == 0, fit.stderr[-2000:]
+    missing = robusttune(exports(done) | {"HF_HOME": str(tmp_path / "other")}, "fit", *given, *run)
+    assert told(missing).startswith("someone/vit cannot be loaded (")
+    assert "run `robusttune prefetch --config ...`" in told(missing)
+
+
+@pytest.mark.slow
 def test_nothing_is_fetched_twice(home: Path, hub: StandInHub) -> None:
     before = files(home)
     assert robusttune(hub.environment(home), "prefetch", *flags()).returncode == 0
@@ -247,7 +281,7 @@ def test_damage_is_refused_without_a_network_and_mended_with_one(home: Path, hub
     assert not hub.requests
     done = robusttune(environment, "prefetch", *flags())
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("was damaged, and is fetched again") == len(damaged)
+    assert done.stdout.count("was damaged, and is downloaded again") == len(damaged)
     assert sum(hub.sent.values()) == len(damaged) - 1  # tables are made anew
     assert files(home) == before
 
@@ -268,7 +302,7 @@ def test_a_hub_that_breaks_off_is_asked_for_the_rest(
 def test_what_is_altered_on_the_way_is_refused(tmp_path: Path, hub: StandInHub, file: str) -> None:
     hub.altered.add(file)
     done = robusttune(hub.environment(tmp_path / "home"), "prefetch", *flags())
-    assert f"{file} is damaged once more after it was fetched: check the network and disk" in told(done)
+    assert f"{file} is damaged again after a second download: check the network and disk" in told(done)
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def test_runs_are_compared(runs: Path, capsys: pytest.CaptureFixture[str]) -> No
     out, err = capsys.readouterr()
     assert err == ""
     assert "molt [bold] (1 seed)" in out
-    stopped = "does not count: runs/molt/1: interrupted. Run robusttune fit --config runs/molt/1/config.yaml"
+    stopped = "excluded: runs/molt/1: interrupted. Run robusttune fit --config runs/molt/1/config.yaml"
     assert stopped in out
     assert "\nmolt [bold] has the best mean accuracy over 3 conditions, 0." in out
     assert "against late (95 % interval over samples +0." in out
@@ -66,8 +66,8 @@ def test_baseline_metric_trend_and_folder_are_options(runs: Path, capsys: pytest
         (["nowhere"], "nowhere is no folder: give the folder of a run, or one above some"),
         (["empty"], "empty holds no runs (folders with a config.yaml): give a folder that does"),
         (["runs", "--nonsense", "1"], "robusttune report --help lists the settings"),
-        (["runs", "--baseline", "mlp"], "--baseline names 'mlp', and there is no such model: choose from late; molt"),
-        (["runs", "--trend", "mlp"], "--trend names 'mlp', and there is no such model: choose from late; molt [bold]"),
+        (["runs", "--baseline", "mlp"], "--baseline is 'mlp', and no model has this label: choose from late; molt"),
+        (["runs", "--trend", "mlp"], "--trend is 'mlp', and no model has this label: choose from late; molt [bold]"),
         (["runs", "--trend", "late"], "--trend has 1 runs with different accuracy on complete samples"),
         (["runs", "--metric", "f2"], "there is no metric 'f2': choose from accuracy, top5_accuracy, auroc"),
         (["runs", "--out", "file"], "--out file is no folder: give another path"),

@@ -23,7 +23,7 @@ from same_run import differences
 from robusttune import interruption
 from robusttune.callbacks.run_folder import hold
 from robusttune.cli import main
-from robusttune.tasks.checkpoint import read_checkpoint
+from robusttune.tasks.checkpoint_file import read_checkpoint
 
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
 KILLS = int(os.environ.get("KILLS", "5"))
@@ -176,7 +176,7 @@ def test_a_name_with_slashes_is_one_folder_to_go_on_in_test_and_report(
     assert main([*shlex.split(told), "--data.cache.folder=null"]) == 0
     assert main(["report", "runs", "--out=compared"]) == 0
     out = capsys.readouterr().out
-    assert "does not count" not in out
+    assert "excluded" not in out
     assert name in (tmp_path / "compared/report.csv").read_text()
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from robusttune.cli import main
 from robusttune.tasks import FusionTask
-from robusttune.tasks.base import Losses
-from robusttune.tasks.checkpoint import read_checkpoint
+from robusttune.tasks.checkpoint_file import read_checkpoint
+from robusttune.tasks.losses import Losses
 from robusttune.types import Batch
 
 CONFIG = Path(__file__).parents[2] / "configs" / "food101.yaml"

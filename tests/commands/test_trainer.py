@@ -16,7 +16,7 @@ from PIL import Image
 
 from robusttune.cli import main
 from robusttune.tasks import FusionTask
-from robusttune.tasks.checkpoint import read_checkpoint
+from robusttune.tasks.checkpoint_file import read_checkpoint
 
 CONFIG = Path(__file__).parents[2] / "configs" / "food101.yaml"
 
@@ -211,7 +211,8 @@ def test_frozen_parameters_are_counted_whether_or_not_they_are_in_memory(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     task = FusionTask.load_from_checkpoint(run / "checkpoints/best.ckpt")
-    sizes = [sum(p.numel() for p in encoder.parameters()) for encoder in (task.image_encoder, task.text_encoder)]
+    encoders = (task.classifier.image_encoder, task.classifier.text_encoder)
+    sizes = [sum(p.numel() for p in encoder.parameters()) for encoder in encoders]
     flags = [flag for flag in tiny_flags(food101, text_folder) if "summary" not in flag]
     flags += [f"--data.cache.folder={tmp_path}/cache"] if cached else []
     assert main(["fit", f"--config={CONFIG}", *flags, "--trainer.max_steps=1", f"--run_root={tmp_path}"]) == 0

@@ -41,7 +41,7 @@ def handlers_as_they_were() -> Iterator[None]:
         ({"WORKERS": "SIGKILL"}, "a loader worker has ended unexpectedly"),
         (
             {"WORKERS": "SIGSTOP", "SIGNAL": "SIGTERM"},
-            "SIGTERM has ended the run, in which a loader worker had brought",
+            "SIGTERM has ended the run, whose loader workers had delivered",
         ),
     ],
 )
@@ -112,7 +112,7 @@ def with_small_shared_memory(size: str, code: str, *flags: str) -> subprocess.Co
             UNCHECKED + RUN,
             ["--data.loader.workers=2"],
             1,
-            "error: /dev/shm is full, through which loader workers hand",
+            "error: /dev/shm is full, the memory through which loader workers pass",
         ),
     ],
 )

@@ -26,7 +26,7 @@ from fakes import tiny_flags, word_tokenizer, write_bomb, write_image, write_mod
 from PIL import Image
 
 from robusttune.cli import main
-from robusttune.tasks.checkpoint import KEY, seal
+from robusttune.tasks.checkpoint_file import KEY, seal
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -184,6 +184,11 @@ class Evil:
         return Path("/tmp/robusttune-was-executed").touch, ()
 
 
+def write_text(path: Path, content: str) -> Path:
+    path.write_text(content)
+    return path
+
+
 def parquet(place: Place) -> list[str]:
     path = place.root / "train.parquet"
     pyarrow.parquet.write_table(pa.table({"image": [None] * 9, "text": ["t"] * 9, "label": list("ababababa")}), path)
@@ -283,8 +288,8 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         "train_titles.csv has no row that can be used: give",
     ),
     "table missing": (lambda p: p.on_table(Path("/nowhere.csv")), "/nowhere.csv does not exist: set data.source.train"),
-    "table is a folder": (lambda p: p.on_table(p.root), "is a folder: set data.source.train to a table"),
-    "table of another kind": (lambda p: p.text_table("train.xlsx", "PK"), "is no .jsonl, .csv, .parquet file: convert"),
+    "table is a folder": (lambda p: p.on_table(p.root), "is a folder without files: give a table, a folder of tables"),
+    "table of another kind": (lambda p: p.text_table("train.docx", "PK"), r"is no table \(.jsonl, "),
     "no table": (lambda p: p.on_table(Path("null")), "set data.source.train"),
     "image root missing": (
         lambda p: p.table(image_root="/nowhere"),
@@ -379,7 +384,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "configuration not YAML": (lambda p: p.yaml("data: {seed: [\n"), r"mine.yaml, line 2 is not YAML"),
     "configuration binary": (lambda p: p.yaml(b"\xff\xd8"), r"mine.yaml is no UTF-8 text \(byte 0\): give a YAML file"),
     "configuration with a control character": (lambda p: p.yaml("name: \x07"), "mine.yaml is not YAML"),
-    "configuration empty": (lambda p: p.yaml(""), "mine.yaml holds no settings: give a YAML file such as"),
+    "configuration empty": (lambda p: p.yaml(""), "mine.yaml has no settings: give a YAML file such as"),
     "key given twice": (
         lambda p: p.yaml("data: {seed: 1}\ndata: {seed: 2}\n"),
         "line 2 is not YAML .data is given twice",
@@ -399,16 +404,16 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "an alias of itself in a flag": (
         lambda p: p.fit("--data.evaluation.conditions=&a [*a]"),
-        r"data.evaluation.conditions is '&a \[\*a\]', not a list: correct the --config or the flags",
+        r"data.evaluation.conditions is '&a \[\*a\]', which is not YAML \(an alias contains itself\): correct it",
     ),
     "aliases without end in a flag": (
         lambda p: p.fit(f"--data={bomb('source')}"),
-        'Parser key "data": Unable to load config .*its aliases stand for more than 100,000 values',
+        r"data is 'a0: .*'..., which is not YAML \(its aliases stand for more than 100,000 values\): correct it",
     ),
     "nested without end": (lambda p: p.yaml("name: " + "[" * 9000 + "]" * 9000), "nested more than 100 levels deep"),
     "nested without end in a flag": (
         lambda p: p.fit(f"--data.evaluation.conditions={'[' * 50_000}"),
-        r"data.evaluation.conditions is '\[{100}\.\.\.', not a list: correct the --config",
+        r"data.evaluation.conditions is '\[{100}'..., which is not YAML \(it is nested more than 100 levels deep\): correct it",
     ),
     "configuration is a pipe": (
         lambda p: p.fit(f"--config={pipe(p.root / 'pipe')}"),
@@ -458,6 +463,26 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "wrong type": (
         lambda p: p.yaml("data: {batch_size: many}"),
         "data.batch_size is 'many', not a whole number: correct",
+    ),
+    "wrong type in a file, and a flag of the right type": (
+        lambda p: [*p.yaml("data: {batch_size: many}"), "--data.batch_size=16"],
+        "data.batch_size is 'many', not a whole number: correct",
+    ),
+    "a bomb in a text of a configuration": (
+        lambda p: p.yaml("data: {batch_size: '&a [*a]'}"),
+        r"data.batch_size is '&a \[\*a\]', which is not YAML \(an alias contains itself\): correct it",
+    ),
+    "a bomb in a file of settings": (
+        lambda p: p.fit(f"--data={write_text(p.root / 'data.yaml', bomb('seed'))}"),
+        "data.*its aliases stand for more than 100,000 values.*: correct",
+    ),
+    "a class without a name": (
+        lambda p: p.fit("--data.source.class_path=null"),
+        "data.source.class_path is null: leave it out, or give the import path of a class",
+    ),
+    "a class of another kind": (
+        lambda p: p.fit("--data.source=robusttune.models.MoLT"),
+        "data.source.*robusttune.models.MoLT.*: correct the --config or the flags",
     ),
     "wrong type inside": (
         lambda p: p.fit("--model.fusion.cca_dim=x"),
@@ -591,7 +616,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "a condition that contradicts itself": (
         lambda p: p.test("--data.evaluation.conditions=[no_text+noisy_text_typos_3]"),
-        "'no_text.noisy_text_typos_3' is no condition: it says twice what becomes of the text",
+        "'no_text.noisy_text_typos_3' is no condition: it has two parts about the text",
     ),
     "a condition twice": (
         lambda p: p.test("--data.evaluation.conditions=[no_text,complete,no_text]"),
@@ -694,6 +719,11 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         f"1 of 2. image files {READ}",
     ),
     "numbers that no cache has": (lambda p: p.fit("--data.cache.dtype=int8"), "data.cache.dtype.*'int8'"),
+    "every pattern and modality dropout": (
+        lambda p: p.fit("--model.every_pattern=true"),
+        r"model.every_pattern is true, and data.training.modality_dropout removes modalities \(image_dropout 0.3, "
+        r"text_dropout 0.3\): set both probabilities to 0",
+    ),
     # MMRL
     "first layer too high": (
         lambda p: p.mmrl("--image_encoder.first_layer=5"),
@@ -773,7 +803,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         lambda p: p.published({"state_dict": Evil()}),
         "holds more than tensors and plain data, and is not",
     ),
-    "published numbers": (lambda p: p.published({"a": 1}), "holds no state dict: give a checkpoint of MMRL or MMRL"),
+    "published numbers": (lambda p: p.published({"a": 1}), "has no state dict: give a checkpoint of MMRL or MMRL"),
     "published weights of something else": (
         lambda p: p.published({"weight": torch.zeros(3)}),
         "it lacks representation_learner.compound_rep_tokens, .*; it has besides weight: set .* .it is none of MMRL's.",
@@ -854,11 +884,11 @@ UNUSUAL: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "image of one line": (lambda p: p.image(lambda path: Image.new("RGB", (3000, 1)).save(path)), ""),
     "unreadable image, to be taken for absent": (
         lambda p: p.image(halve, "--data.unreadable=absent", "--data.loader.workers=2", "--trainer.max_epochs=2"),
-        "train: 1 image files could not be read and were taken for absent; the first: .*3.png",
+        "train: 1 image file unreadable, treated as absent; the first: .*3.png",
     ),
     "text of 100,000 characters": (
         lambda p: p.table({"image": "", "text": "soup " * 20_000, "label": "a"}, val=str(p.root / "train.jsonl")),
-        "train: 1 texts were longer than text_encoder.max_length and were cut; the first is that of sample '21'",
+        "train: 1 text cut to text_encoder.max_length; the first is that of sample '21'",
     ),
     "emoji and right-to-left text": (lambda p: p.table({"image": "", "text": "🍜👩‍🍳 مرحبا \u202e", "label": "a"}), ""),
     "image that has changed since it was cached": (

@@ -12,7 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robusttune.corruption.conditions import Conditions, parse
+from robusttune.corruption.conditions import Conditions
+from robusttune.corruption.grammar import MISSING_TYPES, NoiseLevel, parse
 from robusttune.corruption.missing import Missing, draw_mask
 from robusttune.corruption.noise import ImageNoise, ImageNoiseKind, TextNoise, TextNoiseKind
 from robusttune.errors import RobustTuneError
@@ -47,6 +48,26 @@ def test_a_name_says_all_of_a_condition(made: tuple[str, View, tuple[str, float]
     name, shown, missing = made
     assert parse(name) == (name, shown, missing)
     assert Conditions([name]).names == [name]
+    assert parse(name).parts == (0 if name == "complete" else name.count("+") + 1)
+
+
+@given(described())
+def test_noise_alone_and_missing_rates_follow_from_the_name(made: tuple[str, View, tuple[str, float] | None]) -> None:
+    name, _, missing = made
+    condition = parse(name)
+    level = condition.noise_alone
+    assert (level is not None) == (name.startswith("noisy_") and "+" not in name)
+    if level is not None:
+        assert name == f"noisy_{level.modality}_{level.kind}_{level.severity}"
+        assert level == NoiseLevel(level.modality, level.kind, int(level.severity))
+    rates = {kind: condition.missing_rate(kind) for kind in MISSING_TYPES}
+    if "+" in name or "noisy" in name:
+        assert {*rates.values()} == {None}
+    elif missing is None:
+        expected = {"complete": (0, 0, 0), "no_image": (1, None, None), "no_text": (None, 1, None)}[name]
+        assert rates == dict(zip(MISSING_TYPES, expected, strict=True))
+    else:
+        assert rates == {kind: missing[1] / 100 if kind == missing[0] else None for kind in MISSING_TYPES}
 
 
 WRONG = {
@@ -74,10 +95,10 @@ WRONG = {
     "noisy_image_blur_6": "severities go from 1 to 5",
     "noisy_image_blur_03": "severities go from 1 to 5",
     "noisy_image_blur_" + "9" * 5000: "severities go from 1 to 5",
-    "missing_image_30+no_image": "no image is left that could be missing",
-    "no_image+no_image": "it says twice what becomes of the image",
-    "no_text+noisy_text_typos_1": "it says twice what becomes of the text",
-    "noisy_text_ocr_1+noisy_text_typos_1": "it says twice what becomes of the text",
+    "missing_image_30+no_image": "it hides every image already",
+    "no_image+no_image": "it has two parts about the image",
+    "no_text+noisy_text_typos_1": "it has two parts about the text",
+    "noisy_text_ocr_1+noisy_text_typos_1": "it has two parts about the text",
 }
 
 

@@ -238,10 +238,8 @@ def test_what_was_put_up_with_is_counted_once_and_told_at_the_end(
     with caplog.at_level(logging.WARNING):
         data.teardown("fit")
     for split in ("train", "val"):
-        assert f"{split}: 2 image files could not be read and were taken for absent; the first: {tmp_path}/0.png" in (
-            caplog.text
-        )
-        assert f"{split}: 10 texts were longer than text_encoder.max_length and were cut" in caplog.text
+        assert f"{split}: 2 image files unreadable, treated as absent; the first: {tmp_path}/0.png" in (caplog.text)
+        assert f"{split}: 10 texts cut to text_encoder.max_length" in caplog.text
 
 
 def test_no_sample_loses_both_sides_where_an_image_cannot_be_read(tmp_path: Path, text_folder: Path) -> None:

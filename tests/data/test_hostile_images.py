@@ -146,7 +146,7 @@ def test_verify_and_the_cache_go_on(
     source = with_one_of(tmp_path, spoil)
     found = verify(module(source, text_folder), None, threads=2, watch=lambda looks, total: looks)
     assert [line for line in found.problems if "images" in line] == [
-        f"of 6 images 1 cannot be read, the first: {tmp_path}/5.png cannot be read as an image ({said})"
+        f"1 of 6 images unreadable, the first: {tmp_path}/5.png cannot be read as an image ({said})"
     ]
     data = module(source, text_folder, unreadable="absent", folder=str(tmp_path / "cache"), batch_size=4)
     data.setup("fit")

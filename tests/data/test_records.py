@@ -213,7 +213,7 @@ def test_missing_by_the_other_modality(tmp_path: Path) -> None:
         rows.append({"image": name, "text": "x" * (1 + (number * 7) % 120), "label": str(number % 2)})
     jsonl(tmp_path / "test.jsonl", rows)
     source = Table(train=str(tmp_path / "test.jsonl"), test=str(tmp_path / "test.jsonl"))
-    settings: Any = {"rate": 0.4, "depends_on": "other_modality", "strength": 3}
+    settings: Any = {"rate": 0.4, "depends_on": "other_modality"}
     for kind, values in {
         "image": {str(row + 1): len(rows[row]["text"]) for row in range(120)},
         "text": {str(row + 1): row for row in range(120)},
@@ -224,12 +224,12 @@ def test_missing_by_the_other_modality(tmp_path: Path) -> None:
         shown = {True: [], False: []}  # type: ignore[var-annotated]
         for sample_id, modalities in found.masks["test"].by_id().items():
             shown[modalities[column]].append(values[sample_id])
-        assert np.mean(shown[False]) > np.mean(shown[True]) + 30
+        assert np.mean(shown[False]) > np.mean(shown[True]) + 20  # three standard errors
 
 
 def test_missing_by_label_is_of_this_split() -> None:
     shapes = Shapes(train=600, val=30, test=60)
-    found = records(shapes, missing={"train": Missing(rate=0.5, type="text", depends_on="label", strength=3)})
+    found = records(shapes, missing={"train": Missing(rate=0.5, type="text", depends_on="label")})
     table = found.table("train")
     assert table is not None
     absent = Counter(
@@ -239,7 +239,7 @@ def test_missing_by_label_is_of_this_split() -> None:
     )
     shares = sorted(absent[name] / count for name, count in counts(table).items())
     assert shares[0] < 0.2
-    assert shares[-1] > 0.8
+    assert shares[-1] > 0.75
 
 
 def test_a_mask_is_read_as_it_was_written() -> None:

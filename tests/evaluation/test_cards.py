@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robusttune.evaluation.cards import HEIGHT, RIGHT, WIDTH, WRONG, Card, Prediction, draw_cards, fit, wrap
+from robusttune.evaluation.cards import HEIGHT, RIGHT, WIDTH, WRONG, Card, Prediction, draw_cards
+from robusttune.evaluation.drawing import fit, wrap
 
 PREDICTIONS = [Prediction("complete", "pie", 0.9, True), Prediction("no_image", "soup", 0.4, False)]
 LONG = "a very long title of a dish that goes on and on " * 20

@@ -1,4 +1,4 @@
-"""Intervals: what is resampled is the metric itself, and as wide as theory has it."""
+"""Intervals: the resampled values are those of the metric, and the width is that of theory."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from robusttune.evaluation.intervals import (
     multilabel_parts,
     resampled,
 )
-from robusttune.evaluation.metrics import base_and_new_metrics, multiclass_metrics, multilabel_metrics, names_of_metrics
+from robusttune.evaluation.metric_names import names_of_metrics
+from robusttune.evaluation.metrics import base_and_new_metrics, multiclass_metrics, multilabel_metrics
 
 SURE = st.sampled_from([0.5, 4.0, 100.0])  # of the last, probabilities are 0 and 1 to the last digit
 
 
 def assert_same(parts: dict[str, Parts], metrics: dict[str, float]) -> None:
-    """With every sample once, each part is the metric of its name; those of ranks and of absolute values have none."""
+    """With every sample once, each part gives the metric of its name. Ranking metrics and calibration have no parts."""
     assert {*metrics} - {*parts} <= {"auroc", "average_precision", "calibration_error"}
     for name, part in parts.items():
         found = float(part.of(part.values.double().mean(0, keepdim=True)))
@@ -54,7 +55,7 @@ def test_multiclass_parts_are_the_metrics(seed: int, samples: int, classes: int,
 
 @given(st.integers(0, 999), st.integers(1, 50), SURE)
 def test_multilabel_parts_are_the_metrics(seed: int, samples: int, sure: float) -> None:
-    """Also of a class that no sample has and the model never says, and of logits that are 0."""
+    """Also with a class that no sample has and that is never predicted, and with logits of 0."""
     logits, _ = scattered(samples, 5, sure, seed)
     logits[:, 4] = -abs(logits[:, 4])
     logits[torch.rand(logits.shape) < 0.1] = 0.0
@@ -64,7 +65,7 @@ def test_multilabel_parts_are_the_metrics(seed: int, samples: int, sure: float) 
 
 @given(st.integers(0, 999), st.integers(1, 50), SURE)
 def test_base_and_new_parts_are_the_metrics(seed: int, samples: int, sure: float) -> None:
-    """Also where a kind has no sample."""
+    """Also if no sample has a class of one kind."""
     logits, label = scattered(samples, 5, sure, seed)
     base, unknown = torch.tensor([True, True, False, True, False]), logits + torch.randn(logits.shape)
     found = base_and_new_parts(logits, label, base, unknown)
@@ -72,7 +73,7 @@ def test_base_and_new_parts_are_the_metrics(seed: int, samples: int, sure: float
     assert_same(found, base_and_new_metrics(logits, label, base, unknown))
 
 
-def test_accuracy_lies_between_what_the_binomial_distribution_says() -> None:
+def test_the_interval_of_accuracy_is_that_of_the_binomial_distribution() -> None:
     right, samples = 330, 400
     label = torch.zeros(samples, dtype=torch.int64)
     logits = torch.stack([(torch.arange(samples) < right).float(), torch.full((samples,), 0.5)], 1)
@@ -81,7 +82,7 @@ def test_accuracy_lies_between_what_the_binomial_distribution_says() -> None:
     assert (low, high) == pytest.approx(tuple(expected), abs=0.004)
 
 
-def test_a_mean_lies_between_what_its_standard_error_says() -> None:
+def test_the_interval_of_a_mean_follows_from_its_standard_error() -> None:
     logits, label = scattered(500, 4, 1.0, seed=3)
     found = between_of(multiclass_parts(logits, label))
     losses = torch.nn.functional.cross_entropy(logits, label, reduction="none")
@@ -92,7 +93,7 @@ def test_a_mean_lies_between_what_its_standard_error_says() -> None:
             assert found[name][0] < value < found[name][1]
 
 
-def test_what_no_resample_defines_has_no_interval() -> None:
+def test_a_metric_that_no_resample_defines_has_no_interval() -> None:
     logits, base = torch.randn(20, 3), torch.tensor([True, True, False])
     found = between_of(base_and_new_parts(logits, torch.arange(20) % 2, base, logits))
     assert {"base_accuracy", "unknown_accuracy", "loss"} <= {*found}
@@ -101,7 +102,7 @@ def test_what_no_resample_defines_has_no_interval() -> None:
 
 @pytest.mark.parametrize("kind", ["multiclass", "multilabel", "base and new"])
 def test_each_condition_has_its_own(kind: str) -> None:
-    """Of what is seen under it: one that shows half the samples in either view lies in between."""
+    """A condition that shows half the samples in each of two views has an interval between theirs."""
     torch.manual_seed(0)
     names = [*FACTS.class_names, "new"] if kind == "base and new" else FACTS.class_names
     conditions = Conditions(["missing_image_50", "no_image", "complete"])

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn."""
+"""Metrics against scikit-learn, and where torchmetrics differs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ from sklearn.metrics import (
 )
 from torch import Tensor
 from torch.nn import functional
+from torchmetrics.functional.classification import (
+    binary_calibration_error,
+    multiclass_accuracy,
+    multilabel_f1_score,
+)
 
 from robusttune.corruption.conditions import Conditions
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
-from robusttune.evaluation.metrics import (
-    base_and_new_metrics,
-    headline,
-    multiclass_metrics,
-    multilabel_metrics,
-    names_of_metrics,
-)
+from robusttune.evaluation.calibration import calibration_error
+from robusttune.evaluation.metric_names import headline, names_of_metrics
+from robusttune.evaluation.metrics import base_and_new_metrics, multiclass_metrics, multilabel_metrics
+from robusttune.evaluation.per_sample import label_ranks, samples_f1
 
 IDS = [str(i) for i in range(40)]
 
@@ -79,7 +81,7 @@ def test_order_batches_and_repeats_do_not_matter(random: Random, batch_size: int
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_answers_that_are_not_finite_are_refused(value: float) -> None:
+def test_predictions_that_are_not_finite_are_refused(value: float) -> None:
     metrics, logits = ConditionMetrics(FACTS, CONDITIONS), torch.zeros(40, 3)
     logits[7, 1] = logits[9, 0] = value
     metrics.update(IDS, torch.zeros(40, dtype=torch.int64), PRESENT, torch.stack([torch.zeros(40, 3)] * 2 + [logits]))
@@ -100,7 +102,7 @@ def test_multilabel() -> None:
 
 
 def test_base_and_new_classes() -> None:
-    """Each kind is told apart from its own, their harmonic mean, and all from all by logits of their own."""
+    """Base and new accuracy among classes of the same kind, and the accuracy among all classes by other logits."""
     torch.manual_seed(0)
     names = ["new 1", *FACTS.class_names, "new 2"]  # columns 1 to 3 are of training
     metrics, label = ConditionMetrics(FACTS, CONDITIONS, names), torch.arange(40) % 5
@@ -119,7 +121,7 @@ def test_base_and_new_classes() -> None:
 
 
 @pytest.mark.parametrize("names", [FACTS.class_names, ["other", "ones"]])
-def test_classes_of_one_kind_are_measured_as_ever(names: list[str]) -> None:
+def test_classes_of_one_kind_have_the_usual_metrics(names: list[str]) -> None:
     metrics = ConditionMetrics(FACTS, CONDITIONS, names)
     metrics.update(IDS, torch.zeros(40, dtype=torch.int64), PRESENT, everywhere(torch.zeros(40, len(names))))
     assert metrics.compute()["complete/accuracy"] == 1
@@ -141,44 +143,48 @@ def test_a_kind_without_samples_has_no_accuracy() -> None:
     assert np.isnan([found["complete/new_accuracy"], found["complete/harmonic_mean"]]).all()
 
 
-def calibration_error(shares: np.ndarray, right: np.ndarray) -> float:
-    """Guo et al. 2017, equation 3: in each of 15 bins, how far the mean confidence is from how many are right."""
+def error_by_bins(probabilities: np.ndarray, right: np.ndarray) -> float:
+    """The expected calibration error with 15 bins, written as in Guo et al. 2017, equation 3."""
     total = 0.0
     for low in range(15):
-        inside = (shares >= low / 15) & ((shares < (low + 1) / 15) | ((low == 14) & (shares == 1)))
+        inside = (probabilities >= low / 15) & ((probabilities < (low + 1) / 15) | ((low == 14) & (probabilities == 1)))
         if inside.any():
-            total += inside.mean() * abs(right[inside].mean() - shares[inside].mean())
+            total += inside.mean() * abs(right[inside].mean() - probabilities[inside].mean())
     return float(total)
 
 
 @given(st.integers(0, 999), st.integers(1, 60), st.sampled_from([2, 5, 7]), st.sampled_from([0.3, 3.0, 60.0]))
 def test_multiclass_metrics(seed: int, samples: int, classes: int, sure: float) -> None:
-    """Also where classes are absent from the split, and where probabilities are 0 and 1 to the last digit."""
+    """Also with classes that no sample has, and with probabilities that round to 0 and 1."""
     rng = np.random.default_rng(seed)
     label = rng.choice(classes, samples, p=rng.dirichlet(np.full(classes, 0.5)))
-    logits = torch.from_numpy(sure * rng.normal(size=(samples, classes)))  # float64: no share is at the edge of a bin
+    logits = torch.from_numpy(
+        sure * rng.normal(size=(samples, classes))
+    )  # float64: no probability is at the edge of a bin
     found = multiclass_metrics(logits, torch.from_numpy(label))
     assert sorted(found) == sorted(names_of_metrics(False, classes, False))
-    shares, said, hot = logits.softmax(1).numpy(), logits.argmax(1).numpy(), np.eye(classes)[label]
-    assert found["accuracy"] == pytest.approx(accuracy_score(label, said))
+    probabilities, predicted, hot = logits.softmax(1).numpy(), logits.argmax(1).numpy(), np.eye(classes)[label]
+    assert found["accuracy"] == pytest.approx(accuracy_score(label, predicted))
     for average in ("macro", "weighted"):
-        assert found[f"f1_{average}"] == pytest.approx(f1_score(label, said, average=average, zero_division=0))
+        assert found[f"f1_{average}"] == pytest.approx(f1_score(label, predicted, average=average, zero_division=0))
     if classes > 5:
         expected = top_k_accuracy_score(label, logits.numpy(), k=5, labels=range(classes))
         assert found["top5_accuracy"] == pytest.approx(expected)
     some = [c for c in range(classes) if 0 < hot[:, c].sum() < samples]
-    areas = [roc_auc_score(hot[:, c], shares[:, c]) for c in some]
-    precisions = [average_precision_score(hot[:, c], shares[:, c]) for c in some]
+    areas = [roc_auc_score(hot[:, c], probabilities[:, c]) for c in some]
+    precisions = [average_precision_score(hot[:, c], probabilities[:, c]) for c in some]
     assert found["auroc"] == pytest.approx(np.mean(areas) if some else np.nan, nan_ok=True)
     assert found["average_precision"] == pytest.approx(np.mean(precisions) if some else np.nan, nan_ok=True)
-    assert found["brier"] == pytest.approx(((shares - hot) ** 2).sum(1).mean(), rel=1e-5, abs=1e-9)
+    assert found["brier"] == pytest.approx(((probabilities - hot) ** 2).sum(1).mean(), rel=1e-5, abs=1e-9)
     assert found["loss"] == pytest.approx(-logits.log_softmax(1).numpy()[hot > 0].mean(), rel=1e-5, abs=1e-6)
-    assert found["calibration_error"] == pytest.approx(calibration_error(shares.max(1), said == label), abs=1e-5)
+    assert found["calibration_error"] == pytest.approx(
+        error_by_bins(probabilities.max(1), predicted == label), abs=1e-5
+    )
 
 
 @given(st.integers(0, 999), st.integers(1, 60), st.sampled_from([0.3, 3.0, 200.0]))
 def test_multilabel_metrics(seed: int, samples: int, sure: float) -> None:
-    """Also where classes are absent, or never said, where samples have none, and where a logit is 0."""
+    """Also with classes that no sample has or that are never predicted, samples without classes, and logits of 0."""
     rng = np.random.default_rng(seed)
     classes = 4
     label = rng.random((samples, classes)) < rng.dirichlet(np.full(classes, 0.5))
@@ -186,23 +192,68 @@ def test_multilabel_metrics(seed: int, samples: int, sure: float) -> None:
     logits = torch.from_numpy(np.where(rng.random(raw.shape) < 0.1, 0, raw))
     found = multilabel_metrics(logits, torch.from_numpy(label).double())
     assert sorted(found) == sorted(names_of_metrics(True, classes, False))
-    shares = logits.sigmoid().numpy()
-    said = shares >= 0.5
+    probabilities = logits.sigmoid().numpy()
+    predicted = probabilities >= 0.5
     for average in ("macro", "micro", "weighted", "samples"):
-        expected = f1_score(label, said, average=average, zero_division=0)
+        expected = f1_score(label, predicted, average=average, zero_division=0)
         assert found[f"f1_{average}"] == pytest.approx(expected), average
     some = [c for c in range(classes) if 0 < label[:, c].sum() < samples]
-    areas = [roc_auc_score(label[:, c], shares[:, c]) for c in some]
-    precisions = [average_precision_score(label[:, c], shares[:, c]) for c in some]
+    areas = [roc_auc_score(label[:, c], probabilities[:, c]) for c in some]
+    precisions = [average_precision_score(label[:, c], probabilities[:, c]) for c in some]
     assert found["auroc"] == pytest.approx(np.mean(areas) if some else np.nan, nan_ok=True)
     assert found["average_precision"] == pytest.approx(np.mean(precisions) if some else np.nan, nan_ok=True)
-    assert found["brier"] == pytest.approx(((shares - label) ** 2).mean(), rel=1e-5, abs=1e-9)
+    assert found["brier"] == pytest.approx(((probabilities - label) ** 2).mean(), rel=1e-5, abs=1e-9)
     z = logits.numpy()
     assert found["loss"] == pytest.approx((np.logaddexp(0, z) - z * label).mean(), rel=1e-5)
-    assert found["calibration_error"] == pytest.approx(calibration_error(shares.ravel(), label.ravel()), abs=1e-5)
+    assert found["calibration_error"] == pytest.approx(error_by_bins(probabilities.ravel(), label.ravel()), abs=1e-5)
 
 
-def test_base_and_new_are_trusted_as_one_that_is_not_told_the_kind() -> None:
+def test_confidences_of_1_share_the_last_bin() -> None:
+    """torchmetrics gives them a bin of their own, where errors no longer cancel with those of the last bin."""
+    probability = torch.tensor([1.0, 1.0, 0.95, 0.95])
+    label = torch.tensor([1, 0, 1, 1])
+    logits = torch.tensor([200.0, 200.0, 0.95, 0.95]).where(probability == 1, probability.logit())
+    found = calibration_error(logits.unsqueeze(1), label.unsqueeze(1))
+    assert found == pytest.approx(abs(3 / 4 - 3.9 / 4))
+    assert float(binary_calibration_error(probability, label, n_bins=15)) == pytest.approx((2 * 0.5 + 2 * 0.05) / 4)
+
+
+def test_many_predictions_do_not_exhaust_the_digits() -> None:
+    """Sums in float32, which torchmetrics uses for probabilities in float32, are off by one per cent."""
+    probability = torch.full((1_000_000, 1), 0.03)
+    label = torch.zeros(1_000_000, 1, dtype=torch.int64)
+    assert calibration_error(probability.logit(), label) == pytest.approx(0.03, rel=1e-4)
+    theirs = float(binary_calibration_error(probability.flatten(), label.flatten(), n_bins=15))
+    assert theirs != pytest.approx(0.03, rel=0.005)
+
+
+def test_equal_logits_are_ranked_by_the_index_of_the_class() -> None:
+    """So top-5 accuracy does not depend on the order in which torch.topk returns equal values."""
+    logits = torch.zeros(9, 9)
+    assert label_ranks(logits, torch.arange(9)).tolist() == [*range(1, 10)]
+    assert multiclass_metrics(logits, torch.arange(9))["top5_accuracy"] == pytest.approx(5 / 9)
+    torch.manual_seed(0)
+    logits, label = torch.randn(200, 9), torch.randint(9, (200,))
+    expected = float(multiclass_accuracy(logits, label, 9, average="micro", top_k=5))
+    assert multiclass_metrics(logits, label)["top5_accuracy"] == pytest.approx(expected)
+
+
+def test_f1_of_samples() -> None:
+    torch.manual_seed(0)
+    predicted, label = torch.rand(2, 50, 4) < 0.3
+    expected = multilabel_f1_score(
+        predicted.long().unsqueeze(2), label.long().unsqueeze(2), 4, average="micro", multidim_average="samplewise"
+    )
+    torch.testing.assert_close(samples_f1(predicted, label), expected)
+    assert bool((~predicted & ~label).all(1).any())
+    with pytest.raises(IndexError):  # torchmetrics drops the dimension of the samples if it is 1
+        multilabel_f1_score(
+            torch.ones(1, 4, 1).long(), torch.ones(1, 4, 1).long(), 4, average="micro", multidim_average="samplewise"
+        )
+    assert samples_f1(torch.ones(1, 4).bool(), torch.ones(1, 4).bool()).tolist() == [1]
+
+
+def test_calibration_with_base_and_new_classes_uses_the_logits_of_all_classes() -> None:
     torch.manual_seed(0)
     base, label = torch.tensor([True, False, True, False]), torch.arange(40) % 4
     logits, unknown = torch.randn(2, 40, 4)

@@ -1,11 +1,11 @@
-"""What conditions say together, by hand."""
+"""Comparisons of conditions against values computed by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from robusttune.corruption.conditions import parse
+from robusttune.corruption.grammar import parse
 from robusttune.evaluation.robustness import curves, relative
 
 
@@ -20,8 +20,8 @@ def found_of(values: dict[str, float | None]) -> dict[str, dict[str, object]]:
     return curves([parse(name) for name in values], values)
 
 
-def test_curves_go_from_the_complete_condition_to_the_withheld_side() -> None:
-    """By rates, whatever order they are given in; other noise, and other kinds, take no part."""
+def test_curves_go_from_the_complete_condition_to_the_missing_modality() -> None:
+    """Points are sorted by rate. Conditions with noise or of another missing type take no part."""
     values = {
         "no_image": 0.1,
         "missing_image_50": 0.5,
@@ -41,7 +41,7 @@ def test_curves_go_from_the_complete_condition_to_the_withheld_side() -> None:
     assert image["area"] == pytest.approx(0.125 * 0.85 + 0.375 * 0.65 + 0.5 * 0.3)
     assert found["text"]["values"] == [0.9, 0.4]
     assert found["text"]["area"] == pytest.approx(0.65)
-    assert "both" not in found  # of which there is one rate, 0
+    assert "both" not in found  # its only rate is 0
 
 
 def test_the_area_is_a_mean_over_the_rates_that_there_are() -> None:

@@ -55,7 +55,7 @@ def samples_of(metrics: ConditionMetrics, scores: Scores) -> dict[str, list[dict
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
-def test_what_is_shown_is_what_is_there_and_not_withheld(multilabel: bool) -> None:
+def test_a_modality_is_shown_if_it_is_present_and_not_hidden(multilabel: bool) -> None:
     metrics, scores = measured(multilabel)
     found = samples_of(metrics, scores)
     assert [*found] == NAMES
@@ -73,12 +73,12 @@ def test_columns_of_one_label_a_sample() -> None:
     for name, rows in samples_of(metrics, scores).items():
         for number, row in enumerate(rows):
             logits = scores.logits[expected_view(name, number), number]
-            shares, label = logits.softmax(0), int(scores.label[number])
-            said = int(logits.argmax())
+            probabilities, label = logits.softmax(0), int(scores.label[number])
+            predicted = int(logits.argmax())
             assert row["label"] == metrics.class_names[label]
-            assert row["prediction"] == metrics.class_names[said]
-            assert row["confidence"] == pytest.approx(float(shares[said]))
-            assert row["label_probability"] == pytest.approx(float(shares[label]))
+            assert row["prediction"] == metrics.class_names[predicted]
+            assert row["confidence"] == pytest.approx(float(probabilities[predicted]))
+            assert row["label_probability"] == pytest.approx(float(probabilities[label]))
             order = sorted(range(len(logits)), key=lambda number: (-logits[number], number))  # of equal ones the first
             assert row["label_rank"] == 1 + order.index(label)
         right = sum(row["prediction"] == row["label"] for row in rows)
@@ -89,10 +89,10 @@ def test_columns_of_several_labels_a_sample() -> None:
     metrics, scores = measured(multilabel=True)
     for name, rows in samples_of(metrics, scores).items():
         for number, row in enumerate(rows):
-            shares = scores.logits[expected_view(name, number), number].sigmoid()
-            assert row["probabilities"] == pytest.approx(shares.tolist())
+            probabilities = scores.logits[expected_view(name, number), number].sigmoid()
+            assert row["probabilities"] == pytest.approx(probabilities.tolist())
             assert row["label"] == names_where(metrics, scores.label[number] > 0)
-            assert row["prediction"] == names_where(metrics, shares >= 0.5)
+            assert row["prediction"] == names_where(metrics, probabilities >= 0.5)
 
 
 def names_where(metrics: ConditionMetrics, chosen: Tensor) -> list[str]:
@@ -107,15 +107,15 @@ def test_classes(multilabel: bool) -> None:
     for condition, name in enumerate(NAMES):
         views = torch.tensor([expected_view(name, number) for number in range(50)])
         logits = scores.logits[views, torch.arange(50)]
-        said = logits.sigmoid() >= 0.5 if multilabel else logits.argmax(1)
+        predicted = logits.sigmoid() >= 0.5 if multilabel else logits.argmax(1)
         label = scores.label.bool() if multilabel else scores.label
-        expected = precision_recall_fscore_support(label, said, labels=range(4), average=None, zero_division=0)
+        expected = precision_recall_fscore_support(label, predicted, labels=range(4), average=None, zero_division=0)
         for row, *values in zip(rows[4 * condition : 4 * condition + 4], *expected, strict=True):
             assert [row[key] for key in ("precision", "recall", "f1", "samples")] == pytest.approx(values)
-    assert rows[3]["precision"] == rows[3]["recall"] == rows[3]["f1"] == 0  # neither said nor true
+    assert rows[3]["precision"] == rows[3]["recall"] == rows[3]["f1"] == 0  # neither predicted nor true
 
 
-def test_answers_that_only_the_last_digit_tells_apart() -> None:
+def test_predictions_that_differ_only_in_the_last_digit() -> None:
     """Rounding in a softmax or sigmoid changes no prediction: tables and metrics say the same of a sample."""
     label, present = torch.tensor([1, 0]), torch.ones(2, 2, dtype=torch.bool)
     logits = torch.tensor([[0.1, 0.10000001], [30.0, 30.000002]]).expand(len(CONDITIONS.views), 2, 2)
@@ -131,7 +131,7 @@ def test_answers_that_only_the_last_digit_tells_apart() -> None:
     several.update(IDS[:2], torch.ones(2, 2), present, tiny)
     found = several.compute()
     assert several.gathered is not None
-    said = next(iter(sample_tables(several, several.gathered)))["prediction"].to_pylist()
+    predicted = next(iter(sample_tables(several, several.gathered)))["prediction"].to_pylist()
     recalls = [row["recall"] for row in class_rows(several, several.gathered)][:2]
-    assert recalls == [sum(name in names for names in said) / 2 for name in ("a", "b")]
+    assert recalls == [sum(name in names for names in predicted) / 2 for name in ("a", "b")]
     assert found["complete/f1_macro"] == pytest.approx(sum(2 * recall / (1 + recall) for recall in recalls) / 2)

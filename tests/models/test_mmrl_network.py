@@ -24,7 +24,7 @@ from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText, TowerShape, UpperTower
 from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL, MMRLNetwork
-from robusttune.models.prompts import Packed, shared_tokens
+from robusttune.models.packed import Packed, shared_tokens
 from robusttune.models.published import from_published, refuse_another_clip, to_published
 from robusttune.types import Tokens
 

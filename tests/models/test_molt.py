@@ -266,7 +266,6 @@ def test_learns_and_uses_the_other_modality(settings: MoLT) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"common_width": 10, "translation_heads": 3}, "common_width 10"),
         ({"fusion_width": 30}, "fusion_width 30"),
         ({"dropout": 1.0}, "dropout"),
         ({"cca_dim": 0}, "cca_dim"),

@@ -13,12 +13,14 @@ from sklearn.metrics import f1_score
 
 from robusttune.errors import RobustTuneError
 from robusttune.report.compare import Comparison, compare
-from robusttune.report.contents import caveat, finding, robustness_table
+from robusttune.report.conditions import by_group
+from robusttune.report.contents import robustness_table
 from robusttune.report.models import group
 from robusttune.report.predictions import read_predictions
 from robusttune.report.resample import resampled
 from robusttune.report.robustness import areas, effective_robustness, mean_relative
 from robusttune.report.runs import find_runs
+from robusttune.report.sentences import caveat, finding
 
 Predictions = dict[str, NDArray[np.bool_]]
 
@@ -145,14 +147,14 @@ NOISY = {"data": {"noise": {"image": {"kinds": ["blur"], "severities": [3], "rat
         ({"data": {"mask": "cafe"}}, 10, "s", ""),
     ],
 )
-def test_models_that_were_tested_differently_are_told_of(
+def test_models_that_were_tested_differently_are_mentioned(
     more: dict[str, Any], samples: int, ids: str, what: str, tmp_path: Path
 ) -> None:
     write_run(tmp_path / "0", "a", right(10, complete=9), ids=[f"s{n}" for n in range(10)])
     names = [f"{ids}{n}" for n in range(samples)]
     write_run(tmp_path / "1", "b", right(samples, complete=8), {"model.x": 1}, ids=names, more=more)
-    told = f"Models were tested differently ({what}): values may differ for that alone." if what else ""
-    assert caveat(compared(tmp_path)) == told
+    expected = f"Models were tested differently ({what}): values may differ for this reason alone." if what else ""
+    assert caveat(compared(tmp_path)) == expected
 
 
 def test_areas_are_over_the_rates_that_all_models_have(tmp_path: Path) -> None:
@@ -192,9 +194,9 @@ def test_metrics_without_a_paired_interval(tmp_path: Path) -> None:
     for number in range(2):
         write_run(tmp_path / f"{number}", f"m{number}", right(10, complete=9 - number), {"model.x": number})
     found = compared(tmp_path, metric="auroc")
-    assert found.unpaired == {"m1": "auroc does not follow from what is kept of single samples"}
+    assert found.unpaired == {"m1": "auroc cannot be computed from the predictions for single samples"}
     assert "+0.000" not in finding(found)
-    assert "is -0.050 against m0 (no paired interval: auroc does not follow" in finding(found)
+    assert "is -0.050 against m0 (no paired interval: auroc cannot be computed" in finding(found)
     assert compared(tmp_path, metric="top5_accuracy").unpaired == {}
 
 
@@ -214,15 +216,15 @@ def multilabel(seed: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray
     return label, label ^ (rng.random(label.shape) < 0.2), label ^ (rng.random(label.shape) < 0.3)
 
 
-def f1_of(label: NDArray[np.bool_], said: NDArray[np.bool_], average: str) -> NDArray[np.float64]:
+def f1_of(label: NDArray[np.bool_], predicted: NDArray[np.bool_], average: str) -> NDArray[np.float64]:
     """(R,) of R resamples at once, (R, N, C) each; scikit-learn would take milliseconds for each."""
     axis = 2 if average == "samples" else 1
-    both, either = (label & said).sum(axis), label.sum(axis) + said.sum(axis)
+    both, either = (label & predicted).sum(axis), label.sum(axis) + predicted.sum(axis)
     if average == "micro":
         both, either = both.sum(1, keepdims=True), either.sum(1, keepdims=True)
     weights = label.sum(1) if average == "weighted" else np.ones(both.shape)
     found: NDArray[np.float64] = np.average(2 * both / np.maximum(either, 1), 1, weights)
-    assert found[0] == pytest.approx(f1_score(label[0], said[0], average=average, zero_division=0))
+    assert found[0] == pytest.approx(f1_score(label[0], predicted[0], average=average, zero_division=0))
     return found
 
 
@@ -255,9 +257,9 @@ def test_f1_of_one_label(average: str, tmp_path: Path, monkeypatch: pytest.Monke
     values = resample.resampled(predictions_of, f"f1_{average}")
     assert values is not None
     for column, condition in enumerate(predictions_of.conditions):
-        said = np.where(predictions[condition], label, (label + 1) % 3)
+        predicted = np.where(predictions[condition], label, (label + 1) % 3)
         rows = np.random.default_rng(0).integers(0, 90, (500, 90))
-        plain = f1_of(*(classes[rows][..., None] == [0, 1, 2] for classes in (label, said)), average)
+        plain = f1_of(*(classes[rows][..., None] == [0, 1, 2] for classes in (label, predicted)), average)
         assert float(values[:, column].mean()) == pytest.approx(np.mean(plain), abs=0.01)
         assert float(values[:, column].std()) == pytest.approx(np.std(plain), abs=0.008)
 
@@ -279,13 +281,13 @@ def refused(root: Path, sentence: str, **options: Any) -> None:
 def test_errors(tmp_path: Path) -> None:
     write_run(tmp_path / "same/0", "a", right(6, complete=5))
     refused(tmp_path, "there is no metric 'acc': choose from accuracy, top5_accuracy, auroc", metric="acc")
-    refused(tmp_path, "--baseline names 'b', and there is no such model: choose from a", baseline="b")
+    refused(tmp_path, "--baseline is 'b', and no model has this label: choose from a", baseline="b")
     write_run(tmp_path / "more/1", "b", right(6, complete=5), {"model.x": 1}, class_names=("pie", "soup", "tea"))
-    refused(tmp_path, "same/0 tells a class 'stew' apart, .*more/1 does not: report them apart")
+    refused(tmp_path, "same/0 has a class 'stew', .*more/1 does not: report them separately")
     label = np.eye(3, dtype=bool)
     write_multilabel_run(tmp_path / "kinds/0", "c", label, {"complete": label})
     write_run(tmp_path / "kinds/1", "d", right(6, complete=5), {"model.x": 1})
-    refused(tmp_path / "kinds", "0 is judged by f1_macro, .*kinds/1 by accuracy: report them apart")
+    refused(tmp_path / "kinds", "0 is f1_macro, that of .*kinds/1 is accuracy: report them separately")
 
 
 def test_relative_robustness(tmp_path: Path) -> None:
@@ -320,5 +322,20 @@ def test_a_trend_needs_three_runs_and_a_share(trend: Path) -> None:
     found = compared(trend)
     with pytest.raises(RobustTuneError, match="1 runs with different accuracy on complete samples: name models with 3"):
         effective_robustness(found, [found.models[1]])
-    with pytest.raises(RobustTuneError, match="--trend is for shares that grow, and loss is none: leave it out"):
+    with pytest.raises(
+        RobustTuneError, match="--trend needs a metric for which higher is better, and loss is not: leave it out"
+    ):
         effective_robustness(compared(trend, metric="loss"), [found.models[0]])
+
+
+def test_conditions_are_grouped_by_what_they_change() -> None:
+    """A condition of another version, which this one does not know, is in a group of its own."""
+    names = ["noisy_image_fog_3", "no_image+noisy_text_ocr_1", "noisy_text_ocr_1", "missing_both_9", "missing_both_10"]
+    assert by_group([*names, "noisy_image_blur_2", "no_text", "no_image", "complete"]) == {
+        "missing modality": ["complete", "no_image", "no_text"],
+        "missing at a rate": ["missing_both_9", "missing_both_10"],
+        "noisy images": ["noisy_image_blur_2"],
+        "noisy texts": ["noisy_text_ocr_1"],
+        "combined": ["no_image+noisy_text_ocr_1"],
+        "other": ["noisy_image_fog_3"],
+    }

@@ -16,9 +16,10 @@ import pytest
 import torch
 from PIL import Image
 from report.made_up import CONDITIONS, shares, write_multilabel_run, write_run
+from torchmetrics.functional.classification import binary_calibration_error
 
 from robusttune.errors import RobustTuneError
-from robusttune.evaluation.metrics import BINS, calibration_gaps
+from robusttune.evaluation.calibration import BINS
 from robusttune.report import Document, report_on, write
 from robusttune.report.plots.calibration import bins_of
 from robusttune.report.plots.confusion import most_confused
@@ -112,7 +113,7 @@ def test_the_page_says_all_of_it_in_order(folder: Path, document: Document) -> N
     said = Page((folder / "report.html").read_text()).predicted
     order = [
         document.finding,
-        "Runs that do not count",
+        "Excluded runs",
         "Accuracy by condition",
         "Missing at a rate",
         "Difference in accuracy to molt",
@@ -174,7 +175,7 @@ def test_tests_that_differ_are_told_of_after_the_finding(tmp_path: Path) -> None
         write_run(tmp_path / f"runs/{number}", "a", shares(10, number, **SHARE), more=more)
     document = report_on([str(tmp_path / "runs")])
     write(document, tmp_path / "out")
-    sentence = "). Models were tested differently (checkpoint): values may differ for that alone."
+    sentence = "). Models were tested differently (checkpoint): values may differ for this reason alone."
     for text in (
         document.finding,
         (tmp_path / "out/report.md").read_text(),
@@ -183,19 +184,19 @@ def test_tests_that_differ_are_told_of_after_the_finding(tmp_path: Path) -> None
         assert sentence in text
 
 
-def test_answers_stand_in_the_bins_of_the_calibration_error(tmp_path: Path) -> None:
-    """With confidences at the edges of the bins."""
-    edges = torch.linspace(0, 1, BINS + 1)[1:-1].double()
-    logits = torch.stack([edges.logit(), torch.zeros(BINS - 1)], 1).float()
-    confidence = logits.softmax(1).amax(1).numpy()
-    predictions = write_run(tmp_path / "0", "a", {"complete": np.ones(BINS - 1, bool)}) / "report/test.parquet"
-    table = pq.read_table(predictions)
+def test_predictions_are_in_the_bins_of_the_calibration_error(tmp_path: Path) -> None:
+    """Those of torchmetrics, also with confidences at the edges of the bins and next to them."""
+    edges = torch.linspace(0, 1, BINS + 1)[1:-1]
+    confidence = torch.cat([edges, edges.nextafter(torch.tensor(0.0)), edges.nextafter(torch.tensor(1.0))])
+    right = np.random.default_rng(0).random(len(confidence)) < 0.5
+    predictions = write_run(tmp_path / "0", "a", {"complete": right}) / "report/test.parquet"
+    table = pq.read_table(predictions).sort_by("id")
     column = table.column_names.index("confidence")
-    pq.write_table(table.set_column(column, "confidence", pa.array(confidence)), predictions)
-    gaps = calibration_gaps(logits, logits.argmax(1))
+    pq.write_table(table.set_column(column, "confidence", pa.array(confidence.numpy())), predictions)
     bins = bins_of(read_predictions(predictions), "complete")
-    np.testing.assert_array_equal(bins.size, (gaps != 0).sum(0))
-    np.testing.assert_allclose(bins.correct - bins.confidence, gaps.sum(0), atol=1e-6)
+    assert bins.size.tolist() == [1, *[3] * (BINS - 2), 2]
+    expected = binary_calibration_error(confidence, torch.from_numpy(right).long(), n_bins=BINS, norm="l1")
+    assert np.abs(bins.correct - bins.confidence).sum() / len(right) == pytest.approx(float(expected))
 
 
 def test_csv_has_every_number(folder: Path, document: Document) -> None:
@@ -318,7 +319,7 @@ def test_plots_without_anything_to_draw_are_left_out_and_old_ones_removed(folder
     assert {path.name for path in (out / "plots").iterdir()} == {
         *("mine.png", "calibration.png", "calibration.svg", "confusion.png", "confusion.svg")
     }
-    assert document.finding.startswith("only is the only model that counts; its mean accuracy over 3 conditions is 0.")
+    assert document.finding.startswith("only is the only model; its mean accuracy over 3 conditions is 0.")
     assert not list(out.rglob("*.partial"))
 
 

@@ -160,7 +160,7 @@ def test_files_of_two_tests_are_refused(tmp_path: Path) -> None:
     mixed = run(tmp_path / "0")
     other = write_run(tmp_path / "1", "demo", shares(30, 1, **dict.fromkeys(CONDITIONS, 0.6)))
     shutil.copy(other / "report/test.parquet", mixed / "report/test.parquet")
-    with pytest.raises(RobustTuneError, match=r"0/report/test.json and test.parquet beside it are of two .*: test the"):
+    with pytest.raises(RobustTuneError, match=r"0/report/test.json and test.parquet beside it come from two .*: test"):
         find_runs([str(tmp_path)])
 
 

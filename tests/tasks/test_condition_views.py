@@ -125,10 +125,10 @@ def test_a_view_is_what_its_variants_are_alone(kind: str, text_folder: Path, cli
             images = Variants(["clean"], batch.images[view.image or "clean"])
             texts = Variants(["clean"], batch.texts[view.text or "clean"])
             shown = View(view.image and "clean", view.text and "clean")
-            alone[view] = task.logits(replace(batch, images=images, texts=texts), [shown])[0]
+            alone[view] = task.classifier.logits(replace(batch, images=images, texts=texts), [shown])[0]
         some = [view for view in views if view.text is None]
         for asked in (views, views[::-1], some, some[::-1], views[:1], views[-1:]):
-            found = task.logits(batch, asked)
+            found = task.classifier.logits(batch, asked)
             assert found.shape == (len(asked), 22, 2)
             for view, logits in zip(asked, found, strict=True):
                 torch.testing.assert_close(logits, alone[view], rtol=1e-4, atol=1e-4)
@@ -142,25 +142,25 @@ def test_only_what_is_there_is_encoded_and_that_once(
     task, batch, views = batch_of(kind, text_folder, clip_folder, tmp_path)
     rows: dict[str, list[int]] = {"image_encoder": [], "text_encoder": []}
     for name, seen in rows.items():
-        encoder = getattr(task, name)
+        encoder = task.classifier.encoder(name)
         if kind == "mmrl":
-            task.prompts()  # type: ignore[attr-defined]
-            enter = encoder.encode_lower
+            task.classifier.prompts()  # type: ignore[attr-defined]
+            encode_lower = encoder.encode_lower
 
-            def counted(inputs: Any, untouched: bool, enter: Any = enter, seen: list[int] = seen) -> Any:
+            def counted(inputs: Any, untouched: bool, encode_lower: Any = encode_lower, seen: list[int] = seen) -> Any:
                 seen.append(len(inputs))
-                return enter(inputs, untouched)
+                return encode_lower(inputs, untouched)
 
             monkeypatch.setattr(encoder, "encode_lower", counted)
         else:
             encoder.register_forward_hook(lambda _, args, __, seen=seen: seen.append(len(args[0])))
     with torch.no_grad():
-        task.logits(batch, views)
+        task.classifier.logits(batch, views)
     assert rows == {"image_encoder": [4 * 14], "text_encoder": [2 * 16]}
     for seen in rows.values():
         seen.clear()
     with torch.no_grad():
-        task.logits(batch, [View(None, "typos_4"), View(None, None)])
+        task.classifier.logits(batch, [View(None, "typos_4"), View(None, None)])
     assert rows["text_encoder"] == [16]
 
 
@@ -170,8 +170,8 @@ def test_metrics_of_a_missing_rate_cost_no_view(text_folder: Path, clip_folder: 
     made = encoders("fusion", text_folder, clip_folder)
     data = module(tmp_path, made, conditions=rates)
     task, asked = task_of("fusion", made, data.facts), []
-    logits = task.logits
-    task.logits = lambda batch, views: asked.append(list(views)) or logits(batch, views)  # type: ignore[func-returns-value, method-assign]
+    logits = task.metric_logits
+    task.metric_logits = lambda batch, views: asked.append(list(views)) or logits(batch, views)  # type: ignore[func-returns-value, method-assign]
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
     (found,) = trainer.test(task, data, verbose=False)
     assert len({name.split("/")[1] for name in found}) == 21

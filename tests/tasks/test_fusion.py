@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import FACTS, by_view, random_batch, tiny_image_encoder, tiny_text_encoder
+from fakes import FACTS, by_view, parts, random_batch, tiny_image_encoder, tiny_text_encoder
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.nn import functional
@@ -16,11 +16,13 @@ from robusttune.errors import RobustTuneError
 from robusttune.models import Concatenation, Experts, FusionModel, MoLT
 from robusttune.models.experts import ExpertsNetwork
 from robusttune.tasks import FusionTask, Schedule
-from robusttune.tasks.base import mean_over_ranks
-from robusttune.tasks.checkpoint import KEY, read_checkpoint
+from robusttune.tasks.checkpoint import settings_of
+from robusttune.tasks.checkpoint_file import KEY, read_checkpoint
+from robusttune.tasks.losses import mean_over_ranks
 from robusttune.types import Encoded, Facts, Tokens, Variants, View
 
 SMALL = MoLT(common_width=16, bilinear_width=8, fusion_width=16, cca_dim=2)
+STORED = {"classifier.network", "classifier.temperatures", "correlation.running", "correlation.steps"}
 
 
 def make_task(text_folder: Path, facts: Facts = FACTS, **changes: Any) -> FusionTask:
@@ -43,7 +45,7 @@ def test_loss_is_its_formula(text_folder: Path, multilabel: bool) -> None:
     task = make_task(text_folder, FACTS._replace(multilabel=multilabel), alpha=0.7, beta=0.2).eval()
     batch = random_batch(12, multilabel=multilabel)
     losses = task.training_losses(batch, 0)
-    logits = task.logits(batch, [View()])[0]
+    logits = task.classifier.logits(batch, [View()])[0]
     assert batch.label is not None
     cross_entropy = functional.binary_cross_entropy_with_logits if multilabel else functional.cross_entropy
     torch.testing.assert_close(losses.parts["task_loss"], cross_entropy(logits, batch.label))
@@ -87,7 +89,7 @@ def test_every_pattern_of_a_sample_is_in_its_loss(text_folder: Path, multilabel:
     target = batch.label if multilabel else functional.one_hot(batch.label, 3).float()
     target = target * (1 - smoothing) + smoothing / (2 if multilabel else 3)
     by_pattern = []
-    for logits in task.logits(batch, [View(), View(text=None), View(image=None)]):
+    for logits in task.classifier.logits(batch, [View(), View(text=None), View(image=None)]):
         if multilabel:
             by_pattern.append(functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1))
         else:
@@ -111,7 +113,7 @@ def test_rows_that_fill_up_are_not_in_the_centre(text_folder: Path, every_patter
     batch = random_batch(8)
     batch.counted = torch.arange(8) < 5
     task.training_losses(batch, 0)
-    network = task.network
+    network = task.classifier.network
     assert isinstance(network, ExpertsNetwork)
     assert [network.image.rows, network.text.rows] == [batch.image_present[:5].sum(), batch.text_present[:5].sum()]
 
@@ -133,7 +135,7 @@ def test_a_loss_that_is_not_finite_names_its_samples(text_folder: Path, modality
     def spoil(_: Any, __: Any, encoded: Encoded) -> Encoded:
         return encoded.map(lambda t: t if t.dtype == torch.bool else t + row[: len(t)].view(-1, *[1] * (t.dim() - 1)))
 
-    getattr(task, f"{modality}_encoder").register_forward_hook(spoil)
+    task.classifier.encoder(f"{modality}_encoder").register_forward_hook(spoil)
     message = r"step 0 in epoch 0 is not finite, because of 1 of its 8 samples, '6': lower model.optimizer.lr"
     with pytest.raises(RobustTuneError, match=message):
         task.training_step(batch, 0)
@@ -142,7 +144,7 @@ def test_a_loss_that_is_not_finite_names_its_samples(text_folder: Path, modality
 def test_weights_that_are_not_finite_are_no_samples_fault(text_folder: Path) -> None:
     task = make_task(text_folder)
     with torch.no_grad():
-        task.network.fusion.head.weight.fill_(float("nan"))  # type: ignore[union-attr, operator]
+        task.classifier.network.fusion.head.weight.fill_(float("nan"))  # type: ignore[union-attr, operator]
     with pytest.raises(RobustTuneError, match="because of all its 6 samples, '0', '1', '2', '3', '4', ...: lower"):
         task.training_step(random_batch(complete=True), 0)
 
@@ -150,8 +152,8 @@ def test_weights_that_are_not_finite_are_no_samples_fault(text_folder: Path) -> 
 def test_each_variant_is_encoded_once_for_all_conditions(text_folder: Path) -> None:
     task = make_task(text_folder).eval()
     calls: list[str] = []
-    task.image_encoder.register_forward_hook(lambda *_: calls.append("image"))
-    task.text_encoder.register_forward_hook(lambda *_: calls.append("text"))
+    task.classifier.image_encoder.register_forward_hook(lambda *_: calls.append("image"))
+    task.classifier.text_encoder.register_forward_hook(lambda *_: calls.append("text"))
     logits = by_view(task, random_batch())
     assert sorted(calls) == ["image", "text"]
     assert set(logits) == {"complete", "no_image", "no_text"}
@@ -161,9 +163,9 @@ def test_only_what_is_present_goes_through_an_encoder(text_folder: Path) -> None
     """And whatever stands in the absent rows' place, the answers are those of encoding row by row."""
     task, batch = make_task(text_folder).eval(), random_batch()
     seen: dict[str, int] = {}
-    task.image_encoder.register_forward_hook(lambda _, args, __: seen.update(image=len(args[0])))
-    task.text_encoder.register_forward_hook(lambda _, args, __: seen.update(text=len(args[0])))
-    together = task.logits(batch, [View()])[0]
+    task.classifier.image_encoder.register_forward_hook(lambda _, args, __: seen.update(image=len(args[0])))
+    task.classifier.text_encoder.register_forward_hook(lambda _, args, __: seen.update(text=len(args[0])))
+    together = task.classifier.logits(batch, [View()])[0]
     assert seen == {"image": 4, "text": 4}
     images, texts = iter(batch.images["clean"].split(1)), iter(batch.texts["clean"].input_ids.split(1))
     masks = iter(batch.texts["clean"].attention_mask.split(1))
@@ -173,7 +175,7 @@ def test_only_what_is_present_goes_through_an_encoder(text_folder: Path) -> None
         nothing = torch.zeros(0, 3, 32, 32, dtype=torch.uint8)
         one.images = Variants(["clean"], next(images) if one.image_present else nothing)
         one.texts = Variants(["clean"], Tokens(next(texts), next(masks)) if one.text_present else none)
-        torch.testing.assert_close(task.logits(one, [View()])[0, 0], logits)
+        torch.testing.assert_close(task.classifier.logits(one, [View()])[0, 0], logits)
 
 
 def test_conditions_withhold_their_modality(text_folder: Path) -> None:
@@ -195,8 +197,7 @@ def test_conditions_withhold_their_modality(text_folder: Path) -> None:
 
 def test_only_the_network_is_trained(text_folder: Path) -> None:
     task = make_task(text_folder)
-    trained = {name.split(".")[0] for name, p in task.named_parameters() if p.requires_grad}
-    assert trained == {"network"}
+    assert {parts(name) for name, p in task.named_parameters() if p.requires_grad} == {"classifier.network"}
     task.training_losses(random_batch(), 0).loss.backward()
     assert all((p.grad is not None) == p.requires_grad for p in task.parameters())
 
@@ -207,14 +208,14 @@ def test_an_encoder_that_gave_its_memory_back_computes_again(
     """When it is needed after all, in its old precision; unless its weights have changed on disk."""
     task, batch = make_task(text_folder).double().eval(), random_batch()
     expected = by_view(task, batch)
-    for encoder in (task.image_encoder, task.text_encoder):
+    for encoder in (task.classifier.image_encoder, task.classifier.text_encoder):
         encoder.release()
         assert not list(encoder.parameters())
-    assert {key.split(".")[0] for key in saved(task)["state_dict"]} == {"network", "correlation", "temperature"}
+    assert {parts(key) for key in saved(task)["state_dict"]} == STORED
     for name, logits in by_view(task, batch).items():
         assert torch.equal(logits, expected[name])
-    task.image_encoder.release()
-    task.image_encoder.sha256 = "of others"
+    task.classifier.image_encoder.release()
+    task.classifier.image_encoder.sha256 = "of others"
     with pytest.raises(RobustTuneError, match="the weights of 'test_vit' have changed since: start again"):
         by_view(task, batch)
 
@@ -223,10 +224,10 @@ def test_a_checkpoint_holds_no_encoder_and_only_plain_data(text_folder: Path, tm
     encoder = tiny_image_encoder(mean=(0.4, 0.5, 0.5))
     task = make_task(text_folder, image_encoder=encoder, correlation_momentum=0.5)
     checkpoint = saved(task)
-    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"network", "correlation", "temperature"}
+    assert {parts(key) for key in checkpoint["state_dict"]} == STORED
     torch.save(checkpoint, tmp_path / "task.ckpt")
     again = FusionTask.load_from_checkpoint(tmp_path / "task.ckpt")
-    assert again.settings() == task.settings()
+    assert settings_of(again) == settings_of(task)
     assert again.facts == task.facts
     assert not again.training
     batch = random_batch()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import VIEWS, by_view, random_batch
+from fakes import VIEWS, by_view, parts, random_batch
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.nn import functional
@@ -20,7 +20,8 @@ from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL
 from robusttune.tasks import MMRLTask
-from robusttune.tasks.checkpoint import KEY
+from robusttune.tasks.checkpoint import settings_of
+from robusttune.tasks.checkpoint_file import KEY
 from robusttune.types import Batch, Facts, Tokens, Variants, View
 
 FACTS = Facts(["apple", "pie", "soup"], [0.5, 0.3, 0.2], False)
@@ -36,7 +37,7 @@ def make_task(clip_folder: Path, facts: Facts = FACTS, **changes: Any) -> MMRLTa
     }
     task = MMRLTask(**(encoders | {"adapter": SMALL, "templates": ["a photo of {}"]} | changes), facts=facts)
     with torch.no_grad():
-        task.network.space.mul_(20)
+        task.classifier.network.space.mul_(20)
     task.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     return task
 
@@ -68,15 +69,15 @@ def saved(task: MMRLTask) -> dict[str, Any]:
 
 def text_features(clip: Any, words: list[str], task: MMRLTask) -> Tensor:
     """Of the untouched CLIP."""
-    tokens, _ = task.text_encoder.prompt_tokenizer(words)
+    tokens, _ = task.classifier.text_encoder.prompt_tokenizer(words)
     out = clip.get_text_features(tokens.input_ids, tokens.attention_mask.long())
     return functional.normalize(out if isinstance(out, Tensor) else out.pooler_output, dim=-1)
 
 
 def test_only_the_network_is_trained_and_saved(clip_folder: Path) -> None:
     task = make_task(clip_folder)
-    assert {name.split(".")[0] for name, p in task.named_parameters() if p.requires_grad} == {"network"}
-    assert {key.split(".")[0] for key in saved(task)["state_dict"]} == {"network", "temperature"}
+    assert {parts(name) for name, p in task.named_parameters() if p.requires_grad} == {"classifier.network"}
+    assert {parts(key) for key in saved(task)["state_dict"]} == {"classifier.network", "classifier.temperatures"}
     task.training_losses(make_batch(), 0).loss.backward()
     assert all((p.grad is not None) == p.requires_grad for p in task.parameters())
 
@@ -92,25 +93,25 @@ def test_loss_is_its_formula(clip_folder: Path, adapter: MMRL) -> None:
     with torch.no_grad():
         by_text = by_view(task, batch)["no_image"]
         image_only = {"no_text": VIEWS["no_text"]}
-        task.inference = "class"
+        task.classifier.inference = "class"
         by_class = by_view(task, batch, image_only)["no_text"]
-        task.inference = "fused"
+        task.classifier.inference = "fused"
         by_both = by_view(task, batch, image_only)["no_text"]
         by_representation = (by_both - 0.6 * by_class) / 0.4
         expected = 0.6 * functional.cross_entropy(by_class[shown], label[shown])
         expected += 0.4 * functional.cross_entropy(by_representation[shown], label[shown])
         torch.testing.assert_close(losses.parts["task_loss"], expected)
         torch.testing.assert_close(losses.parts["text_loss"], functional.cross_entropy(by_text[told], label[told]))
-        pixels = task.image_encoder.normalise(batch.images["clean"])
+        pixels = task.classifier.image_encoder.normalise(batch.images["clean"])
         out = clip.get_image_features(pixels)
         own = functional.normalize(out if isinstance(out, Tensor) else out.pooler_output, dim=-1)
         words = text_features(clip, [f"a photo of {name}" for name in FACTS.class_names], task)
-        adapted = task._adapted()
+        adapted = task.classifier.adapted()
         upper, states = (
-            task.image_encoder.upper,
-            task.image_encoder.encode_lower(batch.images["clean"], False).tokens[0],
+            task.classifier.image_encoder.upper,
+            task.classifier.image_encoder.encode_lower(batch.images["clean"], False).tokens[0],
         )
-        features, _ = task.network.image_features(upper, states, adapted.tokens.image)
+        features, _ = task.classifier.network.image_features(upper, states, adapted.tokens.image)
         torch.testing.assert_close(losses.parts["image_distance"], 1 - (features * own).sum(1).mean())
         torch.testing.assert_close(losses.parts["class_distance"], 1 - (adapted.classes * words).sum(1).mean())
     parts = losses.parts
@@ -145,7 +146,7 @@ def test_a_batch_without_a_modality(clip_folder: Path, modality: str) -> None:
     losses = task.training_losses(batch, 0)
     assert losses.loss.isfinite()
     losses.loss.backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.network.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.classifier.network.parameters())
 
 
 @pytest.mark.parametrize("combination_smoothing", [0.0, 0.05])
@@ -173,7 +174,7 @@ def test_no_modality_rules_a_class_out_alone(clip_folder: Path) -> None:
     silent = torch.zeros_like(text)
     odds = []
     for image in (silent, 1e4 * torch.randn_like(text), silent.index_fill(1, torch.tensor(0), -torch.inf)):
-        logits = task.combine_modalities(batch, [View()], {"clean": image}, {"clean": text})[0]
+        logits = task.classifier.combine_modalities(batch, [View()], {"clean": image}, {"clean": text})[0]
         assert logits.isfinite().all()
         odds.append(logits[:, :, None] - logits[:, None, :])
     assert all((some - odds[0]).abs().max() <= math.log(1.05 / 0.05) + 1e-5 for some in odds[1:])
@@ -190,9 +191,9 @@ def test_new_classes_are_answered_by_class_features_alone(clip_folder: Path, mon
     with torch.no_grad():
         recorded, unknown = evaluated(task, batch)
         assert unknown is not None
-        task.inference = "fused"
+        task.classifier.inference = "fused"
         fused = by_view(task, batch)
-        task.inference = "class"
+        task.classifier.inference = "class"
         by_class, none = evaluated(task, batch)
     assert none is None
     shown = batch.image_present
@@ -214,7 +215,7 @@ def test_other_classes_are_those_of_a_task_that_was_made_for_them(clip_folder: P
         task.set_classes(names)
         other = by_view(task, batch)
         fresh = make_task(clip_folder, facts=Facts(names, [0.5, 0.5], False), inference="class").eval()
-        fresh.network.load_state_dict(task.network.state_dict())
+        fresh.classifier.network.load_state_dict(task.classifier.network.state_dict())
         for name, logits in by_view(fresh, batch).items():
             assert torch.equal(other[name], logits)
         task.set_classes(FACTS.class_names)
@@ -223,13 +224,13 @@ def test_other_classes_are_those_of_a_task_that_was_made_for_them(clip_folder: P
 
 def class_features_made(task: MMRLTask) -> list[int]:
     """Grows by one whenever class features are computed."""
-    made, own = [], task.network.text_features
+    made, own = [], task.classifier.network.text_features
 
     def counted(upper: Any, texts: Any, tokens: Any) -> Tensor:
         made.append(len(texts.end))
         return own(upper, texts, tokens)
 
-    task.network.text_features = counted  # type: ignore[method-assign]
+    task.classifier.network.text_features = counted  # type: ignore[method-assign]
     return made
 
 
@@ -239,7 +240,7 @@ def test_weights_that_have_changed_make_class_features_anew(clip_folder: Path, k
     task, batch = make_task(clip_folder), make_batch(complete=True)
     batch.texts = batch.texts.map(lambda t: t[:0])
     batch.text_present[:] = False
-    weights = [*task.network.parameters()]
+    weights = [*task.classifier.network.parameters()]
     optimizer = {"sgd": SGD(weights, 1.0), "adamw": AdamW(weights, 0.1), "fused adamw": AdamW(weights, 0.1, fused=True)}
     for _ in range(2):
         if kind in optimizer:
@@ -254,7 +255,9 @@ def test_weights_that_have_changed_make_class_features_anew(clip_folder: Path, k
             for parameter in weights:
                 parameter.data.add_(0.1 * torch.randn_like(parameter))
         else:
-            task.network.load_state_dict({key: t + 0.1 for key, t in task.network.state_dict().items()})
+            task.classifier.network.load_state_dict(
+                {key: t + 0.1 for key, t in task.classifier.network.state_dict().items()}
+            )
         if kind in optimizer:
             task.eval()
         made = class_features_made(task)
@@ -262,7 +265,7 @@ def test_weights_that_have_changed_make_class_features_anew(clip_folder: Path, k
             found = [by_view(task, batch)["complete"] for _ in range(3)]
         assert made.count(3) == 1
         fresh = make_task(clip_folder).eval()
-        fresh.network.load_state_dict(task.network.state_dict())
+        fresh.classifier.network.load_state_dict(task.classifier.network.state_dict())
         for logits in found:
             torch.testing.assert_close(logits, by_view(fresh, batch)["complete"])
 
@@ -272,9 +275,9 @@ def test_another_precision_makes_class_features_anew(clip_folder: Path) -> None:
     with torch.no_grad():
         full = by_view(task, batch)["complete"]
         with torch.autocast("cpu", torch.bfloat16):
-            half = task._adapted().classes
+            half = task.classifier.adapted().classes
         again = by_view(task, batch)["complete"]
-        assert not torch.equal(task._adapted().classes, half)
+        assert not torch.equal(task.classifier.adapted().classes, half)
     assert torch.equal(again, full)
 
 
@@ -294,16 +297,16 @@ def test_templates_are_averaged_in_the_target(clip_folder: Path) -> None:
     with torch.no_grad():
         each = [text_features(clip, [t.format(n) for n in FACTS.class_names], task) for t in templates]
     expected = functional.normalize(torch.stack(each).mean(0), dim=-1)
-    torch.testing.assert_close(task.prompts().untouched, expected)
+    torch.testing.assert_close(task.classifier.prompts().untouched, expected)
     one = make_task(clip_folder, templates=templates[:1])
-    assert torch.equal(one.prompts().packed.states, task.prompts().packed.states)
+    assert torch.equal(one.classifier.prompts().packed.states, task.classifier.prompts().packed.states)
 
 
 def test_a_checkpoint_comes_back(clip_folder: Path, tmp_path: Path) -> None:
     task, batch = make_task(clip_folder, adapter=PLUS_PLUS, alpha=0.4), make_batch()
     torch.save(saved(task), tmp_path / "task.ckpt")
     again = MMRLTask.load_from_checkpoint(tmp_path / "task.ckpt")
-    assert again.settings() == task.settings()
+    assert settings_of(again) == settings_of(task)
     with torch.no_grad():
         expected = by_view(task.eval(), batch)
         for name, logits in by_view(again, batch).items():
@@ -346,16 +349,15 @@ def test_released_encoders_keep_what_the_adapter_reaches_into(clip_folder: Path)
     with torch.no_grad():
         expected = by_view(task, batch)
         raw = replace(batch)
-        batch.images = Variants(["kept"], task.image_encoder(batch.images["clean"]))
-        batch.texts = Variants(["kept"], task.text_encoder(batch.texts["clean"]))
-        task.before_encoder_release()
-        for encoder in (task.image_encoder, task.text_encoder):
-            encoder.release()
+        batch.images = Variants(["kept"], task.classifier.image_encoder(batch.images["clean"]))
+        batch.texts = Variants(["kept"], task.classifier.text_encoder(batch.texts["clean"]))
+        task.classifier.release_encoders()
+        for encoder in (task.classifier.image_encoder, task.classifier.text_encoder):
             assert not list(encoder.backbone.parameters())
         kept = {n: View(v.image and "kept", v.text and "kept") for n, v in VIEWS.items()}
         for name, logits in by_view(task, batch, kept).items():
             torch.testing.assert_close(logits, expected[name])
-        assert not list(task.image_encoder.backbone.parameters())
+        assert not list(task.classifier.image_encoder.backbone.parameters())
         for name, logits in by_view(task, raw).items():
             assert torch.equal(logits, expected[name])
 

@@ -35,7 +35,7 @@ def make_task(clip_folder: Path, adapter: MMRL = SMALL, **settings: bool) -> MMR
     text = CLIPTextEncoder(name=str(clip_folder), first_layer=2)
     task = MMRLTask(image, text, FACTS, adapter, templates=["a photo of {}"], **settings)
     with torch.no_grad():
-        task.network.space.mul_(20)
+        task.classifier.network.space.mul_(20)
     task.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     return task
 
@@ -55,7 +55,7 @@ def step(task: MMRLTask, batch: Batch) -> tuple[Tensor, list[Tensor]]:
     task.zero_grad()
     loss = task.training_losses(batch, 0).loss
     loss.backward()
-    gradients = [parameter.grad for parameter in task.network.parameters()]
+    gradients = [parameter.grad for parameter in task.classifier.network.parameters()]
     assert None not in gradients
     return loss.detach(), gradients  # type: ignore[return-value]
 
@@ -72,7 +72,7 @@ def test_checkpointing_changes_no_bit_and_keeps_less(clip_folder: Path, adapter:
         assert torch.equal(gradient, same)
     batch = make_batch(24)
     kept = [
-        bytes_kept(task.network, lambda task=task: task.training_losses(batch, 0).loss)  # type: ignore[misc]
+        bytes_kept(task.classifier.network, lambda task=task: task.training_losses(batch, 0).loss)  # type: ignore[misc]
         for task in (plain, checkpointed)
     ]
     assert kept[1] * 2.5 < kept[0]
@@ -95,6 +95,6 @@ def test_compiled_is_eager(clip_folder: Path, adapter: MMRL, checkpointed: bool)
     step(compiled, make_batch(15))
     assert counters["stats"]["unique_graphs"] == trained
     with torch.inference_mode():
-        logits = [task.eval().logits(make_batch(9), list(VIEWS.values())) for task in (eager, compiled)]
+        logits = [task.eval().classifier.logits(make_batch(9), list(VIEWS.values())) for task in (eager, compiled)]
     torch.testing.assert_close(logits[1], logits[0], rtol=1e-4, atol=1e-4)
     assert list(eager.state_dict()) == list(compiled.state_dict())

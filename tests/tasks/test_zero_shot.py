@@ -16,10 +16,10 @@ from transformers import CLIPModel
 
 from robusttune.cli import main
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
+from robusttune.models.prompts import tokenise
 from robusttune.tasks import ZeroShotTask
 from robusttune.tasks.base import RobustTask
-from robusttune.tasks.checkpoint import KEY, read_checkpoint
-from robusttune.tasks.prompts import tokenise
+from robusttune.tasks.checkpoint_file import KEY, read_checkpoint
 from robusttune.types import Variants, View
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -35,7 +35,9 @@ def make_task(clip_folder: Path) -> ZeroShotTask:
 def test_answers_are_those_of_transformers(clip_folder: Path) -> None:
     """Images beside the mean of prompts, texts likewise; both are multiplied; with nothing it is the prior."""
     task, batch, clip = make_task(clip_folder), make_batch(), CLIPModel.from_pretrained(clip_folder).eval()
-    prompts = [tokenise(FACTS.class_names, template, task.text_encoder.prompt_tokenizer) for template in TEMPLATES]
+    prompts = [
+        tokenise(FACTS.class_names, template, task.classifier.text_encoder.prompt_tokenizer) for template in TEMPLATES
+    ]
 
     def features(out: object) -> torch.Tensor:
         found = out if isinstance(out, torch.Tensor) else out.pooler_output  # type: ignore[attr-defined]
@@ -46,7 +48,11 @@ def test_answers_are_those_of_transformers(clip_folder: Path) -> None:
         dim=-1,
     )
     scale = clip.logit_scale.exp()
-    images = scale * features(clip.get_image_features(task.image_encoder.normalise(batch.images["clean"]))) @ classes.T
+    images = (
+        scale
+        * features(clip.get_image_features(task.classifier.image_encoder.normalise(batch.images["clean"])))
+        @ classes.T
+    )
     own = batch.texts["clean"]
     texts = scale * features(clip.get_text_features(own.input_ids, own.attention_mask.long())) @ classes.T
     logits = by_view(task, batch)
@@ -54,8 +60,8 @@ def test_answers_are_those_of_transformers(clip_folder: Path) -> None:
     torch.testing.assert_close(logits["no_text"][with_image], images, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(logits["no_image"][with_text], texts, rtol=1e-4, atol=1e-4)
     product = torch.ones(len(batch), 3)
-    product[with_image] *= images.softmax(1) + task.combination_smoothing
-    product[with_text] *= texts.softmax(1) + task.combination_smoothing
+    product[with_image] *= images.softmax(1) + task.classifier.combination_smoothing
+    product[with_text] *= texts.softmax(1) + task.classifier.combination_smoothing
     both, something = with_image & with_text, with_image | with_text
     expected = product[both] / product[both].sum(1, keepdim=True)
     torch.testing.assert_close(logits["complete"][both].softmax(1), expected, rtol=1e-4, atol=1e-4)
@@ -77,8 +83,8 @@ def test_double_precision_is_double_to_the_end(clip_folder: Path, make: Callable
 def test_what_the_cache_has_answers_alike(clip_folder: Path) -> None:
     task, batch = make_task(clip_folder), make_batch()
     expected = by_view(task, batch)
-    batch.images = Variants(["kept"], task.image_encoder(batch.images["clean"]))
-    batch.texts = Variants(["kept"], task.text_encoder(batch.texts["clean"]))
+    batch.images = Variants(["kept"], task.classifier.image_encoder(batch.images["clean"]))
+    batch.texts = Variants(["kept"], task.classifier.text_encoder(batch.texts["clean"]))
     kept = {name: View(view.image and "kept", view.text and "kept") for name, view in VIEWS.items()}
     for name, logits in by_view(task, batch, kept).items():
         torch.testing.assert_close(logits, expected[name])
@@ -94,7 +100,7 @@ def test_a_fit_trains_nothing_and_leaves_a_checkpoint(
     run = tmp_path / "zero_shot/0"
     checkpoint = read_checkpoint(run / "checkpoints/best.ckpt")
     assert checkpoint[KEY]["task"] == "ZeroShotTask"
-    assert [*checkpoint["state_dict"]] == ["nothing", "temperature"]
+    assert [*checkpoint["state_dict"]] == ["nothing", "classifier.temperatures.values"]
     test = ["test", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/best.ckpt"]
     assert main([*test, "--data.evaluation.conditions=[complete, noisy_image_blur_3+missing_text_50]"]) == 0
     found = json.loads((run / "report/test.json").read_text())["conditions"]

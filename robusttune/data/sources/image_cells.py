@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import pyarrow as pa
 
-from robusttune.data.packs import Packed, Part, pack
+from robusttune.data.packs import Packed, Packing, Part
 from robusttune.data.problems import Problems
 from robusttune.data.remote import SCHEMES, URL, missing_package
 from robusttune.data.sources.blanks import Blanks
@@ -108,7 +108,7 @@ class ImageCells:
     """The conversion of the image cells of one table to image names.
 
     Attributes:
-        table: Path of the table; None if it is not one file, and nothing is packed.
+        packing: Packing of the images that text cells embed; None if other code keeps them.
         columns: Names of the image columns.
         root: Folder or URL that paths in cells are relative to; None if there is none, and paths are refused.
         own_root: Flag, True if the user has set ``root``; then paths outside it are refused, even absolute ones.
@@ -116,27 +116,12 @@ class ImageCells:
         blanks: Test for blank cells.
     """
 
-    table: Path | None
+    packing: Packing | None
     columns: list[str]
     root: Path | str | None
     own_root: bool
     bad: Problems
     blanks: Blanks
-
-    def pack_texts(self, rows: Sequence[Row]) -> list[Row]:
-        """Replace images that cells of a text format embed by references to a pack."""
-        assert self.table is not None
-        for column in self.columns:
-            cells = [row.cells.get(column) for row in rows]
-            embedded = [is_embedded(cell) for cell in cells]
-            if any(embedded):
-                parts = (stored_parts(cell) if own else [] for cell, own in zip(cells, embedded, strict=True))
-                found = pack(self.table, column, lambda: parts)  # noqa: B023, it is called at once
-                rows = [
-                    Row(row.where, {**row.cells, column: images}) if own else row
-                    for row, images, own in zip(rows, found, embedded, strict=True)
-                ]
-        return list(rows)
 
     def name(self, row: Row) -> str | None:
         """Return the name of the first image of a row, or None if it has no image."""
@@ -156,10 +141,12 @@ class ImageCells:
                 )
                 continue
             for part in parts:
-                if isinstance(part, Packed):
-                    yield part.name(f"{row.where} of {self.table and self.table.absolute()}")
-                elif not self.blanks.is_blank(str(part), column):
-                    yield self.locate(str(part), row.where)
+                if not isinstance(part, str):
+                    assert self.packing is not None
+                    reference = self.packing.add(part) if isinstance(part, bytes) else part
+                    yield reference.name(f"{row.where} of {self.packing.table.absolute()}")
+                elif not self.blanks.is_blank(part, column):
+                    yield self.locate(part, row.where)
 
     def locate(self, text: str, where: str) -> str:
         """Return the image name for a path or URL: an absolute path, or a URL. Add others to `bad`.

@@ -37,12 +37,6 @@ class SplitNames:
     test: str | None = "test"
     predict: str | None = None
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            # jsonargparse 4.53 passes `--data.source.split_names.val=null` as a text: it prints a null this deep.
-            if getattr(self, field.name) in ("None", "null", ""):
-                object.__setattr__(self, field.name, None)
-
     def find(self, path: str, found: Collection[str]) -> dict[Split, str]:
         """Find the data set's splits that are used, and log replaced names and unused splits.
 

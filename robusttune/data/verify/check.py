@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from robusttune.counting import counted
 from robusttune.data.datamodule import ImageTextDataModule
 from robusttune.data.labels import encode_labels
 from robusttune.data.look_alikes import look_alikes
@@ -53,24 +54,26 @@ def verify(data: ImageTextDataModule, near_bits: int | None, threads: int, watch
     reader = data.source.images
     missing = {*reader.missing(names)}
     existing = [name for name in names if name not in missing]
-    looks = {look.name: look for look in watch(check_images(existing, reader, threads), len(existing))}
-    broken = [look.problem for look in looks.values() if look.problem is not None]
+    checks = {check.name: check for check in watch(check_images(existing, reader, threads), len(existing))}
+    broken = [check.problem for check in checks.values() if check.problem is not None]
     found.details = {"missing": sorted(missing), "broken": broken}
     found.images = {"distinct": len(names), "missing": len(missing), "broken": len(broken)}
     if missing:
-        found.problems.append(f"of {len(names)} images {len(missing)} do not exist, the first is {min(missing):.300}")
+        found.problems.append(
+            f"{len(missing)} of {counted(len(names), 'image')} not found, the first is {min(missing):.300}"
+        )
     if broken:
-        found.problems.append(f"of {len(names)} images {len(broken)} cannot be read, the first: {broken[0]}")
+        found.problems.append(f"{len(broken)} of {counted(len(names), 'image')} unreadable, the first: {broken[0]}")
     tokenizer = _tokenizer(data, tables.values(), found)
     for split, table in tables.items():
         counts = {"samples": len(table)} | presence(table) | {"unlabelled": table["labels"].null_count}
-        found.splits[split] = counts | _texts(table, tokenizer) | {"hash": _hash(table, looks)}
+        found.splits[split] = counts | _texts(table, tokenizer) | {"hash": _hash(table, checks)}
     _count_classes(data, tables, found)
     _compare_with_published(data.source.published, found)
     _check_labels(data, tables, found)
-    find_duplicates(data, tables, looks, found)
+    find_duplicates(data, tables, checks, found)
     if near_bits is not None:
-        find_near_duplicates(tables, looks, near_bits, found)
+        find_near_duplicates(tables, checks, near_bits, found)
     _apply_masks(data, found)
     if "train" in tables and not found.problems:
         _check_as_a_fit_would(data, found)
@@ -135,7 +138,7 @@ def _texts(table: pa.Table, tokenizer: Tokenizer | None) -> dict[str, Any]:
     }
 
 
-def _hash(table: pa.Table, looks: dict[str, ImageCheck]) -> str:
+def _hash(table: pa.Table, checks: dict[str, ImageCheck]) -> str:
     """Return a hash of a split's ids, image contents, texts and labels, 16 hexadecimal digits.
 
     The hash does not depend on the order of the rows, unless the ids are row numbers.
@@ -143,8 +146,8 @@ def _hash(table: pa.Table, looks: dict[str, ImageCheck]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     rows = zip(*(table[column].to_pylist() for column in ("id", "image", "text", "labels")), strict=True)
     for sample_id, name, text, labels in sorted(rows, key=lambda row: str(row[0])):
-        look = looks.get(name)
-        content = None if look is None or look.digest is None else look.digest.hex()
+        check = checks.get(name)
+        content = None if check is None or check.digest is None else check.digest.hex()
         digest.update(
             repr((sample_id, content, text, None if labels is None else sorted(labels))).encode(errors="surrogatepass")
         )
@@ -181,8 +184,8 @@ def _compare_with_published(published: Published | None, found: Verification) ->
             found.splits[split]["published"] = samples
         if has == samples:
             continue
-        message = f"{name} has {has:,} samples, {abs(has - samples):,} {'fewer' if has < samples else 'more'} than the "
-        message += f"{samples:,} published"
+        message = f"{name} has {counted(has, 'sample')}, {abs(has - samples):,} {'fewer' if has < samples else 'more'} "
+        message += f"than the {samples:,} published"
         tolerance = published.approximate.get(name, 0.0)
         if abs(has - samples) <= tolerance * samples:
             found.notes.append(f"{message} (good copies differ by up to {tolerance:.0%})")
@@ -190,7 +193,9 @@ def _compare_with_published(published: Published | None, found: Verification) ->
             found.problems.append(message)
     classes = found.splits.get("train", found.splits.get("test", {})).get("classes")
     if published.classes is not None and classes is not None and classes != published.classes:
-        found.problems.append(f"there are {classes} classes, and published are {published.classes}")
+        found.problems.append(
+            f"the data has {counted(classes, 'class', 'classes')}, not {published.classes} as published"
+        )
     for split in found.splits:
         expected = published.by_class.get(split) or dict.fromkeys(found.classes, published.per_class.get(split))
         differing = [
@@ -200,7 +205,8 @@ def _compare_with_published(published: Published | None, found: Verification) ->
         ]
         if differing:
             found.problems.append(
-                f"of the classes of {split} {len(differing)} have another count than published: {differing[0]}"
+                f"{counted(len(differing), 'class', 'classes')} of {split} with another number of samples than "
+                f"published, the first is {differing[0]}"
             )
 
 

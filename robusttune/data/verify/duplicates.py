@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from robusttune.counting import counted
 from robusttune.data.datamodule import ImageTextDataModule
 from robusttune.data.verify.findings import Verification
 from robusttune.data.verify.images import ImageCheck
 
 BITS = 64
+SINGULAR = {"images": "image", "samples without images": "sample without image"}
 ONES = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 Content = tuple[bytes | None, str | None]  # digest of the image, and text
 
@@ -117,7 +119,7 @@ def _close_pairs(bucket: NDArray[np.int64], hashes: NDArray[np.uint64], distance
 
 
 def find_duplicates(
-    data: ImageTextDataModule, tables: dict[str, pa.Table], looks: dict[str, ImageCheck], found: Verification
+    data: ImageTextDataModule, tables: dict[str, pa.Table], checks: dict[str, ImageCheck], found: Verification
 ) -> None:
     """Find samples with equal content, within and across splits.
 
@@ -127,44 +129,45 @@ def find_duplicates(
     Args:
         data: Data module of the data set.
         tables: Records of each split.
-        looks: Result of reading each image, by image name.
+        checks: Result of reading each image, by image name.
         found: Verification, to be extended.
     """
     is_complete = data.source.published is not None and not found.problems
     report = found.notes if is_complete else found.problems
     ids = {split: table["id"].to_pylist() for split, table in tables.items()}
-    samples = {split: _contents(table, looks) for split, table in tables.items()}
+    samples = {split: _contents(table, checks) for split, table in tables.items()}
     images = {split: [key[0] if key else None for key in keys] for split, keys in samples.items()}
     for split in tables:
         found.splits[split]["repeated_samples"] = repeated = repeats(samples[split])
         found.splits[split]["repeated_images"] = repeats(images[split])
         if repeated:
-            found.notes.append(f"of the {split} samples {repeated} are there already, image and text")
+            found.notes.append(f"{counted(repeated, 'sample')} of {split} repeated, image and text")
     contradictions = _contradictions(tables, samples, ids)
     if contradictions:
         first = contradictions[0]
         report.append(
-            f"of all samples {len(contradictions)} are there again with other labels, the first is {first['id']!r} of "
-            f"{first['split']}, after {first['first']!r} of {first['first_split']}"
+            f"{counted(len(contradictions), 'sample')} repeated with other labels, the first is {first['id']!r} of "
+            f"{first['split']}, equal to {first['first']!r} of {first['first_split']}"
         )
     texts = {split: [key[1] if key and key[0] is None else None for key in keys] for split, keys in samples.items()}
     leaks = [("images", pair) for pair in shared(images, ids)]
     leaks += [("samples without images", pair) for pair in shared(texts, ids)]
     for kind, pair in leaks:
         first_id, second_id = pair.ids[0]
-        message = f"of the {kind} of {pair.second} {len(pair.ids)} are in {pair.first}, too, such as {second_id!r}"
+        number = counted(len(pair.ids), SINGULAR[kind], kind)
+        message = f"{number} of {pair.second} also in {pair.first}, such as {second_id!r}"
         is_convention = {pair.first, pair.second} == {"val", "test"} and data.source.validates_on_test
         if is_convention or pair.second == "predict":
             found.notes.append(f"{message}: this data set validates on its test samples" if is_convention else message)
         else:
-            report.append(f"{message} (there {first_id!r})")
+            report.append(f"{message} ({first_id!r} in {pair.first})")
     found.details |= {"contradictions": contradictions, "shared": [(kind, *pair) for kind, pair in leaks]}
 
 
-def _contents(table: pa.Table, looks: dict[str, ImageCheck]) -> list[Content | None]:
+def _contents(table: pa.Table, checks: dict[str, ImageCheck]) -> list[Content | None]:
     """Return the content of each sample, or None where it is empty, or unknown because the image cannot be read."""
     names, texts = table["image"].to_pylist(), table["text"].to_pylist()
-    digests = [looks[name].digest if name in looks else None for name in names]
+    digests = [checks[name].digest if name in checks else None for name in names]
     return [
         None if image is None and (text is None or name is not None) else (image, text)
         for image, text, name in zip(digests, texts, names, strict=True)
@@ -188,13 +191,13 @@ def _contradictions(
 
 
 def find_near_duplicates(
-    tables: dict[str, pa.Table], looks: dict[str, ImageCheck], bits: int, found: Verification
+    tables: dict[str, pa.Table], checks: dict[str, ImageCheck], bits: int, found: Verification
 ) -> None:
     """Find near-duplicate images, and report them as a note: only people can decide whether they are the same.
 
     Args:
         tables: Records of each split.
-        looks: Result of reading each image, by image name.
+        checks: Result of reading each image, by image name.
         bits: Greatest number of differing bits, of 64, between perceptual hashes of near duplicates.
         found: Verification, to be extended.
     """
@@ -203,9 +206,9 @@ def find_near_duplicates(
         for name in table["image"].drop_null().to_pylist():
             splits_of.setdefault(name, set()).add(split)
     groups: dict[int, list[ImageCheck]] = {}
-    for look in looks.values():
-        if look.problem is None:
-            groups.setdefault(look.looks, []).append(look)
+    for check in checks.values():
+        if check.problem is None:
+            groups.setdefault(check.perceptual_hash, []).append(check)
     alike = [(group[0], other) for group in groups.values() for other in group[1:] if group[0].digest != other.digest]
     members = [*groups.values()]
     pairs = alike + [
@@ -218,7 +221,7 @@ def find_near_duplicates(
     found.images["near_pairs"], found.images["near_pairs_across_splits"] = len(pairs), len(across)
     found.details["near"] = [(a.name, b.name) for a, b in pairs]
     if pairs:
-        first = " and ".join(look.name for look in (across or pairs)[0])
+        first = " and ".join(check.name for check in (across or pairs)[0])
         found.notes.append(
-            f"{len(pairs)} pairs of images look nearly the same, {len(across)} of them across splits: {first}"
+            f"{counted(len(pairs), 'pair')} of nearly equal images, {len(across)} of them across splits: {first}"
         )

@@ -15,8 +15,8 @@ from PIL import Image
 from robusttune.data.images import ImageReader, UnreadableImageError, read_image
 
 BLOCK = 1024  # images queued at a time
-SIDE = 32  # pixels; edge of the image that is transformed
-WAVES = np.cos(np.pi / SIDE * np.outer(np.arange(8), np.arange(SIDE) + 0.5))  # basis of the DCT, (8, 32)
+EDGE = 32  # pixels; edge of the image that is transformed
+WAVES = np.cos(np.pi / EDGE * np.outer(np.arange(8), np.arange(EDGE) + 0.5))  # basis of the DCT, (8, 32)
 
 
 class ImageCheck(NamedTuple):
@@ -25,7 +25,7 @@ class ImageCheck(NamedTuple):
     Attributes:
         name: Image name in the records, which the source's `ImageReader` understands.
         digest: Hash of the content, 16 bytes, or None where the image cannot be read.
-        looks: `perceptual_hash` of the image, or 0 where it cannot be read.
+        perceptual_hash: `perceptual_hash` of the image, or 0 where it cannot be read.
         problem: Reason why the image cannot be read, or None.
 
     Example:
@@ -35,7 +35,7 @@ class ImageCheck(NamedTuple):
 
     name: str
     digest: bytes | None
-    looks: int
+    perceptual_hash: int
     problem: str | None
 
 
@@ -50,7 +50,7 @@ def check_images(names: Iterable[str], reader: ImageReader, threads: int) -> Ite
     waiting = iter(names)
     with ThreadPoolExecutor(threads) as pool:  # image decoders release the GIL
         while block := list(itertools.islice(waiting, BLOCK)):  # queueing all would take gigabytes
-            yield from pool.map(lambda name: _look(name, reader), block)
+            yield from pool.map(lambda name: _check_image(name, reader), block)
 
 
 def perceptual_hash(image: Image.Image) -> int:
@@ -66,14 +66,14 @@ def perceptual_hash(image: Image.Image) -> int:
         >>> (perceptual_hash(image) ^ perceptual_hash(image.resize((128, 128)))).bit_count()
         0
     """
-    small = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0).convert("L")
+    small = image.resize((EDGE, EDGE), Image.Resampling.BICUBIC, reducing_gap=2.0).convert("L")
     pixels = np.asarray(small, dtype=np.float64)
     low = (WAVES @ pixels @ WAVES.T).ravel().round(3)  # keeps rounding errors out of the bits
     return int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), "big")
 
 
-def _look(name: str, reader: ImageReader) -> ImageCheck:
-    """Read one image; failures are returned as a `ImageCheck` with a problem."""
+def _check_image(name: str, reader: ImageReader) -> ImageCheck:
+    """Read one image; failures are returned as an `ImageCheck` with a problem."""
     try:
         content = reader.content(name)
         image = reader.read(name) if content is None else read_image(BytesIO(content), name)

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from robusttune.corruption.grammar import STANDARD_CONDITIONS
 from robusttune.escaping import visible
-from robusttune.evaluation.metrics import BINS
+from robusttune.evaluation.calibration import BINS, confidence_bins
 from robusttune.report.compare import Comparison
-from robusttune.report.conditions import STANDARD_CONDITIONS
 from robusttune.report.plots.style import GREY, CurveStyle, Plot, legend
 from robusttune.report.predictions import Predictions, read_predictions
 
@@ -27,6 +27,11 @@ class Bins(NamedTuple):
         size: Number of predictions per bin, shape (15,).
         confidence: Sum of their confidences per bin, shape (15,).
         correct: Number of correct predictions per bin, shape (15,).
+
+    Example:
+        >>> bins = Bins(size=np.full(15, 10.0), confidence=np.full(15, 5.0), correct=np.full(15, 4.0))
+        >>> float((bins.correct / bins.size)[0])  # accuracy in the first bin
+        0.4
     """
 
     size: NDArray[np.float64]
@@ -49,9 +54,7 @@ def bins_of(predictions: Predictions, condition: str) -> Bins:
         confidence, correct = predictions.column("probabilities")[row].ravel(), predictions.label.ravel()
     else:
         confidence, correct = predictions.column("confidence")[row], predictions.correct[row]
-    probabilities = torch.from_numpy(confidence)
-    inner_edges = torch.linspace(0, 1, BINS + 1, dtype=probabilities.dtype)[1:-1]  # the bins of the calibration error
-    bin_index = torch.bucketize(probabilities, inner_edges, right=True).numpy()
+    bin_index = confidence_bins(torch.from_numpy(confidence)).numpy()
     return Bins(*(np.bincount(bin_index, weight, BINS).astype(float) for weight in (None, confidence, correct)))
 
 
@@ -106,12 +109,12 @@ def calibration(comparison: Comparison, styles: list[CurveStyle]) -> Plot | None
         lower.set_xlabel("probability of a class" if multilabel else "confidence")
     # The lower panels share this limit. It must be set last, because setting it stops the automatic upper limit.
     grid[1, 0].set_ylim(bottom=0)
-    grid[0, 0].set_ylabel("share that has the class" if multilabel else "accuracy")
-    grid[1, 0].set_ylabel("share of\nclasses" if multilabel else "share of\nanswers")
+    grid[0, 0].set_ylabel("fraction with the class" if multilabel else "accuracy")
+    grid[1, 0].set_ylabel("fraction of\nclasses" if multilabel else "fraction of\npredictions")
     line = Line2D([], [], color=GREY, linestyle="--", label="calibrated")
     marks = [
         Line2D([], [], color=k.colour, marker=k.marker, markersize=5, linewidth=1.2, label=k.label) for k in styles
     ]
     legend(figure, [*marks, line])
-    caption = f"Calibration in {BINS} bins; those of fewer than {LEAST} predictions are left out above."
+    caption = f"Calibration in {BINS} bins; bins with fewer than {LEAST} predictions are left out of the upper panels."
     return Plot("calibration", caption, figure)

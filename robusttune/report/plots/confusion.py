@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from robusttune.corruption.grammar import STANDARD_CONDITIONS
 from robusttune.escaping import visible
 from robusttune.report.compare import Comparison
-from robusttune.report.conditions import MEAN, STANDARD_CONDITIONS
+from robusttune.report.conditions import MEAN
 from robusttune.report.plots.style import LINE, SIZE, Plot, shown, width_of, wrapped
 from robusttune.report.predictions import Predictions, read_predictions
 
@@ -90,7 +91,7 @@ def _row_fractions(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 def _reading(selected: bool) -> str:
     """Return the explanation of the plot for its caption; ``selected`` means that not all classes are drawn."""
     others = " Predictions of classes that are not shown are missing from the rows." if selected else ""
-    return f"what share of the samples of a class (row) gets which prediction (column).{others}"
+    return f"fraction of the samples of a class (row) with each prediction (column).{others}"
 
 
 def _key(predictions: Predictions, kept: list[int], names: list[str]) -> str:
@@ -132,7 +133,7 @@ def _draw(fractions: dict[str, NDArray[np.float64]], names: list[str], title: st
             _number(panel, matrix)
     axes[0].invert_yaxis()
     figure.suptitle(wrapped(title, figure.get_figwidth() - 0.5), fontsize="medium", fontweight="bold")
-    figure.colorbar(image, ax=axes, aspect=30, shrink=0.6 / rows, pad=0.02, label="share of the label's samples")
+    figure.colorbar(image, ax=axes, aspect=30, shrink=0.6 / rows, pad=0.02, label="fraction of the label's samples")
     return figure
 
 

@@ -8,11 +8,12 @@ from statistics import mean
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from robusttune.corruption.grammar import COMPLETE, MISSING_TYPES
 from robusttune.escaping import visible
 from robusttune.report.compare import Comparison
-from robusttune.report.conditions import COMPLETE, TYPES, noise_of
-from robusttune.report.contents import heading
+from robusttune.report.conditions import parsed
 from robusttune.report.plots.style import GREY, CurveStyle, Plot, legend, panels
+from robusttune.report.sentences import heading
 
 BANDS = 6  # most models with an interval band each; more bands would hide each other
 
@@ -28,7 +29,7 @@ def missing_rates(comparison: Comparison, styles: list[CurveStyle]) -> Plot | No
         The plot, or None if no run was tested at two or more missing rates.
     """
     tests = [tested for model in comparison.models for tested in model.tests]
-    kinds = [kind for kind in TYPES if any(len(tested.curves.get(kind, {})) > 1 for tested in tests)]
+    kinds = [kind for kind in MISSING_TYPES if any(len(tested.curves.get(kind, {})) > 1 for tested in tests)]
     if not kinds:
         return None
     figure, axes = panels(3, len(kinds), width=3.4, height=2.9)
@@ -55,7 +56,8 @@ def severities(comparison: Comparison, styles: list[CurveStyle], modality: str) 
     Returns:
         The plot, or None if no run was tested with noise on this modality.
     """
-    noises = {name: noise for name in comparison.conditions if (noise := noise_of(name)) and noise.modality == modality}
+    levels = {name: c.noise_alone for name in comparison.conditions if (c := parsed(name)) is not None}
+    noises = {name: noise for name, noise in levels.items() if noise is not None and noise.modality == modality}
     kinds = [*dict.fromkeys(noise.kind for noise in noises.values())]
     if not kinds:
         return None

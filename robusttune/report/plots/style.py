@@ -49,6 +49,10 @@ class CurveStyle(NamedTuple):
         label: Label in legends.
         colour: Colour of lines and markers, such as ``#0072b2``.
         marker: Matplotlib marker, such as ``o``.
+
+    Example:
+        >>> CurveStyle("molt", colour="#0072b2", marker="o").label
+        'molt'
     """
 
     label: str

@@ -1,4 +1,4 @@
-"""The best possible accuracy, held against enumeration in full and against an oracle that reads pixels and words."""
+"""The Bayes accuracy, held against enumeration in full and against an oracle that reads pixels and words."""
 
 from __future__ import annotations
 

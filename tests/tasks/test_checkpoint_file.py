@@ -11,7 +11,7 @@ import torch
 from fakes import FACTS
 
 from robusttune.errors import RobustTuneError
-from robusttune.tasks.checkpoint import ABOUT, FORMAT, KEY, digest_of, read_checkpoint, seal
+from robusttune.tasks.checkpoint_file import ABOUT, FORMAT, KEY, digest_of, read_checkpoint, seal
 
 Checkpoint = dict[str, Any]
 
@@ -69,7 +69,7 @@ def test_what_was_changed_since_is_refused(tmp_path: Path, change: str) -> None:
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (None, "was written by an older version of robusttune .checkpoint format without number, expected 1.: train"),
+        (None, "was written by an older version of robusttune .checkpoint format without number, expected 2.: train"),
         (0, "was written by an older version"),
         (FORMAT + 1, f"has checkpoint format {FORMAT + 1}, and this version of robusttune reads format {FORMAT}: upd"),
     ],

@@ -1,4 +1,4 @@
-"""The base class of tasks that classify images and texts by prompts of class names, with the two towers of one CLIP."""
+"""The base class of classifiers that compare images and texts with prompts of class names, in the space of a CLIP."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText
 from robusttune.errors import RobustTuneError
 from robusttune.models.base import log_prior
-from robusttune.tasks.base import OptimizerCallable, RobustTask, adamw
-from robusttune.tasks.prompts import ClassPrompts, check_templates, encode_prompts, tokenise
-from robusttune.tasks.schedule import Schedule
+from robusttune.models.classifier import ENCODERS, Classifier
+from robusttune.models.prompts import ClassPrompts, check_templates, encode_prompts, tokenise
 from robusttune.types import Batch, Facts, View
 
+TEMPLATES = ("a photo of a {}.",)
 COMBINATION_SMOOTHING = 0.005
 
 
-class PromptedTask(RobustTask):
-    """A task whose logits compare the features of images and texts with those of the classes' prompts.
+class PromptClassifier(Classifier):
+    """A classifier that compares the features of images and texts with those of the classes' prompts.
 
     Where both modalities are present, their smoothed class probabilities are multiplied. With neither, the prediction
     is the class frequencies of the training data.
@@ -29,22 +29,16 @@ class PromptedTask(RobustTask):
     Args:
         image_encoder: Settings of the image encoder, a `CLIPImageEncoder`.
         text_encoder: Settings of the text encoder, a `CLIPTextEncoder` of the same CLIP.
-        facts: Class names, class frequencies and kind of task, from the data.
+        facts: Class names, class frequencies and kind of task, from the training data.
         templates: Prompt templates, with ``{}`` in place of the class name.
-        optimizer: Function that creates the optimiser of the trained parameters.
-        schedule: Schedule of the learning rate.
         combination_smoothing: Constant added to each modality's class probabilities before they are multiplied, at
             least 0, so that a noisy modality cannot rule out a class alone. 0 is the product rule of Kittler et al.
             (1998); larger values approach their sum rule.
-        calibrate: True to fit temperatures, see `RobustTask`.
 
     Raises:
         RobustTuneError: The encoders are not the two towers of one CLIP, a template lacks ``{}``, samples may have
             several labels, or the smoothing is not a finite number of at least 0.
     """
-
-    # A model may be tested on another data set, with its own prompts, and the smoothing is not trained.
-    free_settings = (*RobustTask.free_settings, "templates", "combination_smoothing")
 
     image_encoder: FrozenCLIPImage
     text_encoder: FrozenCLIPText
@@ -54,11 +48,8 @@ class PromptedTask(RobustTask):
         image_encoder: ImageEncoder,
         text_encoder: TextEncoder,
         facts: Facts,
-        templates: list[str],
-        optimizer: OptimizerCallable = adamw,
-        schedule: Schedule = Schedule(),  # noqa: B008, the default is immutable
+        templates: Sequence[str] = TEMPLATES,
         combination_smoothing: float = COMBINATION_SMOOTHING,
-        calibrate: bool = False,
     ) -> None:
         if not 0 <= combination_smoothing < math.inf:  # This form refuses NaN, too.
             raise RobustTuneError(
@@ -67,13 +58,12 @@ class PromptedTask(RobustTask):
             )
         if facts.multilabel:
             raise RobustTuneError(
-                f"{type(self).__name__.removesuffix('Task')} predicts one class: for several labels a sample set "
-                "model.class_path to FusionTask"
+                f"{self._short_name} predicts one class: for several labels a sample set model.class_path to FusionTask"
             )
         check_templates(templates)
-        super().__init__(image_encoder, text_encoder, facts, optimizer, schedule, calibrate)
+        super().__init__(image_encoder, text_encoder, facts)
         self._refuse_other_encoders()
-        self.templates = templates
+        self.templates = list(templates)
         self.combination_smoothing = combination_smoothing
         self._prompts: ClassPrompts | None = None
         self.set_classes(facts.class_names)
@@ -103,9 +93,10 @@ class PromptedTask(RobustTask):
                 self._prompts = self._prompts.map(lambda tensor: tensor.to(anchor.device))
         return self._prompts
 
-    def before_encoder_release(self) -> None:
-        """Compute the features of the classes' prompts while the text encoder is in memory."""
+    def release_encoders(self) -> None:
+        """Compute the features of the classes' prompts, then free the memory of the encoders."""
         self.prompts()
+        super().release_encoders()
 
     def combine_modalities(
         self, batch: Batch, views: Sequence[View], images: Mapping[str, Tensor], texts: Mapping[str, Tensor]
@@ -168,45 +159,21 @@ class PromptedTask(RobustTask):
         frequencies = torch.tensor([frequency.get(name, mean) for name in self.class_names], dtype=torch.float32)
         return frequencies.log().log_softmax(0)
 
+    @property
+    def _short_name(self) -> str:
+        return type(self).__name__.removesuffix("Classifier")
+
     def _refuse_other_encoders(self) -> None:
         for name, kind in (("image_encoder", FrozenCLIPImage), ("text_encoder", FrozenCLIPText)):
             if not isinstance(getattr(self, name), kind):
                 raise RobustTuneError(
-                    f"{type(self).__name__.removesuffix('Task')} works on the towers of one CLIP: "
+                    f"{self._short_name} works on the towers of one CLIP: "
                     f"set {name}.class_path to {kind.__name__.removeprefix('Frozen')}Encoder"
                 )
-        image, text = (self.encoder_settings[name] for name in ("image_encoder", "text_encoder"))
+        image, text = (self.encoder_settings[name] for name in ENCODERS)
         for setting in ("name", "weights", "revision"):
             if getattr(image, setting) != getattr(text, setting):
                 raise RobustTuneError(
                     f"image_encoder.{setting} is {getattr(image, setting)!r} and text_encoder.{setting} is "
                     f"{getattr(text, setting)!r}: name the same CLIP for both"
                 )
-
-
-def variants_of(views: Sequence[View]) -> tuple[list[str], list[str]]:
-    """Return the variants of images and of texts that occur in the views, each once.
-
-    Example:
-        >>> variants_of([View(), View(image=None), View(image="blur")])
-        (['clean', 'blur'], ['clean'])
-    """
-    images = dict.fromkeys(view.image for view in views if view.image)
-    return list(images), list(dict.fromkeys(view.text for view in views if view.text))
-
-
-def expand_present(values: Tensor, present: Tensor) -> Tensor:
-    """Expand values of the ``P`` present rows to all ``B`` rows of a batch. Missing rows get arbitrary values.
-
-    Args:
-        values: Values of the present rows, shape (P, ...), with P > 0.
-        present: Rows that are present, shape (B,), bool.
-
-    Returns:
-        Expanded values, shape (B, ...).
-
-    Example:
-        >>> expand_present(torch.tensor([5, 7]), torch.tensor([True, False, True]))
-        tensor([5, 5, 7])
-    """
-    return values[present.cumsum(0).sub(1).clamp(min=0)]  # A boolean index would synchronise the device.

@@ -9,8 +9,7 @@ from sklearn.metrics import log_loss
 from torch import Tensor
 from torch.nn import functional
 
-from robusttune.evaluation.scores import Scores
-from robusttune.evaluation.temperature import COLDEST, HOTTEST, VIEWS, fit_temperature, fit_temperatures, patterns
+from robusttune.models.temperatures import COLDEST, HOTTEST, VIEWS, Temperatures, fit_temperature
 from robusttune.types import View
 
 
@@ -63,7 +62,7 @@ def test_patterns() -> None:
         View("blur_3", "typos_1"): [0, 1, 2, 3],
     }
     for view, numbers in shown.items():
-        assert patterns(present, view).tolist() == numbers
+        assert Temperatures.patterns(present, view).tolist() == numbers
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
@@ -77,19 +76,22 @@ def test_each_pattern_has_its_own_samples_each_once(lacking: str, multilabel: bo
     present = torch.ones(90, 2, dtype=torch.bool)
     alone = torch.arange(90) < 40
     present[alone, ("image", "text").index(lacking)] = False
-    scores = Scores([str(i) for i in range(90)], label, present, logits, logits)
+    temperatures = Temperatures()
     of_view = dict(zip(views, logits, strict=True))
     rows = dict(zip(VIEWS, (present.all(1), present[:, 0], present[:, 1]), strict=True))
     expected = [fit_temperature(of_view[view][rows[view]], label[rows[view]]) for view in VIEWS]
-    assert fit_temperatures(scores, views) == pytest.approx(expected)
+    assert temperatures.fit(logits, label, present, views) == pytest.approx(expected)
+    assert temperatures.values.tolist() == pytest.approx([*expected, 1])
+    calibrated, by_pattern = temperatures(logits, present, VIEWS[:1]), temperatures.values
+    assert torch.equal(calibrated[0, ~alone], logits[0, ~alone] / by_pattern[0])
+    of_one = by_pattern[2 if lacking == "image" else 1]
+    assert torch.equal(calibrated[0, alone], logits[0, alone] / of_one)
 
 
 def test_a_pattern_that_no_sample_has_stays_as_it_is() -> None:
     logits, label = drawn(90, 3)
     present = torch.tensor([[True, False]]).expand(90, 2)
-    both, image, text = fit_temperatures(
-        Scores([str(i) for i in range(90)], label, present, logits.expand(3, 90, 3), logits.expand(3, 90, 3)), VIEWS
-    )
+    both, image, text = Temperatures().fit(logits.expand(3, 90, 3), label, present, VIEWS)
     assert (both, text) == (1, 1)
     assert image == pytest.approx(fit_temperature(logits, label))
 

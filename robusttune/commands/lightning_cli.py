@@ -1,0 +1,132 @@
+"""The command line of a configuration: LightningCLI with this project's data, encoders and tasks."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from robusttune.commands.configs import prepare_arguments
+from robusttune.commands.links import ENCODERS, add_encoders, link_facts
+from robusttune.commands.nulls import settle_nulls
+from robusttune.commands.quiet import quiet
+from robusttune.commands.user_errors import user_errors
+from robusttune.data import ImageTextDataModule
+from robusttune.tasks import RobustTask
+from robusttune.types import Facts
+
+KINDS: dict[str, Any] = {  # types of the settings that must not be null
+    "trainer": Trainer,
+    "data": ImageTextDataModule,
+    "model": RobustTask,
+    **ENCODERS,
+    "name": str,
+    "run_root": str,
+    "checkpoint_minutes": float,
+    "steps": int,  # an option of ``plan``
+}
+
+
+class RobustTuneCLI(LightningCLI):
+    """A LightningCLI that passes encoders to data and model, and the facts of the data to the model."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options of a run, the encoders, and the links between encoders, data and model."""
+        parser.add_argument(
+            "--name",
+            type=str,
+            default="run",
+            help="Name: files go to <run_root>/<name>/<n>. It may have slashes: sweep/lr1.",
+        )
+        parser.add_argument("--run_root", type=str, default="runs", help="Folder of all runs.")
+        parser.add_argument(
+            "--resume",
+            type=Literal["auto"] | None,
+            default=None,
+            help="auto: continue the newest unfinished run of this name and these settings, in its own folder. "
+            "A requeued SLURM job always does this.",
+        )
+        parser.add_argument(
+            "--checkpoint_minutes",
+            type=float,
+            default=30.0,
+            help="Minutes between two writes of last.ckpt; it is also written after each epoch.",
+        )
+        parser.add_argument(
+            "--monitor",
+            type=str | None,
+            default=None,
+            help="Metric that selects the best checkpoint: val/<condition>/<metric>, or its mean over the "
+            "conditions, val/mean/<metric>. By default val/mean/accuracy, in multi-label data val/mean/f1_macro.",
+        )
+        add_encoders(parser, "data", "model.init_args")
+        link_facts(parser, self.checked_facts)
+
+    def checked_facts(self, data: ImageTextDataModule) -> Facts:
+        """Check the data, before any encoder is loaded, and return their facts.
+
+        Raises:
+            RobustTuneError: The data do not work for this command.
+        """
+        data.check(str(self.subcommand))
+        return data.facts
+
+    def parse_settings(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the arguments, replace null groups by their defaults, and refuse other settings that must not be null.
+
+        Raises:
+            RobustTuneError: See `settle_nulls`.
+        """
+        super().parse_arguments(parser, args)
+        settings = self.config[self.config.subcommand] if "subcommand" in self.config else self.config
+        if settings.trainer is None:
+            settings.trainer = self._parser(self.config.get("subcommand")).get_defaults().trainer
+        settle_nulls(settings, KINDS)
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing. Lightning would override settings with a checkpoint's hyperparameters, and import their class."""
+
+
+class CLIWithoutRun(RobustTuneCLI):
+    """A command line that creates task, data and Trainer of a configuration, and leaves the rest to its command."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options that the config.yaml of a run has, although this command ignores them."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--ckpt_path", type=str | None, help="Ignored: the config.yaml of a run has it.")
+        parser.add_argument("--weights_only", type=bool | None, help="Ignored: the config.yaml of a run has it.")
+
+
+def launch(cli: type[RobustTuneCLI], verb: str, args: list[str], **settings: Any) -> RobustTuneCLI:
+    """Construct a command line, which parses the arguments, creates the objects, and runs the command.
+
+    Args:
+        cli: Class of the command line.
+        verb: Name of the command, for error messages.
+        args: Arguments of the command line.
+        settings: Further arguments of LightningCLI.
+
+    Raises:
+        RobustTuneError: An argument is invalid, or a class or file that it names cannot be used.
+    """
+    prepared = prepare_arguments(args)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # The loader workers already run in parallel.
+    with quiet(), user_errors(verb, prepared.settings):
+        return cli(
+            RobustTask,
+            ImageTextDataModule,
+            subclass_mode_model=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # A task's checkpoint contains its settings in its own format.
+            seed_everything_default=0,
+            args=prepared.args,
+            **settings,
+        )
+
+
+def launch_without_run(cli: type[CLIWithoutRun], command: str, args: list[str]) -> Any:
+    """Construct a command line that parses the arguments and creates the objects only. See `launch`."""
+    settings: dict[str, Any] = {"run": False, "save_config_callback": None, "trainer_defaults": {"logger": False}}
+    return launch(cli, command, args, parser_kwargs={"exit_on_error": False}, **settings)

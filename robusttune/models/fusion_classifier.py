@@ -1,0 +1,112 @@
+"""A classifier that fuses the features of two frozen encoders, for example with MoLT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from robusttune.encoders import ImageEncoder, TextEncoder
+from robusttune.models.base import Fused, FusionModel
+from robusttune.models.classifier import Classifier
+from robusttune.models.molt import MoLT
+from robusttune.models.runner import Runner
+from robusttune.types import Batch, Encoded, Facts, View, variants_of
+
+CLEAN = (["clean"], ["clean"])
+
+
+class FusionClassifier(Classifier):
+    """A fusion network on the features of two frozen encoders.
+
+    Args:
+        image_encoder: Settings of the image encoder.
+        text_encoder: Settings of the text encoder.
+        facts: Class names, class frequencies and kind of task, from the training data.
+        fusion: Settings of the fusion network.
+        compile: True to run the network through torch.compile; results are the same up to rounding.
+        checkpoint_activations: True to recompute activations in the backward pass, which saves memory; results are the
+            same.
+
+    Attributes:
+        network: Fusion network, the part that is trained.
+
+    Example:
+        >>> from robusttune.encoders import CLIPTextEncoder, TimmEncoder
+        >>> image = TimmEncoder(name="test_vit", weights="random", layers=1, grid=2)
+        >>> text = CLIPTextEncoder(name="robusttune:demo_clip", weights="random", first_layer=2)
+        >>> classifier = FusionClassifier(image, text, Facts(["cat", "dog"], [0.5, 0.5], multilabel=False))
+        >>> classifier.class_names, classifier.temperatures.values.tolist()
+        (['cat', 'dog'], [1.0, 1.0, 1.0, 1.0])
+    """
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        facts: Facts,
+        fusion: FusionModel = MoLT(),  # noqa: B008, the default is immutable
+        compile: bool = False,
+        checkpoint_activations: bool = False,
+    ) -> None:
+        super().__init__(image_encoder, text_encoder, facts)
+        self.fusion = fusion
+        self.network = fusion.build(self.image_encoder.widths, self.text_encoder.widths, facts)
+        self.network.run = Runner(compile, checkpoint_activations)
+
+    def encode(self, batch: Batch, variants: tuple[list[str], list[str]] = CLEAN) -> tuple[Encoded, Encoded]:
+        """Encode variants of the images and of the texts of a batch.
+
+        Args:
+            batch: Batch of ``B`` samples.
+            variants: Names of the ``V`` variants of the images, and of the ``U`` variants of the texts.
+
+        Returns:
+            Features of the images, with V x B rows, and of the texts, with U x B rows, all rows of the first variant
+            first. Rows without the modality hold arbitrary values.
+        """
+        images, texts = variants
+        return (
+            self.image_encoder.encode(batch.images.pick(images), batch.image_present.repeat(len(images))),
+            self.text_encoder.encode(batch.texts.pick(texts), batch.text_present.repeat(len(texts))),
+        )
+
+    def fuse(self, batch: Batch, views: Sequence[View]) -> Fused:
+        """Run the network on each of the ``W`` views of a batch. Each variant of an input is encoded once.
+
+        Args:
+            batch: Batch of ``B`` samples.
+            views: Views of the samples.
+
+        Returns:
+            Output with W x B rows, all rows of the first view first.
+        """
+        images, texts = (names or ["clean"] for names in variants_of(views))
+        encoded = self.encode(batch, (images, texts))
+        rows = (
+            _rows([view.image for view in views], images, batch),
+            _rows([view.text for view in views], texts, batch),
+        )
+        present = [torch.cat(parts) for parts in zip(*(view.presence(batch) for view in views), strict=True)]
+        return self.network.forward_pairs(*encoded, *rows, *present)
+
+    def logits(self, batch: Batch, views: Sequence[View]) -> Tensor:
+        """Compute logits (W, B, C) under each of the ``W`` views, see `Classifier.logits`."""
+        return self.fuse(batch, views).logits.reshape(len(views), len(batch.image_present), -1)
+
+
+def _rows(requested: Sequence[str | None], names: list[str], batch: Batch) -> Tensor:
+    """Return the rows of one modality's encoded variants that the views refer to.
+
+    Args:
+        requested: Variant that each of the ``W`` views asks for. For None (missing modality) any row will do, because
+            the network ignores it.
+        names: Names of the encoded variants, each of ``B`` rows.
+        batch: Batch of ``B`` samples.
+
+    Returns:
+        Row indices, shape (W x B,), int64.
+    """
+    own = torch.arange(len(batch.image_present), device=batch.image_present.device)
+    return torch.cat([own + len(own) * (0 if name is None else names.index(name)) for name in requested])

@@ -1,0 +1,50 @@
+"""Zero-shot classification with a frozen CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from robusttune.encoders.clip import FrozenCLIP
+from robusttune.encoders.presence import expand_present
+from robusttune.models.prompt_classifier import PromptClassifier
+from robusttune.types import Batch, Variants, View, variants_of
+
+
+class ZeroShotClassifier(PromptClassifier):
+    """Zero-shot classification of images and texts by prompts of class names (CLIP, arXiv 2103.00020).
+
+    The feature of a class is the mean over all templates. `PromptClassifier` lists the arguments and errors.
+
+    Example:
+        >>> from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
+        >>> from robusttune.types import Facts
+        >>> clip = {"name": "robusttune:demo_clip", "weights": "random", "first_layer": 2}
+        >>> facts = Facts(["red circle", "blue square"], [0.5, 0.5], multilabel=False)
+        >>> classifier = ZeroShotClassifier(CLIPImageEncoder(**clip), CLIPTextEncoder(**clip), facts)
+        >>> classifier.set_classes(["red circle", "blue square", "red square"])
+        >>> classifier.prompts().untouched.shape
+        torch.Size([3, 128])
+    """
+
+    def logits(self, batch: Batch, views: Sequence[View]) -> Tensor:
+        """Compute logits (W, B, C) under each of the ``W`` views, see `Classifier.logits`."""
+        images, texts = variants_of(views)
+        return self.combine_modalities(
+            batch,
+            views,
+            self._modality_logits(self.image_encoder, batch.images, images, batch.image_present),
+            self._modality_logits(self.text_encoder, batch.texts, texts, batch.text_present),
+        )
+
+    def _modality_logits(
+        self, encoder: FrozenCLIP, inputs: Variants, names: list[str], present: Tensor
+    ) -> dict[str, Tensor]:
+        """Compute the logits (B, C) of each variant of a modality. Rows without it get arbitrary values."""
+        if not names or len(inputs) == 0:
+            return dict.fromkeys(names, torch.zeros(len(present), len(self.class_names), device=self.device))
+        features = encoder.encode_lower(inputs.pick(names), untouched=True).pooled
+        parts = self.cosine_logits(features, self.prompts().untouched).chunk(len(names))
+        return {name: expand_present(logits, present) for name, logits in zip(names, parts, strict=True)}

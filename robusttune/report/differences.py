@@ -1,0 +1,138 @@
+"""Differences between models, with intervals of a paired bootstrap over test samples (Efron 1979)."""
+
+from __future__ import annotations
+
+from statistics import mean
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from robusttune.evaluation.bootstrap import interval
+from robusttune.report.conditions import MEAN, in_order
+from robusttune.report.estimates import mean_over
+from robusttune.report.models import Model, data_seeds
+from robusttune.report.predictions import read_predictions
+from robusttune.report.resample import resampled
+from robusttune.report.runs import Run, TestResults
+
+
+class Difference(NamedTuple):
+    """The difference of a metric between a model and the baseline, model minus baseline.
+
+    Attributes:
+        mean: Mean over pairs of runs.
+        low: Lower end of the 95 % paired bootstrap interval over samples.
+        high: Upper end of the 95 % paired bootstrap interval over samples.
+        pairs: Number of pairs of runs.
+
+    Example:
+        >>> Difference(mean=0.02, low=0.01, high=0.03, pairs=1).clear
+        True
+    """
+
+    mean: float
+    low: float
+    high: float
+    pairs: int
+
+    @property
+    def clear(self) -> bool:
+        """Return whether the interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
+
+class BootstrappedRun(NamedTuple):
+    """A run with the bootstrap distribution of a metric.
+
+    Attributes:
+        run: Run itself.
+        tested: Results of its test.
+        samples: Hash of the test samples.
+        values: Metric in each resample by condition, shape (resamples,), float64; None if the metric cannot be
+            computed from the predictions for single samples.
+    """
+
+    run: Run
+    tested: TestResults
+    samples: str
+    values: dict[str, Tensor] | None
+
+
+def bootstrap(model: Model, metric: str) -> list[BootstrappedRun]:
+    """Compute the bootstrap distribution of a metric for each run of a model."""
+    bootstrapped = []
+    for run, tested in zip(model.runs, model.tests, strict=True):
+        predictions = read_predictions(run.predictions)
+        values = resampled(predictions, metric)
+        by_condition = None if values is None else dict(zip(predictions.conditions, values.unbind(1), strict=True))
+        bootstrapped.append(BootstrappedRun(run, tested, predictions.samples, by_condition))
+    return bootstrapped
+
+
+def same_samples(bootstrapped: dict[str, list[BootstrappedRun]]) -> bool:
+    """Return whether runs with the same data seeds were tested on the same samples."""
+    samples: dict[tuple[Any, ...], set[str]] = {}
+    for entry in (entry for entries in bootstrapped.values() for entry in entries):
+        samples.setdefault(data_seeds(entry.run), set()).add(entry.samples)
+    return all(len(hashes) == 1 for hashes in samples.values())
+
+
+def differences_to(
+    bootstrapped: dict[str, list[BootstrappedRun]], baseline: str, shared: list[str], metric: str
+) -> tuple[dict[str, dict[str, Difference]], dict[str, str]]:
+    """Return the differences to the baseline by model label, and for models without any the reason by model label."""
+    differences: dict[str, dict[str, Difference]] = {}
+    unpaired: dict[str, str] = {}
+    for label, mine in bootstrapped.items():
+        if label == baseline:
+            continue
+        theirs = bootstrapped[baseline]
+        pairs = _pairs(mine, theirs)
+        if any(entry.values is None for entry in (*mine, *theirs)):
+            unpaired[label] = f"{metric} cannot be computed from the predictions for single samples"
+        elif pairs:
+            differences[label] = _paired_differences(pairs, shared, metric)
+        elif {entry.samples for entry in mine} & {entry.samples for entry in theirs}:
+            unpaired[label] = f"it was tested with other data seeds than {baseline}"
+        else:
+            unpaired[label] = f"it was tested on other samples, or with other labels, than {baseline}"
+    return differences, unpaired
+
+
+def _pairs(mine: list[BootstrappedRun], theirs: list[BootstrappedRun]) -> list[tuple[BootstrappedRun, BootstrappedRun]]:
+    """Pair runs of two models; each run is in one pair at most.
+
+    The runs of a pair have the same test samples and the same data seeds, because noise and missing modalities depend
+    on these seeds. Runs that also have the same ``seed_everything`` are paired first.
+    """
+    pairs = []
+    unpaired, free = [*mine], [*theirs]
+    for key in (lambda run: (data_seeds(run), run.settings.get("seed_everything")), data_seeds):
+        for entry in [*unpaired]:
+            other = next((o for o in free if o.samples == entry.samples and key(o.run) == key(entry.run)), None)
+            if other is not None:
+                pairs.append((entry, other))
+                unpaired.remove(entry)
+                free.remove(other)
+    return pairs
+
+
+def _paired_differences(
+    pairs: list[tuple[BootstrappedRun, BootstrappedRun]], shared: list[str], metric: str
+) -> dict[str, Difference]:
+    """Return the mean difference over pairs by condition or ``mean``; conditions with unknown values are left out."""
+    values = [(a.values or {}, b.values or {}) for a, b in pairs]
+    common = in_order(set.intersection(*({*by_condition} for pair in values for by_condition in pair)))
+    averaged = {name: [name] for name in common}
+    if shared and {*shared} <= {*common}:
+        averaged[MEAN] = shared
+    differences = {}
+    for name, conditions in averaged.items():
+        means = [(mean_over(a.tested, conditions, metric), mean_over(b.tested, conditions, metric)) for a, b in pairs]
+        known = [a - b for a, b in means if a is not None and b is not None]
+        if len(known) < len(pairs):
+            continue
+        resamples = sum(a[c] - b[c] for a, b in values for c in conditions) / (len(pairs) * len(conditions))
+        assert isinstance(resamples, Tensor)
+        differences[name] = Difference(mean(known), *interval(resamples), len(pairs))
+    return differences

@@ -1,0 +1,78 @@
+"""The losses of a training step, their mean over all ranks, and the refusal of losses that are not finite."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robusttune.errors import RobustTuneError
+from robusttune.ranks import any_over_ranks, on_rank_zero, sum_over_ranks, world_size
+from robusttune.types import Batch
+
+
+class Losses(NamedTuple):
+    """The losses of one training step.
+
+    Attributes:
+        loss: Loss to minimise, shape (). Its mean over the ranks is the loss over all rows of all ranks.
+        parts: Further losses to log, by name, each of shape ().
+        finite: Samples whose contribution to the loss is finite, shape (B,), bool.
+    """
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    finite: Tensor
+
+
+def mean_over_ranks(values: Tensor, counted: Tensor) -> Tensor:
+    """Return this rank's part of the mean over the counted rows of all ranks.
+
+    DDP averages gradients over ranks. The parts are scaled so that their average over the ranks is the mean over all
+    counted rows, even if the ranks have different numbers of them.
+
+    Args:
+        values: One value a row, shape (B,).
+        counted: Rows to average over, shape (B,), bool.
+
+    Returns:
+        Scalar tensor, shape ().
+
+    Example:
+        >>> mean_over_ranks(torch.tensor([1.0, 3.0, 9.0]), torch.tensor([True, True, False]))  # one process
+        tensor(2.)
+    """
+    total = sum_over_ranks(counted.sum()).clamp(min=1)
+    return torch.where(counted, values, 0.0).sum() * world_size() / total
+
+
+def refuse_nonfinite_loss(losses: Losses, batch: Batch, step: int, epoch: int) -> None:
+    """Raise an error on all ranks if the loss of any rank is not finite. Every rank must call this.
+
+    Args:
+        losses: Losses of this rank.
+        batch: Batch that they were computed from.
+        step: Number of the training step, for the message.
+        epoch: Number of the epoch, for the message.
+
+    Raises:
+        RobustTuneError: A loss is not finite. The message names the samples of all ranks.
+    """
+    if not any_over_ranks(not losses.loss.isfinite().item()):
+        return
+    bad = ~losses.finite & batch.counted
+    bad = bad if bad.any() else batch.counted  # No single sample is to blame.
+    ids = {sample_id for sample_id, is_bad in zip(batch.sample_id, bad.tolist(), strict=True) if is_bad}
+
+    def refuse(parts: list[tuple[set[str], int]]) -> None:
+        """Raise the error, with the samples of all ranks."""
+        names, rows = sorted(set().union(*(part[0] for part in parts))), sum(part[1] for part in parts)
+        listed = f"{', '.join(map(repr, names[:5]))}{', ...' * (len(names) > 5)}"
+        share = f"{len(names)} of its {rows}" if len(names) < rows else f"all its {rows}"
+        raise RobustTuneError(
+            f"the loss of step {step} in epoch {epoch} is not finite, because of {share} "
+            f"samples, {listed}: lower model.optimizer.lr, or look at these samples; nothing was learned from them"
+        )
+
+    on_rank_zero((ids, int(batch.counted.sum())), refuse)
