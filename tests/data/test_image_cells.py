@@ -6,7 +6,9 @@ import base64
 import csv
 import io
 import json
+import multiprocessing
 import pickle
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,38 @@ def test_another_state_of_a_table_is_read_anew(tmp_path: Path) -> None:
     other, after = read(parquet(tmp_path, [encoded("white")] * 3, pa.binary()))
     assert other.images.read(after[0]).getpixel((0, 0)) == (255, 255, 255)
     assert source.images.read(before[0]).getpixel((0, 0)) == (255, 0, 0)  # a run that has begun goes on as it was
+
+
+def read_names(table: Path) -> list[str]:
+    return read(table)[1]
+
+
+def test_several_processes_copy_the_images_of_a_table_once(tmp_path: Path) -> None:
+    table = LAYOUTS["binary"](tmp_path)
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        found = pool.map(read_names, [table] * 4, chunksize=1)
+    assert found == [found[0]] * 4
+    assert len([*(cache_home() / "images/tables").glob("*.pack")]) == 1
+    assert not [*(cache_home() / "images/tables").glob(".*.partial")]
+
+
+def test_a_process_that_is_killed_while_it_copies_leaves_no_copy(tmp_path: Path) -> None:
+    images = [bytes(range(256)) * 400 + str(number).encode() for number in range(2000)]
+    table = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"image": images, "label": ["x"] * len(images)}), table)
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=Table(train=str(table), text_column=None).read, args=("train",))
+    process.start()
+    folder = cache_home() / "images/tables"
+    while process.is_alive() and not any(path.stat().st_size > 10**6 for path in folder.glob(".*.partial")):
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    assert not [*folder.glob("*.pack")]
+    source = Table(train=str(table), text_column=None)
+    records = source.read("train")
+    assert records is not None
+    assert source.images.content(records["image"][1999].as_py()) == images[1999]
 
 
 def test_a_copy_that_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import multiprocessing
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import torch
 from fakes import grouped, tiny_image_encoder, tiny_text_encoder, write_table
 from PIL import Image
 
@@ -26,6 +28,7 @@ from robusttune.data.stored_images import StoredImages
 from robusttune.data.verify import verify
 from robusttune.errors import RobustTuneError
 from robusttune.paths import cache_home
+from robusttune.types import Encoded
 
 
 def png(colour: str = "red") -> bytes:
@@ -336,6 +339,54 @@ def test_batches_of_images_on_a_server(site: Site, tmp_path: Path, text_folder: 
     if unreadable == "error":
         with pytest.raises(RobustTuneError, match="1 of 3 image files cannot be read: .*404 Not Found.*set data.unre"):
             data.on_before_batch_transfer(batch, 0)
+
+
+def test_features_are_shared_wherever_an_image_is(site: Site, tmp_path: Path, text_folder: Path) -> None:
+    """The same two images as files, on a server, as bytes and as base64: features are computed once."""
+    for colour in ("red", "blue"):
+        (tmp_path / f"{colour}.png").write_bytes(png(colour))
+    layouts = {
+        "files": ["red.png", "blue.png"],
+        "urls": [f"{site.url}/image/red.png", f"{site.url}/moved/image/blue.png"],
+        "texts": [base64.b64encode(png(colour)).decode() for colour in ("red", "blue")],
+    }
+    encoders = {"image_encoder": tiny_image_encoder().load(), "text_encoder": tiny_text_encoder(text_folder).load()}
+    shards, pooled = [], []
+    for name, cells in layouts.items():
+        (tmp_path / name).mkdir()
+        cells = [str(tmp_path / cell) if name == "files" else cell for cell in cells]
+        data = ImageTextDataModule(
+            table(tmp_path / name, site, cells),
+            tiny_image_encoder(),
+            tiny_text_encoder(text_folder),
+            **grouped(workers=0, folder=str(tmp_path / "cache"), dtype="float32"),
+        )
+        data.setup("test")
+        data.fill_cache("test", encoders)
+        shards.append({*tmp_path.glob("cache/images-*/*.safetensors")})
+        inputs = next(iter(data.test_dataloader())).images["clean"]
+        assert isinstance(inputs, Encoded)
+        pooled.append(inputs.pooled)
+    assert len(shards[0]) > 0
+    assert shards[0] == shards[1] == shards[2]
+    assert torch.equal(pooled[0], pooled[1])
+    assert torch.equal(pooled[0], pooled[2])
+
+
+def test_dead_links_are_absent_in_the_cache(site: Site, tmp_path: Path, text_folder: Path) -> None:
+    encoders = {"image_encoder": tiny_image_encoder().load(), "text_encoder": tiny_text_encoder(text_folder).load()}
+    data = ImageTextDataModule(
+        table(tmp_path, site, [f"{site.url}/image/red.png", f"{site.url}/gone.png"]),
+        tiny_image_encoder(),
+        tiny_text_encoder(text_folder),
+        unreadable="absent",
+        **grouped(workers=0, folder=str(tmp_path / "cache")),
+    )
+    data.setup("test")
+    data.fill_cache("test", encoders)
+    batch = next(iter(data.test_dataloader()))
+    assert batch.image_present.tolist() == [True, False]
+    assert sorted(site.requests) == ["/gone.png", "/image/red.png"]  # each once
 
 
 def test_verify_reads_images_on_a_server(site: Site, tmp_path: Path, text_folder: Path) -> None:
