@@ -11,7 +11,8 @@ from torch import Tensor
 
 from robusttune.encoders.clip import UpperTower
 from robusttune.errors import RobustTuneError
-from robusttune.models.mmrl import LayerMaps, MMRLNetwork, Projection
+from robusttune.models.mmrl import MMRLNetwork
+from robusttune.models.mmrl_maps import LayerMaps, Projection
 
 SPACE = "representation_learner.compound_rep_tokens"
 LAYER = "representation_learner.compound_rep_tokens_{}proj.{}.{}"

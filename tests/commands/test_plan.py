@@ -72,7 +72,7 @@ def test_numbers_are_those_of_a_fit(fusion: list[str], tmp_path: Path, elsewhere
     assert plan["disk"]["checkpoint"] == pytest.approx(path.stat().st_size, rel=0.2)
     task = FusionTask.load_from_checkpoint(path)
     for name in ("image_encoder", "text_encoder"):
-        assert plan["model"]["frozen"][name] == sum(p.numel() for p in getattr(task, name).parameters())
+        assert plan["model"]["frozen"][name] == sum(p.numel() for p in task.classifier.encoder(name).parameters())
     assert plan["model"]["frozen_flops"] > 0
     assert plan["disk"]["features"] == []
     assert plan["samples"] == {"train": 86, "val": 10, "test": 36}
