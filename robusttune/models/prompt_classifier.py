@@ -121,7 +121,9 @@ class PromptClassifier(Classifier):
         )
         for view in views:
             logits = self._prior.to(self.device).expand(len(batch), -1)
-            image_present, text_present = (present.unsqueeze(1) for present in view.presence(batch))
+            image_present, text_present = (
+                present.unsqueeze(1) for present in view.present(batch.image_present, batch.text_present)
+            )
             if view.image:
                 logits = torch.where(image_present, images[view.image], logits)
             if view.text:

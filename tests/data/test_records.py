@@ -171,7 +171,7 @@ def test_masks_are_of_the_samples_that_are_used() -> None:
     table = found.table("test")
     assert table is not None
     assert found.masks["test"].ids == sorted(table["id"].to_pylist())
-    assert (~found.masks["test"].shown).sum() == 10
+    assert (~found.masks["test"].present).sum() == 10
 
 
 def test_tables_of_masks_by_row_and_by_id(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_tables_of_masks_by_row_and_by_id(tmp_path: Path) -> None:
     by_row = Missing(table=str(tmp_path / "test.pt"), codes=CODES)
     found = records(source, missing={"test": by_row})
     found.table("test")
-    assert found.masks["test"].shown[:, 0].tolist() == [True, True, False, True, False, True]
+    assert found.masks["test"].present[:, 0].tolist() == [True, True, False, True, False, True]
     write_mask(tmp_path / "test.parquet", found.masks["test"], {})
     by_id = records(source, missing={"test": Missing(table=str(tmp_path / "test.parquet"))})
     assert by_id.table("test").equals(found.table("test"))  # type: ignore[union-attr]
