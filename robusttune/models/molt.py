@@ -129,7 +129,7 @@ class MoLTNetwork(FusionNetwork):
         image_present: Tensor,
         text_present: Tensor,
     ) -> Fused:
-        """Compute the logits of ``R`` pairs, projecting each image and text only once, see `FusionNetwork.seen`."""
+        """Compute the logits of ``R`` pairs, projecting each image and text only once, see `FusionNetwork.forward_pairs`."""
         return self._fuse(image, text, image_present, text_present, (image_rows, text_rows))
 
     def _fuse(

@@ -81,8 +81,8 @@ def test_dropped_features_are_dropped_about_the_centre() -> None:
     expert = Expert(Experts(width=8), IMAGE, FACTS)
     image, _ = inputs(1)
     alike = image.map(lambda t: t.expand(5, *t.shape[1:]))
-    torch.testing.assert_close(expert.told(alike), torch.zeros(5, 19))
-    hidden, _ = expert(expert.told(alike))
+    torch.testing.assert_close(expert.input_features(alike), torch.zeros(5, 19))
+    hidden, _ = expert(expert.input_features(alike))
     torch.testing.assert_close(hidden, expert.hidden.bias.expand(5, -1))
 
 
