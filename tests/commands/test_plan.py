@@ -142,7 +142,7 @@ def test_the_table_has_every_section(fusion: list[str], capsys: pytest.CaptureFi
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU")
-def test_an_accelerator_that_is_not_here_is_told(fusion: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_accelerator_that_is_not_here_is_reported(fusion: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     flags = [f"--config={CONFIGS}/trainer/gpus.yaml", "--trainer.accelerator=gpu", "--trainer.devices=8"]
     assert main(["plan", *fusion, *flags, *FEW]) == 0
     out = capsys.readouterr().out

@@ -56,7 +56,7 @@ def test_shots_of_a_seed() -> None:
     assert draw_shots([[0]] * 5 + [[1]] * 5, 2, random.Random(1)) == [0, 1, 5, 7]
 
 
-def test_what_is_trained_and_told_apart_are_the_classes_that_are_used(tmp_path: Path, text_folder: Path) -> None:
+def test_what_is_trained_and_distinguished_are_the_classes_that_are_used(tmp_path: Path, text_folder: Path) -> None:
     LAYOUTS["oxford_pets"].write(tmp_path)
     encoders = tiny_image_encoder(), tiny_text_encoder(text_folder)
     for which, names, shares in (
@@ -73,7 +73,9 @@ def test_what_is_trained_and_told_apart_are_the_classes_that_are_used(tmp_path: 
 
 
 @pytest.mark.parametrize("layout", ["oxford_pets", "fgvc_aircraft"])
-def test_new_classes_alone_are_told_apart_from_their_own_kind(tmp_path: Path, text_folder: Path, layout: str) -> None:
+def test_new_classes_alone_are_distinguished_from_their_own_kind(
+    tmp_path: Path, text_folder: Path, layout: str
+) -> None:
     """Only classes that are used can be answered with: `own` and new ones are the published test of those."""
     LAYOUTS[layout].write(tmp_path)
     source = LAYOUTS[layout].source(tmp_path)

@@ -634,7 +634,7 @@ def test_ids_in_the_present_folder_are_those_in_any_other(tmp_path: Path, monkey
     assert table["id"].to_pylist() == [f"{folder}/{number}.jpeg" for folder in range(5) for number in range(2)]
 
 
-def test_two_labels_of_one_name_stay_apart(tmp_path: Path) -> None:
+def test_two_labels_of_one_name_stay_distinct(tmp_path: Path) -> None:
     LAYOUTS["oxford_pets"].write(tmp_path)
     splits = json.loads((tmp_path / PETS).read_text().replace('leonberger"]', 'pug"]'))
     (tmp_path / PETS).write_text(json.dumps(splits))

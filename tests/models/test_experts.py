@@ -36,7 +36,7 @@ def normalised(encoded: Encoded) -> Tensor:
     )
 
 
-def test_the_pair_adds_to_what_the_sides_say_alone() -> None:
+def test_the_pair_adds_to_what_the_modalities_say_alone() -> None:
     """And without its own part it is the product of both answers."""
     model, yes = network().eval(), torch.ones(6, dtype=torch.bool)
     image, text = inputs()

@@ -226,7 +226,7 @@ def test_in_the_data_module(tmp_path: Path, text_folder: Path) -> None:
     assert batches[0].images["clean"].shape[1:] == (3, 32, 32)  # type: ignore[union-attr]
 
 
-def test_images_are_told_apart_by_what_they_are_drawn_of() -> None:
+def test_images_are_distinguished_by_what_they_are_drawn_of() -> None:
     reader = Shapes(seed=1).images
     others = [Shapes(seed=2), Shapes(seed=1, style="blackboard"), Shapes(World(part="new"), seed=1)]
     digests = {reader.digest("train/0"), reader.digest("train/1"), *(o.images.digest("train/0") for o in others)}
@@ -258,7 +258,7 @@ def test_images_are_told_apart_by_what_they_are_drawn_of() -> None:
         ({"label_noise": float("nan")}, "label_noise is nan"),
     ],
 )
-def test_impossible_worlds(settings: dict[str, Any], told: str) -> None:
+def test_impossible_worlds(settings: dict[str, Any], reported: str) -> None:
     with pytest.raises(RobustTuneError, match=told):
         World(**settings)
 
