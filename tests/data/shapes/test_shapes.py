@@ -239,7 +239,7 @@ def test_images_are_distinguished_by_what_they_are_drawn_of() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"factors": ()}, "factors none do not work: give 1 to 4"),
         ({"factors": ("colour", "smell")}, "factors colour, smell do not work: .* size, texture, colour"),
@@ -258,8 +258,8 @@ def test_images_are_distinguished_by_what_they_are_drawn_of() -> None:
         ({"label_noise": float("nan")}, "label_noise is nan"),
     ],
 )
-def test_impossible_worlds(settings: dict[str, Any], reported: str) -> None:
-    with pytest.raises(RobustTuneError, match=told):
+def test_impossible_worlds(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(RobustTuneError, match=message):
         World(**settings)
 
 
