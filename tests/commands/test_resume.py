@@ -236,7 +236,7 @@ def test_a_full_disk_is_reported_and_the_checkpoint_before_is_as_it_was(
     before = {path: path.read_bytes() for path in folder.iterdir()}
     full = in_a_fork(fit, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)))
     assert os.waitstatus_to_exitcode(os.waitpid(full, 0)[1]) == 1
-    assert "cannot be written (File too large), and the one before is as it was: make room" in capfd.readouterr().err
+    assert "cannot be written (File too large), and the previous one is unchanged: make room" in capfd.readouterr().err
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert main(fit) == 0
 

@@ -274,5 +274,7 @@ def test_a_mask_that_depends_on_images_needs_them_all(tmp_path: Path) -> None:
     write_table_copy(tmp_path)
     (tmp_path / "photos/train0.png").write_text("broken")
     settings: Any = {"rate": 0.5, "depends_on": "other_modality", "type": "text"}
-    with pytest.raises(RobustTuneError, match=r"train0.png cannot be read .*, and data.missing depends on it: mend it"):
+    with pytest.raises(
+        RobustTuneError, match=r"train0.png cannot be read .*, and data.missing depends on it: repair it"
+    ):
         records(LAYOUTS["table"].source(tmp_path), missing={"train": Missing(**settings)}).table("train")

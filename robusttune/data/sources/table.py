@@ -71,7 +71,7 @@ class Table(Source):
             if path.suffix.lower() not in READERS:
                 raise RobustTuneError(f"{path} is no {', '.join(READERS)} file: convert it, or give it its ending")
         if not self.label_separator:
-            raise RobustTuneError("data.source.label_separator is empty: give what stands between names of classes")
+            raise RobustTuneError("data.source.label_separator is empty: set the separator between class names")
         if self.image_root is not None and path_kind(user_path(self.image_root)) != "folder":
             raise RobustTuneError(f"{self.image_root} is no folder: set data.source.image_root to that of the images")
 
