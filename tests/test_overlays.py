@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import json
+from contextlib import redirect_stderr, redirect_stdout
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +42,24 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def parsed(capsys: pytest.CaptureFixture[str], *configs: str) -> dict[str, Any]:
-    """What these configurations come to, one laid over the other; nothing is warned of."""
-    with pytest.raises(SystemExit) as stopped:
-        main(["fit", *(f"--config={CONFIGS}/{config}.yaml" for config in configs), "--print_config"])
+@functools.cache
+def parsed(*configs: str) -> dict[str, Any]:
+    """Return the settings of configurations, each laid over those before it.
+
+    The result is cached, so that it must not be changed.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    flags = [f"--config={CONFIGS}/{config}.yaml" for config in configs]
+    with pytest.raises(SystemExit) as stopped, redirect_stdout(out), redirect_stderr(err):
+        main(["fit", *flags, "--print_config"])
     assert stopped.value.code in (0, None)
-    out, err = capsys.readouterr()
-    assert err == ""
-    settings: dict[str, Any] = yaml.safe_load(out)
+    assert err.getvalue() == ""
+    settings: dict[str, Any] = yaml.safe_load(out.getvalue())
     return settings
 
 
 def leaves(settings: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Settings by their paths."""
+    """Return settings by their paths."""
     found = {}
     for key, value in settings.items():
         below = isinstance(value, dict) and value
@@ -65,19 +74,17 @@ def test_all_are_found() -> None:
 
 @pytest.mark.parametrize("base", ["demo", "food101"])
 @pytest.mark.parametrize("overlay", BASELINES)
-def test_a_baseline_takes_the_place_of_the_fusion_model(
-    overlay: str, base: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    expected = parsed(capsys, base)
+def test_a_baseline_takes_the_place_of_the_fusion_model(overlay: str, base: str) -> None:
+    expected = deepcopy(parsed(base))
     expected["name"] = overlay
     expected["model"]["init_args"] |= {"fusion": to_plain(BASELINES[overlay]), "beta": 0.0}
-    found = parsed(capsys, base, f"baselines/{overlay}")
+    found = parsed(base, f"baselines/{overlay}")
     assert found == expected
     assert from_plain(found["model"]["init_args"]["fusion"], FusionModel) == BASELINES[overlay]
 
 
-def test_experts_are_trained_in_every_pattern_and_not_by_chance(capsys: pytest.CaptureFixture[str]) -> None:
-    before, after = (leaves(parsed(capsys, "food101", *more)) for more in ([], ["fusion/experts"]))
+def test_experts_are_trained_in_every_pattern_and_not_by_chance() -> None:
+    before, after = (leaves(parsed("food101", *more)) for more in ([], ["fusion/experts"]))
     fusion = leaves({"fusion": to_plain(Experts())}, "model.init_args.")
     assert {path: value for path, value in after.items() if value != before.get(path)} == fusion | {
         "name": "experts",
@@ -91,9 +98,9 @@ def test_experts_are_trained_in_every_pattern_and_not_by_chance(capsys: pytest.C
 
 
 @pytest.mark.parametrize("overlay", ABLATIONS)
-def test_an_ablation_takes_one_thing_away(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
-    before = leaves(parsed(capsys, "demo"))
-    after = leaves(parsed(capsys, "demo", f"ablations/{overlay}"))
+def test_an_ablation_takes_one_thing_away(overlay: str) -> None:
+    before = leaves(parsed("demo"))
+    after = leaves(parsed("demo", f"ablations/{overlay}"))
     assert before.keys() == after.keys()
     assert {path: value for path, value in after.items() if value != before[path]} == ABLATIONS[overlay]
 
