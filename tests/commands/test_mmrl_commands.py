@@ -18,7 +18,7 @@ from robusttune.cli import main
 from robusttune.tasks import MMRLTask
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-SMALL = ["--data.source.train=96", "--data.source.val=48", "--data.source.test=240", "--trainer.max_epochs=2"]
+SMALL = ["--data.source.train=96", "--data.source.val=48", "--data.source.test=120", "--trainer.max_epochs=2"]
 SMALL += ["--model.adapter.space_width=16", "--trainer.enable_progress_bar=false"]
 
 

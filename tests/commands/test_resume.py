@@ -32,6 +32,7 @@ FIT = [
     *("fit", f"--config={CONFIG}", "--data.source.train=100", "--data.source.val=40", "--data.source.test=40"),
     *("--data.batch_size=16", "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"),
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+    *("--image_encoder.layers=2", "--text_encoder.layers=2", "--data.evaluation.conditions=[complete,no_image]"),
     "--trainer.callbacks+=interrupting.SignalAt",
 ]
 

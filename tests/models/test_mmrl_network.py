@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from fakes import write_clip
@@ -183,6 +184,7 @@ def tiny(first_layer: int, variation: str, space_tokens: int) -> Case:
     return case
 
 
+@hypothesis.settings(max_examples=40)
 @given(
     first_layer=st.integers(1, 4),
     variation=st.sampled_from([*VARIATIONS]),
