@@ -51,7 +51,7 @@ def make_up(encoder: FrozenEncoder) -> None:
         layers = [torch.randn(count, length, width) for width in encoder.widths.layers]
         return Encoded(torch.randn(count, encoder.widths.pooled), layers, [mask] * len(layers))
 
-    encoder.forward = forward  # type: ignore[method-assign]
+    encoder.forward = forward
 
 
 def build(folder: Path, samples: int) -> None:

@@ -67,7 +67,8 @@ class MoLTStep:
         ]
 
     def __call__(self) -> Tensor:
-        fused = self.network(*self.modalities, *self.present)
+        image, text = self.modalities
+        fused = self.network(image, text, *self.present)
         correlation = self.correlation(fused.image_views, fused.text_views, self.present[0] & self.present[1])
         return functional.cross_entropy(fused.logits, self.label) + 0.1 * correlation.float()
 
@@ -93,9 +94,9 @@ def megabytes(network: nn.Module, loss: Callable[[], Tensor], device: str) -> fl
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the greatest resident size begins anew
-    before = resident("VmRSS")
+    resident_before = resident("VmRSS")
     loss().backward()
-    return resident("VmHWM") - before
+    return resident("VmHWM") - resident_before
 
 
 def bench(name: str, network: Any, loss: Callable[[], Tensor], device: str, rounds: int) -> None:

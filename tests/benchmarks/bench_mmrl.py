@@ -151,9 +151,9 @@ class Step:
             return (torch.cuda.max_memory_allocated() - before) / 1e6
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the greatest resident size begins anew
-        before = resident("VmRSS")
+        resident_before = resident("VmRSS")
         way().backward()
-        return resident("VmHWM") - before
+        return resident("VmHWM") - resident_before
 
     def operations(self, way: Callable[[], Tensor]) -> float:
         """Floating-point operations of matrix products that a step does, 1e9."""
@@ -231,7 +231,9 @@ class PlainTask(MMRLTask):
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
         assert batch.label is not None
         network, untouched = self.classifier.network, self.classifier.prompts().untouched
-        pixels = self.classifier.image_encoder.normalise(batch.images["clean"])
+        images = batch.images["clean"]
+        assert isinstance(images, Tensor)
+        pixels = self.classifier.image_encoder.normalise(images)
         features = plain_features(self.clip, network, pixels, *self._ids(), untouched)
         loss = plain_loss(features, batch.label, SCALE, ALPHA, REG_WEIGHT)
         return Losses(loss, {}, torch.ones(len(batch), dtype=torch.bool))
@@ -240,7 +242,9 @@ class PlainTask(MMRLTask):
         network = self.classifier.network
         if self.known is None:
             self.known = plain_text(self.clip, network, *self._ids())
-        pixels = self.classifier.image_encoder.normalise(batch.images["clean"])
+        images = batch.images["clean"]
+        assert isinstance(images, Tensor)
+        pixels = self.classifier.image_encoder.normalise(images)
         image, representation = plain_image(self.clip, network, pixels)
         logits = SCALE * (ALPHA * image + (1 - ALPHA) * representation) @ self.known.T
         return logits.expand(len(views), *logits.shape), None
@@ -262,7 +266,7 @@ def bench_epoch(folder: Path, classes: int, rounds: int) -> None:
     clip = CLIPModel.from_pretrained(folder).eval().requires_grad_(False)
 
     def seconds(kind: type[MMRLTask]) -> float:
-        encoders = {
+        encoders: dict[str, Any] = {
             "image_encoder": CLIPImageEncoder(name=str(folder), first_layer=FIRST),
             "text_encoder": CLIPTextEncoder(name=str(folder), first_layer=FIRST),
         }

@@ -28,7 +28,8 @@ XLNET = {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 48}
 
 
 def tokenizer_of(folder: Path, **settings: Any) -> Tokenizer:
-    return TransformersTextEncoder(**{"name": str(folder), "layers": 2, "max_length": 12} | settings).tokenizer()
+    given: dict[str, Any] = {"name": str(folder), "layers": 2, "max_length": 12} | settings
+    return TransformersTextEncoder(**given).tokenizer()
 
 
 def write(name: str, text: str) -> Change:

@@ -194,7 +194,7 @@ def tiny(first_layer: int, variation: str, space_tokens: int) -> Case:
     batch=st.integers(1, 3),
     seed=st.integers(0, 99),
 )
-def test_shortcuts_change_nothing(
+def test_fast_paths_equal_the_full_computation(
     first_layer: int,
     variation: str,
     space_tokens: int,

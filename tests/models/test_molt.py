@@ -258,8 +258,8 @@ def test_learns_and_uses_the_other_modality(settings: MoLT) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    for rows in ("it", "i", "t"):
-        logits = model.eval()(image, text, *present(*[rows] * 48)).logits
+    for shown in ("it", "i", "t"):
+        logits = model.eval()(image, text, *present(*[shown] * 48)).logits
         assert (logits.argmax(1) == label).float().mean() > 0.9
 
 

@@ -42,7 +42,7 @@ class Tiny(LightningModule):
 
 def measured(steps: int, rows: int = 40, workers: int = 0, **trainer: Any) -> tuple[Tiny, StepMeter]:
     task, meter = Tiny(), StepMeter(steps)
-    loader = DataLoader(torch.randn(rows, 8), batch_size=4, num_workers=workers)  # type: ignore[arg-type]
+    loader: Any = DataLoader(torch.randn(rows, 8), batch_size=4, num_workers=workers)  # type: ignore[arg-type]
     Trainer(accelerator="cpu", max_epochs=1000, callbacks=[meter], **QUIET, **trainer).fit(task, loader)
     return task, meter
 

@@ -105,7 +105,7 @@ def inputs(encoders: Encoders, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_batches_are_the_same_as_without(make: Callable[..., Any], encoders: Encoders) -> None:
     """Samples, presence, cut texts and features, epoch by epoch."""
-    short = tiny_text_encoder(Path(encoders["text_encoder"].settings.name), max_length=5)  # type: ignore[union-attr]
+    short = tiny_text_encoder(Path(encoders["text_encoder"].settings.name), max_length=5)
     settings = {"text_encoder": short}
     assert_same(epochs(make(**settings), encoders, 2), epochs(make(folder=None, **settings), encoders, 2))
 
@@ -135,8 +135,8 @@ def test_each_input_is_encoded_once(make: Callable[..., Any], encoders: Encoders
     assert sum(inputs) == sum(len(set(column)) for column in _columns(make(), "test"))
 
 
-def _columns(data: ImageTextDataModule, *splits: Any) -> list[list[str]]:
-    tables = [data.records(split) for split in splits]
+def _columns(data: ImageTextDataModule, *splits: Any) -> list[list[str | bytes]]:
+    tables = [table for split in splits if (table := data.records(split)) is not None]
     return [
         [
             Path(x).read_bytes() if name == "image" else x
@@ -465,7 +465,8 @@ def test_a_disk_that_fills_up(
 ) -> None:
     """What was written stays, and the next run goes on."""
     monkeypatch.setattr(build_module, "SHARD", 1 << 14)
-    write, written = build_module.write_shard, []
+    write = build_module.write_shard
+    written: list[Path] = []
 
     def fail(path: Path, *args: Any) -> None:
         if len(written) == 2:
