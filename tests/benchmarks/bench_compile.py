@@ -34,7 +34,7 @@ from running import bytes_kept
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robusttune.commands.quiet import quieten
+from robusttune.commands.quiet import quiet
 from robusttune.models import CorrelationLoss, MoLT
 from robusttune.models.runner import Runner
 from robusttune.types import Encoded, Facts, Widths
@@ -127,6 +127,7 @@ def bench(name: str, network: Any, loss: Callable[[], Tensor], device: str, roun
     (FOLDER / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
+@quiet()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", default=["molt", "mmrl"])
@@ -136,7 +137,6 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=101, help="of MMRL")
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
-    quieten()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/compiled"
         if "molt" in given.models:

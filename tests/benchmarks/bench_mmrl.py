@@ -34,7 +34,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
-from robusttune.commands.quiet import quieten
+from robusttune.commands.quiet import quiet
 from robusttune.data import ImageTextDataModule, LoaderSettings, ModalityDropout, TrainingSettings
 from robusttune.data.sources import Table
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
@@ -303,6 +303,7 @@ def bench_steps(folder: Path, classes: int, batch: int, device: str, rounds: int
     print(f"{times['published / ours']:.2f} times as fast, {1 / memory['published / ours']:.3f} of the memory\n")
 
 
+@quiet()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
@@ -311,7 +312,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epoch", action="store_true")
     given = parser.parse_args()
-    quieten()
     with tempfile.TemporaryDirectory() as folder:
         write_clip(Path(folder))
         for classes in given.classes:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -240,6 +241,11 @@ def test_full_disk_is_an_error_and_keeps_the_previous_checkpoint(
     assert main(fit) == 0
 
 
+def wrote(path: Path, text: str) -> bool:
+    """Return whether a file exists and contains a text."""
+    return path.exists() and text in path.read_text()
+
+
 def lives_until(found: Callable[[], object], pid: int) -> bool:
     """Wait until ``found`` returns a true value; return False if the process finishes before."""
     while True:
@@ -267,7 +273,8 @@ def test_run_killed_at_any_moment_loses_no_checkpoint(
     kills = 0
     for _ in range(50):
         pid, end = in_a_fork(fit), time.monotonic() + rng.uniform(0, seconds / 3)
-        begun = lives_until(lambda pid=pid: f'"pid": {pid}' in process.read_text() if process.exists() else False, pid)
+        running = f'"pid": {pid}'
+        begun = lives_until(partial(wrote, process, running), pid)
 
         def is_time_to_kill(end: float = end, writing: int = kills % 2) -> bool:
             return any(folder.glob(".*.partial")) if writing else time.monotonic() > end

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def test_tokenizers_that_are_not_whole_or_not_the_models_are_refused(
 def hide_sentencepiece(monkeypatch: pytest.MonkeyPatch) -> None:
     from robusttune.encoders import transformers_tokenizer
 
-    installed = transformers_tokenizer.find_spec
+    installed = find_spec
     monkeypatch.setattr(
         transformers_tokenizer, "find_spec", lambda name: None if name == "sentencepiece" else installed(name)
     )

@@ -249,7 +249,7 @@ def test_begins_as_published() -> None:
     torch.manual_seed(0)
     shape = TowerShape(7, 768, 512)
     upper = UpperTower([nn.Identity()] * 7, nn.Identity(), nn.Linear(768, 512, bias=False))  # type: ignore[list-item]
-    network = MMRLNetwork(MMRL(residual_rank=4, projection_rank=64), shape, shape)
+    network: Any = MMRLNetwork(MMRL(residual_rank=4, projection_rank=64), shape, shape)
     assert not network.image_maps.b.any()
     features = torch.randn(2, 768)
     assert torch.equal(network.projection(upper, features), upper.projection(features))

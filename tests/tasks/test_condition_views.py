@@ -149,7 +149,7 @@ def test_only_what_is_there_is_encoded_and_that_once(
     for name, seen in rows.items():
         encoder = task.classifier.encoder(name)
         if kind == "mmrl":
-            task.classifier.prompts()  # type: ignore[attr-defined]
+            task.classifier.prompts()
             encode_lower = encoder.encode_lower
 
             def counted(inputs: Any, untouched: bool, encode_lower: Any = encode_lower, seen: list[int] = seen) -> Any:
@@ -176,7 +176,7 @@ def test_metrics_of_a_missing_rate_cost_no_view(text_folder: Path, clip_folder: 
     data = module(tmp_path, made, conditions=rates)
     task, asked = task_of("fusion", made, data.facts), []
     logits = task.metric_logits
-    task.metric_logits = lambda batch, views: asked.append(list(views)) or logits(batch, views)  # type: ignore[func-returns-value, method-assign]
+    task.metric_logits = lambda batch, views: asked.append(list(views)) or logits(batch, views)  # type: ignore[method-assign]
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
     (found,) = trainer.test(task, data, verbose=False)
     assert len({name.split("/")[1] for name in found}) == 21

@@ -49,7 +49,7 @@ ARGUMENTS: dict[type[RobustTask], dict[str, Any]] = {
 }
 
 
-def encoders(kind: type[RobustTask], text_folder: Path, clip_folder: Path) -> dict[str, ImageEncoder | TextEncoder]:
+def encoders(kind: type[RobustTask], text_folder: Path, clip_folder: Path) -> dict[str, Any]:
     """Encoders with settings that are not the defaults."""
     if kind is FusionTask:
         image, text = tiny_image_encoder(mean=(0.4, 0.5, 0.6)), tiny_text_encoder(text_folder, max_length=9)
