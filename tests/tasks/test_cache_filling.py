@@ -68,7 +68,7 @@ def test_wrong_classes_are_refused_before_anything_is_computed(text_folder: Path
     made: Any = [tiny_image_encoder(), tiny_text_encoder(text_folder)]
     data = module(tmp_path, made, folder=str(tmp_path / "cache"))
     with pytest.raises(RobustTuneError, match="the data's classes are not the model's"):
-        trainer().fit(FusionTask(*made, FACTS), datamodule=data)
+        trainer().fit(FusionTask(made[0], made[1], FACTS), datamodule=data)
     assert not (tmp_path / "cache").exists()
 
 
@@ -76,9 +76,9 @@ def test_classes_of_the_data_are_set_once_and_before_the_encoders_go(clip_folder
     made: Any = encoders("mmrl", Path(), clip_folder)
     data = module(tmp_path, made, folder=str(tmp_path / "cache"), classes="all", facts=None)
     facts = Facts(["apple pie", "pug"], [0.5, 0.5], False)  # the data have soup and cake
-    task, calls = MMRLTask(*made, facts), []
+    task, calls = MMRLTask(made[0], made[1], facts), []
     set_classes = task.classifier.set_classes
-    task.classifier.set_classes = lambda names: calls.append(names) or set_classes(names)  # type: ignore[method-assign]
+    task.classifier.set_classes = lambda names: calls.append(names) or set_classes(names)  # type: ignore[assignment, method-assign]
     trainer().test(task, datamodule=data, verbose=False)
     assert calls == [["cake", "soup"]]
     assert len(task.classifier.prompts().untouched) == 2
@@ -92,7 +92,7 @@ def test_every_pattern_goes_with_no_modality_dropout(
     """It is refused before features are computed; a test, which drops nothing, is not."""
     made: Any = [tiny_image_encoder(), tiny_text_encoder(text_folder)]
     data = module(tmp_path, made, folder=str(tmp_path / "cache"), modality_dropout=dropout)
-    task = FusionTask(*made, data.facts, Concatenation(width=8), beta=0.0, every_pattern=True)
+    task = FusionTask(made[0], made[1], data.facts, Concatenation(width=8), beta=0.0, every_pattern=True)
     message = (
         r"^model.every_pattern is true, and data.training.modality_dropout removes modalities \(image_dropout "
         rf"{dropout.image_dropout}, text_dropout {dropout.text_dropout}\): set both probabilities to 0$"

@@ -149,7 +149,7 @@ def test_only_what_is_there_is_encoded_and_that_once(
     for name, seen in rows.items():
         encoder = task.classifier.encoder(name)
         if kind == "mmrl":
-            task.classifier.prompts()
+            task.classifier.prompts()  # type: ignore[operator]
             encode_lower = encoder.encode_lower
 
             def counted(inputs: Any, untouched: bool, encode_lower: Any = encode_lower, seen: list[int] = seen) -> Any:
