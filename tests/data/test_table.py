@@ -233,6 +233,6 @@ def test_broken_parquet_is_named(tmp_path: Path) -> None:
         ({"train": __file__}, "is no .jsonl, .csv, .parquet file"),
     ],
 )
-def test_wrong_paths_are_found_at_once(settings: dict[str, str], message: str) -> None:
+def test_wrong_paths_are_found_at_once(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(RobustTuneError, match=message):
         Table(**settings)

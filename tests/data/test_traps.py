@@ -32,8 +32,16 @@ Spoil = Callable[[Path], object]
 TITLES, PETS = "texts/train_titles.csv", "oxford_pets/split_zhou_OxfordPets.json"
 HDF5 = "multimodal_imdb.hdf5"
 DROPPED = object()
-BAD_LABELS = ("-", None, 0, True, ["neutral"], {}, "Neutral")
-BAD_NAMES = (None, "", "../../x", "/x", "a\0b", ["100"], {"id": 1})
+BAD_LABELS: tuple[Any, ...] = ("-", None, 0, True, ["neutral"], {}, "Neutral")
+BAD_PETS: tuple[Any, ...] = (
+    *(None, 7, "a.jpg", {}, [], ["a.jpg", 0], ["a.jpg", 0, "pug", 1], ["a.jpg", "0", "pug"]),
+    *(["a.jpg", True, "pug"], ["a.jpg", 0.0, "pug"], ["a.jpg", None, "pug"], ["a.jpg", -1, "pug"]),
+    *([0, 0, "pug"], ["a.jpg", 0, None], ["a.jpg", 0, " "], ["", 0, "pug"]),
+    *(["\ud800.jpg", 0, "pug"], ["a.jpg", 0, "\udc00"], [["a.jpg"], 0, "pug"]),
+)
+BAD_IDS: tuple[Any, ...] = (None, 1.5, True, [], " ")
+NOT_BINARY: tuple[Any, ...] = ("1", None, 2, -1, 0.5, [])
+BAD_NAMES: tuple[Any, ...] = (None, "", "../../x", "/x", "a\0b", ["100"], {"id": 1})
 LATIN_1 = (b"/\xe91.png", b"/\xe92.png")
 
 
@@ -438,7 +446,7 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
     ),
     "memes without ids": (
         "hateful_memes",
-        lambda root: [cells("train.jsonl", [n], id=x)(root) for n, x in enumerate([None, 1.5, True, [], " "], 1)],
+        lambda root: [cells("train.jsonl", [n], id=x)(root) for n, x in enumerate(BAD_IDS, 1)],
         "of 8 rows, 5 have no id that is a number or a text .the first: line 1, None.: give them ids",
     ),
     "a meme twice": (
@@ -454,7 +462,7 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
     "no texts": ("hateful_memes", cells("train.jsonl", [3], text=DROPPED), "of 8 rows, 1 have no text .*line 3.: add"),
     "labels of memes": (
         "hateful_memes",
-        lambda root: [cells("train.jsonl", [n], label=x)(root) for n, x in enumerate(["1", None, 2, -1, 0.5, []], 1)],
+        lambda root: [cells("train.jsonl", [n], label=x)(root) for n, x in enumerate(NOT_BINARY, 1)],
         "of 8 rows, 6 have another label than 0 and 1 .the first: line 1, '1'",
     ),
     "a label is not there": (
@@ -478,12 +486,7 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
             pet([2, 5], row),
             "of 27 rows, 2 are no .path, label from 0, name. .the first: train 2, .*: repair or remove them",
         )
-        for row in (
-            *(None, 7, "a.jpg", {}, [], ["a.jpg", 0], ["a.jpg", 0, "pug", 1], ["a.jpg", "0", "pug"]),
-            *(["a.jpg", True, "pug"], ["a.jpg", 0.0, "pug"], ["a.jpg", None, "pug"], ["a.jpg", -1, "pug"]),
-            *([0, 0, "pug"], ["a.jpg", 0, None], ["a.jpg", 0, " "], ["", 0, "pug"]),
-            *(["\ud800.jpg", 0, "pug"], ["a.jpg", 0, "\udc00"], [["a.jpg"], 0, "pug"]),
-        )
+        for row in BAD_PETS
     },
     "two names for a label": (
         "oxford_pets",
@@ -571,7 +574,9 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
     ),
     "names in latin-1": (
         "image_folder",
-        lambda root: [shutil.copy(root / "train/pie/0.png", os.fsencode(root / "train/pie") + x) for x in LATIN_1],
+        lambda root: [
+            shutil.copy(os.fsencode(root / "train/pie/0.png"), os.fsencode(root / "train/pie") + x) for x in LATIN_1
+        ],
         r"train: of 10 image files, 2 have names that are not UTF-8 .the first: 'pie/\\udce91.png'.: rename them",
     ),
     # A table; test_table.py has the other traps

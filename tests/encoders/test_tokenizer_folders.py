@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ XLNET = {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 48}
 
 
 def tokenizer_of(folder: Path, **settings: Any) -> Tokenizer:
-    return TransformersTextEncoder(**{"name": str(folder), "layers": 2, "max_length": 12} | settings).tokenizer()
+    given: dict[str, Any] = {"name": str(folder), "layers": 2, "max_length": 12} | settings
+    return TransformersTextEncoder(**given).tokenizer()
 
 
 def write(name: str, text: str) -> Change:
@@ -147,7 +149,7 @@ def test_tokenizers_that_are_not_whole_or_not_the_models_are_refused(
 def hide_sentencepiece(monkeypatch: pytest.MonkeyPatch) -> None:
     from robusttune.encoders import transformers_tokenizer
 
-    installed = transformers_tokenizer.find_spec
+    installed = find_spec
     monkeypatch.setattr(
         transformers_tokenizer, "find_spec", lambda name: None if name == "sentencepiece" else installed(name)
     )

@@ -272,5 +272,6 @@ def test_impossible_visibility() -> None:
 
 @pytest.mark.parametrize("name", ["train", "val", "test"])
 def test_empty_splits(name: str) -> None:
+    size: dict[str, Any] = {name: 0}
     with pytest.raises(RobustTuneError, match=f"data.source.{name} is 0: give at least 1"):
-        Shapes(**{name: 0})
+        Shapes(**size)
