@@ -204,9 +204,6 @@ def test_models_of_timm_on_the_hub_are_fetched(tmp_path: Path, hub: StandInHub) 
     run = [f"--run_root={tmp_path}/runs", "--name=a"]
     fit = robusttune(exports(done), "fit", *given, *run)
     assert fit.returncode == 0, fit.stderr[-2000:]
-    missing = robusttune(exports(done) | {"HF_HOME": str(tmp_path / "other")}, "fit", *given, *run)
-    assert told(missing).startswith("someone/vit cannot be loaded (")
-    assert "run `robusttune prefetch --config ...`" in told(missing)
 
 
 @pytest.mark.slow
