@@ -216,12 +216,8 @@ class View(NamedTuple):
     image: str | None = "clean"
     text: str | None = "clean"
 
-    def presence(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return which rows of a batch have an image and which have a text under this view: two tensors (B,), bool."""
-        return self.shown(batch.image_present, batch.text_present)
-
-    def shown(self, image_present: Tensor, text_present: Tensor) -> tuple[Tensor, Tensor]:
-        """Return which samples show their image and which their text under this view.
+    def present(self, image_present: Tensor, text_present: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which samples have an image and which have a text under this view.
 
         Args:
             image_present: Flags that a sample has an image, shape (N,), bool.
@@ -231,7 +227,7 @@ class View(NamedTuple):
             Two tensors of shape (N,), bool.
 
         Example:
-            >>> View(image=None).shown(torch.tensor([True, True]), torch.tensor([True, False]))
+            >>> View(image=None).present(torch.tensor([True, True]), torch.tensor([True, False]))
             (tensor([False, False]), tensor([ True, False]))
         """
         absent = torch.zeros_like(image_present)

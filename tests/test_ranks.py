@@ -49,7 +49,7 @@ def test_what_rank_zero_finds_is_given_to_all() -> None:
     assert in_two_ranks(lambda rank: on_rank_zero(f"from {rank}", list)) == [["from 0", "from 1"]] * 2
 
 
-def test_a_problem_is_raised_on_all_and_told_by_one() -> None:
+def test_a_problem_is_raised_on_all_and_reported_by_one() -> None:
     def refuse(values: list[int]) -> None:
         raise RobustTuneError(f"{sum(values)} things are wrong")
 

@@ -88,7 +88,10 @@ class FusionClassifier(Classifier):
             _rows([view.image for view in views], images, batch),
             _rows([view.text for view in views], texts, batch),
         )
-        present = [torch.cat(parts) for parts in zip(*(view.presence(batch) for view in views), strict=True)]
+        present = [
+            torch.cat(parts)
+            for parts in zip(*(view.present(batch.image_present, batch.text_present) for view in views), strict=True)
+        ]
         return self.network.forward_pairs(*encoded, *rows, *present)
 
     def logits(self, batch: Batch, views: Sequence[View]) -> Tensor:

@@ -101,7 +101,7 @@ class PromptClassifier(Classifier):
     def combine_modalities(
         self, batch: Batch, views: Sequence[View], images: Mapping[str, Tensor], texts: Mapping[str, Tensor]
     ) -> Tensor:
-        """Combine the logits of images and texts.
+        """Combine the class probabilities of images and texts (late fusion by the smoothed product rule).
 
         A row with one modality keeps the logits of that modality. A row with both gets the log of the product of the
         smoothed class probabilities, up to a constant. A row with neither gets the log class frequencies of training.
@@ -121,7 +121,9 @@ class PromptClassifier(Classifier):
         )
         for view in views:
             logits = self._prior.to(self.device).expand(len(batch), -1)
-            image_present, text_present = (present.unsqueeze(1) for present in view.presence(batch))
+            image_present, text_present = (
+                present.unsqueeze(1) for present in view.present(batch.image_present, batch.text_present)
+            )
             if view.image:
                 logits = torch.where(image_present, images[view.image], logits)
             if view.text:

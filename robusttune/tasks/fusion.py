@@ -148,10 +148,10 @@ class FusionTask(RobustTask):
         """
         absent, pairs = torch.zeros_like(image_present), image_present & text_present
         rows = torch.arange(len(label), device=label.device).repeat(3)
-        image_shown = torch.cat([image_present, pairs, absent])
-        text_shown = torch.cat([text_present, absent, pairs])
+        images_used = torch.cat([image_present, pairs, absent])
+        texts_used = torch.cat([text_present, absent, pairs])
         image, text = zero_absent(image, image_present), zero_absent(text, text_present)
-        fused = self.classifier.network.forward_pairs(image, text, rows, rows, image_shown, text_shown)
+        fused = self.classifier.network.forward_pairs(image, text, rows, rows, images_used, texts_used)
         losses = sample_losses(fused.logits, torch.cat([label] * 3), self.label_smoothing).view(3, -1)
         by_sample = torch.where(pairs, losses[0] / 2 + losses[1] / 4 + losses[2] / 4, losses[0])
         whole = (part.narrow(-2, 0, len(label)) for part in fused)

@@ -39,7 +39,7 @@ from robusttune.data import ImageTextDataModule, LoaderSettings, ModalityDropout
 from robusttune.data.sources import Table
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.models import MMRL, MMRLNetwork
-from robusttune.models.packed import Packed, shared_tokens
+from robusttune.models.packed import Packed, common_prefix_length
 from robusttune.models.prompts import tokenise
 from robusttune.tasks import MMRLTask
 from robusttune.tasks.losses import Losses
@@ -100,7 +100,9 @@ class Step:
         with torch.no_grad():
             prompts = self.text(tokens)
         self.untouched_text = prompts.pooled
-        self.packed = Packed.of(prompts.tokens[0], tokens.attention_mask, prompts.tokens[0][0, : shared_tokens(tokens)])
+        self.packed = Packed.of(
+            prompts.tokens[0], tokens.attention_mask, prompts.tokens[0][0, : common_prefix_length(tokens)]
+        )
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast("cuda", torch.float16) if self.device == "cuda" else nullcontext()

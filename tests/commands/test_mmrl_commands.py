@@ -101,7 +101,7 @@ def test_one_modality_alone(missing: str, food101: Path, clip_folder: Path, tmp_
     (tmp_path / "config.yaml").write_text(config.replace("sources.Food101", "sources.Table"))
     fit = ["fit", f"--config={tmp_path}/config.yaml", *flags, "--data.training.modality_dropout.image_dropout=0"]
     assert main([*fit, "--data.training.modality_dropout.text_dropout=0", f"--run_root={tmp_path}"]) == 0
-    assert list(report_of(tmp_path / "food101_mmrl/0")) == ["complete", "mean"]  # nothing can be withheld
+    assert list(report_of(tmp_path / "food101_mmrl/0")) == ["complete", "mean"]  # no modality can be missing
     found = report_of(tmp_path / "food101_mmrl/0", "--data.evaluation.conditions=[complete,no_image,no_text]")
     other = {"image": "no_text", "text": "no_image"}[missing]
     assert found[f"no_{missing}"] == found["complete"]

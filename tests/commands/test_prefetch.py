@@ -159,7 +159,7 @@ def test_local_files_are_listed_and_have_to_be_there(
         assert re.search(f"^robusttune: error: .*{message}", capsys.readouterr().err)
 
 
-def test_what_is_not_there_is_told_with_the_remedy(
+def test_what_is_not_there_is_reported_with_the_remedy(
     tmp_path: Path, text_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """At once: nobody is waited for."""

@@ -146,7 +146,7 @@ def test_what_is_not_to_go_on_is_left_alone(
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
 
 
-def test_the_difference_to_an_unfinished_run_is_told(
+def test_the_difference_to_an_unfinished_run_is_reported(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fit = [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}"]
@@ -226,7 +226,7 @@ def in_a_fork(fit: list[str], prepare: Callable[[], None] = lambda: None) -> int
     return pid
 
 
-def test_a_full_disk_is_told_and_the_checkpoint_before_is_as_it_was(
+def test_a_full_disk_is_reported_and_the_checkpoint_before_is_as_it_was(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The limit on a file's size stands in for the disk's."""
@@ -236,7 +236,7 @@ def test_a_full_disk_is_told_and_the_checkpoint_before_is_as_it_was(
     before = {path: path.read_bytes() for path in folder.iterdir()}
     full = in_a_fork(fit, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)))
     assert os.waitstatus_to_exitcode(os.waitpid(full, 0)[1]) == 1
-    assert "cannot be written (File too large), and the one before is as it was: make room" in capfd.readouterr().err
+    assert "cannot be written (File too large), and the previous one is unchanged: make room" in capfd.readouterr().err
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert main(fit) == 0
 

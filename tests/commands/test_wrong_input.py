@@ -244,7 +244,7 @@ def titles(place: Place, content: bytes) -> list[str]:
 
 
 READ = "cannot be read: .*3.png cannot be read as an image"
-MEND = "mend or remove them, or set data.unreadable to absent"
+MEND = "repair or remove them, or set data.unreadable to absent"
 
 CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     # Generated data
@@ -455,7 +455,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "misspelt flag inside": (lambda p: p.fit("--model.fusion.common_with=3"), "did you mean model.fusion.common_width"),
     "misspelt source": (lambda p: p.fit("--data.source.rot=/data"), "did you mean data.source.root"),
-    "configuration left out": (lambda p: ["fit", "--config"], "--config stands without a file: give the path"),
+    "configuration left out": (lambda p: ["fit", "--config"], "--config has no value: give the path"),
     "wrong flag": (
         lambda p: p.fit("--data.sauce=3"),
         "data.sauce is no setting .did you mean data.source..: correct the --config",
@@ -522,7 +522,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "seed below 0": (lambda p: p.fit("--data.seed=-1"), "data.seed is -1: give at least 0"),
     "seed of everything below 0": (lambda p: p.fit("--seed_everything=-1"), "seed_everything -1 is not in bounds"),
-    "no heads": (lambda p: p.fit("--model.fusion.fusion_heads=0"), "fusion_heads is out of range: see"),
+    "no heads": (lambda p: p.fit("--model.fusion.fusion_heads=0"), "fusion_heads is 0: give at least 1"),
     "no grid": (lambda p: p.fit("--image_encoder.grid=0"), "image_encoder.grid is 0: give at least 1"),
     "size that does not fit": (
         lambda p: p.fit("--image_encoder.size=33"),
@@ -691,7 +691,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "another size": (lambda p: p.test("--model.fusion.common_width=32"), "model.fusion.common_width 32, not 16.*: use"),
     "another task kind": (
         lambda p: p.test_on_table({"text": "t", "label": ["pho"]}, multilabel=True),
-        "trained with multilabel False, and the data say True: test it on data of its own kind",
+        "trained with multilabel False, and the data say True: use data with the same multilabel setting",
     ),
     "other classes": (
         lambda p: p.test_on_table({"text": "t", "label": "no dish"}),
@@ -700,7 +700,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     # The feature cache
     "cache is a file": (
         lambda p: p.fit(f"--data.cache.folder={p.food101}/texts/train_titles.csv"),
-        r"the feature cache .*train_titles.csv cannot be written \(.*\), and what is in it stays: make room, or give",
+        r"the feature cache .*train_titles.csv cannot be written \(.*\), and its features are kept: make room, or give",
     ),
     "cache of random views": (
         lambda p: p.fit(
@@ -776,7 +776,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "class without words": (
         lambda p: p.mmrl_classes("a", "_"),
-        "class 1 of 2 has no name: give it one to be prompted by",
+        "class 1 of 2 has a blank name: give it a name for its prompt",
     ),
     "new classes for a model that knows none": (
         lambda p: [
@@ -893,7 +893,7 @@ UNUSUAL: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "emoji and right-to-left text": (lambda p: p.table({"image": "", "text": "🍜👩‍🍳 مرحبا \u202e", "label": "a"}), ""),
     "image that has changed since it was cached": (
         lambda p: p.image(lambda path: p.cached(path.parents[1]), f"--data.cache.folder={p.root}/cache"),
-        "1 image files are not what they were, the first is .*3.png: their features are computed anew",
+        "image files have changed: 1, the first is .*3.png: their features are computed again",
     ),
     "fewer samples than a batch": (lambda p: p.table(val=str(p.root / "train.jsonl")), ""),
     "three samples": (lambda p: p.fit("--data.splits.subset=3", "--data.batch_size=2"), ""),

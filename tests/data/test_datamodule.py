@@ -96,7 +96,7 @@ def enumerate_rows(batch: Batch) -> list[tuple[str, tuple[Any, ...]]]:
     return list(zip(batch.sample_id, rows, strict=True))
 
 
-def test_a_batch_in_which_a_side_is_absent_altogether(tmp_path: Path, text_folder: Path) -> None:
+def test_a_batch_in_which_a_modality_is_absent_altogether(tmp_path: Path, text_folder: Path) -> None:
     rows = [{"text": "soup", "label": "ab"[i % 2]} for i in range(20)]
     data = module(Table(train=str(write_table(tmp_path, "train", rows)), image_column=None), text_folder)
     for batch in batches(data):
@@ -221,7 +221,7 @@ def test_unreadable_images_stop_naming_them_all(tmp_path: Path, text_folder: Pat
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_was_put_up_with_is_counted_once_and_told_at_the_end(
+def test_what_was_put_up_with_is_counted_once_and_reported_at_the_end(
     tmp_path: Path, text_folder: Path, caplog: pytest.LogCaptureFixture, workers: int
 ) -> None:
     rows = [{"image": f"{i % 5}.png", "text": "soup " * (5 + 10 * (i % 2)), "label": "ab"[i % 2]} for i in range(20)]
@@ -242,7 +242,7 @@ def test_what_was_put_up_with_is_counted_once_and_told_at_the_end(
         assert f"{split}: 10 texts cut to text_encoder.max_length" in caplog.text
 
 
-def test_no_sample_loses_both_sides_where_an_image_cannot_be_read(tmp_path: Path, text_folder: Path) -> None:
+def test_no_sample_loses_both_modalities_where_an_image_cannot_be_read(tmp_path: Path, text_folder: Path) -> None:
     rows = [{"image": f"{i}.png", "text": "soup", "label": "ab"[i % 2]} for i in range(20)]
     for row in rows:
         (tmp_path / row["image"]).write_bytes(b"no image")

@@ -38,7 +38,7 @@ def encoded(kind: str) -> str:
     ],
 )
 @pytest.mark.parametrize("root", [True, False])
-def test_what_is_no_path_is_said(tmp_path: Path, cell: str, message: str, root: bool) -> None:
+def test_what_is_no_path_is_reported(tmp_path: Path, cell: str, message: str, root: bool) -> None:
     rows = [{"image": image, "text": "t", "label": "x"} for image in ("a.png", cell, cell)]
     path = write_table(tmp_path, "train", rows)
     with pytest.raises(RobustTuneError, match=message) as caught:

@@ -287,7 +287,7 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
     "photos link to themselves": (
         "food101",
         link("images/train/loop", "images/train/loop"),
-        "images/train: of 13 folders and files, 1 are links that lead nowhere .the first: 'loop'.: mend or remove",
+        "images/train: of 13 folders and files, 1 are links that lead nowhere .the first: 'loop'.: repair or remove",
     ),
     # MM-IMDb, raw
     "splits are a list": ("mmimdb", content("split.json", "[1]"), "split.json has no list 'train': fetch"),
@@ -299,7 +299,7 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
     "ids of the wrong kind": (
         "mmimdb",
         films([0, None, True, 1.0, -1, [1], "../0000001", "0\0"]),
-        "split.json, train: of 8 films, 7 have an id that is no number .the first: None.: mend",
+        "split.json, train: of 8 films, 7 have an id that is no number .the first: None.: repair",
     ),
     "an id twice": (
         "mmimdb",
@@ -405,7 +405,7 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
     "a row of SNLI-VE is cut": (
         "snli_ve",
         line("snli_ve_train.jsonl", 2, '{"sentence2": "A'),
-        "of 9 rows, 1 are not JSON .the first: line 2, .*: mend or remove them",
+        "of 9 rows, 1 are not JSON .the first: line 2, .*: repair or remove them",
     ),
     "a row of SNLI-VE is null": ("snli_ve", line("snli_ve_train.jsonl", 2, "null"), "1 are not JSON objects"),
     "a row of SNLI-VE holds NUL bytes": ("snli_ve", line("snli_ve_train.jsonl", 2, b"\0" * 9), "1 are not JSON"),
@@ -476,7 +476,7 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
         f"a pet is {row!r}": (
             "oxford_pets",
             pet([2, 5], row),
-            "of 27 rows, 2 are no .path, label from 0, name. .the first: train 2, .*: mend or remove them",
+            "of 27 rows, 2 are no .path, label from 0, name. .the first: train 2, .*: repair or remove them",
         )
         for row in (
             *(None, 7, "a.jpg", {}, [], ["a.jpg", 0], ["a.jpg", 0, "pug", 1], ["a.jpg", "0", "pug"]),
@@ -531,7 +531,7 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
     "folders of no class": (
         "imagenet",
         lambda root: [folder("images/train/n00000001")(root), folder("images/train/new")(root)],
-        "images/train: of 7 folders, 2 are those of no class of .*classnames.txt .the first: n00000001.: mend or",
+        "images/train: of 7 folders, 2 are those of no class of .*classnames.txt .the first: n00000001.: repair or",
     ),
     "folders without images": (
         "imagenet",
@@ -561,13 +561,13 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
     "a class leads to itself": (
         "image_folder",
         link("train/cake", "train/cake"),
-        "train: of 3 folders and files, 1 are links that lead nowhere .the first: 'cake'.: mend or remove them",
+        "train: of 3 folders and files, 1 are links that lead nowhere .the first: 'cake'.: repair or remove them",
     ),
     "a class leads nowhere": ("image_folder", link("train/cake", "gone"), "train: .*1 are links that lead nowhere"),
     "a folder in a class leads nowhere": (
         "image_folder",
         link("train/soup/rest", "gone"),
-        "train/soup/rest is a link that leads nowhere: mend or remove it",
+        "train/soup/rest is a link that leads nowhere: repair or remove it",
     ),
     "names in latin-1": (
         "image_folder",
@@ -634,7 +634,7 @@ def test_ids_in_the_present_folder_are_those_in_any_other(tmp_path: Path, monkey
     assert table["id"].to_pylist() == [f"{folder}/{number}.jpeg" for folder in range(5) for number in range(2)]
 
 
-def test_two_labels_of_one_name_stay_apart(tmp_path: Path) -> None:
+def test_two_labels_of_one_name_stay_distinct(tmp_path: Path) -> None:
     LAYOUTS["oxford_pets"].write(tmp_path)
     splits = json.loads((tmp_path / PETS).read_text().replace('leonberger"]', 'pug"]'))
     (tmp_path / PETS).write_text(json.dumps(splits))

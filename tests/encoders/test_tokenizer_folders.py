@@ -246,7 +246,7 @@ def test_a_tokenizer_of_the_name_has_to_fit_the_weights(tmp_path: Path) -> None:
         tokenizer_of(own, weights=str(tuned))
 
 
-def test_far_fewer_tokens_than_embeddings_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_far_fewer_tokens_than_embeddings_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_words(write_model(tmp_path, "bert", vocab_size=30522))
     with caplog.at_level(logging.WARNING):
         tokenizer_of(tmp_path)

@@ -63,9 +63,9 @@ def test_a_modality_is_shown_if_it_is_present_and_not_hidden(multilabel: bool) -
         for number, row in enumerate(rows):
             view = CONDITIONS.views[expected_view(name, number)]
             image, text = scores.present[number].tolist()
-            assert row["image_shown"] == (image and view.image is not None)
-            assert row["text_shown"] == (text and view.text is not None)
-    assert not any(row["text_shown"] for row in found[NAMES[2]])
+            assert row["image_present"] == (image and view.image is not None)
+            assert row["text_present"] == (text and view.text is not None)
+    assert not any(row["text_present"] for row in found[NAMES[2]])
 
 
 def test_columns_of_one_label_a_sample() -> None:

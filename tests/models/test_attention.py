@@ -31,7 +31,7 @@ def by_the_formula(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) 
 
 
 @pytest.mark.parametrize("kernel", [functional.scaled_dot_product_attention, by_the_formula])
-def test_a_row_with_nothing_to_look_at_is_told_zeros_with_no_slope(
+def test_a_row_without_tokens_gives_zeros_and_no_gradient(
     kernel: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(functional, "scaled_dot_product_attention", kernel)

@@ -202,7 +202,7 @@ def test_a_linear_probe_trained_to_the_end_is_logistic_regression() -> None:
     torch.testing.assert_close(ours.double(), torch.tensor(theirs.predict_proba(features)), rtol=0, atol=1e-3)
 
 
-def test_late_fusion_is_the_mean_of_its_sides_logits() -> None:
+def test_late_fusion_is_the_mean_of_its_modalities_logits() -> None:
     """And so its answer is the normalised geometric mean of theirs."""
     model = network("late_fusion").eval()
     answers = {rows: model(*inputs(), *present(*[rows] * 6)).logits for rows in ("it", "i", "t")}

@@ -130,7 +130,7 @@ def test_the_page_says_all_of_it_in_order(folder: Path, document: Document) -> N
     assert "molt (2 seeds)" in said
 
 
-def test_runs_that_do_not_count_are_told_with_what_to_run(root: Path, folder: Path, document: Document) -> None:
+def test_runs_that_do_not_count_are_reported_with_what_to_run(root: Path, folder: Path, document: Document) -> None:
     assert [(run.folder, run.reason) for run in document.left_out] == [
         (f"{root}/d/0", "interrupted"),
         (f"{root}/d/1", "never tested"),
@@ -169,7 +169,7 @@ def test_a_test_without_complete_samples_does_not_count(tmp_path: Path) -> None:
     assert [model.label for model in document.comparison.models] == ["b"]
 
 
-def test_tests_that_differ_are_told_of_after_the_finding(tmp_path: Path) -> None:
+def test_tests_that_differ_are_reported_after_the_finding(tmp_path: Path) -> None:
     for number, name in enumerate(("best", "last")):
         more = {"checkpoint": f"runs/checkpoints/{name}.ckpt"}
         write_run(tmp_path / f"runs/{number}", "a", shares(10, number, **SHARE), more=more)

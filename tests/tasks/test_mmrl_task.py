@@ -150,7 +150,7 @@ def test_a_batch_without_a_modality(clip_folder: Path, modality: str) -> None:
 
 
 @pytest.mark.parametrize("combination_smoothing", [0.0, 0.05])
-def test_sides_are_multiplied_and_what_is_absent_does_not_matter(
+def test_modalities_are_multiplied_and_what_is_absent_does_not_matter(
     clip_folder: Path, combination_smoothing: float
 ) -> None:
     task, batch = make_task(clip_folder, combination_smoothing=combination_smoothing).eval(), make_batch()

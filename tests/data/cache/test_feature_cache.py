@@ -183,7 +183,7 @@ def test_features_of_other_settings_are_not_used(
     others = encoders | {name: settings.load() for name, settings in changes.items()}
     with caplog.at_level(logging.WARNING):
         assert_same(epochs(make(**changes), others), epochs(make(folder=None, **changes), others))
-    assert "what the feature cache has is of other settings" in caplog.text
+    assert "the feature cache has features of other settings" in caplog.text
 
 
 def test_the_folder_of_an_encoder_may_move(
@@ -354,7 +354,7 @@ def test_a_changed_image_is_found(
     assert path.stat().st_size == before.st_size
     with caplog.at_level(logging.WARNING):
         assert_same(epochs(make(source), encoders), epochs(make(source, folder=None), encoders))
-    assert f"1 image files are not what they were, the first is {path}" in caplog.text
+    assert f"image files have changed: 1, the first is {path}" in caplog.text
 
 
 def test_images_are_not_read_to_find_that_they_have_not_changed(
@@ -456,7 +456,7 @@ def test_no_room(make: Callable[..., Any], encoders: Encoders, monkeypatch: pyte
 
 def test_a_disk_that_forgets(make: Callable[..., Any], encoders: Encoders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_module, "write_shard", lambda *_: None)
-    with pytest.raises(RobustTuneError, match="is not there afterwards: check the disk"):
+    with pytest.raises(RobustTuneError, match="are not found afterwards: check the disk"):
         epochs(make(), encoders)
 
 
