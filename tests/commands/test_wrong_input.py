@@ -292,8 +292,8 @@ DATA_CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         "train_titles.csv has no row that can be used: give",
     ),
     "table missing": (lambda p: p.on_table(Path("/nowhere.csv")), "/nowhere.csv does not exist: set data.source.train"),
-    "table is a folder": (lambda p: p.on_table(p.root), "is a folder: set data.source.train to a table"),
-    "table of another kind": (lambda p: p.text_table("train.xlsx", "PK"), "is no .jsonl, .csv, .parquet file: convert"),
+    "table is a folder": (lambda p: p.on_table(p.root), "is a folder without files: give a table, a folder of tables"),
+    "table of another kind": (lambda p: p.text_table("train.docx", "PK"), r"is no table \(.jsonl, "),
     "no table": (lambda p: p.on_table(Path("null")), "set data.source.train"),
     "image root missing": (
         lambda p: p.table(image_root="/nowhere"),
