@@ -28,7 +28,7 @@ from robusttune.escaping import csv_cell
 from robusttune.evaluation.metric_names import LOWER_IS_BETTER
 from robusttune.evaluation.robustness import curves, relative
 from robusttune.evaluation.scores import Scores
-from robusttune.evaluation.tables import class_rows, sample_tables
+from robusttune.evaluation.tables import class_rows, recalls, sample_tables
 from robusttune.tasks import RobustTask
 from robusttune.terminal import cell, print_line
 from robusttune.types import Split
@@ -109,6 +109,7 @@ def _results(trainer: Trainer, task: RobustTask, split: Split) -> dict[str, Any]
         "samples": len(scores.sample_id),
         "conditions": values,
         "intervals": metrics.intervals(scores),
+        "class_recall": recalls(metrics, scores),
         "robustness": {"relative": relative(of_headline), "curves": curves(metrics.conditions.all, of_headline)},
         **task.extra_results(),
     }

@@ -43,7 +43,7 @@ class ImageTextDataModule(LightningDataModule):
         loader: Loader processes.
         splits: Selection of samples: shots, base or new classes, held-out share, subset.
         seed: Seed of splits, sample order, modality dropout and random views, at least 0.
-        training: Modality dropout and augmentation of training samples.
+        training: Modality dropout, augmentation and class balance of training samples.
         missing: Missing-modality protocols by split, which remove modalities permanently.
         noise: Noise on images and texts by split. Training draws it anew in every epoch; validation and test always
             give a sample the same noise.
@@ -104,7 +104,7 @@ class ImageTextDataModule(LightningDataModule):
         self.tally = Tally()
         steps = (source.images, image_encoder, text_encoder, training, noise, cache.views, seed)
         self.preprocessing = Preprocessing(*steps)
-        self.loaders = Loaders(loader, batch_size, seed)
+        self.loaders = Loaders(loader, batch_size, seed, training.balance)
         self._records = SplitRecords(source, splits, missing, evaluation.classes != "training", seed)
         self.label_set = LabelSet(self._records, facts, evaluation.classes)
         self.feature_cache = None if cache.folder is None else FeatureCache(cache.folder, cache.dtype)

@@ -15,6 +15,10 @@ from robusttune.data.images import UnreadableImageError
 from robusttune.data.modalities import Modality
 from robusttune.types import Batch, Draw, Facts, Sample, Split, Variants
 
+# Random views are numbered by epochs, and the later draws of a sample in an epoch take numbers far beyond. The stride
+# is prime, so that the draws also alternate between the views of a cache.
+REPEAT_STRIDE = 1_000_003
+
 
 class SampleDataset(Dataset[Sample]):
     """The samples of one split. A sample's image and text are read when it is drawn.
@@ -49,7 +53,8 @@ class SampleDataset(Dataset[Sample]):
 
     def __getitem__(self, draw: Draw | int) -> Sample:
         # With overfit_batches, Lightning replaces our sampler by one that yields plain row numbers.
-        epoch, row, counted = draw if isinstance(draw, Draw) else Draw(0, draw, True)
+        epoch, row, counted, repeat = draw if isinstance(draw, Draw) else Draw(0, draw, True)
+        epoch += REPEAT_STRIDE * repeat  # Another view and another modality dropout than in the earlier draws.
         sample_id = self.records["id"][row].as_py()
         labels = None if self.labels is None else self.labels[row].as_py()
         image_kept, text_kept = has_image, has_text = self.images["clean"].has(row), self.texts["clean"].has(row)

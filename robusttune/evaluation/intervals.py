@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robusttune.evaluation.bootstrap import interval, resampled_means
-from robusttune.evaluation.f1 import Average, macro, macro_of_all, micro, weighted
+from robusttune.evaluation.f1 import Average, macro, macro_of_all, macro_recall, micro, weighted
 from robusttune.evaluation.per_sample import label_ranks, sample_briers, sample_losses, samples_f1
 from robusttune.predictions import predicted_classes
 
@@ -25,7 +25,7 @@ class MeanBasedMetric(NamedTuple):
 
     Example:
         >>> import torch
-        >>> accuracy = Parts(torch.tensor([[1.0], [0.0]]), of=lambda means: means[:, 0])
+        >>> accuracy = MeanBasedMetric(torch.tensor([[1.0], [0.0]]), of=lambda means: means[:, 0])
         >>> accuracy.of(accuracy.values.mean(0, keepdim=True))
         tensor([0.5000])
     """
@@ -78,7 +78,9 @@ def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, MeanBasedMetric
     """
     classes = logits.shape[1]
     predicted, actual = predicted_classes(logits, multilabel=False), functional.one_hot(label, classes).bool()
-    averages = _f1_parts(predicted, actual, {"macro": macro, "weighted": weighted})
+    averages = _class_parts(
+        predicted, actual, {"balanced_accuracy": macro_recall, "f1_macro": macro, "f1_weighted": weighted}
+    )
     found = {"accuracy": _mean((predicted & actual).any(1)), **averages}
     if classes > 5:
         found["top5_accuracy"] = _mean(label_ranks(logits, label) <= 5)
@@ -93,7 +95,7 @@ def multilabel_parts(logits: Tensor, label: Tensor) -> dict[str, MeanBasedMetric
         label: Labels, shape (N, C), 0 or 1.
     """
     predicted, actual = predicted_classes(logits, multilabel=True), label.bool()
-    averages = _f1_parts(predicted, actual, {"macro": macro_of_all, "micro": micro, "weighted": weighted})
+    averages = _class_parts(predicted, actual, {"f1_macro": macro_of_all, "f1_micro": micro, "f1_weighted": weighted})
     return averages | {"f1_samples": _mean(samples_f1(predicted, actual)), **probability_metric_parts(logits, label)}
 
 
@@ -139,17 +141,17 @@ def probability_metric_parts(logits: Tensor, label: Tensor) -> dict[str, MeanBas
     return {"brier": _mean(sample_briers(logits, label)), "loss": _mean(sample_losses(logits, label))}
 
 
-def _f1_parts(predicted: Tensor, actual: Tensor, averages: dict[str, Average]) -> dict[str, MeanBasedMetric]:
-    """Return averages of F1, from predicted and true classes, shape (N, C), bool each."""
+def _class_parts(predicted: Tensor, actual: Tensor, averages: dict[str, Average]) -> dict[str, MeanBasedMetric]:
+    """Return averages over classes, such as that of F1, from predicted and true classes, shape (N, C), bool each."""
     # All averages share this tensor, so that it is resampled once.
     counts = torch.cat([predicted & actual, predicted, actual], 1).float()
 
     def of(average: Average, means: Tensor) -> Tensor:
-        """Compute an average of F1, shape (R,), from means, shape (R, 3 C)."""
+        """Compute an average over classes, shape (R,), from means, shape (R, 3 C)."""
         hits, predicted, actual = means.chunk(3, 1)
         return average(hits, predicted + actual, actual)
 
-    return {f"f1_{name}": MeanBasedMetric(counts, partial(of, average)) for name, average in averages.items()}
+    return {name: MeanBasedMetric(counts, partial(of, average)) for name, average in averages.items()}
 
 
 def _mean(values: Tensor) -> MeanBasedMetric:

@@ -19,6 +19,7 @@ from robusttune.evaluation.ranking import ranking_metrics
 from robusttune.predictions import predicted_classes
 
 multiclass_accuracy = partial(classification.multiclass_accuracy, average="micro", validate_args=False)
+multiclass_recall = partial(classification.multiclass_recall, average="none", validate_args=False)
 multiclass_f1_score = partial(classification.multiclass_f1_score, validate_args=False)
 multilabel_f1_score = partial(classification.multilabel_f1_score, validate_args=False)
 
@@ -41,6 +42,7 @@ def multiclass_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
     predicted, classes = logits.argmax(1), logits.shape[1]
     found = {
         "accuracy": accuracy(predicted, label, classes),
+        "balanced_accuracy": balanced_accuracy(predicted, label, classes),
         "f1_macro": float(multiclass_f1_score(predicted, label, classes, average="macro")),
         "f1_weighted": float(multiclass_f1_score(predicted, label, classes, average="weighted")),
         **ranking_metrics(logits.softmax(1), functional.one_hot(label, classes).bool()),
@@ -138,3 +140,16 @@ def accuracy(predicted: Tensor, label: Tensor, classes: int) -> float:
     """
     # torchmetrics returns 0 without samples.
     return float(multiclass_accuracy(predicted, label, classes)) if len(label) else float("nan")
+
+
+def balanced_accuracy(predicted: Tensor, label: Tensor, classes: int) -> float:
+    """Return the mean recall of the classes that have samples, in [0, 1] (Brodersen et al. 2010).
+
+    Args:
+        predicted: Predicted class indices, shape (N,), int64.
+        label: Class indices, shape (N,), int64.
+        classes: Number of classes.
+    """
+    # The macro average of torchmetrics counts a class without samples as 0 if it is predicted.
+    recall, sizes = multiclass_recall(predicted, label, classes), torch.bincount(label, minlength=classes)
+    return float(recall[sizes > 0].mean())

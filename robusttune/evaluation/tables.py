@@ -75,6 +75,20 @@ def _names_in(chosen: Tensor, names: pa.Array) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(ends.numpy()), names.take(pa.array(chosen.nonzero()[:, 1].numpy())))
 
 
+def recalls(metrics: ConditionMetrics, scores: Scores) -> dict[str, dict[str, float | None]]:
+    """Return the recall of each class in [0, 1], by condition and class name; None if no sample has the class.
+
+    Args:
+        metrics: Metrics that hold the conditions and the class names.
+        scores: Predictions of all samples.
+    """
+    found: dict[str, dict[str, float | None]] = {}
+    for row in class_rows(metrics, scores):
+        recall = float(row["recall"]) if row["samples"] else None
+        found.setdefault(str(row["condition"]), {})[str(row["class"])] = recall
+    return found
+
+
 def class_rows(metrics: ConditionMetrics, scores: Scores) -> Iterator[dict[str, str | int | float]]:
     """Yield one row per condition and class: ``condition``, ``class``, ``samples``, ``precision``, ``recall``, ``f1``.
 

@@ -13,7 +13,7 @@ from torch.optim import SGD
 
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder, ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
-from robusttune.models import MMRL, Experts
+from robusttune.models import MMRL, Balance, Experts
 from robusttune.tasks import FusionTask, MMRLTask, RobustTask, Schedule, ZeroShotTask
 from robusttune.tasks.checkpoint import UNSTORED, settings_of
 from robusttune.tasks.checkpoint_file import KEY, seal
@@ -31,6 +31,7 @@ ARGUMENTS: dict[type[RobustTask], dict[str, Any]] = {
         "correlation_momentum": 0.5,
         "every_pattern": True,
         "label_smoothing": 0.25,
+        "balance": Balance("inverse", focal=0.5),
         **TRAINING,
         **RUNNING,
     },
@@ -42,10 +43,16 @@ ARGUMENTS: dict[type[RobustTask], dict[str, Any]] = {
         "text_weight": 0.5,
         "inference": "fused",
         "combination_smoothing": 0.125,
+        "balance": Balance(focal=2.0, post_hoc=0.75),
         **TRAINING,
         **RUNNING,
     },
-    ZeroShotTask: {"templates": ["soup of {}", "{} a"], "combination_smoothing": 0.25, "calibrate": True},
+    ZeroShotTask: {
+        "templates": ["soup of {}", "{} a"],
+        "combination_smoothing": 0.25,
+        "balance": Balance(post_hoc=0.5),
+        "calibrate": True,
+    },
 }
 
 
