@@ -63,7 +63,7 @@ def test_fusion_has_the_weighted_mean(text_folder: Path, every_pattern: bool) ->
     whole, image, text = map(losses, task.classifier.logits(batch, [View(), View(text=None), View(image=None)]))
     both = batch.image_present & batch.text_present
     values = torch.where(both, whole / 2 + image / 4 + text / 4, whole) if every_pattern else whole
-    expected = values[:7].sum() / WEIGHTS[batch.label[:7]].sum()
+    expected = values[:7].sum() / WEIGHTS[label[:7]].sum()
     torch.testing.assert_close(task.training_losses(batch, 0).parts["task_loss"], expected)
 
 
@@ -82,11 +82,11 @@ def test_mmrl_balances_every_cross_entropy(clip_folder: Path) -> None:
     assert batch.label is not None
     rows = batch.image_present
     by_class, by_representation = (
-        functional.cross_entropy(logits[rows], batch.label[rows], 1 / facts) for logits in images[:2]
+        functional.cross_entropy(logits[rows], label[rows], 1 / facts) for logits in images[:2]
     )
     torch.testing.assert_close(found["task_loss"], 0.7 * by_class + 0.3 * by_representation)
     rows = batch.text_present
-    torch.testing.assert_close(found["text_loss"], functional.cross_entropy(texts[rows], batch.label[rows], 1 / facts))
+    torch.testing.assert_close(found["text_loss"], functional.cross_entropy(texts[rows], label[rows], 1 / facts))
 
 
 def test_post_hoc_adjusts_predictions_and_metrics_before_temperatures(text_folder: Path) -> None:
