@@ -82,11 +82,11 @@ def test_mmrl_balances_every_cross_entropy(clip_folder: Path) -> None:
     assert batch.label is not None
     rows = batch.image_present
     by_class, by_representation = (
-        functional.cross_entropy(logits[rows], label[rows], 1 / facts) for logits in images[:2]
+        functional.cross_entropy(logits[rows], batch.label[rows], 1 / facts) for logits in images[:2]
     )
     torch.testing.assert_close(found["task_loss"], 0.7 * by_class + 0.3 * by_representation)
     rows = batch.text_present
-    torch.testing.assert_close(found["text_loss"], functional.cross_entropy(texts[rows], label[rows], 1 / facts))
+    torch.testing.assert_close(found["text_loss"], functional.cross_entropy(texts[rows], batch.label[rows], 1 / facts))
 
 
 def test_post_hoc_adjusts_predictions_and_metrics_before_temperatures(text_folder: Path) -> None:
