@@ -8,7 +8,7 @@ STUDY := PYTHONPATH=tests $(BIN)/python -m experiments
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-compiler test-slurm bench robustness-demo emoji-data robustness-emoji specialists \
-	trials ablations bayes settings tables emoji-inputs lint types clean
+	trials ablations bayes imbalance-demo imbalance-emoji settings tables emoji-inputs lint types clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -71,6 +71,12 @@ ablations: emoji-inputs ## Study: what each part of MoLT contributes, with DATA 
 
 bayes: install ## Study: fraction of the Bayes accuracy on generated scenes
 	$(STUDY).bayes $(ARGS)
+
+imbalance-demo: install ## Study: settings for imbalanced classes, generated scenes
+	$(STUDY).imbalance demo $(ARGS)
+
+imbalance-emoji: emoji-inputs ## Study: the same on emoji, with DATA and WEIGHTS
+	$(STUDY).imbalance emoji $(DATA) $(WEIGHTS) $(ARGS)
 
 settings: install ## Write the tables of all settings into configs/README.md, from the code
 	PYTHONPATH=tests $(BIN)/python -m settings_page

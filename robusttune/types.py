@@ -26,6 +26,7 @@ class Facts(NamedTuple):
         class_names: Names of the ``C`` classes, in label order.
         class_frequencies: Fraction of training samples with each class, ``C`` numbers in [0, 1].
         multilabel: True if a sample may have any number of classes, False if it has exactly one.
+        training_samples: Number of training samples, or None if it is unknown.
 
     Example:
         >>> Facts(["cat", "dog"], [0.75, 0.25], multilabel=False).class_names
@@ -35,6 +36,7 @@ class Facts(NamedTuple):
     class_names: list[str]
     class_frequencies: list[float]
     multilabel: bool
+    training_samples: int | None = None
 
 
 class Draw(NamedTuple):
@@ -44,11 +46,13 @@ class Draw(NamedTuple):
         epoch: Epoch that the sample is drawn for, from 0.
         row: Row in the split's records, from 0.
         counted: False for a padding row, which fills a batch so that all ranks take the same number of steps.
+        repeat: Number of earlier draws of the same row in this epoch, from 0. Each has its own random view.
     """
 
     epoch: int
     row: int
     counted: bool
+    repeat: int = 0
 
 
 class Sample(NamedTuple):
@@ -216,12 +220,8 @@ class View(NamedTuple):
     image: str | None = "clean"
     text: str | None = "clean"
 
-    def presence(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return which rows of a batch have an image and which have a text under this view: two tensors (B,), bool."""
-        return self.shown(batch.image_present, batch.text_present)
-
-    def shown(self, image_present: Tensor, text_present: Tensor) -> tuple[Tensor, Tensor]:
-        """Return which samples show their image and which their text under this view.
+    def present(self, image_present: Tensor, text_present: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which samples have an image and which have a text under this view.
 
         Args:
             image_present: Flags that a sample has an image, shape (N,), bool.
@@ -231,7 +231,7 @@ class View(NamedTuple):
             Two tensors of shape (N,), bool.
 
         Example:
-            >>> View(image=None).shown(torch.tensor([True, True]), torch.tensor([True, False]))
+            >>> View(image=None).present(torch.tensor([True, True]), torch.tensor([True, False]))
             (tensor([False, False]), tensor([ True, False]))
         """
         absent = torch.zeros_like(image_present)

@@ -49,7 +49,7 @@ def test_what_rank_zero_finds_is_given_to_all() -> None:
     assert in_two_ranks(lambda rank: on_rank_zero(f"from {rank}", list)) == [["from 0", "from 1"]] * 2
 
 
-def test_a_problem_is_raised_on_all_and_told_by_one() -> None:
+def test_a_problem_is_raised_on_all_and_reported_by_one() -> None:
     def refuse(values: list[int]) -> None:
         raise RobustTuneError(f"{sum(values)} things are wrong")
 
@@ -136,4 +136,5 @@ def test_metrics_of_two_ranks_are_those_of_one(multilabel: bool) -> None:
 
     whole = compute(list(range(7)))
     for shares in ([[0, 2, 4, 6], [1, 3, 5, 0]], [list(range(7)), []]):
-        assert in_two_ranks(lambda rank, shares=shares: compute(shares[rank])) == [whole] * 2
+        results = in_two_ranks(lambda rank, shares=shares: compute(shares[rank]))  # type: ignore[misc]
+        assert results == [whole] * 2

@@ -28,7 +28,7 @@ from robusttune.escaping import csv_cell
 from robusttune.evaluation.metric_names import LOWER_IS_BETTER
 from robusttune.evaluation.robustness import curves, relative
 from robusttune.evaluation.scores import Scores
-from robusttune.evaluation.tables import class_rows, sample_tables
+from robusttune.evaluation.tables import class_rows, recalls, sample_tables
 from robusttune.tasks import RobustTask
 from robusttune.terminal import cell, print_line
 from robusttune.types import Split
@@ -38,7 +38,7 @@ HEADERS = {
     "base_accuracy": "base",
     "new_accuracy": "new",
     "harmonic_mean": "harmonic mean",
-    "unknown_accuracy": "kind unknown",
+    "unknown_accuracy": "all classes",
     "bayes_accuracy": "Bayes accuracy",
     "average_precision": "average precision",
     "calibration_error": "calibration error",
@@ -109,6 +109,7 @@ def _results(trainer: Trainer, task: RobustTask, split: Split) -> dict[str, Any]
         "samples": len(scores.sample_id),
         "conditions": values,
         "intervals": metrics.intervals(scores),
+        "class_recall": recalls(metrics, scores),
         "robustness": {"relative": relative(of_headline), "curves": curves(metrics.conditions.all, of_headline)},
         **task.extra_results(),
     }
@@ -139,7 +140,7 @@ def _write(folder: Path, results: dict[str, Any], task: RobustTask, data: Any, s
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)  # pyarrow writes a whole sentence to strerror.
         raise RobustTuneError(
-            f"the report in {folder} cannot be written ({reason}), and the one before is as it was: "
+            f"the report in {folder} cannot be written ({reason}), and the previous one is unchanged: "
             f"make room, and {verb} again"
         ) from error
     return lines

@@ -10,7 +10,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from robusttune.commands.configs import prepare_arguments
 from robusttune.commands.links import ENCODERS, add_encoders, link_facts
-from robusttune.commands.nulls import settle_nulls
+from robusttune.commands.nulls import check_nulls
 from robusttune.commands.quiet import quiet
 from robusttune.commands.user_errors import user_errors
 from robusttune.data import ImageTextDataModule
@@ -77,13 +77,13 @@ class RobustTuneCLI(LightningCLI):
         """Parse the arguments, replace null groups by their defaults, and refuse other settings that must not be null.
 
         Raises:
-            RobustTuneError: See `settle_nulls`.
+            RobustTuneError: See `check_nulls`.
         """
         super().parse_arguments(parser, args)
         settings = self.config[self.config.subcommand] if "subcommand" in self.config else self.config
         if settings.trainer is None:
             settings.trainer = self._parser(self.config.get("subcommand")).get_defaults().trainer
-        settle_nulls(settings, KINDS)
+        check_nulls(settings, KINDS)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing. Lightning would override settings with a checkpoint's hyperparameters, and import their class."""

@@ -18,7 +18,7 @@ from robusttune.errors import RobustTuneError
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
-def settle_nulls(settings: Namespace, kinds: Mapping[str, Any]) -> None:
+def check_nulls(settings: Namespace, kinds: Mapping[str, Any]) -> None:
     """Check parsed settings, and the arguments of the classes in them, at any depth.
 
     A null for a group of settings that has a default, such as ``data.training`` or ``model.schedule``, is replaced by

@@ -98,7 +98,7 @@ class Conditions:
             view_indices[row] = complete
             if condition.missing is not None:
                 kind, percent = condition.missing
-                shown = draw_mask(ids, Missing(rate=percent / 100, type=kind, seed=self.seed)).shown
+                shown = draw_mask(ids, Missing(rate=percent / 100, type=kind, seed=self.seed)).present
                 view_indices[row, ~shown[:, 0]], view_indices[row, ~shown[:, 1]] = without_image, without_text
         return view_indices
 

@@ -46,7 +46,7 @@ class Condition(NamedTuple):
 
     Attributes:
         name: Name in the settings and in reports, such as ``no_image+noisy_text_typos_3``.
-        shown: View of a sample that is not affected by a missing rate.
+        view: View of a sample that is not affected by a missing rate.
         missing: Modality that some samples lack in addition, and their share in percent, in (0, 100]; None for no
             missing rate.
 
@@ -56,7 +56,7 @@ class Condition(NamedTuple):
     """
 
     name: str
-    shown: View
+    view: View
     missing: tuple[MissingType, float] | None = None
 
     @property
@@ -66,21 +66,21 @@ class Condition(NamedTuple):
         A modality that the condition never removes leaves the first view in its place.
         """
         kind = None if self.missing is None else self.missing[0]
-        without_image = self.shown if kind in (None, "text") else self.shown._replace(image=None)
-        without_text = self.shown if kind in (None, "image") else self.shown._replace(text=None)
-        return [self.shown, without_image, without_text]
+        without_image = self.view if kind in (None, "text") else self.view._replace(image=None)
+        without_text = self.view if kind in (None, "image") else self.view._replace(text=None)
+        return [self.view, without_image, without_text]
 
     @property
     def parts(self) -> int:
         """Return the number of changes to a complete sample that the condition combines, 0 to 3."""
-        return (self.shown.image != "clean") + (self.shown.text != "clean") + (self.missing is not None)
+        return (self.view.image != "clean") + (self.view.text != "clean") + (self.missing is not None)
 
     @property
     def noise_alone(self) -> NoiseLevel | None:
         """Return the noise if the condition has noise on one modality and nothing else, or None."""
         if self.parts != 1 or self.missing is not None:
             return None
-        modality, variant = ("image", self.shown.image) if self.shown.image != "clean" else ("text", self.shown.text)
+        modality, variant = ("image", self.view.image) if self.view.image != "clean" else ("text", self.view.text)
         return None if variant is None else NoiseLevel(modality, *kind_and_severity(variant))
 
     def missing_rate(self, missing_type: MissingType) -> float | None:
@@ -93,10 +93,10 @@ class Condition(NamedTuple):
         """
         if self.missing is not None:
             own_type, percent = self.missing
-            return percent / 100 if own_type == missing_type and self.shown == View() else None
+            return percent / 100 if own_type == missing_type and self.view == View() else None
         rates = {View(): 0.0, View(image=None): 1.0 if missing_type == "image" else None}
         rates[View(text=None)] = 1.0 if missing_type == "text" else None
-        return rates.get(self.shown)
+        return rates.get(self.view)
 
 
 def parse(name: str) -> Condition:
@@ -109,7 +109,7 @@ def parse(name: str) -> Condition:
         RobustTuneError: The name is not valid, or two of its parts contradict each other.
 
     Example:
-        >>> parse("no_image+noisy_text_typos_3").shown
+        >>> parse("no_image+noisy_text_typos_3").view
         View(image=None, text='typos_3')
         >>> parse("missing_both_50").missing
         ('both', 50.0)

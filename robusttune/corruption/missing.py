@@ -41,7 +41,7 @@ class Missing:
 
     Example:
         >>> mask = draw_mask(["a", "b", "c", "d"], Missing(rate=0.5, type="text"))
-        >>> mask.shown.sum(axis=0).tolist()
+        >>> mask.present.sum(axis=0).tolist()
         [4, 2]
     """
 
@@ -90,7 +90,7 @@ class Mask(NamedTuple):
 
     Attributes:
         ids: Ids of the N samples, sorted.
-        shown: Presence of the image (column 0) and of the text (column 1), shape (N, 2), bool.
+        present: Presence of the image (column 0) and of the text (column 1), shape (N, 2), bool.
 
     Example:
         >>> mask = Mask(["a", "b"], np.array([[True, False], [True, True]]))
@@ -99,19 +99,19 @@ class Mask(NamedTuple):
     """
 
     ids: list[str]
-    shown: NDArray[np.bool_]
+    present: NDArray[np.bool_]
 
     @property
     def hash(self) -> str:
         """Return 16 hexadecimal digits that identify the mask: a BLAKE2b hash of the ids and of the entries."""
         digest = hashlib.blake2b(digest_size=8)
-        for sample_id, (image, text) in zip(self.ids, self.shown.tolist(), strict=True):
+        for sample_id, (image, text) in zip(self.ids, self.present.tolist(), strict=True):
             digest.update(f"{sample_id!r} {image:d} {text:d}\n".encode(errors="surrogatepass"))
         return digest.hexdigest()
 
     def by_id(self) -> dict[str, tuple[bool, bool]]:
         """Return a dictionary from sample id to (image present, text present)."""
-        return {i: (bool(image), bool(text)) for i, (image, text) in zip(self.ids, self.shown, strict=True)}
+        return {i: (bool(image), bool(text)) for i, (image, text) in zip(self.ids, self.present, strict=True)}
 
 
 def draw_mask(ids: Sequence[str], settings: Missing, scores: Mapping[str, NDArray[np.float64]] | None = None) -> Mask:
@@ -132,7 +132,7 @@ def draw_mask(ids: Sequence[str], settings: Missing, scores: Mapping[str, NDArra
 
     Example:
         >>> ids = [f"{i}" for i in range(100)]
-        >>> few, many = (draw_mask(ids, Missing(rate=rate)).shown.all(axis=1) for rate in (0.1, 0.5))
+        >>> few, many = (draw_mask(ids, Missing(rate=rate)).present.all(axis=1) for rate in (0.1, 0.5))
         >>> int((~few).sum()), int((~many).sum()), bool(many[~few].any())
         (10, 50, False)
     """

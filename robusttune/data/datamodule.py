@@ -1,4 +1,4 @@
-"""The data module: it connects a source, the encoders' preprocessing, degradations, caches and loaders."""
+"""The data module: it connects a source, preprocessing, noise, missing modalities, the feature cache and loaders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from robusttune.corruption.conditions import Conditions
 from robusttune.corruption.missing import Mask, MissingBySplit
 from robusttune.corruption.noise import NoiseBySplit
-from robusttune.data.cache import FeatureCache, Running, Tower
+from robusttune.data.cache import CachedEncoder, EncodingSettings, FeatureCache
 from robusttune.data.checks import check_stage, refuse_uncacheable_inputs
 from robusttune.data.dataset import SampleDataset
 from robusttune.data.description import summary_line
@@ -43,7 +43,7 @@ class ImageTextDataModule(LightningDataModule):
         loader: Loader processes.
         splits: Selection of samples: shots, base or new classes, held-out share, subset.
         seed: Seed of splits, sample order, modality dropout and random views, at least 0.
-        training: Modality dropout and augmentation of training samples.
+        training: Modality dropout, augmentation and class balance of training samples.
         missing: Missing-modality protocols by split, which remove modalities permanently.
         noise: Noise on images and texts by split. Training draws it anew in every epoch; validation and test always
             give a sample the same noise.
@@ -104,7 +104,7 @@ class ImageTextDataModule(LightningDataModule):
         self.tally = Tally()
         steps = (source.images, image_encoder, text_encoder, training, noise, cache.views, seed)
         self.preprocessing = Preprocessing(*steps)
-        self.loaders = Loaders(loader, batch_size, seed)
+        self.loaders = Loaders(loader, batch_size, seed, training.balance)
         self._records = SplitRecords(source, splits, missing, evaluation.classes != "training", seed)
         self.label_set = LabelSet(self._records, facts, evaluation.classes)
         self.feature_cache = None if cache.folder is None else FeatureCache(cache.folder, cache.dtype)
@@ -174,14 +174,14 @@ class ImageTextDataModule(LightningDataModule):
         if self.feature_cache is None:
             return
         cores = Processes.of(self.trainer).cores
-        running = Running.of(self.trainer, self.loaders.workers(cores), cores)
+        running = EncodingSettings.of(self.trainer, self.loaders.workers(cores), cores)
         data_sets = [self._datasets[split] for split in STAGE_SPLITS[stage]]
         towers = (
-            Tower("images", self.image_encoder, encoders["image_encoder"]),
-            Tower("texts", self.text_encoder, encoders["text_encoder"]),
+            CachedEncoder("images", self.image_encoder, encoders["image_encoder"]),
+            CachedEncoder("texts", self.text_encoder, encoders["text_encoder"]),
         )
         refuse = self._refuse_unreadable if self.unreadable == "error" else None
-        self.feature_cache.replace(data_sets, towers, running, refuse)
+        self.feature_cache.replace_inputs(data_sets, towers, running, refuse)
 
     def train_dataloader(self) -> ResumableLoader:
         """Return a loader of the training split, at the position of a resumed checkpoint if there is one."""

@@ -236,7 +236,7 @@ def refuse_unreadable(names: Sequence[str], reader: ImageReader, found: list[str
         problems = sorted(set().union(*parts))
         raise RobustTuneError(
             f"{len(problems)} of {counted(len(names), 'image file')} cannot be read: {'; '.join(problems[:3])}"
-            f"{'; ...' * (len(problems) > 3)}: mend or remove them, or set data.unreadable to absent"
+            f"{'; ...' * (len(problems) > 3)}: repair or remove them, or set data.unreadable to absent"
         )
 
     on_rank_zero({*unreadable_images(names[rank() :: world_size()], reader, threads), *found}, refuse)

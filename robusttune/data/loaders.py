@@ -9,12 +9,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from robusttune.counting import counted
-from robusttune.data.cache import Cached
+from robusttune.data.balance import Quotas, Sampling, quotas
+from robusttune.data.cache import CachedModality
 from robusttune.data.dataset import Collate, SampleDataset
 from robusttune.data.sampler import ResumableLoader, ResumableSampler
 from robusttune.data.settings import LoaderSettings, require_minimum
 from robusttune.data.workers import Shared, WatchedLoader, Workers, limited_by_cores, limited_by_memory
-from robusttune.interruption import leave_to_main
+from robusttune.interruption import ignore_signals_in_worker
 from robusttune.ranks import cores_of_each
 from robusttune.types import Facts, Sample, Split
 
@@ -58,17 +59,19 @@ class Loaders:
         settings: Number of loader processes and of batches that they load ahead.
         batch_size: Number of samples per batch and process.
         seed: Seed of the order of training samples.
+        balance: Kind of sampling of training samples; None to draw each sample once per epoch.
 
     Raises:
         RobustTuneError: The batch size is below 1, or the seed below 0.
     """
 
-    def __init__(self, settings: LoaderSettings, batch_size: int, seed: int) -> None:
+    def __init__(self, settings: LoaderSettings, batch_size: int, seed: int, balance: Sampling | None = None) -> None:
         require_minimum("data.batch_size", batch_size, 1)
         require_minimum("data.seed", seed, 0)
         self.settings = settings
         self.batch_size = batch_size
         self.seed = seed
+        self.balance = balance
         self._core_limit_logged = False
 
     def build(self, data: SampleDataset, split: Split, facts: Facts, processes: Processes) -> DataLoader[Sample]:
@@ -86,9 +89,11 @@ class Loaders:
             seed=self.seed,
             rank=processes.rank,
             world_size=processes.world_size,
+            quotas=self._quotas(data) if split == "train" else None,
         )
         inputs = [*data.images.values(), *data.texts.values()]
-        in_process = self.settings.workers is None and processes.on_cpu and all(isinstance(i, Cached) for i in inputs)
+        cached = all(isinstance(modality, CachedModality) for modality in inputs)
+        in_process = cached and processes.on_cpu and self.settings.workers is None
         size = self._samples_per_batch(data, split)
         number = 0 if in_process else min(self.workers(processes.cores), -(-len(sampler) // size))
         workers = self._limited(data, split, facts, Workers(number, self.settings.prefetch), size, processes)
@@ -100,7 +105,7 @@ class Loaders:
             collate_fn=Shared(Collate(data.images, data.texts, facts, split)),
             num_workers=workers.number,
             persistent_workers=workers.number > 0,
-            worker_init_fn=leave_to_main,
+            worker_init_fn=ignore_signals_in_worker,
             prefetch_factor=workers.prefetch if workers.number > 0 else None,
             pin_memory=torch.cuda.is_available(),
         )
@@ -112,6 +117,12 @@ class Loaders:
         number = limited_by_cores(self.settings.workers, cores, say=not self._core_limit_logged)
         self._core_limit_logged = True
         return number
+
+    def _quotas(self, data: SampleDataset) -> Quotas | None:
+        """Return how often each training sample is drawn, or None without balanced sampling."""
+        if self.balance is None or data.labels is None:
+            return None
+        return quotas(data.labels.to_pylist(), self.balance)
 
     def _limited(
         self, data: SampleDataset, split: Split, facts: Facts, workers: Workers, size: int, processes: Processes

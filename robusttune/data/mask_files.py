@@ -31,7 +31,7 @@ def write_mask(path: Path, mask: Mask, about: Mapping[str, str]) -> None:
         about: Metadata of the file, such as its split and protocol. The hash of the mask is added.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.table({"id": mask.ids, "image": mask.shown[:, 0], "text": mask.shown[:, 1]})
+    table = pa.table({"id": mask.ids, "image": mask.present[:, 0], "text": mask.present[:, 1]})
     with atomic_write(path) as partial:
         pa.parquet.write_table(table.replace_schema_metadata({**about, "hash": mask.hash}), partial)
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
+from robusttune.data.balance import Quotas
 from robusttune.data.workers import WatchedLoader
 from robusttune.errors import RobustTuneError
 from robusttune.types import Batch, Draw
@@ -27,6 +29,8 @@ class ResumableSampler(DistributedSampler[Draw]):
         seed: Seed of the random orders.
         rank: Rank of this process, from 0.
         world_size: Number of ranks.
+        quotas: Numbers of draws of the rows in a shuffled epoch, which has as many draws as rows in any case; None to
+            draw each row once.
 
     Example:
         >>> sampler = ResumableSampler(3, shuffle=False, seed=0, rank=1, world_size=2)
@@ -34,17 +38,28 @@ class ResumableSampler(DistributedSampler[Draw]):
         [(1, True), (0, False)]
     """
 
-    def __init__(self, rows: int, *, shuffle: bool, seed: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self, rows: int, *, shuffle: bool, seed: int, rank: int, world_size: int, quotas: Quotas | None = None
+    ) -> None:
         super().__init__(range(rows), num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
         self.rows = rows
+        self.quotas = quotas
         self.resumed_epoch, self.resumed_position = 0, 0
 
     def __iter__(self) -> Iterator[Draw]:
-        epoch = self.epoch
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.rows) if self.shuffle else None
+        epoch, order = self.epoch, self._order()
+        repeats = None if self.quotas is None else _earlier_occurrences(order)
         for position in range(self.start + self.rank, self.total_size, self.num_replicas):
-            row = position % self.rows
-            yield Draw(epoch, row if order is None else int(order[row]), counted=position < self.rows)
+            place = position % self.rows
+            repeat = 0 if repeats is None else int(repeats[place])
+            yield Draw(epoch, int(order[place]), counted=position < self.rows, repeat=repeat)
+
+    def _order(self) -> NDArray[np.int64]:
+        """Return the rows of the epoch in their order, over all ranks, shape (rows,)."""
+        if not self.shuffle:
+            return np.arange(self.rows)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        return rng.permutation(self.rows) if self.quotas is None else self.quotas.draw(rng)
 
     @property
     def start(self) -> int:
@@ -60,6 +75,15 @@ class ResumableSampler(DistributedSampler[Draw]):
         """
         self.set_epoch(epoch)
         self.resumed_epoch, self.resumed_position = epoch, position
+
+
+def _earlier_occurrences(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each value how often it occurs at earlier positions, shape (N,)."""
+    by_value = np.argsort(values, kind="stable")
+    ordered = values[by_value]
+    found = np.empty_like(values)
+    found[by_value] = np.arange(len(values)) - np.searchsorted(ordered, ordered)
+    return found
 
 
 class ResumableLoader(WatchedLoader):

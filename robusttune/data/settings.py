@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from robusttune.corruption.dropout import ModalityDropout
+from robusttune.data.balance import Sampling
 from robusttune.encoders import Augmentation
 from robusttune.errors import RobustTuneError
 
@@ -42,6 +43,10 @@ class TrainingSettings:
     Args:
         modality_dropout: Modality dropout: random removal of the image or the text of a sample.
         augmentation: Random augmentation of images, in place of the deterministic transform.
+        balance: Sampling of imbalanced classes. ``balanced`` draws every class equally often, ``square_root`` in
+            proportion to the square root of its number of samples (Mahajan et al. 2018, Kang et al. 2020). An epoch
+            still has as many draws as samples: rare samples are drawn several times, each time with another random
+            view, and some frequent ones not at all. The default draws every sample once.
 
     Example:
         >>> TrainingSettings(ModalityDropout(0.5, 0.5)).augmentation is None
@@ -50,6 +55,7 @@ class TrainingSettings:
 
     modality_dropout: ModalityDropout = ModalityDropout()  # noqa: RUF009, a frozen default can be shared
     augmentation: Augmentation | None = None
+    balance: Sampling | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Averages of F1 over classes, computed from sums or means over samples.
+"""Averages of F1 and of recall over classes, computed from sums or means over samples.
 
 Each function takes three tensors of shape (..., C) and returns an average of shape (...):
 
@@ -7,7 +7,8 @@ Each function takes three tensors of shape (..., C) and returns an average of sh
 * ``actual``: actual positives.
 
 The averages equal those of scikit-learn and torchmetrics. A class without predicted and actual positives counts as 0 in
-multi-label data. In multi-class data it is left out of the macro average.
+multi-label data. In multi-class data it is left out of the macro average. The average of recall, which is the balanced
+accuracy of multi-class data, leaves out classes without actual positives.
 """
 
 from __future__ import annotations
@@ -37,3 +38,8 @@ def micro(hits: Tensor, both: Tensor, actual: Tensor) -> Tensor:
 def weighted(hits: Tensor, both: Tensor, actual: Tensor) -> Tensor:
     """Average over the classes, weighted by their number of actual positives."""
     return (((2 * hits / both).nan_to_num() * actual).sum(-1) / actual.sum(-1)).nan_to_num()
+
+
+def macro_recall(hits: Tensor, both: Tensor, actual: Tensor) -> Tensor:
+    """Average the recall over the classes that have actual positives."""
+    return (hits / actual).nanmean(-1)

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from robusttune.evaluation.bootstrap import interval, resampled_means
-from robusttune.evaluation.f1 import Average, macro, macro_of_all, micro, weighted
+from robusttune.evaluation.f1 import Average, macro, macro_of_all, macro_recall, micro, weighted
 from robusttune.evaluation.per_sample import label_ranks, sample_briers, sample_losses, samples_f1
 from robusttune.predictions import predicted_classes
 
 
-class Parts(NamedTuple):
+class MeanBasedMetric(NamedTuple):
     """A metric that is a function of means over samples.
 
     Attributes:
@@ -25,7 +25,7 @@ class Parts(NamedTuple):
 
     Example:
         >>> import torch
-        >>> accuracy = Parts(torch.tensor([[1.0], [0.0]]), of=lambda means: means[:, 0])
+        >>> accuracy = MeanBasedMetric(torch.tensor([[1.0], [0.0]]), of=lambda means: means[:, 0])
         >>> accuracy.of(accuracy.values.mean(0, keepdim=True))
         tensor([0.5000])
     """
@@ -34,7 +34,7 @@ class Parts(NamedTuple):
     of: Callable[[Tensor], Tensor]
 
 
-def resampled(parts: dict[str, Parts]) -> dict[str, Tensor]:
+def bootstrap_metrics(parts: dict[str, MeanBasedMetric]) -> dict[str, Tensor]:
     """Bootstrap each metric. Metrics over the same number of samples share their resample indices.
 
     Args:
@@ -49,7 +49,7 @@ def resampled(parts: dict[str, Parts]) -> dict[str, Tensor]:
     return {name: part.of(means[id(part.values)]) for name, part in parts.items()}
 
 
-def between(values: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
+def confidence_intervals(values: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
     """Return the 95 % percentile interval of each metric.
 
     Args:
@@ -63,7 +63,7 @@ def between(values: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
     return {name: interval(value) for name, value in defined.items() if len(value)}
 
 
-def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
+def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, MeanBasedMetric]:
     """Return the metrics of multi-class data that follow from means over samples.
 
     Args:
@@ -73,19 +73,21 @@ def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
     Example:
         >>> import torch
         >>> logits, label = torch.eye(3).repeat(20, 1), torch.arange(3).repeat(20)
-        >>> between(resampled(multiclass_parts(logits, label)))["accuracy"]
+        >>> confidence_intervals(bootstrap_metrics(multiclass_parts(logits, label)))["accuracy"]
         (1.0, 1.0)
     """
     classes = logits.shape[1]
     predicted, actual = predicted_classes(logits, multilabel=False), functional.one_hot(label, classes).bool()
-    averages = _f1_parts(predicted, actual, {"macro": macro, "weighted": weighted})
+    averages = _class_parts(
+        predicted, actual, {"balanced_accuracy": macro_recall, "f1_macro": macro, "f1_weighted": weighted}
+    )
     found = {"accuracy": _mean((predicted & actual).any(1)), **averages}
     if classes > 5:
         found["top5_accuracy"] = _mean(label_ranks(logits, label) <= 5)
-    return found | trust_parts(logits, label)
+    return found | probability_metric_parts(logits, label)
 
 
-def multilabel_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
+def multilabel_parts(logits: Tensor, label: Tensor) -> dict[str, MeanBasedMetric]:
     """Return the metrics of multi-label data that follow from means over samples.
 
     Args:
@@ -93,11 +95,11 @@ def multilabel_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
         label: Labels, shape (N, C), 0 or 1.
     """
     predicted, actual = predicted_classes(logits, multilabel=True), label.bool()
-    averages = _f1_parts(predicted, actual, {"macro": macro_of_all, "micro": micro, "weighted": weighted})
-    return averages | {"f1_samples": _mean(samples_f1(predicted, actual)), **trust_parts(logits, label)}
+    averages = _class_parts(predicted, actual, {"f1_macro": macro_of_all, "f1_micro": micro, "f1_weighted": weighted})
+    return averages | {"f1_samples": _mean(samples_f1(predicted, actual)), **probability_metric_parts(logits, label)}
 
 
-def base_and_new_parts(logits: Tensor, label: Tensor, base: Tensor, unknown: Tensor) -> dict[str, Parts]:
+def base_and_new_parts(logits: Tensor, label: Tensor, base: Tensor, unknown: Tensor) -> dict[str, MeanBasedMetric]:
     """Return the metrics of `base_and_new_metrics` that follow from means over samples.
 
     Args:
@@ -119,15 +121,15 @@ def base_and_new_parts(logits: Tensor, label: Tensor, base: Tensor, unknown: Ten
         return 2 * accuracies.prod(1) / accuracies.sum(1).clamp(min=1e-12)
 
     return {
-        "base_accuracy": Parts(kinds[0], lambda means: means[:, 0] / means[:, 1]),
-        "new_accuracy": Parts(kinds[1], lambda means: means[:, 0] / means[:, 1]),
-        "harmonic_mean": Parts(both, mean),
+        "base_accuracy": MeanBasedMetric(kinds[0], lambda means: means[:, 0] / means[:, 1]),
+        "new_accuracy": MeanBasedMetric(kinds[1], lambda means: means[:, 0] / means[:, 1]),
+        "harmonic_mean": MeanBasedMetric(both, mean),
         "unknown_accuracy": _mean(unknown.argmax(1) == label),
-        **trust_parts(unknown, label),
+        **probability_metric_parts(unknown, label),
     }
 
 
-def trust_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
+def probability_metric_parts(logits: Tensor, label: Tensor) -> dict[str, MeanBasedMetric]:
     """Return the Brier score and the loss of `trust_metrics`.
 
     The calibration error is excluded: resampling biases absolute gaps upwards.
@@ -139,18 +141,18 @@ def trust_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
     return {"brier": _mean(sample_briers(logits, label)), "loss": _mean(sample_losses(logits, label))}
 
 
-def _f1_parts(predicted: Tensor, actual: Tensor, averages: dict[str, Average]) -> dict[str, Parts]:
-    """Return averages of F1, from predicted and true classes, shape (N, C), bool each."""
+def _class_parts(predicted: Tensor, actual: Tensor, averages: dict[str, Average]) -> dict[str, MeanBasedMetric]:
+    """Return averages over classes, such as that of F1, from predicted and true classes, shape (N, C), bool each."""
     # All averages share this tensor, so that it is resampled once.
     counts = torch.cat([predicted & actual, predicted, actual], 1).float()
 
     def of(average: Average, means: Tensor) -> Tensor:
-        """Compute an average of F1, shape (R,), from means, shape (R, 3 C)."""
+        """Compute an average over classes, shape (R,), from means, shape (R, 3 C)."""
         hits, predicted, actual = means.chunk(3, 1)
         return average(hits, predicted + actual, actual)
 
-    return {f"f1_{name}": Parts(counts, partial(of, average)) for name, average in averages.items()}
+    return {name: MeanBasedMetric(counts, partial(of, average)) for name, average in averages.items()}
 
 
-def _mean(values: Tensor) -> Parts:
-    return Parts(values.float().unsqueeze(1), lambda means: means[:, 0])
+def _mean(values: Tensor) -> MeanBasedMetric:
+    return MeanBasedMetric(values.float().unsqueeze(1), lambda means: means[:, 0])

@@ -8,6 +8,9 @@ LOWER_IS_BETTER = ("loss", "brier", "calibration_error")
 def names_of_metrics(multilabel: bool, classes: int, mixed: bool) -> list[str]:
     """Return the names of the metrics that are computed for this kind of data.
 
+    Multi-label data have no balanced accuracy, because recall alone is perfect for a model that predicts all classes;
+    their ``f1_macro`` weighs all classes equally. Base and new classes have accuracies of their own.
+
     Args:
         multilabel: True if a sample may have several labels.
         classes: Number of classes.
@@ -15,13 +18,19 @@ def names_of_metrics(multilabel: bool, classes: int, mixed: bool) -> list[str]:
 
     Example:
         >>> names_of_metrics(multilabel=False, classes=3, mixed=False)[:3]
-        ['accuracy', 'f1_macro', 'f1_weighted']
+        ['accuracy', 'balanced_accuracy', 'f1_macro']
     """
     if mixed:
         return ["base_accuracy", "new_accuracy", "harmonic_mean", "unknown_accuracy", *reversed(LOWER_IS_BETTER)]
     found = ["f1_macro", "f1_micro", "f1_weighted", "f1_samples"]
     if not multilabel:
-        found = ["accuracy", *(["top5_accuracy"] if classes > 5 else []), "f1_macro", "f1_weighted"]
+        found = [
+            "accuracy",
+            "balanced_accuracy",
+            *(["top5_accuracy"] if classes > 5 else []),
+            "f1_macro",
+            "f1_weighted",
+        ]
     return [*found, "auroc", "average_precision", *reversed(LOWER_IS_BETTER)]
 
 

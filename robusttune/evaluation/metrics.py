@@ -19,6 +19,7 @@ from robusttune.evaluation.ranking import ranking_metrics
 from robusttune.predictions import predicted_classes
 
 multiclass_accuracy = partial(classification.multiclass_accuracy, average="micro", validate_args=False)
+multiclass_recall = partial(classification.multiclass_recall, average="none", validate_args=False)
 multiclass_f1_score = partial(classification.multiclass_f1_score, validate_args=False)
 multilabel_f1_score = partial(classification.multilabel_f1_score, validate_args=False)
 
@@ -41,10 +42,11 @@ def multiclass_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
     predicted, classes = logits.argmax(1), logits.shape[1]
     found = {
         "accuracy": accuracy(predicted, label, classes),
+        "balanced_accuracy": balanced_accuracy(predicted, label, classes),
         "f1_macro": float(multiclass_f1_score(predicted, label, classes, average="macro")),
         "f1_weighted": float(multiclass_f1_score(predicted, label, classes, average="weighted")),
         **ranking_metrics(logits.softmax(1), functional.one_hot(label, classes).bool()),
-        **trust_metrics(logits, label),
+        **probability_metrics(logits, label),
     }
     if classes > 5:
         # torchmetrics breaks ties in an order that torch.topk does not define, and takes eight times as long.
@@ -75,7 +77,7 @@ def multilabel_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
     # torchmetrics has the F1 of each sample, too, but fails if there is only one sample.
     of_samples = float(samples_f1(predicted.bool(), actual.bool()).mean())
     ranking = ranking_metrics(logits.sigmoid(), actual.bool())
-    return averages | {"f1_samples": of_samples, **ranking, **trust_metrics(logits, label)}
+    return averages | {"f1_samples": of_samples, **ranking, **probability_metrics(logits, label)}
 
 
 def base_and_new_metrics(logits: Tensor, label: Tensor, base: Tensor, unknown: Tensor) -> dict[str, float]:
@@ -108,10 +110,10 @@ def base_and_new_metrics(logits: Tensor, label: Tensor, base: Tensor, unknown: T
     both = [*found.values()]
     found["harmonic_mean"] = 2 * both[0] * both[1] / sum(both) if sum(both) != 0 else 0.0
     found["unknown_accuracy"] = accuracy(unknown.argmax(1), label, classes)
-    return found | trust_metrics(unknown, label)
+    return found | probability_metrics(unknown, label)
 
 
-def trust_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
+def probability_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
     """Compute how reliable the probabilities are: expected calibration error, Brier score and cross-entropy.
 
     Args:
@@ -138,3 +140,16 @@ def accuracy(predicted: Tensor, label: Tensor, classes: int) -> float:
     """
     # torchmetrics returns 0 without samples.
     return float(multiclass_accuracy(predicted, label, classes)) if len(label) else float("nan")
+
+
+def balanced_accuracy(predicted: Tensor, label: Tensor, classes: int) -> float:
+    """Return the mean recall of the classes that have samples, in [0, 1] (Brodersen et al. 2010).
+
+    Args:
+        predicted: Predicted class indices, shape (N,), int64.
+        label: Class indices, shape (N,), int64.
+        classes: Number of classes.
+    """
+    # The macro average of torchmetrics counts a class without samples as 0 if it is predicted.
+    recall, sizes = multiclass_recall(predicted, label, classes), torch.bincount(label, minlength=classes)
+    return float(recall[sizes > 0].mean())

@@ -19,10 +19,10 @@ from robusttune.predictions import predicted_classes
 def sample_tables(metrics: ConditionMetrics, scores: Scores) -> Iterator[pa.Table]:
     """Yield a table for each condition, with one row per sample.
 
-    All tables have the columns ``condition``, ``id``, ``image_shown``, ``text_shown``, ``label`` and ``prediction``. In
-    multi-class data there are also ``confidence`` (the probability of the prediction), ``label_probability`` and
-    ``label_rank``, from 1. In multi-label data there is also ``probabilities``, in the order of the class names in the
-    table's metadata.
+    All tables have the columns ``condition``, ``id``, ``image_present``, ``text_present``, ``label`` and
+    ``prediction``. In multi-class data there are also ``confidence`` (the probability of the prediction),
+    ``label_probability`` and ``label_rank``, from 1. In multi-label data there is also ``probabilities``, in the order
+    of the class names in the table's metadata.
 
     Args:
         metrics: Metrics that hold the conditions and the class names.
@@ -32,15 +32,15 @@ def sample_tables(metrics: ConditionMetrics, scores: Scores) -> Iterator[pa.Tabl
     metadata = {"multilabel": metrics.multilabel, "class_names": metrics.class_names}
     columns = _multilabel_columns if metrics.multilabel else _multiclass_columns
     ids = pa.array(scores.sample_id, pa.string())
-    shown = torch.stack([torch.stack(view.shown(*scores.present.T), 1) for view in metrics.conditions.views])
+    present = torch.stack([torch.stack(view.present(*scores.present.T), 1) for view in metrics.conditions.views])
     rows = torch.arange(len(ids))
     view_indices = torch.from_numpy(metrics.conditions.view_indices(scores.sample_id))
     for (condition, _, logits), views in zip(metrics.under_conditions(scores), view_indices, strict=True):
-        image, text = shown[views, rows].T
+        image, text = present[views, rows].T
         condition_column = pa.DictionaryArray.from_arrays(pa.array([0] * len(ids), pa.int32()), pa.array([condition]))
         table = pa.table(
             {"condition": condition_column, "id": ids}
-            | {"image_shown": pa.array(image.numpy()), "text_shown": pa.array(text.numpy())}
+            | {"image_present": pa.array(image.numpy()), "text_present": pa.array(text.numpy())}
             | columns(logits, scores.label, names)
         )
         yield table.replace_schema_metadata({b"robusttune": json.dumps(metadata).encode()})
@@ -73,6 +73,20 @@ def _names_in(chosen: Tensor, names: pa.Array) -> pa.Array:
     """Return a list of class names per sample, given a mask of the chosen classes, shape (N, C), bool."""
     ends = torch.cat([torch.zeros(1, dtype=torch.int64), chosen.sum(1).cumsum(0)]).int()
     return pa.ListArray.from_arrays(pa.array(ends.numpy()), names.take(pa.array(chosen.nonzero()[:, 1].numpy())))
+
+
+def recalls(metrics: ConditionMetrics, scores: Scores) -> dict[str, dict[str, float | None]]:
+    """Return the recall of each class in [0, 1], by condition and class name; None if no sample has the class.
+
+    Args:
+        metrics: Metrics that hold the conditions and the class names.
+        scores: Predictions of all samples.
+    """
+    found: dict[str, dict[str, float | None]] = {}
+    for row in class_rows(metrics, scores):
+        recall = float(row["recall"]) if row["samples"] else None
+        found.setdefault(str(row["condition"]), {})[str(row["class"])] = recall
+    return found
 
 
 def class_rows(metrics: ConditionMetrics, scores: Scores) -> Iterator[dict[str, str | int | float]]:

@@ -1,5 +1,6 @@
 """Classifiers, networks and losses as plain torch modules: they use no configurations or trainers."""
 
+from robusttune.models.balance import Balance
 from robusttune.models.base import Fused, FusionModel, FusionNetwork
 from robusttune.models.baselines import Concatenation, ImageOnly, LateFusion, TextOnly
 from robusttune.models.classifier import Classifier
@@ -14,6 +15,7 @@ from robusttune.models.zero_shot import ZeroShotClassifier
 
 __all__ = [
     "MMRL",
+    "Balance",
     "Classifier",
     "Concatenation",
     "CorrelationLoss",

@@ -131,13 +131,13 @@ class Baseline(FusionNetwork):
         """Compute the logits of a batch, see `FusionNetwork.forward`."""
         return self.fused(*self.masked_logits(image, text, image_present, text_present))
 
-    def fused(self, logits: Tensor, told: Tensor) -> Fused:
+    def fused(self, logits: Tensor, has_input: Tensor) -> Fused:
         """Replace the logits of rows without any input by the log of the class frequencies.
 
         The arguments are the two results of `masked_logits`: logits (B, C), and a mask (B,) of the rows with an input.
         """
         no_views = logits.new_zeros(0, len(logits), 1)
-        return Fused(torch.where(told.unsqueeze(1), logits, self.log_prior.to(logits.dtype)), no_views, no_views)
+        return Fused(torch.where(has_input.unsqueeze(1), logits, self.log_prior.to(logits.dtype)), no_views, no_views)
 
 
 class SingleModalityNetwork(Baseline):

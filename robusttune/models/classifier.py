@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robusttune.encoders import Encoder, FrozenEncoder, ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
+from robusttune.models.balance import Balance, prior_logits, refuse_empty_classes
 from robusttune.models.temperatures import Temperatures
 from robusttune.predictions import probabilities
 from robusttune.types import Batch, Facts, View
@@ -26,6 +27,7 @@ class Classifier(nn.Module, ABC):
         image_encoder: Settings of the image encoder.
         text_encoder: Settings of the text encoder.
         facts: Class names, class frequencies and kind of task, from the training data.
+        balance: Settings for imbalanced classes, whose ``post_hoc`` part adjusts predictions.
 
     Attributes:
         image_encoder: Frozen image encoder.
@@ -33,10 +35,22 @@ class Classifier(nn.Module, ABC):
         encoder_settings: Settings of both encoders, by the names in `ENCODERS`.
         temperatures: Temperatures that calibrate the logits.
         class_names: Names of the classes that are predicted now, in the order of logits; see `set_classes`.
+
+    Raises:
+        RobustTuneError: Predictions are adjusted to class frequencies, and a class has no training sample.
     """
 
-    def __init__(self, image_encoder: ImageEncoder, text_encoder: TextEncoder, facts: Facts) -> None:
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        facts: Facts,
+        balance: Balance = Balance(),  # noqa: B008, the default is immutable
+    ) -> None:
         super().__init__()
+        if balance.post_hoc > 0:
+            refuse_empty_classes("post_hoc", facts)
+        self.balance = balance
         self.encoder_settings: dict[str, Encoder] = {"image_encoder": image_encoder, "text_encoder": text_encoder}
         self.facts = facts
         self.class_names = facts.class_names
@@ -53,7 +67,7 @@ class Classifier(nn.Module, ABC):
             views: Views of the samples.
 
         Returns:
-            Logits without temperatures, shape (W, B, C).
+            Logits without adjustment and temperatures, shape (W, B, C).
         """
 
     def metric_logits(self, batch: Batch, views: Sequence[View]) -> tuple[Tensor, Tensor | None]:
@@ -65,11 +79,24 @@ class Classifier(nn.Module, ABC):
         """
         return self.logits(batch, views), None
 
+    def adjusted(self, logits: Tensor) -> Tensor:
+        """Subtract the logits of the class frequencies, if ``balance.post_hoc`` is on; see `Balance`.
+
+        Args:
+            logits: Logits of `logits` or `metric_logits`, shape (W, B, C).
+
+        Returns:
+            Adjusted logits, shape (W, B, C).
+        """
+        if self.balance.post_hoc == 0:
+            return logits
+        return logits - self.balance.post_hoc * prior_logits("post_hoc", self.facts, self.class_names).to(logits)
+
     def calibrated(self, logits: Tensor, batch: Batch, views: Sequence[View]) -> Tensor:
         """Divide logits by the temperature of the modalities that are present in each view.
 
         Args:
-            logits: Logits of `logits` or `metric_logits`, shape (W, B, C).
+            logits: Logits of `adjusted`, shape (W, B, C).
             batch: Batch that they were computed from.
             views: Views that they were computed for.
 
@@ -89,7 +116,7 @@ class Classifier(nn.Module, ABC):
         Returns:
             Probabilities, shape (B, C), float32. In multi-label data each class has its own, otherwise they sum to 1.
         """
-        logits = self.calibrated(self.logits(batch, [view]), batch, [view])[0].float()
+        logits = self.calibrated(self.adjusted(self.logits(batch, [view])), batch, [view])[0].float()
         return probabilities(logits, self.facts.multilabel)
 
     def set_classes(self, class_names: list[str]) -> None:

@@ -87,7 +87,7 @@ class ExpertsNetwork(Baseline):
         image_present: Tensor,
         text_present: Tensor,
     ) -> Fused:
-        """Compute the logits of ``R`` pairs, running each expert once per image or text, see `FusionNetwork.seen`."""
+        """Compute logits of ``R`` pairs; each expert runs once per image or text; see `FusionNetwork.forward_pairs`."""
         return self.fused(*self._sum_logits(image, text, (image_rows, text_rows), (image_present, text_present)))
 
     def _sum_logits(
@@ -105,8 +105,8 @@ class ExpertsNetwork(Baseline):
             Logits, shape (R, C), and a mask of the pairs with at least one input, shape (R,).
         """
         (image_rows, text_rows), (image_present, text_present) = rows, present
-        images, image_logits = self.run(self.image, self.image.told(image))
-        texts, text_logits = self.run(self.text, self.text.told(text))
+        images, image_logits = self.run(self.image, self.image.input_features(image))
+        texts, text_logits = self.run(self.text, self.text.input_features(text))
         pair_logits = self.run(self.pair, images[image_rows] + texts[text_rows])
         parts = (
             (image_present, image_logits[image_rows]),
@@ -138,7 +138,7 @@ class Expert(nn.Module):
         self.register_buffer("centre", torch.zeros(width_in))
         self.register_buffer("rows", torch.zeros((), dtype=torch.float64))  # number of rows averaged
 
-    def told(self, encoded: Encoded) -> Tensor:
+    def input_features(self, encoded: Encoded) -> Tensor:
         """Return the expert's input features, shape (B, d).
 
         Each part is layer-normalised, then the mean over the training samples is subtracted. Otherwise feature dropout

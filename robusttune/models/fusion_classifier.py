@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robusttune.encoders import ImageEncoder, TextEncoder
+from robusttune.models.balance import Balance
 from robusttune.models.base import Fused, FusionModel
 from robusttune.models.classifier import Classifier
 from robusttune.models.molt import MoLT
@@ -28,6 +29,7 @@ class FusionClassifier(Classifier):
         compile: True to run the network through torch.compile; results are the same up to rounding.
         checkpoint_activations: True to recompute activations in the backward pass, which saves memory; results are the
             same.
+        balance: Settings for imbalanced classes, whose ``post_hoc`` part adjusts predictions.
 
     Attributes:
         network: Fusion network, the part that is trained.
@@ -49,8 +51,9 @@ class FusionClassifier(Classifier):
         fusion: FusionModel = MoLT(),  # noqa: B008, the default is immutable
         compile: bool = False,
         checkpoint_activations: bool = False,
+        balance: Balance = Balance(),  # noqa: B008
     ) -> None:
-        super().__init__(image_encoder, text_encoder, facts)
+        super().__init__(image_encoder, text_encoder, facts, balance)
         self.fusion = fusion
         self.network = fusion.build(self.image_encoder.widths, self.text_encoder.widths, facts)
         self.network.run = Runner(compile, checkpoint_activations)
@@ -88,7 +91,10 @@ class FusionClassifier(Classifier):
             _rows([view.image for view in views], images, batch),
             _rows([view.text for view in views], texts, batch),
         )
-        present = [torch.cat(parts) for parts in zip(*(view.presence(batch) for view in views), strict=True)]
+        present = [
+            torch.cat(parts)
+            for parts in zip(*(view.present(batch.image_present, batch.text_present) for view in views), strict=True)
+        ]
         return self.network.forward_pairs(*encoded, *rows, *present)
 
     def logits(self, batch: Batch, views: Sequence[View]) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.encoders.presence import expand_present
+from robusttune.models.balance import Balance
 from robusttune.models.mmrl import MMRL, MMRLNetwork, SpaceTokens
 from robusttune.models.packed import Packed
 from robusttune.models.prompt_classifier import COMBINATION_SMOOTHING, TEMPLATES, PromptClassifier
@@ -104,6 +105,7 @@ class MMRLClassifier(PromptClassifier):
         compile: True to run the adapted layers through torch.compile; results are the same up to rounding.
         checkpoint_activations: True to recompute activations in the backward pass, which saves memory; results are the
             same.
+        balance: Settings for imbalanced classes, whose ``post_hoc`` part adjusts predictions.
 
     Attributes:
         network: Adapter, the part that is trained.
@@ -134,8 +136,9 @@ class MMRLClassifier(PromptClassifier):
         combination_smoothing: float = COMBINATION_SMOOTHING,
         compile: bool = False,
         checkpoint_activations: bool = False,
+        balance: Balance = Balance(),  # noqa: B008
     ) -> None:
-        super().__init__(image_encoder, text_encoder, facts, templates, combination_smoothing)
+        super().__init__(image_encoder, text_encoder, facts, templates, combination_smoothing, balance)
         self.adapter = adapter
         self.alpha = alpha
         self.inference = inference

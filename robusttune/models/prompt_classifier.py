@@ -11,6 +11,7 @@ from torch import Tensor
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText
 from robusttune.errors import RobustTuneError
+from robusttune.models.balance import Balance
 from robusttune.models.base import log_prior
 from robusttune.models.classifier import ENCODERS, Classifier
 from robusttune.models.prompts import ClassPrompts, check_templates, encode_prompts, tokenise
@@ -34,10 +35,11 @@ class PromptClassifier(Classifier):
         combination_smoothing: Constant added to each modality's class probabilities before they are multiplied, at
             least 0, so that a noisy modality cannot rule out a class alone. 0 is the product rule of Kittler et al.
             (1998); larger values approach their sum rule.
+        balance: Settings for imbalanced classes, whose ``post_hoc`` part adjusts predictions.
 
     Raises:
         RobustTuneError: The encoders are not the two towers of one CLIP, a template lacks ``{}``, samples may have
-            several labels, or the smoothing is not a finite number of at least 0.
+            several labels, the smoothing is not a finite number of at least 0, or see `Classifier`.
     """
 
     image_encoder: FrozenCLIPImage
@@ -50,6 +52,7 @@ class PromptClassifier(Classifier):
         facts: Facts,
         templates: Sequence[str] = TEMPLATES,
         combination_smoothing: float = COMBINATION_SMOOTHING,
+        balance: Balance = Balance(),  # noqa: B008, the default is immutable
     ) -> None:
         if not 0 <= combination_smoothing < math.inf:  # This form refuses NaN, too.
             raise RobustTuneError(
@@ -61,7 +64,7 @@ class PromptClassifier(Classifier):
                 f"{self._short_name} predicts one class: for several labels a sample set model.class_path to FusionTask"
             )
         check_templates(templates)
-        super().__init__(image_encoder, text_encoder, facts)
+        super().__init__(image_encoder, text_encoder, facts, balance)
         self._refuse_other_encoders()
         self.templates = list(templates)
         self.combination_smoothing = combination_smoothing
@@ -101,7 +104,7 @@ class PromptClassifier(Classifier):
     def combine_modalities(
         self, batch: Batch, views: Sequence[View], images: Mapping[str, Tensor], texts: Mapping[str, Tensor]
     ) -> Tensor:
-        """Combine the logits of images and texts.
+        """Combine the class probabilities of images and texts (late fusion by the smoothed product rule).
 
         A row with one modality keeps the logits of that modality. A row with both gets the log of the product of the
         smoothed class probabilities, up to a constant. A row with neither gets the log class frequencies of training.
@@ -121,7 +124,9 @@ class PromptClassifier(Classifier):
         )
         for view in views:
             logits = self._prior.to(self.device).expand(len(batch), -1)
-            image_present, text_present = (present.unsqueeze(1) for present in view.presence(batch))
+            image_present, text_present = (
+                present.unsqueeze(1) for present in view.present(batch.image_present, batch.text_present)
+            )
             if view.image:
                 logits = torch.where(image_present, images[view.image], logits)
             if view.text:

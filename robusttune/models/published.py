@@ -11,7 +11,8 @@ from torch import Tensor
 
 from robusttune.encoders.clip import UpperTower
 from robusttune.errors import RobustTuneError
-from robusttune.models.mmrl import LayerMaps, MMRLNetwork, Projection
+from robusttune.models.mmrl import MMRLNetwork
+from robusttune.models.mmrl_maps import LayerMaps, Projection
 
 SPACE = "representation_learner.compound_rep_tokens"
 LAYER = "representation_learner.compound_rep_tokens_{}proj.{}.{}"
@@ -120,7 +121,7 @@ def refuse_another_clip(given: Mapping[str, Tensor], image: UpperTower, text: Up
         # The tolerance allows for weights that were saved in half precision.
         if found.shape != expected.shape or not torch.allclose(found.float(), expected.float(), rtol=1e-2, atol=1e-3):
             raise RobustTuneError(
-                f"the published checkpoint was trained on another CLIP, of which {name} is not this one's: "
+                f"the published checkpoint was trained on another CLIP ({name} differs): "
                 "name the one it was trained on for image_encoder and text_encoder"
             )
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robusttune.evaluation.bootstrap import resampled_means
-from robusttune.evaluation.f1 import Average, macro, macro_of_all, micro, weighted
+from robusttune.evaluation.f1 import Average, macro, macro_of_all, macro_recall, micro, weighted
 from robusttune.evaluation.per_sample import samples_f1
 from robusttune.report.predictions import Predictions
 
@@ -37,13 +37,14 @@ def resampled(predictions: Predictions, metric: str) -> Tensor | None:
         "accuracy": lambda: _means(predictions, predictions.correct),
         "unknown_accuracy": lambda: _means(predictions, predictions.correct),
         f"top{TOP}_accuracy": lambda: _means(predictions, predictions.column("label_rank") <= TOP),
-        "f1_macro": lambda: _f1(predictions, macro),
-        "f1_weighted": lambda: _f1(predictions, weighted),
+        "balanced_accuracy": lambda: _class_average(predictions, macro_recall),
+        "f1_macro": lambda: _class_average(predictions, macro),
+        "f1_weighted": lambda: _class_average(predictions, weighted),
     }
     multilabel: dict[str, Callable[[], Tensor]] = {
-        "f1_macro": lambda: _f1(predictions, macro_of_all),
-        "f1_micro": lambda: _f1(predictions, micro),
-        "f1_weighted": lambda: _f1(predictions, weighted),
+        "f1_macro": lambda: _class_average(predictions, macro_of_all),
+        "f1_micro": lambda: _class_average(predictions, micro),
+        "f1_weighted": lambda: _class_average(predictions, weighted),
         "f1_samples": lambda: _means(predictions, _f1_of_samples(predictions)),
     }
     compute = (multilabel if predictions.multilabel else single_label).get(metric)
@@ -60,8 +61,8 @@ def _seed(predictions: Predictions) -> int:
     return int(predictions.samples[:8], 16)
 
 
-def _f1(predictions: Predictions, average: Average) -> Tensor:
-    """Return an averaged F1 of each resample under each condition, shape (resamples, K)."""
+def _class_average(predictions: Predictions, average: Average) -> Tensor:
+    """Return an average over classes, such as F1, of each resample under each condition, shape (resamples, K)."""
     actual = _one_hot(predictions, predictions.label)
     actual_means = resampled_means(actual, seed=_seed(predictions))
     samples, classes = actual.shape

@@ -15,8 +15,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from robusttune.corruption.conditions import Conditions
+from robusttune.data.balance import imbalance_note, training_sizes
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
+from robusttune.models.balance import Balance
 from robusttune.models.classifier import Classifier
 from robusttune.models.temperatures import VIEWS
 from robusttune.ranks import on_rank_zero, sum_over_ranks, world_size
@@ -81,9 +83,7 @@ class RobustTask(LightningModule, ABC):
         return self.classifier.metric_logits(batch, views)
 
     def monitored_metrics(self, conditions: Conditions) -> list[str]:
-        """Return the names of the metrics that a validation logs, ``val/<condition>/<metric>``.
-
-        A checkpoint or an early stop can monitor any of them.
+        """Return the metrics that a validation logs and a checkpoint can monitor, ``val/<condition>/<metric>``.
 
         Args:
             conditions: Conditions of the validation.
@@ -107,9 +107,15 @@ class RobustTask(LightningModule, ABC):
         """Set the classes of the data. A second call changes nothing.
 
         Raises:
-            RobustTuneError: The model cannot predict the data's classes.
+            RobustTuneError: The model cannot predict the data's classes, or the class frequencies of the training
+                data would be corrected twice.
         """
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        corrections = self.classifier.balance.corrections
+        if stage == "fit" and _sampling(data) is not None and corrections:
+            raise RobustTuneError(
+                f"data.training.balance and {corrections[0]} would correct the class frequencies twice: set one of them"
+            )
         if hasattr(data, "class_names"):
             names = data.class_names(STAGE_SPLITS[stage][0])
             if names != self.classifier.class_names:
@@ -120,8 +126,12 @@ class RobustTask(LightningModule, ABC):
         return optimizer_with_schedule(self, self.optimizer, self.schedule)
 
     def on_fit_start(self) -> None:
-        """Log the number of trained and frozen parameters."""
+        """Log the number of trained and frozen parameters, and a note if imbalanced classes are not balanced yet."""
         rank_zero_info(describe_parameters(self))
+        note = imbalance_note(training_sizes(self.facts))
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if note is not None and self.classifier.balance == Balance() and _sampling(data) is None:
+            rank_zero_info(note)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the random numbers of the step, see `seed_step`."""
@@ -229,7 +239,10 @@ class RobustTask(LightningModule, ABC):
         if batch.label is None:
             raise RobustTuneError("samples without labels cannot be evaluated: use predict")
         views, present = self.metrics.conditions.views, torch.stack([batch.image_present, batch.text_present], 1)
-        known, unknown = self.metric_logits(batch, views)
+        known, unknown = (
+            None if logits is None else self.classifier.adjusted(logits) for logits in self.metric_logits(batch, views)
+        )
+        assert known is not None
         if not self._fits_temperatures():
             known = self.classifier.calibrated(known, batch, views)
             unknown = None if unknown is None else self.classifier.calibrated(unknown, batch, views)
@@ -249,3 +262,9 @@ class RobustTask(LightningModule, ABC):
 
     def _log_metrics(self, stage: str) -> None:
         self.log_dict({f"{stage}/{key}": value for key, value in self.metrics.compute().items()})
+
+
+def _sampling(data: Any) -> str | None:
+    """Return the kind of balanced sampling of a data module, or None if it has none."""
+    sampling: str | None = getattr(getattr(data, "training", None), "balance", None)
+    return sampling

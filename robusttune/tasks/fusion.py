@@ -12,12 +12,12 @@ from torch import Tensor
 from robusttune.corruption.dropout import ModalityDropout
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
-from robusttune.evaluation import sample_losses
-from robusttune.models import CorrelationLoss, Fused, FusionModel, MoLT
+from robusttune.models import Balance, CorrelationLoss, Fused, FusionModel, MoLT
 from robusttune.models.base import zero_absent
 from robusttune.models.fusion_classifier import FusionClassifier
 from robusttune.models.losses import shuffled_correlation
 from robusttune.ranks import sum_over_ranks
+from robusttune.tasks.balanced_loss import BalancedLoss
 from robusttune.tasks.base import RobustTask
 from robusttune.tasks.correlations import LayerCorrelations
 from robusttune.tasks.losses import Losses, mean_over_ranks
@@ -44,6 +44,7 @@ class FusionTask(RobustTask):
             modality dropout, which draws one of the three: set both probabilities of
             ``data.training.modality_dropout`` to 0.
         label_smoothing: Fraction of each label that is spread evenly over all classes, in [0, 1).
+        balance: Class weights, focal loss and logit adjustment for imbalanced classes.
         optimizer: Function that creates the optimiser of the trained parameters.
         schedule: Schedule of the learning rate.
         calibrate: True to fit temperatures, see `RobustTask`.
@@ -52,8 +53,8 @@ class FusionTask(RobustTask):
             same.
 
     Raises:
-        RobustTuneError: A weight, the momentum or the smoothing is out of its range, or ``beta`` is above 0 for a
-            network without latents to correlate.
+        RobustTuneError: A weight, the momentum or the smoothing is out of its range, ``beta`` is above 0 for a
+            network without latents to correlate, or a class lacks the training samples that ``balance`` needs.
 
     Example:
         >>> from robusttune.encoders import CLIPTextEncoder, TimmEncoder
@@ -65,7 +66,7 @@ class FusionTask(RobustTask):
     """
 
     classifier: FusionClassifier
-    free_settings = (*RobustTask.free_settings, "every_pattern", "label_smoothing")
+    free_settings = (*RobustTask.free_settings, "every_pattern", "label_smoothing", "balance")
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class FusionTask(RobustTask):
         correlation_momentum: float = 0.0,
         every_pattern: bool = False,
         label_smoothing: float = 0.0,
+        balance: Balance = Balance(),  # noqa: B008, the default is immutable
         optimizer: OptimizerCallable = adamw,
         schedule: Schedule = Schedule(),  # noqa: B008, the default is immutable
         calibrate: bool = False,
@@ -91,13 +93,16 @@ class FusionTask(RobustTask):
             )
         if not 0 <= label_smoothing < 1:
             raise RobustTuneError(f"label_smoothing is {label_smoothing}: give a share in [0, 1)")
-        classifier = FusionClassifier(image_encoder, text_encoder, facts, fusion, compile, checkpoint_activations)
+        classifier = FusionClassifier(
+            *(image_encoder, text_encoder, facts, fusion, compile, checkpoint_activations), balance=balance
+        )
         super().__init__(classifier, optimizer, schedule, calibrate)
         self.alpha = alpha
         self.beta = beta
         self.correlation_momentum = correlation_momentum
         self.every_pattern = every_pattern
         self.label_smoothing = label_smoothing
+        self.balanced_loss = BalancedLoss(balance, facts, label_smoothing)
         if beta > 0 and classifier.network.view_shape[0] == 0:
             raise RobustTuneError(f"{type(fusion).__name__} has nothing to correlate: set model.beta to 0")
         self.correlation = CorrelationLoss(*classifier.network.view_shape, correlation_momentum)
@@ -127,8 +132,8 @@ class FusionTask(RobustTask):
             fused, by_sample = self._in_every_pattern(image, text, image_present, text_present, batch.label)
         else:
             fused = self.classifier.network(image, text, image_present, text_present)
-            by_sample = sample_losses(fused.logits, batch.label, self.label_smoothing)
-        task_loss = mean_over_ranks(by_sample, batch.counted)
+            by_sample = self.balanced_loss(fused.logits, batch.label)
+        task_loss = mean_over_ranks(by_sample, batch.counted, self.balanced_loss.weights(batch.label))
         parts, loss = {"task_loss": task_loss}, self.alpha * task_loss
         if self.classifier.network.view_shape[0] > 0:
             parts["correlation_loss"] = self.correlation(fused.image_views, fused.text_views, pairs).float()
@@ -148,11 +153,11 @@ class FusionTask(RobustTask):
         """
         absent, pairs = torch.zeros_like(image_present), image_present & text_present
         rows = torch.arange(len(label), device=label.device).repeat(3)
-        image_shown = torch.cat([image_present, pairs, absent])
-        text_shown = torch.cat([text_present, absent, pairs])
+        images_used = torch.cat([image_present, pairs, absent])
+        texts_used = torch.cat([text_present, absent, pairs])
         image, text = zero_absent(image, image_present), zero_absent(text, text_present)
-        fused = self.classifier.network.forward_pairs(image, text, rows, rows, image_shown, text_shown)
-        losses = sample_losses(fused.logits, torch.cat([label] * 3), self.label_smoothing).view(3, -1)
+        fused = self.classifier.network.forward_pairs(image, text, rows, rows, images_used, texts_used)
+        losses = self.balanced_loss(fused.logits, torch.cat([label] * 3)).view(3, -1)
         by_sample = torch.where(pairs, losses[0] / 2 + losses[1] / 4 + losses[2] / 4, losses[0])
         whole = (part.narrow(-2, 0, len(label)) for part in fused)
         return Fused(*whole), by_sample

@@ -26,15 +26,17 @@ class Losses(NamedTuple):
     finite: Tensor
 
 
-def mean_over_ranks(values: Tensor, counted: Tensor) -> Tensor:
-    """Return this rank's part of the mean over the counted rows of all ranks.
+def mean_over_ranks(values: Tensor, counted: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return this rank's part of the (weighted) mean over the counted rows of all ranks.
 
     DDP averages gradients over ranks. The parts are scaled so that their average over the ranks is the mean over all
     counted rows, even if the ranks have different numbers of them.
 
     Args:
-        values: One value a row, shape (B,).
+        values: One value a row, shape (B,), already multiplied by its weight.
         counted: Rows to average over, shape (B,), bool.
+        weights: Weights of the rows, shape (B,), positive; None for equal weights. The mean is the sum of the values
+            divided by the sum of the weights.
 
     Returns:
         Scalar tensor, shape ().
@@ -43,7 +45,11 @@ def mean_over_ranks(values: Tensor, counted: Tensor) -> Tensor:
         >>> mean_over_ranks(torch.tensor([1.0, 3.0, 9.0]), torch.tensor([True, True, False]))  # one process
         tensor(2.)
     """
-    total = sum_over_ranks(counted.sum()).clamp(min=1)
+    if weights is None:
+        total = sum_over_ranks(counted.sum()).clamp(min=1)
+    else:
+        total = sum_over_ranks(torch.where(counted, weights, 0.0).sum())
+        total = torch.where(total > 0, total, 1.0)
     return torch.where(counted, values, 0.0).sum() * world_size() / total
 
 

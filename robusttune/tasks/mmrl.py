@@ -9,10 +9,10 @@ from torch.nn import functional
 
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
-from robusttune.evaluation import sample_losses
-from robusttune.models import MMRL
+from robusttune.models import MMRL, Balance
 from robusttune.models.mmrl_classifier import MMRLClassifier
 from robusttune.models.prompt_classifier import COMBINATION_SMOOTHING
+from robusttune.tasks.balanced_loss import BalancedLoss
 from robusttune.tasks.base import RobustTask
 from robusttune.tasks.losses import Losses, mean_over_ranks
 from robusttune.tasks.optimisation import OptimizerCallable, adamw
@@ -44,6 +44,7 @@ class MMRLTask(RobustTask):
         text_weight: Weight of the cross-entropy of the samples' texts, at least 0.
         inference: Features for the logits of a class: ``recorded`` uses both for classes of training and the class
             feature alone for new ones; ``fused`` uses both for all classes; ``class`` uses the class feature alone.
+        balance: Class weights, focal loss and logit adjustment for imbalanced classes, in every cross-entropy.
         optimizer: Function that creates the optimiser of the trained parameters.
         schedule: Schedule of the learning rate.
         combination_smoothing: Constant added to each modality's class probabilities before they are multiplied, at
@@ -54,7 +55,8 @@ class MMRLTask(RobustTask):
             same.
 
     Raises:
-        RobustTuneError: The encoders are not the two towers of one CLIP, or a setting is out of its range.
+        RobustTuneError: The encoders are not the two towers of one CLIP, a setting is out of its range, or a class
+            lacks the training samples that ``balance`` needs.
 
     Example:
         >>> from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
@@ -70,7 +72,7 @@ class MMRLTask(RobustTask):
     # not trained, and the weights of losses matter in training only.
     free_settings = (
         *RobustTask.free_settings,
-        *("templates", "combination_smoothing", "inference", "reg_weight", "text_weight"),
+        *("templates", "combination_smoothing", "inference", "reg_weight", "text_weight", "balance"),
     )
 
     def __init__(
@@ -84,6 +86,7 @@ class MMRLTask(RobustTask):
         reg_weight: float = 5.0,
         text_weight: float = 1.0,
         inference: Literal["recorded", "fused", "class"] = "recorded",
+        balance: Balance = Balance(),  # noqa: B008, the default is immutable
         optimizer: OptimizerCallable = adamw,
         schedule: Schedule = Schedule(),  # noqa: B008, the default is immutable
         combination_smoothing: float = COMBINATION_SMOOTHING,
@@ -100,10 +103,12 @@ class MMRLTask(RobustTask):
             *(image_encoder, text_encoder, facts, adapter, templates, alpha, inference, combination_smoothing),
             compile=compile,
             checkpoint_activations=checkpoint_activations,
+            balance=balance,
         )
         super().__init__(classifier, optimizer, schedule, calibrate)
         self.reg_weight = reg_weight
         self.text_weight = text_weight
+        self.balanced_loss = BalancedLoss(balance, facts)
 
     def set_classes(self, class_names: list[str]) -> None:
         """Set the classes that the classifier predicts from now on, and log how many of them are new.
@@ -126,14 +131,14 @@ class MMRLTask(RobustTask):
         adapted, alpha = classifier.adapted(), classifier.alpha
         images = classifier.image_logits(batch, ["clean"], adapted, untouched=True)["clean"]
         by_text = classifier.text_logits(batch, ["clean"], adapted)["clean"]
-        by_class, by_representation = (sample_losses(logits, label) for logits in images[:2])
+        by_class, by_representation = (self.balanced_loss(logits, label) for logits in images[:2])
         image_losses = alpha * by_class + (1 - alpha) * by_representation
-        text_losses = sample_losses(by_text, label)
+        text_losses, weights = self.balanced_loss(by_text, label), self.balanced_loss.weights(label)
         with_image, with_text = batch.image_present & batch.counted, batch.text_present & batch.counted
         class_nearness = functional.cosine_similarity(adapted.classes, classifier.prompts().untouched)
         parts = {
-            "task_loss": mean_over_ranks(image_losses, with_image),
-            "text_loss": mean_over_ranks(text_losses, with_text),
+            "task_loss": mean_over_ranks(image_losses, with_image, weights),
+            "text_loss": mean_over_ranks(text_losses, with_text, weights),
             "image_distance": mean_over_ranks(1 - images.nearness, with_image),
             "class_distance": 1 - class_nearness.mean(),
         }

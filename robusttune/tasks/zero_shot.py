@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.encoders import ImageEncoder, TextEncoder
+from robusttune.errors import RobustTuneError
+from robusttune.models import Balance
 from robusttune.models.prompt_classifier import COMBINATION_SMOOTHING
 from robusttune.models.zero_shot import ZeroShotClassifier
 from robusttune.tasks.base import RobustTask
@@ -27,10 +29,11 @@ class ZeroShotTask(RobustTask):
             templates.
         combination_smoothing: Constant added to each modality's class probabilities before they are multiplied, at
             least 0, so that a noisy modality cannot rule out a class alone.
+        balance: Settings for imbalanced classes, of which ``post_hoc`` alone is allowed, since nothing is trained.
         calibrate: True to fit temperatures, see `RobustTask`.
 
     Raises:
-        RobustTuneError: See `PromptClassifier`.
+        RobustTuneError: ``balance`` has settings of a loss, or see `PromptClassifier`.
 
     Example:
         >>> from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
@@ -43,7 +46,7 @@ class ZeroShotTask(RobustTask):
 
     classifier: ZeroShotClassifier
     # A model may be tested on another data set, with its own prompts, and the smoothing is not trained.
-    free_settings = (*RobustTask.free_settings, "templates", "combination_smoothing")
+    free_settings = (*RobustTask.free_settings, "templates", "combination_smoothing", "balance")
 
     def __init__(
         self,
@@ -52,9 +55,12 @@ class ZeroShotTask(RobustTask):
         facts: Facts,
         templates: list[str] = ["a photo of a {}."],  # noqa: B006, the default is never modified
         combination_smoothing: float = COMBINATION_SMOOTHING,
+        balance: Balance = Balance(),  # noqa: B008, the default is immutable
         calibrate: bool = False,
     ) -> None:
-        classifier = ZeroShotClassifier(image_encoder, text_encoder, facts, templates, combination_smoothing)
+        if balance != Balance(post_hoc=balance.post_hoc):
+            raise RobustTuneError("nothing is trained, so model.balance has no loss to change: set post_hoc alone")
+        classifier = ZeroShotClassifier(image_encoder, text_encoder, facts, templates, combination_smoothing, balance)
         super().__init__(classifier, calibrate=calibrate)
         self.nothing = nn.Parameter(torch.zeros(()))  # DDP needs a parameter to train.
 

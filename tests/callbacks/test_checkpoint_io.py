@@ -20,7 +20,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.tasks.checkpoint_file import ABOUT, KEY, read_checkpoint, seal
 
 FORK = multiprocessing.get_context("fork")
-WHOLE = {KEY: {name: {} for name in ABOUT} | {"facts": FACTS._asdict()}, "state_dict": {}}
+WHOLE: dict[str, Any] = {KEY: {name: {} for name in ABOUT} | {"facts": FACTS._asdict()}, "state_dict": {}}
 
 
 def sealed(**parts: Any) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert [found for found in tmp_path.iterdir() if found.is_file()] == [path]
 
 
-def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_the_old_file(tmp_path: Path) -> None:
     """The limit on a file's size stands in for the disk's."""
     path = tmp_path / "last.ckpt"
     SafeCheckpointIO().save_checkpoint(sealed(step=1), path)

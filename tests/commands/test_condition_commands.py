@@ -226,7 +226,7 @@ def test_files_of_one_label_a_sample(run: Path) -> None:
         assert low <= values[condition]["accuracy"] <= high
     hidden = {
         name: tuple(
-            sum(not row[f"{modality}_shown"] for row in samples_of(run, name)) for modality in ("image", "text")
+            sum(not row[f"{modality}_present"] for row in samples_of(run, name)) for modality in ("image", "text")
         )
         for name in ALL
     }
@@ -264,7 +264,7 @@ def test_files_of_several_labels_a_sample(several: Path) -> None:
     lacking = [
         row["image"] == "" for row in map(json.loads, (several.parents[1] / "test.jsonl").read_text().splitlines())
     ]
-    assert sum(not row["image_shown"] for row in samples_of(several, "complete")) == sum(lacking) > 0
+    assert sum(not row["image_present"] for row in samples_of(several, "complete")) == sum(lacking) > 0
 
 
 def test_files_of_base_and_new_classes(mmrl: Path) -> None:

@@ -38,7 +38,7 @@ def test_a_good_copy(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFix
         assert split["hash"] in out
 
 
-def test_a_bad_copy_is_told_and_the_status_is_1(
+def test_a_bad_copy_is_reported_and_the_status_is_1(
     flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "photos/train0.png").unlink()

@@ -106,7 +106,6 @@ def test_single_settings(flags: list[str], tmp_path: Path, capfd: pytest.Capture
     [
         ("trainer.strategy", "a value"),
         ("data.training.modality_dropout.image_dropout", "a number"),
-        ("data.source", "a class_path"),
         ("data.splits.classes", "one of all, base, new"),
         ("data.batch_size", "a whole number"),
         ("model.schedule.name", "one of cosine, linear, constant_with_warmup"),

@@ -72,7 +72,7 @@ def test_numbers_are_those_of_a_fit(fusion: list[str], tmp_path: Path, elsewhere
     assert plan["disk"]["checkpoint"] == pytest.approx(path.stat().st_size, rel=0.2)
     task = FusionTask.load_from_checkpoint(path)
     for name in ("image_encoder", "text_encoder"):
-        assert plan["model"]["frozen"][name] == sum(p.numel() for p in getattr(task, name).parameters())
+        assert plan["model"]["frozen"][name] == sum(p.numel() for p in task.classifier.encoder(name).parameters())
     assert plan["model"]["frozen_flops"] > 0
     assert plan["disk"]["features"] == []
     assert plan["samples"] == {"train": 86, "val": 10, "test": 36}
@@ -109,7 +109,7 @@ def test_several_devices_share_an_epoch(fusion: list[str], tmp_path: Path, capsy
     assert plan["extent"] | {"devices": 2, "nodes": 2} == plan["extent"]
     captured = capsys.readouterr()
     assert "4 devices (2 x 2)" in captured.out
-    assert "the time for what travels between devices is not in the plan" in captured.out
+    assert "communication time between devices is not included" in captured.out
 
 
 def test_the_settings_of_the_trainer_count(fusion: list[str], tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_the_table_has_every_section(fusion: list[str], capsys: pytest.CaptureFi
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU")
-def test_an_accelerator_that_is_not_here_is_told(fusion: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_accelerator_that_is_not_here_is_reported(fusion: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     flags = [f"--config={CONFIGS}/trainer/gpus.yaml", "--trainer.accelerator=gpu", "--trainer.devices=8"]
     assert main(["plan", *fusion, *flags, *FEW]) == 0
     out = capsys.readouterr().out

@@ -13,7 +13,7 @@ from robusttune.data import ModalityDropout
 from robusttune.errors import RobustTuneError
 
 
-def test_rates_are_kept_and_never_both_sides_go() -> None:
+def test_rates_are_kept_and_never_both_modalities_go() -> None:
     settings = ModalityDropout(image_dropout=0.2, text_dropout=0.5)
     kept = Counter(drop_modality(True, True, settings, sample_generator(0, 0, str(i), "modality")) for i in range(4000))
     assert kept[(False, True)] / 4000 == pytest.approx(0.2, abs=0.025)

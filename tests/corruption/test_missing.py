@@ -29,7 +29,7 @@ def test_counts_are_exact_and_order_does_not_matter(
     shuffled = order.sample(ids, len(ids))
     assert mask.hash == draw_mask(shuffled, settings).hash
     assert mask.ids == sorted(ids)
-    lost = ~mask.shown
+    lost = ~mask.present
     assert not lost.all(axis=1).any(), "none lacks both"
     assert lost.any(axis=1).sum() == round(rate * len(ids))
     share = {"image": 1.0, "text": 0.0, "both": ratio}[kind]
@@ -42,7 +42,7 @@ def test_greater_rates_hold_smaller_ones(kind: Any, depends: bool) -> None:
     """So a curve over rates compares the same samples, and is not blurred by the draw."""
     scores = np.linspace(-1, 1, len(IDS))
     known = {"image": scores, "text": -scores} if depends else None
-    masks = [draw_mask(IDS, Missing(rate=rate / 10, type=kind, ratio=0.3), known).shown for rate in range(11)]
+    masks = [draw_mask(IDS, Missing(rate=rate / 10, type=kind, ratio=0.3), known).present for rate in range(11)]
     for less, more in itertools.pairwise(masks):
         assert (more <= less).all()
 
@@ -63,9 +63,9 @@ def test_a_mask_stays_the_same_for_good() -> None:
 
 
 def test_missing_at_random_has_nothing_to_do_with_order() -> None:
-    lost = ~draw_mask(IDS, Missing(rate=0.5, type="image")).shown[:, 0]
+    lost = ~draw_mask(IDS, Missing(rate=0.5, type="image")).present[:, 0]
     assert abs(lost[:250].mean() - 0.5) < 0.1
-    both = ~draw_mask(IDS, Missing(rate=0.5)).shown
+    both = ~draw_mask(IDS, Missing(rate=0.5)).present
     assert abs(both[:250, 0].mean() - 0.25) < 0.1
 
 

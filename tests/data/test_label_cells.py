@@ -139,7 +139,7 @@ def test_a_class_named_twice_between_separators_is_refused(tmp_path: Path) -> No
         table_of(tmp_path, ["a|b", "a| a"], multilabel=True).read("train")
 
 
-def test_a_separator_that_comes_up_nowhere_is_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_separator_that_comes_up_nowhere_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     labels = [", ".join(names) for names in GENRES]
     labels_of(table_of(tmp_path, labels, multilabel=True))
     assert "of the labels in the column label 2 hold ',' and none holds '|' (the first: 'Drama, Comedy')" in caplog.text
@@ -150,14 +150,14 @@ def test_a_separator_that_comes_up_nowhere_is_noted(tmp_path: Path, caplog: pyte
     assert not caplog.text
 
 
-def test_labels_with_another_separator_than_the_others_are_noted(
+def test_labels_with_another_separator_than_the_others_are_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     labels_of(table_of(tmp_path, ["Drama|War", "Drama, Comedy", "Comedy, Drama", "Comedy", "Drama"], multilabel=True))
     assert "of the labels in the column label 2 hold ',' and not '|' (the first: 'Drama, Comedy')" in caplog.text
 
 
-def test_names_that_seem_to_be_several_are_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_names_that_seem_to_be_several_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     labels_of(table_of(tmp_path, ["|".join(names) for names in GENRES]))
     assert "set data.source.multilabel to true" in caplog.text
     caplog.clear()
@@ -169,7 +169,7 @@ MISSING = ["nan", "None", "NULL", "N/A", "<NA>"]
 
 
 @SOURCES
-def test_texts_and_labels_that_read_nan_are_noted_or_blank(
+def test_texts_and_labels_that_read_nan_are_logged_or_blank(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, make: Any
 ) -> None:
     """As a column that pandas turned into texts."""

@@ -48,7 +48,7 @@ def test_other_names_do_not() -> None:
     assert look_alikes(["a", "b", "1", "2", "nan", "inf", "Nan bread", "caf\u00e9", "cafe", "1.5", "15"]) is None
 
 
-def test_they_are_noted_before_a_fit_and_by_verify(
+def test_they_are_logged_before_a_fit_and_by_verify(
     tmp_path: Path, text_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [{"text": f"t{i}", "label": name} for i, name in enumerate(["Pizza", "pizza", "pie"] * 4)]
@@ -73,7 +73,7 @@ def test_they_are_noted_before_a_fit_and_by_verify(
         ("pizza", "pie", "'pie' of '1'"),
     ],
 )
-def test_a_label_that_training_does_not_know_is_told_beside_the_one_it_looks_like(
+def test_a_label_that_training_does_not_know_is_reported_beside_the_one_it_looks_like(
     tmp_path: Path, text_folder: Path, known: str, name: str, said: str
 ) -> None:
     tables = {

@@ -56,7 +56,7 @@ def test_shots_of_a_seed() -> None:
     assert draw_shots([[0]] * 5 + [[1]] * 5, 2, random.Random(1)) == [0, 1, 5, 7]
 
 
-def test_what_is_trained_and_told_apart_are_the_classes_that_are_used(tmp_path: Path, text_folder: Path) -> None:
+def test_what_is_trained_and_distinguished_are_the_classes_that_are_used(tmp_path: Path, text_folder: Path) -> None:
     LAYOUTS["oxford_pets"].write(tmp_path)
     encoders = tiny_image_encoder(), tiny_text_encoder(text_folder)
     for which, names, shares in (
@@ -73,7 +73,9 @@ def test_what_is_trained_and_told_apart_are_the_classes_that_are_used(tmp_path: 
 
 
 @pytest.mark.parametrize("layout", ["oxford_pets", "fgvc_aircraft"])
-def test_new_classes_alone_are_told_apart_from_their_own_kind(tmp_path: Path, text_folder: Path, layout: str) -> None:
+def test_new_classes_alone_are_distinguished_from_their_own_kind(
+    tmp_path: Path, text_folder: Path, layout: str
+) -> None:
     """Only classes that are used can be answered with: `own` and new ones are the published test of those."""
     LAYOUTS[layout].write(tmp_path)
     source = LAYOUTS[layout].source(tmp_path)
@@ -171,7 +173,7 @@ def test_masks_are_of_the_samples_that_are_used() -> None:
     table = found.table("test")
     assert table is not None
     assert found.masks["test"].ids == sorted(table["id"].to_pylist())
-    assert (~found.masks["test"].shown).sum() == 10
+    assert (~found.masks["test"].present).sum() == 10
 
 
 def test_tables_of_masks_by_row_and_by_id(tmp_path: Path) -> None:
@@ -181,7 +183,7 @@ def test_tables_of_masks_by_row_and_by_id(tmp_path: Path) -> None:
     by_row = Missing(table=str(tmp_path / "test.pt"), codes=CODES)
     found = records(source, missing={"test": by_row})
     found.table("test")
-    assert found.masks["test"].shown[:, 0].tolist() == [True, True, False, True, False, True]
+    assert found.masks["test"].present[:, 0].tolist() == [True, True, False, True, False, True]
     write_mask(tmp_path / "test.parquet", found.masks["test"], {})
     by_id = records(source, missing={"test": Missing(table=str(tmp_path / "test.parquet"))})
     assert by_id.table("test").equals(found.table("test"))  # type: ignore[union-attr]
@@ -254,7 +256,7 @@ def test_a_protocol_for_data_of_one_modality_is_refused(tmp_path: Path, modality
     source = Table(train=str(tmp_path / "train.jsonl"), **{f"{modality}_column": None})  # type: ignore[arg-type]
     for kind in ("image", "text", "both"):
         with pytest.raises(RobustTuneError, match=f"no train sample has an? {modality}, .*data.missing.train"):
-            records(source, missing={"train": Missing(rate=0.5, type=kind)}).table("train")  # type: ignore[arg-type]
+            records(source, missing={"train": Missing(rate=0.5, type=kind)}).table("train")
 
 
 def test_only_what_is_asked_for_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,5 +274,7 @@ def test_a_mask_that_depends_on_images_needs_them_all(tmp_path: Path) -> None:
     write_table_copy(tmp_path)
     (tmp_path / "photos/train0.png").write_text("broken")
     settings: Any = {"rate": 0.5, "depends_on": "other_modality", "type": "text"}
-    with pytest.raises(RobustTuneError, match=r"train0.png cannot be read .*, and data.missing depends on it: mend it"):
+    with pytest.raises(
+        RobustTuneError, match=r"train0.png cannot be read .*, and data.missing depends on it: repair it"
+    ):
         records(LAYOUTS["table"].source(tmp_path), missing={"train": Missing(**settings)}).table("train")

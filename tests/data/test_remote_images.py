@@ -323,8 +323,8 @@ def test_what_cannot_be_fetched_from_a_bucket_is_said(bucket: Site, url: str, pr
 def table(folder: Path, site: Site, cells: list[str]) -> Table:
     colours = ["red", "blue"]
     rows = [{"image": cell, "text": "t", "label": colours[n % 2]} for n, cell in enumerate(cells)]
-    paths = {split: str(write_table(folder, split, rows)) for split in ("train", "val", "test")}
-    return Table(**paths)
+    train, val, test = (str(write_table(folder, split, rows)) for split in ("train", "val", "test"))
+    return Table(train=train, val=val, test=test)
 
 
 @pytest.mark.parametrize("unreadable", ["absent", "error"])

@@ -234,6 +234,6 @@ def test_broken_parquet_is_named(tmp_path: Path) -> None:
         ({"train": __file__}, "test_table.py is no table .*.jsonl, .*.csv, .*.parquet"),
     ],
 )
-def test_wrong_paths_are_found_at_once(settings: dict[str, str], message: str) -> None:
+def test_wrong_paths_are_found_at_once(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(RobustTuneError, match=message):
         Table(**settings)

@@ -18,7 +18,7 @@ def read(folder: Path, rows: list[dict[str, Any]], split: Any = "train", **setti
     path = write_table(folder, split, rows)
     table = Table(**{split: str(path), "image_column": None} | settings).read(split)
     assert table is not None
-    return table.to_pylist()  # type: ignore[no-any-return]
+    return table.to_pylist()
 
 
 def labels(folder: Path, cells: list[tuple[Any, Any]], multilabel: bool = True, **settings: Any) -> list[Any]:
@@ -130,7 +130,7 @@ def test_templates(template: str, cells: dict[str, str | None], text: str | None
 
 
 def test_a_template_joins_columns_of_any_kind(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"title": " Pho ", "price": 7, "label": "a"},
         {"title": "n/a", "price": 8.5, "label": "b"},
         {"title": "", "price": None, "label": "b"},

@@ -289,26 +289,29 @@ def test_models_of_the_hub(tmp_path: Path) -> None:
 import json, sys
 from robusttune.encoders import TimmEncoder
 from robusttune.errors import RobustTuneError
-try:
-    encoder = TimmEncoder(name="hf-hub:someone/vit", revision=sys.argv[1] or None, weights=sys.argv[2], layers=1)
-    print(json.dumps([encoder.load().sha256, encoder.preprocessing().size]))
-except RobustTuneError as error:
-    print(json.dumps(str(error)))
+for revision in sys.argv[1:]:
+    try:
+        encoder = TimmEncoder(name="hf-hub:someone/vit", revision=revision or None, layers=1)
+        print(json.dumps([encoder.load().sha256, encoder.preprocessing().size]))
+    except RobustTuneError as error:
+        print(json.dumps(str(error)))
 """
-
-    def load(revision: str = "", weights: str = "pretrained", **more: str) -> Any:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        environment |= hub.environment(tmp_path / "home") | more
-        run = [sys.executable, "-c", code, revision, weights]
-        done = subprocess.run(run, env=environment, capture_output=True, text=True, check=True, timeout=300)
-        return json.loads(done.stdout.splitlines()[-1])
-
     with StandInHub() as hub:
         old = hub.add("models", "someone/vit", first)
         hub.add("models", "someone/vit", second)
-        assert load(HF_HUB_OFFLINE="1").startswith("someone/vit cannot be loaded (")
-        assert "run `robusttune prefetch --config ...`" in load(HF_HUB_OFFLINE="1")
-        assert load() == [TimmEncoder(name=str(second), layers=1).load().sha256, 96]
-        assert load(old) == load(old, HF_HUB_OFFLINE="1")
-        assert load(old) == [TimmEncoder(name=str(first), layers=1).load().sha256, 96]
-        assert "someone/vit cannot be loaded" in load("no-such-branch")
+
+        def load(*revisions: str, **more: str) -> list[Any]:
+            environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+            environment |= hub.environment(tmp_path / "home") | more
+            run = [sys.executable, "-c", code, *revisions]
+            done = subprocess.run(run, env=environment, capture_output=True, text=True, check=True, timeout=300)
+            return [json.loads(line) for line in done.stdout.splitlines()]
+
+        online = load("", old, "no-such-branch")
+        offline = load("", old, "no-such-branch", HF_HUB_OFFLINE="1")
+    expected = [[TimmEncoder(name=str(folder), layers=1).load().sha256, 96] for folder in (second, first)]
+    assert online[:2] == offline[:2] == expected
+    assert online[2].startswith("someone/vit cannot be loaded (")
+    assert "check its name and revision, and the network" in online[2]
+    assert offline[2].startswith("someone/vit cannot be loaded (")
+    assert "run `robusttune prefetch --config ...`" in offline[2]

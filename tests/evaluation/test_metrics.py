@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
+    balanced_accuracy_score,
     f1_score,
     log_loss,
     roc_auc_score,
@@ -57,6 +58,7 @@ def test_multiclass() -> None:
     for name, values in zip(CONDITIONS.names, logits, strict=True):
         guess = values.argmax(1)
         assert found[f"{name}/accuracy"] == pytest.approx(accuracy_score(label, guess))
+        assert found[f"{name}/balanced_accuracy"] == pytest.approx(balanced_accuracy_score(label, guess))
         assert found[f"{name}/f1_macro"] == pytest.approx(f1_score(label, guess, average="macro"))
         assert found[f"{name}/loss"] == pytest.approx(log_loss(label, values.double().softmax(1)), rel=1e-5)
     assert found["mean/accuracy"] == pytest.approx(np.mean([found[f"{name}/accuracy"] for name in CONDITIONS.names]))

@@ -63,9 +63,9 @@ def test_a_modality_is_shown_if_it_is_present_and_not_hidden(multilabel: bool) -
         for number, row in enumerate(rows):
             view = CONDITIONS.views[expected_view(name, number)]
             image, text = scores.present[number].tolist()
-            assert row["image_shown"] == (image and view.image is not None)
-            assert row["text_shown"] == (text and view.text is not None)
-    assert not any(row["text_shown"] for row in found[NAMES[2]])
+            assert row["image_present"] == (image and view.image is not None)
+            assert row["text_present"] == (text and view.text is not None)
+    assert not any(row["text_present"] for row in found[NAMES[2]])
 
 
 def test_columns_of_one_label_a_sample() -> None:
@@ -132,6 +132,6 @@ def test_predictions_that_differ_only_in_the_last_digit() -> None:
     found = several.compute()
     assert several.gathered is not None
     predicted = next(iter(sample_tables(several, several.gathered)))["prediction"].to_pylist()
-    recalls = [row["recall"] for row in class_rows(several, several.gathered)][:2]
+    recalls: list[Any] = [row["recall"] for row in class_rows(several, several.gathered)][:2]
     assert recalls == [sum(name in names for names in predicted) / 2 for name in ("a", "b")]
     assert found["complete/f1_macro"] == pytest.approx(sum(2 * recall / (1 + recall) for recall in recalls) / 2)

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import ablations, bayes, pictures, robustness, specialists, trials
+from experiments import ablations, bayes, imbalance, pictures, robustness, specialists, trials
 from experiments.records import PUBLISHED, ROOT, Results, load
 
 PAGES = (ROOT / "README.md", Path(__file__).parent / "README.md")
@@ -44,6 +44,8 @@ TABLES = {
     "trials": Table("trials", trials.table),
     "bayes": Table("bayes", bayes.table),
     "ablations": Table("ablations", ablations.table),
+    "imbalance_demo": Table("imbalance_demo", imbalance.table),
+    "imbalance_emoji": Table("imbalance_emoji", imbalance.table),
 }
 PICTURES = {
     "robustness_demo.png": Picture("robustness_demo", partial(pictures.missing_rates, test_set="scenes")),

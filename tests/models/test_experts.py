@@ -36,7 +36,7 @@ def normalised(encoded: Encoded) -> Tensor:
     )
 
 
-def test_the_pair_adds_to_what_the_sides_say_alone() -> None:
+def test_the_pair_adds_to_what_the_modalities_say_alone() -> None:
     """And without its own part it is the product of both answers."""
     model, yes = network().eval(), torch.ones(6, dtype=torch.bool)
     image, text = inputs()
@@ -81,8 +81,8 @@ def test_dropped_features_are_dropped_about_the_centre() -> None:
     expert = Expert(Experts(width=8), IMAGE, FACTS)
     image, _ = inputs(1)
     alike = image.map(lambda t: t.expand(5, *t.shape[1:]))
-    torch.testing.assert_close(expert.told(alike), torch.zeros(5, 19))
-    hidden, _ = expert(expert.told(alike))
+    torch.testing.assert_close(expert.input_features(alike), torch.zeros(5, 19))
+    hidden, _ = expert(expert.input_features(alike))
     torch.testing.assert_close(hidden, expert.hidden.bias.expand(5, -1))
 
 

@@ -24,7 +24,7 @@ def test_a_linear_layer_forward_and_backward() -> None:
     assert flops.frozen == 0
 
 
-def test_what_records_no_gradient_is_told_apart() -> None:
+def test_what_records_no_gradient_is_distinguished() -> None:
     frozen, trained = nn.Linear(8, 16).requires_grad_(False), nn.Linear(16, 4)
     with counted_flops() as flops:
         with torch.no_grad():

@@ -130,7 +130,7 @@ def test_the_page_says_all_of_it_in_order(folder: Path, document: Document) -> N
     assert "molt (2 seeds)" in said
 
 
-def test_runs_that_do_not_count_are_told_with_what_to_run(root: Path, folder: Path, document: Document) -> None:
+def test_runs_that_do_not_count_are_reported_with_what_to_run(root: Path, folder: Path, document: Document) -> None:
     assert [(run.folder, run.reason) for run in document.left_out] == [
         (f"{root}/d/0", "interrupted"),
         (f"{root}/d/1", "never tested"),
@@ -169,7 +169,7 @@ def test_a_test_without_complete_samples_does_not_count(tmp_path: Path) -> None:
     assert [model.label for model in document.comparison.models] == ["b"]
 
 
-def test_tests_that_differ_are_told_of_after_the_finding(tmp_path: Path) -> None:
+def test_tests_that_differ_are_reported_after_the_finding(tmp_path: Path) -> None:
     for number, name in enumerate(("best", "last")):
         more = {"checkpoint": f"runs/checkpoints/{name}.ckpt"}
         write_run(tmp_path / f"runs/{number}", "a", shares(10, number, **SHARE), more=more)
@@ -285,9 +285,10 @@ def test_the_terminal_shows_all_models_whatever_its_width(document: Document) ->
     from rich.console import Console
 
     for width in (60, 200):
-        console = Console(width=width, file=io.StringIO())
+        file = io.StringIO()
+        console = Console(width=width, file=file)
         console.print(as_rich(document.tables[0], width))
-        shown = console.file.getvalue()
+        shown = file.getvalue()
         assert max(map(len, shown.splitlines())) <= width
         for cells in (cells for _, group in document.tables[0].groups for _, cells in group):
             assert all(cell.text in shown for cell in cells)
@@ -301,7 +302,7 @@ def test_plots_are_pictures_with_the_names_of_models(folder: Path, document: Doc
     for name in names:
         with Image.open(folder / f"plots/{name}.png") as picture:
             assert picture.convert("L").getextrema() != (255, 255)
-            assert picture.getpixel((0, 0))[:3] == (255, 255, 255)
+            assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
         tree = ElementTree.parse(folder / f"plots/{name}.svg")
         texts = {"".join(node.itertext()).strip() for node in tree.iter("{http://www.w3.org/2000/svg}text")}
         if name not in ("confusion", "canonical_correlation"):

@@ -72,7 +72,7 @@ def test_runs_without_a_seed_are_all_different(tmp_path: Path) -> None:
     assert [len(model.runs) for model in group(find_runs([str(tmp_path)]))[0]] == [2]
 
 
-def test_namesakes_are_told_apart_by_one_or_two_settings(tmp_path: Path) -> None:
+def test_namesakes_are_distinguished_by_one_or_two_settings(tmp_path: Path) -> None:
     for number, beta in enumerate((0, 0.1)):
         run(tmp_path / f"{number}", model__init_args__beta=beta)
     run(tmp_path / "2", name="other", model__init_args__beta=3)
@@ -85,7 +85,7 @@ def test_another_class_says_enough(tmp_path: Path) -> None:
     assert labels(tmp_path) == ["demo, model.fusion MoLT", "demo, model.fusion Late"]
 
 
-def test_namesakes_that_differ_in_more_are_told_apart_by_folder(tmp_path: Path) -> None:
+def test_namesakes_that_differ_in_more_are_distinguished_by_folder(tmp_path: Path) -> None:
     run(tmp_path / "0")
     run(tmp_path / "1", model__a=1, model__b=2, model__c=3)
     assert labels(tmp_path) == [f"demo, {tmp_path}/0", f"demo, {tmp_path}/1"]
@@ -111,7 +111,7 @@ def test_runs_that_were_tested_differently_are_other_models(
     assert labels(tmp_path) == labels_of
 
 
-def test_what_the_configuration_says_is_not_told_twice(tmp_path: Path) -> None:
+def test_what_the_configuration_says_is_not_reported_twice(tmp_path: Path) -> None:
     classes = "data.evaluation.classes"
     write_run(tmp_path / "0", "demo", PREDICTIONS, {classes: "all"}, more={"data": {"classes": "all"}})
     write_run(tmp_path / "1", "demo", PREDICTIONS, {classes: "training"})
@@ -172,5 +172,5 @@ def test_a_foreign_table_is_refused(tmp_path: Path) -> None:
 
 def test_a_configuration_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
     (run(tmp_path / "0") / "config.yaml").write_text("a: [")
-    with pytest.raises(RobustTuneError, match=r"config.yaml is not YAML \(.*\): mend it, or leave it out"):
+    with pytest.raises(RobustTuneError, match=r"config.yaml is not YAML \(.*\): repair it, or leave it out"):
         find_runs([str(tmp_path)])

@@ -13,7 +13,7 @@ from torch.optim import SGD
 
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder, ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
-from robusttune.models import MMRL, Experts
+from robusttune.models import MMRL, Balance, Experts
 from robusttune.tasks import FusionTask, MMRLTask, RobustTask, Schedule, ZeroShotTask
 from robusttune.tasks.checkpoint import UNSTORED, settings_of
 from robusttune.tasks.checkpoint_file import KEY, seal
@@ -31,6 +31,7 @@ ARGUMENTS: dict[type[RobustTask], dict[str, Any]] = {
         "correlation_momentum": 0.5,
         "every_pattern": True,
         "label_smoothing": 0.25,
+        "balance": Balance("inverse", focal=0.5),
         **TRAINING,
         **RUNNING,
     },
@@ -42,14 +43,20 @@ ARGUMENTS: dict[type[RobustTask], dict[str, Any]] = {
         "text_weight": 0.5,
         "inference": "fused",
         "combination_smoothing": 0.125,
+        "balance": Balance(focal=2.0, post_hoc=0.75),
         **TRAINING,
         **RUNNING,
     },
-    ZeroShotTask: {"templates": ["soup of {}", "{} a"], "combination_smoothing": 0.25, "calibrate": True},
+    ZeroShotTask: {
+        "templates": ["soup of {}", "{} a"],
+        "combination_smoothing": 0.25,
+        "balance": Balance(post_hoc=0.5),
+        "calibrate": True,
+    },
 }
 
 
-def encoders(kind: type[RobustTask], text_folder: Path, clip_folder: Path) -> dict[str, ImageEncoder | TextEncoder]:
+def encoders(kind: type[RobustTask], text_folder: Path, clip_folder: Path) -> dict[str, Any]:
     """Encoders with settings that are not the defaults."""
     if kind is FusionTask:
         image, text = tiny_image_encoder(mean=(0.4, 0.5, 0.6)), tiny_text_encoder(text_folder, max_length=9)
@@ -106,14 +113,14 @@ class Forgetful(ZeroShotTask):
 
 
 def test_an_argument_that_a_task_does_not_keep_is_noticed(text_folder: Path, clip_folder: Path) -> None:
-    task: Any = Forgetful(**encoders(Forgetful, text_folder, clip_folder), facts=FACTS)  # type: ignore[arg-type]
+    task: Any = Forgetful(**encoders(Forgetful, text_folder, clip_folder), facts=FACTS)
     with pytest.raises(AttributeError, match="sharpness"):
         settings_of(task)
 
 
 @pytest.mark.parametrize("name", ["sharpness", "facts", "compile"])
 def test_settings_that_are_none_are_refused(name: str, text_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
-    task = ZeroShotTask(**encoders(ZeroShotTask, text_folder, clip_folder), facts=FACTS)  # type: ignore[arg-type]
+    task = ZeroShotTask(**encoders(ZeroShotTask, text_folder, clip_folder), facts=FACTS)
     checkpoint = torch.load(saved(task, tmp_path / "task.ckpt"), weights_only=True)
     checkpoint[KEY]["settings"][name] = 1.0
     seal(checkpoint)

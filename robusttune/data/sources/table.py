@@ -100,7 +100,7 @@ class Table(Source):
         endings = {ending_of(file) for path in given.values() for file in table_files(path)}
         self._check_settings(endings)
         if not self.label_separator:
-            raise RobustTuneError("data.source.label_separator is empty: give what stands between names of classes")
+            raise RobustTuneError("data.source.label_separator is empty: set the separator between class names")
         root = self.image_root
         if root is not None and not URL.match(root) and path_kind(user_path(root)) != "folder":
             raise RobustTuneError(f"{root} is no folder: set data.source.image_root to that of the images")

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from robusttune.counting import counted
+from robusttune.data.balance import imbalance_note
 from robusttune.data.datamodule import ImageTextDataModule
 from robusttune.data.labels import encode_labels
 from robusttune.data.look_alikes import look_alikes
@@ -155,7 +156,7 @@ def _hash(table: pa.Table, checks: dict[str, ImageCheck]) -> str:
 
 
 def _count_classes(data: ImageTextDataModule, tables: dict[str, pa.Table], found: Verification) -> None:
-    """Count the samples of each class in each split, and note class names that look alike."""
+    """Count the samples of each class in each split, and note class names that look alike and imbalanced classes."""
     counts = {
         split: Counter(name for labels in table["labels"].to_pylist() for name in labels or [])
         for split, table in tables.items()
@@ -167,6 +168,11 @@ def _count_classes(data: ImageTextDataModule, tables: dict[str, pa.Table], found
     alike = look_alikes(names)
     if alike is not None:
         found.notes.append(alike)
+    note = imbalance_note(
+        {name: by_split["train"] for name, by_split in found.classes.items() if by_split.get("train")}
+    )
+    if note is not None and data.training.balance is None:
+        found.notes.append(note)
     for split in tables:
         found.splits[split]["classes"] = sum(counts[split][name] > 0 for name in names)
 

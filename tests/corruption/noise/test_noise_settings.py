@@ -43,7 +43,7 @@ def test_impossible_noise_is_refused(noise: type, kind: str, given: dict[str, An
         noise(**{"kinds": [kind], **given})
 
 
-def test_each_side_has_kinds_of_its_own() -> None:
+def test_each_modality_has_kinds_of_its_own() -> None:
     with pytest.raises(RobustTuneError, match="list one or more of gaussian, shot, "):
         ImageNoise(["ocr"])  # type: ignore[list-item]
     with pytest.raises(RobustTuneError, match="list one or more of typos, deletion, "):

@@ -138,7 +138,7 @@ def test_visibility(hidden: Any) -> None:
 def test_complete_images_show_everything() -> None:
     world = World(visibility=Visibility(0.5, 0, 0.5))
     assert not any(HIDDEN in world.scene(0, "train", index).image for index in range(500))
-    assert Shapes(world).best_accuracy_when(text_missing=1) == pytest.approx(1)
+    assert Shapes(world).bayes_accuracy_when(text_missing=1) == pytest.approx(1)
 
 
 # Words
@@ -226,7 +226,7 @@ def test_in_the_data_module(tmp_path: Path, text_folder: Path) -> None:
     assert batches[0].images["clean"].shape[1:] == (3, 32, 32)  # type: ignore[union-attr]
 
 
-def test_images_are_told_apart_by_what_they_are_drawn_of() -> None:
+def test_images_are_distinguished_by_what_they_are_drawn_of() -> None:
     reader = Shapes(seed=1).images
     others = [Shapes(seed=2), Shapes(seed=1, style="blackboard"), Shapes(World(part="new"), seed=1)]
     digests = {reader.digest("train/0"), reader.digest("train/1"), *(o.images.digest("train/0") for o in others)}
@@ -239,7 +239,7 @@ def test_images_are_told_apart_by_what_they_are_drawn_of() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"factors": ()}, "factors none do not work: give 1 to 4"),
         ({"factors": ("colour", "smell")}, "factors colour, smell do not work: .* size, texture, colour"),
@@ -258,8 +258,8 @@ def test_images_are_told_apart_by_what_they_are_drawn_of() -> None:
         ({"label_noise": float("nan")}, "label_noise is nan"),
     ],
 )
-def test_impossible_worlds(settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(RobustTuneError, match=told):
+def test_impossible_worlds(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(RobustTuneError, match=message):
         World(**settings)
 
 
@@ -272,5 +272,6 @@ def test_impossible_visibility() -> None:
 
 @pytest.mark.parametrize("name", ["train", "val", "test"])
 def test_empty_splits(name: str) -> None:
+    size: dict[str, Any] = {name: 0}
     with pytest.raises(RobustTuneError, match=f"data.source.{name} is 0: give at least 1"):
-        Shapes(**{name: 0})
+        Shapes(**size)

@@ -145,7 +145,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_each_thing_that_is_wrong_is_told(check: Check, copy: Path, case: str) -> None:
+def test_each_thing_that_is_wrong_is_reported(check: Check, copy: Path, case: str) -> None:
     spoil, message = WRONG[case]
     assert check(source_of(copy)).problems == []
     spoil(copy)
@@ -154,7 +154,7 @@ def test_each_thing_that_is_wrong_is_told(check: Check, copy: Path, case: str) -
     assert re.search(message, found[0])
 
 
-def test_samples_that_come_again_are_told_and_are_not_wrong(check: Check, copy: Path) -> None:
+def test_samples_that_come_again_are_reported_and_are_not_wrong(check: Check, copy: Path) -> None:
     add(copy, "train", image="photos/train0.png", text="dish 0 of train", label="soup")
     add(copy, "train", image="photos/train0.png", text="other words", label="soup")
     found = check(source_of(copy))
@@ -163,7 +163,7 @@ def test_samples_that_come_again_are_told_and_are_not_wrong(check: Check, copy: 
     assert found.splits["train"]["repeated_images"] == 2
 
 
-def test_near_duplicates_are_told(check: Check, copy: Path) -> None:
+def test_near_duplicates_are_reported(check: Check, copy: Path) -> None:
     Image.open(copy / "photos/train0.png").resize((40, 32), Image.Resampling.NEAREST).save(copy / "photos/larger.png")
     add(copy, "test", image="photos/larger.png", text="x")
     assert "near_pairs" not in check(source_of(copy)).images
@@ -204,7 +204,7 @@ def test_hashes_tell_contents_and_not_places(
     assert check(source_of(elsewhere)).splits["train"]["hash"] != first["train"]["hash"]
 
 
-def test_an_image_that_changes_while_it_is_read_is_told(
+def test_an_image_that_changes_while_it_is_read_is_reported(
     check: Check, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fstat, (changing,) = os.fstat, copy.rglob("test0.png")
@@ -277,7 +277,7 @@ def test_classes_that_nothing_is_of_are_missed(check: Check, tmp_path: Path) -> 
     assert "the data has 1 class, not 2 as published" in check(HatefulMemes(str(tmp_path))).problems
 
 
-def test_what_sources_leave_out_is_noted(check: Check, tmp_path: Path) -> None:
+def test_what_sources_leave_out_is_logged(check: Check, tmp_path: Path) -> None:
     LAYOUTS["food101"].write(tmp_path)
     next((tmp_path / "images/train/pho").iterdir()).unlink()
     notes = check(LAYOUTS["food101"].source(tmp_path)).notes
