@@ -138,8 +138,9 @@ def test_all_layouts_agree(layout: str, tmp_path: Path) -> None:
         ("train.xlsx", excel(ROWS, "notes", "train"), "Excel, sheet 'train' of 2; 3 rows"),
         ("train.json", lines(), "JSON Lines; 3 rows"),
     ],
+    ids=["csv gzip", "tsv", "excel", "json lines"],  # without the contents, which have the time in them
 )
-def test_what_is_detected_is_said(
+def test_what_is_detected_is_logged(
     name: str, content: bytes, line: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / name).write_bytes(content)
