@@ -29,7 +29,7 @@ STARTING = b"\nrobusttune: error: Ctrl-C has ended the command while it started:
 
 STDERR = 2
 GRACE = 20  # Seconds between a SIGTERM and the end of a loader worker that the main process does not end earlier.
-PATIENCE = 30  # Seconds that a run waits for a batch after a signal, before it kills the loader workers.
+BATCH_TIMEOUT = 30  # Seconds that a run waits for a batch after a signal, before it kills the loader workers.
 
 _pending: signal.Signals | None = None
 _waiting_since: float | None = None
@@ -137,7 +137,7 @@ def gave_up() -> signal.Signals | None:
     return _gave_up
 
 
-def leave_to_main(_: int = 0) -> None:
+def ignore_signals_in_worker(_: int = 0) -> None:
     """Leave signals to the main process. This runs in a loader worker, as its ``worker_init_fn``.
 
     SIGUSR1, SIGINT and SIGHUP are ignored. SIGTERM ends the worker after `GRACE` seconds only, so that the main process
@@ -217,12 +217,12 @@ def _kill_workers() -> None:
 
 
 def _end_waiting() -> None:
-    """Kill the loader workers if the pending signal is not acted on because no batch arrives for `PATIENCE` seconds."""
+    """Kill the loader workers if the pending signal is not acted on because no batch arrives for `BATCH_TIMEOUT` s."""
     global _gave_up
     received_at = time.monotonic()
     while _pending is not None:
         since = _waiting_since
-        if since is not None and time.monotonic() - max(since, received_at) >= PATIENCE:
+        if since is not None and time.monotonic() - max(since, received_at) >= BATCH_TIMEOUT:
             _gave_up = _pending
             _kill_workers()  # torch then raises an error in the main thread.
             return

@@ -15,7 +15,7 @@ from PIL import Image
 
 from robusttune.corruption.noise import ImageNoise, NoiseBySplit, SplitNoise, TextNoise
 from robusttune.data import CacheSettings, EvaluationSettings, LoaderSettings, TrainingSettings
-from robusttune.encoders import ImageEncoder, TimmEncoder, TransformersTextEncoder
+from robusttune.encoders import TimmEncoder, TransformersTextEncoder
 from robusttune.tasks import RobustTask
 from robusttune.types import Batch, Encoded, Facts, Tokens, Variants, View
 
@@ -56,14 +56,16 @@ def parts(key: str, count: int = 2) -> str:
     return ".".join(key.split(".")[:count])
 
 
-def tiny_image_encoder(**changes: Any) -> ImageEncoder:
+def tiny_image_encoder(**changes: Any) -> TimmEncoder:
     """Return the settings of a small timm encoder with random weights; ``changes`` replace some of them."""
-    return TimmEncoder(**{"name": "test_vit", "weights": "random", "layers": 2, "grid": 2, "size": 32} | changes)
+    settings: dict[str, Any] = {"name": "test_vit", "weights": "random", "layers": 2, "grid": 2, "size": 32}
+    return TimmEncoder(**(settings | changes))
 
 
 def tiny_text_encoder(folder: Path, **changes: Any) -> TransformersTextEncoder:
     """Return the settings of a small text encoder that is loaded from a folder; ``changes`` replace some of them."""
-    return TransformersTextEncoder(**{"name": str(folder), "layers": 2, "max_length": 16} | changes)
+    settings: dict[str, Any] = {"name": str(folder), "layers": 2, "max_length": 16}
+    return TransformersTextEncoder(**(settings | changes))
 
 
 def tiny_flags(food101: Path, text_folder: Path) -> list[str]:

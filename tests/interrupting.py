@@ -24,7 +24,7 @@ class SignalAt(Callback):
         """Send the signal if this is the step."""
         if "AT_STEP" in os.environ and trainer.global_step + 1 == int(os.environ["AT_STEP"]):
             number = signal.Signals[os.environ["SIGNAL"]]
-            for process in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
+            for process in (os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)):
                 os.kill(process, number)  # SLURM and terminals also send signals to the loader's workers
 
 
@@ -50,7 +50,9 @@ class SignalInTest(Callback):
         """Send the signal; it usually ends the test in its first step."""
         os.kill(os.getpid(), signal.Signals[os.environ["SIGNAL"]])
 
-    on_validation_batch_start = on_test_batch_start
+    def on_validation_batch_start(self, *_: Any) -> None:
+        """Send the signal, as in a test."""
+        self.on_test_batch_start()
 
 
 class WorkersStopped(Callback):

@@ -233,7 +233,7 @@ def write_hugging_face(root: Path) -> None:
         files = [root / "files" / f"{split}{number}.png" for number in range(size)]
         for number, path in enumerate(files):
             picture(path, 100 * split_index + number)
-        rows = {
+        rows: dict[str, list[Any]] = {
             "photo": [None if number % 4 == 3 else path.read_bytes() for number, path in enumerate(files)],
             "title": ["" if number % 5 == 4 else f"dish {number} of {split}" for number in range(size)],
             "dish": [number % 2 for number in range(size)],
@@ -284,7 +284,8 @@ def variant(folder: str, numbered: bool = False) -> Callable[[Path], Source]:
 
 def table_source(root: Path) -> Table:
     """Return the source for the files of `write_table_copy`."""
-    return Table(**{split: str(root / f"{split}.jsonl") for split in ("train", "val", "test")})
+    train, val, test = (str(root / f"{split}.jsonl") for split in ("train", "val", "test"))
+    return Table(train=train, val=val, test=test)
 
 
 def folder_source(root: Path) -> ImageFolder:

@@ -7,6 +7,7 @@ line above it says why not: `<!-- not run: needs a network -->`. The blocks of a
 from __future__ import annotations
 
 import csv
+import gzip
 import re
 import shlex
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from layouts import picture
 from test_configs import flags_for
@@ -149,7 +152,7 @@ def pairs(args: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def write_tables(folder: Path) -> None:
-    """Write ``train.csv``, ``test.csv`` and ``new.csv`` with photos, as the README describes them."""
+    """Write the tables of the READMEs, with photos: CSV for each split, ``dishes.tsv.gz`` and ``embedded.parquet``."""
     for start, (split, size) in enumerate({"train": 32, "test": 8, "new": 4}.items()):
         rows = []
         for number in range(size):
@@ -160,6 +163,14 @@ def write_tables(folder: Path) -> None:
             rows.append([image, text, label] if split != "new" else [image, text])
         with (folder / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([["image", "text", "label"][: len(rows[0])], *rows])
+    with (folder / "train.csv").open(newline="", encoding="utf-8") as file:
+        samples = list(csv.DictReader(file))
+    for sample in samples:
+        sample["image"] = (folder / sample["image"]).read_bytes() if sample["image"] else None
+    pq.write_table(pa.Table.from_pylist(samples), folder / "embedded.parquet")
+    lines = ["image\ttitle\tdescription\tdessert\tsoup"]
+    lines += [f"photos/train{n}.png\tPho\t{'' if n % 5 else 'Hot'}\t{n % 2}\t{1 - n % 2}" for n in range(32)]
+    (folder / "dishes.tsv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
 
 
 def write_dishes(folder: Path) -> None:

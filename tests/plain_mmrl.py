@@ -62,7 +62,8 @@ def plain_image(clip: Any, network: MMRLNetwork, pixels: Tensor) -> tuple[Tensor
     if hasattr(network.projection, "weight"):
         projection = network.projection.weight
     else:
-        projection = clip.visual_projection.weight.T + network.projection.a @ network.projection.b
+        residual: Any = network.projection
+        projection = clip.visual_projection.weight.T + residual.a @ residual.b
     return _unit(states), _unit(mean @ projection)
 
 

@@ -40,7 +40,8 @@ def test_is_small_and_half_precision() -> None:
 def test_knows_classes_by_their_names(clip: Any, part: Any) -> None:
     """Also combinations of colour and shape that it has never seen."""
     shapes = Shapes(World(part=part, visibility=Visibility(0, 0, 1)))
-    assert zero_shot(*clip, shapes, 300) > 5 / len(shapes.world.class_names)
+    model, tokenizer = clip
+    assert zero_shot(model, tokenizer, shapes, 300) > 5 / len(shapes.world.class_names)
 
 
 def test_the_card_says_what_was_measured() -> None:

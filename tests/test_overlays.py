@@ -1,8 +1,12 @@
-"""Baselines and ablations, laid over complete configurations: what is changed, that nothing else is, and one run."""
+"""Overlays for baselines and ablations: they change the expected settings and no others, and one pair runs."""
 
 from __future__ import annotations
 
+import functools
+import io
 import json
+from contextlib import redirect_stderr, redirect_stdout
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +42,28 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def parsed(capsys: pytest.CaptureFixture[str], *configs: str) -> dict[str, Any]:
-    """What these configurations come to, one laid over the other; nothing is warned of."""
-    with pytest.raises(SystemExit) as stopped:
-        main(["fit", *(f"--config={CONFIGS}/{config}.yaml" for config in configs), "--print_config"])
-    assert stopped.value.code in (0, None)
-    out, err = capsys.readouterr()
-    assert err == ""
-    settings: dict[str, Any] = yaml.safe_load(out)
+@functools.cache
+def parsed(*configs: str) -> dict[str, Any]:
+    """Return the settings of configurations, each laid over those before it.
+
+    The result is cached, so that it must not be changed.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    flags = [f"--config={CONFIGS}/{config}.yaml" for config in configs]
+    status: object = None
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            status = main(["fit", *flags, "--print_config"])
+        except SystemExit as ended:
+            status = ended.code
+    assert (status or 0, err.getvalue()) == (0, "")
+    settings: dict[str, Any] = yaml.safe_load(out.getvalue())
     return settings
 
 
 def leaves(settings: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Settings by their paths."""
-    found = {}
+    """Return settings by their paths."""
+    found: dict[str, Any] = {}
     for key, value in settings.items():
         below = isinstance(value, dict) and value
         found |= leaves(value, f"{path}{key}.") if below else {f"{path}{key}": value}
@@ -65,19 +77,17 @@ def test_all_are_found() -> None:
 
 @pytest.mark.parametrize("base", ["demo", "food101"])
 @pytest.mark.parametrize("overlay", BASELINES)
-def test_a_baseline_takes_the_place_of_the_fusion_model(
-    overlay: str, base: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    expected = parsed(capsys, base)
+def test_baseline_replaces_the_fusion_model_only(overlay: str, base: str) -> None:
+    expected = deepcopy(parsed(base))
     expected["name"] = overlay
     expected["model"]["init_args"] |= {"fusion": to_plain(BASELINES[overlay]), "beta": 0.0}
-    found = parsed(capsys, base, f"baselines/{overlay}")
+    found = parsed(base, f"baselines/{overlay}")
     assert found == expected
     assert from_plain(found["model"]["init_args"]["fusion"], FusionModel) == BASELINES[overlay]
 
 
-def test_experts_are_trained_in_every_pattern_and_not_by_chance(capsys: pytest.CaptureFixture[str]) -> None:
-    before, after = (leaves(parsed(capsys, "food101", *more)) for more in ([], ["fusion/experts"]))
+def test_experts_train_on_every_presence_pattern() -> None:
+    before, after = (leaves(parsed("food101", *more)) for more in ([], ["fusion/experts"]))
     fusion = leaves({"fusion": to_plain(Experts())}, "model.init_args.")
     assert {path: value for path, value in after.items() if value != before.get(path)} == fusion | {
         "name": "experts",
@@ -91,15 +101,15 @@ def test_experts_are_trained_in_every_pattern_and_not_by_chance(capsys: pytest.C
 
 
 @pytest.mark.parametrize("overlay", ABLATIONS)
-def test_an_ablation_takes_one_thing_away(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
-    before = leaves(parsed(capsys, "demo"))
-    after = leaves(parsed(capsys, "demo", f"ablations/{overlay}"))
+def test_ablation_changes_one_thing(overlay: str) -> None:
+    before = leaves(parsed("demo"))
+    after = leaves(parsed("demo", f"ablations/{overlay}"))
     assert before.keys() == after.keys()
     assert {path: value for path, value in after.items() if value != before[path]} == ABLATIONS[overlay]
 
 
-def test_two_are_laid_over_and_run(tmp_path: Path) -> None:
-    """A baseline and an ablation together; what reads images alone does not miss the text, and misses the image."""
+def test_two_overlays_run_together(tmp_path: Path) -> None:
+    """The image-only model scores the same without texts, and another score without images."""
     flags = [f"--data.source.{split}=48" for split in ("train", "val", "test")]
     overlays = ("demo", "baselines/image_only", "ablations/no_modality_dropout")
     configs = [f"--config={CONFIGS}/{name}.yaml" for name in overlays]

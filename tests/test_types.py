@@ -28,7 +28,7 @@ def tensors(inputs: EncoderInputs) -> list[Tensor]:
     if isinstance(inputs, Tensor):
         return [inputs]
     found: list[Tensor] = []
-    inputs.map(lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
+    inputs.map(lambda tensor: found.append(tensor) or tensor)
     return found
 
 

@@ -28,7 +28,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 super().save_checkpoint(checkpoint, partial, storage_options)
         except OSError as error:
             raise RobustTuneError(
-                f"the checkpoint {final} cannot be written ({error.strerror}), and the one before is as it was: "
+                f"the checkpoint {final} cannot be written ({error.strerror}), and the previous one is unchanged: "
                 "make room, and go on from it with --ckpt_path"
             ) from error
 

@@ -16,7 +16,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.ranks import max_over_ranks, on_rank_zero, rank
 
 NOTHING, SAVE, STOP, REQUEUE = range(4)  # Requests of a rank. All ranks fulfil the greatest of their requests.
-WISHES = {None: NOTHING, interruption.SAVE_AND_REQUEUE: REQUEUE} | dict.fromkeys(interruption.SAVE_AND_STOP, STOP)
+REQUESTS = {None: NOTHING, interruption.SAVE_AND_REQUEUE: REQUEUE} | dict.fromkeys(interruption.SAVE_AND_STOP, STOP)
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -58,7 +58,7 @@ class LastCheckpoint(ModelCheckpoint):
         if not _can_resume_after(trainer, batch_idx + 1):
             return
         is_due = monotonic() - self._saved_at >= 60 * self.minutes
-        self._request = max_over_ranks(max(WISHES[interruption.pending_signal()], SAVE if is_due else NOTHING))
+        self._request = max_over_ranks(max(REQUESTS[interruption.pending_signal()], SAVE if is_due else NOTHING))
         if self._request != NOTHING:
             trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
             self._saved_at = monotonic()
@@ -71,7 +71,7 @@ class LastCheckpoint(ModelCheckpoint):
             return
         super().on_train_epoch_end(trainer, pl_module)
         self._saved_at = monotonic()
-        self._request = max_over_ranks(WISHES[interruption.pending_signal()])
+        self._request = max_over_ranks(REQUESTS[interruption.pending_signal()])
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """End the run if a signal has asked for it. The checkpoint was written after the batch before.
@@ -90,7 +90,7 @@ class LastCheckpoint(ModelCheckpoint):
         if not (request == REQUEUE and _cannot_be_requeued()):
             raise RobustTuneError(
                 f"{'a signal' if signal is None else signal.name} has ended the run in epoch {trainer.current_epoch} "
-                f"after {counted(trainer.global_step, 'step')}, and nothing of it is lost: go on with --resume auto",
+                f"after {counted(trainer.global_step, 'step')}, and all progress is saved: continue with --resume auto",
                 reported_elsewhere=rank() > 0,
             )
 

@@ -67,8 +67,7 @@ class PredictionWriter(Callback):
                     writer.writerow([*texts, *(f"{p:.6g}" for p in probabilities)])
         except OSError as error:
             raise RobustTuneError(
-                f"{path} cannot be written ({error.strerror}), and the one before is as it was: make room, and predict "
-                "again"
+                f"{path} cannot be written ({error.strerror}), and the previous one is unchanged: make room, and again"
             ) from error
         print_line(f"{counted(len(rows), 'prediction')} written to {path}")
 

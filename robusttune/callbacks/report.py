@@ -38,7 +38,7 @@ HEADERS = {
     "base_accuracy": "base",
     "new_accuracy": "new",
     "harmonic_mean": "harmonic mean",
-    "unknown_accuracy": "kind unknown",
+    "unknown_accuracy": "all classes",
     "bayes_accuracy": "Bayes accuracy",
     "average_precision": "average precision",
     "calibration_error": "calibration error",
@@ -140,7 +140,7 @@ def _write(folder: Path, results: dict[str, Any], task: RobustTask, data: Any, s
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)  # pyarrow writes a whole sentence to strerror.
         raise RobustTuneError(
-            f"the report in {folder} cannot be written ({reason}), and the one before is as it was: "
+            f"the report in {folder} cannot be written ({reason}), and the previous one is unchanged: "
             f"make room, and {verb} again"
         ) from error
     return lines

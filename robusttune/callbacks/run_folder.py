@@ -128,7 +128,7 @@ class RunFolder(SaveConfigCallback):
             """Open, lock and clean up the folder, on rank 0. ``earlier`` has the run that each rank has found."""
             root = run_folders(self.config.run_root, self.config.name)
             if len({*earlier}) > 1:
-                raise RobustTuneError(f"{root} has changed while the ranks looked for a run to go on with: try again")
+                raise RobustTuneError(f"{root} has changed while the ranks looked for a run to resume: try again")
             try:
                 folder = self.earlier or next_folder(root)
                 self._process = hold(folder)
@@ -166,7 +166,7 @@ def hold(folder: Path) -> IO[str]:
             f"another process trains in {folder} ({file.read().strip()}): wait for it, or leave --resume out"
         ) from None
     except OSError as error:
-        rank_zero_warn(f"{folder} cannot be locked ({error.strerror}): see to it that no other process goes on with it")
+        rank_zero_warn(f"{folder} cannot be locked ({error.strerror}): make sure that no other process resumes it")
     file.truncate(0)
     file.write(json.dumps({"host": os.uname().nodename, "pid": os.getpid(), "slurm_job": slurm_job()}) + "\n")
     file.flush()

@@ -96,7 +96,7 @@ def _configs_in(args: list[str]) -> list[str]:
     try:
         found: list[str] = parser.parse_known_args(args)[0].config
     except ArgumentError:
-        raise RobustTuneError("--config stands without a file: give the path of a YAML file") from None
+        raise RobustTuneError("--config has no value: give the path of a YAML file") from None
     return found
 
 

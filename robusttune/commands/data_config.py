@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from robusttune.commands.configs import prepare_arguments
 from robusttune.commands.flags import without_flags
 from robusttune.commands.links import ENCODERS, add_encoders
-from robusttune.commands.nulls import settle_nulls
+from robusttune.commands.nulls import check_nulls
 from robusttune.commands.quiet import quiet
 from robusttune.commands.user_errors import user_errors
 from robusttune.data import ImageTextDataModule
@@ -66,5 +66,5 @@ def read_data(
         parser.add_argument(f"--{name}", type=Any, help="Ignored: a setting of fit.")
     with quiet(), user_errors(command, prepared.settings):
         given = parser.parse_args(prepared.args)
-        settle_nulls(given, KINDS)
+        check_nulls(given, KINDS)
         return given, parser.instantiate(given).data

@@ -10,7 +10,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from robusttune.commands.configs import prepare_arguments
 from robusttune.commands.links import ENCODERS, add_encoders, link_facts
-from robusttune.commands.nulls import settle_nulls
+from robusttune.commands.nulls import check_nulls
 from robusttune.commands.quiet import quiet
 from robusttune.commands.user_errors import user_errors
 from robusttune.data import ImageTextDataModule
@@ -74,13 +74,16 @@ class RobustTuneCLI(LightningCLI):
         return data.facts
 
     def parse_settings(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse the arguments, and refuse settings that are null and must not be.
+        """Parse the arguments, replace null groups by their defaults, and refuse other settings that must not be null.
 
         Raises:
-            RobustTuneError: See `settle_nulls`.
+            RobustTuneError: See `check_nulls`.
         """
         super().parse_arguments(parser, args)
-        settle_nulls(self.config[self.config.subcommand] if "subcommand" in self.config else self.config, KINDS)
+        settings = self.config[self.config.subcommand] if "subcommand" in self.config else self.config
+        if settings.trainer is None:
+            settings.trainer = self._parser(self.config.get("subcommand")).get_defaults().trainer
+        check_nulls(settings, KINDS)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing. Lightning would override settings with a checkpoint's hyperparameters, and import their class."""

@@ -1,4 +1,4 @@
-"""Check of settings that are null and must not be. jsonargparse itself accepts null for any setting."""
+"""Null settings: defaults for groups, a refusal for others. jsonargparse itself accepts null for any setting."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from robusttune.errors import RobustTuneError
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
-def settle_nulls(settings: Namespace, kinds: Mapping[str, Any]) -> None:
+def check_nulls(settings: Namespace, kinds: Mapping[str, Any]) -> None:
     """Check parsed settings, and the arguments of the classes in them, at any depth.
 
-    A null for a group of settings that are all null by default, such as ``data.missing``, is replaced by an empty
-    group, in place.
+    A null for a group of settings that has a default, such as ``data.training`` or ``model.schedule``, is replaced by
+    the default, in place.
 
     Args:
         settings: All parsed settings.
@@ -56,9 +56,10 @@ def _settle_arguments(arguments: Namespace, name: str, made: Any) -> None:
     for key, value in vars(arguments).items():
         kind = hints.get(key, Any)
         if value is None and not takes_null(kind) and key not in LINKED:
-            if not _is_nothing(kind):
+            default = _group(_defaults(made).get(key), kind)
+            if default is None:
                 _refuse(f"{name}.{key}", kind)
-            arguments[key] = Namespace()  # type: ignore[no-untyped-call]
+            arguments[key] = default
         _settle(value, f"{name}.{key}", kind)
 
 
@@ -67,21 +68,53 @@ def _refuse(name: str, kind: Any) -> NoReturn:
     raise RobustTuneError(f"{shown} is null: leave it out, or give {_instead(kind)}")
 
 
-def _is_nothing(kind: Any) -> bool:
-    """Return whether a type is a group of settings that are all null by default, possibly nested."""
-    if not is_dataclass(kind):
-        return False
-    hints: dict[str, Any] = _hints(kind)  # type: ignore[arg-type]
-    defaults = [(field.default, hints[field.name]) for field in fields(kind)]
-    return all(default is None or _is_nothing(hint) for default, hint in defaults)
+def _group(default: Any, kind: Any) -> Any:
+    """Return the default of a group as jsonargparse represents it, or None for a single setting, or without a default.
+
+    Args:
+        default: Default of the argument, or None.
+        kind: Type of the argument.
+    """
+    if inspect.isroutine(default) and get_origin(kind) is Callable:
+        return default
+    if not is_dataclass(default) or inspect.isclass(default):
+        return None
+    hints: dict[str, Any] = _hints(type(default))
+    values = {field.name: getattr(default, field.name) for field in fields(default)}
+    arguments = Namespace(  # type: ignore[no-untyped-call]
+        **{name: _group(value, hints.get(name, Any)) or value for name, value in values.items()}
+    )
+    if type(default) is kind:
+        return arguments
+    class_path = f"{type(default).__module__}.{type(default).__qualname__}"
+    return Namespace(class_path=class_path, init_args=arguments)  # type: ignore[no-untyped-call]
+
+
+@cache
+def _defaults(made: Any) -> dict[str, Any]:
+    """Return the defaults of the arguments of a class or a function."""
+    found: dict[str, Any] = {}
+    for function in _constructors(made):
+        try:
+            parameters = inspect.signature(function).parameters.values()
+        except (TypeError, ValueError):  # A function may be written in C.
+            continue
+        for parameter in parameters:
+            if parameter.default is not parameter.empty:
+                found.setdefault(parameter.name, parameter.default)
+    return found
+
+
+def _constructors(made: Any) -> list[Any]:
+    """Return the functions that take the arguments of a class, its own first, or a function itself."""
+    return [vars(base).get("__init__") for base in made.__mro__] if inspect.isclass(made) else [made]
 
 
 @cache
 def _hints(made: Any) -> dict[str, Any]:
     """Return the types of the arguments of a class or a function; ``Any`` for those that are null by default."""
     hints: dict[str, Any] = {}
-    functions: list[Any] = [vars(base).get("__init__") for base in made.__mro__] if inspect.isclass(made) else [made]
-    for function in functions:
+    for function in _constructors(made):
         try:
             found, parameters = get_type_hints(function), inspect.signature(function).parameters
         except Exception:  # A name may be imported for type checkers only, a function may be written in C, ...

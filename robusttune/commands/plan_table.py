@@ -57,14 +57,14 @@ def notes(plan: Plan, absent: str | None) -> Iterator[str]:
     if absent is not None:
         yield f"there is no {absent} here: times and memory are those of {plan.device}"
     if plan.extent.world_size > 1:
-        yield "one device was measured: the time for what travels between devices is not in the plan"
+        yield "one device was measured: communication time between devices is not included"
     if plan.extent.devices > 1 and plan.device == "cpu" and absent is None:
         yield "the devices of a node share its cores, and one was measured that had all of them"
     if plan.disk.features:
         yield "features were read from this machine's memory: a slow disk, or a network's, is not in the plan"
     for name, steps in (("training", plan.time.step), ("validation", plan.time.validation_step)):
         if steps is not None and steps.loader_bound:
-            yield f"the loader is what {name} waits for: data.cache.folder or more data.loader.workers may help"
+            yield f"{name} is limited by data loading: data.cache.folder or more data.loader.workers may help"
 
 
 def size(count: float) -> str:
@@ -118,7 +118,7 @@ def _memory(plan: Plan) -> Iterator[Row]:
     yield "activations", size(memory.activations), "kept for the backward pass"
     yield "batch", size(memory.batch), counted(plan.batch_size, "sample")
     known = (memory.weights, memory.gradients, memory.optimizer_state, memory.activations, memory.batch)
-    yield "together", size(sum(known)), "without what comes and goes"
+    yield "sum", size(sum(known)), "without temporary memory"
     if memory.peak is not None:
         yield "peak", size(memory.peak), "all that was allocated"
 
@@ -129,7 +129,7 @@ def _disk(plan: Plan) -> Iterator[Row]:
         counts = {what: sum(part.inputs for part in features if part.what == what) for what in ("images", "texts")}
         inputs = " and ".join(f"{count:,} {what}" for what, count in counts.items())
         missing = sum(part.missing_bytes for part in features)
-        status = "all there" if missing == 0 else f"{size(missing)} are missing"
+        status = "complete" if missing == 0 else f"{size(missing)} are missing"
         yield "feature cache", size(sum(part.bytes for part in features)), f"{inputs} of all splits, {status}"
     yield "a checkpoint", size(plan.disk.checkpoint), "a run keeps two, best and last"
 

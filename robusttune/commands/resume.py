@@ -15,7 +15,11 @@ from robusttune.regular_files import read_regular_text
 from robusttune.run_names import is_run_number
 from robusttune.settings import differences
 
-PASSING = ("ckpt_path", "resume", "checkpoint_minutes")  # Runs that differ only in these settings count as the same.
+IGNORED_SETTINGS = (
+    "ckpt_path",
+    "resume",
+    "checkpoint_minutes",
+)  # not compared
 
 
 class FinishedRunError(Exception):
@@ -34,7 +38,7 @@ def plain_settings(dumped: str) -> dict[str, Any]:
     """
     settings: dict[str, Any] = read_plain_yaml(dumped)
     settings["data"] = {name: value for name, value in settings["data"].items() if name != "facts"}
-    return {name: value for name, value in settings.items() if name not in PASSING}
+    return {name: value for name, value in settings.items() if name not in IGNORED_SETTINGS}
 
 
 def unfinished(settings: dict[str, Any], root: Path, job: str | None = None) -> Path | None:

@@ -38,6 +38,7 @@ from robusttune.commands.strategies import refuse_sharding
 from robusttune.commands.workers import DeadWorkerError
 from robusttune.errors import RobustTuneError
 from robusttune.interruption import ignore, slurm_job, was_requeued
+from robusttune.paths import user_path
 from robusttune.ranks import leave
 from robusttune.run_names import run_folders
 from robusttune.tasks.checkpoint_file import KEY, read_checkpoint
@@ -77,6 +78,7 @@ class TrainerCLI(RobustTuneCLI):
             if verb != "fit":
                 raise RobustTuneError(f"{verb} needs a checkpoint: give --ckpt_path")
             return
+        config.ckpt_path = str(user_path(config.ckpt_path))
         checkpoint = read_checkpoint(config.ckpt_path)
         if verb == "fit":
             state = TrainingState.of(checkpoint, str(config.ckpt_path))
@@ -172,15 +174,21 @@ def run(verb: str, args: list[str]) -> None:
 
 
 def _run(verb: str, args: list[str]) -> None:
+    class VerbCLI(TrainerCLI):
+        """A command line with one command: the parsers of the others would take four times as long to build."""
+
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            return {verb: LightningCLI.subcommands()[verb]}
+
     callbacks = [ConditionReport(), PredictionWriter(), MaskFiles()]
     launch(
-        TrainerCLI,
+        VerbCLI,
         verb,
         [verb, *args],
         save_config_callback=RunFolder,
         trainer_defaults={"logger": False, "callbacks": callbacks},
-        parser_kwargs={"exit_on_error": False}
-        | {name: {"exit_on_error": False} for name in LightningCLI.subcommands()},
+        parser_kwargs={"exit_on_error": False, verb: {"exit_on_error": False}},
     )
 
 

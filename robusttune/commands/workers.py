@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from robusttune.errors import RobustTuneError
-from robusttune.interruption import PATIENCE, gave_up
+from robusttune.interruption import BATCH_TIMEOUT, gave_up
 
 FULL = ("unable to allocate shared memory", "out of shared memory")
 ENDED = ("DataLoader worker (pid", "Pin memory thread exited")
@@ -34,8 +34,8 @@ def worker_error(error: Exception) -> DeadWorkerError | None:
         return None
     if signal is not None:
         return DeadWorkerError(
-            f"{signal.name} has ended the run, whose loader workers had delivered no batch for {PATIENCE} s: continue "
-            "it with --resume auto, and check the disk that images are read from"
+            f"{signal.name} has ended the run, whose loader workers had delivered no batch for {BATCH_TIMEOUT} s: "
+            "continue it with --resume auto, and check the disk that images are read from"
         )
     killed = re.search(r"killed by signal: (\w[\w ]*)", message)
     how = f" (killed by signal: {killed[1]})" if killed else ""

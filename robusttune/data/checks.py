@@ -37,8 +37,8 @@ def check_stage(stage: str, records: SplitRecords, label_set: LabelSet, unreadab
     source = records.source
     if stage == "fit" and source.validates_on_test:
         log.warning(
-            "by its own convention this data set validates on test samples, and the best checkpoint is chosen by "
-            "them: to be sure, test the last one"
+            "this data set has no validation split and validates on test samples, so the best checkpoint is chosen on "
+            "test data: for an unbiased result, test last.ckpt"
         )
     for split in STAGE_SPLITS[stage]:
         if records.table(split) is None:
@@ -92,7 +92,7 @@ def _check_image_files(
         raise RobustTuneError(f"{problem}: {remedy}, or set data.unreadable to absent")
     if len(missing) == len(table) - table["image"].null_count:
         raise RobustTuneError(f"{problem}, and no other does: {remedy}")
-    log.warning("%s; they are taken for absent", problem)
+    log.warning("%s; they are treated as missing images", problem)
 
 
 def _refuse_empty_samples(table: pa.Table, split: Split) -> None:

@@ -1,4 +1,4 @@
-"""The data module: it connects a source, the encoders' preprocessing, degradations, caches and loaders."""
+"""The data module: it connects a source, preprocessing, noise, missing modalities, the feature cache and loaders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from robusttune.corruption.conditions import Conditions
 from robusttune.corruption.missing import Mask, MissingBySplit
 from robusttune.corruption.noise import NoiseBySplit
-from robusttune.data.cache import FeatureCache, Running, Tower
+from robusttune.data.cache import CachedEncoder, EncodingSettings, FeatureCache
 from robusttune.data.checks import check_stage, refuse_uncacheable_inputs
 from robusttune.data.dataset import SampleDataset
 from robusttune.data.description import summary_line
@@ -174,14 +174,14 @@ class ImageTextDataModule(LightningDataModule):
         if self.feature_cache is None:
             return
         cores = Processes.of(self.trainer).cores
-        running = Running.of(self.trainer, self.loaders.workers(cores), cores)
+        running = EncodingSettings.of(self.trainer, self.loaders.workers(cores), cores)
         data_sets = [self._datasets[split] for split in STAGE_SPLITS[stage]]
         towers = (
-            Tower("images", self.image_encoder, encoders["image_encoder"]),
-            Tower("texts", self.text_encoder, encoders["text_encoder"]),
+            CachedEncoder("images", self.image_encoder, encoders["image_encoder"]),
+            CachedEncoder("texts", self.text_encoder, encoders["text_encoder"]),
         )
         refuse = self._refuse_unreadable if self.unreadable == "error" else None
-        self.feature_cache.replace(data_sets, towers, running, refuse)
+        self.feature_cache.replace_inputs(data_sets, towers, running, refuse)
 
     def train_dataloader(self) -> ResumableLoader:
         """Return a loader of the training split, at the position of a resumed checkpoint if there is one."""

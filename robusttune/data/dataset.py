@@ -28,7 +28,7 @@ class SampleDataset(Dataset[Sample]):
         labels: Class indices of each row, or None for a split without labels.
         images: Images by variant. The first variant is ``clean``; the others have noise.
         texts: Texts by variant. The first variant is ``clean``; the others have noise.
-        corruption: Modality dropout, applied to each sample, or None.
+        modality_dropout: Modality dropout, applied to each sample, or None.
         seed: Seed of modality dropout.
     """
 
@@ -38,14 +38,14 @@ class SampleDataset(Dataset[Sample]):
         labels: list[list[int]] | None,
         images: dict[str, Modality],
         texts: dict[str, Modality],
-        corruption: ModalityDropout | None,
+        modality_dropout: ModalityDropout | None,
         seed: int,
     ) -> None:
         self.records = records
         self.labels = None if labels is None else pa.array(labels, pa.list_(pa.int32()))
         self.images = images
         self.texts = texts
-        self.corruption = corruption
+        self.modality_dropout = modality_dropout
         self.seed = seed
 
     def __len__(self) -> int:
@@ -58,9 +58,9 @@ class SampleDataset(Dataset[Sample]):
         sample_id = self.records["id"][row].as_py()
         labels = None if self.labels is None else self.labels[row].as_py()
         image_kept, text_kept = has_image, has_text = self.images["clean"].has(row), self.texts["clean"].has(row)
-        if self.corruption is not None:
+        if self.modality_dropout is not None:
             rng = sample_generator(self.seed, epoch, sample_id, "modality")
-            image_kept, text_kept = drop_modality(has_image, has_text, self.corruption, rng)
+            image_kept, text_kept = drop_modality(has_image, has_text, self.modality_dropout, rng)
         # A modality that the sample loses is not read, which saves the time to decode it.
         image, unreadable = self._image(row, epoch) if image_kept else ({}, None)
         text_kept = text_kept or (unreadable is not None and has_text)  # no sample loses both modalities

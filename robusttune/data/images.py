@@ -56,9 +56,22 @@ class ImageReader(ABC):
             UnreadableImageError: The image cannot be read.
         """
 
+    def content(self, name: str) -> bytes | None:
+        """Return the encoded image, such as the bytes of a JPEG file; None if it is drawn or stored as pixels.
+
+        Raises:
+            UnreadableImageError: The content cannot be read.
+        """
+        del name
+        return None
+
     @abstractmethod
     def digest(self, name: str) -> bytes | None:
         """Return 16 bytes that identify the image, even an unreadable one, or None if it is a file of its own."""
+
+    def digests(self, names: Sequence[str]) -> dict[str, bytes | None]:
+        """Return the digest of each image by name, see `digest`."""
+        return {name: self.digest(name) for name in names}
 
 
 class ImageFiles(ImageReader):
@@ -71,6 +84,10 @@ class ImageFiles(ImageReader):
     def read(self, name: str) -> Image.Image:
         """Read an image file as RGB, see `read_image`."""
         return read_image(name)
+
+    def content(self, name: str) -> bytes:
+        """Return the bytes of a file."""
+        return read_content(name)
 
     def digest(self, name: str) -> None:
         """Return None: the digest of a file is computed from its content, see `file_digests`."""
@@ -106,6 +123,24 @@ def read_image(file: str | Path | BytesIO, called: str = "") -> Image.Image:
                 return _as_rgb(image)
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise UnreadableImageError(f"{called or file!s:.300} cannot be read as an image ({_reason(error)})") from None
+
+
+def read_content(path: str) -> bytes:
+    """Return the bytes of an image file.
+
+    Raises:
+        UnreadableImageError: The file cannot be read, or changed while it was read.
+    """
+    try:
+        with open_regular(path) as file:
+            before = os.fstat(file.fileno())
+            content = file.read()
+        after = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise UnreadableImageError(f"{path:.300} cannot be read as an image ({_reason(error)})") from None
+    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+        raise UnreadableImageError(f"{path:.300} changed while it was read")
+    return content
 
 
 def open_image(content: IO[bytes]) -> Image.Image:
@@ -201,7 +236,7 @@ def refuse_unreadable(names: Sequence[str], reader: ImageReader, found: list[str
         problems = sorted(set().union(*parts))
         raise RobustTuneError(
             f"{len(problems)} of {counted(len(names), 'image file')} cannot be read: {'; '.join(problems[:3])}"
-            f"{'; ...' * (len(problems) > 3)}: mend or remove them, or set data.unreadable to absent"
+            f"{'; ...' * (len(problems) > 3)}: repair or remove them, or set data.unreadable to absent"
         )
 
     on_rank_zero({*unreadable_images(names[rank() :: world_size()], reader, threads), *found}, refuse)

@@ -47,7 +47,7 @@ class LabelSet:
             if self.given.multilabel != multilabel:
                 raise RobustTuneError(
                     f"the checkpoint was trained with multilabel {self.given.multilabel}, and the data say "
-                    f"{multilabel}: test it on data of its own kind"
+                    f"{multilabel}: use data with the same multilabel setting"
                 )
             return self.given
         train = self.records.table("train")

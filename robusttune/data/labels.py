@@ -1,4 +1,4 @@
-"""Labels: map class names to indices, and collect the facts about the classes that a model needs."""
+"""Label mapping: map labels to class indices by name, and collect the facts about classes that a model needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def facts_of(train: pa.Table, class_names: list[str], multilabel: bool) -> Facts
         multilabel: Whether a sample may have any number of classes, instead of exactly one.
 
     Returns:
-        Class names, the share of training samples in each class, ``multilabel``, and the number of training samples.
+        Class names, the fraction of training samples in each class, ``multilabel``, and the number of training samples.
 
     Raises:
         RobustTuneError: There are fewer than two classes (fewer than one in multi-label data), or a label is invalid,
@@ -43,7 +43,7 @@ def facts_of(train: pa.Table, class_names: list[str], multilabel: bool) -> Facts
 
 
 def encode_labels(table: pa.Table, class_names: list[str], multilabel: bool, split: Split) -> list[list[int]]:
-    """Map the class names of each row to class indices.
+    """Map the labels of each row to class indices, by name.
 
     Args:
         table: Table of the samples, with the columns of `SCHEMA`.

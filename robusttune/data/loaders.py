@@ -10,12 +10,12 @@ from torch.utils.data import DataLoader
 
 from robusttune.counting import counted
 from robusttune.data.balance import Quotas, Sampling, quotas
-from robusttune.data.cache import Cached
+from robusttune.data.cache import CachedModality
 from robusttune.data.dataset import Collate, SampleDataset
 from robusttune.data.sampler import ResumableLoader, ResumableSampler
 from robusttune.data.settings import LoaderSettings, require_minimum
 from robusttune.data.workers import Shared, WatchedLoader, Workers, limited_by_cores, limited_by_memory
-from robusttune.interruption import leave_to_main
+from robusttune.interruption import ignore_signals_in_worker
 from robusttune.ranks import cores_of_each
 from robusttune.types import Facts, Sample, Split
 
@@ -92,7 +92,8 @@ class Loaders:
             quotas=self._quotas(data) if split == "train" else None,
         )
         inputs = [*data.images.values(), *data.texts.values()]
-        in_process = self.settings.workers is None and processes.on_cpu and all(isinstance(i, Cached) for i in inputs)
+        cached = all(isinstance(modality, CachedModality) for modality in inputs)
+        in_process = cached and processes.on_cpu and self.settings.workers is None
         size = self._samples_per_batch(data, split)
         number = 0 if in_process else min(self.workers(processes.cores), -(-len(sampler) // size))
         workers = self._limited(data, split, facts, Workers(number, self.settings.prefetch), size, processes)
@@ -104,7 +105,7 @@ class Loaders:
             collate_fn=Shared(Collate(data.images, data.texts, facts, split)),
             num_workers=workers.number,
             persistent_workers=workers.number > 0,
-            worker_init_fn=leave_to_main,
+            worker_init_fn=ignore_signals_in_worker,
             prefetch_factor=workers.prefetch if workers.number > 0 else None,
             pin_memory=torch.cuda.is_available(),
         )

@@ -125,7 +125,7 @@ class Pixels:
 
         The property is cached because a reader may have to read the images for it.
         """
-        return {name: self.reader.digest(name) for name in self.names.drop_null().unique().to_pylist()}
+        return self.reader.digests(self.names.drop_null().unique().to_pylist())
 
     def read(self, row: int, seed: int) -> Tensor:
         """Read and transform one image. The last result is kept, since its variants are read one after the other.

@@ -29,7 +29,7 @@ class Problems:
         self.unit = unit
         self.found: dict[tuple[str, str], list[str]] = {}
 
-    def add(self, at: str, what: str, remedy: str = "mend or remove them") -> None:
+    def add(self, at: str, what: str, remedy: str = "repair or remove them") -> None:
         """Add a problem of one unit.
 
         Args:

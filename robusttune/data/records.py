@@ -238,7 +238,7 @@ def brightness(names: Sequence[str | None], reader: ImageReader) -> list[float |
         with ThreadPoolExecutor(cores()) as pool:  # decoders release the GIL
             return list(pool.map(mean, names))
     except UnreadableImageError as error:
-        raise RobustTuneError(f"{error}, and data.missing depends on it: mend it, or remove the sample") from None
+        raise RobustTuneError(f"{error}, and data.missing depends on it: repair it, or remove the sample") from None
 
 
 def _refuse_single_modality(table: pa.Table, split: Split) -> None:

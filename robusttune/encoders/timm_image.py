@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,22 +14,29 @@ from torch import Tensor, nn
 from robusttune.encoders.base import all_real
 from robusttune.encoders.layered import FrozenLayeredImageEncoder, LayeredImageEncoder
 from robusttune.encoders.preprocessing import Preprocessing
+from robusttune.encoders.timm_models import TimmModel, find_model, weights_file
 from robusttune.encoders.weights import fetching, local_weights, refuse_code, seeded, strict_loading
 from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded
 
 CHANNELS = 3
+CREATE = (*inspect.signature(timm.create_model).parameters,)[:-1]  # its own arguments, without those of the model
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimmEncoder(LayeredImageEncoder):
     """Settings of an image model from timm, named as in timm (``vit_base_patch16_224.augreg_in21k``).
 
+    The name may also be a repository of the Hugging Face hub (``hf-hub:timm/vit_tiny_patch16_224.augreg_in21k``), or a
+    folder with ``config.json`` and weights, as timm's ``save_for_hf`` writes them.
+
     Args:
-        model_args: Further arguments of the model's constructor.
+        model_args: Further arguments of the model's constructor, such as ``{dynamic_img_size: true}``. ``img_size`` is
+            also the size of the images, as ``size`` is.
 
     Raises:
-        RobustTuneError: ``model_args`` sets a number of input channels other than 3.
+        RobustTuneError: ``model_args`` sets a number of input channels other than 3, images that are no squares, a size
+            other than ``size``, or an argument that this class sets itself.
 
     Example:
         >>> encoder = TimmEncoder(name="vit_tiny_patch16_224", weights="random", layers=3)
@@ -44,26 +50,19 @@ class TimmEncoder(LayeredImageEncoder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        channels = self.model_args.get("in_chans", CHANNELS)
-        if channels not in (None, CHANNELS):
+        for name in (*CREATE, "num_classes", "features_only", "out_indices"):
+            if name in self.model_args:
+                raise RobustTuneError(f"image_encoder.model_args.{name} is set by this encoder: leave it out")
+        _refuse_channels(self.model_args, "image_encoder.model_args")
+        own = _square("image_encoder.model_args", self.model_args.get("img_size"))
+        if None not in (own, self.size) and own != self.size:
             raise RobustTuneError(
-                f"image_encoder.model_args.in_chans is {channels}, and images have {CHANNELS} channels: "
-                f"model_args.in_chans must be {CHANNELS}, or left out"
+                f"image_encoder.size is {self.size}, and model_args.img_size {own}: leave one of them out"
             )
 
     def preprocessing(self) -> Preprocessing:
         """Return the preprocessing that timm records for the weights, with this object's settings in place."""
-        cfg = self._pretrained_cfg()
-        return self.override(
-            Preprocessing(
-                size=cfg.input_size[-1],
-                crop=cfg.crop_pct,
-                mean=cfg.mean,
-                std=cfg.std,
-                interpolation=cfg.interpolation,
-                crop_mode="squash" if cfg.crop_mode == "squash" else "center",
-            )
-        )
+        return self._preprocessing(self._model())
 
     def load(self) -> FrozenTimmEncoder:
         """Build the frozen model.
@@ -72,42 +71,93 @@ class TimmEncoder(LayeredImageEncoder):
             RobustTuneError: timm does not know the model or publishes no weights of it, the weights cannot be fetched
                 or do not fit, or the model does not return its intermediate layers.
         """
-        preprocessing, cfg = self.preprocessing(), self._pretrained_cfg()
-        if self.weights == "pretrained" and not cfg.has_weights:
+        model = self._model()
+        preprocessing = self._preprocessing(model)
+        if self.weights == "pretrained" and not model.cfg.has_weights:
             raise RobustTuneError(f"timm publishes no weights of {self.name!r}: set weights to a file, or to random")
-        repository = cfg.hf_hub_id or cfg.url or "timm/"
-        repository += f"{cfg.architecture}.{cfg.tag}" if repository.endswith("/") else ""
-        overlay: dict[str, Any] = {}
-        if self.weights not in ("pretrained", "random"):
-            overlay["file"] = str(_weights_file(local_weights(self.weights)))
-        elif self.revision is not None:
-            overlay["hf_hub_id"] = f"{repository}@{self.revision}"
-        args = dict(self.model_args)
-        if cfg.fixed_input_size:
-            args.setdefault("img_size", preprocessing.size)
-        with seeded(), fetching(repository, self.weights), strict_loading():
-            if "file" in overlay:
-                refuse_code(Path(overlay["file"]))
+        with seeded(), fetching(model.place, self.weights), strict_loading():
             backbone = timm.create_model(
-                self.name,
+                model.name,
                 pretrained=self.weights != "random",
-                pretrained_cfg_overlay=overlay or None,
+                pretrained_cfg=model.pretrained_cfg(),
+                pretrained_cfg_overlay=self._source_of_weights(model),
                 num_classes=0,
-                **args,
+                **self._arguments(model, preprocessing.size),
             )
         if not hasattr(backbone, "forward_intermediates"):
             raise RobustTuneError(f"timm's {self.name!r} does not give its intermediate layers: choose another model")
         return FrozenTimmEncoder(backbone, preprocessing, self)
 
-    def _pretrained_cfg(self) -> Any:
-        cfg = timm.get_pretrained_cfg(self.name) if timm.is_model(self.name) else None
-        if cfg is None:
-            near = difflib.get_close_matches(self.name, timm.list_models() + timm.list_pretrained(), n=3)
-            raise RobustTuneError(
-                f"timm has no model {self.name!r}: "
-                + (f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them")
+    def _model(self) -> TimmModel:
+        model = find_model(self.name, self.weights, self.revision)
+        _refuse_channels(model.args, model.place)
+        return model
+
+    def _preprocessing(self, model: TimmModel) -> Preprocessing:
+        """Return the preprocessing. Its size is that of the images that the model is built for."""
+        cfg = model.cfg
+        sizes = (_square(place, args.get("img_size")) for place, args in self._all_arguments(model))
+        return self.override(
+            Preprocessing(
+                size=next((size for size in sizes if size is not None), cfg.input_size[-1]),
+                crop=cfg.crop_pct,
+                mean=cfg.mean,
+                std=cfg.std,
+                interpolation=cfg.interpolation,
+                crop_mode="squash" if cfg.crop_mode == "squash" else "center",
             )
-        return cfg
+        )
+
+    def _all_arguments(self, model: TimmModel) -> list[tuple[str, dict[str, Any]]]:
+        return [("image_encoder.model_args", self.model_args), (model.place, model.args)]
+
+    def _arguments(self, model: TimmModel, size: int) -> dict[str, Any]:
+        """Return the arguments of the model's constructor: those it was published with, and those of the settings."""
+        args = {**model.args, **self.model_args}
+        for name in (*CREATE, "num_classes"):
+            args.pop(name, None)
+        if model.cfg.fixed_input_size or args.get("img_size") is not None:
+            args["img_size"] = size
+        return args
+
+    def _source_of_weights(self, model: TimmModel) -> dict[str, Any] | None:
+        """Return the fields of timm's description that say where the weights are; None to leave them as they are.
+
+        Raises:
+            RobustTuneError: A local file does not exist, or holds more than tensors.
+        """
+        if self.weights == "random":
+            return None
+        local = model.cfg.file if self.weights == "pretrained" else str(local_weights(self.weights))
+        if local is not None:
+            file = weights_file(Path(local))
+            refuse_code(file)
+            return {"file": str(file), "source": None}
+        return None if self.revision is None else {"hf_hub_id": model.cfg.hf_hub_id}
+
+
+def _refuse_channels(args: dict[str, Any], place: str) -> None:
+    channels = args.get("in_chans", CHANNELS)
+    if channels not in (None, CHANNELS):
+        raise RobustTuneError(
+            f"{place}.in_chans is {channels}, and images have {CHANNELS} channels: "
+            f"model_args.in_chans must be {CHANNELS}, or left out"
+        )
+
+
+def _square(place: str, size: Any) -> int | None:
+    """Return the edge length that ``img_size`` means, or None where it is not set.
+
+    Raises:
+        RobustTuneError: The size is no number of pixels, or not that of a square.
+    """
+    if size is None:
+        return None
+    edges = {*size} if isinstance(size, list | tuple) else {size}
+    edge = next(iter(edges), None)
+    if len(edges) != 1 or not isinstance(edge, int) or edge < 1:
+        raise RobustTuneError(f"{place}.img_size is {size}, and images are squares: give one number of pixels")
+    return edge
 
 
 class FrozenTimmEncoder(FrozenLayeredImageEncoder):
@@ -127,6 +177,7 @@ class FrozenTimmEncoder(FrozenLayeredImageEncoder):
         self.indices = [number - 1 for number in settings.layer_numbers(depth)]
         accepted = inspect.signature(backbone.forward_intermediates).parameters  # type: ignore[arg-type]
         self.prefix_arg = {"return_prefix_tokens": True} if "return_prefix_tokens" in accepted else {}
+        self._check_patches(settings)
         try:
             self.widths = self.measure_widths()
         except (AssertionError, RuntimeError) as error:
@@ -135,6 +186,22 @@ class FrozenTimmEncoder(FrozenLayeredImageEncoder):
                 f"timm's {settings.name!r} does not take images of {self.side} pixels ({reason}): "
                 "set image_encoder.size to null, or to a size that fits"
             ) from error
+
+    def _check_patches(self, settings: TimmEncoder) -> None:
+        """Check that patches cover the whole image. timm would leave out a border without a word.
+
+        Raises:
+            RobustTuneError: The size of the images is not a multiple of that of the patches.
+        """
+        embed = getattr(self.backbone, "patch_embed", None)
+        patch = getattr(embed, "patch_size", None)
+        edges = patch if isinstance(patch, list | tuple) else (patch,)
+        pads = getattr(embed, "dynamic_img_pad", False)
+        if not pads and any(isinstance(edge, int) and self.side % edge for edge in edges):
+            raise RobustTuneError(
+                f"timm's {settings.name!r} has patches of {max(edges)} pixels, which do not fit images of {self.side}: "
+                "set image_encoder.size to a multiple"
+            )
 
     def forward(self, images: Tensor) -> Encoded:
         """Encode images (B, 3, H, W), uint8, into pooled embeddings and tokens of the chosen layers."""
@@ -146,17 +213,3 @@ class FrozenTimmEncoder(FrozenLayeredImageEncoder):
         pairs = [layer if isinstance(layer, tuple) else (layer, None) for layer in layers]
         tokens = [self.to_tokens(maps, prefix) for maps, prefix in pairs]
         return Encoded(torch.flatten(pooled, 1), tokens, all_real(tokens))
-
-
-def _weights_file(path: Path) -> Path:
-    """Return the weights file at a path: the file itself, or the one with a known name in a folder.
-
-    Raises:
-        RobustTuneError: The folder holds no file with a known name.
-    """
-    if path.is_file():
-        return path
-    for name in ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin"):
-        if (path / name).is_file():
-            return path / name
-    raise RobustTuneError(f"{path} holds no model.safetensors: set weights to the file itself")

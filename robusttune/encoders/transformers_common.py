@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from robusttune.encoders.base import Encoder
 from robusttune.encoders.layered import LayeredEncoder
 from robusttune.encoders.remote_code import refuse_remote_code
-from robusttune.encoders.weights import PACKAGED, fetching, local_weights, model_folder, seeded
+from robusttune.encoders.weights import fetching, local_weights, named_folder, seeded
 from robusttune.errors import RobustTuneError
 
 
@@ -25,11 +25,9 @@ def location(settings: Encoder) -> dict[str, Any]:
         RobustTuneError: The folder does not exist, or ``weights`` is a file.
     """
     if settings.weights in ("pretrained", "random"):
-        folder = model_folder(settings.name)
-        if settings.name.startswith(("/", "./", "../", "~", PACKAGED)) and not folder.is_dir():
-            raise RobustTuneError(f"the encoder folder {settings.name} does not exist: check the name")
+        folder = named_folder(settings.name)
         return {
-            "pretrained_model_name_or_path": str(folder) if folder.is_dir() else settings.name,
+            "pretrained_model_name_or_path": settings.name if folder is None else str(folder),
             "revision": settings.revision or "main",
         }
     folder = local_weights(settings.weights)

@@ -122,7 +122,8 @@ def _missing_files(settings: TextEncoder) -> str:
         refuse_remote_code(source, "AutoTokenizer")
         tokenizer_config = read_json(source, "tokenizer_config.json")
         kind = _tokenizer_class(tokenizer_config, config)
-        if "sentencepiece" in getattr(kind, "_backends", ()):  # a placeholder class
+        is_placeholder = "sentencepiece" in getattr(kind, "_backends", ())
+        if is_placeholder or getattr(kind, "__name__", None) in SLOW.values():
             raise _no_fast_form(settings, kind)
         versions = tokenizer_config.get("fast_tokenizer_files")
         if any(find_file(source, name) for name in [FILE, *(versions if isinstance(versions, list) else [])]):
@@ -135,7 +136,7 @@ def _missing_files(settings: TextEncoder) -> str:
         if pieces and not (find_spec("sentencepiece") and find_spec("google.protobuf")):
             raise RobustTuneError(
                 f"the tokenizer of {source['pretrained_model_name_or_path']} is a SentencePiece model ({pieces[0]}), "
-                "which two packages read that are not installed: pip install sentencepiece protobuf"
+                "which needs packages that are not installed: pip install 'robusttune[sentencepiece]'"
             )
         return "" if found else " or ".join([FILE, " and ".join(files)][: 1 + bool(files)])
 

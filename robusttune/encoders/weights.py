@@ -35,6 +35,20 @@ def model_folder(name: str) -> Path:
     return user_path(name)
 
 
+def named_folder(name: str) -> Path | None:
+    """Return the local folder that a model's name refers to, or None if it is a published name.
+
+    Raises:
+        RobustTuneError: The name is a path, and there is no such folder.
+    """
+    folder = model_folder(name)
+    if folder.is_dir():
+        return folder
+    if name.startswith(("/", "./", "../", "~", PACKAGED)):
+        raise RobustTuneError(f"the encoder folder {name} does not exist: check the name")
+    return None
+
+
 def local_weights(path: str) -> Path:
     """Return the path of local weights.
 
@@ -111,12 +125,12 @@ def fetching(repository: str, weights: str) -> Iterator[None]:
         if "trust_remote_code" in str(error):
             raise code_error(place) from error
         reason = str(error).strip().split("\n")[0][:200].rstrip(".:") or type(error).__name__
+        if isinstance(error, TypeError) and (weights == "random" or "keyword argument" in reason):
+            raise RobustTuneError(f"{repository} cannot be made ({reason}): correct model_args") from error
         if local:
             raise RobustTuneError(
                 f"{place} cannot be loaded ({reason}): check that it is whole, and fits the model"
             ) from error
-        if weights == "random" and isinstance(error, TypeError):
-            raise RobustTuneError(f"{repository} cannot be made ({reason}): correct model_args") from error
         remedy = (
             PREFETCH if offline() else f"check its name and revision, and the network (if there is none, {PREFETCH})"
         )

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-KEPT = 50_000_000  # largest number of counts to cache, as int16: 100 MB
+MAX_CACHED_COUNTS = 50_000_000  # largest number of counts to cache, as int16: 100 MB
 CHUNK = 8_000_000  # largest number of float64 values in one block: 64 MB
 
 
@@ -36,7 +36,7 @@ def resampled_means(parts: Tensor, resamples: int = 1000, seed: int = 0) -> Tens
     width = max(1, CHUNK // samples)
     means = torch.empty(resamples, columns, dtype=torch.float64)
     done = 0
-    fits_cache = samples * resamples <= KEPT
+    fits_cache = samples * resamples <= MAX_CACHED_COUNTS
     for drawn in _cached_counts(samples, resamples, seed) if fits_cache else _counts(samples, resamples, seed):
         counts = drawn.double()
         rows = slice(done, done + len(counts))

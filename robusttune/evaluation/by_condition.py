@@ -10,7 +10,13 @@ from torch import Tensor
 from robusttune.corruption.conditions import Conditions
 from robusttune.counting import counted
 from robusttune.errors import RobustTuneError
-from robusttune.evaluation.intervals import base_and_new_parts, between, multiclass_parts, multilabel_parts, resampled
+from robusttune.evaluation.intervals import (
+    base_and_new_parts,
+    bootstrap_metrics,
+    confidence_intervals,
+    multiclass_parts,
+    multilabel_parts,
+)
 from robusttune.evaluation.metric_names import headline, names_of_metrics
 from robusttune.evaluation.metrics import base_and_new_metrics, multiclass_metrics, multilabel_metrics
 from robusttune.evaluation.scores import Scores, by_id, join
@@ -143,10 +149,10 @@ class ConditionMetrics:
                 parts = base_and_new_parts(logits, scores.label, self.base, unknown)
             else:
                 parts = (multilabel_parts if self.multilabel else multiclass_parts)(logits, scores.label)
-            values = resampled(parts)
-            found[condition] = between(values)
+            values = bootstrap_metrics(parts)
+            found[condition] = confidence_intervals(values)
             total = {name: value + total.get(name, 0) for name, value in values.items()}
-        return found | {"mean": between({name: value / len(found) for name, value in total.items()})}
+        return found | {"mean": confidence_intervals({name: value / len(found) for name, value in total.items()})}
 
     def _all_metrics(self, scores: Scores) -> dict[str, float]:
         """Compute the metrics of all conditions, in the form that `compute` returns."""

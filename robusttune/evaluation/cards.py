@@ -97,7 +97,7 @@ def _draw_card(sheet: Image.Image, card: Card, left: int, top: int) -> None:
         draw.text((text_left, top), line, INK if card.text else GREY, font(14))
         top += LINE
     top += 4
-    draw.text((text_left, top), fit(f"is: {card.label}", room, 14), INK, font(14))
+    draw.text((text_left, top), fit(f"label: {card.label}", room, 14), INK, font(14))
     top += LINE + 4
     for prediction in card.predictions:
         _mark(draw, text_left, top + 3, prediction.right)

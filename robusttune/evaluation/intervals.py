@@ -16,7 +16,7 @@ from robusttune.evaluation.per_sample import label_ranks, sample_briers, sample_
 from robusttune.predictions import predicted_classes
 
 
-class Parts(NamedTuple):
+class MeanBasedMetric(NamedTuple):
     """A metric that is a function of means over samples.
 
     Attributes:
@@ -25,7 +25,7 @@ class Parts(NamedTuple):
 
     Example:
         >>> import torch
-        >>> accuracy = Parts(torch.tensor([[1.0], [0.0]]), of=lambda means: means[:, 0])
+        >>> accuracy = MeanBasedMetric(torch.tensor([[1.0], [0.0]]), of=lambda means: means[:, 0])
         >>> accuracy.of(accuracy.values.mean(0, keepdim=True))
         tensor([0.5000])
     """
@@ -34,7 +34,7 @@ class Parts(NamedTuple):
     of: Callable[[Tensor], Tensor]
 
 
-def resampled(parts: dict[str, Parts]) -> dict[str, Tensor]:
+def bootstrap_metrics(parts: dict[str, MeanBasedMetric]) -> dict[str, Tensor]:
     """Bootstrap each metric. Metrics over the same number of samples share their resample indices.
 
     Args:
@@ -49,7 +49,7 @@ def resampled(parts: dict[str, Parts]) -> dict[str, Tensor]:
     return {name: part.of(means[id(part.values)]) for name, part in parts.items()}
 
 
-def between(values: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
+def confidence_intervals(values: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
     """Return the 95 % percentile interval of each metric.
 
     Args:
@@ -63,7 +63,7 @@ def between(values: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
     return {name: interval(value) for name, value in defined.items() if len(value)}
 
 
-def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
+def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, MeanBasedMetric]:
     """Return the metrics of multi-class data that follow from means over samples.
 
     Args:
@@ -73,7 +73,7 @@ def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
     Example:
         >>> import torch
         >>> logits, label = torch.eye(3).repeat(20, 1), torch.arange(3).repeat(20)
-        >>> between(resampled(multiclass_parts(logits, label)))["accuracy"]
+        >>> confidence_intervals(bootstrap_metrics(multiclass_parts(logits, label)))["accuracy"]
         (1.0, 1.0)
     """
     classes = logits.shape[1]
@@ -84,10 +84,10 @@ def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
     found = {"accuracy": _mean((predicted & actual).any(1)), **averages}
     if classes > 5:
         found["top5_accuracy"] = _mean(label_ranks(logits, label) <= 5)
-    return found | trust_parts(logits, label)
+    return found | probability_metric_parts(logits, label)
 
 
-def multilabel_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
+def multilabel_parts(logits: Tensor, label: Tensor) -> dict[str, MeanBasedMetric]:
     """Return the metrics of multi-label data that follow from means over samples.
 
     Args:
@@ -96,10 +96,10 @@ def multilabel_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
     """
     predicted, actual = predicted_classes(logits, multilabel=True), label.bool()
     averages = _class_parts(predicted, actual, {"f1_macro": macro_of_all, "f1_micro": micro, "f1_weighted": weighted})
-    return averages | {"f1_samples": _mean(samples_f1(predicted, actual)), **trust_parts(logits, label)}
+    return averages | {"f1_samples": _mean(samples_f1(predicted, actual)), **probability_metric_parts(logits, label)}
 
 
-def base_and_new_parts(logits: Tensor, label: Tensor, base: Tensor, unknown: Tensor) -> dict[str, Parts]:
+def base_and_new_parts(logits: Tensor, label: Tensor, base: Tensor, unknown: Tensor) -> dict[str, MeanBasedMetric]:
     """Return the metrics of `base_and_new_metrics` that follow from means over samples.
 
     Args:
@@ -121,15 +121,15 @@ def base_and_new_parts(logits: Tensor, label: Tensor, base: Tensor, unknown: Ten
         return 2 * accuracies.prod(1) / accuracies.sum(1).clamp(min=1e-12)
 
     return {
-        "base_accuracy": Parts(kinds[0], lambda means: means[:, 0] / means[:, 1]),
-        "new_accuracy": Parts(kinds[1], lambda means: means[:, 0] / means[:, 1]),
-        "harmonic_mean": Parts(both, mean),
+        "base_accuracy": MeanBasedMetric(kinds[0], lambda means: means[:, 0] / means[:, 1]),
+        "new_accuracy": MeanBasedMetric(kinds[1], lambda means: means[:, 0] / means[:, 1]),
+        "harmonic_mean": MeanBasedMetric(both, mean),
         "unknown_accuracy": _mean(unknown.argmax(1) == label),
-        **trust_parts(unknown, label),
+        **probability_metric_parts(unknown, label),
     }
 
 
-def trust_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
+def probability_metric_parts(logits: Tensor, label: Tensor) -> dict[str, MeanBasedMetric]:
     """Return the Brier score and the loss of `trust_metrics`.
 
     The calibration error is excluded: resampling biases absolute gaps upwards.
@@ -141,7 +141,7 @@ def trust_parts(logits: Tensor, label: Tensor) -> dict[str, Parts]:
     return {"brier": _mean(sample_briers(logits, label)), "loss": _mean(sample_losses(logits, label))}
 
 
-def _class_parts(predicted: Tensor, actual: Tensor, averages: dict[str, Average]) -> dict[str, Parts]:
+def _class_parts(predicted: Tensor, actual: Tensor, averages: dict[str, Average]) -> dict[str, MeanBasedMetric]:
     """Return averages over classes, such as that of F1, from predicted and true classes, shape (N, C), bool each."""
     # All averages share this tensor, so that it is resampled once.
     counts = torch.cat([predicted & actual, predicted, actual], 1).float()
@@ -151,8 +151,8 @@ def _class_parts(predicted: Tensor, actual: Tensor, averages: dict[str, Average]
         hits, predicted, actual = means.chunk(3, 1)
         return average(hits, predicted + actual, actual)
 
-    return {name: Parts(counts, partial(of, average)) for name, average in averages.items()}
+    return {name: MeanBasedMetric(counts, partial(of, average)) for name, average in averages.items()}
 
 
-def _mean(values: Tensor) -> Parts:
-    return Parts(values.float().unsqueeze(1), lambda means: means[:, 0])
+def _mean(values: Tensor) -> MeanBasedMetric:
+    return MeanBasedMetric(values.float().unsqueeze(1), lambda means: means[:, 0])

@@ -46,7 +46,7 @@ def multiclass_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
         "f1_macro": float(multiclass_f1_score(predicted, label, classes, average="macro")),
         "f1_weighted": float(multiclass_f1_score(predicted, label, classes, average="weighted")),
         **ranking_metrics(logits.softmax(1), functional.one_hot(label, classes).bool()),
-        **trust_metrics(logits, label),
+        **probability_metrics(logits, label),
     }
     if classes > 5:
         # torchmetrics breaks ties in an order that torch.topk does not define, and takes eight times as long.
@@ -77,7 +77,7 @@ def multilabel_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
     # torchmetrics has the F1 of each sample, too, but fails if there is only one sample.
     of_samples = float(samples_f1(predicted.bool(), actual.bool()).mean())
     ranking = ranking_metrics(logits.sigmoid(), actual.bool())
-    return averages | {"f1_samples": of_samples, **ranking, **trust_metrics(logits, label)}
+    return averages | {"f1_samples": of_samples, **ranking, **probability_metrics(logits, label)}
 
 
 def base_and_new_metrics(logits: Tensor, label: Tensor, base: Tensor, unknown: Tensor) -> dict[str, float]:
@@ -110,10 +110,10 @@ def base_and_new_metrics(logits: Tensor, label: Tensor, base: Tensor, unknown: T
     both = [*found.values()]
     found["harmonic_mean"] = 2 * both[0] * both[1] / sum(both) if sum(both) != 0 else 0.0
     found["unknown_accuracy"] = accuracy(unknown.argmax(1), label, classes)
-    return found | trust_metrics(unknown, label)
+    return found | probability_metrics(unknown, label)
 
 
-def trust_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
+def probability_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
     """Compute how reliable the probabilities are: expected calibration error, Brier score and cross-entropy.
 
     Args:

@@ -87,7 +87,7 @@ class ExpertsNetwork(Baseline):
         image_present: Tensor,
         text_present: Tensor,
     ) -> Fused:
-        """Compute the logits of ``R`` pairs, running each expert once per image or text, see `FusionNetwork.forward_pairs`."""
+        """Compute logits of ``R`` pairs; each expert runs once per image or text; see `FusionNetwork.forward_pairs`."""
         return self.fused(*self._sum_logits(image, text, (image_rows, text_rows), (image_present, text_present)))
 
     def _sum_logits(

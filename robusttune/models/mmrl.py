@@ -5,7 +5,7 @@ extension MMRL++ (arXiv 2505.10088).
 
 The results equal those of the published implementation, with less computation. Padding is not processed. The layers
 below the first one that takes tokens run once. In the last layer only the tokens that are read are computed. The
-beginning that all prompts share runs once for all classes, see `MMRLNetwork.text_features`.
+common prefix of all prompts is computed once for all classes, see `MMRLNetwork.text_features`.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class MMRLNetwork(nn.Module):
             Output for ``start``, ``space`` and ``rest``.
         """
         count = len(space)
-        shared_count = count + len(texts.shared)  # tokens that all texts begin with
+        shared_count = count + len(texts.shared)  # tokens of the common prefix
         states = torch.cat([start, space, rest])
         normed = block.norm1(states)
         shared_query, query = _split(block.query(normed), shared_count)

@@ -64,8 +64,10 @@ class MoLT(FusionModel):
             raise RobustTuneError(f"there is no pooling {self.pooling!r}: give {' or '.join(get_args(Pooling))}")
         least = dict.fromkeys(vars(self).keys() - {"pooling", "dropout"}, 1) | {"null_tokens": 0, "fusion_layers": 0}
         small = [name for name in sorted(least) if getattr(self, name) < least[name]]
-        if small or not 0 <= self.dropout < 1:
-            raise RobustTuneError(f"{', '.join(small) or 'dropout'} is out of range: see the setting's help")
+        if small:
+            raise RobustTuneError(f"{small[0]} is {getattr(self, small[0])}: give at least {least[small[0]]}")
+        if not 0 <= self.dropout < 1:
+            raise RobustTuneError(f"dropout is {self.dropout}: give a number in [0, 1)")
         if self.fusion_width % self.fusion_heads:
             raise RobustTuneError(
                 f"fusion_width {self.fusion_width} cannot be split into {self.fusion_heads} heads: "
@@ -105,7 +107,7 @@ class MoLTNetwork(FusionNetwork):
         if len(image.layers) != len(text.layers):
             raise RobustTuneError(
                 f"{len(image.layers)} image layers cannot be paired with {len(text.layers)} text layers: "
-                "set image_encoder.layers and text_encoder.layers to as many"
+                "set image_encoder.layers and text_encoder.layers to the same number"
             )
         self.view_shape = (len(image.layers), settings.cca_dim)
         self.layers = nn.ModuleList(
@@ -129,7 +131,7 @@ class MoLTNetwork(FusionNetwork):
         image_present: Tensor,
         text_present: Tensor,
     ) -> Fused:
-        """Compute the logits of ``R`` pairs, projecting each image and text only once, see `FusionNetwork.forward_pairs`."""
+        """Compute logits of ``R`` pairs; each image and text is projected once; see `FusionNetwork.forward_pairs`."""
         return self._fuse(image, text, image_present, text_present, (image_rows, text_rows))
 
     def _fuse(

@@ -1,4 +1,4 @@
-"""Packing of texts of different lengths without padding, with the tokens that they all begin with stored once."""
+"""Packing of texts of different lengths without padding, with their common prefix stored once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from robusttune.types import Tokens
 
 @dataclass
 class Packed:
-    """The states of ``C`` texts, packed: ``p`` shared states, then the other ``S`` states, one text after the other.
+    """The packed states of ``C`` texts: ``p`` of their common prefix, then the other ``S``, one text after the other.
 
     Each text has at least one token that is not shared. ``m`` is the largest number of such tokens in a text.
 
     Attributes:
-        shared: States of the tokens that all texts begin with, at least the start token, shape (p, d).
+        shared: States of the common prefix, the tokens that all texts begin with, at least the start token, shape
+            (p, d).
         states: States of all other tokens, text by text, shape (S, d).
         slots: Row in ``states`` of each position of each text, shape (C, m). Positions after the end of a text hold the
             row of its last token.
@@ -99,8 +100,8 @@ class Packed:
         return self.mask(inserted)[self.lengths - 1]
 
 
-def shared_tokens(tokens: Tokens) -> int:
-    """Return the number of tokens that all texts begin with, such that each text has at least one token more.
+def common_prefix_length(tokens: Tokens) -> int:
+    """Return the length of the common prefix of all texts, in tokens, such that each text has at least one token more.
 
     Args:
         tokens: Tokenised texts with padding on the right, shape (C, n).

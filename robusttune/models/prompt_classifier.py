@@ -104,7 +104,7 @@ class PromptClassifier(Classifier):
     def combine_modalities(
         self, batch: Batch, views: Sequence[View], images: Mapping[str, Tensor], texts: Mapping[str, Tensor]
     ) -> Tensor:
-        """Combine the logits of images and texts.
+        """Combine the class probabilities of images and texts (late fusion by the smoothed product rule).
 
         A row with one modality keeps the logits of that modality. A row with both gets the log of the product of the
         smoothed class probabilities, up to a constant. A row with neither gets the log class frequencies of training.

@@ -12,7 +12,7 @@ from robusttune.counting import counted
 from robusttune.encoders.clip import FrozenCLIPText, unit
 from robusttune.encoders.tokenization import Tokenizer
 from robusttune.errors import RobustTuneError
-from robusttune.models.packed import Packed, shared_tokens
+from robusttune.models.packed import Packed, common_prefix_length
 from robusttune.types import Encoded, Tokens, prompt_name
 
 PLACE = "{}"  # the placeholder of the class name in a template
@@ -71,7 +71,9 @@ def tokenise(class_names: list[str], template: str, tokenizer: Tokenizer) -> Tok
     """
     names = [prompt_name(name) for name in class_names]
     if "" in names:
-        raise RobustTuneError(f"class {names.index('') + 1} of {len(names)} has no name: give it one to be prompted by")
+        raise RobustTuneError(
+            f"class {names.index('') + 1} of {len(names)} has a blank name: give it a name for its prompt"
+        )
     tokens, cut = tokenizer([template.replace(PLACE, name) for name in names])
     too_long = [name for name, was_cut in zip(class_names, cut, strict=True) if was_cut]
     if too_long:
@@ -110,7 +112,7 @@ def encode_prompts(encoder: FrozenCLIPText, class_names: list[str], templates: S
         with torch.autocast(device.type, enabled=False):
             encoded = _encode(encoder, tokens)
         means = means + encoded.pooled / len(templates)
-        first = first or (encoded, shared_tokens(tokens))
+        first = first or (encoded, common_prefix_length(tokens))
     assert first is not None
     (states, mask), shared = (first[0].tokens[0], first[0].mask[0]), first[1]
     return ClassPrompts(Packed.of(states, mask, states[0, :shared].clone()), unit(means))

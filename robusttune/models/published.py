@@ -121,7 +121,7 @@ def refuse_another_clip(given: Mapping[str, Tensor], image: UpperTower, text: Up
         # The tolerance allows for weights that were saved in half precision.
         if found.shape != expected.shape or not torch.allclose(found.float(), expected.float(), rtol=1e-2, atol=1e-3):
             raise RobustTuneError(
-                f"the published checkpoint was trained on another CLIP, of which {name} is not this one's: "
+                f"the published checkpoint was trained on another CLIP ({name} differs): "
                 "name the one it was trained on for image_encoder and text_encoder"
             )
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robusttune.data.cache import Cached, FeatureCache, Running
+from robusttune.data.cache import CachedModality, EncodingSettings, FeatureCache
 from robusttune.data.cache.build import Builder, Request
 from robusttune.data.cache.digests import file_digests
 from robusttune.data.cache.fingerprint import describe, fingerprint
@@ -100,9 +100,9 @@ class SampledCache(FeatureCache):
         settings: Encoder,
         encoder: FrozenEncoder,
         modalities: Sequence[RawModality],
-        running: Running,
+        running: EncodingSettings,
         stop_at_unreadable: bool,
-    ) -> tuple[list[Cached], list[str]]:
+    ) -> tuple[list[CachedModality], list[str]]:
         """Encode a few inputs and return their features for all inputs; see `FeatureCache.fill` for the arguments.
 
         Only unreadable images among the encoded inputs are reported.
@@ -186,12 +186,12 @@ class SampledCache(FeatureCache):
         self.found.append(Features(what, len(new), sizes[0], len(missing), sizes[1], seconds, sample.flops))
 
 
-def _with_sampled_features(modality: RawModality, sample: _Sample) -> Cached:
+def _with_sampled_features(modality: RawModality, sample: _Sample) -> CachedModality:
     """Return the modality with the features of a random encoded input in place of each input."""
     shape = (len(modality), modality.views or 0)
     if not len(sample.locations):
-        return Cached(modality, sample.store, np.full(shape, ABSENT))
-    return Cached(modality, sample.store, np.random.default_rng(0).choice(sample.locations, shape))
+        return CachedModality(modality, sample.store, np.full(shape, ABSENT))
+    return CachedModality(modality, sample.store, np.random.default_rng(0).choice(sample.locations, shape))
 
 
 def _bytes_of(items: list[Request], encoder: FrozenEncoder, itemsize: int) -> int:

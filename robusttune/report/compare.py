@@ -26,13 +26,13 @@ class Comparison:
         estimates: Estimates by model label, metric, and condition or ``mean``.
         differences: Differences to the baseline by model label, and condition or ``mean``.
         unpaired: Reason for missing differences by model label.
-        asked: Names of test settings that differ between the tests, such as ``noise`` or ``checkpoint``.
+        test_settings: Names of test settings that differ between the tests, such as ``noise`` or ``checkpoint``.
         same_samples: Flag for runs that were tested on the same samples whenever their data seeds are equal.
 
     Example:
         >>> model = Model("molt", [])
         >>> comparison = Comparison(
-        ...     "accuracy", [model], model, ["complete"], ["complete"], differences={}, unpaired={}, asked=[],
+        ...     "accuracy", [model], model, ["complete"], ["complete"], differences={}, unpaired={}, test_settings=[],
         ...     same_samples=True, estimates={"molt": {"accuracy": {"complete": Estimate(0.9, None, seeds=1)}}},
         ... )
         >>> comparison.estimate(model, "complete").mean
@@ -47,7 +47,7 @@ class Comparison:
     estimates: dict[str, dict[str, dict[str, Estimate]]]
     differences: dict[str, dict[str, Difference]]
     unpaired: dict[str, str]
-    asked: list[str]
+    test_settings: list[str]
     same_samples: bool
 
     @property
@@ -109,7 +109,7 @@ def compare(models: list[Model], baseline: str | None = None, metric: str | None
         estimates={model.label: estimates_of(model.tests, metrics, shared) for model in models},
         differences=differences,
         unpaired=unpaired,
-        asked=_different_settings(tests),
+        test_settings=_different_settings(tests),
         same_samples=same_samples(bootstrapped),
     )
 
@@ -157,7 +157,9 @@ def _task(run: Run) -> tuple[str, str, set[str]]:
 
 def _different_settings(tests: list[TestResults]) -> list[str]:
     """Return the names of the test settings that differ, without their ``tested.`` prefix and without sub-settings."""
-    names = dict.fromkeys(name for tested in tests for name in tested.asked)
-    first = tests[0].asked
-    different = (name for name in names if any(t.asked.get(name, "unset") != first.get(name, "unset") for t in tests))
+    names = dict.fromkeys(name for tested in tests for name in tested.test_settings)
+    first = tests[0].test_settings
+    different = (
+        name for name in names if any(t.test_settings.get(name, "unset") != first.get(name, "unset") for t in tests)
+    )
     return [*dict.fromkeys(name.split(".")[1] for name in different)]

@@ -16,8 +16,8 @@ def in_order(conditions: Iterable[str]) -> list[str]:
     """Return each condition once, sorted by group, then by name with numbers by value; ``complete`` is the first.
 
     Example:
-        >>> in_order(["missing_text_0.5", "no_text", "complete", "no_text"])
-        ['complete', 'no_text', 'missing_text_0.5']
+        >>> in_order(["missing_text_50", "no_text", "complete", "no_text"])
+        ['complete', 'no_text', 'missing_text_50']
     """
     return sorted({*conditions}, key=lambda name: (_group(name), name not in STANDARD_CONDITIONS, natural(name)))
 
@@ -26,8 +26,8 @@ def by_group(conditions: Iterable[str]) -> dict[str, list[str]]:
     """Return the sorted conditions of each group by the group's name; groups without conditions are left out.
 
     Example:
-        >>> by_group(["missing_text_0.5", "missing_text_0.1"])
-        {'missing at a rate': ['missing_text_0.1', 'missing_text_0.5']}
+        >>> by_group(["missing_text_50", "missing_text_0.1"])
+        {'missing at a rate': ['missing_text_0.1', 'missing_text_50']}
     """
     groups: dict[str, list[str]] = {}
     for condition in in_order(conditions):

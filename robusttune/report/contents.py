@@ -83,7 +83,7 @@ def effective_table(comparison: Comparison, effective: dict[str, dict[str, list[
         for group, names in by_group(known).items()
     ]
     note = (
-        f"{heading(comparison.metric).capitalize()} beyond what a line through the logits of "
+        f"{heading(comparison.metric).capitalize()} minus the value that a line through the logits of "
         f"{listed(model.label for model in trend)} predicts from that on complete samples (Taori et al. 2020)."
     )
     return Table("Effective robustness", _headers(comparison.models), groups, note)

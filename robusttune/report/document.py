@@ -155,7 +155,7 @@ def _left_out(run: Run) -> ExcludedRun:
         resume = f" --ckpt_path {shell(last)}" if last.exists() else ""
         return ExcludedRun(str(run.folder), "interrupted", f"robusttune fit {config}{resume}")
     if run.tested is not None:
-        checkpoint = checkpoints / run.tested.asked["tested.checkpoint"]
+        checkpoint = checkpoints / run.tested.test_settings["tested.checkpoint"]
         conditions = ", ".join([COMPLETE, *(name for name in run.tested.values if name != MEAN)])
         tested = f"--data.evaluation.conditions {shell(f'[{conditions}]')}"
         test = f"robusttune test {config} --ckpt_path {shell(checkpoint)} {tested}"

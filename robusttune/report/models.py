@@ -12,7 +12,7 @@ from robusttune.report.runs import Run, TestResults
 
 SEEDS = re.compile(r"seed_everything|data\.seed|data\.source\.init_args\.seed|data\.missing\.\w+\.seed")
 # Settings that do not change the results: where files go, how data are loaded, and what a run prints.
-IMMATERIAL = re.compile(
+SETTINGS_WITHOUT_EFFECT = re.compile(
     r"(name|run_root|ckpt_path|weights_only|return_predictions|verbose|data\.(cache\.folder|facts|loader)"
     r"|trainer\.(logger|enable_progress_bar|enable_model_summary|log_every_n_steps|default_root_dir|profiler))(\..*)?"
 )
@@ -93,9 +93,9 @@ def _material(run: Run) -> dict[str, Any]:
     settings = {
         name: value
         for name, value in run.settings.items()
-        if not SEEDS.fullmatch(name) and not IMMATERIAL.fullmatch(name)
+        if not SEEDS.fullmatch(name) and not SETTINGS_WITHOUT_EFFECT.fullmatch(name)
     }
-    return settings if run.tested is None else settings | run.tested.asked
+    return settings if run.tested is None else settings | run.tested.test_settings
 
 
 def _labels(firsts: list[Run]) -> list[str]:

@@ -62,7 +62,7 @@ def _seed(predictions: Predictions) -> int:
 
 
 def _class_average(predictions: Predictions, average: Average) -> Tensor:
-    """Return an average over classes, such as that of F1, of each resample under each condition, shape (resamples, K)."""
+    """Return an average over classes, such as F1, of each resample under each condition, shape (resamples, K)."""
     actual = _one_hot(predictions, predictions.label)
     actual_means = resampled_means(actual, seed=_seed(predictions))
     samples, classes = actual.shape

@@ -115,8 +115,8 @@ def effective_robustness(comparison: Comparison, trend: list[Model]) -> dict[str
     for condition in comparison.conditions:
         line = None if condition == COMPLETE else _line(runs, condition, metric)
         for model in comparison.models if line is not None else ():
-            beyond = [_beyond(tested, condition, metric, line) for tested in model.tests]
-            known = [value for value in beyond if value is not None]
+            residuals = [_residual(tested, condition, metric, line) for tested in model.tests]
+            known = [value for value in residuals if value is not None]
             if known:
                 found[model.label][condition] = known
     return found
@@ -140,7 +140,7 @@ def _line(runs: list[TestResults], condition: str, metric: str) -> np.poly1d | N
     return np.poly1d(np.polyfit(bases, values, 1))
 
 
-def _beyond(tested: TestResults, condition: str, metric: str, line: np.poly1d | None) -> float | None:
+def _residual(tested: TestResults, condition: str, metric: str, line: np.poly1d | None) -> float | None:
     """Return a run's metric minus the value that the line predicts, or None if any of these is unknown."""
     base, value = _value(tested, COMPLETE, metric), _value(tested, condition, metric)
     if base is None or value is None or line is None:

@@ -24,7 +24,7 @@ from robusttune.report.conditions import natural
 Values = dict[str, dict[str, float | None]]  # condition -> metric -> value, None if it is unknown
 # Data settings in a test's record that do not count as test settings: seeds, results of the data selection, and
 # settings of the other splits.
-NOT_ASKED = re.compile(r"seed|missing\.seed|mask|samples(\..*)?|splits\.(shots|val_fraction)")
+IGNORED_TEST_SETTINGS = re.compile(r"seed|missing\.seed|mask|samples(\..*)?|splits\.(shots|val_fraction)")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TestResults:
     """The results of `robusttune test` for a run.
 
     Attributes:
-        asked: Test settings, such as ``tested.noise.image``, ``tested.checkpoint`` (the file's name) and
+        test_settings: Test settings, such as ``tested.noise.image``, ``tested.checkpoint`` (the file's name) and
             ``tested.samples`` (the number of samples).
         seeds: Seed of the data and seed of the missing-modality protocol; None for an unset one.
         headline: Name of the task's main metric.
@@ -47,7 +47,7 @@ class TestResults:
         multilabel: Flag for samples with several labels.
     """
 
-    asked: dict[str, Any]
+    test_settings: dict[str, Any]
     seeds: tuple[Any, ...]
     headline: str
     samples: int
@@ -132,7 +132,7 @@ def _read(folder: Path) -> Run | None:
         config = read_plain_yaml(read_regular_text(path))
     except (yaml.YAMLError, ValueError) as error:
         raise RobustTuneError(
-            f"{path} is not YAML ({' '.join(str(error).split()):.200}): mend it, or leave it out"
+            f"{path} is not YAML ({' '.join(str(error).split()):.200}): repair it, or leave it out"
         ) from None
     if not isinstance(config, dict) or not {"name", "model", "data"} <= {*config}:
         return None
@@ -178,14 +178,14 @@ def _read_tested(report: Path) -> TestResults:
 def _tested(found: dict[str, Any], metadata: dict[str, Any]) -> TestResults:
     """Convert the content of ``test.json`` and the metadata of ``test.parquet``."""
     data = dict(_flat(found.get("data") or {}))
-    asked = {name: value for name, value in data.items() if not NOT_ASKED.fullmatch(name)}
-    asked |= {"checkpoint": Path(found["checkpoint"]).name, "samples": int(found["samples"])}
+    test_settings = {name: value for name, value in data.items() if not IGNORED_TEST_SETTINGS.fullmatch(name)}
+    test_settings |= {"checkpoint": Path(found["checkpoint"]).name, "samples": int(found["samples"])}
     robustness = found.get("robustness") or {}
     curves = robustness.get("curves") or {}
     conditions: dict[str, dict[str, Any]] = found["conditions"]
     correlation = found.get("canonical_correlation")
     return TestResults(
-        asked={f"tested.{name}": value for name, value in asked.items()},
+        test_settings={f"tested.{name}": value for name, value in test_settings.items()},
         seeds=(data.get("seed"), data.get("missing.seed")),
         headline=str(found["headline"]),
         samples=int(found["samples"]),

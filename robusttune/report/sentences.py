@@ -40,7 +40,7 @@ def finding(comparison: Comparison) -> str:
 
 def caveat(comparison: Comparison) -> str:
     """Return one sentence that lists how the models' tests differ, or an empty text if they do not differ."""
-    differences = [{"samples": "number of samples"}.get(name, name) for name in comparison.asked]
+    differences = [{"samples": "number of samples"}.get(name, name) for name in comparison.test_settings]
     differences += [] if comparison.same_samples else ["on other samples"]
     if not differences:
         return ""

@@ -83,9 +83,7 @@ class RobustTask(LightningModule, ABC):
         return self.classifier.metric_logits(batch, views)
 
     def monitored_metrics(self, conditions: Conditions) -> list[str]:
-        """Return the names of the metrics that a validation logs, ``val/<condition>/<metric>``.
-
-        A checkpoint or an early stop can monitor any of them.
+        """Return the metrics that a validation logs and a checkpoint can monitor, ``val/<condition>/<metric>``.
 
         Args:
             conditions: Conditions of the validation.

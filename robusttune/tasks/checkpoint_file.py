@@ -120,6 +120,6 @@ def read_plain(path: Path, instead: str) -> Any:
             f"{path} holds more than tensors and plain data, and is not loaded: use {instead}"
         ) from None
     except PermissionError as error:
-        raise RobustTuneError(f"{path} cannot be read ({error.strerror}): see to it that you may") from None
+        raise RobustTuneError(f"{path} cannot be read ({error.strerror}): change its permissions") from None
     except Exception:  # For a damaged file torch raises RuntimeError, EOFError, OSError, ValueError, KeyError, ...
         raise RobustTuneError(f"{path} is damaged or no checkpoint: use another one") from None

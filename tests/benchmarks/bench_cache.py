@@ -28,7 +28,7 @@ from lightning.pytorch import Callback, Trainer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig
 
-from robusttune.commands.quiet import quieten
+from robusttune.commands.quiet import quiet
 from robusttune.data import CacheSettings, ImageTextDataModule, LoaderSettings, ModalityDropout, TrainingSettings
 from robusttune.data.sources import Table
 from robusttune.encoders import TimmEncoder, TransformersTextEncoder
@@ -164,9 +164,9 @@ def steps(task: FusionTask) -> Callable[[Any], None]:
     return step
 
 
+@quiet()
 def main() -> None:
     warnings.simplefilter("ignore")
-    quieten()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_data(folder)

@@ -17,10 +17,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from benchmarks import bench_cache
+from fakes import write_table
 from lightning.pytorch import Callback, Trainer
 from PIL import Image
 
-from robusttune.commands.quiet import quieten
+from robusttune.commands.quiet import quiet
 from robusttune.encoders import FrozenEncoder
 from robusttune.models.classifier import ENCODERS
 from robusttune.tasks import FusionTask
@@ -51,7 +52,7 @@ def make_up(encoder: FrozenEncoder) -> None:
         layers = [torch.randn(count, length, width) for width in encoder.widths.layers]
         return Encoded(torch.randn(count, encoder.widths.pooled), layers, [mask] * len(layers))
 
-    encoder.forward = forward  # type: ignore[method-assign]
+    encoder.forward = forward
 
 
 def build(folder: Path, samples: int) -> None:
@@ -62,7 +63,7 @@ def build(folder: Path, samples: int) -> None:
     for i in range(samples):
         Image.new("RGB", (16, 16), (i % 256, i // 256, 0)).save(folder / f"{i}.bmp")
     many = [rows[i % 8] | {"image": f"{i}.bmp", "text": f"{rows[i % 8]['text']} {i}"} for i in range(samples)]
-    bench_cache.write_table(folder, "train", many)
+    write_table(folder, "train", many)
     data = bench_cache.make_data(folder, folder / "cache")
     task = FusionTask(bench_cache.IMAGE, bench_cache.text_encoder(folder), data.facts)
     for encoder in (task.classifier.image_encoder, task.classifier.text_encoder):
@@ -80,9 +81,9 @@ def train(folder: Path) -> None:
     print(f"resident {peak.most}")
 
 
+@quiet()
 def main() -> None:
     warnings.simplefilter("ignore")
-    quieten()
     if len(sys.argv) == 2:
         train(Path(sys.argv[1]))
         return

@@ -34,7 +34,7 @@ from running import bytes_kept
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robusttune.commands.quiet import quieten
+from robusttune.commands.quiet import quiet
 from robusttune.models import CorrelationLoss, MoLT
 from robusttune.models.runner import Runner
 from robusttune.types import Encoded, Facts, Widths
@@ -67,7 +67,8 @@ class MoLTStep:
         ]
 
     def __call__(self) -> Tensor:
-        fused = self.network(*self.modalities, *self.present)
+        image, text = self.modalities
+        fused = self.network(image, text, *self.present)
         correlation = self.correlation(fused.image_views, fused.text_views, self.present[0] & self.present[1])
         return functional.cross_entropy(fused.logits, self.label) + 0.1 * correlation.float()
 
@@ -93,9 +94,9 @@ def megabytes(network: nn.Module, loss: Callable[[], Tensor], device: str) -> fl
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the greatest resident size begins anew
-    before = resident("VmRSS")
+    resident_before = resident("VmRSS")
     loss().backward()
-    return resident("VmHWM") - before
+    return resident("VmHWM") - resident_before
 
 
 def bench(name: str, network: Any, loss: Callable[[], Tensor], device: str, rounds: int) -> None:
@@ -126,6 +127,7 @@ def bench(name: str, network: Any, loss: Callable[[], Tensor], device: str, roun
     (FOLDER / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
+@quiet()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", default=["molt", "mmrl"])
@@ -135,7 +137,6 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=101, help="of MMRL")
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
-    quieten()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/compiled"
         if "molt" in given.models:

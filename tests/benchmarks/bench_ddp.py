@@ -26,7 +26,7 @@ from benchmarks.bench_cache import IMAGE, text_encoder, write_data
 from benchmarks.paired import compare
 from lightning.pytorch import Callback, Trainer
 
-from robusttune.commands.quiet import quieten
+from robusttune.commands.quiet import quiet
 from robusttune.data import ImageTextDataModule, LoaderSettings, ModalityDropout, TrainingSettings
 from robusttune.data.sources import Table
 from robusttune.ranks import leave
@@ -63,11 +63,11 @@ class Clock(Callback):
             time.sleep(0.001)
 
 
+@quiet()
 def train(data_folder: Path, folder: Path, devices: int, processes: int, steps: int) -> None:
     """Take the steps, as one process, or as one of two that Lightning starts."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    quieten()
     encoder = text_encoder(data_folder)
     data = ImageTextDataModule(
         Table(train=f"{data_folder}/train.jsonl", val=f"{data_folder}/val.jsonl"),

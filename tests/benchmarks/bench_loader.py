@@ -60,7 +60,7 @@ def main() -> None:
                 with Image.open(path) as file:
                     image = file.convert("RGB")
                 scale = RESIZED / min(image.size)
-                image.resize((round(image.width * scale), round(image.height * scale)), Image.BICUBIC)
+                image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
             return len(paths) / (perf_counter() - start)
 
         print(f"{COUNT} JPEGs of 512 x 384, {sum(p.stat().st_size for p in paths) / COUNT / 1000:.0f} kB each")

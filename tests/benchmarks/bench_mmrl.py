@@ -34,12 +34,12 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
-from robusttune.commands.quiet import quieten
+from robusttune.commands.quiet import quiet
 from robusttune.data import ImageTextDataModule, LoaderSettings, ModalityDropout, TrainingSettings
 from robusttune.data.sources import Table
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.models import MMRL, MMRLNetwork
-from robusttune.models.packed import Packed, shared_tokens
+from robusttune.models.packed import Packed, common_prefix_length
 from robusttune.models.prompts import tokenise
 from robusttune.tasks import MMRLTask
 from robusttune.tasks.losses import Losses
@@ -100,7 +100,9 @@ class Step:
         with torch.no_grad():
             prompts = self.text(tokens)
         self.untouched_text = prompts.pooled
-        self.packed = Packed.of(prompts.tokens[0], tokens.attention_mask, prompts.tokens[0][0, : shared_tokens(tokens)])
+        self.packed = Packed.of(
+            prompts.tokens[0], tokens.attention_mask, prompts.tokens[0][0, : common_prefix_length(tokens)]
+        )
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast("cuda", torch.float16) if self.device == "cuda" else nullcontext()
@@ -151,9 +153,9 @@ class Step:
             return (torch.cuda.max_memory_allocated() - before) / 1e6
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the greatest resident size begins anew
-        before = resident("VmRSS")
+        resident_before = resident("VmRSS")
         way().backward()
-        return resident("VmHWM") - before
+        return resident("VmHWM") - resident_before
 
     def operations(self, way: Callable[[], Tensor]) -> float:
         """Floating-point operations of matrix products that a step does, 1e9."""
@@ -231,7 +233,9 @@ class PlainTask(MMRLTask):
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
         assert batch.label is not None
         network, untouched = self.classifier.network, self.classifier.prompts().untouched
-        pixels = self.classifier.image_encoder.normalise(batch.images["clean"])
+        images = batch.images["clean"]
+        assert isinstance(images, Tensor)
+        pixels = self.classifier.image_encoder.normalise(images)
         features = plain_features(self.clip, network, pixels, *self._ids(), untouched)
         loss = plain_loss(features, batch.label, SCALE, ALPHA, REG_WEIGHT)
         return Losses(loss, {}, torch.ones(len(batch), dtype=torch.bool))
@@ -240,7 +244,9 @@ class PlainTask(MMRLTask):
         network = self.classifier.network
         if self.known is None:
             self.known = plain_text(self.clip, network, *self._ids())
-        pixels = self.classifier.image_encoder.normalise(batch.images["clean"])
+        images = batch.images["clean"]
+        assert isinstance(images, Tensor)
+        pixels = self.classifier.image_encoder.normalise(images)
         image, representation = plain_image(self.clip, network, pixels)
         logits = SCALE * (ALPHA * image + (1 - ALPHA) * representation) @ self.known.T
         return logits.expand(len(views), *logits.shape), None
@@ -262,7 +268,7 @@ def bench_epoch(folder: Path, classes: int, rounds: int) -> None:
     clip = CLIPModel.from_pretrained(folder).eval().requires_grad_(False)
 
     def seconds(kind: type[MMRLTask]) -> float:
-        encoders = {
+        encoders: dict[str, Any] = {
             "image_encoder": CLIPImageEncoder(name=str(folder), first_layer=FIRST),
             "text_encoder": CLIPTextEncoder(name=str(folder), first_layer=FIRST),
         }
@@ -299,6 +305,7 @@ def bench_steps(folder: Path, classes: int, batch: int, device: str, rounds: int
     print(f"{times['published / ours']:.2f} times as fast, {1 / memory['published / ours']:.3f} of the memory\n")
 
 
+@quiet()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
@@ -307,7 +314,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epoch", action="store_true")
     given = parser.parse_args()
-    quieten()
     with tempfile.TemporaryDirectory() as folder:
         write_clip(Path(folder))
         for classes in given.classes:

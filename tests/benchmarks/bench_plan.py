@@ -37,6 +37,8 @@ class StepTimer(Callback):
 
     steps: list[float] = []  # noqa: RUF012, of the last fit
     epochs: list[float] = []  # noqa: RUF012
+    last = 0.0
+    begun = 0.0
 
     def on_train_start(self, *_: Any) -> None:
         StepTimer.steps, StepTimer.epochs = [], []

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -36,7 +36,7 @@ def main() -> None:
     measured = {}
     for style in STYLES:
         shapes = Shapes(style=style)
-        measured[f"scenes on {style}"] = rates(lambda index, shapes=shapes: shapes.draw("train", index))
+        measured[f"scenes on {style}"] = rates(partial(shapes.draw, "train"))
     measured["captions"] = rates(lambda index: Shapes().caption("train", index))
     table = Table("", "first round", "median", "least", "greatest", title="a second, one core", title_justify="left")
     for name, values in measured.items():
@@ -48,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

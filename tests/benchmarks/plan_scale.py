@@ -33,7 +33,7 @@ from lightning.pytorch import Trainer
 
 from robusttune.callbacks.report import write_samples
 from robusttune.commands.plan_table import size, span
-from robusttune.commands.quiet import quieten
+from robusttune.commands.quiet import quiet
 from robusttune.corruption.conditions import Conditions
 from robusttune.data import CacheSettings, ImageTextDataModule
 from robusttune.data.sources import Table
@@ -207,12 +207,12 @@ def say_devices(plan: Plan) -> None:
     show(["nodes x devices", "steps", "samples a step", "epoch, without what travels", "sent a step", "an epoch"], rows)
 
 
+@quiet()
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=10)
     steps = parser.parse_args().steps
     warnings.simplefilter("ignore")
-    quieten()
     found: dict[str, Any] = {}
     print(f"{cores()} cores, {torch.get_num_threads()} threads\n")
     with tempfile.TemporaryDirectory() as name:

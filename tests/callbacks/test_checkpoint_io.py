@@ -20,7 +20,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.tasks.checkpoint_file import ABOUT, KEY, read_checkpoint, seal
 
 FORK = multiprocessing.get_context("fork")
-WHOLE = {KEY: {name: {} for name in ABOUT} | {"facts": FACTS._asdict()}, "state_dict": {}}
+WHOLE: dict[str, Any] = {KEY: {name: {} for name in ABOUT} | {"facts": FACTS._asdict()}, "state_dict": {}}
 
 
 def sealed(**parts: Any) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def test_keys_become_rows() -> None:
 
 
 def test_share_of_the_best_possible() -> None:
+    values: dict[str, dict[str, float | None]]
     values = {"complete": {"accuracy": 0.45, "loss": 1.0}, "no_text": {"accuracy": 0.3}, "mean": {"accuracy": 0.375}}
     found = with_bayes_accuracy(values, {"complete": 0.9, "no_text": 0.4})
     assert found["complete"] == {"accuracy": 0.45, "bayes_accuracy": 0.9, "bayes_fraction": 0.5, "loss": 1.0}
@@ -41,6 +42,7 @@ def test_share_of_the_best_possible() -> None:
 
 
 def test_a_best_that_is_unknown_under_some_is_in_the_files_alone() -> None:
+    values: dict[str, dict[str, float | None]]
     values = {"complete": {"accuracy": 0.5}, "noise": {"accuracy": 0.5}, "mean": {"accuracy": 0.5}}
     assert with_bayes_accuracy(values, {"complete": None, "noise": None}) == values
     found = with_bayes_accuracy(values, {"complete": 1.0, "noise": None})

@@ -109,7 +109,7 @@ def test_a_full_disk_leaves_the_report_before(run: Path, tmp_path: Path, capsys:
         (disk / "filling").write_bytes(b"x" * (room - 4096))
         assert main(verb("test", copy)) == 1
         error = capsys.readouterr().err.splitlines()[-1]
-        assert "/run/report cannot be written (No space left on device), and the one before is as it was" in error
+        assert "/run/report cannot be written (No space left on device), and the previous one is unchanged" in error
         assert main(verb("predict", copy)) == 1
         assert "predictions.csv cannot be written (No space left on device), and the" in capsys.readouterr().err
         assert files(copy / "report") == before

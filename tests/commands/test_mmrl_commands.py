@@ -18,7 +18,7 @@ from robusttune.cli import main
 from robusttune.tasks import MMRLTask
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-SMALL = ["--data.source.train=96", "--data.source.val=48", "--data.source.test=240", "--trainer.max_epochs=2"]
+SMALL = ["--data.source.train=96", "--data.source.val=48", "--data.source.test=120", "--trainer.max_epochs=2"]
 SMALL += ["--model.adapter.space_width=16", "--trainer.enable_progress_bar=false"]
 
 
@@ -56,13 +56,13 @@ def test_base_new_and_their_harmonic_mean_in_one_test(run: Path, capsys: pytest.
     assert (run / "report/test.png").is_file()
 
 
-def test_new_classes_have_to_be_allowed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_new_classes_are_refused_with_the_classes_of_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--data.source.world.part=all", "--data.evaluation.classes=training"]
     assert main(["test", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/best.ckpt", *flags]) == 1
     assert "have a label that training does not know" in capsys.readouterr().err
 
 
-def test_an_explicit_setting_overrides_what_is_recorded(run: Path) -> None:
+def test_settings_override_those_of_the_checkpoint(run: Path) -> None:
     """Also with other templates, which data sets have of their own."""
     recorded = report_of(run, "--data.source.world.part=new")
     assert report_of(run, "--data.source.world.part=new", "--model.inference=class") == recorded
@@ -101,7 +101,7 @@ def test_one_modality_alone(missing: str, food101: Path, clip_folder: Path, tmp_
     (tmp_path / "config.yaml").write_text(config.replace("sources.Food101", "sources.Table"))
     fit = ["fit", f"--config={tmp_path}/config.yaml", *flags, "--data.training.modality_dropout.image_dropout=0"]
     assert main([*fit, "--data.training.modality_dropout.text_dropout=0", f"--run_root={tmp_path}"]) == 0
-    assert list(report_of(tmp_path / "food101_mmrl/0")) == ["complete", "mean"]  # nothing can be withheld
+    assert list(report_of(tmp_path / "food101_mmrl/0")) == ["complete", "mean"]  # no modality can be missing
     found = report_of(tmp_path / "food101_mmrl/0", "--data.evaluation.conditions=[complete,no_image,no_text]")
     other = {"image": "no_text", "text": "no_image"}[missing]
     assert found[f"no_{missing}"] == found["complete"]
@@ -112,7 +112,9 @@ def test_one_modality_alone(missing: str, food101: Path, clip_folder: Path, tmp_
     assert len((run / "report/predictions.csv").read_text().splitlines()) == 97
 
 
-def test_published_weights_come_in_and_go_out(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_published_weights_are_imported_and_exported(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As the published trainer leaves them: beside its schedule and accuracy, with a frozen buffer."""
     out = tmp_path / "weights.safetensors"
     assert main(["export", f"--ckpt_path={run}/checkpoints/best.ckpt", f"--out={out}"]) == 0
@@ -142,8 +144,8 @@ def test_published_weights_that_do_not_fit(run: Path, tmp_path: Path, capsys: py
     assert not (tmp_path / "b.ckpt").exists()
 
 
-def test_the_clip_that_published_weights_were_trained_on_is_known_again(run: Path, tmp_path: Path) -> None:
-    """As it is kept in half precision beside them."""
+def test_import_accepts_published_weights_with_their_clip(run: Path, tmp_path: Path) -> None:
+    """Published checkpoints also hold parts of the frozen CLIP, in half precision."""
     assert main(["export", f"--ckpt_path={run}/checkpoints/best.ckpt", f"--out={tmp_path}/a.pth"]) == 0
     state = torch.load(tmp_path / "a.pth", weights_only=True)["state_dict"]
     task = MMRLTask.load_from_checkpoint(run / "checkpoints/best.ckpt")

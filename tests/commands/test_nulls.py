@@ -13,9 +13,17 @@ import yaml
 from fakes import tiny_flags, write_table
 
 from robusttune.cli import main
+from robusttune.corruption.dropout import ModalityDropout
+from robusttune.data.splits import Splits
+from robusttune.models import MoLT
+from robusttune.tasks.schedule import Schedule
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-NOTHING = {"data.missing", "data.noise", "data.noise.train", "data.noise.val", "data.noise.test"}
+DEFAULTS = {  # groups of which null is the default
+    *("data.missing", "data.noise", "data.noise.train", "data.noise.val", "data.noise.test", "data.loader"),
+    *("data.training", "data.training.modality_dropout", "data.evaluation", "data.cache", "data.splits"),
+    *("model.init_args.schedule", "model.init_args.optimizer", "model.init_args.fusion", "trainer"),
+}
 # Of which null is another setting: any accelerator, ...
 OTHER = {
     *("seed_everything", "data.loader.workers", "image_encoder.init_args.size", "data.source.init_args.text_column"),
@@ -74,9 +82,9 @@ def test_groups(flags: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[s
         "data",
         "data.training.modality_dropout",
         "model.init_args.optimizer.init_args",
-    } | NOTHING <= {*groups}
+    } | DEFAULTS <= {*groups}
     for name in groups:
-        if name not in NOTHING:
+        if name not in DEFAULTS:
             refused(name, flags, tmp_path, capfd)
 
 
@@ -96,15 +104,11 @@ def test_single_settings(flags: list[str], tmp_path: Path, capfd: pytest.Capture
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("trainer", "its settings"),
         ("trainer.strategy", "a value"),
-        ("data.training.modality_dropout", "image_dropout and text_dropout"),
         ("data.training.modality_dropout.image_dropout", "a number"),
-        ("data.splits", "val_fraction, shots, classes, ..."),
         ("data.splits.classes", "one of all, base, new"),
         ("data.batch_size", "a whole number"),
-        ("model.optimizer", "a class_path"),
-        ("model.schedule", "name, warmup, warmup_rate, ..."),
+        ("model.schedule.name", "one of cosine, linear, constant_with_warmup"),
         ("run_root", "text"),
     ],
 )
@@ -148,11 +152,27 @@ def test_null_for_the_name_of_a_split(capfd: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize("noise", [None, {"train": None, "val": None, "test": None}])
-def test_groups_that_are_nothing_come_back_from_the_run(flags: list[str], tmp_path: Path, noise: Any) -> None:
-    (tmp_path / "null.yaml").write_text(json.dumps({"data": {"missing": None, "noise": noise}}))
-    given = [f"--config={tmp_path}/null.yaml", "--trainer.fast_dev_run=false"]
-    assert main(["fit", *flags, *given]) == 0
+def test_groups_that_are_null_come_back_from_the_run(flags: list[str], tmp_path: Path, noise: Any) -> None:
+    """With their defaults, as if they were left out."""
+    groups = ("missing", "training", "splits", "loader", "cache", "evaluation")
+    null = {
+        "trainer": None,
+        "data": {"noise": noise, **dict.fromkeys(groups)},
+        "model": {"init_args": dict.fromkeys(("schedule", "optimizer", "fusion"))},
+    }
+    (tmp_path / "null.yaml").write_text(json.dumps(null))
+    kept = [flag for flag in flags if not flag.startswith(("--trainer", "--model", "--data.splits", "--data.training"))]
+    given = [*kept, f"--config={tmp_path}/null.yaml"]
+    assert main(["fit", *given, "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--data.loader.workers=0"]) == 0
     run = tmp_path / "runs/table/0"
+    found = dict(named(yaml.safe_load((run / "config.yaml").read_text())))
+    assert found["data.training.modality_dropout.image_dropout"] == ModalityDropout().image_dropout
+    assert found["data.splits.val_fraction"] == Splits().val_fraction
+    assert found["data.noise.train"] == {"image": None, "text": None}
+    assert found["model.init_args.schedule.warmup"] == Schedule().warmup
+    assert found["model.init_args.optimizer"].endswith(".adamw")
+    assert found["model.init_args.fusion.class_path"].endswith("MoLT")
+    assert found["model.init_args.fusion.init_args.cca_dim"] == MoLT().cca_dim
     checkpoint = f"--ckpt_path={run}/checkpoints/best.ckpt"
     assert main(["validate", f"--config={run}/config.yaml", checkpoint]) == 0
     assert main(["data", "verify", f"--config={run}/config.yaml"]) in (0, 1)
@@ -161,8 +181,9 @@ def test_groups_that_are_nothing_come_back_from_the_run(flags: list[str], tmp_pa
 
 def test_commands_of_data(flags: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     only = [flag for flag in flags if not flag.startswith(("--model", "--trainer"))]
-    for command, name in {"verify": "data.splits", "show": "data.training.modality_dropout"}.items():
+    for command, name in {"verify": "data.batch_size", "show": "data.seed"}.items():
         assert main(["data", command, *only, with_null(name, tmp_path)]) == 1
         assert f"robusttune: error: {name} is null: leave it out" in capfd.readouterr().err
+    assert main(["data", "show", *only, f"--out={tmp_path}/a.png", with_null("data.splits", tmp_path)]) == 0
     assert main(["data", "show", *only, "--samples=null"]) == 1
     assert "robusttune: error: samples is null" in capfd.readouterr().err

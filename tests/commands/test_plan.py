@@ -109,7 +109,7 @@ def test_several_devices_share_an_epoch(fusion: list[str], tmp_path: Path, capsy
     assert plan["extent"] | {"devices": 2, "nodes": 2} == plan["extent"]
     captured = capsys.readouterr()
     assert "4 devices (2 x 2)" in captured.out
-    assert "the time for what travels between devices is not in the plan" in captured.out
+    assert "communication time between devices is not included" in captured.out
 
 
 def test_the_settings_of_the_trainer_count(fusion: list[str], tmp_path: Path) -> None:

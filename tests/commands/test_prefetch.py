@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -183,6 +184,26 @@ def test_before_it_a_fit_says_so(tmp_path: Path, hub: StandInHub) -> None:
     environment = hub.environment(tmp_path / "home") | {"HF_HUB_OFFLINE": "1"}
     assert "run `robusttune prefetch --config ...` " in told(robusttune(environment, "fit", *flags()))
     assert not hub.requests
+
+
+@pytest.mark.slow
+def test_models_of_timm_on_the_hub_are_fetched(tmp_path: Path, hub: StandInHub) -> None:
+    """With their description, at the revision, and by the name that the hub has for them."""
+    folder = tmp_path / "vit"
+    folder.mkdir()
+    save_file(timm.create_model("test_vit").state_dict(), folder / "model.safetensors")
+    cfg = {"input_size": [3, 160, 160], "fixed_input_size": True, "classifier": "head"}
+    (folder / "config.json").write_text(json.dumps({"architecture": "test_vit", "pretrained_cfg": cfg}))
+    commit = hub.add("models", "someone/vit", folder)
+    hub.add("models", "someone/vit", CONFIGS)
+    given = [*flags(), "--image_encoder.name=hf-hub:someone/vit", f"--image_encoder.revision={commit}"]
+    done = robusttune(hub.environment(tmp_path / "home"), "prefetch", *given)
+    assert done.returncode == 0, done.stderr
+    assert "someone/vit" in done.stdout
+    assert commit[:7] in done.stdout
+    run = [f"--run_root={tmp_path}/runs", "--name=a"]
+    fit = robusttune(exports(done), "fit", *given, *run)
+    assert fit.returncode == 0, fit.stderr[-2000:]
 
 
 @pytest.mark.slow

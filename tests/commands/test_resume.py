@@ -1,4 +1,4 @@
-"""A run that is interrupted, however, ends as one that is not: in the same bits."""
+"""Interrupted runs: when resumed, they end with bit-identical checkpoints and metrics."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -32,13 +33,14 @@ FIT = [
     *("fit", f"--config={CONFIG}", "--data.source.train=100", "--data.source.val=40", "--data.source.test=40"),
     *("--data.batch_size=16", "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"),
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+    *("--image_encoder.layers=2", "--text_encoder.layers=2", "--data.evaluation.conditions=[complete,no_image]"),
     "--trainer.callbacks+=interrupting.SignalAt",
 ]
 
 
 @pytest.fixture(autouse=True)
-def signals_as_they_were() -> Iterator[None]:
-    """Handlers and what was noted are the process's."""
+def restored_signals() -> Iterator[None]:
+    """Restore the signal handlers, and forget signals that were received: both belong to the process."""
     before = {
         number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
     }
@@ -50,7 +52,7 @@ def signals_as_they_were() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """As forks have: sums of several differ in their last digit."""
+    """Use one thread, as forked processes do: sums over several threads differ in their last digit."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -63,9 +65,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """The folder of a run that nothing interrupts, by its flags."""
-    root, made = tmp_path_factory.mktemp("undisturbed"), {}
+def uninterrupted(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function from flags to the folder of an uninterrupted run with them."""
+    root, made = tmp_path_factory.mktemp("uninterrupted"), {}
 
     def run(*flags: str) -> Path:
         if flags not in made:
@@ -96,9 +98,9 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, fit: list[str], name: str, step
         pytest.param("SIGTERM", 14, 14, ("--data.loader.workers=1", "--trainer.num_sanity_val_steps=1"), id="workers"),
     ],
 )
-def test_after_a_signal_a_run_goes_on_as_if_nothing_had_been(
+def test_resumed_run_equals_an_uninterrupted_one(
     cache: Path,
-    undisturbed: Callable[..., Path],
+    uninterrupted: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -107,7 +109,7 @@ def test_after_a_signal_a_run_goes_on_as_if_nothing_had_been(
     saved: int,
     flags: tuple[str, ...],
 ) -> None:
-    expected = undisturbed(*flags)
+    expected = uninterrupted(*flags)
     fit = [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}", "--resume=auto", *flags]
     assert interrupted(monkeypatch, fit, name, step) == 1
     assert f"error: {name} has ended the run" in capsys.readouterr().err
@@ -121,19 +123,17 @@ def test_after_a_signal_a_run_goes_on_as_if_nothing_had_been(
     assert done[0] == done[1]
 
 
-def test_a_closed_terminal_is_nothing_to_a_run_that_nohup_has_started(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nohup_ignores_a_closed_terminal(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     assert interrupted(monkeypatch, [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}"], "SIGHUP", 4) == 0
     assert (tmp_path / "demo/0/finished.json").exists()
 
 
-def test_what_is_not_to_go_on_is_left_alone(
-    undisturbed: Callable[..., Path], cache: Path, caplog: pytest.LogCaptureFixture
+def test_finished_runs_and_runs_with_other_settings_are_not_resumed(
+    uninterrupted: Callable[..., Path], cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A finished run, and runs of other settings; and without being asked to, a fit begins a new run."""
-    run = undisturbed()
+    """Without ``--resume`` a fit always starts a new run."""
+    run = uninterrupted()
     fit = [*FIT, f"--data.cache.folder={cache}", f"--run_root={run.parents[1]}"]
     files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     before = {path.name for path in run.parent.iterdir()}
@@ -146,7 +146,7 @@ def test_what_is_not_to_go_on_is_left_alone(
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
 
 
-def test_the_difference_to_an_unfinished_run_is_reported(
+def test_log_names_the_setting_that_differs_from_an_unfinished_run(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fit = [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}"]
@@ -156,10 +156,10 @@ def test_the_difference_to_an_unfinished_run_is_reported(
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {"0", "1"}
 
 
-def test_a_name_with_slashes_is_one_folder_to_go_on_in_test_and_report(
+def test_run_name_with_slashes_works_in_every_command(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also one that a terminal or a shell would take for something else."""
+    """The name also has characters with a meaning for terminals and shells."""
     monkeypatch.chdir(tmp_path)
     name = "sweep/exp [lr=1] $x"
     fit = [*FIT, f"--data.cache.folder={cache}", f"--name={name}", "--resume=auto"]
@@ -190,7 +190,7 @@ def holding(folder: Path, told: Connection) -> None:
 def test_a_run_in_use_is_refused(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A lock is a process's, so another one has to hold it."""
+    """Hold the lock in another process: a process never locks out itself."""
     fit = [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}", "--resume=auto"]
     assert interrupted(monkeypatch, fit, "SIGTERM", 3) == 1
     ours, theirs = multiprocessing.Pipe()
@@ -204,20 +204,20 @@ def test_a_run_in_use_is_refused(
     assert main(fit) == 0
 
 
-def test_a_best_checkpoint_that_the_last_does_not_know_of(
-    cache: Path, undisturbed: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_best_checkpoint_newer_than_the_last_one(
+    cache: Path, uninterrupted: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run can be killed after it has written the one, and before the other."""
+    """A run can be killed between writing the two files."""
     fit = [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}", "--resume=auto"]
     assert interrupted(monkeypatch, fit, "SIGTERM", 3) == 1
     run = tmp_path / "demo/0"
-    shutil.copy(undisturbed() / "checkpoints/last.ckpt", run / "checkpoints/best.ckpt")
+    shutil.copy(uninterrupted() / "checkpoints/last.ckpt", run / "checkpoints/best.ckpt")
     assert main(fit) == 0
-    assert differences(run, undisturbed()) == []
+    assert differences(run, uninterrupted()) == []
 
 
 def in_a_fork(fit: list[str], prepare: Callable[[], None] = lambda: None) -> int:
-    """Start a fit in a process of its own, which has all imports already; returns its number."""
+    """Start a fit in a forked process, which needs no imports, and return its process id."""
     pid = os.fork()
     if pid == 0:
         torch.set_num_threads(1)  # others of the pool do not come along
@@ -226,23 +226,28 @@ def in_a_fork(fit: list[str], prepare: Callable[[], None] = lambda: None) -> int
     return pid
 
 
-def test_a_full_disk_is_reported_and_the_checkpoint_before_is_as_it_was(
+def test_full_disk_is_an_error_and_keeps_the_previous_checkpoint(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The limit on a file's size stands in for the disk's."""
+    """A limit on the size of a file stands in for a full disk."""
     fit = [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}", "--resume=auto"]
     assert interrupted(monkeypatch, fit, "SIGTERM", 10) == 1
     folder = tmp_path / "demo/0/checkpoints"
     before = {path: path.read_bytes() for path in folder.iterdir()}
     full = in_a_fork(fit, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)))
     assert os.waitstatus_to_exitcode(os.waitpid(full, 0)[1]) == 1
-    assert "cannot be written (File too large), and the one before is as it was: make room" in capfd.readouterr().err
+    assert "cannot be written (File too large), and the previous one is unchanged: make room" in capfd.readouterr().err
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert main(fit) == 0
 
 
+def wrote(path: Path, text: str) -> bool:
+    """Return whether a file exists and contains a text."""
+    return path.exists() and text in path.read_text()
+
+
 def lives_until(found: Callable[[], object], pid: int) -> bool:
-    """Wait until something is found; False if the process has done all its work before, and nothing else may end it."""
+    """Wait until ``found`` returns a true value; return False if the process finishes before."""
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -255,12 +260,12 @@ def lives_until(found: Callable[[], object], pid: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(-(-KILLS // 5)))
-def test_killed_at_any_moment_nothing_is_lost(
-    cache: Path, undisturbed: Callable[..., Path], tmp_path: Path, number: int
+def test_run_killed_at_any_moment_loses_no_checkpoint(
+    cache: Path, uninterrupted: Callable[..., Path], tmp_path: Path, number: int
 ) -> None:
     """Five times by SIGKILL, at random moments and in the middle of writing checkpoints; KILLS=30 for more of it."""
     often = "--checkpoint_minutes=0.002"
-    expected = undisturbed(often)
+    expected = uninterrupted(often)
     fit = [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}", "--resume=auto", often]
     folder, process, rng = tmp_path / "demo/0/checkpoints", tmp_path / "demo/0/process.json", random.Random(number)
     seconds = json.loads((expected / "finished.json").read_text())["seconds"]
@@ -268,9 +273,13 @@ def test_killed_at_any_moment_nothing_is_lost(
     kills = 0
     for _ in range(50):
         pid, end = in_a_fork(fit), time.monotonic() + rng.uniform(0, seconds / 3)
-        begun = lives_until(lambda pid=pid: f'"pid": {pid}' in process.read_text() if process.exists() else False, pid)
-        meant = (lambda: [*folder.glob(".*.partial")]) if kills % 2 else (lambda end=end: time.monotonic() > end)
-        if not begun or not lives_until(meant, pid):  # it was faster: once more from the start
+        running = f'"pid": {pid}'
+        begun = lives_until(partial(wrote, process, running), pid)
+
+        def is_time_to_kill(end: float = end, writing: int = kills % 2) -> bool:
+            return any(folder.glob(".*.partial")) if writing else time.monotonic() > end
+
+        if not begun or not lives_until(is_time_to_kill, pid):  # it was faster: once more from the start
             shutil.rmtree(tmp_path / "demo")
             had = set()
             continue
@@ -290,7 +299,7 @@ def test_killed_at_any_moment_nothing_is_lost(
     assert differences(folder.parent, expected) == []
 
 
-def test_a_random_seed_is_that_of_the_run(
+def test_resumed_run_keeps_its_random_seed(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fit = [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}", "--seed_everything=true", "--resume=auto"]

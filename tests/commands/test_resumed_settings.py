@@ -47,7 +47,7 @@ def test_a_run_of_the_same_settings_is_found(tmp_path: Path) -> None:
     [
         ({}, {"monitor": "val/mean/f1"}, "monitor None, not 'val/mean/f1'"),
         ({"monitor": "val/mean/f1"}, {}, "monitor 'val/mean/f1', not None"),
-        ({}, {"data": SETTINGS["data"] | {"cache": "auto"}}, "data.cache None, not 'auto'"),
+        ({}, {"data": SETTINGS["data"] | {"cache": {"folder": "auto"}}}, "data.cache.folder None, not 'auto'"),
         ({"data": {"batch_size": 8, "seed": 3}}, {}, "data.seed 3, not None"),
         ({"trainer": None}, {}, "trainer.max_epochs None, not 3"),
         ({"trainer": {"max_epochs": 3, "callbacks": [1]}}, {}, "trainer.callbacks [1], not None"),

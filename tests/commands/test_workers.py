@@ -52,7 +52,7 @@ def test_workers_that_bring_nothing_end_the_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(interruption, "PATIENCE", 1)
+    monkeypatch.setattr(interruption, "BATCH_TIMEOUT", 1)
     for name, value in {"AT_STEP": "1", **environment}.items():
         monkeypatch.setenv(name, value)
     fit = [*FIT, "--data.loader.workers=1", "--data.loader.prefetch=1", f"--run_root={tmp_path}"]
@@ -78,7 +78,7 @@ def test_a_test_that_waits_for_workers_is_ended_by_a_signal(
     test += ["--data.batch_size=2", "--trainer.callbacks+=interrupting.WorkersStopped"]
     begun = time.monotonic()
     assert main(test) == 143
-    assert time.monotonic() - begun < interruption.PATIENCE
+    assert time.monotonic() - begun < interruption.BATCH_TIMEOUT
     assert "SIGTERM has ended robusttune test before it was finished" in capsys.readouterr().err
 
 

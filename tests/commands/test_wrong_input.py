@@ -1,4 +1,6 @@
-"""Everything that people get wrong: one sentence that names the thing and the remedy, and nothing on disk changes.
+"""Wrong input: one sentence that names the mistake and the remedy, and no file changes.
+
+Mistakes in data are checked where the data are read, all others by running the command.
 
 `pytest tests/commands/test_wrong_input.py -rP` shows the sentences.
 """
@@ -26,6 +28,8 @@ from fakes import tiny_flags, word_tokenizer, write_bomb, write_image, write_mod
 from PIL import Image
 
 from robusttune.cli import main
+from robusttune.commands.data_config import read_data
+from robusttune.errors import RobustTuneError
 from robusttune.tasks.checkpoint_file import KEY, seal
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -33,7 +37,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 @pytest.fixture(scope="module")
 def trained(food101: Path, text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run."""
+    """Return the folder of a finished run."""
     root = tmp_path_factory.mktemp("runs")
     flags = [*tiny_flags(food101, text_folder), "--data.splits.val_fraction=0.2", f"--run_root={root}"]
     assert main(["fit", f"--config={CONFIGS}/food101.yaml", *flags]) == 0
@@ -42,7 +46,14 @@ def trained(food101: Path, text_folder: Path, tmp_path_factory: pytest.TempPathF
 
 @dataclass
 class Place:
-    """A user's folder, in which things go wrong."""
+    """A user's folder with a mistake in it; its methods return arguments of the command line.
+
+    Attributes:
+        root: The folder, empty at first.
+        original: Folder of data in the layout of UPMC Food-101, shared with other tests.
+        trained: Folder of a finished run.
+        text_folder: Folder of a text encoder.
+    """
 
     root: Path
     original: Path
@@ -51,13 +62,14 @@ class Place:
 
     @property
     def food101(self) -> Path:
-        """A copy of the data that may be spoiled."""
+        """A copy of the data that may be changed."""
         if not (self.root / "food101").exists():
             shutil.copytree(self.original, self.root / "food101")
         return self.root / "food101"
 
     def fit(self, *flags: str) -> list[str]:
-        tiny = tiny_flags(self.food101, self.text_folder)
+        changed = self.root / "food101"
+        tiny = tiny_flags(changed if changed.exists() else self.original, self.text_folder)
         return ["fit", f"--config={CONFIGS}/food101.yaml", *tiny, f"--run_root={self.root}/runs", *flags]
 
     def on_table(self, path: Path, *flags: str, verb: str = "fit") -> list[str]:
@@ -74,7 +86,7 @@ class Place:
         return [verb, f"--config={CONFIGS}/demo_mmrl.yaml", *sizes, f"--run_root={self.root}/runs", *flags]
 
     def mmrl_classes(self, *names: str) -> list[str]:
-        """Texts of classes with these names."""
+        """Fit MMRL on texts whose classes have these names."""
         rows = [{"text": "a red circle", "label": name} for name in names * 4]
         source = {"train": str(write_table(self.root, "train", rows)), "image_column": None}
         config = yaml.safe_load((CONFIGS / "demo_mmrl.yaml").read_text())
@@ -93,7 +105,7 @@ class Place:
         return [*mmrl, f"--published={path}", f"--out={self.root}/imported.ckpt", *flags]
 
     def rows(self, *last: dict[str, Any]) -> list[dict[str, Any]]:
-        """Twenty good rows with images, and whatever follows."""
+        """Return twenty valid rows with images, followed by ``last``."""
         names = [write_image(self.root / "images" / f"{i}.png").name for i in range(20)]
         good = [{"image": f"images/{name}", "text": "soup", "label": "ab"[i % 2]} for i, name in enumerate(names)]
         return [*good, *last]
@@ -111,7 +123,7 @@ class Place:
         return self.table(val=str(write_table(self.root, "val", list(rows))))
 
     def image(self, spoil: Callable[[Path], Any], *flags: str, name: str = "3.png") -> list[str]:
-        """A table of which an image is spoiled, seen in the first epoch."""
+        """Fit on a table with one bad image, which the first epoch reads."""
         rows = self.rows({"image": f"images/{name}", "text": "t", "label": "a"})
         val = write_table(self.root, "val", rows[4:8])
         spoil(self.root / "images" / name)
@@ -119,7 +131,7 @@ class Place:
         return [*args, "--data.training.modality_dropout.image_dropout=0", "--data.batch_size=8", *flags]
 
     def cached(self, root: Path) -> None:
-        """The table's images cached, and one of them changed since."""
+        """Cache the features of a table's images, then change one of the images."""
         fit = self.on_table(write_table(root, "train", self.rows()), "--trainer.fast_dev_run=true")
         assert main([*fit, f"--data.cache.folder={self.root}/cache"]) == 0
         write_image(root / "images/3.png", colour="lime")
@@ -178,7 +190,7 @@ def with_classes_reversed(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 class Evil:
-    """What a hostile pickle would run."""
+    """A pickle that runs code when it is loaded."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path("/tmp/robusttune-was-executed").touch, ()
@@ -205,7 +217,7 @@ def halve(path: Path) -> None:
 
 
 def instead(make: Callable[[Path], Any]) -> Callable[[Path], Any]:
-    """Put something else in the place of a file."""
+    """Return a function that replaces a file by what ``make`` creates."""
 
     def spoil(path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -224,7 +236,7 @@ def postscript(path: Path) -> None:
 
 
 def bomb(name: str) -> str:
-    """YAML of ten lines that stand for ten thousand million values."""
+    """Return ten lines of YAML that expand to ten thousand million values."""
     lines = ["a0: &a0 [0]", *(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 11))]
     return "\n".join([*lines, f"{name}: *a10"])
 
@@ -244,9 +256,9 @@ def titles(place: Place, content: bytes) -> list[str]:
 
 
 READ = "cannot be read: .*3.png cannot be read as an image"
-MEND = "mend or remove them, or set data.unreadable to absent"
+MEND = "repair or remove them, or set data.unreadable to absent"
 
-CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
+DATA_CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     # Generated data
     "visibility off the simplex": (
         lambda p: p.shapes("--data.source.world.visibility.image=0.5"),
@@ -269,14 +281,6 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         lambda p: p.shapes("--data.source.style=chalk"),
         "data.source.style is 'chalk', not one of 'paper', 'blackboard'",
     ),
-    "nothing ships by that name": (
-        lambda p: p.shapes("--image_encoder.name=robusttune:other"),
-        "the encoder folder robusttune:other does not exist: check the name",
-    ),
-    "nothing to correlate": (
-        lambda p: p.shapes("--model.fusion=robusttune.models.Concatenation"),
-        "Concatenation has nothing to correlate: set model.beta to 0",
-    ),
     # Folders, files, columns
     "root missing": (lambda p: p.fit("--data.source.root=/nowhere"), "/nowhere/images/train does not exist: set"),
     "images missing": (lambda p: without(p, "images/test"), "images/test does not exist: set data.source.root"),
@@ -288,8 +292,8 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         "train_titles.csv has no row that can be used: give",
     ),
     "table missing": (lambda p: p.on_table(Path("/nowhere.csv")), "/nowhere.csv does not exist: set data.source.train"),
-    "table is a folder": (lambda p: p.on_table(p.root), "is a folder: set data.source.train to a table"),
-    "table of another kind": (lambda p: p.text_table("train.xlsx", "PK"), "is no .jsonl, .csv, .parquet file: convert"),
+    "table is a folder": (lambda p: p.on_table(p.root), "is a folder without files: give a table, a folder of tables"),
+    "table of another kind": (lambda p: p.text_table("train.docx", "PK"), r"is no table \(.jsonl, "),
     "no table": (lambda p: p.on_table(Path("null")), "set data.source.train"),
     "image root missing": (
         lambda p: p.table(image_root="/nowhere"),
@@ -351,6 +355,20 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "too few samples to hold any out": (
         lambda p: p.text_table("train.csv", "image,text,label\n,t,a\n"),
         "leaves a split empty: give more samples, or a validation split",
+    ),
+}
+# These also run as a command, which proves that such an error becomes one sentence and status 1.
+AS_COMMANDS = ("visibility off the simplex", "root missing", "ids repeat", "unknown label")
+
+CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
+    **{name: DATA_CASES[name] for name in AS_COMMANDS},
+    "nothing ships by that name": (
+        lambda p: p.shapes("--image_encoder.name=robusttune:other"),
+        "the encoder folder robusttune:other does not exist: check the name",
+    ),
+    "nothing to correlate": (
+        lambda p: p.shapes("--model.fusion=robusttune.models.Concatenation"),
+        "Concatenation has nothing to correlate: set model.beta to 0",
     ),
     "no test split": (
         lambda p: p.test_on_table(test=None, train=str(p.root / "test.jsonl")),
@@ -455,7 +473,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "misspelt flag inside": (lambda p: p.fit("--model.fusion.common_with=3"), "did you mean model.fusion.common_width"),
     "misspelt source": (lambda p: p.fit("--data.source.rot=/data"), "did you mean data.source.root"),
-    "configuration left out": (lambda p: ["fit", "--config"], "--config stands without a file: give the path"),
+    "configuration left out": (lambda p: ["fit", "--config"], "--config has no value: give the path"),
     "wrong flag": (
         lambda p: p.fit("--data.sauce=3"),
         "data.sauce is no setting .did you mean data.source..: correct the --config",
@@ -522,7 +540,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "seed below 0": (lambda p: p.fit("--data.seed=-1"), "data.seed is -1: give at least 0"),
     "seed of everything below 0": (lambda p: p.fit("--seed_everything=-1"), "seed_everything -1 is not in bounds"),
-    "no heads": (lambda p: p.fit("--model.fusion.fusion_heads=0"), "fusion_heads is out of range: see"),
+    "no heads": (lambda p: p.fit("--model.fusion.fusion_heads=0"), "fusion_heads is 0: give at least 1"),
     "no grid": (lambda p: p.fit("--image_encoder.grid=0"), "image_encoder.grid is 0: give at least 1"),
     "size that does not fit": (
         lambda p: p.fit("--image_encoder.size=33"),
@@ -691,7 +709,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "another size": (lambda p: p.test("--model.fusion.common_width=32"), "model.fusion.common_width 32, not 16.*: use"),
     "another task kind": (
         lambda p: p.test_on_table({"text": "t", "label": ["pho"]}, multilabel=True),
-        "trained with multilabel False, and the data say True: test it on data of its own kind",
+        "trained with multilabel False, and the data say True: use data with the same multilabel setting",
     ),
     "other classes": (
         lambda p: p.test_on_table({"text": "t", "label": "no dish"}),
@@ -700,7 +718,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     # The feature cache
     "cache is a file": (
         lambda p: p.fit(f"--data.cache.folder={p.food101}/texts/train_titles.csv"),
-        r"the feature cache .*train_titles.csv cannot be written \(.*\), and what is in it stays: make room, or give",
+        r"the feature cache .*train_titles.csv cannot be written \(.*\), and its features are kept: make room, or give",
     ),
     "cache of random views": (
         lambda p: p.fit(
@@ -776,7 +794,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "class without words": (
         lambda p: p.mmrl_classes("a", "_"),
-        "class 1 of 2 has no name: give it one to be prompted by",
+        "class 1 of 2 has a blank name: give it a name for its prompt",
     ),
     "new classes for a model that knows none": (
         lambda p: [
@@ -835,7 +853,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Every file below a folder, by its hash."""
+    """Return the hash of every file below a folder, by path."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -847,11 +865,32 @@ def place(food101: Path, trained: Path, text_folder: Path, tmp_path: Path) -> It
         Path("/tmp/robusttune-was-executed").unlink()
 
 
+def all_contents(place: Place) -> dict[str, str]:
+    """Return the hashes of the user's files, of the shared data and of the finished run, by path."""
+    return contents(place.root) | contents(place.original) | contents(place.trained)
+
+
+@pytest.mark.parametrize("case", DATA_CASES)
+def test_error_in_data_is_one_sentence(case: str, place: Place) -> None:
+    """Check the message where the data are read: a whole command takes several times as long."""
+    make, message = DATA_CASES[case]
+    args = [flag for flag in make(place)[1:] if not flag.startswith(("--model.", "--trainer."))]
+    before = all_contents(place)
+    with pytest.raises(RobustTuneError) as raised:
+        read_data("data verify", "", args, lambda parser: None)[1].check("fit")
+    sentence = str(raised.value)
+    print(f"{case}: {sentence}")
+    assert re.fullmatch(f"(?=.{{20,680}}$).*{message}.*", sentence), sentence
+    assert ": " in sentence
+    assert all_contents(place) == before
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_wrong_is_one_sentence(case: str, place: Place, capfd: pytest.CaptureFixture[str]) -> None:
+def test_error_of_a_command_is_one_sentence(case: str, place: Place, capfd: pytest.CaptureFixture[str]) -> None:
+    """Check that the command fails with status 1 and one sentence, and changes no file."""
     make, message = CASES[case]
     args = make(place)
-    before = contents(place.root) | contents(place.trained)
+    before = all_contents(place)
     assert main(args) == 1
     err = capfd.readouterr().err
     last = err.strip().splitlines()[-1]
@@ -860,7 +899,7 @@ def test_what_is_wrong_is_one_sentence(case: str, place: Place, capfd: pytest.Ca
     assert ": " in last.removeprefix("robusttune: error: ")
     assert "Traceback" not in err
     assert not Path("/tmp/robusttune-was-executed").exists()
-    after = contents(place.root) | contents(place.trained)
+    after = all_contents(place)
     assert {path: after.get(path) for path in before} == before
     left = {Path(path).name for path in after.keys() - before.keys() if "/cache/" not in path}
     assert left <= {"config.yaml", "hparams.yaml", "metrics.csv", "process.json"} | {
@@ -893,7 +932,7 @@ UNUSUAL: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "emoji and right-to-left text": (lambda p: p.table({"image": "", "text": "🍜👩‍🍳 مرحبا \u202e", "label": "a"}), ""),
     "image that has changed since it was cached": (
         lambda p: p.image(lambda path: p.cached(path.parents[1]), f"--data.cache.folder={p.root}/cache"),
-        "1 image files are not what they were, the first is .*3.png: their features are computed anew",
+        "image files have changed: 1, the first is .*3.png: their features are computed again",
     ),
     "fewer samples than a batch": (lambda p: p.table(val=str(p.root / "train.jsonl")), ""),
     "three samples": (lambda p: p.fit("--data.splits.subset=3", "--data.batch_size=2"), ""),
@@ -905,7 +944,7 @@ UNUSUAL: dict[str, tuple[Callable[[Place], list[str]], str]] = {
 
 
 @pytest.mark.parametrize("case", UNUSUAL)
-def test_what_is_unusual_is_trained_on(case: str, place: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_unusual_data_are_trained_on(case: str, place: Place, caplog: pytest.LogCaptureFixture) -> None:
     make, message = UNUSUAL[case]
     assert main(make(place)) == 0
     found = re.search(f".*{message}.*", caplog.text)

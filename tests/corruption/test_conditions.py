@@ -29,11 +29,11 @@ def described(draw: st.DrawFn) -> tuple[str, View, tuple[str, float] | None]:
     """A name, made part by part, and what it stands for."""
     parts, modalities = [], {}
     for modality, kinds in KINDS.items():
-        change = draw(st.sampled_from(["", "withheld", *kinds]))
+        change = draw(st.sampled_from(["", "missing", *kinds]))
         severity = draw(st.integers(1, 5))
         if change:
-            parts.append(f"no_{modality}" if change == "withheld" else f"noisy_{modality}_{change}_{severity}")
-            modalities[modality] = None if change == "withheld" else f"{change}_{severity}"
+            parts.append(f"no_{modality}" if change == "missing" else f"noisy_{modality}_{change}_{severity}")
+            modalities[modality] = None if change == "missing" else f"{change}_{severity}"
     missing = None
     if draw(st.booleans()):
         left = [modality for modality in KINDS if modalities.get(modality, "clean") is not None]

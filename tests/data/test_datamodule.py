@@ -16,7 +16,7 @@ from robusttune.data.sampler import ResumableSampler
 from robusttune.data.sources import Food101, Source, Table
 from robusttune.encoders import Augmentation
 from robusttune.errors import RobustTuneError
-from robusttune.types import Batch, Facts
+from robusttune.types import Batch, Facts, Tokens
 
 CLEAN = ModalityDropout(image_dropout=0.0, text_dropout=0.0)
 
@@ -85,7 +85,10 @@ def test_batches_say_what_is_absent(tmp_path: Path, text_folder: Path) -> None:
 def enumerate_rows(batch: Batch) -> list[tuple[str, tuple[Any, ...]]]:
     """Of each sample: image or None, whether there is one, number of tokens, whether there is a text, label."""
     assert batch.label is not None
-    images, tokens = iter(batch.images["clean"]), iter(batch.texts["clean"].attention_mask)
+    pixels, texts = batch.images["clean"], batch.texts["clean"]
+    assert isinstance(pixels, torch.Tensor)
+    assert isinstance(texts, Tokens)
+    images, tokens = iter(pixels), iter(texts.attention_mask)
     rows = [
         (next(images) if image else None, image, int(next(tokens).sum()) if text else 0, text, label)
         for image, text, label in zip(
@@ -100,7 +103,9 @@ def test_a_batch_in_which_a_modality_is_absent_altogether(tmp_path: Path, text_f
     rows = [{"text": "soup", "label": "ab"[i % 2]} for i in range(20)]
     data = module(Table(train=str(write_table(tmp_path, "train", rows)), image_column=None), text_folder)
     for batch in batches(data):
-        assert batch.images["clean"].shape == (0, 3, 32, 32)
+        images = batch.images["clean"]
+        assert isinstance(images, torch.Tensor)
+        assert images.shape == (0, 3, 32, 32)
         assert not batch.image_present.any()
     assert len(data.text_encoder.tokenizer()([]).tokens) == 0
 
@@ -349,7 +354,7 @@ def test_noise_in_evaluation_is_always_the_same_and_in_training_never(food101: P
 )
 def test_the_classes_of_a_test_sample(tmp_path: Path, text_folder: Path, classes: Any, names: list[str] | None) -> None:
     rows = {"train": ["pie", "soup"] * 4, "val": ["pie", "soup"], "test": ["soup", "ramen"]}
-    tables = {
+    tables: dict[str, Any] = {
         split: str(write_table(tmp_path, split, [{"text": "x", "label": label} for label in labels]))
         for split, labels in rows.items()
     }

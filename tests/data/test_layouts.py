@@ -226,7 +226,7 @@ def test_hugging_face_names_presence_and_order(make: Make) -> None:
 
 
 def test_paths_of_a_table_stay_in_its_folder_unless_they_are_absolute(tmp_path: Path) -> None:
-    def read(image: str, **settings: str) -> list[str]:
+    def read(image: str, **settings: Any) -> list[str]:
         jsonl(tmp_path / "deep/train.jsonl", [{"image": image, "text": "x", "label": "y"}])
         table = Table(train=str(tmp_path / "deep/train.jsonl"), **settings).read("train")
         assert table is not None

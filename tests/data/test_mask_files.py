@@ -85,7 +85,7 @@ def test_a_table_that_runs_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-COLUMNS = {"id": IDS, "image": [True] * 4, "text": [True] * 4}
+COLUMNS: dict[str, list[Any]] = {"id": IDS, "image": [True] * 4, "text": [True] * 4}
 
 
 @pytest.mark.parametrize(

@@ -256,7 +256,7 @@ def test_a_protocol_for_data_of_one_modality_is_refused(tmp_path: Path, modality
     source = Table(train=str(tmp_path / "train.jsonl"), **{f"{modality}_column": None})  # type: ignore[arg-type]
     for kind in ("image", "text", "both"):
         with pytest.raises(RobustTuneError, match=f"no train sample has an? {modality}, .*data.missing.train"):
-            records(source, missing={"train": Missing(rate=0.5, type=kind)}).table("train")  # type: ignore[arg-type]
+            records(source, missing={"train": Missing(rate=0.5, type=kind)}).table("train")
 
 
 def test_only_what_is_asked_for_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,5 +274,7 @@ def test_a_mask_that_depends_on_images_needs_them_all(tmp_path: Path) -> None:
     write_table_copy(tmp_path)
     (tmp_path / "photos/train0.png").write_text("broken")
     settings: Any = {"rate": 0.5, "depends_on": "other_modality", "type": "text"}
-    with pytest.raises(RobustTuneError, match=r"train0.png cannot be read .*, and data.missing depends on it: mend it"):
+    with pytest.raises(
+        RobustTuneError, match=r"train0.png cannot be read .*, and data.missing depends on it: repair it"
+    ):
         records(LAYOUTS["table"].source(tmp_path), missing={"train": Missing(**settings)}).table("train")

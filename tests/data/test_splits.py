@@ -20,7 +20,7 @@ def test_every_class_keeps_its_share() -> None:
 
 def test_several_labels_keep_their_shares() -> None:
     rng = np.random.default_rng(0)
-    labels = [list(np.flatnonzero(rng.random(6) < [0.5, 0.3, 0.2, 0.1, 0.05, 0.02])) for _ in range(1000)]
+    labels = [np.flatnonzero(rng.random(6) < [0.5, 0.3, 0.2, 0.1, 0.05, 0.02]).tolist() for _ in range(1000)]
     taken = stratified_sample(labels, 200, seed=0)
     assert len(taken) == 200
     for label in range(6):
@@ -46,7 +46,7 @@ def test_the_rarest_class_comes_first_however_many_there_are() -> None:
     """Row by row the same as by looking for the rarest class anew, each time among all."""
     rng = np.random.default_rng(0)
     for seed in range(20):
-        labels = [list(np.flatnonzero(rng.random(8) < rng.random(8) / 2)) for _ in range(60)]
+        labels = [np.flatnonzero(rng.random(8) < rng.random(8) / 2).tolist() for _ in range(60)]
         assert stratified_sample(labels, 17, seed) == sample_by_searching(labels, 17, seed)
 
 

@@ -32,8 +32,16 @@ Spoil = Callable[[Path], object]
 TITLES, PETS = "texts/train_titles.csv", "oxford_pets/split_zhou_OxfordPets.json"
 HDF5 = "multimodal_imdb.hdf5"
 DROPPED = object()
-BAD_LABELS = ("-", None, 0, True, ["neutral"], {}, "Neutral")
-BAD_NAMES = (None, "", "../../x", "/x", "a\0b", ["100"], {"id": 1})
+BAD_LABELS: tuple[Any, ...] = ("-", None, 0, True, ["neutral"], {}, "Neutral")
+BAD_PETS: tuple[Any, ...] = (
+    *(None, 7, "a.jpg", {}, [], ["a.jpg", 0], ["a.jpg", 0, "pug", 1], ["a.jpg", "0", "pug"]),
+    *(["a.jpg", True, "pug"], ["a.jpg", 0.0, "pug"], ["a.jpg", None, "pug"], ["a.jpg", -1, "pug"]),
+    *([0, 0, "pug"], ["a.jpg", 0, None], ["a.jpg", 0, " "], ["", 0, "pug"]),
+    *(["\ud800.jpg", 0, "pug"], ["a.jpg", 0, "\udc00"], [["a.jpg"], 0, "pug"]),
+)
+BAD_IDS: tuple[Any, ...] = (None, 1.5, True, [], " ")
+NOT_BINARY: tuple[Any, ...] = ("1", None, 2, -1, 0.5, [])
+BAD_NAMES: tuple[Any, ...] = (None, "", "../../x", "/x", "a\0b", ["100"], {"id": 1})
 LATIN_1 = (b"/\xe91.png", b"/\xe92.png")
 
 
@@ -287,7 +295,7 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
     "photos link to themselves": (
         "food101",
         link("images/train/loop", "images/train/loop"),
-        "images/train: of 13 folders and files, 1 are links that lead nowhere .the first: 'loop'.: mend or remove",
+        "images/train: of 13 folders and files, 1 are links that lead nowhere .the first: 'loop'.: repair or remove",
     ),
     # MM-IMDb, raw
     "splits are a list": ("mmimdb", content("split.json", "[1]"), "split.json has no list 'train': fetch"),
@@ -299,7 +307,7 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
     "ids of the wrong kind": (
         "mmimdb",
         films([0, None, True, 1.0, -1, [1], "../0000001", "0\0"]),
-        "split.json, train: of 8 films, 7 have an id that is no number .the first: None.: mend",
+        "split.json, train: of 8 films, 7 have an id that is no number .the first: None.: repair",
     ),
     "an id twice": (
         "mmimdb",
@@ -405,7 +413,7 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
     "a row of SNLI-VE is cut": (
         "snli_ve",
         line("snli_ve_train.jsonl", 2, '{"sentence2": "A'),
-        "of 9 rows, 1 are not JSON .the first: line 2, .*: mend or remove them",
+        "of 9 rows, 1 are not JSON .the first: line 2, .*: repair or remove them",
     ),
     "a row of SNLI-VE is null": ("snli_ve", line("snli_ve_train.jsonl", 2, "null"), "1 are not JSON objects"),
     "a row of SNLI-VE holds NUL bytes": ("snli_ve", line("snli_ve_train.jsonl", 2, b"\0" * 9), "1 are not JSON"),
@@ -438,7 +446,7 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
     ),
     "memes without ids": (
         "hateful_memes",
-        lambda root: [cells("train.jsonl", [n], id=x)(root) for n, x in enumerate([None, 1.5, True, [], " "], 1)],
+        lambda root: [cells("train.jsonl", [n], id=x)(root) for n, x in enumerate(BAD_IDS, 1)],
         "of 8 rows, 5 have no id that is a number or a text .the first: line 1, None.: give them ids",
     ),
     "a meme twice": (
@@ -454,7 +462,7 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
     "no texts": ("hateful_memes", cells("train.jsonl", [3], text=DROPPED), "of 8 rows, 1 have no text .*line 3.: add"),
     "labels of memes": (
         "hateful_memes",
-        lambda root: [cells("train.jsonl", [n], label=x)(root) for n, x in enumerate(["1", None, 2, -1, 0.5, []], 1)],
+        lambda root: [cells("train.jsonl", [n], label=x)(root) for n, x in enumerate(NOT_BINARY, 1)],
         "of 8 rows, 6 have another label than 0 and 1 .the first: line 1, '1'",
     ),
     "a label is not there": (
@@ -476,14 +484,9 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
         f"a pet is {row!r}": (
             "oxford_pets",
             pet([2, 5], row),
-            "of 27 rows, 2 are no .path, label from 0, name. .the first: train 2, .*: mend or remove them",
+            "of 27 rows, 2 are no .path, label from 0, name. .the first: train 2, .*: repair or remove them",
         )
-        for row in (
-            *(None, 7, "a.jpg", {}, [], ["a.jpg", 0], ["a.jpg", 0, "pug", 1], ["a.jpg", "0", "pug"]),
-            *(["a.jpg", True, "pug"], ["a.jpg", 0.0, "pug"], ["a.jpg", None, "pug"], ["a.jpg", -1, "pug"]),
-            *([0, 0, "pug"], ["a.jpg", 0, None], ["a.jpg", 0, " "], ["", 0, "pug"]),
-            *(["\ud800.jpg", 0, "pug"], ["a.jpg", 0, "\udc00"], [["a.jpg"], 0, "pug"]),
-        )
+        for row in BAD_PETS
     },
     "two names for a label": (
         "oxford_pets",
@@ -531,7 +534,7 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
     "folders of no class": (
         "imagenet",
         lambda root: [folder("images/train/n00000001")(root), folder("images/train/new")(root)],
-        "images/train: of 7 folders, 2 are those of no class of .*classnames.txt .the first: n00000001.: mend or",
+        "images/train: of 7 folders, 2 are those of no class of .*classnames.txt .the first: n00000001.: repair or",
     ),
     "folders without images": (
         "imagenet",
@@ -561,17 +564,19 @@ TRAPS: dict[str, tuple[str, Spoil, str]] = {
     "a class leads to itself": (
         "image_folder",
         link("train/cake", "train/cake"),
-        "train: of 3 folders and files, 1 are links that lead nowhere .the first: 'cake'.: mend or remove them",
+        "train: of 3 folders and files, 1 are links that lead nowhere .the first: 'cake'.: repair or remove them",
     ),
     "a class leads nowhere": ("image_folder", link("train/cake", "gone"), "train: .*1 are links that lead nowhere"),
     "a folder in a class leads nowhere": (
         "image_folder",
         link("train/soup/rest", "gone"),
-        "train/soup/rest is a link that leads nowhere: mend or remove it",
+        "train/soup/rest is a link that leads nowhere: repair or remove it",
     ),
     "names in latin-1": (
         "image_folder",
-        lambda root: [shutil.copy(root / "train/pie/0.png", os.fsencode(root / "train/pie") + x) for x in LATIN_1],
+        lambda root: [
+            shutil.copy(os.fsencode(root / "train/pie/0.png"), os.fsencode(root / "train/pie") + x) for x in LATIN_1
+        ],
         r"train: of 10 image files, 2 have names that are not UTF-8 .the first: 'pie/\\udce91.png'.: rename them",
     ),
     # A table; test_table.py has the other traps
@@ -698,11 +703,11 @@ CLASSES = ClassLabel(names=["soup", "pie"])
 TEXT = {"text": ["a", "b", "c"]}
 HUGGING_FACE: dict[str, tuple[dict[str, list[Any]], dict[str, Any], dict[str, Any], str]] = {
     "no such column": (TEXT | {"y": [0, 1, 0]}, {}, {}, "own, train has no column label .it has text, y.: set data"),
-    "texts for images": (
-        TEXT | {"label": ["x", "y", "x"]},
+    "numbers for images": (
+        TEXT | {"label": ["x", "y", "x"], "size": [1, 2, 3]},
         {},
-        {"image_column": "text"},
-        "the column text of .*own, train is of Value.*, not of images: give another image_column",
+        {"image_column": "size"},
+        "the column size of .*own, train is of Value.*, not of images: give another image_column",
     ),
     "no such split": (
         TEXT | {"label": ["x", "y", "x"]},

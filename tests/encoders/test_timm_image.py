@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import timm
 import torch
 from fakes import tiny_image_encoder
 from safetensors.torch import save_file
+from stand_in_hub import StandInHub
 
 from robusttune.encoders import TimmEncoder
 from robusttune.errors import RobustTuneError
@@ -177,3 +182,136 @@ def test_layers_beyond_the_depth_are_not_run() -> None:
 def test_a_depth_that_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RobustTuneError, match=message):
         tiny_image_encoder(**changes).load()
+
+
+def save(folder: Path, **config: Any) -> Path:
+    """Write a folder as timm's ``save_for_hf`` does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = timm.create_model("test_vit", num_classes=7, **config.get("model_args", {}))
+    save_file(model.state_dict(), folder / "model.safetensors")
+    cfg = {"input_size": [3, 96, 96], "mean": [0.1, 0.2, 0.3], "fixed_input_size": True, "classifier": "head", "new": 1}
+    content = {"architecture": "test_vit", "num_classes": 7, "pretrained_cfg": cfg} | config
+    (folder / "config.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_a_folder_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save(tmp_path / "home/models/own", model_args={"img_size": 96, "class_token": True})
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    encoder = TimmEncoder(name="~/models/own", layers=2, grid=2)
+    assert encoder.preprocessing().size == 96
+    assert encoder.preprocessing().mean == (0.1, 0.2, 0.3)
+    one = encoder.load()
+    other = TimmEncoder(name="test_vit", weights=str(folder), layers=2, grid=2, size=96).load()
+    assert one.sha256 == other.sha256
+    assert TimmEncoder(name=str(folder), weights="random").load().sha256 != one.sha256
+    assert TimmEncoder(name=str(folder), size=64).load()(IMAGES).pooled.shape == (2, 64)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "has no readable config.json .*: fetch or save it again"),
+        ("{", "has no readable config.json .*: fetch or save it again"),
+        (
+            "[]",
+            "is no timm model, its config.json names no architecture: for a model of transformers, use Transformers",
+        ),
+        ('{"model_type": "vit"}', "is no timm model, its config.json names no architecture"),
+        ('{"architecture": "vit_of_2030"}', "has no model 'vit_of_2030', which .* is: install a newer timm"),
+        ('{"architecture": "test_vit", "model_args": {"in_chans": 1}}', ".in_chans is 1, and images have 3 channels"),
+        ('{"architecture": "test_vit", "model_args": 7}', "has a config.json that cannot be used .*: save it again"),
+        ('{"architecture": "test_vit"}', "holds no model.safetensors: set weights to the file itself"),
+    ],
+)
+def test_a_folder_that_is_no_model(content: str | None, message: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(RobustTuneError, match=f"{tmp_path}.*{message}|{message}"):
+        TimmEncoder(name=str(tmp_path)).load()
+    with pytest.raises(RobustTuneError, match="the encoder folder /no/such does not exist: check the name"):
+        TimmEncoder(name="/no/such").load()
+
+
+def test_the_weights_of_a_folder_run_no_code(tmp_path: Path) -> None:
+    folder = save(tmp_path / "own")
+    (folder / "model.safetensors").unlink()
+    torch.save({"more": Evil(tmp_path / "executed")}, folder / "pytorch_model.bin")
+    with pytest.raises(RobustTuneError, match="holds more than tensors, and is not loaded"):
+        TimmEncoder(name=str(folder)).load()
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("args", [{"img_size": 64}, {"img_size": [64, 64]}, {"dynamic_img_size": True}])
+def test_the_size_of_the_images_is_that_of_the_model(args: dict[str, Any]) -> None:
+    size = 64 if "img_size" in args else 160
+    encoder = TimmEncoder(name="test_vit", weights="random", layers=1, grid=2, model_args=args)
+    assert encoder.preprocessing().size == size
+    assert encoder.load().side == size
+    assert TimmEncoder(name="test_vit", weights="random", size=64, model_args=args).load().side == 64
+
+
+def test_other_patches_are_taken_from_the_weights(tmp_path: Path) -> None:
+    """timm resamples the weights of patches of another size."""
+    folder = save(tmp_path)
+    coarse = TimmEncoder(name=str(folder), layers=1, grid=20, size=64, model_args={"patch_size": 32}).load()
+    assert coarse(IMAGES).tokens[0].shape[1] == 1 + 2 * 2
+    assert TimmEncoder(name=str(folder), layers=1, grid=20, size=64).load()(IMAGES).tokens[0].shape[1] == 1 + 4 * 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": 96, "model_args": {"img_size": 64}}, "size is 96, and model_args.img_size 64: leave one of them out"),
+        ({"model_args": {"img_size": [64, 32]}}, "img_size is .64, 32., and images are squares: give one number"),
+        ({"model_args": {"img_size": "64"}}, "img_size is 64, and images are squares: give one number"),
+        ({"model_args": {"num_classes": 7}}, "model_args.num_classes is set by this encoder: leave it out"),
+        ({"model_args": {"features_only": True}}, "model_args.features_only is set by this encoder: leave it out"),
+        ({"model_args": {"checkpoint_path": "a"}}, "model_args.checkpoint_path is set by this encoder"),
+        ({"model_args": {"in_chans": 1}}, "in_chans is 1, and images have 3 channels"),
+        ({"size": 70}, "has patches of 16 pixels, which do not fit images of 70: set image_encoder.size to a multiple"),
+        ({"model_args": {"patch_size": 15}}, "has patches of 15 pixels, which do not fit images of 160"),
+        ({"model_args": {"colour": 1}}, "cannot be made .*unexpected keyword argument 'colour'.: correct model_args"),
+        ({"name": "test_resnet", "model_args": {"img_size": 64}}, "cannot be made .*img_size.*: correct model_args"),
+        ({"name": "someone/vit"}, "timm has no model 'someone/vit': .*hf-hub:someone/vit if it is a repository"),
+        ({"name": "hf-hub:timm/vit@main"}, "name has a revision, 'timm/vit@main': set image_encoder.revision to it"),
+    ],
+)
+def test_inputs_that_the_model_does_not_take(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(RobustTuneError, match=message):
+        TimmEncoder(**{"name": "test_vit", "weights": "random"} | settings).load()
+
+
+def test_models_of_the_hub(tmp_path: Path) -> None:
+    """Weights, revisions and hashes, and the sentence without a network; in processes of their own."""
+    first, second = save(tmp_path / "one"), save(tmp_path / "two", num_classes=5)
+    code = """
+import json, sys
+from robusttune.encoders import TimmEncoder
+from robusttune.errors import RobustTuneError
+for revision in sys.argv[1:]:
+    try:
+        encoder = TimmEncoder(name="hf-hub:someone/vit", revision=revision or None, layers=1)
+        print(json.dumps([encoder.load().sha256, encoder.preprocessing().size]))
+    except RobustTuneError as error:
+        print(json.dumps(str(error)))
+"""
+    with StandInHub() as hub:
+        old = hub.add("models", "someone/vit", first)
+        hub.add("models", "someone/vit", second)
+
+        def load(*revisions: str, **more: str) -> list[Any]:
+            environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+            environment |= hub.environment(tmp_path / "home") | more
+            run = [sys.executable, "-c", code, *revisions]
+            done = subprocess.run(run, env=environment, capture_output=True, text=True, check=True, timeout=300)
+            return [json.loads(line) for line in done.stdout.splitlines()]
+
+        online = load("", old, "no-such-branch")
+        offline = load("", old, "no-such-branch", HF_HUB_OFFLINE="1")
+    expected = [[TimmEncoder(name=str(folder), layers=1).load().sha256, 96] for folder in (second, first)]
+    assert online[:2] == offline[:2] == expected
+    assert online[2].startswith("someone/vit cannot be loaded (")
+    assert "check its name and revision, and the network" in online[2]
+    assert offline[2].startswith("someone/vit cannot be loaded (")
+    assert "run `robusttune prefetch --config ...`" in offline[2]

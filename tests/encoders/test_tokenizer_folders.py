@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,8 @@ XLNET = {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 48}
 
 
 def tokenizer_of(folder: Path, **settings: Any) -> Tokenizer:
-    return TransformersTextEncoder(**{"name": str(folder), "layers": 2, "max_length": 12} | settings).tokenizer()
+    given: dict[str, Any] = {"name": str(folder), "layers": 2, "max_length": 12} | settings
+    return TransformersTextEncoder(**given).tokenizer()
 
 
 def write(name: str, text: str) -> Change:
@@ -114,10 +117,10 @@ def test_a_model_without_a_tokenizer_gets_none_that_knows_no_words(model_type: s
         (
             "deberta-v2",
             write("spm.model", "x"),
-            "SentencePiece model .spm.model.*: pip install sentencepiece protobuf",
+            "SentencePiece model .spm.model.*: pip install 'robusttune.sentencepiece.'",
         ),
-        ("albert", write("spiece.model", "x"), "pip install sentencepiece protobuf"),
-        ("xlm-roberta", write("sentencepiece.bpe.model", "x"), "pip install sentencepiece protobuf"),
+        ("albert", write("spiece.model", "x"), "pip install 'robusttune.sentencepiece.'"),
+        ("xlm-roberta", write("sentencepiece.bpe.model", "x"), "pip install 'robusttune.sentencepiece.'"),
         ("siglip", write("spiece.model", "x"), r"\(SiglipTokenizer\) has no fast form: choose another model"),
         (
             "bert",
@@ -147,7 +150,7 @@ def test_tokenizers_that_are_not_whole_or_not_the_models_are_refused(
 def hide_sentencepiece(monkeypatch: pytest.MonkeyPatch) -> None:
     from robusttune.encoders import transformers_tokenizer
 
-    installed = transformers_tokenizer.find_spec
+    installed = find_spec
     monkeypatch.setattr(
         transformers_tokenizer, "find_spec", lambda name: None if name == "sentencepiece" else installed(name)
     )
@@ -308,3 +311,56 @@ def test_a_text_without_any_token_has_a_finite_feature(tmp_path: Path) -> None:
         tokens = settings.tokenizer()(texts).tokens
         assert settings.load()(tokens).pooled.isfinite().all()
         assert settings.tokenizer().lengths(texts) == tokens.attention_mask.sum(1).tolist()
+
+
+SPECIAL = {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1, "user_defined_symbols": ["[CLS]", "[SEP]", "[MASK]"]}
+
+
+def piece_model(**settings: Any) -> bytes:
+    """Train a tiny SentencePiece model on made-up sentences."""
+    pieces = pytest.importorskip("sentencepiece")
+    words, content = ["apple", "pie", "soup", "noodle", "hot", "cold", "sweet", "sour", "bowl", "plate"], io.BytesIO()
+    sentences = [" ".join(words[(number * step) % 10] for step in range(1, 9)) for number in range(200)]
+    pieces.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=content,
+        vocab_size=40,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **settings,
+    )
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("model_type", "file", "settings", "size"),
+    [
+        ("albert", "spiece.model", SPECIAL, 60),
+        ("deberta-v2", "spm.model", SPECIAL, 60),
+        ("xlm-roberta", "sentencepiece.bpe.model", {}, 60),
+        ("t5", "spiece.model", {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}, 200),
+    ],
+)
+def test_a_sentencepiece_model_is_a_tokenizer(
+    model_type: str, file: str, settings: dict[str, Any], size: int, tmp_path: Path
+) -> None:
+    """It splits texts as sentencepiece itself does."""
+    model = piece_model(**settings)
+    write_model(tmp_path, model_type, vocab_size=size)
+    (tmp_path / file).write_bytes(model)
+    found = tokenizer_of(tmp_path).backend.encode("hot apple soup, sourbowl").tokens
+    own = __import__("sentencepiece").SentencePieceProcessor(model_proto=model)
+    special = {"[CLS]", "[SEP]", "<s>", "</s>"}
+    expected = own.encode("hot apple soup, sourbowl", out_type=str)
+    kept = [token for token in found if token not in special]
+    assert [token for token in kept if "unk" not in token] == [token for token in expected if token in kept]
+    assert len(kept) == len(expected)
+
+
+def test_a_damaged_sentencepiece_model_is_refused(tmp_path: Path) -> None:
+    model = piece_model(**SPECIAL)
+    write_model(tmp_path, "albert", vocab_size=60)
+    for content in (b"x", b"", model[: len(model) // 2]):
+        (tmp_path / "spiece.model").write_bytes(content)
+        with pytest.raises(RobustTuneError, match="cannot be loaded .*: check that it is whole|is empty or damaged"):
+            tokenizer_of(tmp_path)

@@ -16,12 +16,12 @@ from torch import Tensor
 from robusttune.corruption.conditions import Conditions
 from robusttune.evaluation import ConditionMetrics
 from robusttune.evaluation.intervals import (
-    Parts,
+    MeanBasedMetric,
     base_and_new_parts,
-    between,
+    bootstrap_metrics,
+    confidence_intervals,
     multiclass_parts,
     multilabel_parts,
-    resampled,
 )
 from robusttune.evaluation.metric_names import names_of_metrics
 from robusttune.evaluation.metrics import base_and_new_metrics, multiclass_metrics, multilabel_metrics
@@ -29,7 +29,7 @@ from robusttune.evaluation.metrics import base_and_new_metrics, multiclass_metri
 SURE = st.sampled_from([0.5, 4.0, 100.0])  # of the last, probabilities are 0 and 1 to the last digit
 
 
-def assert_same(parts: dict[str, Parts], metrics: dict[str, float]) -> None:
+def assert_same(parts: dict[str, MeanBasedMetric], metrics: dict[str, float]) -> None:
     """With every sample once, each part gives the metric of its name. Ranking metrics and calibration have no parts."""
     assert {*metrics} - {*parts} <= {"auroc", "average_precision", "calibration_error"}
     for name, part in parts.items():
@@ -37,8 +37,8 @@ def assert_same(parts: dict[str, Parts], metrics: dict[str, float]) -> None:
         assert found == pytest.approx(metrics[name], abs=2e-6, rel=1e-5, nan_ok=True), name
 
 
-def between_of(parts: dict[str, Parts]) -> dict[str, tuple[float, float]]:
-    return between(resampled(parts))
+def between_of(parts: dict[str, MeanBasedMetric]) -> dict[str, tuple[float, float]]:
+    return confidence_intervals(bootstrap_metrics(parts))
 
 
 def scattered(samples: int, classes: int, sure: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -109,15 +109,15 @@ def test_each_condition_has_its_own(kind: str) -> None:
     metrics = ConditionMetrics(FACTS._replace(multilabel=kind == "multilabel"), conditions, names)
     classes = torch.arange(60) % len(names)
     hot = torch.nn.functional.one_hot(classes, len(names)).float()
-    complete, withheld = 3 * hot + torch.randn(hot.shape), 3 * hot.roll(1, 1) + torch.randn(hot.shape)
-    logits = torch.stack([withheld if view.image is None else complete for view in conditions.views])
+    complete, missing = 3 * hot + torch.randn(hot.shape), 3 * hot.roll(1, 1) + torch.randn(hot.shape)
+    logits = torch.stack([missing if view.image is None else complete for view in conditions.views])
     label = hot if kind == "multilabel" else classes
     metrics.update([f"{i:02}" for i in range(60)], label, torch.ones(60, 2, dtype=torch.bool), logits)
     values = metrics.compute()
     assert metrics.gathered is not None
     found = metrics.intervals(metrics.gathered)
     assert [*found] == [*conditions.names, "mean"]
-    of_kind: dict[str, Callable[..., dict[str, Parts]]]
+    of_kind: dict[str, Callable[..., dict[str, MeanBasedMetric]]]
     of_kind = {"multiclass": multiclass_parts, "multilabel": multilabel_parts}
     if kind in of_kind:
         assert found["complete"] == between_of(of_kind[kind](complete, label))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -16,13 +18,13 @@ def test_relative_to_the_complete_condition() -> None:
     assert relative({"complete": None, "no_image": 0.2}) == {}
 
 
-def found_of(values: dict[str, float | None]) -> dict[str, dict[str, object]]:
+def found_of(values: dict[str, float | None]) -> dict[str, dict[str, Any]]:
     return curves([parse(name) for name in values], values)
 
 
 def test_curves_go_from_the_complete_condition_to_the_missing_modality() -> None:
     """Points are sorted by rate. Conditions with noise or of another missing type take no part."""
-    values = {
+    values: dict[str, float | None] = {
         "no_image": 0.1,
         "missing_image_50": 0.5,
         "complete": 0.9,
@@ -45,7 +47,7 @@ def test_curves_go_from_the_complete_condition_to_the_missing_modality() -> None
 
 
 def test_the_area_is_a_mean_over_the_rates_that_there_are() -> None:
-    values = {"missing_both_30": 0.7, "missing_both_70": 0.4, "missing_both_50": 0.4}
+    values: dict[str, float | None] = {"missing_both_30": 0.7, "missing_both_70": 0.4, "missing_both_50": 0.4}
     found = found_of(values)["both"]
     rates, heights = found["rates"], found["values"]
     assert found["area"] == pytest.approx(np.trapezoid(heights, rates) / 0.4)

@@ -132,6 +132,6 @@ def test_predictions_that_differ_only_in_the_last_digit() -> None:
     found = several.compute()
     assert several.gathered is not None
     predicted = next(iter(sample_tables(several, several.gathered)))["prediction"].to_pylist()
-    recalls = [row["recall"] for row in class_rows(several, several.gathered)][:2]
+    recalls: list[Any] = [row["recall"] for row in class_rows(several, several.gathered)][:2]
     assert recalls == [sum(name in names for names in predicted) / 2 for name in ("a", "b")]
     assert found["complete/f1_macro"] == pytest.approx(sum(2 * recall / (1 + recall) for recall in recalls) / 2)

@@ -16,7 +16,8 @@ def test_attention_is_its_formula_over_what_is_unmasked() -> None:
     torch.manual_seed(0)
     queries, keys, values = (torch.randn(3, n, 8, dtype=torch.float64) for n in (4, 5, 5))
     mask = torch.arange(5) < torch.tensor([[5], [2], [1]])
-    actual = attend(*(split(x, 1, heads=2)[0] for x in (queries, keys, values)), mask)
+    q, k, v = (split(x, 1, heads=2)[0] for x in (queries, keys, values))
+    actual = attend(q, k, v, mask)
     for row in range(3):
         for head in (slice(0, 4), slice(4, 8)):
             k, v = keys[row, mask[row], head], values[row, mask[row], head]
@@ -38,7 +39,8 @@ def test_a_row_without_tokens_gives_zeros_and_no_gradient(
     torch.manual_seed(0)
     inputs = [torch.randn(2, 1, n, 8, requires_grad=True) for n in (4, 5, 5)]
     mask = torch.tensor([[True] * 5, [False] * 5])
-    told = attend(*inputs, mask)
+    q, k, v = inputs
+    told = attend(q, k, v, mask)
     assert told[0].abs().min() > 0
     assert (told[1] == 0).all()
     told.sum().backward()

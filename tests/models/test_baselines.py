@@ -134,7 +134,8 @@ def test_a_sample_alone_is_answered_as_among_others(name: str) -> None:
             )
             for encoded, has, length in zip((image, text), has, lengths, strict=True)
         ]
-        logits = model(*alone, *(modality[[row]] for modality in modalities)).logits
+        one_image, one_text = alone
+        logits = model(one_image, one_text, *(modality[[row]] for modality in modalities)).logits
         torch.testing.assert_close(logits[0], expected[row], rtol=0, atol=1e-6)
 
 
@@ -178,7 +179,8 @@ def test_a_linear_probe_is_a_linear_map_of_both_standardised_embeddings() -> Non
     assert weight.shape == (3, IMAGE.pooled + TEXT.pooled)
     expected = torch.cat([standardised(image), standardised(text)], 1) @ weight.T + bias
     doubled = [encoded.map(lambda t: t.double() if t.is_floating_point() else t) for encoded in (image, text)]
-    torch.testing.assert_close(model(*doubled, *present(*["it"] * 6)).logits, expected)
+    image, text = doubled
+    torch.testing.assert_close(model(image, text, *present(*["it"] * 6)).logits, expected)
 
 
 def test_a_linear_probe_trained_to_the_end_is_logistic_regression() -> None:
@@ -274,4 +276,4 @@ def test_refuses_what_cannot_be(model: type[FusionModel], settings: dict[str, fl
 )
 def test_cross_attention_refuses_what_cannot_be(settings: dict[str, int], message: str) -> None:
     with pytest.raises(RobustTuneError, match=message):
-        CrossAttention(**settings)  # type: ignore[arg-type]
+        CrossAttention(**settings)

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from fakes import write_clip
@@ -24,7 +25,7 @@ from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText, TowerShape, UpperTower
 from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL, MMRLNetwork
-from robusttune.models.packed import Packed, shared_tokens
+from robusttune.models.packed import Packed, common_prefix_length
 from robusttune.models.published import from_published, refuse_another_clip, to_published
 from robusttune.types import Tokens
 
@@ -89,7 +90,7 @@ def fast_features(case: Case, pixels: Tensor, tokens: Tokens) -> Plain:
     """With every shortcut."""
     case.image.normalise = lambda images: images  # type: ignore[method-assign]
     images, prompts = case.image(pixels), case.text(tokens)
-    shared = prompts.tokens[0][0, : shared_tokens(tokens)]
+    shared = prompts.tokens[0][0, : common_prefix_length(tokens)]
     packed = Packed.of(prompts.tokens[0], prompts.mask[0], shared)
     put_in = case.network.tokens()
     image, representation = case.network.image_features(case.image.upper, images.tokens[0], put_in.image)
@@ -183,6 +184,7 @@ def tiny(first_layer: int, variation: str, space_tokens: int) -> Case:
     return case
 
 
+@hypothesis.settings(max_examples=40)
 @given(
     first_layer=st.integers(1, 4),
     variation=st.sampled_from([*VARIATIONS]),
@@ -192,7 +194,7 @@ def tiny(first_layer: int, variation: str, space_tokens: int) -> Case:
     batch=st.integers(1, 3),
     seed=st.integers(0, 99),
 )
-def test_shortcuts_change_nothing(
+def test_fast_paths_equal_the_full_computation(
     first_layer: int,
     variation: str,
     space_tokens: int,
@@ -247,7 +249,7 @@ def test_begins_as_published() -> None:
     torch.manual_seed(0)
     shape = TowerShape(7, 768, 512)
     upper = UpperTower([nn.Identity()] * 7, nn.Identity(), nn.Linear(768, 512, bias=False))  # type: ignore[list-item]
-    network = MMRLNetwork(MMRL(residual_rank=4, projection_rank=64), shape, shape)
+    network: Any = MMRLNetwork(MMRL(residual_rank=4, projection_rank=64), shape, shape)
     assert not network.image_maps.b.any()
     features = torch.randn(2, 768)
     assert torch.equal(network.projection(upper, features), upper.projection(features))
@@ -313,5 +315,5 @@ def test_published_weights_of_another_clip(name: str) -> None:
     own = {"image_encoder.proj": upper.projection.weight.T, "text_encoder.ln_final.weight": upper.norm.weight}
     refuse_another_clip({key: tensor.detach().half() for key, tensor in own.items()}, upper, upper)
     for other in (own[name] + 0.1, torch.zeros(9)):
-        with pytest.raises(RobustTuneError, match=f"was trained on another CLIP, of which {name} is not this one's"):
+        with pytest.raises(RobustTuneError, match=f"was trained on another CLIP .{name} differs."):
             refuse_another_clip({f"module.{name}": other}, upper, upper)

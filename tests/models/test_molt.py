@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -228,7 +228,8 @@ def test_without_a_fusion_stage_the_head_looks_at_the_mean_of_what_there_is() ->
     parts = zip(stage.robust_in, robust, stage.types[2:], strict=True)
     tokens += [project(part)[0] + own for project, part, own in parts]
     mean = sum(tokens, torch.zeros(SMALL.fusion_width)) / len(tokens)
-    expected = stage.head(nn.functional.layer_norm(mean, mean.shape, stage.blocks.norm.weight, stage.blocks.norm.bias))
+    norm: Any = stage.blocks.norm
+    expected = stage.head(nn.functional.layer_norm(mean, mean.shape, norm.weight, norm.bias))
     torch.testing.assert_close(stage(image, yes, text, ~yes, robust)[0], expected)
 
 
@@ -258,8 +259,8 @@ def test_learns_and_uses_the_other_modality(settings: MoLT) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    for rows in ("it", "i", "t"):
-        logits = model.eval()(image, text, *present(*[rows] * 48)).logits
+    for shown in ("it", "i", "t"):
+        logits = model.eval()(image, text, *present(*[shown] * 48)).logits
         assert (logits.argmax(1) == label).float().mean() > 0.9
 
 
@@ -294,9 +295,10 @@ def test_pairs_that_share_a_modality_answer_as_each_alone() -> None:
     text.tokens[1][3] = float("nan")
     seen = model.forward_pairs(image, text, image_rows, text_rows, *shown)
     one = [
-        modality.map(lambda tensor, rows=rows: tensor[rows])
+        modality.map(lambda tensor, rows=rows: tensor[rows])  # type: ignore[misc]
         for modality, rows in ((image, image_rows), (text, text_rows))
     ]
-    alone = model(*one, *shown)
+    one_image, one_text = one
+    alone = model(one_image, one_text, *shown)
     for part, expected in zip(seen, alone, strict=True):
         torch.testing.assert_close(part, expected)

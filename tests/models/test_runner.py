@@ -110,8 +110,8 @@ def test_compiled_is_eager(settings: FusionModel, checkpointed: bool) -> None:
     rows = torch.arange(7).repeat(2)
     shown = torch.cat([image_present, torch.zeros(7, dtype=torch.bool)]), text_present.repeat(2)
     with torch.inference_mode():
-        expected, found = (n.eval().forward_pairs(image, text, rows, rows, *shown) for n in (eager, compiled))
-    for values, same in zip(expected, found, strict=True):
+        whole, parts = (n.eval().forward_pairs(image, text, rows, rows, *shown) for n in (eager, compiled))
+    for values, same in zip(whole, parts, strict=True):
         torch.testing.assert_close(same, values, rtol=1e-7, atol=1e-7)
     assert list(eager.state_dict()) == list(compiled.state_dict())
 

@@ -34,7 +34,7 @@ class Tiny(LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         self.seen += 1
-        return self.layer(batch).sum()  # type: ignore[no-any-return]
+        return self.layer(batch).sum()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -42,7 +42,7 @@ class Tiny(LightningModule):
 
 def measured(steps: int, rows: int = 40, workers: int = 0, **trainer: Any) -> tuple[Tiny, StepMeter]:
     task, meter = Tiny(), StepMeter(steps)
-    loader = DataLoader(torch.randn(rows, 8), batch_size=4, num_workers=workers)  # type: ignore[arg-type]
+    loader: Any = DataLoader(torch.randn(rows, 8), batch_size=4, num_workers=workers)  # type: ignore[arg-type]
     Trainer(accelerator="cpu", max_epochs=1000, callbacks=[meter], **QUIET, **trainer).fit(task, loader)
     return task, meter
 

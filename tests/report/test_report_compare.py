@@ -128,7 +128,8 @@ def test_runs_with_the_seeds_of_the_data_are_paired_each_once_by_their_start_if_
     for seed, count in ((2, 1), (1, 6), (3, 1)):
         write_run(tmp_path / f"b{seed}", "b", right(10, complete=count), other, seed, more=tested)
     difference = compared(tmp_path).differences["b"]["complete"]
-    assert (difference.pairs, difference.mean) == (2, pytest.approx(((6 - 5) + (1 - 9)) / 20))
+    assert difference.pairs == 2
+    assert difference.mean == pytest.approx(((6 - 5) + (1 - 9)) / 20)
 
 
 NOISY = {"data": {"noise": {"image": {"kinds": ["blur"], "severities": [3], "rate": 1.0}, "text": None}}}
@@ -259,7 +260,8 @@ def test_f1_of_one_label(average: str, tmp_path: Path, monkeypatch: pytest.Monke
     for column, condition in enumerate(predictions_of.conditions):
         predicted = np.where(predictions[condition], label, (label + 1) % 3)
         rows = np.random.default_rng(0).integers(0, 90, (500, 90))
-        plain = f1_of(*(classes[rows][..., None] == [0, 1, 2] for classes in (label, predicted)), average)
+        truth, chosen = (classes[rows][..., None] == [0, 1, 2] for classes in (label, predicted))
+        plain = f1_of(truth, chosen, average)
         assert float(values[:, column].mean()) == pytest.approx(np.mean(plain), abs=0.01)
         assert float(values[:, column].std()) == pytest.approx(np.std(plain), abs=0.008)
 

@@ -172,5 +172,5 @@ def test_a_foreign_table_is_refused(tmp_path: Path) -> None:
 
 def test_a_configuration_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
     (run(tmp_path / "0") / "config.yaml").write_text("a: [")
-    with pytest.raises(RobustTuneError, match=r"config.yaml is not YAML \(.*\): mend it, or leave it out"):
+    with pytest.raises(RobustTuneError, match=r"config.yaml is not YAML \(.*\): repair it, or leave it out"):
         find_runs([str(tmp_path)])

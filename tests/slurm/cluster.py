@@ -112,7 +112,7 @@ def up(folder: Path) -> dict[str, str]:
         ["slurmctld", "-c"],
         ["slurmd", "-N", "127.0.0.1"],
     ):
-        subprocess.run([_program(command[0]), *command[1:]], env=environment, check=True)
+        subprocess.run([_program(command[0]) or command[0], *command[1:]], env=environment, check=True)
     for _ in range(150):
         if _output(["sinfo", "-h", "-o", "%t"], environment).strip() == "idle":
             return environment
@@ -132,7 +132,7 @@ def down(folder: Path) -> None:
         pid = _pid(folder, name)
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
-            _wait(lambda name=name: _pid(folder, name) is None)
+            _wait(lambda name=name: _pid(folder, name) is None)  # type: ignore[misc]
 
 
 def _pid(folder: Path, name: str) -> int | None:

@@ -23,8 +23,9 @@ NO_DROPOUT = ModalityDropout(0.0, 0.0)
 
 
 def trainer(**settings: Any) -> Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    return Trainer(**{**quiet, "enable_model_summary": False, "max_epochs": 1} | settings)
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    quiet |= {"enable_model_summary": False}
+    return Trainer(**{**quiet, "accelerator": "cpu", "max_epochs": 1} | settings)
 
 
 def module(place: Path, made: list[Any], **changes: Any) -> ImageTextDataModule:
@@ -64,20 +65,20 @@ def test_no_cache_keeps_the_encoders(text_folder: Path, clip_folder: Path, tmp_p
 
 
 def test_wrong_classes_are_refused_before_anything_is_computed(text_folder: Path, tmp_path: Path) -> None:
-    made = [tiny_image_encoder(), tiny_text_encoder(text_folder)]
+    made: Any = [tiny_image_encoder(), tiny_text_encoder(text_folder)]
     data = module(tmp_path, made, folder=str(tmp_path / "cache"))
     with pytest.raises(RobustTuneError, match="the data's classes are not the model's"):
-        trainer().fit(FusionTask(*made, FACTS), datamodule=data)
+        trainer().fit(FusionTask(made[0], made[1], FACTS), datamodule=data)
     assert not (tmp_path / "cache").exists()
 
 
 def test_classes_of_the_data_are_set_once_and_before_the_encoders_go(clip_folder: Path, tmp_path: Path) -> None:
-    made = encoders("mmrl", Path(), clip_folder)
+    made: Any = encoders("mmrl", Path(), clip_folder)
     data = module(tmp_path, made, folder=str(tmp_path / "cache"), classes="all", facts=None)
     facts = Facts(["apple pie", "pug"], [0.5, 0.5], False)  # the data have soup and cake
-    task, calls = MMRLTask(*made, facts), []
+    task, calls = MMRLTask(made[0], made[1], facts), []
     set_classes = task.classifier.set_classes
-    task.classifier.set_classes = lambda names: calls.append(names) or set_classes(names)  # type: ignore[func-returns-value, method-assign]
+    task.classifier.set_classes = lambda names: calls.append(names) or set_classes(names)  # type: ignore[assignment, method-assign]
     trainer().test(task, datamodule=data, verbose=False)
     assert calls == [["cake", "soup"]]
     assert len(task.classifier.prompts().untouched) == 2
@@ -89,9 +90,9 @@ def test_every_pattern_goes_with_no_modality_dropout(
     dropout: ModalityDropout, text_folder: Path, tmp_path: Path
 ) -> None:
     """It is refused before features are computed; a test, which drops nothing, is not."""
-    made = [tiny_image_encoder(), tiny_text_encoder(text_folder)]
+    made: Any = [tiny_image_encoder(), tiny_text_encoder(text_folder)]
     data = module(tmp_path, made, folder=str(tmp_path / "cache"), modality_dropout=dropout)
-    task = FusionTask(*made, data.facts, Concatenation(width=8), beta=0.0, every_pattern=True)
+    task = FusionTask(made[0], made[1], data.facts, Concatenation(width=8), beta=0.0, every_pattern=True)
     message = (
         r"^model.every_pattern is true, and data.training.modality_dropout removes modalities \(image_dropout "
         rf"{dropout.image_dropout}, text_dropout {dropout.text_dropout}\): set both probabilities to 0$"

@@ -17,7 +17,7 @@ from PIL import Image
 from robusttune.data import ImageTextDataModule, ModalityDropout
 from robusttune.data.images import ImageFiles
 from robusttune.data.sources import Table
-from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder, Encoder
+from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.models import MMRL, MoLT
 from robusttune.tasks import FusionTask, MMRLTask, RobustTask
 from robusttune.types import Batch, Facts, Variants, View
@@ -40,7 +40,8 @@ def source_of(folder: Path, count: int = 22) -> Table:
         Image.frombytes("RGB", (40, 30), Random(i).randbytes(3600)).save(folder / f"{i}.png")
         image, text = f"{i}.png" if i % 3 else "", "a photo of apple pie and soup and cake" if i % 4 else ""
         rows.append({"image": image, "text": text, "label": ["soup", "cake"][i % 2]})
-    return Table(**{split: str(write_table(folder, split, rows)) for split in ("train", "val", "test")})
+    train, val, test = (str(write_table(folder, split, rows)) for split in ("train", "val", "test"))
+    return Table(train=train, val=val, test=test)
 
 
 def encoders(kind: str, text_folder: Path, clip_folder: Path) -> list[Any]:
@@ -50,21 +51,25 @@ def encoders(kind: str, text_folder: Path, clip_folder: Path) -> list[Any]:
     return [tiny_image_encoder(), tiny_text_encoder(text_folder)]
 
 
-def module(folder: Path, encoders: list[Encoder], **changes: Any) -> ImageTextDataModule:
+def module(folder: Path, encoders: list[Any], **changes: Any) -> ImageTextDataModule:
     settings = {
         "batch_size": 12,
         "workers": 0,
         "conditions": NAMES,
         "modality_dropout": ModalityDropout(0.0, 0.0),
     } | changes
-    return ImageTextDataModule(source_of(folder), *encoders, **grouped(**settings))
+    image_encoder, text_encoder = encoders
+    return ImageTextDataModule(source_of(folder), image_encoder, text_encoder, **grouped(**settings))
 
 
 def task_of(kind: str, encoders: list[Any], facts: Facts) -> RobustTask:
     torch.manual_seed(0)
+    image_encoder, text_encoder = encoders
     if kind == "mmrl":
-        return MMRLTask(*encoders, facts, MMRL(space_tokens=2, space_width=8)).eval()
-    return FusionTask(*encoders, facts, MoLT(common_width=16, bilinear_width=8, fusion_width=16, cca_dim=2)).eval()
+        return MMRLTask(image_encoder, text_encoder, facts, MMRL(space_tokens=2, space_width=8)).eval()
+    return FusionTask(
+        image_encoder, text_encoder, facts, MoLT(common_width=16, bilinear_width=8, fusion_width=16, cca_dim=2)
+    ).eval()
 
 
 def test_inputs_of_a_batch_are_no_more_than_is_asked_for(text_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
@@ -144,7 +149,7 @@ def test_only_what_is_there_is_encoded_and_that_once(
     for name, seen in rows.items():
         encoder = task.classifier.encoder(name)
         if kind == "mmrl":
-            task.classifier.prompts()  # type: ignore[attr-defined]
+            task.classifier.prompts()  # type: ignore[operator]
             encode_lower = encoder.encode_lower
 
             def counted(inputs: Any, untouched: bool, encode_lower: Any = encode_lower, seen: list[int] = seen) -> Any:
@@ -171,7 +176,7 @@ def test_metrics_of_a_missing_rate_cost_no_view(text_folder: Path, clip_folder: 
     data = module(tmp_path, made, conditions=rates)
     task, asked = task_of("fusion", made, data.facts), []
     logits = task.metric_logits
-    task.metric_logits = lambda batch, views: asked.append(list(views)) or logits(batch, views)  # type: ignore[func-returns-value, method-assign]
+    task.metric_logits = lambda batch, views: asked.append(list(views)) or logits(batch, views)  # type: ignore[method-assign]
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
     (found,) = trainer.test(task, data, verbose=False)
     assert len({name.split("/")[1] for name in found}) == 21

@@ -169,7 +169,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "a cache that cannot be written": (
         ["--data.cache.folder={tmp_path}/food101/texts/train_titles.csv", "--data.unreadable=absent"],
-        r"the feature cache .*train_titles.csv cannot be written \(.*\), and what is in it stays",
+        r"the feature cache .*train_titles.csv cannot be written \(.*\), and its features are kept",
     ),
     "a loss that is not finite": (
         ["--model.optimizer.lr=1e30", "--data.unreadable=absent", "--model.schedule.warmup=0"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -167,8 +167,10 @@ def test_only_what_is_present_goes_through_an_encoder(text_folder: Path) -> None
     task.classifier.text_encoder.register_forward_hook(lambda _, args, __: seen.update(text=len(args[0])))
     together = task.classifier.logits(batch, [View()])[0]
     assert seen == {"image": 4, "text": 4}
-    images, texts = iter(batch.images["clean"].split(1)), iter(batch.texts["clean"].input_ids.split(1))
-    masks = iter(batch.texts["clean"].attention_mask.split(1))
+    pixels, tokens = batch.images["clean"], batch.texts["clean"]
+    assert isinstance(pixels, torch.Tensor)
+    assert isinstance(tokens, Tokens)
+    images, texts, masks = (iter(t.split(1)) for t in (pixels, tokens.input_ids, tokens.attention_mask))
     for row, logits in enumerate(together):
         one = batch.map(lambda tensor, row=row: tensor[row : row + 1])  # type: ignore[misc]
         none = Tokens(torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.bool))
@@ -324,7 +326,7 @@ def test_warns_once_of_few_pairs_naming_the_settings(text_folder: Path) -> None:
 )
 def test_settings_out_of_range_are_refused(text_folder: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(RobustTuneError):
-        make_task(text_folder, **{k: Schedule(*v) if k == "schedule" else v for k, v in changes.items()})
+        make_task(text_folder, **{k: cast("Any", Schedule(*v)) if k == "schedule" else v for k, v in changes.items()})
 
 
 def test_dropout_is_a_function_of_seed_epoch_and_batch(text_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

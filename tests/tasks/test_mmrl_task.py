@@ -31,7 +31,7 @@ PLUS_PLUS = MMRL(space_tokens=2, space_width=8, beta=0.6, residual_rank=2, proje
 
 def make_task(clip_folder: Path, facts: Facts = FACTS, **changes: Any) -> MMRLTask:
     torch.manual_seed(0)
-    encoders = {
+    encoders: dict[str, Any] = {
         "image_encoder": CLIPImageEncoder(name=str(clip_folder), first_layer=3),
         "text_encoder": CLIPTextEncoder(name=str(clip_folder), first_layer=2),
     }
@@ -102,7 +102,9 @@ def test_loss_is_its_formula(clip_folder: Path, adapter: MMRL) -> None:
         expected += 0.4 * functional.cross_entropy(by_representation[shown], label[shown])
         torch.testing.assert_close(losses.parts["task_loss"], expected)
         torch.testing.assert_close(losses.parts["text_loss"], functional.cross_entropy(by_text[told], label[told]))
-        pixels = task.classifier.image_encoder.normalise(batch.images["clean"])
+        images = batch.images["clean"]
+        assert isinstance(images, Tensor)
+        pixels = task.classifier.image_encoder.normalise(images)
         out = clip.get_image_features(pixels)
         own = functional.normalize(out if isinstance(out, Tensor) else out.pooler_output, dim=-1)
         words = text_features(clip, [f"a photo of {name}" for name in FACTS.class_names], task)

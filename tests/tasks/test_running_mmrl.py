@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def compiler(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-def make_task(clip_folder: Path, adapter: MMRL = SMALL, **settings: bool) -> MMRLTask:
+def make_task(clip_folder: Path, adapter: MMRL = SMALL, **settings: Any) -> MMRLTask:
     torch.manual_seed(0)
     image = CLIPImageEncoder(name=str(clip_folder), first_layer=2)
     text = CLIPTextEncoder(name=str(clip_folder), first_layer=2)

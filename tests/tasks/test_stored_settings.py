@@ -56,7 +56,7 @@ ARGUMENTS: dict[type[RobustTask], dict[str, Any]] = {
 }
 
 
-def encoders(kind: type[RobustTask], text_folder: Path, clip_folder: Path) -> dict[str, ImageEncoder | TextEncoder]:
+def encoders(kind: type[RobustTask], text_folder: Path, clip_folder: Path) -> dict[str, Any]:
     """Encoders with settings that are not the defaults."""
     if kind is FusionTask:
         image, text = tiny_image_encoder(mean=(0.4, 0.5, 0.6)), tiny_text_encoder(text_folder, max_length=9)
@@ -113,14 +113,14 @@ class Forgetful(ZeroShotTask):
 
 
 def test_an_argument_that_a_task_does_not_keep_is_noticed(text_folder: Path, clip_folder: Path) -> None:
-    task: Any = Forgetful(**encoders(Forgetful, text_folder, clip_folder), facts=FACTS)  # type: ignore[arg-type]
+    task: Any = Forgetful(**encoders(Forgetful, text_folder, clip_folder), facts=FACTS)
     with pytest.raises(AttributeError, match="sharpness"):
         settings_of(task)
 
 
 @pytest.mark.parametrize("name", ["sharpness", "facts", "compile"])
 def test_settings_that_are_none_are_refused(name: str, text_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
-    task = ZeroShotTask(**encoders(ZeroShotTask, text_folder, clip_folder), facts=FACTS)  # type: ignore[arg-type]
+    task = ZeroShotTask(**encoders(ZeroShotTask, text_folder, clip_folder), facts=FACTS)
     checkpoint = torch.load(saved(task, tmp_path / "task.ckpt"), weights_only=True)
     checkpoint[KEY]["settings"][name] = 1.0
     seal(checkpoint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,14 +21,14 @@ from robusttune.models.prompts import tokenise
 from robusttune.tasks import ZeroShotTask
 from robusttune.tasks.base import RobustTask
 from robusttune.tasks.checkpoint_file import KEY, read_checkpoint
-from robusttune.types import Variants, View
+from robusttune.types import Tokens, Variants, View
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TEMPLATES = ["a photo of {}", "of {}"]
 
 
 def make_task(clip_folder: Path) -> ZeroShotTask:
-    encoders = {"name": str(clip_folder), "first_layer": 2}
+    encoders: dict[str, Any] = {"name": str(clip_folder), "first_layer": 2}
     return ZeroShotTask(CLIPImageEncoder(**encoders), CLIPTextEncoder(**encoders), FACTS, TEMPLATES).eval()
 
 
@@ -48,12 +49,10 @@ def test_answers_are_those_of_transformers(clip_folder: Path) -> None:
         dim=-1,
     )
     scale = clip.logit_scale.exp()
-    images = (
-        scale
-        * features(clip.get_image_features(task.classifier.image_encoder.normalise(batch.images["clean"])))
-        @ classes.T
-    )
-    own = batch.texts["clean"]
+    pixels, own = batch.images["clean"], batch.texts["clean"]
+    assert isinstance(pixels, torch.Tensor)
+    assert isinstance(own, Tokens)
+    images = scale * features(clip.get_image_features(task.classifier.image_encoder.normalise(pixels))) @ classes.T
     texts = scale * features(clip.get_text_features(own.input_ids, own.attention_mask.long())) @ classes.T
     logits = by_view(task, batch)
     with_image, with_text = batch.image_present, batch.text_present

@@ -30,7 +30,7 @@ from robusttune.data.modalities import Inputs, RawModality
 from robusttune.data.workers import WatchedLoader, Workers, limited_by_memory, share
 from robusttune.encoders import FrozenEncoder
 from robusttune.errors import RobustTuneError
-from robusttune.interruption import leave_to_main
+from robusttune.interruption import ignore_signals_in_worker
 from robusttune.paths import atomic_write
 from robusttune.ranks import on_rank_zero, rank, world_size
 from robusttune.settings import differences
@@ -205,7 +205,7 @@ class Builder:
             num_workers=workers.number,
             prefetch_factor=workers.prefetch if workers.number > 0 else None,
             generator=torch.Generator(),  # a generator of its own, so that the random numbers of training stay the same
-            worker_init_fn=leave_to_main,
+            worker_init_fn=ignore_signals_in_worker,
         )
         unreadable: dict[bytes, str] = {}
         loaded = iter(loader)
@@ -261,8 +261,8 @@ class Builder:
             self.store.refresh(keys, self.threads)
             if time.monotonic() > deadline:
                 raise RobustTuneError(
-                    f"{self.store.folder} lacks what other processes wrote: give a data.cache.folder that all machines "
-                    "share"
+                    f"{self.store.folder} lacks features that other processes wrote: give a data.cache.folder that "
+                    "all machines share"
                 )
             time.sleep(0.1)
 
@@ -270,7 +270,7 @@ class Builder:
         """Return the message for an error while writing."""
         folder = self.store.folder.parent
         return (
-            f"the feature cache {folder} cannot be written ({error.strerror}), and what is in it stays: make room, "
+            f"the feature cache {folder} cannot be written ({error.strerror}), and its features are kept: make room, "
             "or give another data.cache.folder"
         )
 
@@ -323,7 +323,7 @@ class _Synchronisation:
         self.tries = self.tries + 1 if len(remaining) == self.remaining else 0
         self.remaining = len(remaining)
         if self.tries > TRIES:
-            raise RobustTuneError(f"what is written to {store.folder} is not there afterwards: check the disk")
+            raise RobustTuneError(f"features written to {store.folder} are not found afterwards: check the disk")
         took, self.started = time.monotonic() - self.started, time.monotonic()
         self.chunks_per_rank = (
             self.chunks_per_rank * 2
@@ -387,4 +387,4 @@ def _warn_of_differences(ours: dict[str, Any], others: list[Path]) -> None:
             continue
     if found:
         nearest = min(found, key=len)
-        log.warning("what the feature cache has is of other settings, and is not used (%s)", "; ".join(nearest))
+        log.warning("the feature cache has features of other settings, which are not used (%s)", "; ".join(nearest))

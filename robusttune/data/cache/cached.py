@@ -10,7 +10,7 @@ from robusttune.data.images import UnreadableImageError
 from robusttune.data.modalities import Inputs, Modality, RawModality
 
 
-class Cached(Modality):
+class CachedModality(Modality):
     """A modality whose features are read from the cache, in place of its images or texts.
 
     Args:

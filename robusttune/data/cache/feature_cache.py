@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 import torch
 
 from robusttune.data.cache.build import Builder, Request
-from robusttune.data.cache.cached import Cached
+from robusttune.data.cache.cached import CachedModality
 from robusttune.data.cache.digests import file_digests
 from robusttune.data.cache.fingerprint import describe, fingerprint
 from robusttune.data.cache.store import Store
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Running:
+class EncodingSettings:
     """The settings for running an encoder.
 
     Attributes:
@@ -50,7 +50,7 @@ class Running:
     threads: int
 
     @classmethod
-    def of(cls, trainer: Trainer | None, workers: int, threads: int) -> Running:
+    def of(cls, trainer: Trainer | None, workers: int, threads: int) -> EncodingSettings:
         """Return settings with the precision of a Trainer; without a Trainer, float32."""
         if trainer is None:
             return cls("32-true", nullcontext, workers, threads)
@@ -58,7 +58,7 @@ class Running:
         return cls(str(plugin.precision), plugin.forward_context, workers, threads)
 
 
-class Tower(NamedTuple):
+class CachedEncoder(NamedTuple):
     """An encoder whose features are cached.
 
     Attributes:
@@ -88,11 +88,11 @@ class FeatureCache:
         self.root = cache_home() / "features" if place == "auto" else user_path(place)
         self.dtype: torch.dtype = getattr(torch, dtype)
 
-    def replace(
+    def replace_inputs(
         self,
         data_sets: Sequence[SampleDataset],
-        towers: Sequence[Tower],
-        running: Running,
+        towers: Sequence[CachedEncoder],
+        running: EncodingSettings,
         refuse: Callable[[list[str]], NoReturn] | None,
     ) -> None:
         """Replace the inputs of data sets by features, and compute those that the folder lacks. Every rank takes part.
@@ -123,9 +123,9 @@ class FeatureCache:
         settings: Encoder,
         encoder: FrozenEncoder,
         modalities: Sequence[RawModality],
-        running: Running,
+        running: EncodingSettings,
         stop_at_unreadable: bool,
-    ) -> tuple[list[Cached], list[str]]:
+    ) -> tuple[list[CachedModality], list[str]]:
         """Compute the features that the folder lacks; every rank must take part.
 
         Args:
@@ -180,7 +180,7 @@ class FeatureCache:
         digests = file_digests(files, self.root / "files.arrow", threads)
         if digests.changed and rank() == 0:
             log.warning(
-                "%d image files are not what they were, the first is %s: their features are computed anew",
+                "image files have changed: %d, the first is %s: their features are computed again",
                 len(digests.changed),
                 digests.changed[0],
             )
@@ -194,11 +194,11 @@ class FeatureCache:
         ]
 
 
-def _cached(modality: RawModality, store: Store, keys: dict[tuple[int, int], bytes | None]) -> Cached:
+def _cached(modality: RawModality, store: Store, keys: dict[tuple[int, int], bytes | None]) -> CachedModality:
     """Return the modality with the features of the store; ``keys`` has the key of each (row, view)."""
     inputs = [(row, view) for row in range(len(modality)) for view in range(modality.views or 0)]
     locations = store.locations(keys.get(pair) for pair in inputs)
-    return Cached(modality, store, locations.reshape(len(modality), -1))
+    return CachedModality(modality, store, locations.reshape(len(modality), -1))
 
 
 def _reason(modality: RawModality, row: int, view: int) -> str:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -17,6 +18,8 @@ from robusttune.errors import RobustTuneError
 from robusttune.types import Split, View
 
 Key = TypeVar("Key", bound=Hashable)
+
+CHUNK = 16_384  # records that are converted together
 
 
 class Record(NamedTuple):
@@ -125,12 +128,17 @@ def names_of_classes(table: pa.Table) -> set[str]:
 def to_table(records: Iterable[Record]) -> pa.Table:
     """Convert records to an Arrow table, which is compact in memory and not copied into forked worker processes.
 
+    The records are converted in chunks, so that an iterator of them never needs the memory of all.
+
     Example:
         >>> to_table([Record("1", "cat.jpg", None, ["cat"])]).column_names
         ['id', 'image', 'text', 'labels']
     """
-    columns = list(zip(*records, strict=True)) or [(), (), (), ()]
-    return pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
+    tables, rest = [], iter(records)
+    while chunk := list(islice(rest, CHUNK)):
+        columns = zip(*chunk, strict=True)
+        tables.append(pa.table([pa.array(c, field.type) for c, field in zip(columns, SCHEMA, strict=True)], SCHEMA))
+    return pa.concat_tables(tables).combine_chunks() if tables else SCHEMA.empty_table()
 
 
 def none_if_blank(value: str | None) -> str | None:

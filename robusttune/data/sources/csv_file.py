@@ -1,24 +1,28 @@
-"""A reader of CSV files with a header whose delimiter is a comma, semicolon, tab or vertical bar."""
+"""A reader of delimited text (CSV, TSV) with a header, which detects the delimiter."""
 
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from robusttune.data.problems import Problems
-from robusttune.data.sources.files import read_text
-from robusttune.data.sources.rows import Row, Rows
+from robusttune.data.sources.compression import open_text, split_compression
+from robusttune.data.sources.rows import Row, Rows, TableOptions
 from robusttune.errors import RobustTuneError
 
-DELIMITERS = ",;\t|"  # the one that splits the header into the most columns is used; the first of them on a tie
+DELIMITERS = ",;\t|"  # that are detected; the first of them on a tie
 SEP_LINE = re.compile(r'"?sep=(.)"?[ \t]*(?:\n|$)', re.IGNORECASE)  # Excel's line that names the delimiter
+NAMES = {"\\t": "\t", "tab": "\t"}  # how a tab is written where a tab cannot be typed
 
 
-def read_csv(path: Path, bad: Problems, columns: set[str]) -> Rows:
-    """Read a CSV file whose first line is a header.
+def read_csv(path: Path, bad: Problems, columns: set[str], options: TableOptions) -> Rows:
+    """Read a table of delimited text whose first line is a header.
+
+    The delimiter is that of the settings, else that of Excel's ``sep=`` line, else a tab for ``.tsv``, else the one of
+    `DELIMITERS` that splits the header into most of the requested columns, and then into most columns.
 
     Columns without a name are ignored, such as the index that pandas writes as the first column. Cells after the last
     named column must be blank, because a cell with an unquoted comma would shift the rest of its row there.
@@ -27,41 +31,106 @@ def read_csv(path: Path, bad: Problems, columns: set[str]) -> Rows:
         path: Path of the file.
         bad: Collection of problems, extended by rows that cannot be parsed.
         columns: Names of the columns to keep.
+        options: Delimiter, if it is set.
 
     Returns:
         Rows with the kept cells as texts, and the names of all columns.
 
     Raises:
-        RobustTuneError: If the file cannot be read, or its header is blank or names a column twice.
+        RobustTuneError: If the file cannot be read, its delimiter cannot be told, or its header is blank or names a
+            column twice.
     """
     csv.field_size_limit(2**31 - 1)
-    text = read_text(path)
-    sep_line = SEP_LINE.match(text)
-    text = text[sep_line.end() if sep_line else 0 :]
-    delimiter = sep_line[1] if sep_line else _delimiter(text.split("\n", 1)[0])
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
-    rows: list[Row] = []
-    names: list[str] | None = None
-    keep: list[tuple[int, str]] = []
-    first = 1 if sep_line else 0
-    while True:
+    with open_text(path) as file:
+        line = file.readline()
+        sep_line = SEP_LINE.match(line)
+        header = file.readline() if sep_line else line
+    is_tsv = split_compression(path.name)[0].endswith(".tsv")
+    chosen = options.delimiter or (sep_line[1] if sep_line else "\t" if is_tsv else None)
+    delimiter = chosen or _detect(path, header, columns)
+    names: list[str] = []
+    decision = f"{'TSV' if is_tsv else 'CSV'} with the delimiter {delimiter!r}"
+    return Rows(_rows(path, bad, columns, delimiter, names, skipped=bool(sep_line)), names, decision)
+
+
+def delimiter_setting(value: str | None) -> str | None:
+    """Return the delimiter that a setting names.
+
+    Raises:
+        RobustTuneError: The setting is not one character, or one that cannot stand between cells.
+
+    Example:
+        >>> delimiter_setting("tab"), delimiter_setting("^")
+        ('\\t', '^')
+    """
+    if value is None:
+        return None
+    delimiter = NAMES.get(value.lower(), value)
+    if len(delimiter) != 1 or delimiter in '"\r\n\0':
+        raise RobustTuneError(
+            f"data.source.delimiter is {value!r}: give the one character between cells, such as ';' or tab"
+        )
+    return delimiter
+
+
+def _rows(
+    path: Path, bad: Problems, columns: set[str], delimiter: str, names: list[str], skipped: bool
+) -> Iterator[Row]:
+    """Yield the rows, and fill ``names`` with the names of the columns.
+
+    Args:
+        path: Path of the file.
+        bad: Collection of problems.
+        columns: Names of the columns to keep.
+        delimiter: Character between cells.
+        names: Empty list.
+        skipped: Flag, True if the first line is Excel's ``sep=`` line.
+    """
+    with open_text(path) as file:
+        if skipped:
+            file.readline()
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        header: list[str] | None = None
+        keep: list[tuple[int, str]] = []
+        while True:
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                bad.add(f"line {skipped + reader.line_num}, {error}", "are not CSV")
+                continue
+            where = f"line {skipped + reader.line_num}"
+            if header is None:
+                header = _header(path, cells)
+                names.extend(name for name in header if name)
+                keep = [(place, name) for place, name in enumerate(header) if name in columns]
+            elif cells and _fits(cells, len(header), where, bad):  # the reader returns no cells for a blank line
+                yield Row(where, {name: cells[place] for place, name in keep})
+
+
+def _detect(path: Path, header: str, columns: set[str]) -> str:
+    """Return the delimiter that splits a header into most of the requested columns, and then into most columns.
+
+    Raises:
+        RobustTuneError: If no delimiter splits the header, and it is none of the columns.
+    """
+
+    def fit(mark: str) -> tuple[int, int]:
         try:
-            cells = next(reader)
-        except StopIteration:
-            return Rows(rows, [name for name in names or [] if name])
-        except csv.Error as error:
-            bad.add(f"line {first + reader.line_num}, {error}", "are not CSV")
-            continue
-        where = f"line {first + reader.line_num}"
-        if names is None:
-            names = _header(path, cells)
-            keep = [(place, name) for place, name in enumerate(names) if name in columns]
-        elif cells and _fits(cells, len(names), where, bad):  # the reader returns no cells for a blank line
-            rows.append(Row(where, {name: cells[place] for place, name in keep}))
+            names = next(csv.reader([header], delimiter=mark), [])
+        except csv.Error:
+            return 0, 0
+        return len(columns.intersection(names)), len(names)
 
-
-def _delimiter(header: str) -> str:
-    return max(DELIMITERS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), ())))
+    best = max(DELIMITERS, key=fit)
+    if fit(best) == (0, 1) and header.strip():
+        raise RobustTuneError(
+            f"the delimiter of {path} cannot be told: its first line {header.strip()!r:.120} is no column that is "
+            f"needed ({', '.join(sorted(columns)):.200}), and no comma, semicolon, tab or bar splits it: set "
+            "data.source.delimiter, or correct the names of the columns"
+        )
+    return best
 
 
 def _header(path: Path, cells: list[str]) -> list[str]:
@@ -81,6 +150,8 @@ def _header(path: Path, cells: list[str]) -> list[str]:
 
 def _fits(cells: list[str], width: int, where: str, bad: Problems) -> bool:
     """Return whether a row has as many cells as the header, and add a problem if not."""
+    if len(cells) == width:
+        return True
     if len(cells) < width or any(cell.strip() for cell in cells[width:]):
         where = f"{where}, {len(cells)} cells, not {width}"
         bad.add(where, "have not as many cells as the header", "quote cells that hold the delimiter")

@@ -236,7 +236,7 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...], others: Counter[str])
         elif entry.name.lower().endswith(image_endings()):
             yield entry.path
         elif _is_broken_link(entry):
-            raise RobustTuneError(f"{entry.path} is a link that leads nowhere: mend or remove it")
+            raise RobustTuneError(f"{entry.path} is a link that leads nowhere: repair or remove it")
         else:
             others[os.path.splitext(entry.name)[1]] += 1  # noqa: PTH122
 

@@ -78,7 +78,7 @@ class HatefulMemes(Source):
             return None
         path = self._file(name)
         bad, blanks = Problems(path, "rows"), Blanks([])
-        rows = read_rows(path, bad, ("id", "img", "text", "label")).rows
+        rows = list(read_rows(path, bad, ("id", "img", "text", "label")).rows)
         total = len(rows) + len(bad)
         is_unlabelled = all(row.cells.get("label", -1) == -1 for row in rows)
         unlabelled = split in ("test", "predict") and not bad and is_unlabelled

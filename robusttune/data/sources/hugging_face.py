@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,20 +15,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from robusttune.data.images import ImageReader, read_image
+from robusttune.data.images import ImageReader, UnreadableImageError, read_image
+from robusttune.data.packs import Part
 from robusttune.data.problems import Problems
+from robusttune.data.remote import URL, Remote
 from robusttune.data.sources.base import Record, Source, to_table
 from robusttune.data.sources.blanks import Blanks
 from robusttune.data.sources.extras import import_extra
 from robusttune.data.sources.files import path_kind
+from robusttune.data.sources.image_cells import ImageCells, holds_content, holds_text, is_embedded, stored_parts
 from robusttune.data.sources.label_cells import LabelColumn
 from robusttune.data.sources.readers import as_text
+from robusttune.data.sources.rows import Row
 from robusttune.data.sources.split_names import SplitNames
+from robusttune.data.stored_images import StoredImages
 from robusttune.encoders.hub import PREFETCH, cached_commit, offline
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
-from robusttune.regular_files import open_regular
 from robusttune.types import Split
+
+CELL = re.compile(r"(train|val|test|predict)/([0-9]+)(?:/([0-9]+))?")
+ROWS = 100  # rows of image columns that are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,16 @@ class HuggingFace(Source):
         revision: Commit, branch or tag of the data set on the hub.
         split_names: Names of the data set's splits for train, val, test and predict. A test split whose labels are all
             absent or -1 is used for prediction instead.
-        image_column: Name of the image column; null for data without images.
+        image_column: Name of the image column, or of several columns; null for data without images. A column holds
+            images, or what an image column of a `Table` holds. The first image of a row is used.
         text_column: Name of the text column; null for data without texts.
         label_column: Name of the label column, which holds class names, numbers of a `ClassLabel`, or lists of either.
         id_column: Name of the column of unique ids; by default, ids are the row numbers, counted from 0.
         multilabel: Flag, True if a sample may have any number of classes, False if it has exactly one.
         blank: Texts that count as an empty cell, see `Table`.
+        image_root: Folder or URL that image paths in a column of texts are relative to and must stay within; by default
+            the folder of a data set on disk.
+        remote: Limits for images that are fetched from servers.
 
     Example:
         >>> HuggingFace("user/memes", text_column="caption").on_hub
@@ -58,12 +70,14 @@ class HuggingFace(Source):
     name: str | None = None
     revision: str | None = None
     split_names: SplitNames = SplitNames()  # noqa: RUF009, a frozen default can be shared
-    image_column: str | None = "image"
+    image_column: list[str] | str | None = "image"
     text_column: str | None = "text"
     label_column: str = "label"
     id_column: str | None = None
     multilabel: bool = False
     blank: list[str] | None = None
+    image_root: str | None = None
+    remote: Remote = Remote()  # noqa: RUF009
 
     @property
     def images(self) -> ImageReader:
@@ -95,11 +109,11 @@ class HuggingFace(Source):
         texts, ids, labels = (self._cells(data, name) for name in (self.text_column, self.id_column, self.label_column))
         names = _names(data.features.get(self.label_column))
         column = LabelColumn(self.label_column, self.multilabel, None, blanks, names)
-        has_image = _present(data, self.image_column) if self.image_column else [False] * rows
+        images = self._image_names(data, split, ImageCells(None, [], self._root, True, bad, blanks))
         records = [
             Record(
                 self._id(ids[row], row, bad),
-                f"{split}/{row}" if has_image[row] else None,
+                images[row],
                 self._text(texts[row], f"row {row}", bad, blanks),
                 column.read(labels[row], f"row {row}", bad),
             )
@@ -179,18 +193,53 @@ class HuggingFace(Source):
                 )
 
     def _check_columns(self, data: Any, where: str, labelled: bool) -> None:
-        needed = [self.image_column, self.text_column, self.label_column if labelled else None, self.id_column]
+        needed = [*self.image_columns, self.text_column, self.label_column if labelled else None, self.id_column]
         missing = [name for name in needed if name is not None and name not in data.column_names]
         if missing:
             raise RobustTuneError(
                 f"{where} has no column {', '.join(missing)} (it has {', '.join(data.column_names)}): set "
                 "data.source.image_column, text_column or label_column to its names, null for a missing modality"
             )
-        if self.image_column and type(data.features[self.image_column]).__name__ != "Image":
-            raise RobustTuneError(
-                f"the column {self.image_column} of {where} is of {data.features[self.image_column]}, not of images: "
-                "give another image_column, or cast it to datasets.Image"
-            )
+        for column in self.image_columns:
+            kind = data.features.arrow_schema.field(column).type
+            if not (holds_content(kind) or holds_text(kind)):
+                raise RobustTuneError(
+                    f"the column {column} of {where} is of {data.features[column]}, not of images: "
+                    "give another image_column, or cast it to datasets.Image"
+                )
+
+    @property
+    def image_columns(self) -> list[str]:
+        """Return the names of the image columns."""
+        return [self.image_column] if isinstance(self.image_column, str) else self.image_column or []
+
+    @property
+    def _root(self) -> Path | str | None:
+        """Return the folder or URL that image paths are relative to, or None if it is unknown."""
+        root = self.image_root
+        if root is None:
+            return None if self.on_hub else user_path(self.path)
+        return root if URL.match(root) else user_path(root)
+
+    def _image_names(self, data: Any, split: Split, images: ImageCells) -> list[str | None]:
+        """Return the name of the first image of each row, or None for a row without one. No image is read.
+
+        Embedded images are named ``<split>/<row>``, and those of further image columns ``<split>/<row>/<column>``.
+        """
+        names: list[str | None] = [None] * len(data)
+        for number, column in reversed([*enumerate(self.image_columns)]):
+            row = 0
+            for batch in data.select_columns([column]).with_format("arrow").iter(ROWS):
+                cells = batch[column]
+                embedded = _present(cells) if holds_content(cells.type) else map(is_embedded, cells.to_pylist())
+                for cell, is_content in zip(cells, embedded, strict=True):
+                    if is_content:
+                        names[row] = f"{split}/{row}/{number}" if number else f"{split}/{row}"
+                    elif not holds_content(cells.type):
+                        found = images.names(Row(f"row {row}", {column: cell.as_py()}), [column])
+                        names[row] = next(found, names[row])
+                    row += 1
+        return names
 
     def _cells(self, data: Any, column: str | None) -> list[Any]:
         """Return the cells of a column without decoding images; None per row if there is no such column."""
@@ -212,59 +261,62 @@ class HuggingFace(Source):
         return None if text is None or blanks.is_blank(text, str(self.text_column)) else text
 
 
-class Cells(ImageReader):
-    """A reader of the images of a `HuggingFace` source, whose names are ``<split>/<row>``.
+class Cells(StoredImages):
+    """A reader of the images of a `HuggingFace` source: those in its cells, and those that its cells name.
 
     Args:
         source: Data source that the images belong to.
     """
 
     def __init__(self, source: HuggingFace) -> None:
+        super().__init__(source.remote)
         self.source = source
 
     def missing(self, names: Iterable[str | None]) -> list[str]:
-        """Return an empty list: records only name images that the data set has."""
-        return []
+        """Return the paths that do not exist, in order; the cells themselves exist."""
+        return super().missing(name for name in names if name is not None and not CELL.fullmatch(name))
 
     def read(self, name: str) -> Image.Image:
         """Return an image as RGB.
 
         Raises:
-            UnreadableImageError: If the image cannot be decoded.
+            UnreadableImageError: If the image cannot be read.
         """
-        cell = self._cell(name)
-        where = f"the image in {name} of {self.source.path}"
-        if cell["bytes"] is None:
-            return read_image(cell["path"])
-        return read_image(io.BytesIO(cell["bytes"]), where)
+        part = self._part(name)
+        if isinstance(part, str):
+            return super().read(part)
+        return read_image(io.BytesIO(part), f"the image in {name} of {self.source.path}")
 
-    def digest(self, name: str) -> bytes:
-        """Return a 16-byte hash of the encoded image, or of its path if its file cannot be read."""
-        cell = self._cell(name)
-        try:
-            content = cell["bytes"] if cell["bytes"] is not None else _content(cell["path"])
-        except (OSError, ValueError):  # ValueError: a NUL in the path
-            content = cell["path"].encode()
-        return hashlib.blake2b(content, digest_size=16).digest()
+    def content(self, name: str) -> bytes:
+        """Return the encoded image."""
+        part = self._part(name)
+        return super().content(part) if isinstance(part, str) else part
 
-    def _cell(self, name: str) -> dict[str, Any]:
-        split, _, row = name.partition("/")
-        column = self.source.image_column
-        cell: dict[str, Any] = self._undecoded_splits[split][int(row)][column]
-        return cell
+    def digest(self, name: str) -> bytes | None:
+        """Return a 16-byte hash of an image in a cell, or None for a file of its own."""
+        part = self._part(name)
+        if not isinstance(part, str):
+            return hashlib.blake2b(part, digest_size=16).digest()
+        if part == name:
+            return super().digest(part)
+        try:  # the cell names a file, which the records do not
+            return hashlib.blake2b(super().content(part), digest_size=16).digest()
+        except UnreadableImageError:
+            return hashlib.blake2b(part.encode(), digest_size=16).digest()
+
+    def _part(self, name: str) -> Part:
+        """Return the first image in the cell that a name refers to: its content, path or URL. Return other names."""
+        found = CELL.fullmatch(name)
+        if found is None:
+            return name
+        column = self.source.image_columns[int(found[3] or 0)]
+        cell = self._splits[found[1]][int(found[2])][column][0].as_py()
+        return next(iter(stored_parts(cell)), b"")
 
     @cached_property
-    def _undecoded_splits(self) -> dict[str, Any]:
-        image, column = import_extra("datasets", "huggingface").Image(decode=False), self.source.image_column
-        return {
-            split: self.source.data[name].select_columns([column]).cast_column(column, image)
-            for split, name in self.source.splits.items()
-        }
-
-
-def _content(path: str) -> bytes:
-    with open_regular(path) as file:
-        return file.read()
+    def _splits(self) -> dict[str, Any]:
+        columns, splits = self.source.image_columns, self.source.splits.items()
+        return {split: self.source.data[name].select_columns(columns).with_format("arrow") for split, name in splits}
 
 
 def _names(feature: Any) -> list[str] | None:
@@ -279,8 +331,13 @@ def _is_unlabelled(table: pa.Table) -> bool:
     return all(labels in (None, [], ["-1"]) for labels in table["labels"].to_pylist())
 
 
-def _present(data: Any, column: str) -> list[bool]:
-    """Return a flag per row, True if it has an image. No image is decoded."""
-    cells = data.select_columns([column]).with_format("arrow")[:][column]
-    filled = [pc.is_valid(pc.struct_field(cells, part)) for part in ("bytes", "path")]
-    return [bool(flag) for flag in pc.and_(pc.is_valid(cells), pc.or_(*filled)).to_pylist()]
+def _present(cells: pa.ChunkedArray) -> list[bool]:
+    """Return a flag per cell, True if it has an image. No image is decoded."""
+    present = pc.is_valid(cells)
+    if pa.types.is_struct(cells.type):
+        parts = [field.name for field in cells.type if field.name in ("bytes", "path")]
+        filled = [pc.is_valid(pc.struct_field(cells, part)) for part in parts]
+        present = pc.and_(present, filled[0] if len(filled) == 1 else pc.or_(*filled))
+    elif not pa.types.is_binary(cells.type) and not pa.types.is_large_binary(cells.type):
+        present = pc.greater(pc.fill_null(pc.list_value_length(cells), 0), 0)
+    return [bool(flag) for flag in present.to_pylist()]

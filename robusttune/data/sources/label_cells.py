@@ -11,6 +11,7 @@ from robusttune.data.problems import Problems
 from robusttune.data.sources.blanks import Blanks
 from robusttune.data.sources.list_text import UnreadableListError, parse_list
 from robusttune.data.sources.readers import as_text
+from robusttune.data.sources.rows import Row
 from robusttune.errors import RobustTuneError
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class LabelColumn:
         names: Sequence[str] | None = None,
     ) -> None:
         self.column = column
+        self.columns = [column]
         self.multilabel = multilabel
         self.separator = separator
         self.blanks = blanks
@@ -53,6 +55,10 @@ class LabelColumn:
         self._codes: set[int] | None = set()
         self._first_code: tuple[str, list[Any]] | None = None
         self._repeats = self._written_lists = 0
+
+    def read_row(self, row: Row, bad: Problems) -> list[str] | None:
+        """Return the class names of a row, or None where it is unlabelled or has no such column, see `read`."""
+        return self.read(row.cells[self.column], row.where, bad) if self.column in row.cells else None
 
     def read(self, value: Any, where: str, bad: Problems) -> list[str] | None:
         """Return the class names of a cell, or None where the sample is unlabelled.

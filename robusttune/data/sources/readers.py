@@ -1,38 +1,42 @@
-"""Readers of JSONL, CSV and Parquet tables. Rows that cannot be parsed are counted and refused, never skipped."""
+"""Reading of tables in any format, row by row, and conversion of cells to texts."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
-
 from robusttune.data.problems import Problems
 from robusttune.data.sources.blanks import Blanks
-from robusttune.data.sources.csv_file import read_csv
-from robusttune.data.sources.files import guard_against_changes, is_unicode, read_text
-from robusttune.data.sources.rows import Row, Rows
+from robusttune.data.sources.compression import split_compression
+from robusttune.data.sources.files import is_unicode
+from robusttune.data.sources.rows import Row, Rows, TableOptions
+from robusttune.data.sources.table_files import READERS, ending_of, table_files
 from robusttune.errors import RobustTuneError
 
+DEFAULTS = TableOptions()
 
-def read_rows(path: Path, bad: Problems, columns: Collection[str]) -> Rows:
-    """Read a table file in the format of its extension.
+
+def read_rows(path: Path, bad: Problems, columns: Collection[str], options: TableOptions = DEFAULTS) -> Rows:
+    """Open a table in the format of its ending.
 
     Args:
-        path: Path of the file, with an extension in `READERS`, in lower or upper case.
-        bad: Collection of problems, extended by rows that cannot be parsed.
+        path: Path of a file, a folder or a pattern, see `table_files`.
+        bad: Collection of problems, extended by rows that cannot be parsed while the rows are iterated over.
         columns: Names of the columns to keep. The others are dropped, since they may be many and large.
+        options: Settings that override what is detected.
 
     Raises:
-        RobustTuneError: If the file as a whole cannot be read, or has no rows.
+        RobustTuneError: If a file as a whole cannot be read. While the rows are iterated over: also if it has no rows,
+            or if files of one table have different columns.
     """
-    found = READERS[path.suffix.lower()](path, bad, {*columns})
-    if not found.rows and not bad:
-        raise RobustTuneError(f"{path} has no rows: give a table with samples")
-    return found
+    files = table_files(path)
+    first = READERS[ending_of(files[0])](files[0], bad, {*columns}, options)
+    decision = ", ".join(filter(None, [first.decision, split_compression(files[0].name)[1]]))
+    if len(files) > 1:
+        decision = ", ".join(filter(None, [decision, f"{len(files)} files from {files[0].name} to {files[-1].name}"]))
+    return Rows(_chain(path, files, first, bad, {*columns}, options), first.columns, decision)
 
 
 def as_text(value: Any) -> str | None:
@@ -80,41 +84,18 @@ def cell_text(row: Row, column: str | None, bad: Problems, blanks: Blanks, neede
     return None if text is None or blanks.is_blank(text, column) else text
 
 
-def _read_jsonl(path: Path, bad: Problems, columns: set[str]) -> Rows:
-    rows: list[Row] = []
-    names: set[str] = set()
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            cells = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            bad.add(f"line {number}, {error}", "are not JSON")
-            continue
-        if isinstance(cells, dict):
-            names |= cells.keys()
-            rows.append(Row(f"line {number}", {name: cells[name] for name in columns & cells.keys()}))
-        else:
-            bad.add(f"line {number}", "are not JSON objects", "write one object a line")
-    return Rows(rows, sorted(names))
-
-
-def _read_parquet(path: Path, bad: Problems, columns: set[str]) -> Rows:
-    try:
-        with guard_against_changes(path):
-            names = pyarrow.parquet.read_schema(path).names
-            table = pyarrow.parquet.read_table(path, columns=[name for name in names if name in columns])
-            rows = table.to_pylist() if table.num_columns else [{}] * table.num_rows
-    except RobustTuneError:
-        raise
-    except Exception as error:  # damaged files raise ArrowException, OSError, UnicodeDecodeError, MemoryError, ...
-        reason = str(error).split("\n")[0].replace(str(path), path.name)[:160]
-        raise RobustTuneError(f"{path} is no readable Parquet file ({reason}): write it again") from None
-    return Rows([Row(f"row {number}", cells) for number, cells in enumerate(rows, 1)], names)
-
-
-READERS: dict[str, Callable[[Path, Problems, set[str]], Rows]] = {
-    ".jsonl": _read_jsonl,
-    ".csv": read_csv,
-    ".parquet": _read_parquet,
-}
+def _chain(
+    path: Path, files: list[Path], first: Rows, bad: Problems, columns: set[str], options: TableOptions
+) -> Iterator[Row]:
+    """Yield the rows of all files of a table."""
+    count = 0
+    for file in files:
+        found = first if file == files[0] else READERS[ending_of(file)](file, bad, columns, options)
+        for row in found.rows:
+            count += 1
+            yield row if len(files) == 1 else Row(f"{file.name}, {row.where}", row.cells)
+        lacks = sorted(columns & ({*first.columns} - {*found.columns}))
+        if lacks and found.columns:
+            raise RobustTuneError(f"{file} has no column {', '.join(lacks)}, unlike {files[0].name}: mend or remove it")
+    if not count and not bad:
+        raise RobustTuneError(f"{path} has no rows: give a table with samples")

@@ -72,7 +72,7 @@ class SNLIVE(Source):
             return None
         path = self._file({"val": "dev"}.get(split, split))
         bad = Problems(path, "rows")
-        rows = read_rows(path, bad, ("sentence2", "gold_label", *IMAGE_KEYS)).rows
+        rows = list(read_rows(path, bad, ("sentence2", "gold_label", *IMAGE_KEYS)).rows)
         total, blanks = len(rows) + len(bad), Blanks([])
         records = [self._record(row, bad, blanks) for row in rows]
         bad.refuse(total)

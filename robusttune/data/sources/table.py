@@ -1,20 +1,30 @@
-"""The user's own data in tables: one JSONL, CSV or Parquet file per split."""
+"""The user's own data in tables: one per split, as JSONL, JSON, CSV, TSV, Excel, Parquet or Arrow files."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
+from robusttune.counting import counted
+from robusttune.data.images import ImageReader
+from robusttune.data.packs import Packing
 from robusttune.data.problems import Problems
-from robusttune.data.sources.base import Record, Source, require_paths, to_table
+from robusttune.data.remote import URL, Remote
+from robusttune.data.sources.base import Record, Source, names_of_classes, require_paths, to_table
 from robusttune.data.sources.blanks import Blanks
+from robusttune.data.sources.csv_file import delimiter_setting
 from robusttune.data.sources.files import path_kind
-from robusttune.data.sources.image_cells import image_path
+from robusttune.data.sources.image_cells import ImageCells
 from robusttune.data.sources.label_cells import LabelColumn
-from robusttune.data.sources.readers import READERS, cell_text, read_rows
-from robusttune.data.sources.rows import Row, Rows
+from robusttune.data.sources.label_columns import LabelColumns
+from robusttune.data.sources.readers import cell_text, read_rows
+from robusttune.data.sources.rows import Row, Rows, TableOptions
+from robusttune.data.sources.table_files import PATTERN, ending_of, table_files
+from robusttune.data.sources.text_template import TextTemplate
+from robusttune.data.stored_images import StoredImages
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
@@ -25,24 +35,37 @@ class Table(Source):
     """A data set in tables, one per split, with one sample per row. A blank cell is a missing modality.
 
     Args:
-        train: Table of training samples. Its extension, in lower or upper case, is its format: ``.jsonl``, ``.csv``
-            (with a header; the delimiter is a comma, semicolon, tab or vertical bar) or ``.parquet``.
+        train: Table of training samples. Its ending, in lower or upper case, is its format: ``.csv`` or ``.tsv`` (with
+            a header), ``.jsonl``, ``.json``, ``.parquet``, ``.arrow``, ``.feather`` or ``.xlsx``; text formats also
+            with ``.gz`` or ``.zst``. A folder or a pattern such as ``train-*.parquet`` is all files in it, by name.
         val: Table of validation samples; without it, a part of ``train`` is held out.
         test: Table of test samples.
         predict: Table of samples to predict; it needs no labels.
-        image_root: Folder that image paths are relative to and must stay within. By default it is the table's own
-            folder, and absolute paths may then lead anywhere.
-        image_column: Name of the column with paths of image files; null for a table without images.
+        image_root: Folder that image paths are relative to and must stay within, or a URL such as ``s3://bucket/photos``
+            that they are appended to. By default it is the table's own folder, and absolute paths may then lead
+            anywhere.
+        image_column: Name of the image column, or of several columns; null for a table without images. A cell is a
+            path, a URL (``file``, ``http``, ``https``, or one that fsspec reads, such as ``s3``), the image itself
+            (bytes, a dictionary with ``bytes`` and ``path``, base64 text, or a data URL), or a list of these. The first
+            image of a row is used.
         text_column: Name of the column with texts; null for a table without texts.
+        text_template: Template that joins several columns to the text, such as ``{title}. {description}``, in place of
+            ``text_column``. A blank column is left out with the text around it, and ``{{`` is a literal brace.
         label_column: Name of the column with class names. In multi-label data, a cell is a list, a list written as text
             (in Python's, NumPy's or JSON's notation) or names joined by ``label_separator``; a blank cell is a sample
             without classes.
+        label_columns: Names of columns with 0 or 1 for each class, in place of ``label_column``. A sample has exactly
+            one 1, or any number of them in multi-label data.
         id_column: Name of the column with unique ids; by default, ids are the row numbers, counted from 1.
         multilabel: Flag, True if a sample may have any number of classes, False if it has exactly one.
         label_separator: Text between the names of several classes in one cell.
         blank: Texts that count as an empty cell, compared without case and surrounding spaces. By default only empty
             cells are blank, and a warning counts cells that look blank (``nan``, ``None``, ``N/A``, ...). An empty list
             has the same effect without the warning.
+        delimiter: Character between the cells of ``.csv`` and ``.tsv`` tables, or ``tab``; by default it is detected.
+        sheet: Name of the sheet of ``.xlsx`` tables; by default the one with the name of the split (``train``, ``val``,
+            ``test``, ``predict``), or the only one.
+        remote: Limits for images that are fetched from servers.
 
     Raises:
         RobustTuneError: If no table is given, a table does not exist or has another extension, or a setting is invalid.
@@ -53,13 +76,18 @@ class Table(Source):
     test: str | None = None
     predict: str | None = None
     image_root: str | None = None
-    image_column: str | None = "image"
+    image_column: list[str] | str | None = "image"
     text_column: str | None = "text"
-    label_column: str = "label"
+    text_template: str | None = None
+    label_column: str | None = "label"
+    label_columns: list[str] | None = None
     id_column: str | None = None
     multilabel: bool = False
     label_separator: str = "|"
     blank: list[str] | None = None
+    delimiter: str | None = None
+    sheet: str | None = None
+    remote: Remote = Remote()  # noqa: RUF009, a frozen default can be shared
 
     def __post_init__(self) -> None:
         paths = {split: getattr(self, split) for split in ("train", "val", "test", "predict")}
@@ -67,13 +95,46 @@ class Table(Source):
         if not given:
             raise RobustTuneError("no table is given: set data.source.train, and val or test where there are any")
         for split, path in given.items():
-            require_paths(path, hint=f"set data.source.{split} to a table")
-            if path.suffix.lower() not in READERS:
-                raise RobustTuneError(f"{path} is no {', '.join(READERS)} file: convert it, or give it its ending")
+            if path_kind(path) in ("nothing", "other") and not PATTERN.intersection(path.name):
+                require_paths(path, hint=f"set data.source.{split} to a table")
+        endings = {ending_of(file) for path in given.values() for file in table_files(path)}
+        self._check_settings(endings)
         if not self.label_separator:
-            raise RobustTuneError("data.source.label_separator is empty: give what stands between names of classes")
-        if self.image_root is not None and path_kind(user_path(self.image_root)) != "folder":
-            raise RobustTuneError(f"{self.image_root} is no folder: set data.source.image_root to that of the images")
+            raise RobustTuneError("data.source.label_separator is empty: set the separator between class names")
+        root = self.image_root
+        if root is not None and not URL.match(root) and path_kind(user_path(root)) != "folder":
+            raise RobustTuneError(f"{root} is no folder: set data.source.image_root to that of the images")
+
+    @property
+    def images(self) -> ImageReader:
+        """Return a reader of images in files, in the table's cells, and on servers."""
+        return StoredImages(self.remote)
+
+    def _check_settings(self, endings: set[str]) -> None:
+        """Check settings that exclude each other, or have no effect on tables with these endings."""
+        delimiter_setting(self.delimiter)
+        for name, kinds in {"delimiter": {".csv", ".tsv"}, "sheet": {".xlsx"}}.items():
+            if getattr(self, name) is not None and not endings & kinds:
+                raise RobustTuneError(
+                    f"data.source.{name} is set, and no table is {' or '.join(sorted(kinds))}: remove it"
+                )
+        for single, several in (("text_column", "text_template"), ("label_column", "label_columns")):
+            value, default = getattr(self, single), getattr(Table, single)
+            if getattr(self, several) is not None and value not in (None, default):
+                raise RobustTuneError(f"data.source.{single} and {several} are both set: remove one of them")
+        if self.text_template is not None:
+            TextTemplate(self.text_template)
+        if self.label_column is None and self.label_columns is None:
+            raise RobustTuneError("data.source.label_column is null: leave it out, or give label_columns")
+        if self.label_columns is not None and len({*self.label_columns}) != max(len(self.label_columns), 1):
+            raise RobustTuneError(
+                "data.source.label_columns has no name, or one twice: name the column of each class once"
+            )
+
+    def class_names(self, table: pa.Table) -> list[str]:
+        """Return the names of the classes that occur: in the order of ``label_columns``, or in alphabetical order."""
+        found = names_of_classes(table)
+        return sorted(found) if self.label_columns is None else [name for name in self.label_columns if name in found]
 
     def read(self, split: Split) -> pa.Table | None:
         """Return the records of a split, or None where no table is given for it.
@@ -86,39 +147,127 @@ class Table(Source):
             return None
         path = user_path(name)
         bad, blanks = Problems(path, "rows"), Blanks(self.blank)
-        needed = [self.image_column, self.text_column, self.label_column, self.id_column]
-        found = read_rows(path, bad, [column for column in needed if column is not None])
-        total = len(found.rows) + len(bad)
-        if not bad:
-            self._check_columns(path, found, labelled=split != "predict")
-        root = path.parent if self.image_root is None else user_path(self.image_root)
-        labels = LabelColumn(self.label_column, self.multilabel, self.label_separator, blanks)
-        records = [self._record(number, row, root, labels, bad) for number, row in enumerate(found.rows, 1)]
+        template = None if self.text_template is None else TextTemplate(self.text_template)
+        texts = [self.text_column] if template is None else template.columns
+        labels = self._labels(blanks)
+        inputs = [column for column in (*self._image_columns, *texts, self.id_column) if column is not None]
+        options = TableOptions(delimiter_setting(self.delimiter), self.sheet, split)
+        found = read_rows(path, bad, [*inputs, *labels.columns], options)
+        rows = _Counted(found.rows, bad, places=self.id_column is not None)
+        settings = f"{self._image_columns} {self.blank} {options}"  # they determine which images are packed
+        with Packing(path, table_files(path), settings) as packing:
+            images = ImageCells(
+                packing, self._image_columns, self._root(path), self.image_root is not None, bad, labels.blanks
+            )
+            table = to_table(
+                self._record(number, row, images, labels, template, bad) for number, row in enumerate(rows, 1)
+            )
+        if not rows.unparsed:
+            self._check_columns(path, found, [*inputs, *(labels.columns if split != "predict" else ())])
         labels.check(path)
-        bad.add_repeats((record.id, row.where) for record, row in zip(records, found.rows, strict=True))
-        bad.refuse(total)
-        blanks.warn(path, total)
-        return to_table(records)
+        bad.add_repeats(zip(table["id"].to_pylist(), rows.places, strict=False))
+        bad.refuse(rows.total)
+        blanks.warn(path, rows.total)
+        if found.decision:
+            _say(f"{path}: {found.decision}; {counted(rows.total, 'row')}")
+        return table
 
-    def _check_columns(self, path: Path, found: Rows, labelled: bool) -> None:
-        needed = [self.image_column, self.text_column, self.label_column if labelled else None, self.id_column]
-        missing = [name for name in needed if name is not None and name not in found.columns]
+    @property
+    def _image_columns(self) -> list[str]:
+        """Return the names of the image columns."""
+        return [self.image_column] if isinstance(self.image_column, str) else self.image_column or []
+
+    def _root(self, table: Path) -> Path | str:
+        """Return the folder or URL that the image paths of a table are relative to."""
+        if self.image_root is None:
+            return path_of_images(table)
+        return self.image_root if URL.match(self.image_root) else user_path(self.image_root)
+
+    def _labels(self, blanks: Blanks) -> LabelColumn | LabelColumns:
+        if self.label_columns is not None:
+            return LabelColumns(self.label_columns, self.multilabel, blanks)
+        return LabelColumn(str(self.label_column), self.multilabel, self.label_separator, blanks)
+
+    def _check_columns(self, path: Path, found: Rows, needed: list[str]) -> None:
+        missing = [name for name in needed if name not in found.columns]
         if missing:
+            delimiter = (
+                "" if "delimiter" not in found.decision else f"data.source.delimiter if it is no {found.decision}, "
+            )
             raise RobustTuneError(
-                f"{path} has no column {', '.join(missing)} (it has {', '.join(sorted(found.columns)):.300}): set "
-                "data.source.image_column, text_column or label_column to its names, null for a missing modality"
+                f"{path} has no column {', '.join(missing):.300} (it has {', '.join(sorted(found.columns)):.300}): set "
+                f"{delimiter}data.source.image_column, text_column or label_column to its names, null for a missing "
+                "modality"
             )
 
-    def _record(self, number: int, row: Row, root: Path, labels: LabelColumn, bad: Problems) -> Record:
-        image = cell_text(row, self.image_column, bad, labels.blanks)
+    def _record(
+        self,
+        number: int,
+        row: Row,
+        images: ImageCells,
+        labels: LabelColumn | LabelColumns,
+        template: TextTemplate | None,
+        bad: Problems,
+    ) -> Record:
         sample_id = str(number) if self.id_column is None else cell_text(row, self.id_column, bad, labels.blanks)
         if sample_id is None:
             bad.add(row.where, "have no id", "give them ids, or set data.source.id_column to null")
-        own_root = self.image_root is not None
-        labelled = self.label_column in row.cells
+
+        def text_of(column: str | None) -> str | None:
+            return cell_text(row, column, bad, labels.blanks)
+
         return Record(
             id=sample_id or row.where,
-            image=None if image is None else image_path(image, row.where, root, own_root, bad),
-            text=cell_text(row, self.text_column, bad, labels.blanks),
-            labels=labels.read(row.cells[self.label_column], row.where, bad) if labelled else None,
+            image=images.name(row),
+            text=text_of(self.text_column) if template is None else template.fill(text_of),
+            labels=labels.read_row(row, bad),
         )
+
+
+class _Counted:
+    """The rows of a table, counted while they are iterated over.
+
+    Args:
+        rows: Rows that can be parsed.
+        bad: Collection of problems, to which the iterator ``rows`` adds one for each row that cannot be parsed.
+        places: Flag, True to keep the location of each row.
+
+    Attributes:
+        total: Number of rows so far, including those that cannot be parsed.
+        unparsed: Number of rows so far that cannot be parsed.
+        places: Locations of the rows so far, if they are kept.
+    """
+
+    def __init__(self, rows: Iterator[Row], bad: Problems, places: bool) -> None:
+        self.total = self.unparsed = 0
+        self.places: list[str] = []
+        self._rows = rows
+        self._bad = bad
+        self._keep = places
+
+    def __iter__(self) -> Iterator[Row]:
+        before = len(self._bad)
+        for row in self._rows:
+            self._count(len(self._bad) - before)
+            self.total += 1
+            if self._keep:
+                self.places.append(row.where)
+            yield row
+            before = len(self._bad)
+        self._count(len(self._bad) - before)
+
+    def _count(self, unparsed: int) -> None:
+        self.unparsed += unparsed
+        self.total += unparsed
+
+
+def path_of_images(table: Path) -> Path:
+    """Return the folder that image paths are relative to by default: that of the table's files."""
+    return table if path_kind(table) == "folder" else table.parent
+
+
+def _say(line: str) -> None:
+    """Log a line on the first rank only. Lightning is imported here, since reading a table does not need it."""
+    from lightning.pytorch.utilities import rank_zero_info
+
+    rank_zero_info(line)

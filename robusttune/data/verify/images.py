@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -14,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from robusttune.data.images import ImageReader, UnreadableImageError, read_image
-from robusttune.regular_files import open_regular
 
 BLOCK = 1024  # images queued at a time
 EDGE = 32  # pixels; edge of the image that is transformed
@@ -77,20 +75,12 @@ def perceptual_hash(image: Image.Image) -> int:
 def _check_image(name: str, reader: ImageReader) -> ImageCheck:
     """Read one image; failures are returned as an `ImageCheck` with a problem."""
     try:
-        if reader.digest(name) is not None:  # The image is not a file: generated, or within a larger file.
-            image = reader.read(name)
-            return ImageCheck(name, _digest(f"{image.size}".encode() + image.tobytes()), perceptual_hash(image), None)
-        with open_regular(name) as file:
-            before = os.fstat(file.fileno())
-            content = file.read()
-        after = os.stat(name)  # noqa: PTH116
-        image = read_image(BytesIO(content), name)
+        content = reader.content(name)
+        image = reader.read(name) if content is None else read_image(BytesIO(content), name)
     except UnreadableImageError as error:
         return ImageCheck(name, None, 0, str(error))
-    except OSError as error:
-        return ImageCheck(name, None, 0, f"{name:.300} cannot be read as an image ({error.strerror})")
-    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
-        return ImageCheck(name, None, 0, f"{name:.300} changed while it was read")
+    if content is None:
+        content = f"{image.size}".encode() + image.tobytes()
     return ImageCheck(name, _digest(content), perceptual_hash(image), None)
 
 

@@ -24,7 +24,7 @@ from robusttune.types import View
 
 
 class Rates(NamedTuple):
-    """Arguments of `Shapes.best_accuracy_when`."""
+    """Arguments of `Shapes.bayes_accuracy_when`."""
 
     image_missing: float
     text_missing: float
@@ -78,7 +78,7 @@ def agrees(accuracy: float, best: float, samples: int) -> bool:
 
 
 def best(shapes: Shapes, rates: Rates) -> float:
-    return shapes.best_accuracy_when(*rates)
+    return shapes.bayes_accuracy_when(*rates)
 
 
 @pytest.mark.parametrize("rates", RATES.values(), ids=RATES)
@@ -167,19 +167,19 @@ def test_large_worlds_are_enumerated_piece_by_piece() -> None:
 def test_known_numbers() -> None:
     """By hand: a hidden colour leaves 4 of the 8 in base classes, a hidden shape 3 of 6, both leave all 24."""
     shapes = Shapes()
-    assert shapes.best_accuracy_when() == pytest.approx(1)
-    assert shapes.best_accuracy_when(image_missing=1) == pytest.approx(0.64 + 0.16 / 4 + 0.16 / 3 + 0.04 / 24)
+    assert shapes.bayes_accuracy_when() == pytest.approx(1)
+    assert shapes.bayes_accuracy_when(image_missing=1) == pytest.approx(0.64 + 0.16 / 4 + 0.16 / 3 + 0.04 / 24)
     noisy = Shapes(World(label_noise=0.1))
-    assert noisy.best_accuracy_when() == pytest.approx(0.9)
+    assert noisy.bayes_accuracy_when() == pytest.approx(0.9)
     assert bayes_accuracy(World(), caption_lengths(), image=False, text=False) == pytest.approx(1 / 24)
 
 
 def test_views() -> None:
     shapes = Shapes()
     assert [shapes.bayes_accuracy(view) for view in (View(), View(image=None), View(text=None))] == [
-        shapes.best_accuracy_when(),
-        shapes.best_accuracy_when(image_missing=1),
-        shapes.best_accuracy_when(text_missing=1),
+        shapes.bayes_accuracy_when(),
+        shapes.bayes_accuracy_when(image_missing=1),
+        shapes.bayes_accuracy_when(text_missing=1),
     ]
     assert shapes.bayes_accuracy(View(image="noisy")) is None
     assert shapes.bayes_accuracy(View(None, None)) == pytest.approx(1 / 24)
@@ -188,4 +188,4 @@ def test_views() -> None:
 @pytest.mark.parametrize("rates", [(1.2, 0, 0), (0, -0.1, 0), (0.6, 0.6, 0), (0, 0, 2)])
 def test_refuses_what_is_no_probability(rates: tuple[float, ...]) -> None:
     with pytest.raises(RobustTuneError, match="image_missing|word_dropout is 2"):
-        Shapes().best_accuracy_when(*rates)
+        Shapes().bayes_accuracy_when(*rates)

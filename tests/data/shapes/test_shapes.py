@@ -138,7 +138,7 @@ def test_visibility(hidden: Any) -> None:
 def test_complete_images_show_everything() -> None:
     world = World(visibility=Visibility(0.5, 0, 0.5))
     assert not any(HIDDEN in world.scene(0, "train", index).image for index in range(500))
-    assert Shapes(world).best_accuracy_when(text_missing=1) == pytest.approx(1)
+    assert Shapes(world).bayes_accuracy_when(text_missing=1) == pytest.approx(1)
 
 
 # Words
@@ -272,5 +272,6 @@ def test_impossible_visibility() -> None:
 
 @pytest.mark.parametrize("name", ["train", "val", "test"])
 def test_empty_splits(name: str) -> None:
+    size: dict[str, Any] = {name: 0}
     with pytest.raises(RobustTuneError, match=f"data.source.{name} is 0: give at least 1"):
-        Shapes(**{name: 0})
+        Shapes(**size)

@@ -38,6 +38,7 @@ def test_repeats_count_what_is_there_already() -> None:
 
 
 def test_shared_by_each_two_splits() -> None:
+    keys: dict[str, list[str | None]]
     keys = {"train": ["a", "b", None], "val": ["c", None], "test": ["b", "c", "b"]}
     ids = {"train": ["t1", "t2", "t3"], "val": ["v1", "v2"], "test": ["e1", "e2", "e3"]}
     assert shared(keys, ids) == [
@@ -60,8 +61,8 @@ def test_a_picture_looks_the_same_smaller_darker_and_saved_again(tmp_path: Path)
         hashes.append(perceptual_hash(image))
         for what, other in changed.items():
             assert (hashes[-1] ^ perceptual_hash(other)).bit_count() <= 10, what
-    for one, other in itertools.combinations(hashes, 2):
-        assert (one ^ other).bit_count() > 12
+    for first, second in itertools.combinations(hashes, 2):
+        assert (first ^ second).bit_count() > 12
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

@@ -105,7 +105,7 @@ class Shapes(Source):
             return None
         return bayes_accuracy(self.world, caption_lengths(), view.image is not None, view.text is not None)
 
-    def best_accuracy_when(
+    def bayes_accuracy_when(
         self, image_missing: float = 0.0, text_missing: float = 0.0, word_dropout: float = 0.0
     ) -> float:
         """Return the Bayes accuracy, in [0, 1], if modalities are missing at random and words are dropped from texts.
@@ -113,7 +113,7 @@ class Shapes(Source):
         Args:
             image_missing: Probability that a sample has no image.
             text_missing: Probability that a sample has no text. No sample lacks both, so the two sum to at most 1.
-            word_dropout: Probability that a word is dropped, as in `ModalityDropout`.
+            word_dropout: Probability that a word is dropped from a text, independently of other words.
 
         Raises:
             RobustTuneError: If a number is no probability, or the two rates sum to more than 1.
