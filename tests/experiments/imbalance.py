@@ -178,15 +178,21 @@ def long_tailed(rows: list[dict[str, Any]], order: Sequence[str], largest: float
     return chosen
 
 
-def table(results: Results, condition: str = "complete") -> str:
-    """Return Markdown: rows are variants; mean and standard deviation over the seeds; the best of a column is bold."""
-    return "\n".join(_lines(results, condition))
+def table(results: Results, conditions: Sequence[str] = CONDITIONS) -> str:
+    """Return Markdown: rows are variants; mean and standard deviation over the seeds; the best of a column is bold.
+
+    Each value is the mean over the conditions.
+    """
+    return "\n".join(_lines(results, conditions))
 
 
-def _lines(results: Results, condition: str) -> Iterator[str]:
+def _lines(results: Results, conditions: Sequence[str]) -> Iterator[str]:
     rows = {
         variant: {
-            heading: [record[test_set][condition][metric] for record in results.metrics(variant=variant)]
+            heading: [
+                mean(record[test_set][condition][metric] for condition in conditions)
+                for record in results.metrics(variant=variant)
+            ]
             for heading, (test_set, metric) in COLUMNS.items()
         }
         for variant in results.values("variant")
@@ -225,7 +231,8 @@ def main() -> None:
     results = run_jobs(root, jobs, partial(measure, root, source, given.epochs), given.processes, versions)
     results.write(root / "results.json")
     for condition in CONDITIONS:
-        print(f"{condition}\n{table(results, condition)}")
+        print(f"{condition}\n{table(results, [condition])}")
+    print(f"mean\n{table(results)}")
 
 
 if __name__ == "__main__":

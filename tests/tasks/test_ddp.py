@@ -229,3 +229,23 @@ def test_two_processes_take_clip_as_it_is(food101: Path, clip_folder: Path, tmp_
     run("fit", *configs, *flags, *TWO, f"--run_root={tmp_path}")
     folder = tmp_path / "zero_shot/0"
     assert_same(conditions(folder, *TWO), conditions(folder, *ONE), rel=1e-5)
+
+
+def test_two_processes_balance_as_one(food101: Path, text_folder: Path, tmp_path: Path) -> None:
+    """The losses of each step are the same with balanced sampling, and with class weights and the focal loss."""
+    for kind, balance in {
+        "sampling": ["--data.training.balance=balanced"],
+        "weights": ["--model.balance.weights=inverse", "--model.balance.focal=1"],
+    }.items():
+        found = {}
+        for name, flags in (("one", [*ONE, "--data.batch_size=10"]), ("two", [*TWO, "--data.batch_size=5"])):
+            # 77 training samples of classes of different sizes, so one of two ranks has a row that does not count.
+            fit = [*tiny_flags(food101, text_folder), "--trainer.log_every_n_steps=1", *flags, *balance]
+            fit += ["--data.splits.val_fraction=0.2", "--trainer.precision=64-true", "--model.fusion.dropout=0"]
+            fit += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1"]
+            fit += [f"--name={kind}_{name}", f"--run_root={tmp_path}"]
+            run("fit", f"--config={CONFIGS}/food101.yaml", *fit)
+            found[name] = losses(tmp_path / f"{kind}_{name}" / "0")
+        assert len(found["one"]) == 8
+        for one, two in zip(found["one"], found["two"], strict=True):
+            assert two == pytest.approx(one, rel=1e-6)
