@@ -22,7 +22,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 DEFAULTS = {  # groups of which null is the default
     *("data.missing", "data.noise", "data.noise.train", "data.noise.val", "data.noise.test", "data.loader"),
     *("data.training", "data.training.modality_dropout", "data.evaluation", "data.cache", "data.splits"),
-    *("model.init_args.schedule", "model.init_args.optimizer", "model.init_args.fusion", "trainer"),
+    *("model.init_args.schedule", "model.init_args.optimizer", "model.init_args.fusion", "model.init_args.balance"),
+    "trainer",
 }
 # Of which null is another setting: any accelerator, ...
 OTHER = {
