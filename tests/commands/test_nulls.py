@@ -22,6 +22,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 DEFAULTS = {  # groups of which null is the default
     *("data.missing", "data.noise", "data.noise.train", "data.noise.val", "data.noise.test", "data.loader"),
     *("data.training", "data.training.modality_dropout", "data.evaluation", "data.cache", "data.splits"),
+    "data.source.init_args.remote",
     *("model.init_args.schedule", "model.init_args.optimizer", "model.init_args.fusion", "model.init_args.balance"),
     "trainer",
 }

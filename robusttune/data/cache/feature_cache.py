@@ -40,7 +40,7 @@ class EncodingSettings:
 
     Example:
         >>> from contextlib import nullcontext
-        >>> Running("32-true", nullcontext, workers=2, threads=4).workers
+        >>> EncodingSettings("32-true", nullcontext, workers=2, threads=4).workers
         2
     """
 
