@@ -98,7 +98,7 @@ def test_code_for_what_is_not_loaded_is_no_obstacle(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("name", ["hf-hub:somebody/model", "hf_hub:somebody/model", "local-dir:{folder}"])
+@pytest.mark.parametrize("name", ["local-dir:{folder}", "torchvision:resnet18"])
 def test_timm_reads_no_models_but_its_own(name: str, tmp_path: Path) -> None:
     write_with_code(tmp_path, "image", CONFIG, {})
     with pytest.raises(RobustTuneError, match="timm has no model"):

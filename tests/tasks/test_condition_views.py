@@ -15,8 +15,8 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from robusttune.data import ImageTextDataModule, ModalityDropout
-from robusttune.data.images import ImageFiles
 from robusttune.data.sources import Table
+from robusttune.data.stored_images import StoredImages
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.models import MMRL, MoLT
 from robusttune.tasks import FusionTask, MMRLTask, RobustTask
@@ -98,13 +98,13 @@ def test_an_image_is_read_once_for_all_its_variants(
 ) -> None:
     data, count = module(tmp_path, encoders("fusion", text_folder, clip_folder)), Counter[str]()
     data.setup("test")
-    read = ImageFiles.read
+    read = StoredImages.read
 
-    def counted(self: ImageFiles, name: str) -> Any:
+    def counted(self: StoredImages, name: str) -> Any:
         count[Path(name).name] += 1
         return read(self, name)
 
-    monkeypatch.setattr(ImageFiles, "read", counted)
+    monkeypatch.setattr(StoredImages, "read", counted)
     for batch in data.test_dataloader():
         noisy = [batch.images[variant] for variant in sorted(IMAGES - {"clean"})]
         assert all(not torch.equal(images, batch.images["clean"]) for images in noisy if len(images))

@@ -384,7 +384,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"facts": FACTS._replace(class_names=["apple_pie", "apple pie", "b"])},
         "the classes 'apple_pie' and 'apple pie' make the same prompt: give each another name",
     ),
-    "blank": ({"facts": FACTS._replace(class_names=["a", " ", "b"])}, "class 2 of 3 has no name: give it one"),
+    "blank": ({"facts": FACTS._replace(class_names=["a", " ", "b"])}, "class 2 of 3 has a blank name: give it a name"),
     "too long": (
         {"facts": FACTS._replace(class_names=["a", "soup " * 20, "b"])},
         "1 prompt is longer than the 16 tokens that the text encoder takes, the first is that of 'soup soup",
