@@ -143,9 +143,10 @@ SELDOM = ("baselines", "ablations", "conditions")
 )
 def test_overlays(overlay: Path, text_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
     of_clip = overlay.parent.name == "clip" or overlay.stem == "zero_shot"
-    base = {"positive_weights": "mmimdb"}  # which has several labels a sample
-    name = "oxford_pets_mmrl" if of_clip else base.get(overlay.stem, "food101")
+    several_labels = overlay.stem == "positive_weights"
+    name = "oxford_pets_mmrl" if of_clip else "table" if several_labels else "food101"
     flags = flags_for(CONFIGS / f"{name}.yaml", text_folder, clip_folder, tmp_path)
+    flags += ["--data.source.multilabel=true", "--monitor=val/mean/f1_macro"] if several_labels else []
     if overlay.parent.name in ("baselines", "fusion"):  # which have no settings of MoLT or MMRL
         flags = [flag for flag in flags if not flag.startswith(("--model.fusion.", "--model.adapter."))]
     laid_over = [flags[0], f"--config={overlay}", *flags[1:], *ON_THE_CPU.get(overlay.name, [])]

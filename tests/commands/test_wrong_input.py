@@ -901,7 +901,9 @@ def test_error_of_a_command_is_one_sentence(case: str, place: Place, capfd: pyte
     assert not Path("/tmp/robusttune-was-executed").exists()
     after = all_contents(place)
     assert {path: after.get(path) for path in before} == before
-    left = {Path(path).name for path in after.keys() - before.keys() if "/cache/" not in path}
+    left = {
+        Path(path).name for path in after.keys() - before.keys() if "/cache/" not in path and "/cache_home/" not in path
+    }
     assert left <= {"config.yaml", "hparams.yaml", "metrics.csv", "process.json"} | {
         name for name in left if "tfevents" in name
     }
