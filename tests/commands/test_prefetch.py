@@ -364,7 +364,7 @@ def test_no_network(tmp_path: Path) -> None:
     with StandInHub() as hub:
         environment = hub.environment(tmp_path)
     sentence = told(robusttune(environment, "prefetch", *flags()))
-    assert re.match(r"http://127.* cannot be reached \(.*refused\): run this where there is a network", sentence)
+    assert re.match(r"http://127.* cannot be reached \(.*refused\): run this with a network, or", sentence)
 
 
 def blobs(home: Path) -> dict[str, bytes]:

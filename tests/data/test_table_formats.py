@@ -182,7 +182,7 @@ def test_several_files_are_one_table(files: str, tmp_path: Path) -> None:
     assert {*table["image"].to_pylist()} == {str(tmp_path / "shards/a.png")}
     pyarrow.parquet.write_table(pa.table({"text": ["a"]}), tmp_path / "shards/part-3.parquet")
     with pytest.raises(
-        RobustTuneError, match=r"part-3.parquet has no column label, unlike part-0.parquet: mend or rem"
+        RobustTuneError, match=r"part-3.parquet has no column label, unlike part-0.parquet: repair or rem"
     ):
         read(tmp_path / files)
     (tmp_path / "shards/part-4.csv").touch()
