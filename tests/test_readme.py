@@ -33,7 +33,9 @@ def workplace(tmp_path: Path, text_folder: Path, clip_folder: Path, monkeypatch:
     return Workplace(folder, (text_folder, clip_folder), monkeypatch)
 
 
-@pytest.mark.parametrize("page", RUN, ids=name_of)
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, marks=[] if p.parent == ROOT else pytest.mark.slow) for p in RUN], ids=name_of
+)
 def test_blocks_run(page: Path, workplace: Workplace) -> None:
     for block in blocks(page):
         if block.language in COMMANDS and not block.reason:

@@ -120,6 +120,7 @@ def test_conditions_differ(conditions: dict[str, dict[str, float]]) -> None:
         assert value == pytest.approx(np.mean([conditions[name][metric] for name in ALL]))
 
 
+@pytest.mark.slow
 def test_batches_workers_and_a_cache_change_nothing(
     run: Path, conditions: dict[str, dict[str, float]], tmp_path: Path
 ) -> None:
@@ -156,6 +157,7 @@ def test_two_processes_find_what_one_does(run: Path, conditions: dict[str, dict[
         assert found["canonical_correlation"][condition] == pytest.approx(layers, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["missing_both_50", "noisy_image_gaussian_3", MIXED])
 def test_conditions_of_mmrl(mmrl: Path, name: str) -> None:
     """Of base and new classes in one test."""

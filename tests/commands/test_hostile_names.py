@@ -116,6 +116,7 @@ def test_a_run_from_its_data_to_its_report(run: Run, root: Path) -> None:
     assert {*answers["label"].to_pylist()} == {*CLASSES}  # for programs, as they are
 
 
+@pytest.mark.slow
 def test_a_report_of_runs(run: Run, root: Path) -> None:
     """Two runs that were tested, and one that was not."""
     names, place = ["a|b <script>alert(1)[red]", "=1+1 `rm` [2J", "never [lr=1]"], f"{FOLDER}2"

@@ -71,6 +71,7 @@ def test_settings_override_those_of_the_checkpoint(run: Path) -> None:
     assert other["complete"]["loss"] != recorded["complete"]["loss"]
 
 
+@pytest.mark.slow
 def test_a_cache_changes_nothing(run: Path, tmp_path: Path) -> None:
     """Neither training nor testing."""
     flags = [*SMALL, f"--data.cache.folder={tmp_path}/cache", "--data.cache.dtype=float32", f"--run_root={tmp_path}"]
@@ -86,7 +87,7 @@ def test_a_cache_changes_nothing(run: Path, tmp_path: Path) -> None:
         assert found[condition] == pytest.approx(row, abs=0.01)
 
 
-@pytest.mark.parametrize("missing", ["image", "text"])
+@pytest.mark.parametrize("missing", ["image", pytest.param("text", marks=pytest.mark.slow)])
 def test_one_modality_alone(missing: str, food101: Path, clip_folder: Path, tmp_path: Path) -> None:
     """Data of images only, or of texts only: training, test and prediction."""
     rows = [

@@ -122,6 +122,7 @@ def files(home: Path) -> dict[str, bytes]:
     return {str(path.relative_to(home)): path.read_bytes() for path in found if path.suffix not in (".lock", ".json")}
 
 
+@pytest.mark.slow
 def test_what_was_fetched_is_all_that_a_fit_needs(fetched: subprocess.CompletedProcess[str], tmp_path: Path) -> None:
     """With the environment that was printed and no other, a fit does not so much as look for a network."""
     environment = exports(fetched)

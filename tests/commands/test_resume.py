@@ -78,6 +78,11 @@ def uninterrupted(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
     return run
 
 
+ACCUMULATED = ("--trainer.accumulate_grad_batches=2",)
+COUNTED = ("--trainer.max_steps=18",)
+WITH_WORKERS = ("--data.loader.workers=1", "--trainer.num_sanity_val_steps=1")
+
+
 def interrupted(monkeypatch: pytest.MonkeyPatch, fit: list[str], name: str, step: int) -> int:
     with monkeypatch.context() as patch:
         patch.setenv("SIGNAL", name)
@@ -88,14 +93,14 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, fit: list[str], name: str, step
 @pytest.mark.parametrize(
     ("name", "step", "saved", "flags"),
     [
-        pytest.param("SIGTERM", 1, 1, (), id="the first step"),
+        pytest.param("SIGTERM", 1, 1, (), id="the first step", marks=pytest.mark.slow),
         pytest.param("SIGUSR1", 10, 10, (), id="inside of an epoch"),
         pytest.param("SIGINT", 14, 14, (), id="the last step of an epoch"),
-        pytest.param("SIGHUP", 4, 4, (), id="a closed terminal"),
-        pytest.param("SIGTERM", 9, 6, ("--trainer.accumulate_grad_batches=2",), id="gradients that are accumulated"),
+        pytest.param("SIGHUP", 4, 4, (), id="a closed terminal", marks=pytest.mark.slow),
+        pytest.param("SIGTERM", 9, 6, ACCUMULATED, id="gradients that are accumulated", marks=pytest.mark.slow),
         pytest.param("SIGUSR1", 3, 4, ("--trainer.val_check_interval=3",), id="a validation in between"),
-        pytest.param("SIGTERM", 14, 14, ("--trainer.max_steps=18",), id="an epoch of counted steps"),
-        pytest.param("SIGTERM", 14, 14, ("--data.loader.workers=1", "--trainer.num_sanity_val_steps=1"), id="workers"),
+        pytest.param("SIGTERM", 14, 14, COUNTED, id="an epoch of counted steps", marks=pytest.mark.slow),
+        pytest.param("SIGTERM", 14, 14, WITH_WORKERS, id="workers", marks=pytest.mark.slow),
     ],
 )
 def test_resumed_run_equals_an_uninterrupted_one(

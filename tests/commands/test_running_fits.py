@@ -47,6 +47,7 @@ def fit(food101: Path, text_folder: Path, root: Path, name: str, *flags: str) ->
     return root / name / "0"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
 def test_a_fit_is_the_same(food101: Path, text_folder: Path, tmp_path: Path) -> None:
     """Step by step; and its checkpoint is tested without what it was trained with."""

@@ -32,7 +32,7 @@ def fitted(food101: Path, text_folder: Path, root: Path, *flags: str) -> dict[st
     return state
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)])
 def test_the_same_seed_is_the_same_run(food101: Path, text_folder: Path, tmp_path: Path, precision: str) -> None:
     """Bit for bit, also with workers."""
     augmented = [
@@ -103,7 +103,7 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return steps
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_a_cache_gives_the_same_losses_and_metrics(
     food101: Path, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
@@ -130,7 +130,7 @@ def test_a_cache_gives_the_same_losses_and_metrics(
     assert tested[1] == tested[2]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_resuming_inside_or_after_an_epoch_equals_not_stopping(
     food101: Path, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:

@@ -268,7 +268,9 @@ class Bucket(Handler):
         elif key != "red.png":
             self.fail(404, "NoSuchKey", "The specified key does not exist.")
         else:
-            self.respond(200, png(), ETag='"0"', Last_Modified="Mon, 01 Jan 2024 00:00:00 GMT")
+            body = b"" if self.command == "HEAD" else png()  # HTTP allows no body there
+            about = {"ETag": '"0"', "Last_Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}
+            self.respond(200, body, Content_Length=str(len(png())), **about)
 
     def fail(self, status: int, code: str, message: str) -> None:
         body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"

@@ -96,6 +96,8 @@ def _chain(
             yield row if len(files) == 1 else Row(f"{file.name}, {row.where}", row.cells)
         lacks = sorted(columns & ({*first.columns} - {*found.columns}))
         if lacks and found.columns:
-            raise RobustTuneError(f"{file} has no column {', '.join(lacks)}, unlike {files[0].name}: repair or remove it")
+            raise RobustTuneError(
+                f"{file} has no column {', '.join(lacks)}, unlike {files[0].name}: repair or remove it"
+            )
     if not count and not bad:
         raise RobustTuneError(f"{path} has no rows: give a table with samples")
