@@ -108,6 +108,7 @@ def test_ablation_changes_one_thing(overlay: str) -> None:
     assert {path: value for path, value in after.items() if value != before[path]} == ABLATIONS[overlay]
 
 
+@pytest.mark.slow
 def test_two_overlays_run_together(tmp_path: Path) -> None:
     """The image-only model scores the same without texts, and another score without images."""
     flags = [f"--data.source.{split}=48" for split in ("train", "val", "test")]

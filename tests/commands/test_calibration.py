@@ -117,6 +117,7 @@ def test_probabilities_change_and_answers_do_not(cold_and_warm: tuple[Path, Path
     assert warm["no_image+no_text"]["loss"] == pytest.approx(np.log(3))  # classes are as frequent
 
 
+@pytest.mark.slow
 def test_the_flag_matters_to_a_fit_alone(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Tests with or without it are the same; to go on otherwise than a fit began is refused."""
     assert report_of("test", run, "--model.calibrate=false") == report_of("test", run)

@@ -62,6 +62,7 @@ def test_new_classes_are_refused_with_the_classes_of_training(run: Path, capsys:
     assert "have a label that training does not know" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_settings_override_those_of_the_checkpoint(run: Path) -> None:
     """Also with other templates, which data sets have of their own."""
     recorded = report_of(run, "--data.source.world.part=new")

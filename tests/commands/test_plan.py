@@ -78,6 +78,7 @@ def test_numbers_are_those_of_a_fit(fusion: list[str], tmp_path: Path, elsewhere
     assert plan["samples"] == {"train": 86, "val": 10, "test": 36}
 
 
+@pytest.mark.slow
 def test_a_cached_mmrl_keeps_its_cache_for_later(mmrl: list[str], tmp_path: Path, elsewhere: Path) -> None:
     cache = tmp_path / "cache"
     flags = [*mmrl, f"--data.cache.folder={cache}", "--trainer.devices=2", "--trainer.num_nodes=2"]

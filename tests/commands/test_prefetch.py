@@ -27,6 +27,8 @@ from stand_in_hub import StandInHub
 from robusttune.cli import main
 from robusttune.commands.hub_cache import Repository
 
+pytestmark = pytest.mark.slow  # each case starts processes of its own
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 VIT, BERT, DISHES = "timm/test_vit.r160_in1k", "someone/bert", "someone/dishes"
 # Ends a process that looks for anybody on a network.

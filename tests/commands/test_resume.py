@@ -79,6 +79,7 @@ def uninterrupted(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
 
 
 ACCUMULATED = ("--trainer.accumulate_grad_batches=2",)
+BETWEEN = ("--trainer.val_check_interval=3",)
 COUNTED = ("--trainer.max_steps=18",)
 WITH_WORKERS = ("--data.loader.workers=1", "--trainer.num_sanity_val_steps=1")
 
@@ -98,7 +99,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, fit: list[str], name: str, step
         pytest.param("SIGINT", 14, 14, (), id="the last step of an epoch"),
         pytest.param("SIGHUP", 4, 4, (), id="a closed terminal", marks=pytest.mark.slow),
         pytest.param("SIGTERM", 9, 6, ACCUMULATED, id="gradients that are accumulated", marks=pytest.mark.slow),
-        pytest.param("SIGUSR1", 3, 4, ("--trainer.val_check_interval=3",), id="a validation in between"),
+        pytest.param("SIGUSR1", 3, 4, BETWEEN, id="a validation in between", marks=pytest.mark.slow),
         pytest.param("SIGTERM", 14, 14, COUNTED, id="an epoch of counted steps", marks=pytest.mark.slow),
         pytest.param("SIGTERM", 14, 14, WITH_WORKERS, id="workers", marks=pytest.mark.slow),
     ],
@@ -128,6 +129,7 @@ def test_resumed_run_equals_an_uninterrupted_one(
     assert done[0] == done[1]
 
 
+@pytest.mark.slow
 def test_nohup_ignores_a_closed_terminal(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     assert interrupted(monkeypatch, [*FIT, f"--data.cache.folder={cache}", f"--run_root={tmp_path}"], "SIGHUP", 4) == 0
@@ -161,6 +163,7 @@ def test_log_names_the_setting_that_differs_from_an_unfinished_run(
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {"0", "1"}
 
 
+@pytest.mark.slow
 def test_run_name_with_slashes_works_in_every_command(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +195,7 @@ def holding(folder: Path, told: Connection) -> None:
         signal.pause()
 
 
+@pytest.mark.slow
 def test_a_run_in_use_is_refused(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,6 +213,7 @@ def test_a_run_in_use_is_refused(
     assert main(fit) == 0
 
 
+@pytest.mark.slow
 def test_best_checkpoint_newer_than_the_last_one(
     cache: Path, uninterrupted: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +236,7 @@ def in_a_fork(fit: list[str], prepare: Callable[[], None] = lambda: None) -> int
     return pid
 
 
+@pytest.mark.slow
 def test_full_disk_is_an_error_and_keeps_the_previous_checkpoint(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -304,6 +310,7 @@ def test_run_killed_at_any_moment_loses_no_checkpoint(
     assert differences(folder.parent, expected) == []
 
 
+@pytest.mark.slow
 def test_resumed_run_keeps_its_random_seed(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -103,6 +103,7 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_a_cache_gives_the_same_losses_and_metrics(
     food101: Path, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str

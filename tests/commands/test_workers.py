@@ -15,6 +15,8 @@ import pytest
 from robusttune import interruption
 from robusttune.cli import main
 
+pytestmark = pytest.mark.slow  # each case starts processes of its own
+
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
 FIT = [
     *("fit", f"--config={CONFIG}", "--data.source.train=100", "--data.source.val=40", "--data.source.test=40"),

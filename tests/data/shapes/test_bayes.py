@@ -88,6 +88,7 @@ def test_oracle_reaches_it(world: World, rates: Rates) -> None:
     assert agrees(found(shapes, rates, shown(shapes, 1000)), best(shapes, rates), 1000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "style"), [("default", "paper"), ("three factors", "paper"), ("distractors", "blackboard")]
 )

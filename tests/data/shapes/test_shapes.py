@@ -59,6 +59,7 @@ def test_image_and_text_are_of_one_scene() -> None:
         assert read_image(shapes.draw("val", index)) == read_text(shapes.caption("val", index))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", ["neutral", "distractor"])
 def test_everything_can_be_read_back(hidden: Any) -> None:
     """From pixels and from words, whatever is hidden."""
@@ -69,6 +70,7 @@ def test_everything_can_be_read_back(hidden: Any) -> None:
         assert read_text(shapes.caption("train", index)) == scene.text
 
 
+@pytest.mark.slow
 def test_colour_and_shape_can_be_read_from_a_blackboard() -> None:
     """Nearly always: dark halves of green objects are hard to find, for an oracle that knows no context."""
     shapes, which = Shapes(style="blackboard"), [INDEX["colour"], INDEX["shape"]]
