@@ -37,7 +37,7 @@ def read_csv(path: Path, bad: Problems, columns: set[str], options: TableOptions
         Rows with the kept cells as texts, and the names of all columns.
 
     Raises:
-        RobustTuneError: If the file cannot be read, its delimiter cannot be told, or its header is blank or names a
+        RobustTuneError: If the file cannot be read, its delimiter is unclear, or its header is blank or names a
             column twice.
     """
     csv.field_size_limit(2**31 - 1)

@@ -37,7 +37,7 @@ def read_excel(path: Path, bad: Problems, columns: set[str], options: TableOptio
         options: Name of the sheet, if it is set, and of the split.
 
     Raises:
-        RobustTuneError: If the file cannot be read, openpyxl is not installed, the sheet cannot be told, or it has
+        RobustTuneError: If the file cannot be read, openpyxl is not installed, the sheet is unclear, or it has
             merged cells or no proper header.
     """
     import_extra("openpyxl", "excel")
@@ -92,7 +92,7 @@ def _choose(path: Path, sheets: dict[str, str], options: TableOptions) -> str:
     """Return the name of the sheet to read.
 
     Raises:
-        RobustTuneError: If the sheet of the settings does not exist, or the sheet cannot be told.
+        RobustTuneError: If the sheet of the settings does not exist, or the sheet is unclear.
     """
     has = f"it has {', '.join(sheets) or 'none'}"[:300]
     if options.sheet is not None:
