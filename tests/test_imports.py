@@ -16,11 +16,13 @@ ROOT = Path(robusttune.__file__).parent
 # Each room may import those of lower rank, and itself.
 RANK = {
     "types": 0,
+    "checkpoint_file": 1,
     "code_hash": 0,
     "errors": -1,  # imports nothing
     "escaping": 0,
     "interruption": 0,
     "lazy": 0,
+    "packaged_configs": 1,
     "paths": 0,
     "plain_yaml": 0,
     "regular_files": 0,
@@ -37,6 +39,7 @@ RANK = {
     "models": 2,
     "evaluation": 2,
     "demo_clip": 3,
+    "inference": 3,
     "report": 3,
     "tasks": 3,
     "callbacks": 4,

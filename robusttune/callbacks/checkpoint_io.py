@@ -8,9 +8,9 @@ from typing import Any
 
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+from robusttune.checkpoint_file import read_checkpoint
 from robusttune.errors import RobustTuneError
 from robusttune.paths import atomic_write
-from robusttune.tasks.checkpoint_file import read_checkpoint
 
 
 class SafeCheckpointIO(TorchCheckpointIO):

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from robusttune.callbacks.best_checkpoint import BestCheckpoint
 from robusttune.callbacks.metrics_file import take_up
+from robusttune.checkpoint_file import read_checkpoint
 from robusttune.counting import counted
 from robusttune.errors import RobustTuneError
 from robusttune.escaping import shell
@@ -25,7 +26,6 @@ from robusttune.interruption import ignore, slurm_job
 from robusttune.paths import atomic_write, user_path
 from robusttune.ranks import on_rank_zero
 from robusttune.run_names import is_run_number, run_folders
-from robusttune.tasks.checkpoint_file import read_checkpoint
 from robusttune.terminal import print_line
 
 CONFIG = "config.yaml"  # settings of the run

@@ -14,8 +14,8 @@ from jsonargparse import get_loader, set_loader, set_parsing_settings
 from lightning.pytorch.utilities import rank_zero_info
 
 from robusttune.commands.flags import flag_values, normalise_flags
-from robusttune.commands.packaged_configs import find_config
 from robusttune.errors import RobustTuneError
+from robusttune.packaged_configs import find_config
 from robusttune.paths import user_path
 from robusttune.plain_yaml import Limited, PlainLoader, find_excess
 from robusttune.regular_files import describe_path, read_regular_text

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from robusttune.checkpoint_file import KEY, read_checkpoint
 from robusttune.commands.plain_parser import PlainParser
 from robusttune.counting import counted
 from robusttune.encoders.clip import TowerShape
@@ -17,7 +18,6 @@ from robusttune.models.published import to_published
 from robusttune.paths import atomic_write, user_path
 from robusttune.settings import from_plain
 from robusttune.tasks import MMRLTask
-from robusttune.tasks.checkpoint_file import KEY, read_checkpoint
 from robusttune.terminal import print_line
 
 NETWORK = "classifier.network."  # prefix of the trained weights in a checkpoint

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, StepLR
 
 from robusttune.callbacks import SafeCheckpointIO
+from robusttune.checkpoint_file import read_plain
 from robusttune.commands.lightning_cli import CLIWithoutRun, launch_without_run
 from robusttune.counting import counted
 from robusttune.data import ImageTextDataModule
@@ -23,7 +24,6 @@ from robusttune.errors import RobustTuneError
 from robusttune.models.published import Matched, from_published, refuse_another_clip
 from robusttune.paths import user_path
 from robusttune.tasks import MMRLTask
-from robusttune.tasks.checkpoint_file import read_plain
 from robusttune.terminal import print_line
 from robusttune.types import Facts
 

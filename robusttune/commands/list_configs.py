@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-from robusttune.commands.packaged_configs import find_packaged, packaged_files
 from robusttune.commands.plain_parser import PlainParser
 from robusttune.errors import RobustTuneError
+from robusttune.packaged_configs import find_packaged, packaged_files
 from robusttune.paths import user_path
 from robusttune.terminal import print_line
 

@@ -25,6 +25,7 @@ from robusttune.callbacks import (
     SafeCheckpointIO,
     TrainingState,
 )
+from robusttune.checkpoint_file import KEY, read_checkpoint
 from robusttune.commands.lightning_cli import RobustTuneCLI, launch
 from robusttune.commands.resume import (
     FinishedRunError,
@@ -41,7 +42,6 @@ from robusttune.interruption import ignore, slurm_job, was_requeued
 from robusttune.paths import user_path
 from robusttune.ranks import leave
 from robusttune.run_names import run_folders
-from robusttune.tasks.checkpoint_file import KEY, read_checkpoint
 from robusttune.types import Facts
 
 

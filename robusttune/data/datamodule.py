@@ -102,7 +102,8 @@ class ImageTextDataModule(LightningDataModule):
         self.cache = cache
         self.unreadable = unreadable
         self.tally = Tally()
-        steps = (source.images, image_encoder, text_encoder, training, noise, cache.views, seed)
+        self._images = source.images
+        steps = (image_encoder, text_encoder, training, noise, cache.views, seed)
         self.preprocessing = Preprocessing(*steps)
         self.loaders = Loaders(loader, batch_size, seed, training.balance)
         self._records = SplitRecords(source, splits, missing, evaluation.classes != "training", seed)
@@ -156,7 +157,7 @@ class ImageTextDataModule(LightningDataModule):
             rank_zero_info(summary_line(split, table, self.masks.get(split)))
             labels = None if split == "predict" else self.label_set.indices(table, split)
             settings = (split, self._records.origin(split), self.conditions(split))
-            self._datasets[split] = self.preprocessing.dataset(table, labels, *settings)
+            self._datasets[split] = self.preprocessing.dataset(table, self._images, labels, *settings)
 
     def fill_cache(self, stage: str, encoders: Mapping[str, FrozenEncoder]) -> None:
         """Compute the features that the cache lacks for a stage, and read features from the cache from now on.

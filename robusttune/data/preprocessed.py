@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -13,6 +14,8 @@ from robusttune.data.images import ImageReader
 from robusttune.data.modalities import Images, Pixels, Texts
 from robusttune.data.settings import TrainingSettings
 from robusttune.encoders import ImageEncoder, ImageTransform, TextEncoder
+from robusttune.encoders.preprocessing import Preprocessing as ImagePreprocessing
+from robusttune.encoders.tokenization import Tokenizer
 from robusttune.types import Split
 
 
@@ -21,7 +24,6 @@ class Preprocessing:
     """The steps from the rows of a split to the inputs of the encoders.
 
     Attributes:
-        images: Reader of the image files.
         image_encoder: Image encoder; its preprocessing is applied to images.
         text_encoder: Text encoder; its tokenizer is applied to texts.
         training: Modality dropout and augmentation of training samples.
@@ -30,7 +32,6 @@ class Preprocessing:
         seed: Seed of modality dropout, noise and random views.
     """
 
-    images: ImageReader
     image_encoder: ImageEncoder
     text_encoder: TextEncoder
     training: TrainingSettings
@@ -38,13 +39,30 @@ class Preprocessing:
     views: int | None
     seed: int
 
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer of the text encoder."""
+        return self.text_encoder.tokenizer()
+
+    @cached_property
+    def resizing(self) -> ImagePreprocessing:
+        """Return how an image becomes the input of the image encoder."""
+        return self.image_encoder.preprocessing()
+
     def dataset(
-        self, table: pa.Table, labels: list[list[int]] | None, split: Split, noise_split: str, conditions: Conditions
+        self,
+        table: pa.Table,
+        images: ImageReader,
+        labels: list[list[int]] | None,
+        split: Split,
+        noise_split: str,
+        conditions: Conditions,
     ) -> SampleDataset:
         """Return the preprocessed samples of a split.
 
         Args:
             table: Rows of the split, with the columns of `SCHEMA`.
+            images: Reader of the images that the table names.
             labels: Class indices of each row, or None for a split without labels.
             split: Split of the rows.
             noise_split: Split whose noise settings apply.
@@ -53,8 +71,8 @@ class Preprocessing:
         training = split == "train"
         noise: SplitNoise = getattr(self.noise, noise_split, SplitNoise())
         more_images, more_texts = conditions.noise if split in ("val", "test") else ({}, {})
-        transform = ImageTransform(self.image_encoder.preprocessing(), self.training.augmentation if training else None)
-        pixels, tokenizer = Pixels(table, self.images, transform), self.text_encoder.tokenizer()
+        transform = ImageTransform(self.resizing, self.training.augmentation if training else None)
+        pixels = Pixels(table, images, transform)
         views = self.views if training else 1
         return SampleDataset(
             table,
@@ -64,7 +82,7 @@ class Preprocessing:
                 for variant, image_noise in {"clean": noise.image, **more_images}.items()
             },
             {
-                variant: Texts(table, tokenizer, text_noise, self.seed, views)
+                variant: Texts(table, self.tokenizer, text_noise, self.seed, views)
                 for variant, text_noise in {"clean": noise.text, **more_texts}.items()
             },
             self.training.modality_dropout if training else None,

@@ -106,17 +106,36 @@ class Classifier(nn.Module, ABC):
         calibrated: Tensor = self.temperatures(logits, torch.stack([batch.image_present, batch.text_present], 1), views)
         return calibrated
 
-    def probabilities(self, batch: Batch, view: View = View()) -> Tensor:  # noqa: B008, it is immutable
+    def scores(
+        self, logits: tuple[Tensor, Tensor | None], batch: Batch, views: Sequence[View], calibrate: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """Adjust and calibrate the logits for metrics.
+
+        Args:
+            logits: Two tensors of shape (W, B, C), see `metric_logits`. The second may be None.
+            batch: Batch of ``B`` samples that they were computed from.
+            views: ``W`` views that they were computed for.
+            calibrate: False to leave the temperatures out.
+        """
+        known, unknown = (None if part is None else self.adjusted(part) for part in logits)
+        assert known is not None
+        if not calibrate:
+            return known, unknown
+        return self.calibrated(known, batch, views), None if unknown is None else self.calibrated(unknown, batch, views)
+
+    def probabilities(self, batch: Batch, views: Sequence[View] = (View(),)) -> Tensor:
         """Compute calibrated class probabilities of a batch.
 
         Args:
             batch: Batch of ``B`` samples.
-            view: View of the samples; by default without added noise and with the modalities that they have.
+            views: ``W`` views of the samples; by default one, without added noise and with the modalities that the
+                samples have.
 
         Returns:
-            Probabilities, shape (B, C), float32. In multi-label data each class has its own, otherwise they sum to 1.
+            Probabilities, shape (W, B, C), float32. In multi-label data each class has its own, otherwise those of all
+            classes sum to 1.
         """
-        logits = self.calibrated(self.adjusted(self.logits(batch, [view])), batch, [view])[0].float()
+        logits = self.calibrated(self.adjusted(self.logits(batch, views)), batch, views).float()
         return probabilities(logits, self.facts.multilabel)
 
     def set_classes(self, class_names: list[str]) -> None:

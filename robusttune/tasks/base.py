@@ -171,7 +171,7 @@ class RobustTask(LightningModule, ABC):
         Returns:
             Sample ids, ``B`` strings, and class probabilities, shape (B, C), float32.
         """
-        return batch.sample_id, self.classifier.probabilities(batch)
+        return batch.sample_id, self.classifier.probabilities(batch)[0]
 
     def on_validation_epoch_start(self) -> None:
         """Start new metrics, under the conditions of the validation split."""
@@ -238,14 +238,10 @@ class RobustTask(LightningModule, ABC):
     def _evaluate(self, batch: Batch) -> None:
         if batch.label is None:
             raise RobustTuneError("samples without labels cannot be evaluated: use predict")
-        views, present = self.metrics.conditions.views, torch.stack([batch.image_present, batch.text_present], 1)
-        known, unknown = (
-            None if logits is None else self.classifier.adjusted(logits) for logits in self.metric_logits(batch, views)
-        )
-        assert known is not None
-        if not self._fits_temperatures():
-            known = self.classifier.calibrated(known, batch, views)
-            unknown = None if unknown is None else self.classifier.calibrated(unknown, batch, views)
+        views = self.metrics.conditions.views
+        logits = self.metric_logits(batch, views)
+        known, unknown = self.classifier.scores(logits, batch, views, calibrate=not self._fits_temperatures())
+        present = torch.stack([batch.image_present, batch.text_present], 1)
         self.metrics.update(batch.sample_id, batch.label, present, known, unknown)
 
     def _fits_temperatures(self) -> bool:

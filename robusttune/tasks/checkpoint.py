@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import torch
 from torch import Tensor
 
+from robusttune.checkpoint_file import KEY, read_checkpoint, seal
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.models.classifier import ENCODERS
 from robusttune.settings import argument_to_plain, arguments_from_plain, differences, from_plain, plain, to_plain
-from robusttune.tasks.checkpoint_file import KEY, read_checkpoint, seal
 from robusttune.types import Facts
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import torch
 from fakes import FACTS
 
 from robusttune.callbacks import SafeCheckpointIO
+from robusttune.checkpoint_file import ABOUT, KEY, read_checkpoint, seal
 from robusttune.errors import RobustTuneError
-from robusttune.tasks.checkpoint_file import ABOUT, KEY, read_checkpoint, seal
 
 FORK = multiprocessing.get_context("fork")
 WHOLE: dict[str, Any] = {KEY: {name: {} for name in ABOUT} | {"facts": FACTS._asdict()}, "state_dict": {}}

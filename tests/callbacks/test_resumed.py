@@ -10,9 +10,9 @@ import torch
 from fakes import tiny_flags
 
 from robusttune.callbacks import TrainingState
+from robusttune.checkpoint_file import read_checkpoint, seal
 from robusttune.cli import main
 from robusttune.errors import RobustTuneError
-from robusttune.tasks.checkpoint_file import read_checkpoint, seal
 
 CONFIG = Path(__file__).parents[2] / "configs" / "food101.yaml"
 LAST = "food101/0/checkpoints/last.ckpt"

@@ -13,9 +13,9 @@ import pytest
 import torch
 from fakes import tiny_flags, write_image, write_table
 
+from robusttune.checkpoint_file import read_checkpoint, seal
 from robusttune.cli import main
 from robusttune.tasks import FusionTask
-from robusttune.tasks.checkpoint_file import read_checkpoint, seal
 
 CONFIG = Path(__file__).parents[2] / "configs" / "table.yaml"
 WORDS = {"red": "soup", "lime": "cake and pie", "blue": "tacos"}

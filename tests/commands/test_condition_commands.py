@@ -16,9 +16,9 @@ import pytest
 from fakes import mmrl_flags, tiny_flags, write_table
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
+from robusttune.checkpoint_file import KEY, read_checkpoint
 from robusttune.cli import main
 from robusttune.tasks import FusionTask
-from robusttune.tasks.checkpoint_file import KEY, read_checkpoint
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXACT = ["--trainer.precision=64-true"]  # what rounding leaves changes no rank of a sample, and no bin

@@ -13,6 +13,7 @@ import pytest
 import torch
 from fakes import tiny_flags, write_table
 
+from robusttune.checkpoint_file import seal
 from robusttune.cli import main
 from robusttune.commands.resume import seed_of, unfinished
 from robusttune.encoders import ImageEncoder, TimmEncoder
@@ -20,7 +21,6 @@ from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL, FusionModel
 from robusttune.settings import from_plain, to_plain
 from robusttune.tasks import FusionTask
-from robusttune.tasks.checkpoint_file import seal
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 WRITER = """

@@ -10,10 +10,10 @@ import pytest
 import torch
 from fakes import mmrl_flags, tiny_flags
 
+from robusttune.checkpoint_file import read_checkpoint
 from robusttune.cli import main
 from robusttune.commands.plan import device_count
 from robusttune.tasks import FusionTask, MMRLTask
-from robusttune.tasks.checkpoint_file import read_checkpoint
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FEW = ["--steps=3"]

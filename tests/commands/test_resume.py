@@ -23,8 +23,8 @@ from same_run import differences
 
 from robusttune import interruption
 from robusttune.callbacks.run_folder import hold
+from robusttune.checkpoint_file import read_checkpoint
 from robusttune.cli import main
-from robusttune.tasks.checkpoint_file import read_checkpoint
 
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
 KILLS = int(os.environ.get("KILLS", "5"))

@@ -12,9 +12,9 @@ import yaml
 from fakes import tiny_flags
 from torch import Tensor
 
+from robusttune.checkpoint_file import read_checkpoint
 from robusttune.cli import main
 from robusttune.tasks import FusionTask
-from robusttune.tasks.checkpoint_file import read_checkpoint
 from robusttune.tasks.losses import Losses
 from robusttune.types import Batch
 

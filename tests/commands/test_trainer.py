@@ -14,9 +14,9 @@ import yaml
 from fakes import tiny_flags, write_table
 from PIL import Image
 
+from robusttune.checkpoint_file import read_checkpoint
 from robusttune.cli import main
 from robusttune.tasks import FusionTask
-from robusttune.tasks.checkpoint_file import read_checkpoint
 
 CONFIG = Path(__file__).parents[2] / "configs" / "food101.yaml"
 

@@ -27,10 +27,10 @@ from dishes import write_text_encoder
 from fakes import tiny_flags, word_tokenizer, write_bomb, write_image, write_model, write_table
 from PIL import Image
 
+from robusttune.checkpoint_file import KEY, seal
 from robusttune.cli import main
 from robusttune.commands.data_config import read_data
 from robusttune.errors import RobustTuneError
-from robusttune.tasks.checkpoint_file import KEY, seal
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

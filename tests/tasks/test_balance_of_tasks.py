@@ -98,8 +98,8 @@ def test_post_hoc_adjusts_predictions_and_metrics_before_temperatures(text_folde
         task.classifier.temperatures.values[:3] = 2.0
     both = batch.image_present & batch.text_present
     expected = ((logits - 0.5 * PRIOR) / 2).softmax(1)[both]
-    torch.testing.assert_close(adjusted.classifier.probabilities(batch)[both], expected)
-    torch.testing.assert_close(plain.classifier.probabilities(batch)[both], (logits / 2).softmax(1)[both])
+    torch.testing.assert_close(adjusted.classifier.probabilities(batch)[0][both], expected)
+    torch.testing.assert_close(plain.classifier.probabilities(batch)[0][both], (logits / 2).softmax(1)[both])
     with torch.no_grad():
         adjusted.validation_step(batch, 0)
     adjusted.metrics.compute()

@@ -12,12 +12,12 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.nn import functional
 
+from robusttune.checkpoint_file import KEY, read_checkpoint
 from robusttune.errors import RobustTuneError
 from robusttune.models import Concatenation, Experts, FusionModel, MoLT
 from robusttune.models.experts import ExpertsNetwork
 from robusttune.tasks import FusionTask, Schedule
 from robusttune.tasks.checkpoint import settings_of
-from robusttune.tasks.checkpoint_file import KEY, read_checkpoint
 from robusttune.tasks.losses import mean_over_ranks
 from robusttune.types import Encoded, Facts, Tokens, Variants, View
 

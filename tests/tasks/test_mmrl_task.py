@@ -16,12 +16,12 @@ from torch.nn import functional
 from torch.optim import SGD, AdamW
 from transformers import CLIPModel
 
+from robusttune.checkpoint_file import KEY
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL
 from robusttune.tasks import MMRLTask
 from robusttune.tasks.checkpoint import settings_of
-from robusttune.tasks.checkpoint_file import KEY
 from robusttune.types import Batch, Facts, Tokens, Variants, View
 
 FACTS = Facts(["apple", "pie", "soup"], [0.5, 0.3, 0.2], False)

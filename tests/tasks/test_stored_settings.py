@@ -11,12 +11,12 @@ import torch
 from fakes import tiny_image_encoder, tiny_text_encoder
 from torch.optim import SGD
 
+from robusttune.checkpoint_file import KEY, seal
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder, ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL, Balance, Experts
 from robusttune.tasks import FusionTask, MMRLTask, RobustTask, Schedule, ZeroShotTask
 from robusttune.tasks.checkpoint import UNSTORED, settings_of
-from robusttune.tasks.checkpoint_file import KEY, seal
 from robusttune.types import Facts
 
 FACTS = Facts(["soup", "apple pie"], [0.25, 0.75], False)

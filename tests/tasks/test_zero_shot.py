@@ -15,12 +15,12 @@ from tasks.test_mmrl_task import make_task as make_mmrl_task
 from torch.nn import functional
 from transformers import CLIPModel
 
+from robusttune.checkpoint_file import KEY, read_checkpoint
 from robusttune.cli import main
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.models.prompts import tokenise
 from robusttune.tasks import ZeroShotTask
 from robusttune.tasks.base import RobustTask
-from robusttune.tasks.checkpoint_file import KEY, read_checkpoint
 from robusttune.types import Tokens, Variants, View
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -10,9 +10,9 @@ import pytest
 
 from robusttune.cli import main
 from robusttune.commands.configs import locate_configs
-from robusttune.commands.packaged_configs import find_config, packaged_files
+from robusttune.packaged_configs import find_config, packaged_files
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[1] / "configs"
 BY_NAME = ["--config", "configs/demo.yaml", "--config=conditions/full"]
 USED = [
     f"--config configs/demo.yaml: using {CONFIGS}/demo.yaml",

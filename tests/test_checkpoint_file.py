@@ -10,8 +10,8 @@ import pytest
 import torch
 from fakes import FACTS
 
+from robusttune.checkpoint_file import ABOUT, FORMAT, KEY, digest_of, read_checkpoint, seal
 from robusttune.errors import RobustTuneError
-from robusttune.tasks.checkpoint_file import ABOUT, FORMAT, KEY, digest_of, read_checkpoint, seal
 
 Checkpoint = dict[str, Any]
 

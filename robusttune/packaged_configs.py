@@ -16,7 +16,7 @@ A_NAME = "a name that robusttune configs lists"
 
 def packaged_folder() -> Path:
     """Return the folder of the packaged configurations: in the wheel, or the clone's ``configs`` if run from there."""
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parent
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 
