@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from robusttune.errors import RobustTuneError
+from robusttune.paths import user_path
 from robusttune.regular_files import describe_path
 from robusttune.types import Facts
 
@@ -60,6 +61,27 @@ def _bytes_of(value: Any) -> Iterator[bytes | memoryview]:
         yield f"{type(value).__name__} {value!r}\n".encode()
     else:  # Leave out the repr of other objects: it may contain an address, which differs after reading.
         yield f"{type(value).__name__}\n".encode()
+
+
+def checkpoint_path(path: str | Path) -> Path:
+    """Return the checkpoint that a path means: for the folder of a run, its best checkpoint.
+
+    Raises:
+        RobustTuneError: The path is a folder without ``checkpoints/best.ckpt``.
+
+    Example:
+        >>> checkpoint_path("runs/demo/0/checkpoints/last.ckpt").as_posix()
+        'runs/demo/0/checkpoints/last.ckpt'
+    """
+    own = user_path(path)
+    if not own.is_dir():
+        return own
+    best = own / "checkpoints" / "best.ckpt"
+    if best.exists():
+        return best
+    runs = sorted(folder.name for folder in own.glob("[0-9]*") if (folder / "checkpoints" / "best.ckpt").exists())
+    remedy = f"such as {own / runs[-1]}" if runs else "that has finished an epoch"
+    raise RobustTuneError(f"{own} has no checkpoints/best.ckpt: give the folder of one run, {remedy}")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

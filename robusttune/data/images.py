@@ -125,6 +125,31 @@ def read_image(file: str | Path | BytesIO, called: str = "") -> Image.Image:
         raise UnreadableImageError(f"{called or file!s:.300} cannot be read as an image ({_reason(error)})") from None
 
 
+def to_rgb(image: Image.Image, called: str) -> Image.Image:
+    """Convert a Pillow image to RGB as `read_image` does. The image itself is not changed.
+
+    Args:
+        image: Image, which may not be loaded yet.
+        called: Name of the image in error messages.
+
+    Raises:
+        UnreadableImageError: The image cannot be loaded or converted.
+
+    Example:
+        >>> to_rgb(Image.new("RGBA", (4, 2)), "logo").getpixel((0, 0))
+        (255, 255, 255)
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            upright = image
+            with suppress(Exception):  # see _turn_upright
+                upright = ImageOps.exif_transpose(image) if image.getexif() else image
+            return _as_rgb(upright)
+    except Exception as error:
+        raise UnreadableImageError(f"{called} cannot be read as an image ({_reason(error)})") from None
+
+
 def read_content(path: str) -> bytes:
     """Return the bytes of an image file.
 

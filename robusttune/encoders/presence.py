@@ -21,3 +21,18 @@ def expand_present(values: Tensor, present: Tensor) -> Tensor:
         tensor([5, 5, 7])
     """
     return values[present.cumsum(0).sub(1).clamp(min=0)]  # A boolean index would synchronise the device.
+
+
+def nan_if_absent(values: Tensor, present: Tensor) -> Tensor:
+    """Replace the rows of a modality that a sample lacks by NaN.
+
+    Args:
+        values: Values of all rows, shape (B, d).
+        present: Mask of the present rows, shape (B,), bool.
+
+    Example:
+        >>> import torch
+        >>> nan_if_absent(torch.tensor([[1.0], [2.0]]), torch.tensor([True, False])).flatten()
+        tensor([1., nan])
+    """
+    return values.masked_fill(~present.unsqueeze(1), float("nan"))

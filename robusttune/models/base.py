@@ -52,6 +52,11 @@ class FusionNetwork(nn.Module, ABC):
             text_present: Mask of the rows with a text, shape (B,), bool.
         """
 
+    @property
+    @abstractmethod
+    def output_layers(self) -> list[nn.Module]:
+        """Return the last layers, which compute class scores. Each runs once in a forward pass, on (B, d)."""
+
     def forward_pairs(
         self,
         image: Encoded,

@@ -148,6 +148,11 @@ class SingleModalityNetwork(Baseline):
         self.modality = modality
         self.layers = head(width, settings.width, settings.dropout, facts)
 
+    @property
+    def output_layers(self) -> list[nn.Module]:
+        """Return the last layers, see `FusionNetwork.output_layers`."""
+        return [self.layers[-1]]
+
     def masked_logits(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -162,6 +167,11 @@ class ConcatenationNetwork(Baseline):
     def __init__(self, settings: PooledModel, image: Widths, text: Widths, facts: Facts) -> None:
         super().__init__(facts)
         self.layers = head(image.pooled + text.pooled, settings.width, settings.dropout, facts)
+
+    @property
+    def output_layers(self) -> list[nn.Module]:
+        """Return the last layers, see `FusionNetwork.output_layers`."""
+        return [self.layers[-1]]
 
     def masked_logits(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
@@ -182,6 +192,11 @@ class LateFusionNetwork(Baseline):
         super().__init__(facts)
         self.image_layers = head(image.pooled, settings.width, settings.dropout, facts)
         self.text_layers = head(text.pooled, settings.width, settings.dropout, facts)
+
+    @property
+    def output_layers(self) -> list[nn.Module]:
+        """Return the last layers, see `FusionNetwork.output_layers`."""
+        return [self.image_layers[-1], self.text_layers[-1]]
 
     def masked_logits(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor

@@ -138,6 +138,18 @@ class Classifier(nn.Module, ABC):
         logits = self.calibrated(self.adjusted(self.logits(batch, views)), batch, views).float()
         return probabilities(logits, self.facts.multilabel)
 
+    @abstractmethod
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute embeddings of the samples of a batch, with the modalities that they have.
+
+        Args:
+            batch: Batch of ``B`` samples.
+
+        Returns:
+            Three tensors: embeddings of image and text together (B, d), of the images (B, d_i), and of the texts
+            (B, d_t). Rows without the modality are NaN in the latter two.
+        """
+
     def set_classes(self, class_names: list[str]) -> None:
         """Set the classes that are predicted from now on.
 

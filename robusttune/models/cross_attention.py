@@ -74,6 +74,11 @@ class CrossAttentionNetwork(Baseline):
         self.text_norm = nn.LayerNorm(width)
         self.layers = head(2 * width, width, settings.dropout, facts)
 
+    @property
+    def output_layers(self) -> list[nn.Module]:
+        """Return the last layers, see `FusionNetwork.output_layers`."""
+        return [self.layers[-1]]
+
     def masked_logits(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:

@@ -70,6 +70,11 @@ class ExpertsNetwork(Baseline):
         self.text = Expert(settings, text, facts)
         self.pair = readout(settings, facts)
 
+    @property
+    def output_layers(self) -> list[nn.Module]:
+        """Return the last layers, see `FusionNetwork.output_layers`."""
+        return [self.image.read[-1], self.text.read[-1], self.pair[-1]]
+
     def masked_logits(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:

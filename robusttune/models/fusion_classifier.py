@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import get_ident
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robusttune.encoders import ImageEncoder, TextEncoder
+from robusttune.encoders.presence import nan_if_absent
 from robusttune.models.balance import Balance
 from robusttune.models.base import Fused, FusionModel
 from robusttune.models.classifier import Classifier
@@ -100,6 +103,41 @@ class FusionClassifier(Classifier):
     def logits(self, batch: Batch, views: Sequence[View]) -> Tensor:
         """Compute logits (W, B, C) under each of the ``W`` views, see `Classifier.logits`."""
         return self.fuse(batch, views).logits.reshape(len(views), len(batch.image_present), -1)
+
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute embeddings, see `Classifier.embed`.
+
+        Those of both modalities are the inputs of the network's output layers, one after the other. Those of one
+        modality are the pooled embeddings of its encoder.
+        """
+        image, text = self.encode(batch)
+        with _inputs_of(self.network.output_layers) as inputs:
+            self.network(image, text, batch.image_present, batch.text_present)
+        return (
+            torch.cat(inputs, 1),
+            nan_if_absent(image.pooled, batch.image_present),
+            nan_if_absent(text.pooled, batch.text_present),
+        )
+
+
+@contextmanager
+def _inputs_of(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Collect the inputs of layers in this thread, in a list that is filled, in their order, when the block ends."""
+    seen: dict[nn.Module, Tensor] = {}
+    found: list[Tensor] = []
+    thread = get_ident()
+
+    def keep(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if get_ident() == thread:  # Other threads may run the same layers.
+            seen[layer] = given[0]
+
+    handles = [layer.register_forward_pre_hook(keep) for layer in layers]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+    found += [seen[layer] for layer in layers]
 
 
 def _rows(requested: Sequence[str | None], names: list[str], batch: Batch) -> Tensor:

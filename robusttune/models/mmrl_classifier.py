@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.encoders import ImageEncoder, TextEncoder
-from robusttune.encoders.presence import expand_present
+from robusttune.encoders.presence import expand_present, nan_if_absent
 from robusttune.models.balance import Balance
 from robusttune.models.mmrl import MMRL, MMRLNetwork, SpaceTokens
 from robusttune.models.packed import Packed
 from robusttune.models.prompt_classifier import COMBINATION_SMOOTHING, TEMPLATES, PromptClassifier
 from robusttune.models.runner import Runner
-from robusttune.types import Batch, Facts, View, variants_of
+from robusttune.types import Batch, EncoderInputs, Facts, View, variants_of
 
 
 class Adapted(NamedTuple):
@@ -194,10 +194,8 @@ class MMRLClassifier(PromptClassifier):
         if not variants or len(batch.images) == 0:
             zeros = self._zero_logits(batch)
             return dict.fromkeys(variants, ImageLogits(zeros, zeros, zeros[:, 0]))
-        images = self.image_encoder.encode_lower(batch.images.pick(variants), untouched)
-        states, upper = images.tokens[0], self.image_encoder.upper
-        features, representation = self.network.image_features(upper, states, adapted.tokens.image)
-        nearness = (features * images.pooled).sum(1) if untouched else features.new_zeros(len(features))
+        features, representation, pooled = self._image_features(batch.images.pick(variants), adapted, untouched)
+        nearness = (features * pooled).sum(1) if untouched else features.new_zeros(len(features))
         logits = [self.cosine_logits(f, adapted.classes) for f in (features, representation)]
         parts = [values.chunk(len(variants)) for values in (*logits, nearness)]
         return {
@@ -209,12 +207,38 @@ class MMRLClassifier(PromptClassifier):
         """Compute the logits (B, C) of each variant of the texts. Rows without a text get arbitrary values."""
         if not variants or len(batch.texts) == 0:
             return dict.fromkeys(variants, self._zero_logits(batch))
-        texts = self.text_encoder.encode_lower(batch.texts.pick(variants), untouched=False)
-        start = self.prompts().packed.shared[:1]
-        packed = Packed.of(texts.tokens[0], texts.mask[0], start.to(texts.tokens[0]))
-        features = self.network.text_features(self.text_encoder.upper, packed, adapted.tokens.text)
+        features = self._text_features(batch.texts.pick(variants), adapted)
         parts = self.cosine_logits(features, adapted.classes).chunk(len(variants))
         return {name: expand_present(logits, batch.text_present) for name, logits in zip(variants, parts, strict=True)}
+
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the adapted class features of images and texts, see `Classifier.embed`."""
+        adapted = self.adapted()
+        absent = torch.full((len(batch), adapted.classes.shape[1]), torch.nan, device=self.device)
+        image = text = absent
+        if len(batch.images):
+            image = expand_present(self._image_features(batch.images["clean"], adapted, False)[0], batch.image_present)
+        if len(batch.texts):
+            text = expand_present(self._text_features(batch.texts["clean"], adapted), batch.text_present)
+        image, text = nan_if_absent(image, batch.image_present), nan_if_absent(text, batch.text_present)
+        return self.joint_embedding(image, text), image, text
+
+    def _image_features(
+        self, inputs: EncoderInputs, adapted: Adapted, untouched: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the class and representation features of ``P`` images, and their pooled CLIP features, if requested."""
+        images = self.image_encoder.encode_lower(inputs, untouched)
+        features, representation = self.network.image_features(
+            self.image_encoder.upper, images.tokens[0], adapted.tokens.image
+        )
+        return features, representation, images.pooled
+
+    def _text_features(self, inputs: EncoderInputs, adapted: Adapted) -> Tensor:
+        """Return the adapted features of ``P`` texts, shape (P, d_e)."""
+        texts = self.text_encoder.encode_lower(inputs, untouched=False)
+        start = self.prompts().packed.shared[:1]
+        packed = Packed.of(texts.tokens[0], texts.mask[0], start.to(texts.tokens[0]))
+        return self.network.text_features(self.text_encoder.upper, packed, adapted.tokens.text)
 
     def _zero_logits(self, batch: Batch) -> Tensor:
         """Return zeros (B, C) that depend on all parameters: DDP hangs on a parameter that only some ranks use."""

@@ -122,6 +122,11 @@ class MoLTNetwork(FusionNetwork):
         image, text = zero_absent(image, image_present), zero_absent(text, text_present)
         return self._fuse(image, text, image_present, text_present, None)
 
+    @property
+    def output_layers(self) -> list[nn.Module]:
+        """Return the last layers, see `FusionNetwork.output_layers`."""
+        return [self.fusion.head]
+
     def forward_pairs(
         self,
         image: Encoded,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText
@@ -136,6 +137,18 @@ class PromptClassifier(Classifier):
                 logits = torch.where(image_present & text_present, product, logits)
             by_view.append(logits)
         return torch.stack(by_view)
+
+    def joint_embedding(self, image: Tensor, text: Tensor) -> Tensor:
+        """Return the L2-normalised mean of image and text embeddings.
+
+        Args:
+            image: Embeddings of the images, L2-normalised, shape (B, d_e), NaN in rows without an image.
+            text: Embeddings of the texts, likewise.
+
+        Returns:
+            Embeddings, shape (B, d_e): zeros in rows without both.
+        """
+        return functional.normalize(image.nan_to_num(0.0) + text.nan_to_num(0.0), dim=1)
 
     def _smoothed(self, logits: Tensor) -> Tensor:
         """Return the logarithm of the smoothed class probabilities, shape (B, C), up to a constant."""

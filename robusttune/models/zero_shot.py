@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from robusttune.encoders.clip import FrozenCLIP
-from robusttune.encoders.presence import expand_present
+from robusttune.encoders.presence import expand_present, nan_if_absent
 from robusttune.models.prompt_classifier import PromptClassifier
-from robusttune.types import Batch, Variants, View, variants_of
+from robusttune.types import Batch, EncoderInputs, Variants, View, variants_of
 
 
 class ZeroShotClassifier(PromptClassifier):
@@ -38,6 +38,21 @@ class ZeroShotClassifier(PromptClassifier):
             self._modality_logits(self.image_encoder, batch.images, images, batch.image_present),
             self._modality_logits(self.text_encoder, batch.texts, texts, batch.text_present),
         )
+
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute embeddings in the space of CLIP, see `Classifier.embed` and `PromptClassifier.joint_embedding`."""
+        image, text = (
+            self._features(self.image_encoder, batch.images["clean"], batch.image_present),
+            self._features(self.text_encoder, batch.texts["clean"], batch.text_present),
+        )
+        return self.joint_embedding(image, text), image, text
+
+    def _features(self, encoder: FrozenCLIP, inputs: EncoderInputs, present: Tensor) -> Tensor:
+        """Compute the features (B, d_e) of a modality, NaN in rows without it."""
+        if len(inputs) == 0:
+            return torch.full((len(present), self.prompts().untouched.shape[1]), torch.nan, device=self.device)
+        features = encoder.encode_lower(inputs, untouched=True).pooled
+        return nan_if_absent(expand_present(features, present), present)
 
     def _modality_logits(
         self, encoder: FrozenCLIP, inputs: Variants, names: list[str], present: Tensor

@@ -1,0 +1,9 @@
+"""Use of tuned models: load one without a trainer, and predict single pairs, tables, and probabilities."""
+
+from __future__ import annotations
+
+from robusttune.inference.loading import load
+from robusttune.inference.prediction import Prediction, Predictions
+from robusttune.inference.predictor import Embeddings, Predictor
+
+__all__ = ["Embeddings", "Prediction", "Predictions", "Predictor", "load"]

@@ -1,0 +1,108 @@
+"""Batches of samples that a caller passes, by the same preprocessing as in training and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import torch
+
+from robusttune.corruption.conditions import Conditions
+from robusttune.corruption.noise import NoiseBySplit
+from robusttune.data.dataset import Collate, SampleDataset
+from robusttune.data.images import ImageReader
+from robusttune.data.preprocessed import Preprocessing
+from robusttune.data.settings import TrainingSettings
+from robusttune.errors import RobustTuneError
+from robusttune.inference.given_images import GivenImages
+from robusttune.inference.given_rows import GivenRows
+from robusttune.models.classifier import Classifier
+from robusttune.types import Batch, Facts
+
+ALL_PRESENT = Conditions(["complete"])
+
+
+class Prepared(NamedTuple):
+    """A batch that is ready for a model.
+
+    Attributes:
+        batch: Batch of ``B`` samples.
+        unreadable: For each sample the reason why its image cannot be read, or None.
+    """
+
+    batch: Batch
+    unreadable: list[str | None]
+
+
+class Batches:
+    """A builder of batches for classifiers with the same encoders.
+
+    Args:
+        classifier: Classifier whose encoders and facts determine the preprocessing.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        settings = classifier.image_encoder.settings, classifier.text_encoder.settings
+        self.facts: Facts = classifier.facts
+        self.preprocessing = Preprocessing(*settings, TrainingSettings(), NoiseBySplit(), views=None, seed=0)
+
+    def of(
+        self, given: GivenRows, batch_size: int, device: torch.device, unreadable_as_missing: bool
+    ) -> Iterator[Prepared]:
+        """Yield the batches of samples in their order. The next one is prepared while the caller computes.
+
+        Args:
+            given: Samples.
+            batch_size: Number of samples per batch, at least 1.
+            device: Device of the batches.
+            unreadable_as_missing: True to treat an image that cannot be read as missing, False to raise an error.
+
+        Raises:
+            RobustTuneError: An image cannot be read, or the batch size is below 1.
+        """
+        if batch_size < 1:
+            raise RobustTuneError(f"batch_size is {batch_size}: give at least 1")
+        table = pa.table(
+            {
+                "id": pa.array([str(row) for row in range(len(given.texts))], pa.string()),
+                "image": pa.array([None if i is None else str(n) for n, i in enumerate(given.images)], pa.string()),
+                "text": pa.array(given.texts, pa.string()),
+            }
+        )
+        yield from self.of_table(table, GivenImages(given.images), batch_size, device, unreadable_as_missing)
+
+    def of_table(
+        self, table: pa.Table, images: ImageReader, batch_size: int, device: torch.device, unreadable_as_missing: bool
+    ) -> Iterator[Prepared]:
+        """Yield the batches of a table with the columns of `SCHEMA`, whose images a reader knows; see `of`."""
+        data = self.preprocessing.dataset(table, images, None, "predict", "predict", ALL_PRESENT)
+        collate = Collate(data.images, data.texts, self.facts, "predict")
+        starts = range(0, len(data), batch_size)
+
+        def prepare(start: int) -> Prepared:
+            return _prepare(data, collate, range(start, min(start + batch_size, len(data))), unreadable_as_missing)
+
+        for prepared in map(prepare, starts) if len(starts) == 1 else _ahead(prepare, starts):
+            yield prepared._replace(batch=prepared.batch.to(device))
+
+
+def _prepare(data: SampleDataset, collate: Collate, rows: Sequence[int], unreadable_as_missing: bool) -> Prepared:
+    """Read and collate some rows, see `Batches.of`."""
+    samples = [data[row] for row in rows]
+    unreadable = [sample.unreadable for sample in samples]
+    first = next((reason for reason in unreadable if reason is not None), None)
+    if first is not None and not unreadable_as_missing:
+        raise RobustTuneError(f"{first}: give another image, or None where it is missing")
+    return Prepared(collate(samples), unreadable)
+
+
+def _ahead(prepare: Any, starts: Sequence[int]) -> Iterator[Prepared]:
+    """Yield what a function returns for each start, computed one ahead in a thread."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(prepare, starts[0])
+        for start in starts[1:]:
+            ready, waiting = waiting.result(), pool.submit(prepare, start)
+            yield ready
+        yield waiting.result()
