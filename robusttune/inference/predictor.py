@@ -85,7 +85,7 @@ class Predictor:
         return self.classifiers[0].device
 
     def set_classes(self, class_names: Sequence[str]) -> None:
-        """Set the classes to predict from now on. Only models on a CLIP can predict other classes than the trained ones.
+        """Set the classes to predict from now on. Only models on a CLIP can predict others than those of training.
 
         Args:
             class_names: Names of the classes, in label order.

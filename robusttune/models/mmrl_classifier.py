@@ -226,7 +226,7 @@ class MMRLClassifier(PromptClassifier):
     def _image_features(
         self, inputs: EncoderInputs, adapted: Adapted, untouched: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the class and representation features of ``P`` images, and their pooled CLIP features, if requested."""
+        """Return class and representation features of ``P`` images, and their pooled CLIP features if requested."""
         images = self.image_encoder.encode_lower(inputs, untouched)
         features, representation = self.network.image_features(
             self.image_encoder.upper, images.tokens[0], adapted.tokens.image
