@@ -48,6 +48,7 @@ RANK = {
     "cli": 6,
     "__main__": 7,
 }
+PUBLIC = {"data", "errors", "inference", "tasks"}  # rooms whose classes robusttune itself exports, on first use
 FILES = sorted(ROOT.rglob("*.py"))
 
 
@@ -70,7 +71,7 @@ def test_files_are_found() -> None:
 def test_imports_point_one_way(path: Path) -> None:
     room = path.relative_to(ROOT).parts[0].removesuffix(".py")
     if room == "__init__":
-        assert not imported_rooms(path)
+        assert imported_rooms(path) <= {"lazy", *PUBLIC}
         return
     for other in imported_rooms(path) - {room}:
         assert RANK[other] < RANK[room], f"{room} imports {other}"

@@ -129,7 +129,8 @@ class Predictions(Sequence[Prediction]):
         if self.multilabel:
             columns["labels"] = [list(self._labels(row)) for row in range(len(self))]
         own = pd.DataFrame(columns, index=self.index)
-        return own.join(pd.DataFrame(self.probabilities, columns=self.classes, index=own.index), rsuffix=" ")
+        names = [f"{name} (class)" if name in columns else name for name in self.classes]
+        return pd.concat([own, pd.DataFrame(self.probabilities, columns=names, index=own.index)], axis=1)
 
     def _prediction(self, row: int) -> Prediction:
         has = self._modalities(row)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from robusttune.errors import RobustTuneError
+from robusttune.inference.evaluation import Evaluation, evaluate
 from robusttune.inference.given_rows import FORMS, GivenRows, columns_of, one_pair, rows_of
 from robusttune.inference.members import Members
 from robusttune.inference.prediction import Prediction, Predictions
@@ -197,6 +198,36 @@ class Predictor:
             raise RobustTuneError("several models have no common embeddings: load one of them")
         given = _given(rows, image, text, images, texts)
         return Embeddings(*self._members.embeddings(given, batch_size))
+
+    def evaluate(
+        self,
+        data: Any,
+        conditions: str | Sequence[str] | None = "standard",
+        *,
+        split: Literal["val", "test"] = "test",
+        label_column: str = "label",
+        seed: int = 0,
+        batch_size: int = BATCH_SIZE,
+    ) -> Evaluation:
+        """Compute the metrics of `robusttune test` on labelled data. This imports Lightning and torchmetrics.
+
+        Args:
+            data: Path of a table with the columns ``image``, ``text`` and ``label``; rows or a table in memory as for
+                `predict`; or a source, such as ``robusttune.data.sources.Table(test="t.csv", text_column="title")``.
+            conditions: Name of a list of conditions that comes with robusttune (``quick``, ``standard``, ``full``), or
+                names of conditions; None for ``complete``, ``no_image`` and ``no_text``.
+            split: Split of a source.
+            label_column: Column with the labels.
+            seed: Seed of noise and missing modalities, as `data.seed` of a test.
+            batch_size: Number of samples that are computed at once, at least 1.
+
+        Returns:
+            Metrics by condition, with 95 % confidence intervals.
+
+        Raises:
+            RobustTuneError: The data cannot be read, have no labels, or have classes that the model does not predict.
+        """
+        return evaluate(self.classifiers, data, conditions, split, label_column, seed, batch_size)
 
 
 def _given(
