@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from robusttune.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from robusttune.commands.from_python import fit
     from robusttune.data.datamodule import ImageTextDataModule
     from robusttune.errors import RobustTuneError
     from robusttune.inference import Predictor, load
@@ -20,6 +21,7 @@ __all__ = [
     "Predictor",
     "RobustTuneError",
     "ZeroShotTask",
+    "fit",
     "load",
 ]
 
@@ -33,6 +35,7 @@ __getattr__ = lazy_attributes(
         "Predictor": "inference",
         "RobustTuneError": "errors",
         "ZeroShotTask": "tasks",
+        "fit": "commands.from_python",
         "load": "inference",
     },
 )

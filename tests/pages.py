@@ -92,6 +92,7 @@ class Workplace:
         self.encoders = encoders
         self.monkeypatch = monkeypatch
         (folder / "configs").symlink_to(ROOT / "configs")
+        picture(folder / "photo.jpg", 0)
         write_tables(folder / "my")
         write_dishes(folder / "my" / "dishes")
         monkeypatch.chdir(folder)

@@ -48,7 +48,13 @@ RANK = {
     "cli": 6,
     "__main__": 7,
 }
-PUBLIC = {"data", "errors", "inference", "tasks"}  # rooms whose classes robusttune itself exports, on first use
+PUBLIC = {
+    "commands",
+    "data",
+    "errors",
+    "inference",
+    "tasks",
+}  # rooms whose classes robusttune itself exports, on first use
 FILES = sorted(ROOT.rglob("*.py"))
 
 

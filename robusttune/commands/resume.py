@@ -23,7 +23,15 @@ IGNORED_SETTINGS = (
 
 
 class FinishedRunError(Exception):
-    """The message that the run to resume has already finished. It is no failure."""
+    """The message that the run to resume has already finished. It is no failure.
+
+    Args:
+        folder: Folder of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder} is finished, and left as it is: leave --resume out for another run")
+        self.folder = folder
 
 
 def plain_settings(dumped: str) -> dict[str, Any]:
@@ -57,7 +65,7 @@ def unfinished(settings: dict[str, Any], root: Path, job: str | None = None) -> 
         if theirs is None or _compare(theirs, settings) or (job is not None and _job_of(folder) != job):
             continue
         if (folder / FINISHED).is_file():
-            raise FinishedRunError(f"{folder} is finished, and left as it is: leave --resume out for another run")
+            raise FinishedRunError(folder)
         return folder
     return None
 

@@ -161,9 +161,20 @@ def run(verb: str, args: list[str]) -> None:
             reason that the user can correct.
     """
     try:
-        _run(verb, args)
+        start(verb, args)
     except FinishedRunError as done:
         rank_zero_info(str(done))
+
+
+def start(verb: str, args: list[str]) -> RobustTuneCLI:
+    """Run a command of the Trainer, see `run`, and return its command line with the objects that it has created.
+
+    Raises:
+        FinishedRunError: The fit that is to be resumed has already finished.
+        RobustTuneError: See `run`.
+    """
+    try:
+        cli = _launch(verb, args)
     except DeadWorkerError:  # Other processes of the run may still wait for this one, so it must not wait for them.
         raise
     except RobustTuneError as error:
@@ -171,9 +182,10 @@ def run(verb: str, args: list[str]) -> None:
         leave()  # Other errors skip this, because they can occur on one rank while the others wait for it.
         raise
     leave()
+    return cli
 
 
-def _run(verb: str, args: list[str]) -> None:
+def _launch(verb: str, args: list[str]) -> RobustTuneCLI:
     class VerbCLI(TrainerCLI):
         """A command line with one command: the parsers of the others would take four times as long to build."""
 
@@ -182,7 +194,7 @@ def _run(verb: str, args: list[str]) -> None:
             return {verb: LightningCLI.subcommands()[verb]}
 
     callbacks = [ConditionReport(), PredictionWriter(), MaskFiles()]
-    launch(
+    return launch(
         VerbCLI,
         verb,
         [verb, *args],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from robusttune.inference.evaluation import Evaluation
 from robusttune.inference.loading import load
 from robusttune.inference.prediction import Prediction, Predictions
 from robusttune.inference.predictor import Embeddings, Predictor
 
-__all__ = ["Embeddings", "Prediction", "Predictions", "Predictor", "load"]
+__all__ = ["Embeddings", "Evaluation", "Prediction", "Predictions", "Predictor", "load"]

@@ -36,7 +36,7 @@ class Evaluation:
     Attributes:
         metrics: Value by condition (and ``mean``, over the conditions) and metric.
         intervals: Ends of the 95 % confidence interval, by condition and metric, of metrics that have one.
-        samples: Number of samples.
+        samples: Number of samples, or None if it is not known.
 
     Example:
         >>> Evaluation({"complete": {"accuracy": 0.75}}, {"complete": {"accuracy": (0.7, 0.8)}}, 400).to_pandas()
@@ -46,7 +46,7 @@ class Evaluation:
 
     metrics: dict[str, dict[str, float]]
     intervals: dict[str, dict[str, tuple[float, float]]]
-    samples: int
+    samples: int | None
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a table with one row per condition and one column per metric."""

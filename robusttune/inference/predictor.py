@@ -20,7 +20,9 @@ from robusttune.models.prompt_classifier import PromptClassifier
 from robusttune.types import View
 
 BATCH_SIZE = 64
-EVERY_VIEW = (View(), View(text=None), View(image=None))  # all modalities, the image alone, the text alone
+# All modalities, the text alone, the image alone: in the order of the default conditions of a test, so that rounding is
+# the same.
+EVERY_VIEW = (View(), View(image=None), View(text=None))
 
 
 class Embeddings(NamedTuple):
@@ -147,7 +149,7 @@ class Predictor:
             np.concatenate([part.present for part in parts]),
             self.facts.multilabel,
             self.threshold,
-            probabilities[1:] if explain else None,
+            probabilities[:0:-1] if explain else None,
             [reason for part in parts for reason in part.unreadable],
             given.index,
         )
