@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ from robusttune.data.sources.table import Table
 from robusttune.errors import RobustTuneError
 from robusttune.inference.given_images import GivenImages
 from robusttune.inference.given_rows import GivenRows, rows_of
+from robusttune.inference.optional_pandas import import_pandas
 from robusttune.models.classifier import Classifier
 from robusttune.packaged_configs import find_packaged
 from robusttune.types import Batch, Facts, Split, View
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 STAGES = {"val": "validate", "test": "test"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Metrics under each condition.
 
@@ -39,9 +41,9 @@ class Evaluation:
         samples: Number of samples, or None if it is not known.
 
     Example:
-        >>> Evaluation({"complete": {"accuracy": 0.75}}, {"complete": {"accuracy": (0.7, 0.8)}}, 400).to_pandas()
-                  accuracy
-        complete      0.75
+        >>> Evaluation({"complete": {"accuracy": 0.75}}, {"complete": {"accuracy": (0.7, 0.8)}}, 400)
+        condition  accuracy
+         complete    0.7500
     """
 
     metrics: dict[str, dict[str, float]]
@@ -50,9 +52,33 @@ class Evaluation:
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a table with one row per condition and one column per metric."""
-        import pandas as pd
+        return import_pandas().DataFrame(self.metrics).T
 
-        return pd.DataFrame(self.metrics).T
+    def __str__(self) -> str:
+        rows = [["condition", *self._names], *([name, *self._cells(name)] for name in self.metrics)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        rows = [
+            f"<tr><th>{escape(name)}</th>{''.join(f'<td>{cell}</td>' for cell in self._cells(name))}</tr>"
+            for name in self.metrics
+        ]
+        head = "".join(f"<th>{escape(name)}</th>" for name in ("condition", *self._names))
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+    @property
+    def _names(self) -> list[str]:
+        """Return the names of the metrics, in their order, each once."""
+        return list(dict.fromkeys(metric for values in self.metrics.values() for metric in values))
+
+    def _cells(self, condition: str) -> list[str]:
+        """Return the cells of a row; an unknown value is a dash."""
+        values = self.metrics[condition]
+        return [f"{value:.4f}" if (value := values.get(name)) is not None else "-" for name in self._names]
 
 
 @dataclass(frozen=True)

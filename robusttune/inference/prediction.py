@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from robusttune.inference.optional_pandas import import_pandas
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -119,8 +121,7 @@ class Predictions(Sequence[Prediction]):
         Its columns are ``label``, ``probability``, ``modalities`` (joined by ``+``; empty for none), ``labels`` in
         multi-label data, and the probability of each class by its name. The index is that of the predicted table.
         """
-        import pandas as pd
-
+        pandas = import_pandas()
         columns: dict[str, Any] = {
             "label": self.labels,
             "probability": self.probabilities.max(1),
@@ -128,9 +129,9 @@ class Predictions(Sequence[Prediction]):
         }
         if self.multilabel:
             columns["labels"] = [list(self._labels(row)) for row in range(len(self))]
-        own = pd.DataFrame(columns, index=self.index)
+        own = pandas.DataFrame(columns, index=self.index)
         names = [f"{name} (class)" if name in columns else name for name in self.classes]
-        return pd.concat([own, pd.DataFrame(self.probabilities, columns=names, index=own.index)], axis=1)
+        return pandas.concat([own, pandas.DataFrame(self.probabilities, columns=names, index=own.index)], axis=1)
 
     def _prediction(self, row: int) -> Prediction:
         has = self._modalities(row)

@@ -69,7 +69,7 @@ def test_a_finished_run_is_returned(run: Run, settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trainer.max_epoch": 3}, "trainer.max_epoch is no setting"),
+        ({"trainer.epochs": 3}, "trainer.epochs is no setting"),
         ({"data.batch_size": 0}, "data.batch_size is 0"),
         ({"data.source.root": "/no/such/folder"}, "/no/such/folder"),
         ({"data.seed": object()}, "a value of the type object"),
