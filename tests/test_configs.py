@@ -132,7 +132,8 @@ def test_complete_configurations(config: Path, text_folder: Path, clip_folder: P
 
 # One of each folder is trained in every run of the tests, the others in the slow ones: in every run, `test_overlays`
 # checks what they change.
-OFTEN = {"cross_attention", "zero_shot", "no_null_tokens", "quick", "few_shot", "experts", "post_hoc", "both_70", "smoke"}
+OFTEN = {"cross_attention", "zero_shot", "no_null_tokens", "quick", "few_shot", "experts"}
+OFTEN |= {"post_hoc", "both_70", "smoke"}
 
 
 @pytest.mark.parametrize(
