@@ -1,6 +1,7 @@
 """Wrong input: one sentence that names the mistake and the remedy, and no file changes.
 
-Mistakes in data, images and encoders are checked where these are read, all others by running the command.
+Mistakes in data, images, encoders, checkpoints and names of runs are checked where these are read, all others by running
+the command.
 
 `pytest tests/commands/test_wrong_input.py -rP` shows the sentences.
 """
@@ -31,7 +32,8 @@ from robusttune.cli import main
 from robusttune.commands.data_config import read_data
 from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
-from robusttune.tasks.checkpoint_file import KEY, seal
+from robusttune.run_names import run_folders
+from robusttune.tasks.checkpoint_file import KEY, read_checkpoint, seal
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -192,6 +194,9 @@ class Place:
         return ["test", f"--config={self.root}/config.yaml", f"--ckpt_path={self.trained}/checkpoints/best.ckpt"]
 
 
+Row = tuple[Callable[[Place], list[str]], str]  # how the arguments are made, and the message
+
+
 def sealed(checkpoint: dict[str, Any]) -> dict[str, Any]:
     seal(checkpoint)
     return checkpoint
@@ -271,7 +276,7 @@ def titles(place: Place, content: bytes) -> list[str]:
 READ = "cannot be read: .*3.png cannot be read as an image"
 MEND = "repair or remove them, or set data.unreadable to absent"
 
-DATA_CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
+DATA_CASES: dict[str, Row] = {
     # Generated data
     "visibility off the simplex": (
         lambda p: p.shapes("--data.source.world.visibility.image=0.5"),
@@ -434,7 +439,7 @@ DATA_CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
 }
 # An image is read when its batch is loaded.
-IMAGE_CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
+IMAGE_CASES: dict[str, Row] = {
     "broken image": (
         lambda p: p.image(lambda path: path.write_text("<html>")),
         f"{READ} .its format is not known.: {MEND}",
@@ -453,7 +458,7 @@ IMAGE_CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         r"2 of 22 image files cannot be read: line 21 of .*train.jsonl .* cannot be read as an image .*: repair or remove",
     ),
 }
-ENCODER_CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
+ENCODER_CASES: dict[str, Row] = {
     "weights never end": (
         lambda p: p.fit("--image_encoder.weights=/dev/zero"),
         "weights: /dev/zero is a device: give a file, a folder, 'pretrained' or 'random'",
@@ -500,12 +505,46 @@ ENCODER_CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "no room for text": (lambda p: p.fit("--text_encoder.max_length=2"), "give a number from 3 to"),
 }
+CHECKPOINT_CASES: dict[str, Row] = {
+    "checkpoint missing": (lambda p: p.test(checkpoint=Path("/no.ckpt")), "/no.ckpt does not exist: give the path"),
+    "checkpoint never ends": (
+        lambda p: p.test(checkpoint=Path("/dev/zero")),
+        "the checkpoint /dev/zero is a device: give the path of a checkpoint",
+    ),
+    "checkpoint empty": (lambda p: p.checkpoint(b""), "other.ckpt is damaged or no checkpoint: use another one"),
+    "checkpoint truncated": (lambda p: p.checkpoint(p.good_checkpoint()[:5000]), "is damaged or no checkpoint: use"),
+    "checkpoint of something else": (
+        lambda p: p.checkpoint({"state_dict": {}}),
+        "is no checkpoint of robusttune: give",
+    ),
+    "checkpoint with classes in another order": (
+        lambda p: p.checkpoint(with_classes_reversed(p.loaded())),
+        "other.ckpt is not as it was written .*: use an unchanged copy",
+    ),
+    "checkpoint of an older version": (
+        lambda p: p.checkpoint({"state_dict": {}, "robusttune": {"task": "FusionTask"}}),
+        r"other.ckpt was written by an older version of robusttune \(checkpoint format .*\): train again",
+    ),
+    "checkpoint without facts": (lambda p: p.checkpoint({"state_dict": {}, "robusttune": {}}), "is no checkpoint of"),
+    "checkpoint is text": (lambda p: p.checkpoint(b"hello"), "other.ckpt .*: use a"),
+    "checkpoint hostile": (lambda p: p.checkpoint({"robusttune": Evil()}), "holds more than tensors and plain data"),
+}
+NAME_CASES: dict[str, Row] = {
+    "empty name": (lambda p: p.fit("--name="), "--name '' is empty: give a name such as mmrl or sweep/lr1"),
+    "name of the folder itself": (lambda p: p.fit("--name=."), "--name '.' has a part . or .., which is .*: give"),
+    "absolute name": (lambda p: p.fit(f"--name={p.root}/x"), "--name '/.*/x' is an absolute path: give"),
+    "name that ends in a slash": (lambda p: p.fit("--name=sweep/"), "--name 'sweep/' has an empty part, .*: give"),
+    "name of a run's own folder": (lambda p: p.fit("--name=a/0"), "--name 'a/0' has a number after a slash, .*: give"),
+}
 # These also run as a command, which proves that such an error becomes one sentence and status 1.
 AS_COMMANDS = ("visibility off the simplex", "root missing", "ids repeat", "unknown label", "no such condition")
 
-CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
+CASES: dict[str, Row] = {
     **{name: DATA_CASES[name] for name in AS_COMMANDS},
     "broken image": IMAGE_CASES["broken image"],
+    "checkpoint truncated": CHECKPOINT_CASES["checkpoint truncated"],
+    "checkpoint hostile": CHECKPOINT_CASES["checkpoint hostile"],
+    "empty name": NAME_CASES["empty name"],
     "no such model": ENCODER_CASES["no such model"],
     "more tokens than embeddings": ENCODER_CASES["more tokens than embeddings"],
     "nothing ships by that name": (
@@ -702,29 +741,14 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         lambda p: ["test", f"--config={p.trained}/config.yaml"],
         "test needs a checkpoint: give --ckpt_path",
     ),
-    "checkpoint missing": (lambda p: p.test(checkpoint=Path("/no.ckpt")), "/no.ckpt does not exist: give the path"),
-    "checkpoint never ends": (
-        lambda p: p.test(checkpoint=Path("/dev/zero")),
-        "the checkpoint /dev/zero is a device: give the path of a checkpoint",
-    ),
     "checkpoint to export is a pipe": (
         lambda p: ["export", f"--ckpt_path={pipe(p.root / 'pipe')}", f"--out={p.root}/y.pth"],
         "the checkpoint .*/pipe is a pipe: give the path of a checkpoint",
     ),
-    "checkpoint empty": (lambda p: p.checkpoint(b""), "other.ckpt is damaged or no checkpoint: use another one"),
-    "checkpoint truncated": (lambda p: p.checkpoint(p.good_checkpoint()[:5000]), "is damaged or no checkpoint: use"),
     "checkpoint to resume truncated": (lambda p: p.checkpoint(p.good_checkpoint()[:5000], "fit"), "is damaged"),
-    "checkpoint of something else": (
-        lambda p: p.checkpoint({"state_dict": {}}),
-        "is no checkpoint of robusttune: give",
-    ),
     "checkpoint without weights": (
         lambda p: p.checkpoint(sealed(p.loaded() | {"state_dict": {}})),
         "the checkpoint lacks weights, or has others: give one of this version",
-    ),
-    "checkpoint with classes in another order": (
-        lambda p: p.checkpoint(with_classes_reversed(p.loaded())),
-        "other.ckpt is not as it was written .*: use an unchanged copy",
     ),
     "checkpoint to resume with classes in another order": (
         lambda p: p.checkpoint(with_classes_reversed(p.loaded()), "fit"),
@@ -734,13 +758,6 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         lambda p: p.checkpoint(sealed({k: v for k, v in p.loaded().items() if k != "optimizer_states"}), "fit"),
         "other.ckpt cannot be resumed, since it has no optimizer states: give the last.ckpt of a run",
     ),
-    "checkpoint of an older version": (
-        lambda p: p.checkpoint({"state_dict": {}, "robusttune": {"task": "FusionTask"}}),
-        r"other.ckpt was written by an older version of robusttune \(checkpoint format .*\): train again",
-    ),
-    "checkpoint without facts": (lambda p: p.checkpoint({"state_dict": {}, "robusttune": {}}), "is no checkpoint of"),
-    "checkpoint is text": (lambda p: p.checkpoint(b"hello"), "other.ckpt .*: use a"),
-    "checkpoint hostile": (lambda p: p.checkpoint({"robusttune": Evil()}), "holds more than tensors and plain data"),
     "another text encoder": (lambda p: p.other_text_encoder(), "the checkpoint contradicts .*weights of text_encoder"),
     "another image encoder": (
         lambda p: p.test("--image_encoder.name=test_vit2"),
@@ -861,12 +878,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         "the following arguments are required: --out: robusttune export --help lists the options",
     ),
     # Names of runs
-    "empty name": (lambda p: p.fit("--name="), "--name '' is empty: give a name such as mmrl or sweep/lr1"),
-    "name of the folder itself": (lambda p: p.fit("--name=."), "--name '.' has a part . or .., which is .*: give"),
     "name that leads out": (lambda p: p.fit("--name=../../x", "--resume=auto"), "--name '../../x' has a part .*: give"),
-    "absolute name": (lambda p: p.fit(f"--name={p.root}/x"), "--name '/.*/x' is an absolute path: give"),
-    "name that ends in a slash": (lambda p: p.fit("--name=sweep/"), "--name 'sweep/' has an empty part, .*: give"),
-    "name of a run's own folder": (lambda p: p.fit("--name=a/0"), "--name 'a/0' has a number after a slash, .*: give"),
     "name to plan": (lambda p: ["plan", *p.fit("--name=..")[1:]], "--name '..' has a part . or .*: give"),
     "name to test": (lambda p: p.test("--name=a//b"), "--name 'a//b' has an empty part, beside a slash: give"),
     # The command itself
@@ -915,24 +927,45 @@ def load_encoders(args: list[str]) -> None:
     data.text_encoder.load()
 
 
+def value(args: list[str], name: str) -> str:
+    """Return the last value of an option."""
+    return [arg for arg in args if arg.startswith(f"--{name}=")][-1].partition("=")[2]
+
+
+def read_named_checkpoint(args: list[str]) -> None:
+    """Read the checkpoint that a command names."""
+    read_checkpoint(value(args, "ckpt_path"))
+
+
+def find_run_folders(args: list[str]) -> None:
+    """Find the folder of the runs of a name."""
+    run_folders(value(args, "run_root"), value(args, "name"))
+
+
+PARTS: list[tuple[Callable[[list[str]], object], dict[str, Row]]] = [
+    (data_of, DATA_CASES),
+    (read_images, IMAGE_CASES),
+    (load_encoders, ENCODER_CASES),
+    (read_named_checkpoint, CHECKPOINT_CASES),
+    (find_run_folders, NAME_CASES),
+]
+
+
 @pytest.mark.parametrize(
-    ("case", "read"),
-    [
-        *((case, data_of) for case in DATA_CASES),
-        *((case, read_images) for case in IMAGE_CASES),
-        *((case, load_encoders) for case in ENCODER_CASES),
-    ],
-    ids=[*DATA_CASES, *IMAGE_CASES, *ENCODER_CASES],
+    ("read", "make", "message"),
+    [pytest.param(read, *row, id=case) for read, rows in PARTS for case, row in rows.items()],
 )
-def test_error_of_a_part_is_one_sentence(case: str, read: Callable[[list[str]], object], place: Place) -> None:
-    """Check the message where the data or the encoders are read."""
-    make, message = (DATA_CASES | IMAGE_CASES | ENCODER_CASES)[case]
+def test_error_of_a_part_is_one_sentence(
+    read: Callable[[list[str]], object], make: Callable[[Place], list[str]], message: str, place: Place
+) -> None:
+    """Check the message where the part that is wrong is read."""
     args = make(place)
     before = all_contents(place)
     with pytest.raises(RobustTuneError) as raised:
         read(args)
     sentence = str(raised.value)
-    print(f"{case}: {sentence}")
+    print(sentence)
+    assert not Path("/tmp/robusttune-was-executed").exists()
     assert re.fullmatch(f"(?=.{{20,680}}$).*{message}.*", sentence), sentence
     assert ": " in sentence
     assert {path: hashed for path, hashed in all_contents(place).items() if "/cache_home/" not in path} == before
@@ -974,7 +1007,7 @@ def unusual_images(folder: Path) -> None:
     Image.new("RGB", (3000, 1)).save(folder / "line.png")
 
 
-UNUSUAL: dict[str, tuple[Callable[[Place], list[str]], str]] = {
+UNUSUAL: dict[str, Row] = {
     "unusual images": (lambda p: p.unusual_images(), "train: 26 samples, 26 with image, 26 with text"),
     "unreadable image, to be taken for absent": (
         lambda p: p.image(halve, "--data.unreadable=absent", "--data.loader.workers=2", "--trainer.max_epochs=2"),
