@@ -13,7 +13,7 @@ def uncollected() -> Iterator[None]:
     """Pause the garbage collector in this context, and exempt the objects that exist at its end from later passes.
 
     The imports of torch and Lightning create millions of objects that live as long as the process. The collector would
-    examine them again and again, which takes a quarter of the time until the command line starts.
+    examine them again and again, which takes more than a tenth of the time until the command line starts.
 
     Example:
         >>> with uncollected():
