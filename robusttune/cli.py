@@ -11,6 +11,7 @@ from importlib import import_module
 from robusttune import __version__
 from robusttune.errors import RobustTuneError, machine_error
 from robusttune.escaping import escape_log_records, visible
+from robusttune.garbage import uncollected
 from robusttune.interruption import Stopped, leaving_at_once, listen_early, stopping_at_once
 from robusttune.streams import lenient_output, problem_with
 
@@ -134,6 +135,8 @@ def _run(command: str, args: list[str]) -> None:
         raise RobustTuneError(f"there is no command {command!r}: choose from {', '.join([*VERBS, *COMMANDS])}")
     if command == "fit":
         listen_early()
-    with leaving_at_once():  # imported late, since torch takes seconds
-        module = import_module(f"robusttune.commands.{MODULES.get(command, 'trainer')}")
-    module.run(*([command] if command in VERBS else []), args)
+    name = f"robusttune.commands.{MODULES.get(command, 'trainer')}"
+    if name not in sys.modules:  # imported late, since torch takes seconds
+        with leaving_at_once(), uncollected():
+            import_module(name)
+    sys.modules[name].run(*([command] if command in VERBS else []), args)

@@ -48,8 +48,9 @@ WHERE = {
     "mmimdb_hdf5": [f"{SOURCE}.root={{root}}", f"{SOURCE}.sizes=[6,2,2]"],
     "table": TABLES,
 }
-# One of each family is trained in every run of the tests, the others in the slow ones.
-TRAINED = {"food101", "food101_mmrl", "mmimdb", "snli_ve", "oxford_pets_mmrl", "hugging_face", "demo", "demo_mmrl"}
+# One of MoLT and one of MMRL are trained in every run of the tests, the others in the slow ones: in every run,
+# `test_data_are_read` reads the data of each, and `test_readme` trains both demos.
+TRAINED = {"food101", "oxford_pets_mmrl"}
 ON_THE_CPU = {"gpus.yaml": ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"]}
 
 
@@ -82,6 +83,7 @@ def test_all_are_found() -> None:
     assert len(OVERLAYS) > 5
     assert {*COMPLETE, *OVERLAYS} == set(CONFIGS.rglob("*.yaml"))
     assert {path.stem for path in COMPLETE} >= TRAINED
+    assert {path.parent for path in OVERLAYS} == {path.parent for path in OVERLAYS if path.stem in OFTEN}
 
 
 @pytest.mark.parametrize("config", COMPLETE, ids=lambda path: path.name)
@@ -128,17 +130,15 @@ def test_complete_configurations(config: Path, text_folder: Path, clip_folder: P
     assert ("harmonic_mean" in found) == (splits.get("classes") == "base")
 
 
-# Of baselines, ablations and conditions one each; `test_overlays` looks at what the others say.
-OFTEN = ("cross_attention", "zero_shot", "no_null_tokens", "quick")
-SELDOM = ("baselines", "ablations", "conditions")
+# One of each folder is trained in every run of the tests, the others in the slow ones: in every run, `test_overlays`
+# checks what they change.
+OFTEN = {"cross_attention", "zero_shot", "no_null_tokens", "quick", "few_shot", "experts"}
+OFTEN |= {"post_hoc", "both_70", "smoke"}
 
 
 @pytest.mark.parametrize(
     "overlay",
-    [
-        pytest.param(p, marks=pytest.mark.slow if p.parent.name in SELDOM and p.stem not in OFTEN else [])
-        for p in OVERLAYS
-    ],
+    [pytest.param(p, marks=[] if p.stem in OFTEN else pytest.mark.slow) for p in OVERLAYS],
     ids=[str(p.relative_to(CONFIGS)) for p in OVERLAYS],
 )
 def test_overlays(overlay: Path, text_folder: Path, clip_folder: Path, tmp_path: Path) -> None:

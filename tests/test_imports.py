@@ -20,6 +20,7 @@ RANK = {
     "code_hash": 0,
     "errors": -1,  # imports nothing
     "escaping": 0,
+    "garbage": 0,
     "interruption": 0,
     "lazy": 0,
     "packaged_configs": 1,
@@ -88,48 +89,51 @@ def test_models_do_not_know_lightning(path: Path) -> None:
     assert "lightning" not in path.read_text().replace("Lightning", "")
 
 
-CLASSIFIER = """
+# One process builds a classifier, and then imports the rest that needs neither a Trainer nor metrics.
+SCRIPT = """
 import sys
-from robusttune.encoders import CLIPTextEncoder, TimmEncoder
-from robusttune.models import FusionClassifier, MMRLClassifier, ZeroShotClassifier
-from robusttune.types import Facts
-image = TimmEncoder(name="test_vit", weights="random", layers=1, grid=2)
-text = CLIPTextEncoder(name="robusttune:demo_clip", weights="random", first_layer=2)
-FusionClassifier(image, text, Facts(["cat", "dog"], [0.5, 0.5], False)).eval()
-print(*{name.split(".")[0] for name in sys.modules})
+from robusttune.garbage import uncollected
+with uncollected():
+    from robusttune.encoders import CLIPTextEncoder, TimmEncoder
+    from robusttune.models import FusionClassifier, MMRLClassifier, ZeroShotClassifier
+    from robusttune.types import Facts
+    image = TimmEncoder(name="test_vit", weights="random", layers=1, grid=2)
+    text = CLIPTextEncoder(name="robusttune:demo_clip", weights="random", first_layer=2)
+    FusionClassifier(image, text, Facts(["cat", "dog"], [0.5, 0.5], False)).eval()
+    print(*{name.split(".")[0] for name in sys.modules})
+    import robusttune.data.sources, robusttune.models
+    from robusttune.data.images import ImageFiles
+    from robusttune.encoders import CLIPTextEncoder, ImageTransform, Preprocessing, TimmEncoder, Tokenizer
+    from robusttune.encoders import TransformersImageEncoder, TransformersTextEncoder
+    from robusttune.evaluation import Scores, sample_losses
+    from robusttune.predictions import predicted_classes, probabilities
+    print(*{name.split(".")[0] for name in sys.modules})
 """
 
 
-def test_a_classifier_is_built_without_a_trainer_metrics_or_plots() -> None:
-    done = subprocess.run([sys.executable, "-c", CLASSIFIER], check=True, capture_output=True, text=True)
-    loaded = {*done.stdout.split()}
-    assert {"torch", "timm", "transformers"} <= loaded
-    assert not loaded & {"lightning", "pytorch_lightning", "torchmetrics", "matplotlib", "pyarrow"}
+@pytest.fixture(scope="module")
+def imported() -> list[set[str]]:
+    """Return the packages that are imported once a classifier is built, and once preprocessing is imported too."""
+    done = subprocess.run([sys.executable, "-c", SCRIPT], check=True, capture_output=True, text=True)
+    return [{*line.split()} for line in done.stdout.splitlines()]
+
+
+def test_a_classifier_is_built_without_a_trainer_metrics_or_plots(imported: list[set[str]]) -> None:
+    classifier, _ = imported
+    assert {"torch", "timm", "transformers"} <= classifier
+    assert not classifier & {"lightning", "pytorch_lightning", "torchmetrics", "matplotlib", "pyarrow"}
+
+
+def test_preprocessing_and_models_do_not_import_lightning(imported: list[set[str]]) -> None:
+    """Nor torchmetrics and matplotlib: what reads images, tokenises texts and computes probabilities needs neither."""
+    _, everything = imported
+    assert not everything & {"lightning", "pytorch_lightning", "torchmetrics", "matplotlib"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["configs"]])
 def test_help_does_not_import_torch(arguments: list[str]) -> None:
     code = f"import sys; from robusttune.cli import main; main({arguments!r}); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-
-
-PREPROCESSING = """
-import sys
-from importlib import import_module
-import robusttune.data.sources, robusttune.models
-from robusttune.data.images import ImageFiles
-from robusttune.encoders import CLIPTextEncoder, ImageTransform, Preprocessing, TimmEncoder, Tokenizer
-from robusttune.encoders import TransformersImageEncoder, TransformersTextEncoder
-from robusttune.evaluation import Scores, sample_losses
-from robusttune.predictions import predicted_classes, probabilities
-print([name for name in ("lightning", "pytorch_lightning", "torchmetrics", "matplotlib") if name in sys.modules])
-"""
-
-
-def test_preprocessing_and_models_do_not_import_lightning() -> None:
-    """Nor torchmetrics and matplotlib: what reads images, tokenises texts and computes probabilities needs neither."""
-    found = subprocess.run([sys.executable, "-c", PREPROCESSING], check=True, capture_output=True, text=True)
-    assert found.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("package", ["data", "encoders", "evaluation"])

@@ -106,7 +106,13 @@ def conditions(run: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-@pytest.mark.parametrize("name", SAME)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ("missing_text_70", "missing_both_50") else [])
+        for name in SAME
+    ],
+)
 def test_a_condition_is_its_protocol_and_noise(run: Path, conditions: dict[str, Any], name: str) -> None:
     alone = report_of(run, under("complete"), *SAME[name])["conditions"]["complete"]
     assert conditions[name] == pytest.approx(alone, rel=1e-6)

@@ -42,9 +42,8 @@ def test_the_same_seed_is_the_same_run(food101: Path, text_folder: Path, tmp_pat
     ]
     flags = [*augmented, f"--trainer.precision={precision}"]
     first = fitted(food101, text_folder, tmp_path, *flags)
-    for again in (["--data.loader.workers=0"], ["--data.loader.workers=2", "--data.loader.prefetch=1"]):
-        found = fitted(food101, text_folder, tmp_path, *flags, *again)
-        assert all(torch.equal(found[key], value) for key, value in first.items())
+    again = fitted(food101, text_folder, tmp_path, *flags, "--data.loader.workers=2", "--data.loader.prefetch=1")
+    assert all(torch.equal(again[key], value) for key, value in first.items())
     other = fitted(food101, text_folder, tmp_path, *flags, "--seed_everything=1")
     assert not all(torch.equal(other[key], value) for key, value in first.items())
 
@@ -53,17 +52,13 @@ def test_metrics_do_not_depend_on_batches_and_workers(food101: Path, text_folder
     fitted(food101, text_folder, tmp_path, "--trainer.precision=64-true")  # rounding changes no rank of a sample
     run = tmp_path / "food101/0"
     found = []
-    for flags in (
-        ["--data.batch_size=36"],
-        ["--data.batch_size=5"],
-        ["--data.batch_size=7", "--data.loader.workers=2"],
-    ):
+    for flags in (["--data.batch_size=36"], ["--data.batch_size=5", "--data.loader.workers=2"]):
         assert main(["test", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/last.ckpt", *flags]) == 0
         found.append(json.loads((run / "report/test.json").read_text())["conditions"])
-    for other in found[1:]:
-        for condition, values in found[0].items():
-            assert other[condition] == pytest.approx(values, rel=1e-5)
-            assert other[condition]["accuracy"] == values["accuracy"]
+    whole, parts = found
+    for condition, values in whole.items():
+        assert parts[condition] == pytest.approx(values, rel=1e-5)
+        assert parts[condition]["accuracy"] == values["accuracy"]
 
 
 def test_accumulated_batches_are_one_batch(food101: Path, text_folder: Path, tmp_path: Path) -> None:
@@ -146,7 +141,7 @@ def test_resuming_inside_or_after_an_epoch_equals_not_stopping(
     assert main([*fit, f"--config={every_step}"]) == 0
     whole, first = list(steps), tmp_path / "food101/0/checkpoints"
     assert len(whole) == 10
-    for stop in (2, 5, 8):
+    for stop in (5, 8):
         steps.clear()
         assert main([*fit, f"--ckpt_path={first}/step={stop}.ckpt"]) == 0
         assert steps == whole[stop:]

@@ -190,7 +190,9 @@ def test_tensorboard_need_not_be_installed(
     assert (tmp_path / "food101/0/metrics.csv").is_file()
 
 
-@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "32-true"])
+@pytest.mark.parametrize(
+    "precision", ["bf16-true", *(pytest.param(name, marks=pytest.mark.slow) for name in ("64-true", "32-true"))]
+)
 def test_what_is_trained_in_any_precision_can_be_loaded(
     precision: str, food101: Path, text_folder: Path, tmp_path: Path
 ) -> None:

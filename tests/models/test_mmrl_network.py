@@ -184,7 +184,7 @@ def tiny(first_layer: int, variation: str, space_tokens: int) -> Case:
     return case
 
 
-@hypothesis.settings(max_examples=40)
+@hypothesis.settings(max_examples=25)
 @given(
     first_layer=st.integers(1, 4),
     variation=st.sampled_from([*VARIATIONS]),

@@ -94,7 +94,9 @@ def test_checkpointing_keeps_less(settings: FusionModel, factor: float) -> None:
 
 
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.parametrize(("settings", "checkpointed"), [(SMALL, True), (CROSS, False)])
+@pytest.mark.parametrize(
+    ("settings", "checkpointed"), [(SMALL, True), pytest.param(CROSS, False, marks=pytest.mark.slow)]
+)
 def test_compiled_is_eager(settings: FusionModel, checkpointed: bool) -> None:
     """Losses and gradients with dropout, batch after batch of other sizes, and in evaluation of several pairs.
 

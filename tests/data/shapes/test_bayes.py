@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from shapes_oracle import Seen, answer, read_image, read_text
 from robusttune.corruption.dropout import ModalityDropout, drop_modality, sample_generator
 from robusttune.corruption.noise.text import drop_words
 from robusttune.data.sources import Shapes, Visibility, World
-from robusttune.data.sources.shapes import FACTORS, HIDDEN
+from robusttune.data.sources.shapes import FACTORS, HIDDEN, Scene
 from robusttune.data.sources.shapes.bayes import bayes_accuracy
 from robusttune.data.sources.shapes.caption import caption_lengths
 from robusttune.data.sources.shapes.factors import INDEX
@@ -50,9 +51,21 @@ RATES = {
 }
 
 
+@cache
+def scenes(world: World, samples: int) -> list[Scene]:
+    """Scenes of the test split with seed 0."""
+    return [world.scene(0, "test", index) for index in range(samples)]
+
+
+@cache
+def captions(world: World, samples: int) -> list[str]:
+    """The captions of `scenes`."""
+    return [Shapes(world).caption("test", index) for index in range(samples)]
+
+
 def shown(shapes: Shapes, samples: int) -> list[Seen]:
     """What the images show, as the generator knows it."""
-    return [shapes.world.scene(shapes.seed, "test", index).image for index in range(samples)]
+    return [scene.image for scene in scenes(shapes.world, samples)]
 
 
 def seen(shapes: Shapes, samples: int) -> list[Seen]:
@@ -63,13 +76,15 @@ def seen(shapes: Shapes, samples: int) -> list[Seen]:
 def found(shapes: Shapes, rates: Rates, images: list[Seen]) -> float:
     """The oracle's accuracy."""
     right = 0
+    labels = [scene.label for scene in scenes(shapes.world, len(images))]
+    texts = captions(shapes.world, len(images))
     for index, image in enumerate(images):
         rng = sample_generator(1, 0, str(index), "test")
         dropout = ModalityDropout(rates.image_missing, rates.text_missing)
         has_image, has_text = drop_modality(True, True, dropout, rng)
-        text = read_text(drop_words(shapes.caption("test", index), rates.word_dropout, rng))
+        text = read_text(drop_words(texts[index], rates.word_dropout, rng))
         said = answer(shapes.world, image if has_image else None, text if has_text else None)
-        right += shapes.world.scene(shapes.seed, "test", index).label == said
+        right += labels[index] == said
     return right / len(images)
 
 
