@@ -34,7 +34,15 @@ SIGNATURES |= {b"ftypavif": "AVIF", b"%PDF": "PDF"}
 
 
 class UnreadableImageError(Exception):
-    """An error that names the file that cannot be read as an image, and the reason."""
+    """An error whose arguments name the files that cannot be read as images, and the reasons; usually one.
+
+    Example:
+        >>> str(UnreadableImageError("a.png is empty", "b.png is empty"))
+        'a.png is empty; b.png is empty'
+    """
+
+    def __str__(self) -> str:
+        return "; ".join(self.args)
 
 
 class ImageReader(ABC):

@@ -7,8 +7,9 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import pyarrow as pa
@@ -21,10 +22,12 @@ from robusttune.data.sources.files import is_unicode, within
 from robusttune.data.sources.list_text import UnreadableListError, parse_list
 from robusttune.data.sources.rows import Row
 from robusttune.data.web import without_secrets
+from robusttune.errors import RobustTuneError
 
 # The first bytes of JPEG, PNG, GIF, WebP, BMP and TIFF files in base64.
 BASE64 = re.compile(r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[0-9]|SUkqA|TU0AK)[A-Za-z0-9+/\s]{32,}={0,2}\s*")
 ANY_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
+SeveralImages = Literal["first", "mean"]  # the image of a row with several that is used
 LONGEST = 4096  # characters; Linux opens no longer path
 
 
@@ -94,6 +97,16 @@ def holds_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
+def check_several_images(setting: str) -> None:
+    """Check the setting ``several_images`` of a source.
+
+    Raises:
+        RobustTuneError: It is no `SeveralImages`.
+    """
+    if setting not in get_args(SeveralImages):
+        raise RobustTuneError(f"data.source.several_images is {setting!r}: set it to first or mean")
+
+
 def is_embedded(cell: Any) -> bool:
     """Return whether a cell of a text format holds the content of an image, as a data URL or base64 text."""
     if isinstance(cell, str):
@@ -112,6 +125,7 @@ class ImageCells:
         columns: Names of the image columns.
         root: Folder or URL that paths in cells are relative to; None if there is none, and paths are refused.
         own_root: Flag, True if the user has set ``root``; then paths outside it are refused, even absolute ones.
+        several: Use of several images in a row, a setting of the source.
         bad: Collection of problems, extended by cells that name no image.
         blanks: Test for blank cells.
     """
@@ -120,12 +134,14 @@ class ImageCells:
     columns: list[str]
     root: Path | str | None
     own_root: bool
+    several: SeveralImages
     bad: Problems
     blanks: Blanks
 
-    def name(self, row: Row) -> str | None:
-        """Return the name of the first image of a row, or None if it has no image."""
-        return next(self.names(row, self.columns), None)
+    def used_names(self, row: Row) -> list[str]:
+        """Return the names of the images of a row that are used: the first, or all; none if it has no image."""
+        found = self.names(row, self.columns)
+        return [*(islice(found, 1) if self.several == "first" else found)]
 
     def names(self, row: Row, columns: Iterable[str]) -> Iterator[str]:
         """Yield the names of the images of a row in some columns."""
