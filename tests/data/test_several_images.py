@@ -42,7 +42,7 @@ def make(tmp_path: Path, text_folder: Path) -> Make:
 
     def made(cells: list[Any], several: Any = "mean", **settings: Any) -> ImageTextDataModule:
         rows = [{"image": cell, "text": "soup", "label": "xy"[n % 2]} for n, cell in enumerate(cells)]
-        tables = {split: str(write_table(tmp_path, split, rows)) for split in ("train", "val", "test")}
+        tables: dict[str, Any] = {split: str(write_table(tmp_path, split, rows)) for split in ("train", "val", "test")}
         source = Table(**tables, several_images=several)
         shared: dict[str, Any] = {"workers": 0, "batch_size": 8, "dtype": "float32"} | settings
         return ImageTextDataModule(source, tiny_image_encoder(), tiny_text_encoder(text_folder), **grouped(**shared))
@@ -110,8 +110,8 @@ def test_a_cache_has_the_mean_once_for_any_order(
 def test_each_image_has_its_own_randomness(make: Make, encoders: dict[str, FrozenEncoder], random: str) -> None:
     """The first has that of a row with one image."""
     noise = NoiseBySplit(train=SplitNoise(ImageNoise(["gaussian"], [3])))
-    settings: dict[str, Any] = {"noise": {"noise": noise}, "augmentation": {"augmentation": Augmentation()}}[random]
-    settings["modality_dropout"] = None
+    settings: dict[str, Any] = {"modality_dropout": None}
+    settings |= {"noise": noise} if random == "noise" else {"augmentation": Augmentation()}
     one = only_batch(make(["a.png", None], **settings), encoders, "fit").images["clean"]
     two = only_batch(make([files("a", "a"), None], **settings), encoders, "fit").images["clean"]
     assert isinstance(two, ImageSets)
@@ -189,7 +189,7 @@ def test_zero_shot_averages_unit_features(clip_folder: Path) -> None:
 
 
 def test_columns_and_lists_of_them(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"front": "a.png", "back": ["", "b.png"], "label": "x"},
         {"front": None, "back": ["c.png"], "label": "x"},
         {"front": "", "back": None, "label": "x"},
@@ -202,9 +202,10 @@ def test_columns_and_lists_of_them(tmp_path: Path) -> None:
     assert names == [["a.png", "b.png"], ["c.png"], []]
 
 
-def test_images_of_hugging_face(make: Make, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("make")
+def test_images_of_hugging_face(tmp_path: Path) -> None:
     """All images of lists and of several columns, without blanks."""
-    content = {name: (tmp_path / f"{name}.png").read_bytes() for name in "abc" if make}
+    content = {name: (tmp_path / f"{name}.png").read_bytes() for name in PHOTOS}
     kinds = {"front": List(ImageFeature()), "back": Value("binary"), "label": Value("string")}
     cells = {
         "front": [[{"bytes": content["a"]}, None, {"bytes": content["b"]}], [], None],
