@@ -65,7 +65,7 @@ class Sample(NamedTuple):
         labels: Indices of its classes (one in multi-class data), or None if it is unlabelled.
         sample_id: Id, unique within its split.
         counted: False for a padding row, see `Draw`.
-        unreadable: Reason why the image file could not be read, or None.
+        unreadable: Reasons why image files could not be read, one for each file. The sample may have other images.
     """
 
     image: dict[str, Any]
@@ -73,7 +73,7 @@ class Sample(NamedTuple):
     labels: list[int] | None
     sample_id: str
     counted: bool
-    unreadable: str | None
+    unreadable: list[str]
 
 
 @dataclass
@@ -102,6 +102,30 @@ class Tokens:
 
 
 @dataclass
+class ImageSets:
+    """Images of samples that may have several. An encoder returns the mean of their features.
+
+    Attributes:
+        pixels: Images, shape (B, K, 3, H, W), uint8, padded to the sample with most images.
+        counts: Number of images of each sample, shape (B,), int64, from 1 to ``K``.
+
+    Example:
+        >>> len(ImageSets(torch.zeros(2, 3, 3, 8, 8, dtype=torch.uint8), torch.tensor([3, 1])))
+        2
+    """
+
+    pixels: Tensor
+    counts: Tensor
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> ImageSets:
+        """Return a copy with ``fn`` applied to every tensor."""
+        return ImageSets(fn(self.pixels), fn(self.counts))
+
+
+@dataclass
 class Encoded:
     """Features of a batch from a frozen encoder.
 
@@ -123,7 +147,7 @@ class Encoded:
         return Encoded(fn(self.pooled), [fn(tokens) for tokens in self.tokens], [fn(mask) for mask in self.mask])
 
 
-EncoderInputs = Tensor | Tokens | Encoded  # images, tokenised texts, or features that were encoded before
+EncoderInputs = Tensor | ImageSets | Tokens | Encoded  # images, tokenised texts, or features that were encoded before
 
 
 @dataclass
@@ -131,8 +155,8 @@ class Batch:
     """A collated batch of ``B`` samples. Missing images and texts take no memory and are not encoded.
 
     Attributes:
-        images: Images of the ``P`` rows that have one, in row order, shape (P, 3, H, W), uint8, in every variant; or
-            their cached features. The variant ``clean`` always exists.
+        images: Images of the ``P`` rows that have one, in row order, shape (P, 3, H, W), uint8, in every variant;
+            `ImageSets` if a row has several; or their cached features. The variant ``clean`` always exists.
         texts: Tokens, shape (P, n), of the ``P`` rows that have a text, in every variant; or their cached features.
         image_present: Rows that have an image, shape (B,), bool.
         text_present: Rows that have a text, shape (B,), bool.

@@ -153,7 +153,7 @@ def pairs(args: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def write_tables(folder: Path) -> None:
-    """Write the tables of the READMEs, with photos: CSV for each split, ``dishes.tsv.gz`` and ``embedded.parquet``."""
+    """Write the tables of the READMEs, with photos: CSV for each split, and the others that they name."""
     for start, (split, size) in enumerate({"train": 32, "test": 8, "new": 4}.items()):
         rows = []
         for number in range(size):
@@ -169,6 +169,10 @@ def write_tables(folder: Path) -> None:
     for sample in samples:
         sample["image"] = (folder / sample["image"]).read_bytes() if sample["image"] else None
     pq.write_table(pa.Table.from_pylist(samples), folder / "embedded.parquet")
+    with (folder / "products.csv").open("w", newline="", encoding="utf-8") as file:
+        photos = [f"photos/train{number}.png" for number in range(32)]
+        products = [[*pair, "Pho", ["dessert", "soup"][n % 2]] for n, pair in enumerate(pairwise(photos))]
+        csv.writer(file).writerows([["front", "back", "text", "label"], *products])
     lines = ["image\ttitle\tdescription\tdessert\tsoup"]
     lines += [f"photos/train{n}.png\tPho\t{'' if n % 5 else 'Hot'}\t{n % 2}\t{1 - n % 2}" for n in range(32)]
     (folder / "dishes.tsv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import islice
 
 import pyarrow as pa
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from robusttune.data import ImageTextDataModule
 from robusttune.data.images import UnreadableImageError
+from robusttune.data.row_images import row_images
 from robusttune.evaluation import ConditionMetrics, Scores
 from robusttune.evaluation.cards import Card, Prediction, draw_cards
+from robusttune.evaluation.drawing import tiled
 from robusttune.evaluation.sample_text import evenly_spaced, names_or_none
 from robusttune.predictions import predicted_classes, probabilities
 
@@ -40,9 +43,10 @@ def cards_of(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Score
     assert table is not None
     scored = [row for row, sample_id in enumerate(table["id"].to_pylist()) if sample_id in row_of]
     rows = [scored[index] for index in evenly_spaced(len(scored), SAMPLES)]
+    shown = table.take(pa.array(rows, pa.int64()))
     return [
         Card(
-            image=None if record["image"] is None else _read(data, record["image"]),
+            image=_read(data, images),
             text=record["text"],
             label=names_or_none(record["labels"]),
             predictions=[
@@ -50,7 +54,7 @@ def cards_of(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Score
                 for condition, _, logits in predicted
             ],
         )
-        for record in table.take(pa.array(rows, pa.int64())).to_pylist()
+        for record, images in zip(shown.to_pylist(), row_images(shown), strict=True)
     ]
 
 
@@ -63,8 +67,10 @@ def _prediction(condition: str, logits: Tensor, labels: list[str], metrics: Cond
     return Prediction(condition, names_or_none(predicted), highest, {*predicted} == {*labels})
 
 
-def _read(data: ImageTextDataModule, name: str) -> Image.Image | None:
-    try:
-        return data.source.images.read(name)
-    except UnreadableImageError:
-        return None
+def _read(data: ImageTextDataModule, names: list[str]) -> Image.Image | None:
+    """Return the readable images of a sample, tiled; None without any."""
+    images = []
+    for name in names:
+        with suppress(UnreadableImageError):
+            images.append(data.source.images.read(name))
+    return tiled(images) if images else None

@@ -12,11 +12,13 @@ from torchvision.transforms.v2.functional import to_pil_image
 from robusttune.commands.data_config import read_data
 from robusttune.corruption.noise import SEVERITIES, ImageNoise, ImageNoiseKind, TextNoise, TextNoiseKind
 from robusttune.data import ImageTextDataModule
+from robusttune.data.image_modality import Images, Pixels, SampleImages, unreadable_parts
 from robusttune.data.images import UnreadableImageError
-from robusttune.data.modalities import Images, Pixels, Texts
+from robusttune.data.modalities import Texts
 from robusttune.encoders import ImageTransform
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation.contact_sheet import Strip, draw_strips
+from robusttune.evaluation.drawing import tiled
 from robusttune.evaluation.sample_text import evenly_spaced, names_or_none
 from robusttune.paths import atomic_write, user_path
 from robusttune.terminal import print_line
@@ -79,9 +81,13 @@ def strip_of(data: ImageTextDataModule, table: pa.Table, row: int, severity: int
 def _images(
     data: ImageTextDataModule, table: pa.Table, row: int, severity: int
 ) -> tuple[dict[str, Image.Image], str | None]:
-    """Return the images of a sample by kind of noise, and the reason why its file cannot be read, or None."""
+    """Return the image of a sample by kind of noise, and the reason why a file cannot be read, or None.
+
+    Several images of a sample are tiled.
+    """
     pixels = Pixels(table, data.source.images, ImageTransform(data.image_encoder.preprocessing(), None))
     images: dict[str, Image.Image] = {}
+    problem: str | None = None
     if not table["image"][row].is_valid:
         return images, None
     for kind in (CLEAN, *get_args(ImageNoiseKind)):
@@ -90,8 +96,9 @@ def _images(
             image = Images(table, pixels, noise, data.seed, 1).read(row, 0)
         except UnreadableImageError as error:
             return {}, str(error)
-        images[kind] = to_pil_image(image)
-    return images, None
+        problem = "; ".join(unreadable_parts(image)) or None
+        images[kind] = tiled([*map(to_pil_image, image.pixels if isinstance(image, SampleImages) else [image])])
+    return images, problem
 
 
 def _texts(data: ImageTextDataModule, table: pa.Table, row: int, severity: int) -> dict[str, str]:

@@ -13,6 +13,7 @@ from robusttune.data.images import ImageReader
 from robusttune.data.label_set import LabelSet
 from robusttune.data.look_alikes import look_alikes
 from robusttune.data.records import SplitRecords
+from robusttune.data.row_images import row_images
 from robusttune.data.settings import CacheSettings
 from robusttune.encoders import Augmentation
 from robusttune.errors import RobustTuneError
@@ -80,7 +81,8 @@ def _check_image_files(
     table: pa.Table, split: Split, images: ImageReader, unreadable: Literal["error", "absent"]
 ) -> None:
     """Raise an error or log a warning if image files of a split do not exist."""
-    missing = images.missing(table["image"].to_pylist())
+    names = [name for row in row_images(table) for name in row]
+    missing = images.missing(names)
     if not missing:
         return
     problem = (
@@ -90,7 +92,7 @@ def _check_image_files(
     remedy = "check the folder that image paths are relative to"
     if unreadable == "error":
         raise RobustTuneError(f"{problem}: {remedy}, or set data.unreadable to absent")
-    if len(missing) == len(table) - table["image"].null_count:
+    if len(missing) == len(names):
         raise RobustTuneError(f"{problem}, and no other does: {remedy}")
     log.warning("%s; they are treated as missing images", problem)
 

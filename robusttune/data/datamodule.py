@@ -22,6 +22,7 @@ from robusttune.data.label_set import LabelSet
 from robusttune.data.loaders import Loaders, Processes
 from robusttune.data.preprocessed import Preprocessing
 from robusttune.data.records import SplitRecords, presence
+from robusttune.data.row_images import image_names
 from robusttune.data.sampler import ResumableLoader
 from robusttune.data.settings import CacheSettings, EvaluationSettings, LoaderSettings, TrainingSettings
 from robusttune.data.sources.base import Source
@@ -239,8 +240,7 @@ class ImageTextDataModule(LightningDataModule):
 
     def _refuse_unreadable(self, found: list[str]) -> NoReturn:
         """Check all images of the data sets in use, and raise an error that counts the unreadable ones."""
-        images = pa.chunked_array([c for data in self._datasets.values() for c in data.records["image"].chunks])
-        names = images.drop_null().unique().to_pylist()
+        names = image_names([data.records for data in self._datasets.values()])
         refuse_unreadable(names, self.source.images, found, threads=Processes.of(self.trainer).cores)
 
     def _loader(self, split: Split) -> DataLoader[Sample]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from robusttune.corruption.dropout import ModalityDropout, drop_modality, sample_generator
+from robusttune.data.image_modality import unreadable_parts
 from robusttune.data.images import UnreadableImageError
 from robusttune.data.modalities import Modality
 from robusttune.types import Batch, Draw, Facts, Sample, Split, Variants
@@ -62,17 +63,18 @@ class SampleDataset(Dataset[Sample]):
             rng = sample_generator(self.seed, epoch, sample_id, "modality")
             image_kept, text_kept = drop_modality(has_image, has_text, self.modality_dropout, rng)
         # A modality that the sample loses is not read, which saves the time to decode it.
-        image, unreadable = self._image(row, epoch) if image_kept else ({}, None)
-        text_kept = text_kept or (unreadable is not None and has_text)  # no sample loses both modalities
+        image, unreadable = self._image(row, epoch) if image_kept else ({}, [])
+        text_kept = text_kept or (image_kept and not image and has_text)  # no sample loses both modalities
         text = {variant: data.read(row, epoch) for variant, data in self.texts.items()} if text_kept else {}
         return Sample(image, text, labels, sample_id, counted, unreadable)
 
-    def _image(self, row: int, epoch: int) -> tuple[dict[str, Any], str | None]:
-        """Return the image in every variant and None, or an empty dictionary and the reason why it is unreadable."""
+    def _image(self, row: int, epoch: int) -> tuple[dict[str, Any], list[str]]:
+        """Return the image in every variant, empty if it is unreadable, and the reasons why files are unreadable."""
         try:
-            return {variant: data.read(row, epoch) for variant, data in self.images.items()}, None
+            image = {variant: data.read(row, epoch) for variant, data in self.images.items()}
         except UnreadableImageError as error:
-            return {}, str(error)
+            return {}, [*error.args]
+        return image, unreadable_parts(image["clean"])
 
 
 class Collate:
@@ -110,7 +112,7 @@ class Collate:
             counted=torch.tensor([s.counted for s in samples]),
             sample_id=[s.sample_id for s in samples],
             split=self.split,
-            unreadable=[s.unreadable for s in samples if s.unreadable is not None],
+            unreadable=[reason for s in samples for reason in s.unreadable] + _incomplete(samples, images.cut),
             # The rows of the clean variant come first. Cuts of the noisy variants are not reported.
             cut=[sample_id for sample_id, was_cut in zip(with_text, texts.cut, strict=False) if was_cut],
         )
@@ -126,3 +128,19 @@ class Collate:
         for row, indices in zip(multi_hot, known, strict=True):
             row[indices] = 1.0
         return multi_hot
+
+
+def _incomplete(samples: Sequence[Sample], flags: list[bool]) -> list[str]:
+    """Return a message for each sample whose cached features lack one of its images.
+
+    Args:
+        samples: Samples of a batch.
+        flags: Flags of the samples that have an image, True if one of several images is unreadable. If the images were
+            read just now, the sample has the reason.
+    """
+    with_image = [sample for sample in samples if sample.image]
+    return [
+        f"an image of the sample {sample.sample_id!r} could not be read when its features were computed"
+        for sample, flag in zip(with_image, flags, strict=False)  # the rows of the clean variant come first
+        if flag and not sample.unreadable
+    ]

@@ -34,7 +34,15 @@ SIGNATURES |= {b"ftypavif": "AVIF", b"%PDF": "PDF"}
 
 
 class UnreadableImageError(Exception):
-    """An error that names the file that cannot be read as an image, and the reason."""
+    """An error whose arguments name the files that cannot be read as images, and the reasons; usually one.
+
+    Example:
+        >>> str(UnreadableImageError("a.png is empty", "b.png is empty"))
+        'a.png is empty; b.png is empty'
+    """
+
+    def __str__(self) -> str:
+        return "; ".join(self.args)
 
 
 class ImageReader(ABC):
@@ -256,15 +264,17 @@ def refuse_unreadable(names: Sequence[str], reader: ImageReader, found: list[str
     for problem in found[:1]:
         log.warning("%s; checking the other images, %d in all", problem, len(names) - 1)
 
-    def refuse(parts: list[set[str]]) -> None:
-        """Raise the error for the messages of all ranks."""
-        problems = sorted(set().union(*parts))
+    def refuse(parts: list[tuple[set[str], set[str]]]) -> None:
+        """Raise the error for the messages of all ranks; those from before count if all images can be read by now."""
+        checked, known = ({problem for problems in group for problem in problems} for group in zip(*parts, strict=True))
+        problems = sorted(checked or known)
         raise RobustTuneError(
             f"{len(problems)} of {counted(len(names), 'image file')} cannot be read: {'; '.join(problems[:3])}"
             f"{'; ...' * (len(problems) > 3)}: repair or remove them, or set data.unreadable to absent"
         )
 
-    on_rank_zero({*unreadable_images(names[rank() :: world_size()], reader, threads), *found}, refuse)
+    checked = {*unreadable_images(names[rank() :: world_size()], reader, threads)}
+    on_rank_zero((checked, {*found}), refuse)
     raise AssertionError("rank 0 refuses")
 
 

@@ -1,22 +1,17 @@
-"""The two modalities of a split: read images and texts one by one, and collate them into inputs of an encoder."""
+"""The modalities of a split: read images or texts one by one, and collate them into inputs of an encoder."""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
 
 from robusttune.corruption.dropout import sample_generator
-from robusttune.corruption.noise import ImageNoise, TextNoise, noise_version
-from robusttune.data.images import ImageReader
-from robusttune.encoders.preprocessing import ImageTransform
+from robusttune.corruption.noise import TextNoise
 from robusttune.encoders.tokenization import Tokenizer
 from robusttune.types import EncoderInputs
 
@@ -26,7 +21,8 @@ class Inputs(NamedTuple):
 
     Attributes:
         values: Inputs of the modality's encoder, or its features: P rows.
-        cut: P flags, True for a text that was longer than the encoder accepts.
+        cut: P flags, True for an incomplete input: a text that was longer than the encoder accepts, or a sample with
+            several images of which some cannot be read.
     """
 
     values: EncoderInputs
@@ -104,139 +100,6 @@ class RawModality(Modality):
         """
 
 
-class Pixels:
-    """The transformed images of a split. All noise variants of an image share it, so that it is decoded once.
-
-    Args:
-        records: Table of the samples, with the columns of `SCHEMA`.
-        reader: Reader of the images that the table names.
-        transform: Transform from an image to pixels, shape (3, H, W), uint8.
-    """
-
-    def __init__(self, records: pa.Table, reader: ImageReader, transform: ImageTransform) -> None:
-        self.names = records["image"]
-        self.reader = reader
-        self.transform = transform
-        self._last: tuple[tuple[int, int], Tensor] | None = None
-
-    @cached_property
-    def own_digests(self) -> dict[str, bytes | None]:
-        """Return the reader's digest of each image by name, or None for a file of its own.
-
-        The property is cached because a reader may have to read the images for it.
-        """
-        return self.reader.digests(self.names.drop_null().unique().to_pylist())
-
-    def read(self, row: int, seed: int) -> Tensor:
-        """Read and transform one image. The last result is kept, since its variants are read one after the other.
-
-        Args:
-            row: Row of the sample.
-            seed: Seed of the random augmentation.
-
-        Returns:
-            Pixels, shape (3, H, W), uint8.
-
-        Raises:
-            UnreadableImageError: The image cannot be read.
-        """
-        if self._last is None or self._last[0] != (row, seed):
-            image = self.reader.read(self.names[row].as_py())
-            self._last = ((row, seed), self.transform(image, seed=seed))
-        return self._last[1]
-
-
-class Images(RawModality):
-    """The images of a split in one noise variant, read on demand.
-
-    Args:
-        records: Table of the samples, with the columns of `SCHEMA`.
-        pixels: Transformed images of the same table.
-        noise: Noise on the transformed images, or None.
-        seed: Seed of the augmentation and the noise.
-        views: Number of random views, see `Modality`; ignored without augmentation and noise, since there is one view.
-    """
-
-    def __init__(
-        self,
-        records: pa.Table,
-        pixels: Pixels,
-        noise: ImageNoise | None,
-        seed: int,
-        views: int | None,
-    ) -> None:
-        self.ids, self.names = records["id"], records["image"]
-        self.pixels = pixels
-        self.noise = noise
-        self.seed = seed
-        self.random = noise is not None or pixels.transform.augmentation is not None
-        self.views = views if self.random else 1
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def has(self, row: int) -> bool:
-        """Return whether the sample in this row has an image."""
-        return bool(self.names[row].is_valid)
-
-    def files(self) -> list[str]:
-        """Return the paths of the images that are files of their own, each once."""
-        return [name for name, digest in self.pixels.own_digests.items() if digest is None]
-
-    def read(self, row: int, epoch: int) -> Tensor:
-        """Read an image, transform it and add noise.
-
-        Args:
-            row: Row of a sample that has an image.
-            epoch: Epoch, from 0, which selects the random view.
-
-        Returns:
-            Pixels, shape (3, H, W), uint8.
-
-        Raises:
-            UnreadableImageError: The image cannot be read.
-        """
-        rng = sample_generator(self.seed, self.view(epoch), self.ids[row].as_py(), "image")
-        image = self.pixels.read(row, seed=int(rng.integers(2**63)))
-        return image if self.noise is None else self.noise.apply(image, rng)
-
-    def keys(self, inputs: list[tuple[int, int]], digests: Mapping[str, bytes | None]) -> list[bytes | None]:
-        """Return the cache keys of images: their digests, or hashes of digest, settings, seed, view and sample id.
-
-        Args:
-            inputs: Pairs (row, view).
-            digests: Digests of the image files by path; None for an unreadable file.
-
-        Returns:
-            Key of each input, 16 bytes, or None for an unreadable image.
-        """
-        names, ids = self.names.to_pylist(), self.ids.to_pylist()
-        found = [self.pixels.own_digests[names[row]] or digests[names[row]] for row, _ in inputs]
-        if not self.random:
-            return found
-        version = "" if self.noise is None else noise_version()
-        settings = f"{self.pixels.transform.augmentation} {self.noise} {self.seed} {version}"
-        return [
-            None if digest is None else _digest(f"{digest.hex()} {settings} {view} {ids[row]}")
-            for digest, (row, view) in zip(found, inputs, strict=True)
-        ]
-
-    def lengths(self, inputs: list[tuple[int, int]]) -> list[int]:
-        """Return 0 for each image: all images have the same number of tokens."""
-        return [0] * len(inputs)
-
-    def collate(self, values: list[Tensor]) -> Inputs:
-        """Stack P images, zero or more, to shape (P, 3, H, W), uint8."""
-        size = self.pixels.transform.preprocessing.size
-        empty = torch.zeros(0, 3, size, size, dtype=torch.uint8)
-        return Inputs(torch.stack(values) if values else empty, [False] * len(values))
-
-    @property
-    def most_bytes(self) -> int:
-        """Return the number of bytes of an image in a batch: three bytes per pixel."""
-        return 3 * self.pixels.transform.preprocessing.size**2
-
-
 class Texts(RawModality):
     """The texts of a split in one noise variant, tokenised batch by batch.
 
@@ -297,7 +160,7 @@ class Texts(RawModality):
             inputs: Pairs (row, view).
             digests: Not used, since texts are not files.
         """
-        return [_digest(self.read(row, view)) for row, view in inputs]
+        return [hash_text(self.read(row, view)) for row, view in inputs]
 
     def lengths(self, inputs: list[tuple[int, int]]) -> list[int]:
         """Return the number of tokens of each text.
@@ -317,6 +180,6 @@ class Texts(RawModality):
         return 9 * self.tokenizer.max_length  # each token takes an int64 (its id) and a bool (its mask)
 
 
-def _digest(text: str) -> bytes:
+def hash_text(text: str) -> bytes:
     """Return the 16-byte BLAKE2b hash of a text; surrogates are allowed."""
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()

@@ -10,8 +10,9 @@ import pyarrow as pa
 from robusttune.corruption.conditions import Conditions
 from robusttune.corruption.noise import NoiseBySplit, SplitNoise
 from robusttune.data.dataset import SampleDataset
+from robusttune.data.image_modality import Images, Pixels
 from robusttune.data.images import ImageReader
-from robusttune.data.modalities import Images, Pixels, Texts
+from robusttune.data.modalities import Texts
 from robusttune.data.settings import TrainingSettings
 from robusttune.encoders import ImageEncoder, ImageTransform, TextEncoder
 from robusttune.encoders.preprocessing import Preprocessing as ImagePreprocessing

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from robusttune.corruption.missing import Mask, Missing, MissingBySplit, draw_mask, label_scores, rank_scores
 from robusttune.data.images import ImageReader, UnreadableImageError
 from robusttune.data.mask_files import read_mask
+from robusttune.data.row_images import row_images
 from robusttune.data.sources.base import Source
 from robusttune.data.splits import VAL_SHOTS, Splits, chosen_classes, draw_shots, stratified_sample
 from robusttune.errors import RobustTuneError
@@ -173,7 +174,7 @@ class SplitRecords:
         if settings.type != "text":
             scores["image"] = rank_scores([None if t is None else len(t) for t in table["text"].to_pylist()])
         if settings.type != "image":
-            scores["text"] = rank_scores(brightness(table["image"].to_pylist(), self.source.images))
+            scores["text"] = rank_scores(brightness(row_images(table), self.source.images))
         return scores
 
 
@@ -219,24 +220,25 @@ def apply_mask(table: pa.Table, mask: Mask) -> pa.Table:
     return table
 
 
-def brightness(names: Sequence[str | None], reader: ImageReader) -> list[float | None]:
-    """Return the mean grey value of each image, in [0, 255], or None for an absent image.
+def brightness(rows: Sequence[Sequence[str]], reader: ImageReader) -> list[float | None]:
+    """Return the mean grey value of each row's images, in [0, 255], or None for a row without an image.
 
     Args:
-        names: Names of the images.
+        rows: Names of the images of each row.
         reader: Reader that knows the names.
 
     Raises:
         RobustTuneError: An image cannot be read. Without it the mask would differ from that of an intact copy.
     """
 
-    def mean(name: str | None) -> float | None:
-        """Return the mean grey value of one image."""
-        return None if name is None else float(np.asarray(reader.read(name).convert("L")).mean())
+    def mean(names: Sequence[str]) -> float | None:
+        """Return the mean grey value of one row's images."""
+        greys = [float(np.asarray(reader.read(name).convert("L")).mean()) for name in names]
+        return float(np.mean(greys)) if greys else None
 
     try:
         with ThreadPoolExecutor(cores()) as pool:  # decoders release the GIL
-            return list(pool.map(mean, names))
+            return list(pool.map(mean, rows))
     except UnreadableImageError as error:
         raise RobustTuneError(f"{error}, and data.missing depends on it: repair it, or remove the sample") from None
 

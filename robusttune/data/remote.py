@@ -131,9 +131,7 @@ class Downloads:
         settings = self.settings
         for attempt in range(settings.tries):
             try:
-                if url.lower().startswith(("http:", "https:")):
-                    return fetch_web(url, settings.timeout, settings.limit)
-                return within_seconds(settings.timeout, lambda: _fetch_from_store(url, settings.limit))
+                return within_seconds(settings.timeout, lambda: self._fetch_once(url))
             except FetchError as error:
                 if attempt + 1 == settings.tries or not isinstance(error, TemporaryError):
                     reason = f"{error}"
@@ -141,9 +139,19 @@ class Downloads:
             time.sleep(WAIT * 2**attempt)
         raise UnreadableImageError(f"{without_secrets(url):.300} cannot be read as an image ({reason})")
 
+    def _fetch_once(self, url: str) -> bytes:
+        """Return the content of an image, in one try.
+
+        Raises:
+            FetchError: The image cannot be fetched.
+        """
+        if url.lower().startswith(("http:", "https:")):
+            return fetch_web(url, self.settings.timeout, self.settings.limit)
+        return _fetch_from_store(url, self.settings.limit)
+
 
 def within_seconds(timeout: float, work: Callable[[], Result]) -> Result:
-    """Return the result of a function that runs in a thread of its own, for libraries without a time limit.
+    """Return the result of a function that runs in a thread of its own, whose time cannot be limited otherwise.
 
     Raises:
         TemporaryError: The function takes longer. Its thread is left behind.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import http.client
+import io
+import socket
 import time
 import urllib.request
 from email.message import Message
@@ -35,7 +37,8 @@ def fetch_web(url: str, timeout: float, limit: int) -> bytes:
 
     Args:
         url: URL with the scheme ``http`` or ``https``. A user name and password in it are sent to its own host alone.
-        timeout: Number of seconds that the try may take, approximately.
+        timeout: Number of seconds that the content may take, and each answer of a server on the way. `within_seconds`
+            limits the sum, and the look-up of the server's name.
         limit: Number of bytes that are accepted.
 
     Raises:
@@ -80,6 +83,69 @@ def without_secrets(url: str) -> str:
         return f"{url.partition('://')[0]}://..."
 
 
+class _Limited(io.RawIOBase):
+    """The bytes that a server sends, which must all arrive within the socket's timeout.
+
+    The socket itself allows that time for each byte, which a server can use to keep a connection forever.
+
+    Args:
+        stream: Stream of the socket.
+        connection: Socket with a timeout.
+    """
+
+    def __init__(self, stream: io.RawIOBase, connection: socket.socket) -> None:
+        self.stream = stream
+        self.connection = connection
+        self.deadline = time.monotonic() + (connection.gettimeout() or 0.0)
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Fill a buffer with the next bytes.
+
+        Raises:
+            TimeoutError: The time is over.
+        """
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.connection.settimeout(left)
+        return self.stream.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
+
+    def close(self) -> None:
+        """Close the stream."""
+        self.stream.close()
+        super().close()
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer whose headers and content arrive within the socket's timeout; see `_Limited`."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **settings: Any) -> None:
+        super().__init__(sock, *args, **settings)
+        self.fp = io.BufferedReader(_Limited(self.fp.detach(), sock))
+
+
+class _Connection(http.client.HTTPConnection):
+    response_class = _Answer
+
+
+class _SecureConnection(http.client.HTTPSConnection):
+    response_class = _Answer
+
+
+class _Web(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Connection, req)
+
+
+class _SecureWeb(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_SecureConnection, req)
+
+
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follow few redirects, and only to web servers."""
 
@@ -99,8 +165,8 @@ def _opener() -> urllib.request.OpenerDirector:
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        _Web(),
+        _SecureWeb(),
         urllib.request.HTTPDefaultErrorHandler(),
         _Redirects(),
         urllib.request.HTTPErrorProcessor(),

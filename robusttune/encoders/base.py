@@ -18,7 +18,7 @@ from robusttune.encoders.preprocessing import Preprocessing
 from robusttune.encoders.presence import expand_present
 from robusttune.encoders.tokenization import Tokenizer
 from robusttune.errors import RobustTuneError
-from robusttune.types import Encoded, EncoderInputs, Tokens, Widths
+from robusttune.types import Encoded, EncoderInputs, ImageSets, Tokens, Widths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +146,8 @@ class FrozenEncoder(nn.Module, ABC):
 
     def __call__(self, inputs: Any) -> Encoded:
         self.ready()
+        if isinstance(inputs, ImageSets):
+            return self.mean_over_images(inputs)
         encoded: Encoded = super().__call__(inputs)
         return encoded
 
@@ -186,6 +188,32 @@ class FrozenEncoder(nn.Module, ABC):
         if len(inputs) == len(present):
             return encoded
         return encoded.map(lambda tensor: expand_present(tensor, present))
+
+    def mean_over_images(self, sets: ImageSets) -> Encoded:
+        """Encode samples with several images, and average the features of each sample.
+
+        The first images of all samples are encoded together, then the second ones, and so on. So a sample takes no more
+        memory than one with a single image.
+
+        Args:
+            sets: Images of ``B`` samples.
+
+        Returns:
+            Mean pooled embeddings and mean tokens of each layer, for ``B`` samples, with the encoder's dtypes.
+        """
+        first: Encoded = super().__call__(sets.pixels[:, 0])
+        parts = [first.pooled, *first.tokens]
+        sums = [part.to(torch.promote_types(part.dtype, torch.float32), copy=True) for part in parts]
+        for number in range(1, sets.pixels.shape[1]):
+            rows = (sets.counts > number).nonzero().squeeze(1)
+            more: Encoded = super().__call__(sets.pixels[rows, number])
+            for total, part in zip(sums, [more.pooled, *more.tokens], strict=True):
+                total.index_add_(0, rows, part.to(total.dtype))
+        means = [
+            (total / sets.counts.view(-1, *[1] * (total.dim() - 1))).to(part.dtype)
+            for total, part in zip(sums, parts, strict=True)
+        ]
+        return Encoded(means[0], means[1:], first.mask)
 
     def as_computed(self, kept: Encoded) -> Encoded:
         """Convert cached features to the encoder's own floating-point dtype; masks keep theirs."""

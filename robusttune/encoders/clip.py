@@ -28,7 +28,7 @@ from robusttune.encoders.transformers_common import load_config, load_model
 from robusttune.encoders.transformers_image import own_preprocessing
 from robusttune.encoders.transformers_tokenizer import fast_tokenizer
 from robusttune.errors import RobustTuneError
-from robusttune.types import Encoded, EncoderInputs, Tokens, Widths
+from robusttune.types import Encoded, EncoderInputs, ImageSets, Tokens, Widths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,8 +170,18 @@ class FrozenCLIP(FrozenEncoder):
         """
         if isinstance(inputs, Encoded):
             return self.as_computed(inputs)
+        if isinstance(inputs, ImageSets):
+            return self(inputs)
         self.ready()
         return self.forward(inputs) if untouched else self._run_lower(inputs)
+
+    def mean_over_images(self, sets: ImageSets) -> Encoded:
+        """Average the features of each sample's images, and scale them to length 1; see `FrozenEncoder`.
+
+        The mean of the states is of no use to an adapter, whose layers would have to run for each image.
+        """
+        encoded = super().mean_over_images(sets)
+        return Encoded(unit(encoded.pooled), encoded.tokens, encoded.mask)
 
     def _split_layers(
         self, blocks: list[Block], settings: CLIPImageEncoder | CLIPTextEncoder

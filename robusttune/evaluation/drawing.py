@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from functools import cache
-from math import ceil
+from math import ceil, sqrt
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -26,6 +27,27 @@ def new_sheet(width: int, height: int, title: str) -> tuple[Image.Image, ImageDr
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN), fit(title, width - 2 * MARGIN, 16), INK, font(16))
     return sheet, draw
+
+
+def tiled(images: Sequence[Image.Image]) -> Image.Image:
+    """Return one image, or several in a square grid with the size of the first.
+
+    Args:
+        images: Images, at least one.
+
+    Example:
+        >>> tiled([Image.new("RGB", (64, 64), colour) for colour in ("red", "lime", "blue")]).getpixel((10, 50))
+        (0, 0, 255)
+    """
+    if len(images) == 1:
+        return images[0]
+    columns = ceil(sqrt(len(images)))
+    width, height = (max(1, length // columns) for length in images[0].size)
+    grid = Image.new("RGB", (columns * width, columns * height), "white")
+    for number, image in enumerate(images):
+        place = (number % columns * width, number // columns * height)
+        grid.paste(image.convert("RGB").resize((width, height)), place)
+    return grid
 
 
 def wrap(text: str, room: int, lines: int, size: int = 14) -> list[str]:

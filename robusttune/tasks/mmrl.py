@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_info
 from torch.nn import functional
@@ -109,6 +109,21 @@ class MMRLTask(RobustTask):
         self.reg_weight = reg_weight
         self.text_weight = text_weight
         self.balanced_loss = BalancedLoss(balance, facts)
+
+    def setup(self, stage: str) -> None:
+        """Set the classes of the data, see `RobustTask.setup`.
+
+        Raises:
+            RobustTuneError: See `RobustTask.setup`, or the data averages the features of several images: MMRL changes
+                the layers that compute them.
+        """
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if hasattr(data, "source") and data.source.averages_images:
+            raise RobustTuneError(
+                "MMRL adapts the image encoder itself, and cannot average features of several images: set "
+                "data.source.several_images to first, or choose another model"
+            )
+        super().setup(stage)
 
     def set_classes(self, class_names: list[str]) -> None:
         """Set the classes that the classifier predicts from now on, and log how many of them are new.

@@ -340,7 +340,10 @@ DATA_CASES: dict[str, Row] = {
         lambda p: p.text_table("train.csv", "a.png,t,x\nb.png,t,y\n"),
         "has no column image, text, label",
     ),
-    "CSV in UTF-16": (lambda p: p.text_table("train.csv", "a,b".encode("utf-16")), "not UTF-8 .*convert it to UTF-8"),
+    "half of UTF-16": (
+        lambda p: p.text_table("train.csv", "a,b\n".encode("utf-16")[:-1]),
+        r"no whole UTF-16 text \(truncated data\): convert it to UTF-8",
+    ),
     "broken Parquet": (parquet, "train.parquet is no readable Parquet file .*: write it again"),
     "text is a list": (lambda p: p.table({"text": ["t"], "label": "a"}), "1 have no text in the column text .*line 21"),
     "half a character": (lambda p: p.table({"text": "\ud800", "label": "a"}), "1 have no text in the column text"),

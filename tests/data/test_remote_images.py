@@ -10,6 +10,7 @@ import pickle
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,14 @@ class Handler(BaseHTTPRequestHandler):
                 return
             self.wfile.write(bytes([byte]))
 
+    def headers_byte_by_byte(self, name: str) -> None:
+        """Send an endless header, until the client gives up."""
+        with suppress(OSError):
+            self.wfile.write(b"HTTP/1.0 200 OK\r\nX-Slow: ")
+            while not self.server.released.wait(0.05):
+                self.wfile.write(b"x")
+        self.server.left.set()
+
     def busy(self, name: str) -> None:
         if self.server.requests.count(self.path) < 3:
             self.respond(503)
@@ -133,6 +142,7 @@ class Site(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.released = threading.Event()
+        self.left = threading.Event()  # set when a client has left a slow handler
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -213,6 +223,15 @@ def test_no_server_at_all(site: Site) -> None:
         StoredImages(Remote(tries=1)).read("http://127.0.0.1:9/a.png")
     with pytest.raises(UnreadableImageError, match="its URL is not valid"):
         StoredImages().read("http://127.0.0.1:port/a.png")
+
+
+def test_a_server_that_sends_its_headers_byte_by_byte_is_left(site: Site) -> None:
+    """In time, and without a connection that stays open; also after a redirect."""
+    start = time.monotonic()
+    with pytest.raises(UnreadableImageError, match="no answer within 0.4 seconds"):
+        StoredImages(Remote(timeout=0.4, tries=1)).read(f"{site.url}/moved/headers_byte_by_byte")
+    assert time.monotonic() - start < 5
+    assert site.left.wait(10)
 
 
 def test_passwords_go_to_their_own_server_alone(site: Site) -> None:

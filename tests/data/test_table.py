@@ -69,7 +69,8 @@ def test_columns_root_and_ids_are_settings(tmp_path: Path) -> None:
     )
     table = source.read("test")
     assert table is not None
-    assert table.to_pylist() == [{"id": "7", "image": str(tmp_path / "pictures/a.png"), "text": "t", "labels": ["x"]}]
+    expected = {"id": "7", "image": str(tmp_path / "pictures/a.png"), "text": "t", "labels": ["x"], "more_images": None}
+    assert table.to_pylist() == [expected]
     assert source.read("train") is None
 
 

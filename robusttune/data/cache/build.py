@@ -25,6 +25,7 @@ from torch.utils.data import Dataset
 
 from robusttune.data.cache.shard import SUFFIX, Row, rows_of, write_shard
 from robusttune.data.cache.store import Store
+from robusttune.data.image_modality import unreadable_parts
 from robusttune.data.images import UnreadableImageError
 from robusttune.data.modalities import Inputs, RawModality
 from robusttune.data.workers import WatchedLoader, Workers, limited_by_memory, share
@@ -346,7 +347,10 @@ class _Synchronisation:
 
 
 class _Inputs(Dataset[Any]):
-    """A data set of the requested inputs. An item is a key, the input, and None or the reason why it is unreadable."""
+    """A data set of the requested inputs: keys, inputs, and the reasons why images are unreadable.
+
+    An unreadable input is None. An input of several images, of which some are unreadable, has a reason, too.
+    """
 
     def __init__(self, items: list[Request]) -> None:
         self.items = items
@@ -354,9 +358,10 @@ class _Inputs(Dataset[Any]):
     def __getitem__(self, number: int) -> tuple[bytes, Any, str | None]:
         item = self.items[number]
         try:
-            return item.key, item.modality.read(item.row, item.view), None
+            value = item.modality.read(item.row, item.view)
         except UnreadableImageError as error:
             return item.key, None, str(error)
+        return item.key, value, "; ".join(unreadable_parts(value)) or None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -368,9 +373,9 @@ class _Inputs(Dataset[Any]):
             read: Items of the data set.
 
         Returns:
-            Keys of the readable inputs, these inputs in shared memory, and the error messages of the others by key.
+            Keys of the readable inputs, these inputs in shared memory, and the reasons by key.
         """
-        good = [(key, value) for key, value, problem in read if problem is None]
+        good = [(key, value) for key, value, _ in read if value is not None]
         problems = {key: problem for key, _, problem in read if problem is not None}
         modality = self.items[0].modality  # all modalities of an encoder collate its inputs in the same way
         inputs = modality.collate([value for _, value in good])

@@ -30,6 +30,8 @@ class Record(NamedTuple):
         image: Image name that the source's `ImageReader` understands, such as a path; None where the image is missing.
         text: Text, or None where it is missing.
         labels: Class names, exactly one in multi-class data; None where the sample is unlabelled.
+        more_images: Names of further images, whose features are averaged with those of the first; None if there are
+            none.
 
     Example:
         >>> Record("1", None, "a red circle", ["red circle"]).text
@@ -40,10 +42,17 @@ class Record(NamedTuple):
     image: str | None
     text: str | None
     labels: list[str] | None
+    more_images: list[str] | None = None
 
 
 SCHEMA = pa.schema(
-    [("id", pa.string()), ("image", pa.string()), ("text", pa.string()), ("labels", pa.list_(pa.string()))]
+    [
+        ("id", pa.string()),
+        ("image", pa.string()),
+        ("text", pa.string()),
+        ("labels", pa.list_(pa.string())),
+        ("more_images", pa.list_(pa.string())),
+    ]
 )
 
 
@@ -91,6 +100,11 @@ class Source(ABC):
         return None
 
     @property
+    def averages_images(self) -> bool:
+        """Return whether records may have several images, whose features are averaged."""
+        return False
+
+    @property
     def images(self) -> ImageReader:
         """Return the reader of the images that the records name; by default, it treats the names as file paths."""
         return ImageFiles()
@@ -132,7 +146,7 @@ def to_table(records: Iterable[Record]) -> pa.Table:
 
     Example:
         >>> to_table([Record("1", "cat.jpg", None, ["cat"])]).column_names
-        ['id', 'image', 'text', 'labels']
+        ['id', 'image', 'text', 'labels', 'more_images']
     """
     tables, rest = [], iter(records)
     while chunk := list(islice(rest, CHUNK)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from robusttune.data.sources.files import guard_against_changes
 from robusttune.errors import RobustTuneError
 
 CODECS = {".gz": "gzip", ".zst": "zstd"}
+BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # byte order marks of other encodings than UTF-8
 RATIO = 200  # times as large as the compressed file; texts reach 3 to 20
 ALWAYS_ALLOWED = 64 * 2**20  # bytes that a file may have uncompressed, whatever its ratio
 BLOCK = 1 << 20  # bytes
@@ -43,19 +45,22 @@ def split_compression(name: str) -> tuple[str, str | None]:
 def open_text(path: Path) -> Iterator[TextIO]:
     """Open a UTF-8 text file, with or without a byte order mark, and decompress it if its ending says so.
 
-    Line ends become ``\\n``.
+    A file with the byte order mark of UTF-16, as Excel's "Unicode text" has it, is read as UTF-16. Line ends become
+    ``\\n``.
 
     Raises:
-        RobustTuneError: If the file cannot be read, changed while it was read, is damaged, truncated or not UTF-8, or
-            is more than `RATIO` times as large as it is compressed.
+        RobustTuneError: If the file cannot be read, changed while it was read, is damaged, truncated or not UTF-8 or
+            UTF-16, or is more than `RATIO` times as large as it is compressed.
     """
     codec = split_compression(path.name)[1]
     try:
         with guard_against_changes(path), _open(path, codec) as binary:
-            yield io.TextIOWrapper(binary, encoding="utf-8-sig")
+            yield io.TextIOWrapper(binary, encoding=BOMS.get(binary.peek(2)[:2], "utf-8-sig"))
     except _DecompressionError as error:
         raise RobustTuneError(f"{path} {error}") from None
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        if error.encoding.startswith("utf-16"):
+            raise RobustTuneError(f"{path} is no whole UTF-16 text ({error.reason}): convert it to UTF-8") from None
         with _open(path, codec) as binary:
             place = _first_bad_byte(binary)
         raise RobustTuneError(f"{path} is not UTF-8 (byte {place}): convert it to UTF-8") from None

@@ -42,6 +42,7 @@ def read_csv(path: Path, bad: Problems, columns: set[str], options: TableOptions
     """
     csv.field_size_limit(2**31 - 1)
     with open_text(path) as file:
+        encoding = ", UTF-16" if file.encoding == "utf-16" else ""
         line = file.readline()
         sep_line = SEP_LINE.match(line)
         header = file.readline() if sep_line else line
@@ -49,7 +50,7 @@ def read_csv(path: Path, bad: Problems, columns: set[str], options: TableOptions
     chosen = options.delimiter or (sep_line[1] if sep_line else "\t" if is_tsv else None)
     delimiter = chosen or _detect(path, header, columns)
     names: list[str] = []
-    decision = f"{'TSV' if is_tsv else 'CSV'} with the delimiter {delimiter!r}"
+    decision = f"{'TSV' if is_tsv else 'CSV'} with the delimiter {delimiter!r}{encoding}"
     return Rows(_rows(path, bad, columns, delimiter, names, skipped=bool(sep_line)), names, decision)
 
 

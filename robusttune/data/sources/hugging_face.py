@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,15 @@ from robusttune.data.sources.base import Record, Source, to_table
 from robusttune.data.sources.blanks import Blanks
 from robusttune.data.sources.extras import import_extra
 from robusttune.data.sources.files import path_kind
-from robusttune.data.sources.image_cells import ImageCells, holds_content, holds_text, is_embedded, stored_parts
+from robusttune.data.sources.image_cells import (
+    ImageCells,
+    SeveralImages,
+    check_several_images,
+    holds_content,
+    holds_text,
+    is_embedded,
+    stored_parts,
+)
 from robusttune.data.sources.label_cells import LabelColumn
 from robusttune.data.sources.readers import as_text
 from robusttune.data.sources.rows import Row
@@ -34,7 +43,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
 
-CELL = re.compile(r"(train|val|test|predict)/([0-9]+)(?:/([0-9]+))?")
+CELL = re.compile(r"(train|val|test|predict)/([0-9]+)(?:/([0-9]+))?(?:/([0-9]+))?")
 ROWS = 100  # rows of image columns that are in memory at a time
 
 
@@ -51,7 +60,8 @@ class HuggingFace(Source):
         split_names: Names of the data set's splits for train, val, test and predict. A test split whose labels are all
             absent or -1 is used for prediction instead.
         image_column: Name of the image column, or of several columns; null for data without images. A column holds
-            images, or what an image column of a `Table` holds. The first image of a row is used.
+            images, or what an image column of a `Table` holds.
+        several_images: Use of a row with several images, see `Table`.
         text_column: Name of the text column; null for data without texts.
         label_column: Name of the label column, which holds class names, numbers of a `ClassLabel`, or lists of either.
         id_column: Name of the column of unique ids; by default, ids are the row numbers, counted from 0.
@@ -71,6 +81,7 @@ class HuggingFace(Source):
     revision: str | None = None
     split_names: SplitNames = SplitNames()  # noqa: RUF009, a frozen default can be shared
     image_column: list[str] | str | None = "image"
+    several_images: SeveralImages = "first"
     text_column: str | None = "text"
     label_column: str = "label"
     id_column: str | None = None
@@ -78,6 +89,14 @@ class HuggingFace(Source):
     blank: list[str] | None = None
     image_root: str | None = None
     remote: Remote = Remote()  # noqa: RUF009
+
+    def __post_init__(self) -> None:
+        check_several_images(self.several_images)
+
+    @property
+    def averages_images(self) -> bool:
+        """Return whether the features of a row's images are averaged."""
+        return self.several_images == "mean"
 
     @property
     def images(self) -> ImageReader:
@@ -109,13 +128,14 @@ class HuggingFace(Source):
         texts, ids, labels = (self._cells(data, name) for name in (self.text_column, self.id_column, self.label_column))
         names = _names(data.features.get(self.label_column))
         column = LabelColumn(self.label_column, self.multilabel, None, blanks, names)
-        images = self._image_names(data, split, ImageCells(None, [], self._root, True, bad, blanks))
+        images = self._image_names(data, split, self._cells_of_text(bad, blanks))
         records = [
             Record(
                 self._id(ids[row], row, bad),
-                images[row],
+                images[row][0] if images[row] else None,
                 self._text(texts[row], f"row {row}", bad, blanks),
                 column.read(labels[row], f"row {row}", bad),
+                images[row][1:] or None,
             )
             for row in range(rows)
         ]
@@ -221,25 +241,32 @@ class HuggingFace(Source):
             return None if self.on_hub else user_path(self.path)
         return root if URL.match(root) else user_path(root)
 
-    def _image_names(self, data: Any, split: Split, images: ImageCells) -> list[str | None]:
-        """Return the name of the first image of each row, or None for a row without one. No image is read.
+    def _cells_of_text(self, bad: Problems, blanks: Blanks) -> ImageCells:
+        """Return the conversion of image cells that hold texts."""
+        return ImageCells(None, [], self._root, True, self.several_images, bad, blanks)
 
-        Embedded images are named ``<split>/<row>``, and those of further image columns ``<split>/<row>/<column>``.
+    def _image_names(self, data: Any, split: Split, images: ImageCells) -> list[list[str]]:
+        """Return the names of the images of each row that are used. No image is decoded.
+
+        Embedded images are named ``<split>/<row>``, those of further image columns ``<split>/<row>/<column>``, and
+        further ones of a list ``<split>/<row>/<column>/<item>``.
         """
-        names: list[str | None] = [None] * len(data)
-        for number, column in reversed([*enumerate(self.image_columns)]):
+        names: list[list[str]] = [[] for _ in range(len(data))]
+        for number, column in enumerate(self.image_columns):
             row = 0
             for batch in data.select_columns([column]).with_format("arrow").iter(ROWS):
                 cells = batch[column]
-                embedded = _present(cells) if holds_content(cells.type) else map(is_embedded, cells.to_pylist())
-                for cell, is_content in zip(cells, embedded, strict=True):
-                    if is_content:
-                        names[row] = f"{split}/{row}/{number}" if number else f"{split}/{row}"
+                if holds_content(cells.type):
+                    counts = _image_counts(cells)
+                else:
+                    counts = [len(stored_parts(c)) if is_embedded(c) else 0 for c in cells.to_pylist()]
+                for cell, count in zip(cells, counts, strict=True):
+                    if count:
+                        names[row] += [_cell_name(split, row, number, item) for item in range(count)]
                     elif not holds_content(cells.type):
-                        found = images.names(Row(f"row {row}", {column: cell.as_py()}), [column])
-                        names[row] = next(found, names[row])
+                        names[row] += images.names(Row(f"row {row}", {column: cell.as_py()}), [column])
                     row += 1
-        return names
+        return names if self.averages_images else [row_names[:1] for row_names in names]
 
     def _cells(self, data: Any, column: str | None) -> list[Any]:
         """Return the cells of a column without decoding images; None per row if there is no such column."""
@@ -305,13 +332,13 @@ class Cells(StoredImages):
             return hashlib.blake2b(part.encode(), digest_size=16).digest()
 
     def _part(self, name: str) -> Part:
-        """Return the first image in the cell that a name refers to: its content, path or URL. Return other names."""
+        """Return the image in a cell that a name refers to: its content, path or URL. Return other names."""
         found = CELL.fullmatch(name)
         if found is None:
             return name
         column = self.source.image_columns[int(found[3] or 0)]
         cell = self._splits[found[1]][int(found[2])][column][0].as_py()
-        return next(iter(stored_parts(cell)), b"")
+        return next(islice(stored_parts(cell), int(found[4] or 0), None), b"")
 
     @cached_property
     def _splits(self) -> dict[str, Any]:
@@ -331,13 +358,21 @@ def _is_unlabelled(table: pa.Table) -> bool:
     return all(labels in (None, [], ["-1"]) for labels in table["labels"].to_pylist())
 
 
-def _present(cells: pa.ChunkedArray) -> list[bool]:
-    """Return a flag per cell, True if it has an image. No image is decoded."""
+def _cell_name(split: Split, row: int, column: int, item: int) -> str:
+    """Return the name of an embedded image; see `HuggingFace._image_names`."""
+    numbers = [column, item] if item else [column] if column else []
+    return "/".join(map(str, [split, row, *numbers]))
+
+
+def _image_counts(cells: pa.ChunkedArray) -> list[int]:
+    """Return the number of embedded images of each cell. No image is decoded."""
+    if any(is_list(cells.type) for is_list in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
+        lengths = pc.fill_null(pc.list_value_length(cells), 0).to_pylist()
+        items = iter(_image_counts(pc.list_flatten(cells)))
+        return [sum(islice(items, length)) for length in lengths]
     present = pc.is_valid(cells)
     if pa.types.is_struct(cells.type):
         parts = [field.name for field in cells.type if field.name in ("bytes", "path")]
         filled = [pc.is_valid(pc.struct_field(cells, part)) for part in parts]
         present = pc.and_(present, filled[0] if len(filled) == 1 else pc.or_(*filled))
-    elif not pa.types.is_binary(cells.type) and not pa.types.is_large_binary(cells.type):
-        present = pc.greater(pc.fill_null(pc.list_value_length(cells), 0), 0)
-    return [bool(flag) for flag in present.to_pylist()]
+    return [int(flag) for flag in present.to_pylist()]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import pyarrow as pa
@@ -21,10 +23,13 @@ from robusttune.data.sources.files import is_unicode, within
 from robusttune.data.sources.list_text import UnreadableListError, parse_list
 from robusttune.data.sources.rows import Row
 from robusttune.data.web import without_secrets
+from robusttune.errors import RobustTuneError
 
 # The first bytes of JPEG, PNG, GIF, WebP, BMP and TIFF files in base64.
 BASE64 = re.compile(r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[0-9]|SUkqA|TU0AK)[A-Za-z0-9+/\s]{32,}={0,2}\s*")
 ANY_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
+SeveralImages = Literal["first", "mean"]  # the image of a row with several that is used
+URL_ROOT = Path("/root")  # stands for a URL that paths are relative to
 LONGEST = 4096  # characters; Linux opens no longer path
 
 
@@ -94,6 +99,16 @@ def holds_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
+def check_several_images(setting: str) -> None:
+    """Check the setting ``several_images`` of a source.
+
+    Raises:
+        RobustTuneError: It is no `SeveralImages`.
+    """
+    if setting not in get_args(SeveralImages):
+        raise RobustTuneError(f"data.source.several_images is {setting!r}: set it to first or mean")
+
+
 def is_embedded(cell: Any) -> bool:
     """Return whether a cell of a text format holds the content of an image, as a data URL or base64 text."""
     if isinstance(cell, str):
@@ -112,6 +127,7 @@ class ImageCells:
         columns: Names of the image columns.
         root: Folder or URL that paths in cells are relative to; None if there is none, and paths are refused.
         own_root: Flag, True if the user has set ``root``; then paths outside it are refused, even absolute ones.
+        several: Use of several images in a row, a setting of the source.
         bad: Collection of problems, extended by cells that name no image.
         blanks: Test for blank cells.
     """
@@ -120,12 +136,14 @@ class ImageCells:
     columns: list[str]
     root: Path | str | None
     own_root: bool
+    several: SeveralImages
     bad: Problems
     blanks: Blanks
 
-    def name(self, row: Row) -> str | None:
-        """Return the name of the first image of a row, or None if it has no image."""
-        return next(self.names(row, self.columns), None)
+    def used_names(self, row: Row) -> list[str]:
+        """Return the names of the images of a row that are used: the first, or all; none if it has no image."""
+        found = self.names(row, self.columns)
+        return [*(islice(found, 1) if self.several == "first" else found)]
 
     def names(self, row: Row, columns: Iterable[str]) -> Iterator[str]:
         """Yield the names of the images of a row in some columns."""
@@ -191,10 +209,10 @@ class ImageCells:
             problem = "name a file as image, and its folder is not known"
             self.bad.add(f"{where}, {path!r:.80}", problem, "set data.source.image_root to it")
             return path
-        if not self.own_root and Path(path).is_absolute() and "\0" not in path:
+        if not self.own_root and os.path.isabs(path) and "\0" not in path:  # noqa: PTH117, pathlib takes long
             return path
         if isinstance(self.root, str):
-            found = within(Path("/root"), path)
+            found = within(URL_ROOT, path)
             joined = None if found is None else self.root.rstrip("/") + found.removeprefix("/root")
         else:
             joined = within(self.root, path)

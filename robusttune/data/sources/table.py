@@ -17,7 +17,7 @@ from robusttune.data.sources.base import Record, Source, names_of_classes, requi
 from robusttune.data.sources.blanks import Blanks
 from robusttune.data.sources.csv_file import delimiter_setting
 from robusttune.data.sources.files import path_kind
-from robusttune.data.sources.image_cells import ImageCells
+from robusttune.data.sources.image_cells import ImageCells, SeveralImages, check_several_images
 from robusttune.data.sources.label_cells import LabelColumn
 from robusttune.data.sources.label_columns import LabelColumns
 from robusttune.data.sources.readers import cell_text, read_rows
@@ -46,8 +46,9 @@ class Table(Source):
             anywhere.
         image_column: Name of the image column, or of several columns; null for a table without images. A cell is a
             path, a URL (``file``, ``http``, ``https``, or one that fsspec reads, such as ``s3``), the image itself
-            (bytes, a dictionary with ``bytes`` and ``path``, base64 text, or a data URL), or a list of these. The first
-            image of a row is used.
+            (bytes, a dictionary with ``bytes`` and ``path``, base64 text, or a data URL), or a list of these.
+        several_images: Use of a row with several images: ``first`` takes the first one, ``mean`` averages the features
+            of all of them, which an image encoder computes one by one.
         text_column: Name of the column with texts; null for a table without texts.
         text_template: Template that joins several columns to the text, such as ``{title}. {description}``, in place of
             ``text_column``. A blank column is left out with the text around it, and ``{{`` is a literal brace.
@@ -77,6 +78,7 @@ class Table(Source):
     predict: str | None = None
     image_root: str | None = None
     image_column: list[str] | str | None = "image"
+    several_images: SeveralImages = "first"
     text_column: str | None = "text"
     text_template: str | None = None
     label_column: str | None = "label"
@@ -106,6 +108,11 @@ class Table(Source):
             raise RobustTuneError(f"{root} is no folder: set data.source.image_root to that of the images")
 
     @property
+    def averages_images(self) -> bool:
+        """Return whether the features of a row's images are averaged."""
+        return self.several_images == "mean"
+
+    @property
     def images(self) -> ImageReader:
         """Return a reader of images in files, in the table's cells, and on servers."""
         return StoredImages(self.remote)
@@ -113,6 +120,7 @@ class Table(Source):
     def _check_settings(self, endings: set[str]) -> None:
         """Check settings that exclude each other, or have no effect on tables with these endings."""
         delimiter_setting(self.delimiter)
+        check_several_images(self.several_images)
         for name, kinds in {"delimiter": {".csv", ".tsv"}, "sheet": {".xlsx"}}.items():
             if getattr(self, name) is not None and not endings & kinds:
                 raise RobustTuneError(
@@ -154,10 +162,17 @@ class Table(Source):
         options = TableOptions(delimiter_setting(self.delimiter), self.sheet, split)
         found = read_rows(path, bad, [*inputs, *labels.columns], options)
         rows = _Counted(found.rows, bad, places=self.id_column is not None)
-        settings = f"{self._image_columns} {self.blank} {options}"  # they determine which images are packed
+        # They determine which images are packed.
+        settings = f"{self._image_columns} {self.several_images} {self.blank} {options}"
         with Packing(path, table_files(path), settings) as packing:
             images = ImageCells(
-                packing, self._image_columns, self._root(path), self.image_root is not None, bad, labels.blanks
+                packing,
+                self._image_columns,
+                self._root(path),
+                self.image_root is not None,
+                self.several_images,
+                bad,
+                labels.blanks,
             )
             table = to_table(
                 self._record(number, row, images, labels, template, bad) for number, row in enumerate(rows, 1)
@@ -213,14 +228,17 @@ class Table(Source):
         if sample_id is None:
             bad.add(row.where, "have no id", "give them ids, or set data.source.id_column to null")
 
+        names = images.used_names(row)
+
         def text_of(column: str | None) -> str | None:
             return cell_text(row, column, bad, labels.blanks)
 
         return Record(
             id=sample_id or row.where,
-            image=images.name(row),
+            image=names[0] if names else None,
             text=text_of(self.text_column) if template is None else template.fill(text_of),
             labels=labels.read_row(row, bad),
+            more_images=names[1:] or None,
         )
 
 

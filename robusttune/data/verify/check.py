@@ -18,10 +18,11 @@ from robusttune.data.datamodule import ImageTextDataModule
 from robusttune.data.labels import encode_labels
 from robusttune.data.look_alikes import look_alikes
 from robusttune.data.records import presence
+from robusttune.data.row_images import image_names, row_images
 from robusttune.data.sources.base import Published, names_of_classes
 from robusttune.data.verify.duplicates import find_duplicates, find_near_duplicates
 from robusttune.data.verify.findings import Verification
-from robusttune.data.verify.images import ImageCheck, check_images
+from robusttune.data.verify.images import ImageCheck, check_images, row_digest
 from robusttune.encoders.tokenization import Tokenizer
 from robusttune.errors import RobustTuneError
 from robusttune.types import Split
@@ -51,7 +52,7 @@ def verify(data: ImageTextDataModule, near_bits: int | None, threads: int, watch
     tables = _tables(data, found)
     if not tables:
         return found
-    names = sorted({name for table in tables.values() for name in table["image"].to_pylist() if name is not None})
+    names = sorted(image_names([*tables.values()]))
     reader = data.source.images
     missing = {*reader.missing(names)}
     existing = [name for name in names if name not in missing]
@@ -145,10 +146,11 @@ def _hash(table: pa.Table, checks: dict[str, ImageCheck]) -> str:
     The hash does not depend on the order of the rows, unless the ids are row numbers.
     """
     digest = hashlib.blake2b(digest_size=8)
-    rows = zip(*(table[column].to_pylist() for column in ("id", "image", "text", "labels")), strict=True)
-    for sample_id, name, text, labels in sorted(rows, key=lambda row: str(row[0])):
-        check = checks.get(name)
-        content = None if check is None or check.digest is None else check.digest.hex()
+    columns = (table[column].to_pylist() for column in ("id", "text", "labels"))
+    rows = zip(row_images(table), *columns, strict=True)
+    for names, sample_id, text, labels in sorted(rows, key=lambda row: str(row[1])):
+        images = row_digest(names, checks)
+        content = None if images is None else images.hex()
         digest.update(
             repr((sample_id, content, text, None if labels is None else sorted(labels))).encode(errors="surrogatepass")
         )

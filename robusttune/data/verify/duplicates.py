@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from robusttune.counting import counted
 from robusttune.data.datamodule import ImageTextDataModule
+from robusttune.data.row_images import image_names, row_images
 from robusttune.data.verify.findings import Verification
-from robusttune.data.verify.images import ImageCheck
+from robusttune.data.verify.images import ImageCheck, row_digest
 
 BITS = 64
 SINGULAR = {"images": "image", "samples without images": "sample without image"}
@@ -166,11 +167,11 @@ def find_duplicates(
 
 def _contents(table: pa.Table, checks: dict[str, ImageCheck]) -> list[Content | None]:
     """Return the content of each sample, or None where it is empty, or unknown because the image cannot be read."""
-    names, texts = table["image"].to_pylist(), table["text"].to_pylist()
-    digests = [checks[name].digest if name in checks else None for name in names]
+    names, texts = row_images(table), table["text"].to_pylist()
+    digests = [row_digest(row, checks) for row in names]
     return [
-        None if image is None and (text is None or name is not None) else (image, text)
-        for image, text, name in zip(digests, texts, names, strict=True)
+        None if image is None and (text is None or row) else (image, text)
+        for image, text, row in zip(digests, texts, names, strict=True)
     ]
 
 
@@ -203,7 +204,7 @@ def find_near_duplicates(
     """
     splits_of: dict[str, set[str]] = {}
     for split, table in tables.items():
-        for name in table["image"].drop_null().to_pylist():
+        for name in image_names([table]):
             splits_of.setdefault(name, set()).add(split)
     groups: dict[int, list[ImageCheck]] = {}
     for check in checks.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import NamedTuple
@@ -51,6 +51,24 @@ def check_images(names: Iterable[str], reader: ImageReader, threads: int) -> Ite
     with ThreadPoolExecutor(threads) as pool:  # image decoders release the GIL
         while block := list(itertools.islice(waiting, BLOCK)):  # queueing all would take gigabytes
             yield from pool.map(lambda name: _check_image(name, reader), block)
+
+
+def row_digest(names: Sequence[str], checks: Mapping[str, ImageCheck]) -> bytes | None:
+    """Return the digest of a row's image, or a hash of those of several, in any order; None if one cannot be read.
+
+    Args:
+        names: Names of the row's images.
+        checks: Result of reading each image, by name.
+
+    Example:
+        >>> row_digest(["a.jpg"], {"a.jpg": ImageCheck("a.jpg", bytes(16), 0, None)}) == bytes(16)
+        True
+    """
+    digests = [checks[name].digest if name in checks else None for name in names]
+    known = sorted(digest for digest in digests if digest is not None)
+    if len(known) < max(len(digests), 1):
+        return None
+    return known[0] if len(known) == 1 else _digest(b"".join(known))
 
 
 def perceptual_hash(image: Image.Image) -> int:

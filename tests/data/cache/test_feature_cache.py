@@ -418,14 +418,14 @@ def test_noise_of_other_code_is_another_input(make: Callable[..., Any], monkeypa
         data = make(noise=NOISY, views=1)
         data.setup("fit")
         images = data._datasets["train"].images["clean"]
-        names = [name for name in images.names.to_pylist() if name is not None]
+        names = data._datasets["train"].records["image"].drop_null().to_pylist()
         rows = [(row, 0) for row in range(len(images)) if images.has(row)]
         found: list[bytes | None] = images.keys(rows, dict.fromkeys(names, b"content"))
         return found
 
     first = keys()
     assert keys() == first
-    monkeypatch.setattr("robusttune.data.modalities.noise_version", lambda: "another")
+    monkeypatch.setattr("robusttune.data.image_modality.noise_version", lambda: "another")
     assert not {*keys()} & {*first}
 
 
