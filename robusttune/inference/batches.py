@@ -15,6 +15,7 @@ from robusttune.data.dataset import Collate, SampleDataset
 from robusttune.data.images import ImageReader
 from robusttune.data.preprocessed import Preprocessing
 from robusttune.data.settings import TrainingSettings
+from robusttune.data.sources.base import to_table
 from robusttune.errors import RobustTuneError
 from robusttune.inference.given_images import GivenImages
 from robusttune.inference.given_rows import GivenRows
@@ -64,14 +65,9 @@ class Batches:
         """
         if batch_size < 1:
             raise RobustTuneError(f"batch_size is {batch_size}: give at least 1")
-        table = pa.table(
-            {
-                "id": pa.array([str(row) for row in range(len(given.texts))], pa.string()),
-                "image": pa.array([None if i is None else str(n) for n, i in enumerate(given.images)], pa.string()),
-                "text": pa.array(given.texts, pa.string()),
-            }
-        )
-        yield from self.of_table(table, GivenImages(given.images), batch_size, device, unreadable_as_missing)
+        images = GivenImages(given.images)
+        table = to_table(images.record(row, text, None) for row, text in enumerate(given.texts))
+        yield from self.of_table(table, images, batch_size, device, unreadable_as_missing)
 
     def of_table(
         self, table: pa.Table, images: ImageReader, batch_size: int, device: torch.device, unreadable_as_missing: bool
@@ -91,7 +87,7 @@ class Batches:
 def _prepare(data: SampleDataset, collate: Collate, rows: Sequence[int], unreadable_as_missing: bool) -> Prepared:
     """Read and collate some rows, see `Batches.of`."""
     samples = [data[row] for row in rows]
-    unreadable = [sample.unreadable for sample in samples]
+    unreadable = ["; ".join(sample.unreadable) or None for sample in samples]
     first = next((reason for reason in unreadable if reason is not None), None)
     if first is not None and not unreadable_as_missing:
         raise RobustTuneError(f"{first}: give another image, or None where it is missing")

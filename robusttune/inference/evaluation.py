@@ -15,7 +15,7 @@ from torch import Tensor
 
 from robusttune.data.images import ImageReader
 from robusttune.data.settings import EvaluationSettings, LoaderSettings
-from robusttune.data.sources.base import Record, Source, to_table
+from robusttune.data.sources.base import Source, to_table
 from robusttune.data.sources.table import Table
 from robusttune.errors import RobustTuneError
 from robusttune.inference.given_images import GivenImages
@@ -113,10 +113,14 @@ class GivenSource(Source):
             known = ", ".join(map(repr, [*columns][:5])) or "none"
             raise RobustTuneError(f"there is no column {self.label_column!r} with labels (columns: {known}): name it")
         labels = columns[self.label_column]
-        return to_table(
-            Record(str(row + 1), None if image is None else str(row), text, _names(label))
-            for row, (image, text, label) in enumerate(zip(self.given.images, self.given.texts, labels, strict=True))
-        )
+        images = GivenImages(self.given.images)
+        rows = enumerate(zip(self.given.texts, labels, strict=True))
+        return to_table(images.record(row, text, _names(label)) for row, (text, label) in rows)
+
+    @property
+    def averages_images(self) -> bool:
+        """Return True: the features of several images of a sample are averaged."""
+        return True
 
 
 def evaluate(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from robusttune.data.images import ImageReader, UnreadableImageError, read_image, to_rgb
+from robusttune.data.sources.base import Record
 from robusttune.data.sources.image_cells import image_parts
 from robusttune.data.stored_images import StoredImages
 from robusttune.errors import RobustTuneError
@@ -22,19 +23,27 @@ CHANNELS = (1, 3, 4)
 
 
 class GivenImages(ImageReader):
-    """A reader of images that a caller has passed; the name of an image is its position, from 0.
+    """A reader of images that a caller has passed.
+
+    The name of an image is the position of its sample, from 0, and its position in the sample: ``2.0``.
 
     Args:
-        images: Images of any kind that `read_given` reads.
+        images: Image of each sample, of any kind that `read_given` reads; a list for a sample with several images; None
+            for one without.
 
     Example:
-        >>> GivenImages([np.zeros((2, 4, 3), dtype=np.uint8)]).read("0").size
+        >>> GivenImages([np.zeros((2, 4, 3), dtype=np.uint8)]).read("0.0").size
         (4, 2)
     """
 
     def __init__(self, images: Sequence[Any]) -> None:
-        self.images = images
+        self.images = [_list(image) for image in images]
         self.stored = StoredImages()
+
+    def record(self, row: int, text: str | None, labels: list[str] | None) -> Record:
+        """Return the record of a sample, whose id is its position, from 1."""
+        first, *more = [f"{row}.{place}" for place in range(len(self.images[row]))] or [None]
+        return Record(str(row + 1), first, text, labels, [name for name in more if name is not None] or None)
 
     def missing(self, names: Iterable[str | None]) -> list[str]:
         """Return an empty list: all images were passed."""
@@ -43,11 +52,20 @@ class GivenImages(ImageReader):
 
     def read(self, name: str) -> Image.Image:
         """Read an image, see `read_given`."""
-        return read_given(self.images[int(name)], self.stored, f"image {name}")
+        row, place = map(int, name.split("."))
+        called = f"image {row}" if len(self.images[row]) == 1 else f"image {row}, number {place},"
+        return read_given(self.images[row][place], self.stored, called)
 
     def digest(self, name: str) -> None:
         """Return None: these images are not cached."""
         del name
+
+
+def _list(image: Any) -> list[Any]:
+    """Return the images of a sample, in a list."""
+    if image is None:
+        return []
+    return list(image) if isinstance(image, list | tuple) else [image]
 
 
 def read_given(image: Any, stored: StoredImages, called: str) -> Image.Image:

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.encoders.presence import expand_present, nan_if_absent
+from robusttune.errors import RobustTuneError
 from robusttune.models.balance import Balance
 from robusttune.models.mmrl import MMRL, MMRLNetwork, SpaceTokens
 from robusttune.models.packed import Packed
 from robusttune.models.prompt_classifier import COMBINATION_SMOOTHING, TEMPLATES, PromptClassifier
 from robusttune.models.runner import Runner
-from robusttune.types import Batch, EncoderInputs, Facts, View, variants_of
+from robusttune.types import Batch, EncoderInputs, Facts, ImageSets, View, variants_of
 
 
 class Adapted(NamedTuple):
@@ -227,6 +228,8 @@ class MMRLClassifier(PromptClassifier):
         self, inputs: EncoderInputs, adapted: Adapted, untouched: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return class and representation features of ``P`` images, and their pooled CLIP features if requested."""
+        if isinstance(inputs, ImageSets):
+            raise RobustTuneError("MMRL cannot average the features of several images: give one image for each sample")
         images = self.image_encoder.encode_lower(inputs, untouched)
         features, representation = self.network.image_features(
             self.image_encoder.upper, images.tokens[0], adapted.tokens.image

@@ -64,7 +64,7 @@ def one_pair(model: Predictor, image: Any, text: str) -> dict[str, Any]:
             classifier.probabilities(prepared.batch)
 
     def inputs() -> None:
-        transform(reader.read("0"), 0)
+        transform(reader.read("0.0"), 0)
         tokenizer([text])
 
     parts = {

@@ -236,6 +236,16 @@ def test_images_that_cannot_be_read(model: Predictor, tmp_path: Path) -> None:
     assert [prediction.modalities for prediction in found] == [("text",), ("image", "text"), ()]
 
 
+def test_several_images_of_a_sample(model: Predictor) -> None:
+    """Their features are averaged, so two equal ones are one."""
+    one_image = model.embed(image=IMAGES[0]).image
+    np.testing.assert_allclose(model.embed(image=[IMAGES[0], IMAGES[0]]).image, one_image, atol=1e-5)
+    both = model.embed([([IMAGES[0], IMAGES[1]], "soup"), (IMAGES[1], None)]).image
+    np.testing.assert_allclose(both[0], (one_image[0] + both[1]) / 2, atol=1e-5)
+    with pytest.raises(RobustTuneError, match="image 0, number 1, is an array of shape"):
+        model.predict(image=[IMAGES[0], np.zeros(3)])
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
