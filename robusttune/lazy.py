@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -24,6 +25,9 @@ def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str],
         """Import and return an attribute of the package."""
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{modules[name]}"), name)
+        with warnings.catch_warnings():
+            # tqdm says so in a notebook without widgets, and then draws its bars as text.
+            warnings.filterwarnings("ignore", "IProgress not found")
+            return getattr(import_module(f"{package}.{modules[name]}"), name)
 
     return get

@@ -69,7 +69,7 @@ class Run:
             condition: {name: tuple(ends) for name, ends in values.items()}
             for condition, values in found["intervals"].items()
         }
-        return Evaluation(found["conditions"], intervals, found["samples"])  # type: ignore[arg-type]
+        return Evaluation(found["conditions"], intervals, found["samples"])
 
     def _logged(self) -> Iterator[dict[str, str]]:
         """Yield the rows of ``metrics.csv`` that have validation metrics."""
@@ -114,7 +114,8 @@ def fit(config: str | Path | Sequence[str | Path], settings: Settings | None = N
             if isinstance(ended.__context__, KeyboardInterrupt):  # Lightning has caught it.
                 raise KeyboardInterrupt from None
             raise
-    folders = [callback.folder for callback in cli.trainer.callbacks if isinstance(callback, RunFolder)]
+    callbacks: list[Any] = cli.trainer.callbacks  # type: ignore[attr-defined]
+    folders = [callback.folder for callback in callbacks if isinstance(callback, RunFolder)]
     return Run(folders[0])
 
 

@@ -16,10 +16,11 @@ from robusttune.data.images import ImageReader
 from robusttune.data.preprocessed import Preprocessing
 from robusttune.data.settings import TrainingSettings
 from robusttune.data.sources.base import to_table
+from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.inference.given_images import GivenImages
 from robusttune.inference.given_rows import GivenRows
-from robusttune.models.classifier import Classifier
+from robusttune.models.classifier import ENCODERS, Classifier
 from robusttune.types import Batch, Facts
 
 ALL_PRESENT = Conditions(["complete"])
@@ -45,9 +46,11 @@ class Batches:
     """
 
     def __init__(self, classifier: Classifier) -> None:
-        settings = classifier.image_encoder.settings, classifier.text_encoder.settings
         self.facts: Facts = classifier.facts
-        self.preprocessing = Preprocessing(*settings, TrainingSettings(), NoiseBySplit(), views=None, seed=0)
+        image, text = (classifier.encoder_settings[name] for name in ENCODERS)
+        assert isinstance(image, ImageEncoder)
+        assert isinstance(text, TextEncoder)
+        self.preprocessing = Preprocessing(image, text, TrainingSettings(), NoiseBySplit(), views=None, seed=0)
 
     def of(
         self, given: GivenRows, batch_size: int, device: torch.device, unreadable_as_missing: bool

@@ -42,8 +42,8 @@ class GivenImages(ImageReader):
 
     def record(self, row: int, text: str | None, labels: list[str] | None) -> Record:
         """Return the record of a sample, whose id is its position, from 1."""
-        first, *more = [f"{row}.{place}" for place in range(len(self.images[row]))] or [None]
-        return Record(str(row + 1), first, text, labels, [name for name in more if name is not None] or None)
+        names = [f"{row}.{place}" for place in range(len(self.images[row]))]
+        return Record(str(row + 1), names[0] if names else None, text, labels, names[1:] or None)
 
     def missing(self, names: Iterable[str | None]) -> list[str]:
         """Return an empty list: all images were passed."""

@@ -55,9 +55,9 @@ def columns_of(images: Sequence[Any] | None, texts: Sequence[Any] | None) -> Giv
     number = lengths.pop() if lengths else 0
     if number == 0:
         raise RobustTuneError(f"no samples were given: {FORMS}")
-    own_images = [None] * number if images is None else [_present(image) for image in images]
-    own_texts = [None] * number if texts is None else [_text(text, f"text {row}") for row, text in enumerate(texts)]
-    return GivenRows(own_images, own_texts)
+    own_images = map(_present, [None] * number if images is None else images)
+    own_texts = enumerate([None] * number if texts is None else texts)
+    return GivenRows([*own_images], [_text(text, f"text {row}") for row, text in own_texts])
 
 
 def rows_of(rows: Any) -> GivenRows:

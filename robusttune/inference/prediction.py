@@ -89,7 +89,7 @@ class Predictions(Sequence[Prediction]):
         self.threshold = threshold
         self.alone = alone
         self.unreadable = [None] * len(probabilities) if unreadable is None else list(unreadable)
-        self.index = index
+        self.table_index = index
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -129,7 +129,7 @@ class Predictions(Sequence[Prediction]):
         }
         if self.multilabel:
             columns["labels"] = [list(self._labels(row)) for row in range(len(self))]
-        own = pandas.DataFrame(columns, index=self.index)
+        own = pandas.DataFrame(columns, index=self.table_index)
         names = [f"{name} (class)" if name in columns else name for name in self.classes]
         return pandas.concat([own, pandas.DataFrame(self.probabilities, columns=names, index=own.index)], axis=1)
 

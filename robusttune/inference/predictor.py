@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from threading import Lock
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -106,6 +106,41 @@ class Predictor:
             for classifier in self.classifiers:
                 classifier.set_classes(list(class_names))
 
+    @overload
+    def predict(
+        self,
+        /,
+        *,
+        image: Any = ...,
+        text: str | None = ...,
+        explain: bool = ...,
+        unreadable_as_missing: bool = ...,
+        batch_size: int = ...,
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self,
+        rows: Any,
+        /,
+        *,
+        explain: bool = ...,
+        unreadable_as_missing: bool = ...,
+        batch_size: int = ...,
+    ) -> Predictions: ...
+
+    @overload
+    def predict(
+        self,
+        /,
+        *,
+        images: Sequence[Any] | None = ...,
+        texts: Sequence[str | None] | None = ...,
+        explain: bool = ...,
+        unreadable_as_missing: bool = ...,
+        batch_size: int = ...,
+    ) -> Predictions: ...
+
     def predict(
         self,
         rows: Any = None,
@@ -165,7 +200,7 @@ class Predictor:
         Returns:
             Probabilities, shape (N, C), float32; for one sample given by ``image`` and ``text``, shape (C,).
         """
-        predicted = self.predict(rows, **given)
+        predicted: Prediction | Predictions = self.predict(rows, **given)
         if isinstance(predicted, Prediction):
             return np.array([*predicted.probabilities.values()], dtype=np.float32)
         return predicted.probabilities

@@ -124,7 +124,7 @@ def main() -> None:
     texts = table["text"].to_pylist()
     texts = [text or "a red circle" for text in texts]
     model = run.load()
-    found = {
+    found: dict[str, Any] = {
         "one_pair": one_pair(model, images[0], texts[0]),
         "loading_s": loading(run.folder),
         "many": many(model, images, texts),

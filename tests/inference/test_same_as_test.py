@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +14,6 @@ from fakes import mmrl_flags, tiny_flags
 import robusttune
 from robusttune.cli import main
 from robusttune.data.sources import Food101
-from robusttune.inference import Predictions
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXACT = ["--trainer.precision=32-true", "--data.cache.folder=null"]
@@ -27,22 +27,28 @@ def train_and_test(root: Path, *flags: str) -> Path:
     return run
 
 
+def samples(food101: Path) -> dict[str, list[Any]]:
+    """Return the columns of the test split."""
+    table = Food101(root=str(food101)).read("test")
+    assert table is not None
+    columns: dict[str, list[Any]] = table.to_pydict()
+    return columns
+
+
 def assert_same(run: Path, food101: Path) -> None:
     """Compare the predictions of a loaded model with the report of the test.
 
     With all views at once, as in the test, they are the same bit for bit; with one modality left out, up to rounding.
     """
     reported = pq.read_table(run / "report/test.parquet").to_pylist()
-    table = Food101(root=str(food101)).read("test").to_pydict()
+    table = samples(food101)
     model = robusttune.load(run)
     whole = model.predict(images=table["image"], texts=table["text"], explain=True, batch_size=32)
-    assert isinstance(whole, Predictions)
     missing, exact = [None] * len(table["id"]), 0
     for condition, views in {"complete": None, "no_image": "text", "no_text": "image"}.items():
         images = missing if condition == "no_image" else table["image"]
         texts = missing if condition == "no_text" else table["text"]
         alone = model.predict(images=images, texts=texts, batch_size=32)
-        assert isinstance(alone, Predictions)
         by_id = {row["id"]: row for row in reported if row["condition"] == condition}
         assert len(by_id) == len(alone)
         for sample_id, one, every in zip(table["id"], alone, whole, strict=True):
@@ -72,7 +78,7 @@ def test_molt(food101: Path, text_folder: Path, tmp_path: Path) -> None:
     for name in names:
         assert found.metrics[name] == pytest.approx(expected["conditions"][name], rel=1e-6, nan_ok=True), name
         assert found.intervals[name]["accuracy"] == pytest.approx(expected["intervals"][name]["accuracy"])
-    table = Food101(root=str(food101)).read("test").to_pydict()
+    table = samples(food101)
     whole, single = (
         model.predict_proba(images=table["image"], texts=table["text"], batch_size=size) for size in (32, 1)
     )
