@@ -112,7 +112,7 @@ class _Limited(io.RawIOBase):
         if left <= 0:
             raise TimeoutError
         self.connection.settimeout(left)
-        return self.stream.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
+        return self.stream.readinto(buffer)
 
     def close(self) -> None:
         """Close the stream."""
