@@ -16,10 +16,11 @@ import torch
 
 from robusttune.callbacks import RunFolder
 from robusttune.callbacks.run_folder import CONFIG
-from robusttune.checkpoint_file import checkpoint_path, read_checkpoint
+from robusttune.checkpoint_file import KEY, checkpoint_path, read_checkpoint
 from robusttune.commands import trainer
 from robusttune.commands.resume import FinishedRunError
 from robusttune.errors import RobustTuneError
+from robusttune.evaluation.metric_names import names_of_metrics
 from robusttune.inference import Evaluation, Predictor, load
 from robusttune.interruption import SAVE_AND_REQUEUE, stopping_at_once
 
@@ -46,7 +47,16 @@ class Run:
             parts = name.split("/")
             if parts[0] == "val" and len(parts) == 3 and value:
                 found.setdefault(parts[1], {})[parts[2]] = float(value)
-        return Evaluation(found, {}, None)
+        facts = best[KEY]["facts"]
+        order = names_of_metrics(facts["multilabel"], len(facts["class_names"]), mixed=False)  # the file sorts them
+        return Evaluation(
+            {
+                condition: {name: found[condition][name] for name in order if name in found[condition]}
+                for condition in sorted(found, key="mean".__eq__)
+            },
+            intervals={},
+            samples=None,
+        )
 
     def load(self, device: str | torch.device = "cpu", dtype: torch.dtype | str = torch.float32) -> Predictor:
         """Load the best checkpoint for predictions, see `robusttune.load`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelSummary
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelSummary, ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
+from rich.console import Console
 
 from robusttune.callbacks import (
     BestCheckpoint,
@@ -125,6 +127,9 @@ class TrainerCLI(RobustTuneCLI):
         if not any(isinstance(callback, ModelSummary) for callback in callbacks):
             # RobustTask logs the parameters: Lightning's summary would not count encoders whose memory was freed.
             kwargs["enable_model_summary"] = False
+        own_bar = config.enable_progress_bar is False or any(isinstance(each, ProgressBar) for each in callbacks)
+        if _is_notebook_without_widgets() and not own_bar:
+            callbacks.append(TQDMProgressBar())  # Lightning's default, a bar of Rich, would show nothing there.
         if config.default_root_dir is None:
             # In a SLURM job, Lightning would resume from an hpc_ckpt file in the working folder. This folder is empty.
             root = run_folders(*(self._get(self.config_init, name) for name in ("run_root", "name")))
@@ -202,6 +207,10 @@ def _launch(verb: str, args: list[str]) -> RobustTuneCLI:
         trainer_defaults={"logger": False, "callbacks": callbacks},
         parser_kwargs={"exit_on_error": False, verb: {"exit_on_error": False}},
     )
+
+
+def _is_notebook_without_widgets() -> bool:
+    return Console().is_jupyter and find_spec("ipywidgets") is None
 
 
 def _as_list(given: Any) -> list[Any]:
