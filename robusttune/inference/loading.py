@@ -56,7 +56,11 @@ def load(
         classifier = _load_one(each)
         _share_encoders(classifier, classifiers)
         classifiers.append(classifier)
-    predictor = Predictor([classifier.to(device=device, dtype=number_type).eval() for classifier in classifiers])
+    for classifier in classifiers:
+        classifier.to(device).eval()
+        if number_type != torch.float32:  # A conversion to float32 would shorten numbers in float64.
+            classifier.to(number_type)
+    predictor = Predictor(classifiers)
     predictor.origin = paths[0] if len(paths) == 1 else None
     return predictor
 
