@@ -69,7 +69,9 @@ class StandInHub:
             folder: Folder with the files.
         """
         return self.commit(
-            kind, name, {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+            kind,
+            name,
+            {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()},
         )
 
     def commit(self, kind: str, name: str, files: Files) -> str:

@@ -175,7 +175,7 @@ class MMRLClassifier(PromptClassifier):
 
         An exported graph contains those that were computed before the export.
         """
-        if torch.compiler.is_exporting() and self._kept is not None:
+        if torch.compiler.is_compiling() and self._kept is not None:
             return self._kept.adapted
         if torch.is_grad_enabled():
             return self._adapt()

@@ -50,7 +50,7 @@ class Packed:
             shared: States of the tokens that all texts begin with, shape (p, d). Each text has at least one token more.
         """
         own = mask[:, len(shared) :]
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_compiling():  # torch.export traces the model
             return cls._padded(states[:, len(shared) :], own, shared)
         lengths = own.sum(1)
         end = lengths.cumsum(0) - 1
