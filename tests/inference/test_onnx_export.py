@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from inference.models import MODELS, clip_encoders, fusion, pairs, timm_encoder
+from inference.models import MODELS, clip_encoders, fusion, pairs, text_encoder, timm_encoder
 from PIL import Image
 
 from robusttune.data.images import read_image
@@ -91,7 +91,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 def test_the_example_makes_the_pixels_of_training(
     example: ModuleType, settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    preprocessing = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, **settings)  # type: ignore[arg-type]
+    preprocessing = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), **settings)
     model = object.__new__(example.Model)
     model.image = SimpleNamespace(**vars(preprocessing))
     for path in photo_files(tmp_path):
@@ -100,8 +100,8 @@ def test_the_example_makes_the_pixels_of_training(
 
 
 def test_the_example_makes_the_tokens_of_training(example: ModuleType) -> None:
-    for encoder in (MODELS["text only"]().text_encoder, clip_encoders()[1].load()):
-        tokenizer = encoder.settings.tokenizer()  # type: ignore[union-attr]
+    for encoder in (text_encoder(), clip_encoders()[1]):
+        tokenizer = encoder.tokenizer()
         model = object.__new__(example.Model)
         model.tokenizer = tokenizer.backend
         model.text = SimpleNamespace(

@@ -127,6 +127,10 @@ def _edit_config(folder: Path) -> None:
     path.write_text(path.read_text().replace("gelu", "relu"))
 
 
+def _empty(folder: Path) -> None:
+    (folder / NAME).write_text("[]")
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "weights truncated": (_cut("model.safetensors"), "model.safetensors is damaged .*: fetch or export"),
     "weights missing": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors does not exist: "),
@@ -136,7 +140,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "tokenizer truncated": (_cut("text_encoder/tokenizer.json"), "tokenizer.json is missing or was changed: fetch"),
     "configuration edited": (_edit_config, "text_encoder/config.json is missing or was changed: fetch"),
     "temperature of settings edited": (_set("settings.fusion.init_args.width", 7), "is not as it was written"),
-    "no object": (lambda folder: (folder / NAME).write_text("[]"), "does not describe a model of this version"),
+    "no object": (_empty, "does not describe a model of this version"),
     "newer": (_set("format", 99), "has format 99, and this version reads format 1: update robusttune"),
     "another task": (_set("task", "os.system"), "does not describe a model of this version: export"),
 }

@@ -37,7 +37,8 @@ class Model:
 
     def __init__(self, folder: Path) -> None:
         settings = json.loads((folder / "preprocessing.json").read_text(encoding="utf-8"))
-        self.image, self.text = SimpleNamespace(**settings["image"]), SimpleNamespace(**settings["text"])
+        self.image: Any = SimpleNamespace(**settings["image"])
+        self.text: Any = SimpleNamespace(**settings["text"])
         self.classes: list[str] = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         self.tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from robusttune.data import images
-from robusttune.encoders import preprocessing
+from robusttune.encoders.preprocessing import resize_and_crop
 from robusttune.errors import RobustTuneError
+from robusttune.inference.batches import Batches
 from robusttune.inference.onnx.graph import LEAST_TOKENS, write_graph
 from robusttune.inference.onnx.parity import differences, open_session, refuse_differences
 from robusttune.inference.onnx.precision import PRECISIONS, convert
@@ -85,7 +86,7 @@ def require_packages() -> None:
 
 def self_contained_example() -> str:
     """Return the source of the example, with the functions that it shares with this package in place of imports."""
-    functions = (images._formats, images._turn_upright, images._as_rgb, preprocessing.resize_and_crop)
+    functions = (images._formats, images._turn_upright, images._as_rgb, resize_and_crop)
     shared = [f"{NEEDED}\n\nFORMATS = {images.FORMATS!r}", *(inspect.getsource(each).rstrip() for each in functions)]
     joined = "\n\n\n".join(shared).replace("preprocessing: Preprocessing", "preprocessing: SimpleNamespace")
     return IMPORTS.sub(lambda _: f"{joined}\n", EXAMPLE.read_text(encoding="utf-8"))
@@ -100,12 +101,12 @@ def _checked(classifier: Classifier, folder: Path) -> dict[str, float]:
 
 def _write_files(classifier: Classifier, folder: Path) -> None:
     """Write the files beside the graph: preprocessing, tokenizer, classes and example."""
-    image, text = classifier.image_encoder.settings, classifier.text_encoder.settings
-    tokenizer = text.tokenizer()
+    preprocessing = Batches(classifier).preprocessing
+    tokenizer = preprocessing.tokenizer
     settings = {
         "format": 1,
         "multilabel": classifier.facts.multilabel,
-        "image": asdict(image.preprocessing()),
+        "image": asdict(preprocessing.resizing),
         "text": {
             "max_length": tokenizer.max_length,
             "least_tokens": LEAST_TOKENS,

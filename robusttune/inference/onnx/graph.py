@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.errors import RobustTuneError
+from robusttune.inference.batches import Batches
 from robusttune.models.classifier import Classifier
 from robusttune.models.mmrl_classifier import MMRLClassifier
 from robusttune.predictions import probabilities
@@ -79,8 +80,9 @@ def example_inputs(classifier: Classifier, rows: int, tokens: int, seed: int = 0
         tokens: Number of tokens ``n`` of the longest text.
         seed: Seed of the random numbers.
     """
-    random, tokenizer = torch.Generator().manual_seed(seed), classifier.text_encoder.settings.tokenizer()
-    side, special = classifier.image_encoder.side, [*tokenizer.before, *tokenizer.after]
+    random, preprocessing = torch.Generator().manual_seed(seed), Batches(classifier).preprocessing
+    side, tokenizer = preprocessing.resizing.size, preprocessing.tokenizer
+    special = [*tokenizer.before, *tokenizer.after]
     lengths = torch.randint(len(special) + 1, tokens + 1, (rows,), generator=random)
     lengths[0] = tokens
     ordinary = torch.tensor(sorted({*tokenizer.backend.get_vocab().values()} - {*special, tokenizer.pad_id}))
@@ -113,7 +115,7 @@ def write_graph(classifier: Classifier, path: Path) -> None:
         RobustTuneError: An operation of an encoder has no form in ONNX.
     """
     graph = Graph(classifier.eval())
-    most = max(LEAST_TOKENS, classifier.text_encoder.settings.tokenizer().max_length)
+    most = max(LEAST_TOKENS, Batches(classifier).preprocessing.tokenizer.max_length)
     inputs = example_inputs(classifier, rows=4, tokens=min(7, most))
     batch, tokens = torch.export.Dim("batch", min=1), torch.export.Dim("tokens", min=LEAST_TOKENS, max=most)
     shapes = [{0: batch}, {0: batch, 1: tokens}, {0: batch, 1: tokens}, {0: batch}, {0: batch}]

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from robusttune.errors import RobustTuneError
+from robusttune.inference.batches import Batches
 from robusttune.inference.onnx.graph import LEAST_TOKENS, GraphInputs, example_inputs
 from robusttune.models.classifier import Classifier
 
@@ -46,7 +47,7 @@ def differences(classifier: Classifier, session: Any) -> dict[str, float]:
         classifier: Live model, on the CPU.
         session: ONNX Runtime session of its graph.
     """
-    longest = max(LEAST_TOKENS, classifier.text_encoder.settings.tokenizer().max_length)
+    longest = max(LEAST_TOKENS, Batches(classifier).preprocessing.tokenizer.max_length)
     found = dict.fromkeys([*PATTERNS, "mixed"], 0.0)
     for rows, tokens in zip(BATCHES, (LEAST_TOKENS, longest, min(9, longest)), strict=True):
         inputs = example_inputs(classifier, 4 * rows, tokens, seed=rows)

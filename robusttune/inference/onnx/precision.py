@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from robusttune.data.labels import encode_labels
 from robusttune.data.sources import Table
@@ -19,7 +20,7 @@ from robusttune.inference.onnx.graph import LEAST_TOKENS, GraphInputs
 from robusttune.inference.onnx.parity import open_session, run_graph
 from robusttune.models.classifier import Classifier
 from robusttune.predictions import predicted_classes
-from robusttune.types import Batch
+from robusttune.types import Batch, Tokens
 
 PRECISIONS = ("float32", "float16", "int8")
 BATCH_SIZE = 32
@@ -84,9 +85,9 @@ def measure(classifier: Classifier, graph: Path, table: str) -> Measured:
     """
     session, batches = open_session(graph), _batches(classifier, table)
     seconds, live_seconds, difference, correct, live_correct, number = 0.0, 0.0, 0.0, 0, 0, 0
-    multilabel = classifier.facts.multilabel
+    multilabel, side = classifier.facts.multilabel, Batches(classifier).preprocessing.resizing.size
     for batch, labels in batches:
-        inputs = graph_inputs(batch, classifier.image_encoder.side)
+        inputs = graph_inputs(batch, side)
         begun = perf_counter()
         logits, found = run_graph(session, inputs)
         between = perf_counter()
@@ -111,16 +112,21 @@ def graph_inputs(batch: Batch, side: int) -> GraphInputs:
     Args:
         batch: Batch of ``B`` samples with the inputs that are present, not their features.
         side: Height and width of an image, in pixels.
+
+    Raises:
+        RobustTuneError: A sample has several images.
     """
-    rows, tokens = len(batch), batch.texts["clean"]
+    rows, pixels, tokens = len(batch), batch.images["clean"], batch.texts["clean"]
     images = torch.zeros(rows, 3, side, side, dtype=torch.uint8)
     if len(batch.images):
-        images[batch.image_present] = batch.images["clean"]  # type: ignore[assignment]
-    length = max(LEAST_TOKENS, tokens.input_ids.shape[1] if len(batch.texts) else 0)  # type: ignore[union-attr]
+        if not isinstance(pixels, Tensor):
+            raise RobustTuneError("a sample has several images, and a graph takes one: give a table with one each")
+        images[batch.image_present] = pixels
+    own = tokens.input_ids.shape[1] if isinstance(tokens, Tokens) and len(tokens) else 0
+    length = max(LEAST_TOKENS, own)
     ids, mask = torch.zeros(rows, length, dtype=torch.int64), torch.zeros(rows, length, dtype=torch.bool)
-    if len(batch.texts):
-        short = (batch.text_present, slice(tokens.input_ids.shape[1]))  # type: ignore[union-attr]
-        ids[short], mask[short] = tokens.input_ids, tokens.attention_mask  # type: ignore[union-attr]
+    if isinstance(tokens, Tokens) and own:
+        ids[batch.text_present, :own], mask[batch.text_present, :own] = tokens.input_ids, tokens.attention_mask
     return GraphInputs(images, ids, mask, batch.image_present, batch.text_present)
 
 
