@@ -24,7 +24,7 @@ VERBS = {
 COMMANDS = {
     "plan": "estimate what a fit takes without running it: parameters, operations, memory, disk, time",
     "import": "convert weights of the published MMRL or MMRL++ to a checkpoint",
-    "export": "convert an MMRL checkpoint to the format of the published implementation",
+    "export": "write a tuned model as ONNX, as a folder that is loaded offline, or as published weights",
     "prefetch": "download what a configuration needs, for nodes without a network",
     "data verify": "check a copy of a data set: counts, files, duplicates, texts",
     "data show": "draw samples of a data set, with texts, labels and noise",
@@ -34,7 +34,7 @@ COMMANDS = {
 MODULES = {
     "plan": "plan",
     "import": "import_weights",
-    "export": "export_weights",
+    "export": "export_model",
     "prefetch": "prefetch",
     "data verify": "data_verify",
     "data show": "data_show",

@@ -181,7 +181,7 @@ class Batch:
     cut: list[str]
 
     def __len__(self) -> int:
-        return len(self.sample_id)
+        return len(self.image_present)
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Batch:
         """Return a copy with ``fn`` applied to every tensor."""

@@ -1,7 +1,8 @@
-"""A local stand-in for the Hugging Face hub: it serves folders as repositories, as huggingface_hub requests them."""
+"""A local stand-in for the Hugging Face hub: it serves folders as repositories, and takes uploads of models."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -17,6 +18,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 Files = dict[str, bytes]
 LARGE = (".safetensors", ".bin", ".parquet")  # suffixes of files that the hub stores outside git, by their SHA-256
 API = re.compile(r"/api/(?P<kind>models|datasets)/(?P<name>.+?)(?:/(?P<verb>revision|tree|paths-info)/(?P<rest>.+))?")
+UPLOAD = re.compile(r"/api/models/(?P<name>.+?)/(?P<verb>preupload|commit)/main")
+BATCH = re.compile(r"/(?P<name>.+?)\.git/info/lfs/objects/batch")
 RESOLVE = re.compile(r"/(?P<kind>datasets/)?(?P<name>.+?)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 
 
@@ -41,6 +44,8 @@ class StandInHub:
         break_off: Number of times that a file's transfer will break off in the middle, by file name.
         stall: Number of times that a file's transfer will pause for two seconds, by file name.
         altered: Names of files whose last byte is changed in transfer.
+        refuses_uploads: True to answer uploads as the hub answers those without the right to write.
+        blobs: Contents of large files that were uploaded, by SHA-256.
     """
 
     def __init__(self) -> None:
@@ -49,6 +54,8 @@ class StandInHub:
         self.break_off: Counter[str] = Counter()
         self.stall: Counter[str] = Counter()
         self.altered: set[str] = set()
+        self.refuses_uploads = False
+        self.blobs: dict[str, bytes] = {}
         self._commits: dict[tuple[str, str], list[Repository]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
@@ -61,11 +68,23 @@ class StandInHub:
             name: Name of the repository.
             folder: Folder with the files.
         """
-        files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        return self.commit(
+            kind,
+            name,
+            {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()},
+        )
+
+    def commit(self, kind: str, name: str, files: Files) -> str:
+        """Add a commit with the given files, make it the head of ``main``, and return its hash. See `add`."""
         description = repr([name, *((file, _blob_id(content)) for file, content in sorted(files.items()))])
         commit = hashlib.sha1(description.encode()).hexdigest()
         self._commits.setdefault((kind, name), []).append(Repository(commit, files))
         return commit
+
+    @property
+    def address(self) -> str:
+        """Return the address of this hub."""
+        return f"http://127.0.0.1:{self._server.server_port}"
 
     def environment(self, home: Path) -> dict[str, str]:
         """Return environment variables that make a process download from this hub only.
@@ -74,7 +93,7 @@ class StandInHub:
             home: Folder for the downloads.
         """
         return {
-            "HF_ENDPOINT": f"http://127.0.0.1:{self._server.server_port}",
+            "HF_ENDPOINT": self.address,
             "HF_HOME": str(home),
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -120,6 +139,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_PUT(self) -> None:
+        """Take the content of a large file."""
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.hub.requests.append(f"PUT {self.path}")
+        self.hub.blobs[hashlib.sha256(content).hexdigest()] = content
+        self._json({})
+
     def log_message(self, *args: object) -> None:
         """Suppress the log output of the base class."""
 
@@ -128,6 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         self.hub.requests.append(f"{self.command} {url.path}")
+        if self.command == "POST" and self._takes_upload(url.path, body):
+            return
         if found := API.fullmatch(url.path):
             query = parse_qs(url.query or body)
             self._metadata(found["kind"], found["name"], found["verb"], found["rest"], query)
@@ -136,6 +164,53 @@ class _Handler(BaseHTTPRequestHandler):
             self._file(kind, found["name"], unquote(found["revision"]), unquote(found["file"]))
         else:
             self._refuse("EntryNotFound")
+
+    def _takes_upload(self, path: str, body: str) -> bool:
+        """Answer one of the requests that make up an upload. Return False if the request is none of them."""
+        upload, batch = UPLOAD.fullmatch(path), BATCH.fullmatch(path)
+        if path == "/api/repos/create":
+            if self.hub.refuses_uploads:
+                self._refuse("RepoNotFound")
+                return True
+            created = json.loads(body)
+            name = "/".join(part for part in (created.get("organization"), created["name"]) if part)
+            self._json({"url": f"{self.hub.address}/{name}"})
+        elif path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif batch:
+            objects = json.loads(body)["objects"]
+            answers = [{**o, "actions": {"upload": {"href": f"{self.hub.address}/lfs/{o['oid']}"}}} for o in objects]
+            self._json({"objects": answers})
+        elif upload and upload["verb"] == "preupload":
+            modes = [(file["path"], file["path"].endswith(LARGE)) for file in json.loads(body)["files"]]
+            self._json(
+                {
+                    "files": [
+                        {"path": name, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
+                        for name, large in modes
+                    ]
+                }
+            )
+        elif upload:
+            commit = self.hub.commit("models", upload["name"], self._uploaded(upload["name"], body))
+            url = f"{self.hub.address}/{upload['name']}/commit/{commit}"
+            self._json({"success": True, "commitUrl": url, "commitOid": commit})
+        else:
+            return False
+        return True
+
+    def _uploaded(self, name: str, body: str) -> Files:
+        """Return the files of a repository after a commit, whose operations are the lines of the body."""
+        before = self.hub.find("models", name, "main")
+        files = {} if isinstance(before, str) else dict(before.files)
+        for line in body.splitlines():
+            operation = json.loads(line)
+            value = operation["value"]
+            if operation["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif operation["key"] == "lfsFile":
+                files[value["path"]] = self.hub.blobs[value["oid"]]
+        return files
 
     def _metadata(self, kind: str, name: str, verb: str | None, rest: str | None, query: dict[str, list[str]]) -> None:
         """Answer a request to the hub's API: a commit's description, a list of files, or descriptions of files."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,6 +50,21 @@ class Encoder(ABC):
         Raises:
             RobustTuneError: The model is unknown, or its weights are neither local nor available for download.
         """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the model with everything that `load` and `inputs` read, so that the folder works as ``name``.
+
+        Args:
+            folder: Folder that is created. Both towers of one model may be saved to the same folder.
+
+        Raises:
+            RobustTuneError: The model cannot be loaded.
+        """
+
+    @abstractmethod
+    def licence(self) -> str | None:
+        """Return the name of the model's licence, such as ``apache-2.0``, or None if it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)

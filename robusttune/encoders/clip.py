@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -23,10 +24,11 @@ from robusttune.encoders.base import (
 )
 from robusttune.encoders.blocks import Block
 from robusttune.encoders.preprocessing import Preprocessing
+from robusttune.encoders.saved_files import licence_of, save_model
 from robusttune.encoders.tokenization import Tokenizer
-from robusttune.encoders.transformers_common import load_config, load_model
+from robusttune.encoders.transformers_common import load_config, load_model, location
 from robusttune.encoders.transformers_image import own_preprocessing
-from robusttune.encoders.transformers_tokenizer import fast_tokenizer
+from robusttune.encoders.transformers_tokenizer import fast_tokenizer, save_tokenizer
 from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded, EncoderInputs, ImageSets, Tokens, Widths
 
@@ -59,6 +61,14 @@ class CLIPImageEncoder(ImageEncoder):
             RobustTuneError: The model is not a CLIP, or ``size`` or ``first_layer`` does not fit it.
         """
         return FrozenCLIPImage(self)
+
+    def save(self, folder: Path) -> None:
+        """Write the model to a folder, see `Encoder.save`."""
+        save_model(load_clip(self), self, folder)
+
+    def licence(self) -> str | None:
+        """Return the name of the model's licence, or None if it is not known."""
+        return licence_of(location(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +104,15 @@ class CLIPTextEncoder(TextEncoder):
             RobustTuneError: The model is not a CLIP, or ``first_layer`` does not fit it.
         """
         return FrozenCLIPText(self)
+
+    def save(self, folder: Path) -> None:
+        """Write the model to a folder, see `Encoder.save`."""
+        save_model(load_clip(self), self, folder)
+        save_tokenizer(self, folder)
+
+    def licence(self) -> str | None:
+        """Return the name of the model's licence, or None if it is not known."""
+        return licence_of(location(self))
 
 
 class TowerShape(NamedTuple):

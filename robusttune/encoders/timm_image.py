@@ -9,12 +9,13 @@ from typing import Any
 
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from robusttune.encoders.base import all_real
 from robusttune.encoders.layered import FrozenLayeredImageEncoder, LayeredImageEncoder
 from robusttune.encoders.preprocessing import Preprocessing
-from robusttune.encoders.timm_models import TimmModel, find_model, weights_file
+from robusttune.encoders.timm_models import FILES, TimmModel, find_model, weights_file, write_config
 from robusttune.encoders.weights import fetching, local_weights, refuse_code, seeded, strict_loading
 from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded
@@ -73,20 +74,39 @@ class TimmEncoder(LayeredImageEncoder):
         """
         model = self._model()
         preprocessing = self._preprocessing(model)
+        backbone = self._build(model, preprocessing.size)
+        if not hasattr(backbone, "forward_intermediates"):
+            raise RobustTuneError(f"timm's {self.name!r} does not give its intermediate layers: choose another model")
+        return FrozenTimmEncoder(backbone, preprocessing, self)
+
+    def save(self, folder: Path) -> None:
+        """Write the model to a folder, see `Encoder.save`."""
+        model = self._model()
+        backbone = self._build(model, self._preprocessing(model).size)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: tensor.contiguous() for name, tensor in backbone.state_dict().items()}
+        save_file(weights, folder / FILES[0])
+        write_config(model, folder / "config.json")
+
+    def licence(self) -> str | None:
+        """Return the name of the model's licence, or None if it is not known."""
+        found: str | None = self._model().cfg.license
+        return found
+
+    def _build(self, model: TimmModel, size: int) -> nn.Module:
+        """Build the whole model for images of ``size`` pixels, with its weights."""
         if self.weights == "pretrained" and not model.cfg.has_weights:
             raise RobustTuneError(f"timm publishes no weights of {self.name!r}: set weights to a file, or to random")
         with seeded(), fetching(model.place, self.weights), strict_loading():
-            backbone = timm.create_model(
+            built: nn.Module = timm.create_model(
                 model.name,
                 pretrained=self.weights != "random",
                 pretrained_cfg=model.pretrained_cfg(),
                 pretrained_cfg_overlay=self._source_of_weights(model),
                 num_classes=0,
-                **self._arguments(model, preprocessing.size),
+                **self._arguments(model, size),
             )
-        if not hasattr(backbone, "forward_intermediates"):
-            raise RobustTuneError(f"timm's {self.name!r} does not give its intermediate layers: choose another model")
-        return FrozenTimmEncoder(backbone, preprocessing, self)
+        return built
 
     def _model(self) -> TimmModel:
         model = find_model(self.name, self.weights, self.revision)

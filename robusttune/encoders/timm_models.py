@@ -72,6 +72,15 @@ def weights_file(path: Path) -> Path:
     raise RobustTuneError(f"{path} holds no {FILES[0]}: set weights to the file itself")
 
 
+def write_config(model: TimmModel, path: Path) -> None:
+    """Write a model's description as a ``config.json`` that `find_model` reads, without the place of its weights."""
+    places = ("url", "file", "state_dict", "hf_hub_id", "source", "custom_load")
+    described = {key: value for key, value in asdict(model.cfg).items() if key not in places and value is not None}
+    architecture = model.name.split(".")[0]
+    content = {"architecture": architecture, "model_args": model.args, "pretrained_cfg": described}
+    path.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+
+
 def _in_timm(name: str, revision: str | None) -> TimmModel:
     cfg = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     if cfg is None:

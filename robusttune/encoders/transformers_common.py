@@ -61,6 +61,13 @@ def load_tower(settings: LayeredEncoder, tower: str, needs_pooler: bool = False)
     Raises:
         RobustTuneError: The model has a decoder or no stack of layers, or weights that are used are missing.
     """
+    model = load_whole(settings, tower, needs_pooler)
+    found: nn.Module = getattr(model, tower, model)
+    return found
+
+
+def load_whole(settings: LayeredEncoder, tower: str, needs_pooler: bool = False) -> nn.Module:
+    """Load the whole model that a tower is part of, see `load_tower`."""
     config = load_config(settings)
     if has_decoder(config):
         raise RobustTuneError(f"{settings.name!r} is an encoder with a decoder: choose an encoder alone, such as BERT")
@@ -68,9 +75,7 @@ def load_tower(settings: LayeredEncoder, tower: str, needs_pooler: bool = False)
     if not hasattr(own, "num_hidden_layers"):
         raise RobustTuneError(f"{settings.name!r} is no stack of layers: choose another model, such as BERT or CLIP")
     own.num_hidden_layers = settings.run_depth(own.num_hidden_layers)
-    model = load_model(settings, config, lambda key: needs_pooler or "pooler" not in key)
-    found: nn.Module = getattr(model, tower, model)
-    return found
+    return load_model(settings, config, lambda key: needs_pooler or "pooler" not in key)
 
 
 def has_decoder(config: Any) -> bool:

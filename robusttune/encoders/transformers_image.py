@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
@@ -14,7 +15,8 @@ from robusttune.encoders.base import ImageEncoder, all_real
 from robusttune.encoders.layered import FrozenLayeredImageEncoder, LayeredImageEncoder
 from robusttune.encoders.preprocessing import Preprocessing
 from robusttune.encoders.remote_code import refuse_remote_code
-from robusttune.encoders.transformers_common import chosen_layers, load_config, load_tower, location
+from robusttune.encoders.saved_files import licence_of, save_model
+from robusttune.encoders.transformers_common import chosen_layers, load_config, load_tower, load_whole, location
 from robusttune.encoders.weights import fetching
 from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded
@@ -49,6 +51,14 @@ class TransformersImageEncoder(LayeredImageEncoder):
             RobustTuneError: The model has no patches, does not take square images of a fixed size, or cannot be loaded.
         """
         return FrozenTransformersImage(self)
+
+    def save(self, folder: Path) -> None:
+        """Write the model to a folder, see `Encoder.save`."""
+        save_model(load_whole(self, "vision_model", self.pooling == "head"), self, folder)
+
+    def licence(self) -> str | None:
+        """Return the name of the model's licence, or None if it is not known."""
+        return licence_of(location(self))
 
 
 def own_preprocessing(settings: ImageEncoder) -> Preprocessing:

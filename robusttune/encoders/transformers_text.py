@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,11 +12,12 @@ from torch import Tensor
 from robusttune.encoders.base import FrozenTextEncoder, TextEncoder
 from robusttune.encoders.layered import LayeredEncoder
 from robusttune.encoders.positions import count_positions
+from robusttune.encoders.saved_files import licence_of, save_model
 from robusttune.encoders.text_form import input_form
 from robusttune.encoders.text_probe import probe
 from robusttune.encoders.tokenization import Tokenizer
-from robusttune.encoders.transformers_common import chosen_layers, load_config, load_tower
-from robusttune.encoders.transformers_tokenizer import fast_tokenizer
+from robusttune.encoders.transformers_common import chosen_layers, load_config, load_tower, load_whole, location
+from robusttune.encoders.transformers_tokenizer import fast_tokenizer, save_tokenizer
 from robusttune.types import Encoded, Tokens
 
 Pooling = Literal["mean", "class", "end"]
@@ -56,6 +58,15 @@ class TransformersTextEncoder(LayeredEncoder, TextEncoder):
                 `robusttune.encoders.text_probe.probe`), or it cannot be loaded.
         """
         return FrozenTransformersText(self)
+
+    def save(self, folder: Path) -> None:
+        """Write the model to a folder, see `Encoder.save`."""
+        save_model(load_whole(self, "text_model"), self, folder)
+        save_tokenizer(self, folder)
+
+    def licence(self) -> str | None:
+        """Return the name of the model's licence, or None if it is not known."""
+        return licence_of(location(self))
 
 
 class FrozenTransformersText(FrozenTextEncoder):

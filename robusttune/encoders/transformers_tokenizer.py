@@ -7,6 +7,7 @@ import logging
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -16,6 +17,7 @@ from robusttune.encoders.base import TextEncoder
 from robusttune.encoders.hub import PREFETCH, offline
 from robusttune.encoders.positions import count_positions
 from robusttune.encoders.remote_code import find_file, read_json, refuse_remote_code
+from robusttune.encoders.saved_files import TOKENIZER_FILES, copy_files
 from robusttune.encoders.tokenization import Tokenizer
 from robusttune.encoders.transformers_common import load_config, location
 from robusttune.encoders.weights import fetching, model_folder
@@ -59,6 +61,12 @@ def fast_tokenizer(settings: TextEncoder, max_length: int | None) -> Tokenizer:
     return Tokenizer(
         backend.backend_tokenizer, length, backend.pad_token_id or 0, pads_left=backend.padding_side == "left"
     )
+
+
+def save_tokenizer(settings: TextEncoder, folder: Path) -> None:
+    """Copy the files of a model's tokenizer, which `fast_tokenizer` then finds in the folder."""
+    own = _settings_of_tokenizer(settings)
+    copy_files(location(own), own, TOKENIZER_FILES, folder)
 
 
 def _settings_of_tokenizer(settings: TextEncoder) -> TextEncoder:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from robusttune.errors import RobustTuneError
 from robusttune.inference.evaluation import Evaluation, evaluate
 from robusttune.inference.given_rows import FORMS, GivenRows, columns_of, one_pair, rows_of
+from robusttune.inference.hub import HubModel
 from robusttune.inference.members import Members
 from robusttune.inference.prediction import Prediction, Predictions
 from robusttune.models.classifier import Classifier
@@ -39,7 +40,7 @@ class Embeddings(NamedTuple):
     text: NDArray[np.float32]
 
 
-class Predictor:
+class Predictor(HubModel):
     """A tuned model that predicts classes from images and texts, of which either may be missing.
 
     `robusttune.load` creates it. Calls from several threads do not disturb each other, and no global state changes.

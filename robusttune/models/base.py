@@ -82,8 +82,9 @@ class FusionNetwork(nn.Module, ABC):
             Output with ``R`` rows.
         """
         parts = []
-        pairs = torch.arange(len(image_rows), device=image_rows.device)
-        for rows in torch.split(pairs, max(len(image), len(text))):
+        pairs, block = torch.arange(len(image_rows), device=image_rows.device), max(len(image), len(text))
+        # A single block is not split, because an exported graph cannot loop over blocks.
+        for rows in [pairs] if len(pairs) <= block else torch.split(pairs, block):
             images = image.map(lambda tensor, rows=image_rows[rows]: tensor[rows])  # type: ignore[misc]
             texts = text.map(lambda tensor, rows=text_rows[rows]: tensor[rows])  # type: ignore[misc]
             parts.append(self(images, texts, image_present[rows], text_present[rows]))

@@ -171,7 +171,12 @@ class MMRLClassifier(PromptClassifier):
         return known, self._combined(batch, views, by_modality, [False] * len(by_both))
 
     def adapted(self) -> Adapted:
-        """Compute tokens and class features in training; in evaluation, reuse them until a weight changes its value."""
+        """Compute tokens and class features in training; in evaluation, reuse them until a weight changes its value.
+
+        An exported graph contains those that were computed before the export.
+        """
+        if torch.compiler.is_compiling() and self._kept is not None:
+            return self._kept.adapted
         if torch.is_grad_enabled():
             return self._adapt()
         kind = self.device.type
@@ -198,7 +203,7 @@ class MMRLClassifier(PromptClassifier):
         features, representation, pooled = self._image_features(batch.images.pick(variants), adapted, untouched)
         nearness = (features * pooled).sum(1) if untouched else features.new_zeros(len(features))
         logits = [self.cosine_logits(f, adapted.classes) for f in (features, representation)]
-        parts = [values.chunk(len(variants)) for values in (*logits, nearness)]
+        parts = [values.view(len(variants), -1, *values.shape[1:]) for values in (*logits, nearness)]
         return {
             variant: ImageLogits(*(expand_present(values, batch.image_present) for values in outputs))
             for variant, outputs in zip(variants, zip(*parts, strict=True), strict=True)
@@ -209,7 +214,7 @@ class MMRLClassifier(PromptClassifier):
         if not variants or len(batch.texts) == 0:
             return dict.fromkeys(variants, self._zero_logits(batch))
         features = self._text_features(batch.texts.pick(variants), adapted)
-        parts = self.cosine_logits(features, adapted.classes).chunk(len(variants))
+        parts = self.cosine_logits(features, adapted.classes).view(len(variants), -1, len(adapted.classes))
         return {name: expand_present(logits, batch.text_present) for name, logits in zip(variants, parts, strict=True)}
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -50,6 +50,8 @@ class Packed:
             shared: States of the tokens that all texts begin with, shape (p, d). Each text has at least one token more.
         """
         own = mask[:, len(shared) :]
+        if torch.compiler.is_compiling():  # torch.export traces the model
+            return cls._padded(states[:, len(shared) :], own, shared)
         lengths = own.sum(1)
         end = lengths.cumsum(0) - 1
         width = int(lengths.max()) if len(lengths) else 0
@@ -58,10 +60,27 @@ class Packed:
         rows = own[:, :width].flatten().nonzero().squeeze(1)
         return cls(shared, states[:, len(shared) :][own], slots, rows, end)
 
+    @classmethod
+    def _padded(cls, states: Tensor, mask: Tensor, shared: Tensor) -> Self:
+        """Pack states together with their padding, so that no shape depends on the mask, as an exported graph needs.
+
+        Attention is causal, so the padding behind the end of a text does not affect it.
+
+        Args:
+            states: States of the tokens that are not shared, shape (C, m, d).
+            mask: Mask of these tokens, shape (C, m), bool.
+            shared: States of the tokens that all texts begin with, shape (p, d).
+        """
+        count, width = mask.shape
+        rows = torch.arange(count * width, device=mask.device)
+        slots = rows.view(count, width)
+        return cls(shared, states.flatten(0, 1), slots, rows, slots[:, 0] + mask.sum(1) - 1)
+
     @property
     def lengths(self) -> Tensor:
         """Return the number of tokens of each text that are not shared, shape (C,)."""
-        return torch.diff(self.end, prepend=self.end.new_full((1,), -1))
+        count, width = self.slots.shape
+        return self.rows[self.end] + 1 - width * torch.arange(count, device=self.end.device)
 
     def pad(self, values: Tensor, shared: Tensor | None = None) -> Tensor:
         """Pad packed values to a rectangle.

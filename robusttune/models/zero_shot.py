@@ -61,5 +61,6 @@ class ZeroShotClassifier(PromptClassifier):
         if not names or len(inputs) == 0:
             return dict.fromkeys(names, torch.zeros(len(present), len(self.class_names), device=self.device))
         features = encoder.encode_lower(inputs.pick(names), untouched=True).pooled
-        parts = self.cosine_logits(features, self.prompts().untouched).chunk(len(names))
+        classes = self.prompts().untouched
+        parts = self.cosine_logits(features, classes).view(len(names), -1, len(classes))
         return {name: expand_present(logits, present) for name, logits in zip(names, parts, strict=True)}

@@ -18,6 +18,7 @@ from robusttune.cli import main
 from robusttune.tasks import MMRLTask
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+EXPORT = ["export", "--format=published"]
 SMALL = ["--data.source.train=96", "--data.source.val=48", "--data.source.test=120", "--trainer.max_epochs=2"]
 SMALL += ["--model.adapter.space_width=16", "--trainer.enable_progress_bar=false"]
 
@@ -119,7 +120,7 @@ def test_published_weights_are_imported_and_exported(
 ) -> None:
     """As the published trainer leaves them: beside its schedule and accuracy, with a frozen buffer."""
     out = tmp_path / "weights.safetensors"
-    assert main(["export", f"--ckpt_path={run}/checkpoints/best.ckpt", f"--out={out}"]) == 0
+    assert main([*EXPORT, f"--ckpt_path={run}", f"--out={out}"]) == 0
     state = load_file(out)
     assert "14 tensors written" in capsys.readouterr().out
     assert {name.split(".")[0] for name in state} == {"representation_learner", "image_encoder"}
@@ -139,7 +140,7 @@ def test_published_weights_are_imported_and_exported(
 
 def test_published_weights_that_do_not_fit(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is written."""
-    assert main(["export", f"--ckpt_path={run}/checkpoints/best.ckpt", f"--out={tmp_path}/a.pth"]) == 0
+    assert main([*EXPORT, f"--ckpt_path={run}/checkpoints/best.ckpt", f"--out={tmp_path}/a.pth"]) == 0
     load = ["import", f"--config={run}/config.yaml", f"--published={tmp_path}/a.pth", f"--out={tmp_path}/b.ckpt"]
     assert main([*load, "--image_encoder.first_layer=3"]) == 1
     assert "has besides representation_learner.compound_rep_tokens_r2vproj.2.weight" in capsys.readouterr().err
@@ -148,7 +149,7 @@ def test_published_weights_that_do_not_fit(run: Path, tmp_path: Path, capsys: py
 
 def test_import_accepts_published_weights_with_their_clip(run: Path, tmp_path: Path) -> None:
     """Published checkpoints also hold parts of the frozen CLIP, in half precision."""
-    assert main(["export", f"--ckpt_path={run}/checkpoints/best.ckpt", f"--out={tmp_path}/a.pth"]) == 0
+    assert main([*EXPORT, f"--ckpt_path={run}/checkpoints/best.ckpt", f"--out={tmp_path}/a.pth"]) == 0
     state = torch.load(tmp_path / "a.pth", weights_only=True)["state_dict"]
     task = MMRLTask.load_from_checkpoint(run / "checkpoints/best.ckpt")
     for modality, names in (("image", ("proj", "ln_post.weight")), ("text", ("text_projection", "ln_final.weight"))):

@@ -745,7 +745,7 @@ CASES: dict[str, Row] = {
         "test needs a checkpoint: give --ckpt_path",
     ),
     "checkpoint to export is a pipe": (
-        lambda p: ["export", f"--ckpt_path={pipe(p.root / 'pipe')}", f"--out={p.root}/y.pth"],
+        lambda p: ["export", "--format=published", f"--ckpt_path={pipe(p.root / 'pipe')}", f"--out={p.root}/y.pth"],
         "the checkpoint .*/pipe is a pipe: give the path of a checkpoint",
     ),
     "checkpoint to resume truncated": (lambda p: p.checkpoint(p.good_checkpoint()[:5000], "fit"), "is damaged"),
@@ -873,11 +873,16 @@ CASES: dict[str, Row] = {
         "FusionTask has no published weights: give a configuration of MMRLTask",
     ),
     "export of another model": (
-        lambda p: ["export", f"--ckpt_path={p.trained}/checkpoints/best.ckpt", f"--out={p.root}/y.pth"],
+        lambda p: [
+            "export",
+            "--format=published",
+            f"--ckpt_path={p.trained}/checkpoints/best.ckpt",
+            f"--out={p.root}/y.pth",
+        ],
         "is of FusionTask, which was never published: give one of MMRLTask",
     ),
     "export to nowhere": (
-        lambda p: ["export", f"--ckpt_path={p.trained}/checkpoints/best.ckpt"],
+        lambda p: ["export", "--format=published", f"--ckpt_path={p.trained}/checkpoints/best.ckpt"],
         "the following arguments are required: --out: robusttune export --help lists the options",
     ),
     # Names of runs

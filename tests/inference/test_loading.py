@@ -17,7 +17,7 @@ import robusttune
 from robusttune.checkpoint_file import FORMAT, KEY, read_checkpoint, seal
 from robusttune.errors import RobustTuneError
 from robusttune.inference import Predictor
-from robusttune.inference.loading import load_classifier
+from robusttune.inference.construction import load_classifier
 from robusttune.models import Concatenation
 from robusttune.tasks import FusionTask
 from robusttune.tasks.checkpoint import metadata_of, without_encoders

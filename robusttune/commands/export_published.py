@@ -1,4 +1,4 @@
-"""The command ``export``: write an MMRL checkpoint's weights under the names of the published implementation."""
+"""The weights of an MMRL checkpoint under the names of the published implementation."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import torch
 from safetensors.torch import save
 
 from robusttune.checkpoint_file import KEY, read_checkpoint
-from robusttune.commands.plain_parser import PlainParser
 from robusttune.counting import counted
 from robusttune.encoders.clip import TowerShape
 from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL, MMRLNetwork
 from robusttune.models.published import to_published
-from robusttune.paths import atomic_write, user_path
+from robusttune.paths import atomic_write
 from robusttune.settings import from_plain
 from robusttune.tasks import MMRLTask
 from robusttune.terminal import print_line
@@ -23,23 +22,20 @@ from robusttune.terminal import print_line
 NETWORK = "classifier.network."  # prefix of the trained weights in a checkpoint
 
 
-def run(args: list[str]) -> None:
-    """Run the command.
+def write_published(checkpoint_file: Path, out: Path) -> None:
+    """Write the weights of a checkpoint and print their number.
 
     Args:
-        args: Arguments of the command line after ``export``.
+        checkpoint_file: Checkpoint of an `MMRLTask`.
+        out: File to write: ``.safetensors``, or else torch's format.
 
     Raises:
         RobustTuneError: The checkpoint cannot be read or is not one of MMRL, or the output file exists.
     """
-    parser = PlainParser(prog="robusttune export", description="Write MMRL weights under published names.")
-    parser.add_argument("--ckpt_path", required=True, help="A checkpoint of an MMRLTask.")
-    parser.add_argument("--out", required=True, help="The file to write: .safetensors, or else torch's format.")
-    given = parser.parse_args(args)
-    out, checkpoint = user_path(given.out), read_checkpoint(user_path(given.ckpt_path))
+    checkpoint = read_checkpoint(checkpoint_file)
     task_name = checkpoint[KEY]["task"]
     if task_name != MMRLTask.__name__:
-        raise RobustTuneError(f"{given.ckpt_path} is of {task_name}, which was never published: give one of MMRLTask")
+        raise RobustTuneError(f"{checkpoint_file} is of {task_name}, which was never published: give one of MMRLTask")
     if out.exists():
         raise RobustTuneError(f"{out} exists: give another --out")
     state = to_published(network_of(checkpoint))
