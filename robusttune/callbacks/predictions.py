@@ -81,8 +81,7 @@ class PredictionWriter(Callback):
             for name, line in lines.items():
                 if found[name]:
                     log.warning("%s %s", counted(found[name], "row"), line)
-            total = counted(len(data.parts), "part")
-            state = f"all {total} are there" if not left else f"{len(data.parts) - left} of {total} are there"
+            state = f"{len(data.parts) - left:,} of {counted(len(data.parts), 'part')} finished"
             print_line(f"{counted(found['rows'], 'prediction')} written to {data.folder}; {state}")
 
         on_rank_zero(self.counts, report)

@@ -28,6 +28,7 @@ from robusttune.callbacks import (
     TrainingState,
 )
 from robusttune.checkpoint_file import KEY, checkpoint_path, read_checkpoint
+from robusttune.commands.configs import prepare_arguments
 from robusttune.commands.lightning_cli import RobustTuneCLI, launch
 from robusttune.commands.resume import (
     FinishedRunError,
@@ -37,6 +38,7 @@ from robusttune.commands.resume import (
     seed_of,
     unfinished,
 )
+from robusttune.commands.run_config import with_run_config
 from robusttune.commands.strategies import refuse_sharding
 from robusttune.commands.workers import DeadWorkerError
 from robusttune.errors import RobustTuneError
@@ -201,11 +203,15 @@ def _launch(verb: str, args: list[str]) -> RobustTuneCLI:
         def subcommands() -> dict[str, set[str]]:
             return {verb: LightningCLI.subcommands()[verb]}
 
+    args = [verb, *args]
+    if verb != "fit":
+        prepared = prepare_arguments(args)
+        args = with_run_config(verb, prepared.args, prepared.settings)
     callbacks = [ConditionReport(), MaskFiles()]
     return launch(
         VerbCLI,
         verb,
-        [verb, *args],
+        args,
         save_config_callback=RunFolder,
         trainer_defaults={"logger": False, "callbacks": callbacks},
         parser_kwargs={"exit_on_error": False, verb: {"exit_on_error": False}},

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robusttune.errors import RobustTuneError
-from robusttune.inference.tables.plan import Part
+from robusttune.inference.tables.plan import PARTS, Part
 from robusttune.paths import partial_of, sync
 from robusttune.settings import differences
 
@@ -39,7 +39,7 @@ def take_folder(folder: Path, identity: Mapping[str, Any], parts: Sequence[Part]
     if folder.exists() and not folder.is_dir():
         raise RobustTuneError(f"{folder!s:.300} is no folder: give --out a folder for the predictions")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / PARTS).mkdir(parents=True, exist_ok=True)
         found = folder / NAME
         if not found.exists():
             _refuse_unknown_parts(folder)
@@ -79,7 +79,7 @@ def _write(path: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _refuse_unknown_parts(folder: Path) -> None:
-    other = next(folder.glob("part-*.parquet"), None)
+    other = next(folder.glob(f"{PARTS}/part-*.parquet"), None)
     if other is not None:
         raise RobustTuneError(f"{folder!s:.300} has {other.name} and no {NAME}: give --out an empty folder")
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from robusttune.errors import RobustTuneError
 
+PARTS = "parts"  # A folder without other files, so that it can be read as one table.
+
 
 class Part(NamedTuple):
     """Consecutive rows of the input, whose predictions are in one file.
@@ -21,7 +23,7 @@ class Part(NamedTuple):
 
     Example:
         >>> Part(2, 20_000, 25_000).name
-        'part-00002.parquet'
+        'parts/part-00002.parquet'
     """
 
     number: int
@@ -30,8 +32,8 @@ class Part(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Return the name of the file."""
-        return f"part-{self.number:05d}.parquet"
+        """Return the path of the file in the folder of the predictions."""
+        return f"{PARTS}/part-{self.number:05d}.parquet"
 
     @property
     def rows(self) -> int:

@@ -132,7 +132,7 @@ class PartWriter:
         self._partial = partial_of(self.path)
         self._files = ExitStack()
         self._file: pq.ParquetWriter | None = None
-        for left in folder.glob(f".{self.path.name}.*.partial"):  # A process that was killed while writing left it.
+        for left in self.path.parent.glob(f".{self.path.name}.*.partial"):  # A process that was killed while writing left it.
             left.unlink(missing_ok=True)
 
     def add(
