@@ -9,8 +9,10 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from robusttune.callbacks import PredictionProgress, PredictionWriter
 from robusttune.checkpoint_file import checkpoint_path
+from robusttune.commands.configs import prepare_arguments
 from robusttune.commands.lightning_cli import launch
 from robusttune.commands.nulls import check_nulls
+from robusttune.commands.run_config import WHOLE
 from robusttune.commands.strategies import refuse_sharding
 from robusttune.commands.trainer import as_list, cluster_plugins, leaving_ranks
 from robusttune.data.sources.base import require_paths
@@ -124,15 +126,23 @@ def run(args: list[str]) -> None:
     Raises:
         RobustTuneError: An argument is invalid, or the checkpoint, the input or the output cannot be used.
     """
+    prepared = prepare_arguments(["predict", *args])
+    if WHOLE in prepared.settings:
+        raise RobustTuneError(
+            "predict takes encoders, model and classes from the checkpoint: leave out the --config of a run"
+        )
+    if prepared.settings.get("ckpt_path", [None])[-1] is None and not {"-h", "--help"}.intersection(args):
+        raise RobustTuneError("predict needs a checkpoint: give --ckpt_path")
     with leaving_ranks():
         launch(
             PredictCLI,
             "predict",
-            ["predict", *args],
+            prepared.args,
             model_class=load_any_task,
             datamodule_class=PredictionData,
             subclass_mode_model=False,
             save_config_callback=None,
+            seed_everything_default=False,  # Predictions are not random.
             trainer_defaults={"logger": False},
             parser_kwargs={"exit_on_error": False, "predict": {"exit_on_error": False}},
         )

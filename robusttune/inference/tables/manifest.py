@@ -81,7 +81,9 @@ def _write(path: Path, manifest: Mapping[str, Any]) -> None:
 def _refuse_unknown_parts(folder: Path) -> None:
     other = next(folder.glob(f"{PARTS}/part-*.parquet"), None)
     if other is not None:
-        raise RobustTuneError(f"{folder!s:.300} has {other.name} and no {NAME}: give --out an empty folder")
+        raise RobustTuneError(
+            f"{folder!s:.300} has {other.relative_to(folder)} and no {NAME}: give --out an empty folder"
+        )
 
 
 def _refuse_another(folder: Path, ours: dict[str, Any], theirs: Any) -> None:

@@ -132,8 +132,8 @@ class PartWriter:
         self._partial = partial_of(self.path)
         self._files = ExitStack()
         self._file: pq.ParquetWriter | None = None
-        for left in self.path.parent.glob(f".{self.path.name}.*.partial"):  # A process that was killed while writing left it.
-            left.unlink(missing_ok=True)
+        for left in self.path.parent.glob(f".{self.path.name}.*.partial"):
+            left.unlink(missing_ok=True)  # A process that was killed while writing left it.
 
     def add(
         self, probabilities: NDArray[np.float32], present: NDArray[np.bool_], unreadable: Sequence[str]
