@@ -53,7 +53,8 @@ class PredictionWriter(Callback):
         try:
             if self._writer is None:
                 self._writer = PartWriter(data.folder, data.pieces.popleft(), data.result_columns)
-            reasons = self._writer.add(probabilities, present, batch.unreadable)
+            unreadable = zip(batch.unreadable_rows, batch.unreadable, strict=True)
+            reasons = self._writer.add(probabilities, present, unreadable)
             if self._writer.is_complete:
                 self._writer.finish()
                 self._writer = None

@@ -202,9 +202,7 @@ class Table(Source):
         settings = f"{self._image_columns} {self.several_images} {self.blank} {options}"
         packing = Packing(path, table_files(path), settings)
         own_root = self.image_root is not None
-        images = ImageCells(
-            packing, self._image_columns, self._root(path), own_root, self.several_images, bad, blanks
-        )
+        images = ImageCells(packing, self._image_columns, self._root(path), own_root, self.several_images, bad, blanks)
         text = self.text_column if self.text_template is None else TextTemplate(self.text_template)
         return path, found, RecordReader(self.id_column, images, text, labels, blanks, bad), packing
 

@@ -23,7 +23,6 @@ from robusttune.inference.tables.inputs import Piece, open_input
 from robusttune.inference.tables.manifest import take_folder
 from robusttune.inference.tables.plan import Part, Shard, parts_of, unfinished
 from robusttune.inference.tables.results import ResultColumns
-from robusttune.models.classifier import ENCODERS
 from robusttune.paths import user_path
 from robusttune.settings import from_plain
 from robusttune.types import Batch, Facts
@@ -79,6 +78,7 @@ class PredictionData(LightningDataModule):
         self.checkpoint = read_checkpoint(checkpoint_path(ckpt_path))
         metadata = self.checkpoint[KEY]
         self.facts = Facts(**metadata["facts"])
+        self.source = source
         self.input = open_input(source, columns)
         self.result_columns = ResultColumns(self.facts.class_names, self.facts.multilabel, top_k, self.input.kept)
         self.parts = parts_of(self.input.rows, part_rows)
@@ -90,10 +90,9 @@ class PredictionData(LightningDataModule):
             "settings": settings | {"source": _settings_of(source)},
         }
         take_folder(self.folder, identity, self.parts)
-        encoders = (
-            from_plain(metadata[name], kind) for name, kind in zip(ENCODERS, (ImageEncoder, TextEncoder), strict=True)
-        )
-        self.preprocessing = Preprocessing(*encoders, TrainingSettings(), NoiseBySplit(), views=None, seed=0)
+        image = from_plain(metadata["image_encoder"], ImageEncoder)
+        text = from_plain(metadata["text_encoder"], TextEncoder)
+        self.preprocessing = Preprocessing(image, text, TrainingSettings(), NoiseBySplit(), views=None, seed=0)
         self.loaders = Loaders(loader, batch_size, seed=0)
         self.pieces: deque[Piece] = deque()
 
@@ -136,10 +135,10 @@ class PartsLoader:
         for piece in data.input.pieces(self.parts):
             data.pieces.append(piece)
             samples = data.preprocessing.dataset(piece.records, data.input.images, None, "predict", "predict", complete)
-            yield from data.loaders.build(samples, "predict", data.facts, processes)  # type: ignore[misc]
+            yield from data.loaders.build(samples, "predict", data.facts, processes)
 
 
 def _settings_of(source: Source) -> dict[str, Any]:
     """Return the settings of a source as plain data, without the paths of its tables."""
-    settings = asdict(source) if is_dataclass(source) else {}
+    settings: dict[str, Any] = asdict(source) if is_dataclass(source) else {}
     return {"class": type(source).__name__} | {name: value for name, value in settings.items() if name not in SPLITS}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -136,22 +136,19 @@ class PartWriter:
             left.unlink(missing_ok=True)  # A process that was killed while writing left it.
 
     def add(
-        self, probabilities: NDArray[np.float32], present: NDArray[np.bool_], unreadable: Sequence[str]
+        self, probabilities: NDArray[np.float32], present: NDArray[np.bool_], unreadable: Iterable[tuple[int, str]]
     ) -> list[str | None]:
         """Add the predictions of the next ``B`` samples, and return the reason for each that could not be used whole.
 
         Args:
             probabilities: Class probabilities, shape (B, C), float32.
             present: Flags that the sample has an image and that it has a text, shape (B, 2).
-            unreadable: Reasons why images could not be read, for those that could not.
+            unreadable: Rows of images that could not be read, from 0, with the reasons.
         """
         size = len(probabilities)
-        rows = slice(self.rows, self.rows + size)
-        named, images = self.piece.records["image"].slice(self.rows, size).is_valid().to_pylist(), iter(unreadable)
-        reasons = [
-            "; ".join(filter(None, [problem, next(images) if has_name and not has_image else None])) or None
-            for problem, has_name, has_image in zip(self.piece.problems[rows], named, present[:, 0], strict=True)
-        ]
+        reasons = self.piece.problems[self.rows : self.rows + size]
+        for row, reason in unreadable:
+            reasons[row] = f"{reasons[row]}; {reason}" if reasons[row] else reason
         kept = {name: values.slice(self.rows, size) for name, values in self.piece.kept.items()}
         table = self._columns.table(self.piece.ids.slice(self.rows, size), probabilities, present, reasons, kept)
         self._waiting.append(table)
