@@ -22,6 +22,7 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding=
 FLAGS = {
     *("config", "ckpt_path", "seed_everything", "print_config", "help"),
     *("json", "near", "samples", "out", "published", "baseline", "trend", "metric", "steps"),
+    *("input", "shard", "top_k", "columns", "part_rows"),
     *("image_encoder", "text_encoder", "model", "optimizer", "trainer"),
 }
 

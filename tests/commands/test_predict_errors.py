@@ -173,4 +173,4 @@ def test_a_run_folder_is_enough(
     assert f"validate needs a configuration, and {copy}/config.yaml does not exist: give --config" in (
         capsys.readouterr().err
     )
-    assert main(["validate", f"--ckpt_path={copy}", f"--config={run}/config.yaml"]) == 0
+    assert main(["validate", f"--config={run}/config.yaml", f"--ckpt_path={copy}"]) == 0

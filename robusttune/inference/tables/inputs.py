@@ -92,7 +92,7 @@ class TableInput(PredictionInput):
         stored = stored_types(self.files[0])
         content = image_columns(stored)
         known = names if stored is None else list(stored)
-        chosen = chosen_columns(self.columns, known, content | {str(self.source.id_column)})
+        chosen = chosen_columns(self.columns, known, content | {self.source.id_column or ""})
         refused = [name for name in chosen if name in content]
         if refused:
             raise RobustTuneError(f"the column {refused[0]!r:.80} holds images, which are not copied: leave it out")
