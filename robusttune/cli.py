@@ -19,7 +19,7 @@ VERBS = {
     "fit": "train, validating under every condition",
     "validate": "evaluate a checkpoint on the validation split under every condition",
     "test": "evaluate a checkpoint on the test split under every condition",
-    "predict": "write a checkpoint's predictions for samples without labels",
+    "predict": "predict the samples of a table with a checkpoint",
 }
 COMMANDS = {
     "plan": "estimate what a fit takes without running it: parameters, operations, memory, disk, time",
@@ -32,6 +32,7 @@ COMMANDS = {
     "configs": "list the configurations that come with robusttune, and copy one to edit",
 }
 MODULES = {
+    "predict": "predict",
     "plan": "plan",
     "import": "import_weights",
     "export": "export_model",
@@ -139,4 +140,4 @@ def _run(command: str, args: list[str]) -> None:
     if name not in sys.modules:  # imported late, since torch takes seconds
         with leaving_at_once(), uncollected():
             import_module(name)
-    sys.modules[name].run(*([command] if command in VERBS else []), args)
+    sys.modules[name].run(*([] if command in MODULES else [command]), args)

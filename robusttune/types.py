@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -167,6 +167,7 @@ class Batch:
         split: Split of the samples.
         unreadable: Messages, one for each image file that could not be read.
         cut: Ids of samples whose text is longer than the encoder's limit.
+        unreadable_rows: Rows of the messages in ``unreadable``, without those of cached features.
     """
 
     images: Variants
@@ -179,6 +180,7 @@ class Batch:
     split: Split
     unreadable: list[str]
     cut: list[str]
+    unreadable_rows: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.image_present)

@@ -23,6 +23,7 @@ FLAGS = {
     *("config", "ckpt_path", "seed_everything", "print_config", "help"),
     *("format", "precision", "input"),
     *("json", "near", "samples", "out", "published", "baseline", "trend", "metric", "steps"),
+    *("input", "shard", "top_k", "columns", "part_rows"),
     *("image_encoder", "text_encoder", "model", "optimizer", "trainer"),
 }
 

@@ -4,6 +4,7 @@ from robusttune.callbacks.best_checkpoint import BestCheckpoint
 from robusttune.callbacks.checkpoint_io import SafeCheckpointIO
 from robusttune.callbacks.last_checkpoint import LastCheckpoint
 from robusttune.callbacks.masks import MaskFiles
+from robusttune.callbacks.prediction_progress import PredictionProgress
 from robusttune.callbacks.predictions import PredictionWriter
 from robusttune.callbacks.report import ConditionReport
 from robusttune.callbacks.resumed import Resumed, TrainingState
@@ -14,6 +15,7 @@ __all__ = [
     "ConditionReport",
     "LastCheckpoint",
     "MaskFiles",
+    "PredictionProgress",
     "PredictionWriter",
     "Resumed",
     "RunFolder",

@@ -1,96 +1,99 @@
-"""The output of `predict`: a CSV file with one row a sample, in the folder of the checkpoint's run."""
+"""The output of `predict`: one Parquet file per part of the rows, in the order of the input."""
 
 from __future__ import annotations
 
-import csv
-from typing import Any
+import logging
+from collections import Counter
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from robusttune.callbacks.run_folder import run_folder_of
 from robusttune.counting import counted
-from robusttune.errors import RobustTuneError
-from robusttune.escaping import csv_cell
-from robusttune.paths import atomic_write
+from robusttune.inference.tables.data_module import PredictionData
+from robusttune.inference.tables.manifest import cannot_write
+from robusttune.inference.tables.plan import unfinished
+from robusttune.inference.tables.results import PartWriter
 from robusttune.ranks import on_rank_zero
-from robusttune.tasks import RobustTask
 from robusttune.terminal import print_line
+from robusttune.types import Batch
 
-Rows = list[tuple[str, list[float]]]
+log = logging.getLogger(__name__)
 
 
 class PredictionWriter(Callback):
-    """A callback that writes ``report/predictions.csv``.
+    """A callback that writes the predictions of each part as soon as all of its rows are predicted.
 
-    Its columns are the sample's id, the prediction (several classes are joined by ``|``) and the probability of each
-    class. Ids and class names are escaped with `csv_cell`.
+    Attributes:
+        counts: Numbers of predicted rows, of rows that could not be used whole, of rows without both modalities, and of
+            texts that were cut, in this process.
     """
 
     def __init__(self) -> None:
-        self.rows: Rows = []
+        self.counts: Counter[str] = Counter()
+        self._writer: PartWriter | None = None
 
     def on_predict_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: tuple[list[str], Tensor],
-        batch: Any,
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the ids and probabilities of a batch."""
-        ids, probabilities = outputs
-        self.rows += zip(ids, probabilities.tolist(), strict=True)
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gather the predictions of all ranks, and write the file on rank 0.
+        """Add the predictions of a batch to their part, and finish the part after its last row.
 
         Raises:
-            RobustTuneError: The file cannot be written.
+            RobustTuneError: The folder cannot be written.
         """
-        assert isinstance(pl_module, RobustTask)
-        mine, self.rows = self.rows, []
-        on_rank_zero(mine, lambda parts: self._write(trainer, pl_module, interleave(parts)))
-
-    def _write(self, trainer: Trainer, task: RobustTask, rows: Rows) -> None:
-        if trainer.ckpt_path is None:
-            return
-        path = run_folder_of(trainer.ckpt_path) / "report" / "predictions.csv"
+        data = _data_of(trainer)
+        probabilities = outputs[1].float().cpu().numpy()
+        present = torch.stack([batch.image_present, batch.text_present], 1).cpu().numpy()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                writer.writerow(["id", "prediction", *map(csv_cell, task.classifier.class_names)])
-                for sample_id, probabilities in rows:
-                    texts = map(csv_cell, (sample_id, _prediction(probabilities, task)))
-                    writer.writerow([*texts, *(f"{p:.6g}" for p in probabilities)])
+            if self._writer is None:
+                self._writer = PartWriter(data.folder, data.pieces.popleft(), data.result_columns)
+            unreadable = zip(batch.unreadable_rows, batch.unreadable, strict=True)
+            reasons = self._writer.add(probabilities, present, unreadable)
+            if self._writer.is_complete:
+                self._writer.finish()
+                self._writer = None
         except OSError as error:
-            raise RobustTuneError(
-                f"{path} cannot be written ({error.strerror}), and the previous one is unchanged: make room, and again"
-            ) from error
-        print_line(f"{counted(len(rows), 'prediction')} written to {path}")
+            raise cannot_write(data.folder, error) from error
+        self.counts += Counter(
+            rows=len(batch),
+            unreadable=sum(map(bool, reasons)),
+            neither=int((~present).all(1).sum()),
+            cut=len(batch.cut),
+        )
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print on rank 0 what all ranks have written."""
+        data = _data_of(trainer)
+
+        def report(counts: list[Counter[str]]) -> None:
+            """Print the sums over the ranks."""
+            found, left = sum(counts, Counter()), len(unfinished(data.folder, data.parts))
+            lines = {
+                "unreadable": "could not be used whole: the column unreadable has the reasons",
+                "neither": "had neither image nor text: the prediction is the class frequencies of training",
+                "cut": "had a text that was cut to text_encoder.max_length",
+            }
+            for name, line in lines.items():
+                if found[name]:
+                    log.warning("%s %s", counted(found[name], "row"), line)
+            state = f"{len(data.parts) - left:,} of {counted(len(data.parts), 'part')} finished"
+            print_line(f"{counted(found['rows'], 'prediction')} written to {data.folder}; {state}")
+
+        on_rank_zero(self.counts, report)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Remove the file of a part that is not complete."""
+        if self._writer is not None:
+            self._writer.discard()
 
 
-def _prediction(probabilities: list[float], task: RobustTask) -> str:
-    names = task.classifier.class_names
-    if task.facts.multilabel:
-        return "|".join(name for name, p in zip(names, probabilities, strict=True) if p >= 0.5)
-    return names[max(range(len(names)), key=probabilities.__getitem__)]
-
-
-def interleave(parts: list[Rows]) -> Rows:
-    """Merge the rows of all ranks into the order of the data set. Each sample appears once.
-
-    The ranks take samples alternately, and the last ones may be repeated as padding.
-
-    Args:
-        parts: Rows of each rank, pairs of sample id and class probabilities.
-
-    Example:
-        >>> interleave([[("a", [1.0]), ("c", [0.5])], [("b", [0.0]), ("a", [1.0])]])
-        [('a', [1.0]), ('b', [0.0]), ('c', [0.5])]
-    """
-    longest = max(map(len, parts))
-    ordered = [part[i] for i in range(longest) for part in parts if i < len(part)]
-    return list(dict(ordered).items())
+def _data_of(trainer: Trainer) -> PredictionData:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, PredictionData)
+    return data

@@ -90,9 +90,9 @@ class RunFolder(SaveConfigCallback):
                 partial.write_text(json.dumps(done) + "\n", encoding="utf-8")
         best = [c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint) and c.best_model_path]
         if trainer.is_global_zero and best:
-            path, config = Path(best[0].best_model_path), self.folder / CONFIG
-            print_line(f"Best checkpoint ({best[0].monitor} {best[0].best_model_score:.4f}): {_short(path)}")
-            print_line(f"Test it: robusttune test --config {shell(_short(config))} --ckpt_path {shell(_short(path))}")
+            path = _short(Path(best[0].best_model_path))
+            print_line(f"Best checkpoint ({best[0].monitor} {best[0].best_model_score:.4f}): {path}")
+            print_line(f"Test it: robusttune test --ckpt_path {shell(_short(self.folder))}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the folder."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -17,6 +17,7 @@ from robusttune.data import ImageTextDataModule
 from robusttune.tasks import RobustTask
 from robusttune.types import Facts
 
+CLI = TypeVar("CLI", bound=LightningCLI)
 KINDS: dict[str, Any] = {  # types of the settings that must not be null
     "trainer": Trainer,
     "data": ImageTextDataModule,
@@ -99,14 +100,14 @@ class CLIWithoutRun(RobustTuneCLI):
         parser.add_argument("--weights_only", type=bool | None, help="Ignored: the config.yaml of a run has it.")
 
 
-def launch(cli: type[RobustTuneCLI], verb: str, args: list[str], **settings: Any) -> RobustTuneCLI:
+def launch(cli: type[CLI], verb: str, args: list[str], **settings: Any) -> CLI:
     """Construct a command line, which parses the arguments, creates the objects, and runs the command.
 
     Args:
         cli: Class of the command line.
         verb: Name of the command, for error messages.
         args: Arguments of the command line.
-        settings: Further arguments of LightningCLI.
+        settings: Further arguments of LightningCLI. By default the model is a task, and the data are image-text data.
 
     Raises:
         RobustTuneError: An argument is invalid, or a class or file that it names cannot be used.
@@ -114,16 +115,15 @@ def launch(cli: type[RobustTuneCLI], verb: str, args: list[str], **settings: Any
     prepared = prepare_arguments(args)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # The loader workers already run in parallel.
     with quiet(), user_errors(verb, prepared.settings):
-        return cli(
-            RobustTask,
-            ImageTextDataModule,
-            subclass_mode_model=True,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,  # A task's checkpoint contains its settings in its own format.
-            seed_everything_default=0,
-            args=prepared.args,
-            **settings,
-        )
+        defaults: dict[str, Any] = {
+            "model_class": RobustTask,
+            "datamodule_class": ImageTextDataModule,
+            "subclass_mode_model": True,
+            "auto_configure_optimizers": False,
+            "load_from_checkpoint_support": False,  # A task's checkpoint contains its settings in its own format.
+            "seed_everything_default": 0,
+        }
+        return cli(args=prepared.args, **(defaults | settings))
 
 
 def launch_without_run(cli: type[CLIWithoutRun], command: str, args: list[str]) -> Any:

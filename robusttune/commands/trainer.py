@@ -1,8 +1,9 @@
-"""The commands of the Trainer: ``fit``, ``validate``, ``test`` and ``predict``."""
+"""The commands of the Trainer with a configuration: ``fit``, ``validate`` and ``test``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,13 @@ from robusttune.callbacks import (
     ConditionReport,
     LastCheckpoint,
     MaskFiles,
-    PredictionWriter,
     Resumed,
     RunFolder,
     SafeCheckpointIO,
     TrainingState,
 )
-from robusttune.checkpoint_file import KEY, read_checkpoint
+from robusttune.checkpoint_file import KEY, checkpoint_path, read_checkpoint
+from robusttune.commands.configs import prepare_arguments
 from robusttune.commands.lightning_cli import RobustTuneCLI, launch
 from robusttune.commands.resume import (
     FinishedRunError,
@@ -37,18 +38,18 @@ from robusttune.commands.resume import (
     seed_of,
     unfinished,
 )
+from robusttune.commands.run_config import with_run_config
 from robusttune.commands.strategies import refuse_sharding
 from robusttune.commands.workers import DeadWorkerError
 from robusttune.errors import RobustTuneError
 from robusttune.interruption import ignore, slurm_job, was_requeued
-from robusttune.paths import user_path
 from robusttune.ranks import leave
 from robusttune.run_names import run_folders
 from robusttune.types import Facts
 
 
 class TrainerCLI(RobustTuneCLI):
-    """The command line of ``fit``, ``validate``, ``test`` and ``predict``.
+    """The command line of ``fit``, ``validate`` and ``test``.
 
     Attributes:
         resumed: Callback that checks a resumed fit, alone in a sequence; empty for other runs.
@@ -80,7 +81,7 @@ class TrainerCLI(RobustTuneCLI):
             if verb != "fit":
                 raise RobustTuneError(f"{verb} needs a checkpoint: give --ckpt_path")
             return
-        config.ckpt_path = str(user_path(config.ckpt_path))
+        config.ckpt_path = str(checkpoint_path(config.ckpt_path))
         checkpoint = read_checkpoint(config.ckpt_path)
         if verb == "fit":
             state = TrainingState.of(checkpoint, str(config.ckpt_path))
@@ -119,10 +120,8 @@ class TrainerCLI(RobustTuneCLI):
         for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
             if config[name] == 0:  # Lightning divides by it.
                 raise RobustTuneError(f"trainer.{name} is 0: give more, or leave it out")
-        plugins = [*_as_list(config.plugins), SafeCheckpointIO()]
-        if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
-            plugins.append(SLURMEnvironment(auto_requeue=False))  # Its handler can deadlock; LastCheckpoint requeues.
-        callbacks = _as_list(config.callbacks) + (self._fit_callbacks(config) if self.subcommand == "fit" else [])
+        plugins = [*cluster_plugins(config), SafeCheckpointIO()]
+        callbacks = as_list(config.callbacks) + (self._fit_callbacks(config) if self.subcommand == "fit" else [])
         callbacks += self.resumed
         if not any(isinstance(callback, ModelSummary) for callback in callbacks):
             # RobustTask logs the parameters: Lightning's summary would not count encoders whose memory was freed.
@@ -158,7 +157,7 @@ def run(verb: str, args: list[str]) -> None:
     """Run a command of the Trainer.
 
     Args:
-        verb: Name of the command: ``fit``, ``validate``, ``test`` or ``predict``.
+        verb: Name of the command: ``fit``, ``validate`` or ``test``.
         args: Arguments of the command line after the command.
 
     Raises:
@@ -178,8 +177,15 @@ def start(verb: str, args: list[str]) -> RobustTuneCLI:
         FinishedRunError: The fit that is to be resumed has already finished.
         RobustTuneError: See `run`.
     """
+    with leaving_ranks():
+        return _launch(verb, args)
+
+
+@contextmanager
+def leaving_ranks() -> Iterator[None]:
+    """Close the process groups at the end of a ``with`` block, also after an error that the user can correct."""
     try:
-        cli = _launch(verb, args)
+        yield
     except DeadWorkerError:  # Other processes of the run may still wait for this one, so it must not wait for them.
         raise
     except RobustTuneError as error:
@@ -187,7 +193,6 @@ def start(verb: str, args: list[str]) -> RobustTuneCLI:
         leave()  # Other errors skip this, because they can occur on one rank while the others wait for it.
         raise
     leave()
-    return cli
 
 
 def _launch(verb: str, args: list[str]) -> RobustTuneCLI:
@@ -198,11 +203,15 @@ def _launch(verb: str, args: list[str]) -> RobustTuneCLI:
         def subcommands() -> dict[str, set[str]]:
             return {verb: LightningCLI.subcommands()[verb]}
 
-    callbacks = [ConditionReport(), PredictionWriter(), MaskFiles()]
+    args = [verb, *args]
+    if verb != "fit":
+        prepared = prepare_arguments(args)
+        args = with_run_config(verb, prepared.args, prepared.settings)
+    callbacks = [ConditionReport(), MaskFiles()]
     return launch(
         VerbCLI,
         verb,
-        [verb, *args],
+        args,
         save_config_callback=RunFolder,
         trainer_defaults={"logger": False, "callbacks": callbacks},
         parser_kwargs={"exit_on_error": False, verb: {"exit_on_error": False}},
@@ -213,5 +222,19 @@ def _is_notebook_without_widgets() -> bool:
     return Console().is_jupyter and find_spec("ipywidgets") is None
 
 
-def _as_list(given: Any) -> list[Any]:
-    return given if isinstance(given, list) else [] if given is None else [given]
+def cluster_plugins(trainer: Namespace) -> list[Any]:
+    """Return the plugins in the settings of a Trainer, and one for SLURM if the process runs in a job of it."""
+    plugins = as_list(trainer.plugins)
+    if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # Its handler can deadlock; LastCheckpoint requeues.
+    return plugins
+
+
+def as_list(given: Any) -> list[Any]:
+    """Return the values of a setting that is a list, a single value, or null.
+
+    Example:
+        >>> as_list("a"), as_list(None)
+        (['a'], [])
+    """
+    return [*given] if isinstance(given, list) else [] if given is None else [given]

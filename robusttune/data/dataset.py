@@ -115,6 +115,7 @@ class Collate:
             unreadable=[reason for s in samples for reason in s.unreadable] + _incomplete(samples, images.cut),
             # The rows of the clean variant come first. Cuts of the noisy variants are not reported.
             cut=[sample_id for sample_id, was_cut in zip(with_text, texts.cut, strict=False) if was_cut],
+            unreadable_rows=[row for row, sample in enumerate(samples) for _ in sample.unreadable],
         )
 
     def _label(self, labels: list[list[int] | None]) -> Tensor | None:

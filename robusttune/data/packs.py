@@ -170,6 +170,8 @@ class Packing:
                 _remove_outdated(path)
                 log.info("the images in %s are copied to %s, to be read one by one", self.table, path)
                 self._writer = self._stack.enter_context(_writing(path, self))
+            else:
+                self._stack.close()  # Release the lock: others need not wait until this table has been read.
         return self._writer is not None
 
     def add(self, part: Part) -> Packed:

@@ -135,7 +135,11 @@ def refuse_another_task(own: dict[str, Any], found: dict[str, Any], free: tuple[
 
 def load_task(cls: type[T], path: str | Path, device: str | torch.device) -> T:
     """Load a trained task from its checkpoint, see `RobustTask.load_from_checkpoint`."""
-    checkpoint = read_checkpoint(path)
+    return task_from(cls, read_checkpoint(path)).to(device)
+
+
+def task_from(cls: type[T], checkpoint: dict[str, Any]) -> T:
+    """Construct a task of a class from a checkpoint, as `read_checkpoint` returns it, in evaluation mode."""
     metadata = checkpoint[KEY]
     encoders = {name: from_plain(metadata[name], kind) for name, kind in zip(ENCODERS, KINDS, strict=True)}
     settings = arguments_from_plain(metadata["settings"], cls, UNSTORED)
@@ -143,7 +147,7 @@ def load_task(cls: type[T], path: str | Path, device: str | torch.device) -> T:
     task = constructor(**encoders, facts=facts, **settings)
     task.on_load_checkpoint(checkpoint)
     task.load_state_dict(checkpoint["state_dict"])
-    return task.to(device).eval()
+    return task.eval()
 
 
 def _comparable(metadata: dict[str, Any], free: tuple[str, ...]) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from fakes import tiny_flags, write_image, write_table
@@ -126,20 +126,25 @@ def test_the_flag_matters_to_a_fit_alone(run: Path, tmp_path: Path, capsys: pyte
     assert "model.calibrate False, not True" in capsys.readouterr().err
 
 
-def probabilities(run: Path, *more: str) -> np.ndarray:
-    assert main(command("predict", run, *more)) == 0
-    with (run / "report/predictions.csv").open() as file:
-        return np.array([[float(row[name]) for name in CLASSES] for row in csv.DictReader(file)])
-
-
 @pytest.mark.parametrize("pattern", GIVEN)
-def test_predictions_are_divided_by_what_is_present(cold_and_warm: tuple[Path, Path], pattern: str) -> None:
+def test_predictions_are_divided_by_what_is_present(
+    cold_and_warm: tuple[Path, Path], flags: list[str], tmp_path: Path, pattern: str
+) -> None:
     """Softmax of z / T is the softmax of z to the power of 1 / T, anew."""
-    lacking = {"both": [], "image": ["text"], "text": ["image"]}[pattern]
-    cold, warm = (
-        probabilities(run, *(f"--data.missing.test={{rate: 1, type: {modality}}}" for modality in lacking))
-        for run in cold_and_warm
-    )
+    (table,) = (Path(flag.partition("=")[2]) for flag in flags if flag.startswith("--data.source.test="))
+    kept = ["image", "text"] if pattern == "both" else [pattern]
+    rows = [{name: row[name] for name in kept} for row in map(json.loads, table.read_text().splitlines())]
+    columns = [f"--data.source.{name}_column=null" for name in ("image", "text") if name not in kept]
+    shown = write_table(tmp_path, "shown", rows)
+
+    def probabilities(run: Path) -> np.ndarray:
+        predict = ["predict", f"--ckpt_path={run}/checkpoints/last.ckpt", f"--input={shown}", *columns]
+        predict += [f"--data.source.image_root={table.parent}", f"--out={tmp_path}/{run.name}"]
+        assert main([*predict, "--data.loader.workers=0", "--trainer.accelerator=cpu"]) == 0
+        found = pq.read_table(tmp_path / run.name / "parts")
+        return np.stack([found[f"p_{name}"].to_numpy() for name in CLASSES], 1)
+
+    cold, warm = map(probabilities, cold_and_warm)
     power = cold ** (1 / GIVEN[pattern])
     assert warm == pytest.approx(power / power.sum(1, keepdims=True), abs=1e-3)
     assert abs(warm - cold).max() > 0.01

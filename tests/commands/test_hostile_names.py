@@ -100,18 +100,17 @@ def test_a_run_from_its_data_to_its_report(run: Run, root: Path) -> None:
     assert f"test: {folder}/checkpoints/best.ckpt" in said
     assert f"All metrics, classes and samples: {folder}/report/test*" in said
     assert f"Samples and predictions drawn in {folder}/report/test.png" in said
-    assert run("predict", *flags, data=False).endswith(f"predictions written to {folder}/report/predictions.csv\n")
-
-    with (root / folder / "report/predictions.csv").open(newline="") as file:
-        header, *rows = csv.reader(file)
-    assert sorted(map(from_csv_cell, header[2:])) == sorted(CLASSES)
-    assert [from_csv_cell(row[0]) for row in rows] == ["-5", *(f"=test{i}" for i in range(1, 12))]
-    assert rows[0][0] == "-5"
-    assert {from_csv_cell(row[1]) for row in rows} <= {*CLASSES}
+    predict = ["--input=test.jsonl", "--data.source.id_column=id", f"--out={FOLDER}/predictions"]
+    told = run("predict", *flags, *predict, data=False)
+    assert told == f"12 predictions written to {FOLDER}/predictions; 1 of 1 part finished\n"
+    predictions = pq.read_table(root / FOLDER / "predictions/parts")  # for programs, as they are
+    assert {f"p_{name}" for name in CLASSES} < {*predictions.column_names}
+    assert predictions["id"].to_pylist() == ["-5", *(f"=test{i}" for i in range(1, 12))]
+    assert {*predictions["prediction"].to_pylist()} <= {*CLASSES}
     with (root / folder / "report/test_classes.csv").open(newline="") as file:
         cells = [row["class"] for row in csv.DictReader(file)]
     assert {from_csv_cell(cell) for cell in cells} == {*CLASSES}
-    assert not [cell for cell in [*cells, *header, *(cell for row in rows[1:] for cell in row)] if cell[0] in "=+-@"]
+    assert not [cell for cell in cells if cell[0] in "=+-@"]
     answers = pq.read_table(root / folder / "report/test.parquet")
     assert {*answers["label"].to_pylist()} == {*CLASSES}  # for programs, as they are
 

@@ -81,16 +81,16 @@ def run(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "table" / "0"
 
 
-def results(run: Path, test: Path, folder: Path) -> tuple[dict[str, Any], str]:
-    """Return the metrics of a table and the file of its predictions."""
+def results(run: Path, test: Path, folder: Path) -> tuple[dict[str, Any], pa.Table]:
+    """Return the metrics of a table and its predictions."""
     kept = shutil.copytree(run, folder)
-    verb = [f"--config={kept}/config.yaml", f"--ckpt_path={kept}/checkpoints/best.ckpt", f"--data.source.test={test}"]
-    assert main(["test", *verb]) == 0
-    assert main(["predict", *verb]) == 0
+    assert main(["test", f"--ckpt_path={kept}", f"--data.source.test={test}"]) == 0
+    predict = ["predict", f"--ckpt_path={kept}", f"--input={test}", f"--out={kept}/predictions", COLUMNS]
+    assert main([*predict, "--data.source.several_images=mean", "--data.loader.workers=0"]) == 0
     report = kept / "report"
     with Image.open(report / "test.png") as drawn:
         assert drawn.width > 1000
-    return json.loads((report / "test.json").read_text())["conditions"], (report / "predictions.csv").read_text()
+    return json.loads((report / "test.json").read_text())["conditions"], pq.read_table(kept / "predictions/parts")
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def test_bytes_and_links_give_what_files_give(run: Path, photos: Path, server: s
     for kind, cell in cells.items():
         (tmp_path / kind).mkdir()
         found[kind] = results(run, table(tmp_path / kind, "test", cell), tmp_path / kind / "run")
-    assert len(found["files"][1].splitlines()) == 13
+    assert len(found["files"][1]) == 12
     assert found["bytes"] == found["files"]
     assert found["links"] == found["files"]
 
@@ -117,7 +117,8 @@ def test_the_second_image_matters(run: Path, photos: Path, tmp_path: Path) -> No
         for second in (None, "0.png", "9.png")
     ]
     predictions = results(run, write_table(tmp_path, "test", rows), tmp_path / "run")[1]
-    alone, equal, other = ([*map(float, line.split(",")[2:])] for line in predictions.splitlines()[1:])
+    probabilities = predictions.drop_columns(["id", "prediction", "probability", "modalities", "unreadable"])
+    alone, equal, other = ([*row.values()] for row in probabilities.to_pylist())
     assert equal == pytest.approx(alone, rel=1e-3)
     assert other != pytest.approx(alone, rel=1e-3)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +13,18 @@ from robusttune.data.images import ImageReader
 from robusttune.data.packs import Packing
 from robusttune.data.problems import Problems
 from robusttune.data.remote import URL, Remote
-from robusttune.data.sources.base import Record, Source, names_of_classes, require_paths, to_table
+from robusttune.data.sources.base import Source, names_of_classes, require_paths, to_table
 from robusttune.data.sources.blanks import Blanks
 from robusttune.data.sources.csv_file import delimiter_setting
 from robusttune.data.sources.files import path_kind
 from robusttune.data.sources.image_cells import ImageCells, SeveralImages, check_several_images
 from robusttune.data.sources.label_cells import LabelColumn
 from robusttune.data.sources.label_columns import LabelColumns
-from robusttune.data.sources.readers import cell_text, read_rows
-from robusttune.data.sources.rows import Row, Rows, TableOptions
+from robusttune.data.sources.readers import read_rows
+from robusttune.data.sources.rows import Rows, TableOptions
 from robusttune.data.sources.table_files import PATTERN, ending_of, table_files
+from robusttune.data.sources.table_records import CountedRows, RecordReader, require_columns
+from robusttune.data.sources.table_stream import TableStream
 from robusttune.data.sources.text_template import TextTemplate
 from robusttune.data.stored_images import StoredImages
 from robusttune.errors import RobustTuneError
@@ -150,35 +152,17 @@ class Table(Source):
         Raises:
             RobustTuneError: If the table cannot be read, lacks a column, or has rows that cannot be parsed.
         """
-        name: str | None = getattr(self, split)
-        if name is None:
+        if getattr(self, split) is None:
             return None
-        path = user_path(name)
-        bad, blanks = Problems(path, "rows"), Blanks(self.blank)
-        template = None if self.text_template is None else TextTemplate(self.text_template)
-        texts = [self.text_column] if template is None else template.columns
+        blanks = Blanks(self.blank)
         labels = self._labels(blanks)
-        inputs = [column for column in (*self._image_columns, *texts, self.id_column) if column is not None]
-        options = TableOptions(delimiter_setting(self.delimiter), self.sheet, split)
-        found = read_rows(path, bad, [*inputs, *labels.columns], options)
-        rows = _Counted(found.rows, bad, places=self.id_column is not None)
-        # They determine which images are packed.
-        settings = f"{self._image_columns} {self.several_images} {self.blank} {options}"
-        with Packing(path, table_files(path), settings) as packing:
-            images = ImageCells(
-                packing,
-                self._image_columns,
-                self._root(path),
-                self.image_root is not None,
-                self.several_images,
-                bad,
-                labels.blanks,
-            )
-            table = to_table(
-                self._record(number, row, images, labels, template, bad) for number, row in enumerate(rows, 1)
-            )
+        path, found, reader, packing = self._open(split, blanks, labels.columns, labels)
+        bad = reader.bad
+        rows = CountedRows(found.rows, bad, places=self.id_column is not None)
+        with packing:
+            table = to_table(reader.record(number, row) for number, row in enumerate(rows, 1))
         if not rows.unparsed:
-            self._check_columns(path, found, [*inputs, *(labels.columns if split != "predict" else ())])
+            require_columns(path, found, [*self.inputs, *(labels.columns if split != "predict" else ())])
         labels.check(path)
         bad.add_repeats(zip(table["id"].to_pylist(), rows.places, strict=False))
         bad.refuse(rows.total)
@@ -186,6 +170,41 @@ class Table(Source):
         if found.decision:
             _say(f"{path}: {found.decision}; {counted(rows.total, 'row')}")
         return table
+
+    def stream(self, split: Split, columns: Collection[str] = ()) -> TableStream:
+        """Return the rows of a split to iterate over, in constant memory and without their labels.
+
+        Args:
+            split: Split that has a table.
+            columns: Names of further columns, whose cells are returned with each row.
+
+        Raises:
+            RobustTuneError: If a file as a whole cannot be read; while iterating: also if the table lacks a column.
+        """
+        path, found, reader, packing = self._open(split, Blanks(self.blank), columns, None)
+        return TableStream(path, found, reader, packing, [*self.inputs, *columns])
+
+    @property
+    def inputs(self) -> list[str]:
+        """Return the names of the columns of images, texts and ids."""
+        texts = [self.text_column] if self.text_template is None else TextTemplate(self.text_template).columns
+        return [column for column in (*self._image_columns, *texts, self.id_column) if column is not None]
+
+    def _open(
+        self, split: Split, blanks: Blanks, columns: Collection[str], labels: LabelColumn | LabelColumns | None
+    ) -> tuple[Path, Rows, RecordReader, Packing]:
+        """Open the table of a split; ``columns`` are read in addition to `inputs`."""
+        path = user_path(getattr(self, split))
+        bad = Problems(path, "rows")
+        options = TableOptions(delimiter_setting(self.delimiter), self.sheet, split)
+        found = read_rows(path, bad, [*self.inputs, *columns], options)
+        # They determine which images are packed.
+        settings = f"{self._image_columns} {self.several_images} {self.blank} {options}"
+        packing = Packing(path, table_files(path), settings)
+        own_root = self.image_root is not None
+        images = ImageCells(packing, self._image_columns, self._root(path), own_root, self.several_images, bad, blanks)
+        text = self.text_column if self.text_template is None else TextTemplate(self.text_template)
+        return path, found, RecordReader(self.id_column, images, text, labels, blanks, bad), packing
 
     @property
     def _image_columns(self) -> list[str]:
@@ -202,81 +221,6 @@ class Table(Source):
         if self.label_columns is not None:
             return LabelColumns(self.label_columns, self.multilabel, blanks)
         return LabelColumn(str(self.label_column), self.multilabel, self.label_separator, blanks)
-
-    def _check_columns(self, path: Path, found: Rows, needed: list[str]) -> None:
-        missing = [name for name in needed if name not in found.columns]
-        if missing:
-            delimiter = (
-                "" if "delimiter" not in found.decision else f"data.source.delimiter if it is no {found.decision}, "
-            )
-            raise RobustTuneError(
-                f"{path} has no column {', '.join(missing):.300} (it has {', '.join(sorted(found.columns)):.300}): set "
-                f"{delimiter}data.source.image_column, text_column or label_column to its names, null for a missing "
-                "modality"
-            )
-
-    def _record(
-        self,
-        number: int,
-        row: Row,
-        images: ImageCells,
-        labels: LabelColumn | LabelColumns,
-        template: TextTemplate | None,
-        bad: Problems,
-    ) -> Record:
-        sample_id = str(number) if self.id_column is None else cell_text(row, self.id_column, bad, labels.blanks)
-        if sample_id is None:
-            bad.add(row.where, "have no id", "give them ids, or set data.source.id_column to null")
-
-        names = images.used_names(row)
-
-        def text_of(column: str | None) -> str | None:
-            return cell_text(row, column, bad, labels.blanks)
-
-        return Record(
-            id=sample_id or row.where,
-            image=names[0] if names else None,
-            text=text_of(self.text_column) if template is None else template.fill(text_of),
-            labels=labels.read_row(row, bad),
-            more_images=names[1:] or None,
-        )
-
-
-class _Counted:
-    """The rows of a table, counted while they are iterated over.
-
-    Args:
-        rows: Rows that can be parsed.
-        bad: Collection of problems, to which the iterator ``rows`` adds one for each row that cannot be parsed.
-        places: Flag, True to keep the location of each row.
-
-    Attributes:
-        total: Number of rows so far, including those that cannot be parsed.
-        unparsed: Number of rows so far that cannot be parsed.
-        places: Locations of the rows so far, if they are kept.
-    """
-
-    def __init__(self, rows: Iterator[Row], bad: Problems, places: bool) -> None:
-        self.total = self.unparsed = 0
-        self.places: list[str] = []
-        self._rows = rows
-        self._bad = bad
-        self._keep = places
-
-    def __iter__(self) -> Iterator[Row]:
-        before = len(self._bad)
-        for row in self._rows:
-            self._count(len(self._bad) - before)
-            self.total += 1
-            if self._keep:
-                self.places.append(row.where)
-            yield row
-            before = len(self._bad)
-        self._count(len(self._bad) - before)
-
-    def _count(self, unparsed: int) -> None:
-        self.unparsed += unparsed
-        self.total += unparsed
 
 
 def path_of_images(table: Path) -> Path:

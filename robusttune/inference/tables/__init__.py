@@ -1,0 +1,1 @@
+"""Prediction of whole tables: input in pieces, output in parts, and the manifest that describes them."""
