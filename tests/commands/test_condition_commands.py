@@ -275,6 +275,7 @@ def test_files_of_several_labels_a_sample(several: Path) -> None:
     assert sum(not row["image_present"] for row in samples_of(several, "complete")) == sum(lacking) > 0
 
 
+@pytest.mark.slow
 def test_files_of_base_and_new_classes(mmrl: Path) -> None:
     names = ["complete", "missing_both_50", "noisy_text_typos_3"]
     report = report_of(mmrl, under(*names))

@@ -90,6 +90,7 @@ def test_a_cache_changes_nothing(run: Path, tmp_path: Path) -> None:
         assert found[condition] == pytest.approx(row, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["image", pytest.param("text", marks=pytest.mark.slow)])
 def test_one_modality_alone(missing: str, food101: Path, clip_folder: Path, tmp_path: Path) -> None:
     """Data of images only, or of texts only: training, test and prediction."""

@@ -113,6 +113,7 @@ def test_several_devices_share_an_epoch(fusion: list[str], tmp_path: Path, capsy
     assert "communication time between devices is not included" in captured.out
 
 
+@pytest.mark.slow
 def test_the_settings_of_the_trainer_count(fusion: list[str], tmp_path: Path) -> None:
     flags = ["--trainer.max_epochs=null", "--trainer.max_steps=6", "--trainer.accumulate_grad_batches=2"]
     flags += ["--trainer.limit_train_batches=2", "--trainer.limit_val_batches=0", "--trainer.fast_dev_run=true"]
@@ -123,6 +124,7 @@ def test_the_settings_of_the_trainer_count(fusion: list[str], tmp_path: Path) ->
     assert time["fit"] == pytest.approx(6 * time["epoch"])
 
 
+@pytest.mark.slow
 def test_what_is_computed_again_is_not_kept(fusion: list[str], tmp_path: Path) -> None:
     """And is counted twice."""
     plain = planned(tmp_path, *fusion)

@@ -96,7 +96,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, fit: list[str], name: str, step
     [
         pytest.param("SIGTERM", 1, 1, (), id="the first step", marks=pytest.mark.slow),
         pytest.param("SIGUSR1", 10, 10, (), id="inside of an epoch"),
-        pytest.param("SIGINT", 14, 14, (), id="the last step of an epoch"),
+        pytest.param("SIGINT", 14, 14, (), id="the last step of an epoch", marks=pytest.mark.slow),
         pytest.param("SIGHUP", 4, 4, (), id="a closed terminal", marks=pytest.mark.slow),
         pytest.param("SIGTERM", 9, 6, ACCUMULATED, id="gradients that are accumulated", marks=pytest.mark.slow),
         pytest.param("SIGUSR1", 3, 4, BETWEEN, id="a validation in between", marks=pytest.mark.slow),

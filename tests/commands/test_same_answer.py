@@ -48,6 +48,7 @@ def test_the_same_seed_is_the_same_run(food101: Path, text_folder: Path, tmp_pat
     assert not all(torch.equal(other[key], value) for key, value in first.items())
 
 
+@pytest.mark.slow
 def test_metrics_do_not_depend_on_batches_and_workers(food101: Path, text_folder: Path, tmp_path: Path) -> None:
     fitted(food101, text_folder, tmp_path, "--trainer.precision=64-true")  # rounding changes no rank of a sample
     run = tmp_path / "food101/0"

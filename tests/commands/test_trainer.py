@@ -77,6 +77,7 @@ def test_python_loads_what_the_command_line_trained(run: Path) -> None:
     assert len(task.facts.class_names) == 12
 
 
+@pytest.mark.slow
 def test_resuming_inside_an_epoch_with_another_batch_size_is_refused(
     food101: Path, text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,6 +151,7 @@ def test_a_resumed_run_keeps_the_best_of_the_first(
     assert config["data"]["facts"] is None
 
 
+@pytest.mark.slow
 def test_multilabel_data_from_fit_to_test(food101: Path, text_folder: Path, tmp_path: Path) -> None:
     rows = [
         {"image": str(path), "text": path.stem.replace("_", " "), "label": path.parent.name.split("_")}
@@ -173,6 +175,7 @@ def test_tensorboard_need_not_be_installed(
     assert (tmp_path / "food101/0/metrics.csv").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "precision", ["bf16-true", *(pytest.param(name, marks=pytest.mark.slow) for name in ("64-true", "32-true"))]
 )
@@ -206,6 +209,7 @@ def test_frozen_parameters_are_counted_whether_or_not_they_are_in_memory(
     assert "Non-trainable params" not in caplog.text + capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

@@ -105,6 +105,7 @@ def test_timm_reads_no_models_but_its_own(name: str, tmp_path: Path) -> None:
         TimmEncoder(name=name.format(folder=tmp_path)).load()
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_in_a_terminal(tmp_path: Path) -> None:
     """transformers asks for a ``y`` there."""
     marker = write_with_code(tmp_path, *PLACES[1])

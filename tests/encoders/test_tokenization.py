@@ -142,7 +142,11 @@ def texts() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.slow] if kind in (long_words, gemma, llama) else []) for kind in KINDS],
+    ids=lambda kind: kind.__name__,
+)
 def test_tokens_of_long_texts_are_those_of_the_whole_text(kind: Callable[[], tokenizers.Tokenizer]) -> None:
     whole, given = tokenizers.Tokenizer.from_str(serialised(kind)), texts()
     full = [text.ids for text in whole.encode_batch_fast(given)]

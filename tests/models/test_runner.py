@@ -93,6 +93,7 @@ def test_checkpointing_keeps_less(settings: FusionModel, factor: float) -> None:
     assert kept[1] * factor < kept[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(
     ("settings", "checkpointed"), [(SMALL, True), pytest.param(CROSS, False, marks=pytest.mark.slow)]
@@ -118,6 +119,7 @@ def test_compiled_is_eager(settings: FusionModel, checkpointed: bool) -> None:
     assert list(eager.state_dict()) == list(compiled.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
 def test_a_batch_of_another_size_is_no_other_graph() -> None:
     """One graph for layers alike and one for the fusion, in training and in evaluation."""

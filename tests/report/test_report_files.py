@@ -332,6 +332,7 @@ def test_several_labels(tmp_path: Path) -> None:
     assert "f1 macro" in document.finding
 
 
+@pytest.mark.slow
 def test_the_same_runs_make_the_same_files(root: Path, folder: Path, tmp_path: Path) -> None:
     write(report_on([str(root)], trend=["molt", "late"]), tmp_path)
     for path in folder.rglob("*.*"):
