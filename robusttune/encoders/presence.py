@@ -9,7 +9,8 @@ def expand_present(values: Tensor, present: Tensor) -> Tensor:
     """Expand values of the ``P`` present rows to all ``B`` rows of a batch. Missing rows get arbitrary values.
 
     Args:
-        values: Values of the present rows in order, shape (P, ...), with P > 0.
+        values: Values of the present rows in order, shape (P, ...), with P > 0. Values of all ``B`` rows, as an
+            exported graph has them, are returned unchanged.
         present: Mask of the present rows, shape (B,), bool, with ``P`` rows True.
 
     Returns:
@@ -20,6 +21,8 @@ def expand_present(values: Tensor, present: Tensor) -> Tensor:
         >>> expand_present(torch.tensor([5, 7]), torch.tensor([True, False, True]))
         tensor([5, 5, 7])
     """
+    if len(values) == len(present):
+        return values
     return values[present.cumsum(0).sub(1).clamp(min=0)]  # A boolean index would synchronise the device.
 
 
