@@ -180,6 +180,16 @@ def test_what_cannot_be_read_is_named_and_predicted_from_the_rest(
     assert "Traceback" not in error
 
 
+def test_reasons_are_those_of_their_rows(predict: Predict, data: Path) -> None:
+    """Also if a row has several images, and is predicted from those that can be read."""
+    pairs = [("red.png", "gone1.png"), ("red.png", "blue.png"), ("gone3.png", "gone4.png"), (None, "gone5.png")]
+    table = write_table(data, "pairs", [{"image": front, "back": back, "text": None} for front, back in pairs])
+    found = predict("--data.source.image_column=[image,back]", "--data.source.several_images=mean", table=table)
+    assert found["modalities"].to_pylist() == ["image", "image", "none", "none"]
+    named = [[n for n in range(1, 6) if f"gone{n}.png" in (reason or "")] for reason in found["unreadable"].to_pylist()]
+    assert named == [[1], [], [3, 4], [5]]
+
+
 def test_a_finished_part_is_not_computed_again(
     predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
