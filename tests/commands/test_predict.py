@@ -223,6 +223,7 @@ def test_shards_together_are_the_whole(predict: Predict, tmp_path: Path, capsys:
     assert manifest["parts"][1] == {"file": "parts/part-00001.parquet", "first_row": 4, "rows": 4}
 
 
+@pytest.mark.slow
 def test_the_most_probable_classes_as_lists(predict: Predict, tmp_path: Path) -> None:
     whole, found = predict(out=tmp_path / "whole"), predict("--top_k=2")
     assert found.column_names == [*COLUMNS[:5], "top_classes", "top_probabilities"]
@@ -233,6 +234,7 @@ def test_the_most_probable_classes_as_lists(predict: Predict, tmp_path: Path) ->
         assert row["prediction"] == best[0]
 
 
+@pytest.mark.slow
 def test_several_labels(data: Path, text_folder: Path, tmp_path: Path) -> None:
     """A prediction is the list of the classes whose probability is at least one half."""
     run = fit(data, text_folder, tmp_path, "--data.source.multilabel=true")
@@ -243,6 +245,7 @@ def test_several_labels(data: Path, text_folder: Path, tmp_path: Path) -> None:
         assert row["probability"] == max(row[name] for name in COLUMNS[-3:])
 
 
+@pytest.mark.slow
 def test_a_data_set_in_its_own_layout(run: Path, data: Path, tmp_path: Path) -> None:
     """The samples of a folder of images, which is no table."""
     folder = tmp_path / "photos"
