@@ -70,6 +70,7 @@ class PredictionWriter(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print on rank 0 what all ranks have written."""
         data = _data_of(trainer)
+        self._discard()  # A limit such as trainer.limit_predict_batches has ended the run inside a part.
 
         def report(counts: list[Counter[str]]) -> None:
             """Print the sums over the ranks."""
@@ -89,8 +90,12 @@ class PredictionWriter(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Remove the file of a part that is not complete."""
+        self._discard()
+
+    def _discard(self) -> None:
         if self._writer is not None:
             self._writer.discard()
+            self._writer = None
 
 
 def _data_of(trainer: Trainer) -> PredictionData:

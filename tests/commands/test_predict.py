@@ -180,6 +180,16 @@ def test_what_cannot_be_read_is_named_and_predicted_from_the_rest(
     assert "Traceback" not in error
 
 
+def test_reasons_are_those_of_their_rows(predict: Predict, data: Path) -> None:
+    """Also if a row has several images, and is predicted from those that can be read."""
+    pairs = [("red.png", "gone1.png"), ("red.png", "blue.png"), ("gone3.png", "gone4.png"), (None, "gone5.png")]
+    table = write_table(data, "pairs", [{"image": front, "back": back, "text": None} for front, back in pairs])
+    found = predict("--data.source.image_column=[image,back]", "--data.source.several_images=mean", table=table)
+    assert found["modalities"].to_pylist() == ["image", "image", "none", "none"]
+    named = [[n for n in range(1, 6) if f"gone{n}.png" in (reason or "")] for reason in found["unreadable"].to_pylist()]
+    assert named == [[1], [], [3, 4], [5]]
+
+
 def test_a_finished_part_is_not_computed_again(
     predict: Predict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,6 +223,7 @@ def test_shards_together_are_the_whole(predict: Predict, tmp_path: Path, capsys:
     assert manifest["parts"][1] == {"file": "parts/part-00001.parquet", "first_row": 4, "rows": 4}
 
 
+@pytest.mark.slow
 def test_the_most_probable_classes_as_lists(predict: Predict, tmp_path: Path) -> None:
     whole, found = predict(out=tmp_path / "whole"), predict("--top_k=2")
     assert found.column_names == [*COLUMNS[:5], "top_classes", "top_probabilities"]
@@ -223,6 +234,7 @@ def test_the_most_probable_classes_as_lists(predict: Predict, tmp_path: Path) ->
         assert row["prediction"] == best[0]
 
 
+@pytest.mark.slow
 def test_several_labels(data: Path, text_folder: Path, tmp_path: Path) -> None:
     """A prediction is the list of the classes whose probability is at least one half."""
     run = fit(data, text_folder, tmp_path, "--data.source.multilabel=true")
@@ -233,6 +245,7 @@ def test_several_labels(data: Path, text_folder: Path, tmp_path: Path) -> None:
         assert row["probability"] == max(row[name] for name in COLUMNS[-3:])
 
 
+@pytest.mark.slow
 def test_a_data_set_in_its_own_layout(run: Path, data: Path, tmp_path: Path) -> None:
     """The samples of a folder of images, which is no table."""
     folder = tmp_path / "photos"

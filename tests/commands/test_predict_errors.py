@@ -76,7 +76,6 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "newer": (lambda p: p.predict(ckpt_path=p.newer()), f"has checkpoint format {FORMAT + 1}, and this version of"),
     "no input": (lambda p: p.predict(input=None), "no table is given: set data.source.train"),
     "no such input": (lambda p: p.predict(input="/no.csv"), "/no.csv does not exist: give --input a table"),
-    "no table": (lambda p: p.predict(input=p.written("", "a.txt")), "a.txt is no table (.jsonl, .ndjson, .json, .csv"),
     "empty": (lambda p: p.predict(input=p.written("text\n")), "other.csv has no rows: give a table with samples"),
     "only bad rows": (
         lambda p: p.predict(input=p.written("{\n{\n", "a.jsonl")),
@@ -90,18 +89,13 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         lambda p: p.predict("--columns=price,prize"),
         "the input has no column 'prize' (it has 'price', 'text'): correct --columns",
     ),
-    "a column twice": (lambda p: p.predict("--columns=price,price"), "--columns names 'price' twice: name each"),
     "a column of the predictions": (
         lambda p: p.predict("--columns=all", input=p.written("text,probability\nsoup,1\n")),
         "the input has a column 'probability', as the predictions have: rename it, or leave it out of --columns",
     ),
     "shard 0": (lambda p: p.predict("--shard=0/4"), "--shard is '0/4': give number/total, from 1/16 to 16/16"),
-    "shard 5": (lambda p: p.predict("--shard=5/4"), "--shard is '5/4': give number/total"),
-    "shard of words": (lambda p: p.predict("--shard=a/b"), "--shard is 'a/b': give number/total"),
     "top_k 0": (lambda p: p.predict("--top_k=0"), "--top_k is 0, and there are 2 classes: give 1 to all"),
-    "top_k 3": (lambda p: p.predict("--top_k=3"), "--top_k is 3, and there are 2 classes: give 1 to all"),
     "part_rows 0": (lambda p: p.predict("--part_rows=0"), "part_rows is 0: give at least 1"),
-    "part_rows a": (lambda p: p.predict("--part_rows=a"), "part_rows is 'a', not a whole number: correct"),
     "out is a file": (lambda p: p.predict(out=p.table), "new.jsonl is no folder: give --out a folder"),
     "out cannot be made": (
         lambda p: p.predict(out="/proc/out"),
