@@ -159,10 +159,9 @@ def noisy_image(image: Image.Image, change: Change, preprocessing: Preprocessing
         Image whose shorter edge is that of the encoder's resized image, before its crop.
     """
     resized = round(preprocessing.size / preprocessing.crop)
-    scale = resized / min(image.size)
     size = (resized, resized)
     if preprocessing.crop_mode == "center":
-        size = (int(image.width * scale), int(image.height * scale))
+        size = (int(resized * image.width / min(image.size)), int(resized * image.height / min(image.size)))
     small = image.resize(size, Image.Resampling[preprocessing.interpolation.upper()])
     pixels = functional.pil_to_tensor(small)
     kind = cast(ImageNoiseKind, change.kind)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -196,8 +198,10 @@ def _guard(host: str) -> Any:
 
 def _refuse_foreign(request: web.Request, host: str) -> None:
     """Raise an error for a request that a page of another site has made."""
-    named = request.host.rpartition(":")[0] if request.host[-1:].isdigit() else request.host
-    if host in LOOPBACK and named.strip("[]") not in LOOPBACK:
+    named = None
+    with suppress(ValueError):
+        named = urlsplit(f"//{request.host}").hostname
+    if host in LOOPBACK and named not in LOOPBACK:
         raise web.HTTPForbidden(reason="the page is open to this machine only")
     if request.headers.get("Sec-Fetch-Site", "none") == "cross-site" and request.method != "GET":
         raise web.HTTPForbidden(reason="another site has made this request")

@@ -74,7 +74,7 @@ async function send(number) {
   if (answer.error) {
     find("#picture").hidden = true;
     find("#hint").hidden = false;
-    return setState("error", answer.error[0].toUpperCase() + answer.error.slice(1));
+    return setState("error", answer.error.replace(/^th/, "Th")); // a sentence may start with the name of a file
   }
   show(answer);
   setState("ready");
