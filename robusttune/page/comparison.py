@@ -81,6 +81,10 @@ def data_url(image: Image.Image) -> str:
     """
     small, content = image.copy(), BytesIO()
     small.thumbnail((PREVIEW, PREVIEW))
-    lossless = max(small.size) <= 256  # JPEG would blur the few pixels of a small one.
-    small.save(content, *(("PNG",) if lossless else ("JPEG",)), **({} if lossless else {"quality": 85}))
-    return f"data:image/{'png' if lossless else 'jpeg'};base64,{b64encode(content.getvalue()).decode()}"
+    if max(small.size) <= PREVIEW // 2:  # JPEG would blur the few pixels of a small one.
+        kind = "png"
+        small.save(content, "PNG")
+    else:
+        kind = "jpeg"
+        small.save(content, "JPEG", quality=85)
+    return f"data:image/{kind};base64,{b64encode(content.getvalue()).decode()}"

@@ -52,7 +52,7 @@ def test_neither_is_needed() -> None:
 
 def test_a_removed_modality_keeps_its_content() -> None:
     sample = read_sample(None, "", {"text": "a", "text_mode": "remove"}, SQUARE, None)
-    assert (sample.text, sample.removed) == ("a", {"text"})
+    assert (sample.text, sample.removed) == ("a", frozenset(["text"]))
 
 
 HOSTILE = {
