@@ -29,6 +29,7 @@ COMMANDS = {
     "data verify": "check a copy of a data set: counts, files, duplicates, texts",
     "data show": "draw samples of a data set, with texts, labels and noise",
     "report": "compare finished runs: tables, differences with intervals, plots",
+    "demo": "serve a web page to try a checkpoint",
     "configs": "list the configurations that come with robusttune, and copy one to edit",
 }
 MODULES = {
@@ -40,6 +41,7 @@ MODULES = {
     "data verify": "data_verify",
     "data show": "data_show",
     "report": "report",
+    "demo": "demo",
     "configs": "list_configs",
 }
 LEAVES_FILES = {*VERBS, "import", "export", "report", "data show"}  # commands whose result is not what they print

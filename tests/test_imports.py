@@ -44,6 +44,7 @@ RANK = {
     "report": 3,
     "tasks": 3,
     "callbacks": 4,
+    "page": 4,
     "planning": 4,
     "commands": 5,
     "cli": 6,

@@ -21,7 +21,7 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding=
 # Flags of commands, and settings that Lightning's command line adds.
 FLAGS = {
     *("config", "ckpt_path", "seed_everything", "print_config", "help"),
-    *("format", "precision", "input"),
+    *("format", "precision", "host", "port", "examples"),
     *("json", "near", "samples", "out", "published", "baseline", "trend", "metric", "steps"),
     *("input", "shard", "top_k", "columns", "part_rows"),
     *("image_encoder", "text_encoder", "model", "optimizer", "trainer"),
