@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import HfApi, snapshot_download
@@ -81,8 +82,6 @@ class HubModel:
             raise RobustTuneError(f"{name!r} is no name of a repository: give owner/name")
         if offline():
             raise RobustTuneError("HF_HUB_OFFLINE is set, and a model is uploaded through a network: unset it")
-        from tempfile import TemporaryDirectory
-
         with TemporaryDirectory() as temporary:
             folder = self.save_pretrained(Path(temporary) / "model")
             api = HfApi(token=token)
@@ -97,15 +96,16 @@ class HubModel:
 
 
 def downloaded(name: str) -> Path | None:
-    """Return the local copy of a repository of the Hugging Face hub; None if a name is not that of a repository.
+    """Return the local copy of a repository of the Hugging Face hub; None if a name is a path.
 
     Args:
-        name: Name as a user has passed it, which may be a path.
+        name: Name as a user has passed it. It is a path if the folder before its slash exists.
 
     Raises:
         RobustTuneError: The repository does not exist, holds no model of this project, or cannot be downloaded.
     """
-    if not REPOSITORY.fullmatch(name):
+    # A mistyped path within a folder that exists is no repository, and asking a hub takes long without a network.
+    if not REPOSITORY.fullmatch(name) or user_path(name).parent.is_dir():
         return None
     try:
         folder = Path(snapshot_download(name, allow_patterns=FILES))

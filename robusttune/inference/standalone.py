@@ -12,6 +12,7 @@ from inspect import signature
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -50,7 +51,7 @@ def write_standalone(classifier: Classifier, folder: Path, card: str) -> None:
         RobustTuneError: The folder exists, the weights are not float32, or the encoders cannot be loaded again.
     """
     refuse_existing(folder)
-    if str(classifier.temperatures.values.dtype) != "torch.float32":
+    if classifier.temperatures.values.dtype != torch.float32:
         raise RobustTuneError("the model is in half precision: load it with dtype float32 to save it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_of(folder)

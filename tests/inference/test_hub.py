@@ -55,7 +55,7 @@ def test_a_model_is_uploaded_and_loaded_by_its_name(
         load("someone/other")
 
 
-def test_names_that_lead_nowhere(hub: StandInHub, tmp_path: Path) -> None:
+def test_names_that_lead_nowhere(hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RobustTuneError, match="someone/nothing is neither a local path nor on the hub: check"):
         load("someone/nothing")
     (tmp_path / "repository").mkdir()
@@ -65,6 +65,12 @@ def test_names_that_lead_nowhere(hub: StandInHub, tmp_path: Path) -> None:
         load("someone/bert")
     with pytest.raises(RobustTuneError, match="the checkpoint runs/demo/0 does not exist: give the path"):
         load("runs/demo/0")
+    asked = len(hub.requests)
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RobustTuneError, match="the checkpoint runs/demo does not exist: give the path"):
+        load("runs/demo")  # mistyped, in a folder that exists
+    assert len(hub.requests) == asked
 
 
 def test_uploads_that_fail(hub: StandInHub) -> None:
