@@ -41,7 +41,7 @@ test: install ## Run the tests
 test-slow: install ## Run the tests that take long
 	$(PYTEST) -m 'slow and not compiler'
 
-test-compiler: install ## Run the tests of torch.compile that take very long
+test-compiler: install ## Run the tests of torch.compile and of exports that take very long
 	$(PYTEST) -m compiler
 
 test-slurm: install ## Run the batch files on a real SLURM, which is installed (as root) and started: ROUNDS=20 for more

@@ -35,6 +35,7 @@ from robusttune.inference.onnx.parity import differences, open_session
 from robusttune.inference.onnx.precision import measure
 from robusttune.models import Concatenation, Experts
 
+LONG = pytest.mark.compiler  # an export takes half a minute, and a few stand for all in CI
 # Predict by example.py alone: the import of what an export must not need fails.
 ALONE = """
 import json, sys
@@ -127,8 +128,13 @@ def test_the_example_makes_the_tokens_of_training(example: ModuleType) -> None:
         assert not mask[-1].any()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow if kind in ("molt", "experts of several labels", "MMRL++") else LONG)
+        for kind in MODELS
+    ],
+)
 def test_every_model_is_exported_and_predicts_without_torch(kind: str, tmp_path: Path) -> None:
     classifier = MODELS[kind]()
     report = write_onnx(classifier, tmp_path / "model")
@@ -227,10 +233,12 @@ def _of_transformers(folder: Path, image_type: str, text_type: str) -> tuple[Ima
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("image_type", "text_type"),
-    [("vit", "bert"), ("dinov2", "roberta"), ("siglip", "siglip"), ("beit", "deberta-v2")],
+    [
+        pytest.param("siglip", "siglip", marks=pytest.mark.slow),
+        *(pytest.param(*pair, marks=LONG) for pair in (("vit", "bert"), ("dinov2", "roberta"), ("beit", "deberta-v2"))),
+    ],
 )
 def test_types_of_encoders(image_type: str, text_type: str, tmp_path: Path) -> None:
     """Among them texts that are always padded to one length (SigLIP), and relative positions (DeBERTa)."""
