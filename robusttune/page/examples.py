@@ -9,7 +9,9 @@ from pathlib import Path
 
 from robusttune.data.images import UnreadableImageError
 from robusttune.data.sources import Shapes, Source, Table, World
+from robusttune.data.sources.table_files import table_files
 from robusttune.errors import RobustTuneError
+from robusttune.paths import user_path
 from robusttune.types import Split
 
 COUNT = 12
@@ -50,6 +52,8 @@ def load_examples(table: str | Path | None, class_names: Sequence[str]) -> list[
         RobustTuneError: The table cannot be read, or none of its rows can be used.
     """
     if table is not None:
+        if not all(file.exists() for file in table_files(user_path(table))):
+            raise RobustTuneError(f"{table} does not exist: give --examples a table with the columns image and text")
         found = examples_of(Table(predict=str(table)), "predict")
         if not found:
             raise RobustTuneError(f"{table} has no row with an image that can be read or a text: give another table")

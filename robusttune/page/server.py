@@ -147,7 +147,7 @@ async def serve(app: web.Application, host: str, port: int, started: Callable[[i
         try:
             await web.TCPSite(runner, host, port).start()
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
+            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
             raise RobustTuneError(
                 f"the page cannot listen at {host}, port {port} ({reason}): give another --host or --port"
             ) from None

@@ -133,3 +133,8 @@ def test_a_table_without_usable_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("image,text\n,\n")
     with pytest.raises(RobustTuneError, match="no row with an image that can be read or a text"):
         load_examples(tmp_path / "t.csv", [])
+
+
+def test_a_missing_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RobustTuneError, match=r"no\.csv does not exist: give --examples a table"):
+        load_examples(tmp_path / "no.csv", [])
