@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from importlib.resources import files
@@ -147,7 +148,8 @@ async def serve(app: web.Application, host: str, port: int, started: Callable[[i
         try:
             await web.TCPSite(runner, host, port).start()
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+            number = getattr(error, "errno", None) or 0  # asyncio adds the address to strerror
+            reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error).rstrip(".")
             raise RobustTuneError(
                 f"the page cannot listen at {host}, port {port} ({reason}): give another --host or --port"
             ) from None
