@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from robusttune.checkpoint_file import checkpoint_path
 from robusttune.commands.plain_parser import PlainParser
+from robusttune.commands.quiet import quiet
 from robusttune.errors import RobustTuneError
 from robusttune.inference import load
 from robusttune.interruption import Stopped
@@ -36,7 +37,8 @@ def run(args: list[str]) -> None:
         raise RobustTuneError("the page needs aiohttp: pip install 'robusttune[demo]'")
     from robusttune.page.server import LOOPBACK, Page, application, serve
 
-    model = load(given.ckpt_path)
+    with quiet():
+        model = load(given.ckpt_path)
     page = Page(model, name_of(given.ckpt_path), load_examples(given.examples, model.classes))
 
     def started(port: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from robusttune.checkpoint_file import checkpoint_path
 from robusttune.commands.export_published import write_published
 from robusttune.commands.plain_parser import PlainParser
+from robusttune.commands.quiet import quiet
 from robusttune.errors import RobustTuneError
 from robusttune.inference import Predictor, load
 from robusttune.inference.onnx.precision import PRECISIONS, measure
@@ -36,7 +37,8 @@ def run(args: list[str]) -> None:
     if given.format == "published":
         write_published(checkpoint_path(given.ckpt_path), out)
     elif given.format == "standalone":
-        load(given.ckpt_path).save_pretrained(out)
+        with quiet():
+            load(given.ckpt_path).save_pretrained(out)
         print_line(f"A standalone model of {_size(out)} was written to {out}")
     else:
         _write_onnx(given.ckpt_path, out, given.precision, given.input)
@@ -58,7 +60,8 @@ def _write_onnx(path: str, out: Path, precision: str, table: str | None) -> None
     from robusttune.inference.onnx.folder import require_packages
 
     require_packages()
-    predictor: Predictor = load(path)
+    with quiet():
+        predictor: Predictor = load(path)
     if len(predictor.classifiers) > 1:
         raise RobustTuneError("several models are averaged, and a graph holds one: export each of them by itself")
     report: dict[str, Any] = write_onnx(predictor.classifiers[0], out, precision)
