@@ -164,7 +164,7 @@ class Predictor(HubModel):
             text: Text of one sample; None if it is missing.
             images: Images of many samples, None where one is missing.
             texts: Texts of many samples, None where one is missing.
-            explain: True to add what each modality alone would have said.
+            explain: True to add the prediction from each modality alone.
             unreadable_as_missing: True to predict a sample whose image cannot be read from its text, and name the
                 reason in ``unreadable``; False to raise an error.
             batch_size: Number of samples that are computed at once, at least 1.

@@ -107,8 +107,8 @@ class FusionClassifier(Classifier):
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Compute embeddings, see `Classifier.embed`.
 
-        Those of both modalities are the inputs of the network's output layers, one after the other. Those of one
-        modality are the pooled embeddings of its encoder.
+        The embeddings of image and text together are the inputs of the network's output layers, one after the other.
+        The embeddings of one modality are the pooled embeddings of its encoder.
         """
         image, text = self.encode(batch)
         with _inputs_of(self.network.output_layers) as inputs:

@@ -143,7 +143,7 @@ class PromptClassifier(Classifier):
 
         Args:
             image: Embeddings of the images, L2-normalised, shape (B, d_e), NaN in rows without an image.
-            text: Embeddings of the texts, likewise.
+            text: Embeddings of the texts, L2-normalised, shape (B, d_e), NaN in rows without a text.
 
         Returns:
             Embeddings, shape (B, d_e): zeros in rows without both.

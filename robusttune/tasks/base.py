@@ -15,13 +15,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from robusttune.corruption.conditions import Conditions
-from robusttune.data.balance import imbalance_note, training_sizes
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
-from robusttune.models.balance import Balance
 from robusttune.models.classifier import Classifier
 from robusttune.models.temperatures import VIEWS
 from robusttune.ranks import on_rank_zero, sum_over_ranks, world_size
+from robusttune.tasks.balance_checks import note_of_imbalance, refuse_double_correction
 from robusttune.tasks.cache_filling import CacheFilling
 from robusttune.tasks.checkpoint import complete_loaded, complete_saved, load_task, metadata_of
 from robusttune.tasks.losses import Losses, refuse_nonfinite_loss
@@ -111,11 +110,8 @@ class RobustTask(LightningModule, ABC):
                 data would be corrected twice.
         """
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        corrections = self.classifier.balance.corrections
-        if stage == "fit" and _sampling(data) is not None and corrections:
-            raise RobustTuneError(
-                f"data.training.balance and {corrections[0]} would correct the class frequencies twice: set one of them"
-            )
+        if stage == "fit":
+            refuse_double_correction(self.classifier.balance, data)
         if hasattr(data, "class_names"):
             names = data.class_names(STAGE_SPLITS[stage][0])
             if names != self.classifier.class_names:
@@ -128,9 +124,8 @@ class RobustTask(LightningModule, ABC):
     def on_fit_start(self) -> None:
         """Log the number of trained and frozen parameters, and a note if imbalanced classes are not balanced yet."""
         rank_zero_info(describe_parameters(self))
-        note = imbalance_note(training_sizes(self.facts))
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if note is not None and self.classifier.balance == Balance() and _sampling(data) is None:
+        note = note_of_imbalance(self.facts, self.classifier.balance, self.trainer.datamodule)  # type: ignore[attr-defined]
+        if note is not None:
             rank_zero_info(note)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -166,11 +161,7 @@ class RobustTask(LightningModule, ABC):
         self._evaluate(batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[list[str], Tensor]:
-        """Predict the samples of a batch, without added noise and with the modalities that they have.
-
-        Returns:
-            Sample ids, ``B`` strings, and class probabilities, shape (B, C), float32.
-        """
+        """Return ids and class probabilities (B, C), float32, of samples with the modalities that they have."""
         return batch.sample_id, self.classifier.probabilities(batch)[0]
 
     def on_validation_epoch_start(self) -> None:
@@ -202,11 +193,8 @@ class RobustTask(LightningModule, ABC):
         self._log_metrics("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remove the encoders' weights from the checkpoint, add the task's metadata, and add a digest of everything.
-
-        Lightning calls this last, when everything else is in the checkpoint.
-        """
-        complete_saved(checkpoint, self._metadata)
+        """Remove the encoders' weights from the checkpoint, add the task's metadata, and add a digest of everything."""
+        complete_saved(checkpoint, self._metadata)  # Lightning calls this last, when everything else is there.
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint fits this task, and add the encoders' weights, so that strict loading works.
@@ -258,9 +246,3 @@ class RobustTask(LightningModule, ABC):
 
     def _log_metrics(self, stage: str) -> None:
         self.log_dict({f"{stage}/{key}": value for key, value in self.metrics.compute().items()})
-
-
-def _sampling(data: Any) -> str | None:
-    """Return the kind of balanced sampling of a data module, or None if it has none."""
-    sampling: str | None = getattr(getattr(data, "training", None), "balance", None)
-    return sampling
