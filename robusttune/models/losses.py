@@ -79,14 +79,18 @@ class CorrelationLoss(nn.Module):
         return -correlation(moments) / first.shape[-1]
 
     def _smooth(self, moments: Moments) -> Moments:
-        """Mix the moments with those of earlier steps. The weights of the mixture sum to 1 from the first step on."""
-        if moments.rows < 2:
-            return moments
-        current = torch.stack(moments[1:])
-        self.steps += 1
+        """Mix the moments with those of earlier steps. The weights of the mixture sum to 1 from the first step on.
+
+        A step with fewer than 2 counted rows changes nothing. It is masked rather than skipped, because a branch on the
+        number of rows would wait for the device in every step.
+        """
+        counts, current = moments.rows >= 2, torch.stack(moments[1:])
+        self.steps += counts
         mixed = self.momentum * self.running + (1 - self.momentum) * current
-        self.running = mixed.detach().to(self.running.dtype)
-        s11, s22, s12 = mixed / (1 - self.momentum ** self.steps.item())
+        self.running = torch.where(counts, mixed.detach().to(self.running.dtype), self.running)
+        # Before the first step the sum of the weights is 0, and its quotient would make the masked gradient NaN.
+        weights = torch.where(counts, 1 - self.momentum ** self.steps.to(mixed.dtype), 1.0)
+        s11, s22, s12 = torch.where(counts, mixed / weights, current)
         return Moments(moments.rows, s11, s22, s12)
 
 
@@ -168,6 +172,8 @@ def shuffled_correlation(first: Tensor, second: Tensor, counted: Tensor) -> Tens
         counted: Mask of the rows that count, shape (B,), bool.
     """
     with torch.no_grad():
-        x, y = first[:, counted], second[:, counted].roll(1, dims=1)
-        all_rows = torch.ones(x.shape[1], dtype=torch.bool, device=x.device)
-        return correlation(gather_moments(x, y, all_rows)) / first.shape[-1]
+        # A boolean index would wait for the device, so the counted rows are moved to the front.
+        front, number = counted.int().argsort(descending=True, stable=True), counted.sum()
+        position = torch.arange(len(counted), device=counted.device)
+        x, y = first[:, front], second[:, front[(position - 1) % number.clamp(min=1)]]
+        return correlation(gather_moments(x, y, position < number)) / first.shape[-1]

@@ -189,15 +189,15 @@ class FusionTask(RobustTask):
 
     def _chance_level(self, fused: Fused, pairs: Tensor, batch_idx: int) -> dict[str, Tensor]:
         """Return the correlation loss of mismatched pairs, in steps that are logged."""
-        if batch_idx == 0:
-            self._warn_of_few_pairs(pairs)
+        if batch_idx == 0 and self.beta > 0 and not self._warned:
+            self._warn_of_few_pairs(pairs)  # This waits for the device, so no other step of an epoch does it.
         if not self.logs_this_step():
             return {}
         return {"shuffled_correlation_loss": -shuffled_correlation(fused.image_views, fused.text_views, pairs).float()}
 
     def _warn_of_few_pairs(self, pairs: Tensor) -> None:
         width, found = self.classifier.network.view_shape[1], int(sum_over_ranks(pairs.sum()))
-        if found < 4 * width and self.beta > 0 and not self._warned:
+        if found < 4 * width:
             self._warned = True
             rank_zero_warn(
                 f"{found} complete pairs in a batch are few to correlate in {width} dimensions: "
