@@ -23,7 +23,7 @@ from robusttune.ranks import on_rank_zero, sum_over_ranks, world_size
 from robusttune.tasks.balance_checks import note_of_imbalance, refuse_double_correction
 from robusttune.tasks.cache_filling import CacheFilling
 from robusttune.tasks.checkpoint import complete_loaded, complete_saved, load_task, metadata_of
-from robusttune.tasks.losses import Losses, refuse_nonfinite_loss
+from robusttune.tasks.losses import FiniteCheck, Losses
 from robusttune.tasks.optimisation import OptimizerCallable, adamw, optimizer_with_schedule
 from robusttune.tasks.parameters import describe_parameters
 from robusttune.tasks.schedule import Schedule
@@ -67,6 +67,7 @@ class RobustTask(LightningModule, ABC):
         self.schedule = schedule
         self.calibrate = calibrate
         self.metrics = ConditionMetrics(self.facts, Conditions())
+        self._finite_check: FiniteCheck | None = None  # set between a forward and its backward pass only
 
     @abstractmethod
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
@@ -133,19 +134,25 @@ class RobustTask(LightningModule, ABC):
         seed_step(self.current_epoch, batch_idx, self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute the loss of a batch, and log its parts, averaged over the ranks in steps that are logged.
-
-        Raises:
-            RobustTuneError: The loss is not finite.
-        """
+        """Compute the loss of a batch, and log its parts, averaged over the ranks in steps that are logged."""
         losses = self.training_losses(batch, batch_idx)
-        refuse_nonfinite_loss(losses, batch, self.global_step, self.current_epoch)
+        self._finite_check = FiniteCheck(losses, batch, self.global_step, self.current_epoch)
         values = torch.stack([losses.loss, *losses.parts.values()]).detach()
         if self.logs_this_step():
             values = sum_over_ranks(values) / world_size()  # One reduction: sync_dist needs two a value.
         for name, value in zip(("loss", *losses.parts), values, strict=True):
             self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=len(batch))
         return losses.loss
+
+    def on_after_backward(self) -> None:
+        """Check that the loss was finite, before the optimiser uses its gradient.
+
+        Raises:
+            RobustTuneError: The loss is not finite.
+        """
+        if self._finite_check is not None:
+            self._finite_check.finish()
+            self._finite_check = None
 
     def logs_this_step(self) -> bool:
         """Return whether the Trainer writes the logs of this training step."""

@@ -137,6 +137,46 @@ def test_momentum_uses_earlier_batches_without_gradient_to_them() -> None:
     assert last.isfinite()
 
 
+def test_momentum_ignores_steps_with_fewer_than_two_rows() -> None:
+    """Such a step has no loss, no gradient and no effect on later steps, whether it is the first one or not."""
+    x, y = correlated_views(rows=30, width=3, views=2)
+    none, one = torch.zeros(10, dtype=torch.bool), torch.arange(10) == 4
+    with_gaps, without = (CorrelationLoss(2, 3, momentum=0.7) for _ in range(2))
+    for number, (a, b) in enumerate(zip(x.split(10, 1), y.split(10, 1), strict=True)):
+        for few in (none, one):
+            before = {key: value.clone() for key, value in with_gaps.state_dict().items()}
+            views = a.clone().requires_grad_()
+            loss = with_gaps(views, b, few)
+            loss.backward()
+            assert loss == 0
+            assert views.grad is not None
+            assert (views.grad == 0).all()
+            assert all(torch.equal(before[key], value) for key, value in with_gaps.state_dict().items())
+        assert with_gaps(a, b, everyone(a)) == without(a, b, everyone(a))
+        assert with_gaps.steps == number + 1
+
+
+def test_momentum_equals_its_definition() -> None:
+    x, y = correlated_views(rows=24, width=3, views=2)
+    loss, running = CorrelationLoss(2, 3, momentum=0.6), torch.zeros(3, 2, 3, 3, dtype=torch.float64)
+    for step, (a, b) in enumerate(zip(x.split(8, 1), y.split(8, 1), strict=True), start=1):
+        moments = gather_moments(a, b, everyone(a))
+        running = 0.6 * running.float() + 0.4 * torch.stack(moments[1:])
+        expected = -correlation(Moments(moments.rows, *running / (1 - 0.6**step))) / 3
+        torch.testing.assert_close(loss(a, b, everyone(a)), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4, 5, 6, 7, 8], [7, 1, 4, 2, 8], [3], []], ids=len)
+def test_chance_level_pairs_each_counted_row_with_the_previous_one(rows: list[int]) -> None:
+    x, y = correlated_views(rows=9, width=2, views=2)
+    counted = torch.zeros(9, dtype=torch.bool)
+    counted[rows] = True
+    chosen = gather_moments(x[:, counted], y[:, counted].roll(1, 1), torch.ones(len(rows), dtype=torch.bool))
+    x[:, ~counted], y[:, ~counted] = float("nan"), float("inf")
+    level = shuffled_correlation(x, y, counted)
+    torch.testing.assert_close(level, correlation(chosen) / 2, rtol=1e-12, atol=0)
+
+
 def test_three_ranks_one_of_them_empty_equal_one_process() -> None:
     def of_rank(rank: int) -> tuple[Tensor, Tensor | None]:
         """Loss and gradient of one rank's part of uneven data."""

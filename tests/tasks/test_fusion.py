@@ -18,7 +18,7 @@ from robusttune.models import Concatenation, Experts, FusionModel, MoLT
 from robusttune.models.experts import ExpertsNetwork
 from robusttune.tasks import FusionTask, Schedule
 from robusttune.tasks.checkpoint import settings_of
-from robusttune.tasks.losses import mean_over_ranks
+from robusttune.tasks.losses import FiniteCheck, mean_over_ranks
 from robusttune.types import Encoded, Facts, Tokens, Variants, View
 
 SMALL = MoLT(common_width=16, bilinear_width=8, fusion_width=16, cca_dim=2)
@@ -137,16 +137,19 @@ def test_a_loss_that_is_not_finite_names_its_samples(text_folder: Path, modality
 
     task.classifier.encoder(f"{modality}_encoder").register_forward_hook(spoil)
     message = r"step 0 in epoch 0 is not finite, because of 1 of its 8 samples, '6': lower model.optimizer.lr"
+    check = FiniteCheck(task.training_losses(batch, 0), batch, step=0, epoch=0)
     with pytest.raises(RobustTuneError, match=message):
-        task.training_step(batch, 0)
+        check.finish()
 
 
 def test_weights_that_are_not_finite_are_no_samples_fault(text_folder: Path) -> None:
     task = make_task(text_folder)
     with torch.no_grad():
         task.classifier.network.fusion.head.weight.fill_(float("nan"))  # type: ignore[union-attr, operator]
+    batch = random_batch(complete=True)
+    check = FiniteCheck(task.training_losses(batch, 0), batch, step=0, epoch=0)
     with pytest.raises(RobustTuneError, match="because of all its 6 samples, '0', '1', '2', '3', '4', ...: lower"):
-        task.training_step(random_batch(complete=True), 0)
+        check.finish()
 
 
 def test_each_variant_is_encoded_once_for_all_conditions(text_folder: Path) -> None:
