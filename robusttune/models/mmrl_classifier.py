@@ -245,7 +245,11 @@ class MMRLClassifier(PromptClassifier):
         """Return the adapted features of ``P`` texts, shape (P, d_e)."""
         texts = self.text_encoder.encode_lower(inputs, untouched=False)
         start = self.prompts().packed.shared[:1]
-        packed = Packed.of(texts.tokens[0], texts.mask[0], start.to(texts.tokens[0]))
+        # Packing skips the padding, but reads the lengths on the host. An exported graph cannot do so, and an
+        # accelerator would have nothing to do meanwhile, in every step.
+        keeps_padding = torch.compiler.is_compiling() or self.device.type != "cpu"
+        pack = Packed.with_padding if keeps_padding else Packed.of
+        packed = pack(texts.tokens[0], texts.mask[0], start.to(texts.tokens[0]))
         return self.network.text_features(self.text_encoder.upper, packed, adapted.tokens.text)
 
     def _zero_logits(self, batch: Batch) -> Tensor:

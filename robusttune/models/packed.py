@@ -42,7 +42,7 @@ class Packed:
 
     @classmethod
     def of(cls, states: Tensor, mask: Tensor, shared: Tensor) -> Self:
-        """Pack padded states.
+        """Pack padded states. The sizes depend on the mask, so this waits for its device.
 
         Args:
             states: States of all texts, shape (C, n, d).
@@ -50,8 +50,6 @@ class Packed:
             shared: States of the tokens that all texts begin with, shape (p, d). Each text has at least one token more.
         """
         own = mask[:, len(shared) :]
-        if torch.compiler.is_compiling():  # torch.export traces the model
-            return cls._padded(states[:, len(shared) :], own, shared)
         lengths = own.sum(1)
         end = lengths.cumsum(0) - 1
         width = int(lengths.max()) if len(lengths) else 0
@@ -61,20 +59,28 @@ class Packed:
         return cls(shared, states[:, len(shared) :][own], slots, rows, end)
 
     @classmethod
-    def _padded(cls, states: Tensor, mask: Tensor, shared: Tensor) -> Self:
-        """Pack states together with their padding, so that no shape depends on the mask, as an exported graph needs.
+    def with_padding(cls, states: Tensor, mask: Tensor, shared: Tensor) -> Self:
+        """Pack states together with their padding, so that no size depends on the mask; this never waits for a device.
 
         Attention is causal, so the padding behind the end of a text does not affect it.
 
         Args:
-            states: States of the tokens that are not shared, shape (C, m, d).
-            mask: Mask of these tokens, shape (C, m), bool.
-            shared: States of the tokens that all texts begin with, shape (p, d).
+            states: States of all texts, shape (C, n, d).
+            mask: Mask of the tokens, shape (C, n), bool. Padding is on the right.
+            shared: States of the tokens that all texts begin with, shape (p, d). Each text has at least one token more.
+
+        Example:
+            >>> import torch
+            >>> states, mask = torch.zeros(2, 4, 8), torch.tensor([[True, True, True, True], [True, True, False, False]])
+            >>> packed = Packed.with_padding(states, mask, shared=torch.zeros(1, 8))
+            >>> packed.lengths.tolist(), tuple(packed.states.shape)
+            ([3, 1], (6, 8))
         """
-        count, width = mask.shape
+        own = mask[:, len(shared) :]
+        count, width = own.shape
         rows = torch.arange(count * width, device=mask.device)
         slots = rows.view(count, width)
-        return cls(shared, states.flatten(0, 1), slots, rows, slots[:, 0] + mask.sum(1) - 1)
+        return cls(shared, states[:, len(shared) :].flatten(0, 1), slots, rows, slots[:, 0] + own.sum(1) - 1)
 
     @property
     def lengths(self) -> Tensor:

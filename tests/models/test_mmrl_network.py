@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -86,12 +87,12 @@ def golden(name: str) -> Case:
     return case
 
 
-def fast_features(case: Case, pixels: Tensor, tokens: Tokens) -> Plain:
+def fast_features(case: Case, pixels: Tensor, tokens: Tokens, pack: Callable[..., Packed] = Packed.of) -> Plain:
     """With every shortcut."""
     case.image.normalise = lambda images: images  # type: ignore[method-assign]
     images, prompts = case.image(pixels), case.text(tokens)
     shared = prompts.tokens[0][0, : common_prefix_length(tokens)]
-    packed = Packed.of(prompts.tokens[0], prompts.mask[0], shared)
+    packed = pack(prompts.tokens[0], prompts.mask[0], shared)
     put_in = case.network.tokens()
     image, representation = case.network.image_features(case.image.upper, images.tokens[0], put_in.image)
     text = case.network.text_features(case.text.upper, packed, put_in.text)
@@ -203,7 +204,7 @@ def test_fast_paths_equal_the_full_computation(
     batch: int,
     seed: int,
 ) -> None:
-    """Prompts of any lengths and opening, cut, packed and begun together, and towers cut at any layer.
+    """Prompts of any lengths and opening, cut, packed with and without padding, and towers cut at any layer.
 
     Features, losses and gradients are those of computing everything in full.
     """
@@ -223,15 +224,17 @@ def test_fast_paths_equal_the_full_computation(
     found, gradients = [], []
     own = plain_prompts(case.clip, ids, end)
     plain = plain_features(case.clip, case.network, pixels, ids, end, own)
-    for features in (plain, fast_features(case, pixels, tokens)):
+    fast = [fast_features(case, pixels, tokens, pack) for pack in (Packed.of, Packed.with_padding)]
+    for features in (plain, *fast):
         loss = plain_loss(features, label, 100.0, 0.7, 5.0)
         found.append([*features, loss])
         gradients.append(torch.autograd.grad(loss, [*case.network.parameters()]))
-    for expected, fast in zip(*found, strict=True):
-        torch.testing.assert_close(fast, expected, atol=2e-4, rtol=1e-4)
+    for expected, *others in zip(*found, strict=True):
+        for other in others:
+            torch.testing.assert_close(other, expected, atol=2e-4, rtol=1e-4)
     total = sum(float(g.norm()) ** 2 for g in gradients[0]) ** 0.5
-    for expected, fast in zip(*gradients, strict=True):
-        assert (fast - expected).norm() <= 1e-3 * total
+    for expected, *others in zip(*gradients, strict=True):
+        assert all((other - expected).norm() <= 1e-3 * total for other in others)
 
 
 def test_trained_numbers_on_vit_b_16() -> None:
