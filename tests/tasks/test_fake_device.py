@@ -1,0 +1,203 @@
+"""Training steps and evaluations of every model on a fake GPU, which needs no GPU.
+
+In `FakeTensorMode` tensors have a shape, a dtype and a device, but no values. Here the weights and the batch are on
+``cuda``. A tensor that the code leaves on the CPU is an error, and so is a value that the host reads, for example in a
+branch: on a real GPU the host would wait for it.
+
+These tests do not cover:
+
+* The backward pass, the optimiser and the check of the loss between them, which need a CUDA context.
+* Values, kernels, memory and precision.
+* Copies from the host to the GPU, such as ``torch.tensor(values, device="cuda")``, which may wait as well.
+* Code that recognises fake tensors: on a real GPU, transformers reads whether any text of a batch has padding.
+* Steps that read values on purpose: the first batch of an epoch, in which the complete pairs are counted; samples with
+  several images; the second evaluation batch of MMRL, which compares the weights with those of the first one; and
+  everything that metrics compute on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes import FACTS, random_batch, tiny_image_encoder, tiny_text_encoder
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
+from robusttune.models import (
+    MMRL,
+    Balance,
+    Concatenation,
+    CrossAttention,
+    Experts,
+    ImageOnly,
+    LateFusion,
+    MoLT,
+    TextOnly,
+)
+from robusttune.models.mmrl_classifier import CachedAdapted
+from robusttune.tasks import FusionTask, MMRLTask, RobustTask, ZeroShotTask
+from robusttune.types import Batch, Encoded, Facts, Variants, View
+
+CLASSES = ["cat", "pug", "soup"]
+SMALL = MoLT(common_width=16, bilinear_width=16, fusion_width=32, cca_dim=4)
+PLUS_PLUS = MMRL(space_width=8, beta=0.9, residual_rank=2, projection_rank=4)
+BALANCE = Balance(weights="inverse", focal=2.0)
+FUSION: dict[str, dict[str, Any]] = {
+    "MoLT": {"fusion": SMALL, "beta": 0.5},
+    "MoLT with momentum": {"fusion": SMALL, "beta": 0.5, "correlation_momentum": 0.9},
+    "MoLT in every pattern": {"fusion": SMALL, "every_pattern": True},
+    "MoLT without null tokens": {"fusion": replace(SMALL, null_tokens=0, pooling="concatenation", fusion_layers=0)},
+    "Experts in every pattern": {"fusion": Experts(width=8), "every_pattern": True},
+    "Experts with balanced classes": {"fusion": Experts(width=8), "balance": BALANCE, "label_smoothing": 0.1},
+    "CrossAttention": {"fusion": CrossAttention(width=16, heads=2)},
+} | {kind.__name__: {"fusion": kind(width=8)} for kind in (Concatenation, LateFusion, ImageOnly, TextOnly)}
+PROMPTED: dict[str, Callable[..., RobustTask]] = {
+    "MMRL": lambda *parts: MMRLTask(*parts, MMRL(space_width=8), balance=BALANCE),
+    "MMRL++": lambda *parts: MMRLTask(*parts, PLUS_PLUS),
+    "MMRL with new classes": MMRLTask,
+    "zero-shot": lambda *parts: ZeroShotTask(*parts, ["a photo of a {}", "{}"]),
+}
+EVALUATED_ONLY = ("zero-shot", "MMRL with new classes")
+MODELS = ["MoLT, multi-label", *[name for name in FUSION if name != "MoLT"], *PROMPTED]
+# Encoders and networks do not depend on each other, so one model with each pair of encoders is enough most of the time.
+CASES = [
+    *[pytest.param(model, True, id=f"{model}, features") for model in MODELS],
+    *[
+        pytest.param(
+            *(model, False),
+            marks=[] if model in ("MoLT with momentum", "MMRL") else pytest.mark.slow,
+            id=f"{model}, inputs",
+        )
+        for model in MODELS
+    ],
+]
+VIEWS = [View(), View(text=None), View(image=None), View(None, None), View("blur_2", "typos_4"), View("blur_2", None)]
+
+
+def make_task(model: str, text_folder: Path, clip_folder: Path) -> RobustTask:
+    facts = Facts(CLASSES, FACTS.class_frequencies, multilabel=model.endswith("multi-label"))
+    if model in PROMPTED:
+        clip: dict[str, Any] = {"name": str(clip_folder), "first_layer": 3}
+        task = PROMPTED[model](CLIPImageEncoder(**clip), CLIPTextEncoder(**clip), facts)
+        if model.endswith("new classes"):
+            task.set_classes([*CLASSES[:2], "cake", "pie"])
+        task.classifier.prompts()  # type: ignore[operator]  # They are computed once, so they may wait for the device.
+    else:
+        settings = FUSION[model.split(",")[0]]
+        task = FusionTask(tiny_image_encoder(), tiny_text_encoder(text_folder), facts, **{"beta": 0.0} | settings)
+    task.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", log_every_n_steps=1)
+    return task
+
+
+def batch_of(task: RobustTask, cached: bool, complete: bool) -> Batch:
+    """Return a batch with noisy variants. Samples lack one or both modalities unless ``complete``."""
+    batch = random_batch(multilabel=task.facts.multilabel, complete=complete)
+    images = Variants(["clean", "blur_2"], torch.cat([batch.images["clean"]] * 2))  # type: ignore[list-item]
+    texts = Variants(["clean", "typos_4"], batch.texts["clean"].map(lambda part: torch.cat([part] * 2)))  # type: ignore[union-attr, arg-type]
+    batch = replace(batch, images=images, texts=texts)
+    if cached:
+        for modality in (batch.images, batch.texts):
+            name = "image_encoder" if modality is batch.images else "text_encoder"
+            with torch.no_grad():
+                modality.inputs = task.classifier.encoder(name)(modality.inputs)
+    return batch
+
+
+def without(batch: Batch, *modalities: str) -> Batch:
+    """Return the batch with some modalities removed from every sample."""
+    changes: dict[str, Any] = {}
+    for name in modalities:
+        variants: Variants = getattr(batch, f"{name}s")
+        changes[f"{name}s"] = variants.map(lambda tensor: tensor[:0])
+        changes[f"{name}_present"] = torch.zeros(len(batch), dtype=torch.bool)
+    return replace(batch, **changes)
+
+
+@contextmanager
+def on_fake_gpu(task: RobustTask) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Move the task to a fake GPU, and yield a function that moves a tensor there.
+
+    As with a real GPU, parameters and buffers are moved, and other attributes of the modules are not.
+    """
+
+    def fake(tensor: Tensor, device: str = "cuda") -> Tensor:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+
+    with FakeTensorMode():
+        for module in task.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = nn.Parameter(fake(parameter), parameter.requires_grad)
+            for name, buffer in module._buffers.items():
+                module._buffers[name] = None if buffer is None else fake(buffer)
+            for name, value in vars(module).items():
+                if isinstance(value, Tensor):
+                    setattr(module, name, fake(value, "cpu"))
+        classifier: Any = task.classifier
+        if getattr(classifier, "_prompts", None) is not None:
+            classifier._prompts = classifier._prompts.map(lambda tensor: fake(tensor, "cpu"))
+        yield fake
+
+
+@pytest.mark.parametrize(("model", "cached"), CASES)
+def test_a_training_step_and_an_evaluation(
+    model: str, cached: bool, text_folder: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CachedAdapted, "holds", lambda *_: True)  # It compares the values of the weights.
+    task = make_task(model, text_folder, clip_folder)
+    classifier, classes = task.classifier, len(task.classifier.class_names)
+    mixed, complete = (batch_of(task, cached, complete) for complete in (False, True))
+    batches = [mixed, complete, without(mixed, "image", "text")]
+    with on_fake_gpu(task) as fake:
+        batches = [batch.map(fake) for batch in batches]
+        task.train()
+        for batch in [] if model in EVALUATED_ONLY else batches:
+            losses = task.training_losses(batch, 1)
+            found = [losses.loss, *losses.parts.values()]
+            assert {(loss.device.type, *loss.shape) for loss in found} == {("cuda",)}
+            assert losses.loss.requires_grad
+            assert ("shuffled_correlation_loss" in losses.parts) == model.startswith("MoLT")
+        task.eval()
+        for batch in batches:
+            with torch.no_grad():
+                scores = classifier.scores(task.metric_logits(batch, VIEWS), batch, VIEWS)
+                embeddings = classifier.embed(batch)
+            known = [part for part in scores if part is not None]
+            assert {(*part.shape, part.device.type) for part in known} == {(len(VIEWS), len(batch), classes, "cuda")}
+            assert {(len(part), part.device.type) for part in embeddings} == {(len(batch), "cuda")}
+
+
+@pytest.mark.parametrize("left", ["label", "images", "text_present", "weights", "buffer"])
+def test_what_is_left_on_the_cpu_is_an_error(left: str, text_folder: Path, clip_folder: Path) -> None:
+    """Of these tests themselves: the fake GPU refuses a tensor on the CPU as a real one does."""
+    task = make_task("MoLT", text_folder, clip_folder)
+    batch = batch_of(task, cached=False, complete=True)
+    with on_fake_gpu(task) as fake:
+        moved = batch.map(fake)
+        if left in ("weights", "buffer"):
+            network: Any = task.classifier.network
+            layer, kind = (network.fusion.head, "_parameters") if left == "weights" else (network, "_buffers")
+            values = getattr(layer, kind)
+            values.update({name: values[name].cpu() for name in values})
+        else:
+            part: Any = getattr(batch, left)
+            part = part.map(lambda tensor: fake(tensor, "cpu")) if left == "images" else fake(part, "cpu")
+            moved = replace(moved, **{left: part})
+        with pytest.raises(RuntimeError, match="cpu"):
+            task.training_losses(moved, 1)
+
+
+def test_a_value_that_the_host_reads_is_an_error(text_folder: Path, clip_folder: Path) -> None:
+    """Of these tests themselves: the first batch of an epoch counts the complete pairs on the host."""
+    task = make_task("MoLT", text_folder, clip_folder)
+    batch = batch_of(task, cached=False, complete=True)
+    with on_fake_gpu(task) as fake, pytest.raises(Exception, match="_local_scalar_dense"):
+        task.training_losses(batch.map(fake), 0)
