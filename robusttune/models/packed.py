@@ -71,8 +71,8 @@ class Packed:
 
         Example:
             >>> import torch
-            >>> states, mask = torch.zeros(2, 4, 8), torch.tensor([[True, True, True, True], [True, True, False, False]])
-            >>> packed = Packed.with_padding(states, mask, shared=torch.zeros(1, 8))
+            >>> mask = torch.tensor([[True, True, True, True], [True, True, False, False]])
+            >>> packed = Packed.with_padding(torch.zeros(2, 4, 8), mask, shared=torch.zeros(1, 8))
             >>> packed.lengths.tolist(), tuple(packed.states.shape)
             ([3, 1], (6, 8))
         """
