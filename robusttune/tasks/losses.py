@@ -82,7 +82,7 @@ class FiniteCheck:
         self._copied: torch.cuda.Event | None = None
         if self._loss_finite.is_cuda:
             self._loss_finite = self._loss_finite.to("cpu", non_blocking=True)
-            self._copied = torch.cuda.Event()
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record()
 
     def finish(self) -> None:

@@ -18,17 +18,22 @@ These tests do not cover:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from traceback import format_exc
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from fakes import FACTS, random_batch, tiny_image_encoder, tiny_text_encoder
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.models import (
@@ -58,12 +63,13 @@ FUSION: dict[str, dict[str, Any]] = {
     "Experts in every pattern": {"fusion": Experts(width=8), "every_pattern": True},
     "Experts with balanced classes": {"fusion": Experts(width=8), "balance": BALANCE, "label_smoothing": 0.1},
     "CrossAttention": {"fusion": CrossAttention(width=16, heads=2)},
-} | {kind.__name__: {"fusion": kind(width=8)} for kind in (Concatenation, LateFusion, ImageOnly, TextOnly)}
+    **{kind.__name__: {"fusion": kind(width=8)} for kind in (Concatenation, LateFusion, ImageOnly, TextOnly)},
+}
 PROMPTED: dict[str, Callable[..., RobustTask]] = {
-    "MMRL": lambda *parts: MMRLTask(*parts, MMRL(space_width=8), balance=BALANCE),
-    "MMRL++": lambda *parts: MMRLTask(*parts, PLUS_PLUS),
+    "MMRL": partial(MMRLTask, adapter=MMRL(space_width=8), balance=BALANCE),
+    "MMRL++": partial(MMRLTask, adapter=PLUS_PLUS),
     "MMRL with new classes": MMRLTask,
-    "zero-shot": lambda *parts: ZeroShotTask(*parts, ["a photo of a {}", "{}"]),
+    "zero-shot": partial(ZeroShotTask, templates=["a photo of a {}", "{}"]),
 }
 EVALUATED_ONLY = ("zero-shot", "MMRL with new classes")
 MODELS = ["MoLT, multi-label", *[name for name in FUSION if name != "MoLT"], *PROMPTED]
@@ -97,7 +103,7 @@ def batch_of(task: RobustTask, cached: bool) -> Batch:
     """Return a batch with noisy variants, in which samples lack one or both modalities."""
     batch = random_batch(multilabel=task.facts.multilabel)
     images = Variants(["clean", "blur_2"], torch.cat([batch.images["clean"]] * 2))  # type: ignore[list-item]
-    texts = Variants(["clean", "typos_4"], batch.texts["clean"].map(lambda part: torch.cat([part] * 2)))  # type: ignore[union-attr, arg-type]
+    texts = Variants(["clean", "typos_4"], batch.texts["clean"].map(lambda part: torch.cat([part] * 2)))  # type: ignore[union-attr]
     batch = replace(batch, images=images, texts=texts)
     if cached:
         for modality in (batch.images, batch.texts):
@@ -115,7 +121,7 @@ def without_inputs(batch: Batch) -> Batch:
 
 
 @contextmanager
-def on_fake_gpu(task: RobustTask) -> Iterator[Callable[[Tensor], Tensor]]:
+def on_fake_gpu(task: RobustTask) -> Iterator[Callable[..., Tensor]]:
     """Move the task to a fake GPU, and yield a function that moves a tensor there.
 
     As with a real GPU, parameters and buffers are moved, and other attributes of the modules are not.
@@ -140,11 +146,41 @@ def on_fake_gpu(task: RobustTask) -> Iterator[Callable[[Tensor], Tensor]]:
         yield fake
 
 
+@pytest.fixture(scope="module")
+def in_other_process() -> Iterator[Callable[..., None]]:
+    """Yield a function that calls a check in one other process, and fails with the traceback of its error.
+
+    `FakeTensorMode` registers a CUDA device for the rest of its process. Autograd then starts a thread for it, after
+    which other tests could not fork.
+    """
+    fork = get_context("fork")
+    with ProcessPoolExecutor(1, fork, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+
+        def call(check: Callable[..., None], *arguments: Any) -> None:
+            error = pool.submit(error_of, check, *arguments).result(timeout=300)
+            if error is not None:
+                pytest.fail(error, pytrace=False)
+
+        yield call
+
+
+def error_of(check: Callable[..., None], *arguments: Any) -> str | None:
+    """Call a check, and return the traceback of its error, because some errors of torch cannot be pickled."""
+    try:
+        check(*arguments)
+    except Exception:
+        return format_exc()
+    return None
+
+
 @pytest.mark.parametrize(("model", "cached"), CASES, ids=lambda value: {True: "features", False: "inputs"}.get(value))
 def test_a_training_step_and_an_evaluation(
-    model: str, cached: bool, text_folder: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, cached: bool, text_folder: Path, clip_folder: Path, in_other_process: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(CachedAdapted, "holds", lambda *_: True)  # It compares the values of the weights.
+    in_other_process(train_and_evaluate, model, cached, text_folder, clip_folder)
+
+
+def train_and_evaluate(model: str, cached: bool, text_folder: Path, clip_folder: Path) -> None:
     task = make_task(model, text_folder, clip_folder)
     classifier, classes = task.classifier, len(task.classifier.class_names)
     mixed = batch_of(task, cached)
@@ -160,7 +196,8 @@ def test_a_training_step_and_an_evaluation(
             assert ("shuffled_correlation_loss" in losses.parts) == model.startswith("MoLT")
         task.eval()
         for batch in batches:
-            with torch.no_grad():
+            # The comparison with the weights of the batch before would read their values.
+            with torch.no_grad(), patch.object(CachedAdapted, "holds", return_value=True):
                 scores = classifier.scores(task.metric_logits(batch, VIEWS), batch, VIEWS)
                 embeddings = classifier.embed(batch)
             known = [part for part in scores if part is not None]
@@ -169,8 +206,14 @@ def test_a_training_step_and_an_evaluation(
 
 
 @pytest.mark.parametrize("left", ["label", "images", "text_present", "weights", "buffer"])
-def test_what_is_left_on_the_cpu_is_an_error(left: str, text_folder: Path, clip_folder: Path) -> None:
+def test_what_is_left_on_the_cpu_is_an_error(
+    left: str, text_folder: Path, clip_folder: Path, in_other_process: Callable[..., None]
+) -> None:
     """Of these tests themselves: the fake GPU refuses a tensor on the CPU as a real one does."""
+    in_other_process(train_with_a_part_on_the_cpu, left, text_folder, clip_folder)
+
+
+def train_with_a_part_on_the_cpu(left: str, text_folder: Path, clip_folder: Path) -> None:
     task = make_task("MoLT", text_folder, clip_folder)
     batch = batch_of(task, cached=False)
     with on_fake_gpu(task) as fake:
@@ -182,15 +225,21 @@ def test_what_is_left_on_the_cpu_is_an_error(left: str, text_folder: Path, clip_
             values.update({name: values[name].cpu() for name in values})
         else:
             part: Any = getattr(batch, left)
-            part = part.map(lambda tensor: fake(tensor, "cpu")) if left == "images" else fake(part, "cpu")
+            part = part.map(partial(fake, device="cpu")) if left == "images" else fake(part, "cpu")
             moved = replace(moved, **{left: part})
         with pytest.raises(RuntimeError, match="cpu"):
             task.training_losses(moved, 1)
 
 
-def test_a_value_that_the_host_reads_is_an_error(text_folder: Path, clip_folder: Path) -> None:
+def test_a_value_that_the_host_reads_is_an_error(
+    text_folder: Path, clip_folder: Path, in_other_process: Callable[..., None]
+) -> None:
     """Of these tests themselves: the first batch of an epoch counts the complete pairs on the host."""
+    in_other_process(train_the_first_batch, text_folder, clip_folder)
+
+
+def train_the_first_batch(text_folder: Path, clip_folder: Path) -> None:
     task = make_task("MoLT", text_folder, clip_folder)
     batch = batch_of(task, cached=False)
-    with on_fake_gpu(task) as fake, pytest.raises(Exception, match="_local_scalar_dense"):
+    with on_fake_gpu(task) as fake, pytest.raises(DataDependentOutputException, match="_local_scalar_dense"):
         task.training_losses(batch.map(fake), 0)
