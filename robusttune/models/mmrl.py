@@ -3,9 +3,9 @@
 Sources: "MMRL: Multi-Modal Representation Learning for Vision-Language Models" (CVPR 2025, arXiv 2503.08497), and its
 extension MMRL++ (arXiv 2505.10088).
 
-The results equal those of the published implementation, with less computation. Padding is not processed. The layers
-below the first one that takes tokens run once. In the last layer only the tokens that are read are computed. The
-common prefix of all prompts is computed once for all classes, see `MMRLNetwork.text_features`.
+The results equal those of the published implementation, with less computation. Padding of prompts is not processed.
+The layers below the first one that takes tokens run once. In the last layer only the tokens that are read are computed.
+The common prefix of all prompts is computed once for all classes, see `MMRLNetwork.text_features`.
 """
 
 from __future__ import annotations
