@@ -42,9 +42,8 @@ class RobustTask(LightningModule, ABC):
         classifier: Classifier to train and evaluate.
         optimizer: Function that creates the optimiser of the trained parameters.
         schedule: Schedule of the learning rate.
-        calibrate: True to fit one temperature for each pattern of present modalities (both, image alone, text alone) in
-            every validation of a fit. The checkpoint stores the temperatures, and tests and predictions divide logits
-            by them. The validation metrics that a fit logs are computed without them.
+        calibrate: True to fit one temperature for each pattern of present modalities in every validation of a fit. Tests
+            and predictions divide logits by them; the validation metrics that a fit logs are computed without them.
 
     Attributes:
         facts: Class names, class frequencies and kind of task, from the training data.
@@ -145,14 +144,10 @@ class RobustTask(LightningModule, ABC):
         return losses.loss
 
     def on_after_backward(self) -> None:
-        """Check that the loss was finite, before the optimiser uses its gradient.
-
-        Raises:
-            RobustTuneError: The loss is not finite.
-        """
-        if self._finite_check is not None:
-            self._finite_check.finish()
-            self._finite_check = None
+        """Check that the loss is finite before the optimiser uses its gradient, see `FiniteCheck.finish`."""
+        check, self._finite_check = self._finite_check, None
+        if check is not None:
+            check.finish()
 
     def logs_this_step(self) -> bool:
         """Return whether the Trainer writes the logs of this training step."""
@@ -207,8 +202,7 @@ class RobustTask(LightningModule, ABC):
         """Check that the checkpoint fits this task, and add the encoders' weights, so that strict loading works.
 
         Raises:
-            RobustTuneError: The checkpoint has another task, other encoders, other settings or other weights. The
-                message names all differences.
+            RobustTuneError: It does not. The message names all differences of task, encoders, settings and weights.
         """
         is_fitting = self._trainer is not None and self._trainer.state.fn == "fit"
         complete_loaded(checkpoint, self._metadata, () if is_fitting else self.free_settings, self.state_dict())
