@@ -42,7 +42,7 @@ class RobustTask(LightningModule, ABC):
         classifier: Classifier to train and evaluate.
         optimizer: Function that creates the optimiser of the trained parameters.
         schedule: Schedule of the learning rate.
-        calibrate: True to fit one temperature for each pattern of present modalities in every validation of a fit. Tests
+        calibrate: True to fit a temperature for each pattern of present modalities in every validation of a fit. Tests
             and predictions divide logits by them; the validation metrics that a fit logs are computed without them.
 
     Attributes:
