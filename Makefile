@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 STUDY := PYTHONPATH=tests $(BIN)/python -m experiments
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-compiler test-slurm bench robustness-demo emoji-data robustness-emoji specialists \
+.PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-exhaustive test-compiler test-slurm bench robustness-demo emoji-data robustness-emoji specialists \
 	trials ablations bayes imbalance-demo imbalance-emoji page-picture settings tables emoji-inputs lint types clean
 
 help: ## List the targets
@@ -39,9 +39,12 @@ test: install ## Run the tests
 	$(PYTEST)
 
 test-slow: install ## Run the tests that take long
-	$(PYTEST) -m 'slow and not compiler'
+	$(PYTEST) -m 'slow and not exhaustive and not compiler'
 
-test-compiler: install ## Run the tests of torch.compile and of exports that take very long
+test-exhaustive: install ## Run the variants of slow tests
+	$(PYTEST) -m 'exhaustive and not compiler'
+
+test-compiler: install ## Run the tests of torch.compile that take very long
 	$(PYTEST) -m compiler
 
 test-slurm: install ## Run the batch files on a real SLURM, which is installed (as root) and started: ROUNDS=20 for more

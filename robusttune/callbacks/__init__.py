@@ -4,6 +4,7 @@ from robusttune.callbacks.best_checkpoint import BestCheckpoint
 from robusttune.callbacks.checkpoint_io import SafeCheckpointIO
 from robusttune.callbacks.last_checkpoint import LastCheckpoint
 from robusttune.callbacks.masks import MaskFiles
+from robusttune.callbacks.notebook_progress import NotebookProgress
 from robusttune.callbacks.prediction_progress import PredictionProgress
 from robusttune.callbacks.predictions import PredictionWriter
 from robusttune.callbacks.report import ConditionReport
@@ -15,6 +16,7 @@ __all__ = [
     "ConditionReport",
     "LastCheckpoint",
     "MaskFiles",
+    "NotebookProgress",
     "PredictionProgress",
     "PredictionWriter",
     "Resumed",

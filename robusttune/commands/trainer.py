@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelSummary, ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelSummary, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Console
@@ -22,6 +22,7 @@ from robusttune.callbacks import (
     ConditionReport,
     LastCheckpoint,
     MaskFiles,
+    NotebookProgress,
     Resumed,
     RunFolder,
     SafeCheckpointIO,
@@ -128,7 +129,7 @@ class TrainerCLI(RobustTuneCLI):
             kwargs["enable_model_summary"] = False
         own_bar = config.enable_progress_bar is False or any(isinstance(each, ProgressBar) for each in callbacks)
         if _is_notebook_without_widgets() and not own_bar:
-            callbacks.append(TQDMProgressBar())  # Lightning's default, a bar of Rich, would show nothing there.
+            callbacks.append(NotebookProgress())  # Lightning's default, a bar of Rich, would show nothing there.
         if config.default_root_dir is None:
             # In a SLURM job, Lightning would resume from an hpc_ckpt file in the working folder. This folder is empty.
             root = run_folders(*(self._get(self.config_init, name) for name in ("run_root", "name")))

@@ -326,7 +326,7 @@ def test_one_that_was_killed_leaves_nothing_half(
     assert {name: content for name, content in blobs(home).items() if name in whole} == whole
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_another_revision_of_the_data_is_not_taken_for_the_one_asked_for(
     tmp_path: Path, hub: StandInHub, home: Path
 ) -> None:

@@ -35,7 +35,7 @@ from robusttune.inference.onnx.parity import differences, open_session
 from robusttune.inference.onnx.precision import measure
 from robusttune.models import Concatenation, Experts
 
-LONG = pytest.mark.compiler  # an export takes half a minute, and a few stand for all in CI
+LONG = pytest.mark.exhaustive  # an export takes half a minute
 # Predict by example.py alone: the import of what an export must not need fails.
 ALONE = """
 import json, sys

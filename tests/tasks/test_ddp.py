@@ -104,7 +104,7 @@ def test_two_processes_of_mmrl_equal_one(food101: Path, clip_folder: Path, tmp_p
     assert_same(metrics["two"], metrics["one"], rel=1e-9)
 
 
-@pytest.mark.parametrize("subset", [9, 5, 1])
+@pytest.mark.parametrize("subset", [9, *(pytest.param(size, marks=pytest.mark.exhaustive) for size in (5, 1))])
 def test_ranks_that_have_less_or_nothing(food101: Path, text_folder: Path, tmp_path: Path, subset: int) -> None:
     """A rank whose last batch only fills up, or that has no sample at all: no hang, no NaN, the same metrics."""
     flags = [*tiny_flags(food101, text_folder), f"--data.splits.subset={subset}", "--data.batch_size=4", *TWO]
@@ -220,6 +220,7 @@ def test_what_was_put_up_with_is_counted_over_ranks(food101: Path, text_folder: 
     assert texts == with_text
 
 
+@pytest.mark.exhaustive
 def test_two_processes_take_clip_as_it_is(food101: Path, clip_folder: Path, tmp_path: Path) -> None:
     """Where nothing is trained, there is nothing to reduce."""
     flags = [flag for flag in mmrl_flags(food101, clip_folder) if not flag.startswith("--model.adapter.")]

@@ -115,8 +115,13 @@ def test_oracle_reaches_it_from_pixels(name: str, style: Any) -> None:
         assert agrees(found(shapes, rates, images), best(shapes, rates), 100)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+@pytest.mark.parametrize(
+    "world",
+    [
+        pytest.param(world, id=name, marks=pytest.mark.slow if name == "default" else pytest.mark.exhaustive)
+        for name, world in WORLDS.items()
+    ],
+)
 def test_oracle_reaches_it_from_many_pixels(world: World) -> None:
     shapes = Shapes(world)
     images = seen(shapes, 600)
