@@ -21,6 +21,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.inference.given_images import GivenImages
 from robusttune.inference.given_rows import GivenRows
 from robusttune.models.classifier import ENCODERS, Classifier
+from robusttune.ranks import cores
 from robusttune.types import Batch, Facts
 
 ALL_PRESENT = Conditions(["complete"])
@@ -55,7 +56,7 @@ class Batches:
     def of(
         self, given: GivenRows, batch_size: int, device: torch.device, unreadable_as_missing: bool
     ) -> Iterator[Prepared]:
-        """Yield the batches of samples in their order. The next one is prepared while the caller computes.
+        """Yield the batches of samples in their order. The next one is prepared ahead if a core is idle meanwhile.
 
         Args:
             given: Samples.
@@ -83,7 +84,9 @@ class Batches:
         def prepare(start: int) -> Prepared:
             return _prepare(data, collate, range(start, min(start + batch_size, len(data))), unreadable_as_missing)
 
-        for prepared in map(prepare, starts) if len(starts) == 1 else _ahead(prepare, starts):
+        # On a CPU whose cores all compute, another thread would only take their time.
+        idle = device.type != "cpu" or torch.get_num_threads() < cores()
+        for prepared in _ahead(prepare, starts) if idle and len(starts) > 1 else map(prepare, starts):
             yield prepared._replace(batch=prepared.batch.to(device))
 
 
