@@ -212,7 +212,7 @@ class RobustTask(LightningModule, ABC):
         """Load a trained task from its checkpoint, in evaluation mode.
 
         Args:
-            checkpoint_path: Path of the checkpoint file.
+            checkpoint_path: Folder of a run, whose best checkpoint is loaded, or path of a checkpoint file.
             device: Device to move the task to.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from robusttune.checkpoint_file import KEY, read_checkpoint, seal
+from robusttune.checkpoint_file import KEY, checkpoint_path, read_checkpoint, seal
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.models.classifier import ENCODERS
@@ -135,7 +135,7 @@ def refuse_another_task(own: dict[str, Any], found: dict[str, Any], free: tuple[
 
 def load_task(cls: type[T], path: str | Path, device: str | torch.device) -> T:
     """Load a trained task from its checkpoint, see `RobustTask.load_from_checkpoint`."""
-    return task_from(cls, read_checkpoint(path)).to(device)
+    return task_from(cls, read_checkpoint(checkpoint_path(path))).to(device)
 
 
 def task_from(cls: type[T], checkpoint: dict[str, Any]) -> T:

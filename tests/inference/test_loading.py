@@ -52,6 +52,7 @@ def test_a_run_is_its_best_checkpoint(run: Path, model: Predictor, monkeypatch: 
     assert model.classes == FACTS.class_names
     for path in (run / "checkpoints/best.ckpt", "checkpoints/best.ckpt", "."):
         assert robusttune.load(path).predict(text="soup") == model.predict(text="soup")
+    assert FusionTask.load_from_checkpoint(run).facts == FACTS
 
 
 def test_encoders_are_shared_by_the_models_of_a_list(run: Path, model: Predictor) -> None:
