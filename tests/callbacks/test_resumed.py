@@ -92,6 +92,7 @@ def test_fewer_states_than_there_are_optimizers_are_refused(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_needs_the_state_of_its_callbacks(
     trained: Path, fit: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

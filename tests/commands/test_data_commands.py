@@ -80,6 +80,7 @@ def test_masks_are_exported_and_used(flags: list[str], tmp_path: Path, capsys: p
     assert mask.hash in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_masks(
     flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,7 @@ class Tags(HTMLParser):
         self.text += data
 
 
+@pytest.mark.slow
 def test_a_run_from_its_data_to_its_report(run: Run, root: Path) -> None:
     found = run("data verify")
     assert all(visible(name) in found for name in CLASSES)

@@ -40,6 +40,7 @@ def test_verify_notes_imbalance(source: list[str], capsys: pytest.CaptureFixture
     assert "imbalanced" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_balanced_fit(
     source: list[str], text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

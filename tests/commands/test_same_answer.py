@@ -62,6 +62,7 @@ def test_metrics_do_not_depend_on_batches_and_workers(food101: Path, text_folder
         assert parts[condition]["accuracy"] == values["accuracy"]
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one_batch(food101: Path, text_folder: Path, tmp_path: Path) -> None:
     """But for the correlation, which is of each batch alone."""
     flags = [*EXACT, "--model.beta=0", "--data.splits.subset=80", "--data.splits.val_fraction=0.2"]
@@ -74,6 +75,7 @@ def test_accumulated_batches_are_one_batch(food101: Path, text_folder: Path, tmp
         torch.testing.assert_close(two[key], value, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_gradients_are_clipped(food101: Path, text_folder: Path, tmp_path: Path) -> None:
     """With a learning rate of 1 and no momentum, a step is as long as its gradient."""
     flags = [*EXACT, "--model.schedule.warmup=0", "--model.schedule.name=constant_with_warmup"]
@@ -127,6 +129,7 @@ def test_a_cache_gives_the_same_losses_and_metrics(
     assert tested[1] == tested[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_resuming_inside_or_after_an_epoch_equals_not_stopping(
     food101: Path, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
