@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from robusttune.callbacks import RunFolder
-from robusttune.callbacks.run_folder import CONFIG
 from robusttune.checkpoint_file import KEY, checkpoint_path, read_checkpoint
 from robusttune.commands import trainer
+from robusttune.commands.lightning_cli import RobustTuneCLI
 from robusttune.commands.resume import FinishedRunError
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation.metric_names import names_of_metrics
@@ -48,15 +48,13 @@ class Run:
             if parts[0] == "val" and len(parts) == 3 and value:
                 found.setdefault(parts[1], {})[parts[2]] = float(value)
         facts = best[KEY]["facts"]
-        order = names_of_metrics(facts["multilabel"], len(facts["class_names"]), mixed=False)  # the file sorts them
-        return Evaluation(
-            {
-                condition: {name: found[condition][name] for name in order if name in found[condition]}
-                for condition in sorted(found, key="mean".__eq__)
-            },
-            intervals={},
-            samples=None,
-        )
+        # The file has the names in alphabetical order.
+        order = names_of_metrics(facts["multilabel"], len(facts["class_names"]), mixed=False)
+        by_condition = {
+            condition: {name: found[condition][name] for name in order}
+            for condition in sorted(found, key="mean".__eq__)
+        }
+        return Evaluation(by_condition, intervals={}, samples=None)
 
     def load(self, device: str | torch.device = "cpu", dtype: torch.dtype | str = torch.float32) -> Predictor:
         """Load the best checkpoint for predictions, see `robusttune.load`."""
@@ -71,9 +69,7 @@ class Run:
         Raises:
             RobustTuneError: There is no test split, or see `fit`.
         """
-        config, best = self.folder / CONFIG, checkpoint_path(self.folder)
-        with _handlers_restored():
-            trainer.start("test", [f"--config={config}", f"--ckpt_path={best}", *as_flags(settings or {})])
+        _start("test", [f"--ckpt_path={self.folder}", *as_flags(settings or {})])
         found = json.loads((self.folder / "report" / "test.json").read_text(encoding="utf-8"))
         intervals = {
             condition: {name: tuple(ends) for name, ends in values.items()}
@@ -115,15 +111,10 @@ def fit(config: str | Path | Sequence[str | Path], settings: Settings | None = N
         red circle (0.61, from the text alone)
     """
     configs = [config] if isinstance(config, str | Path) else list(config)
-    with _handlers_restored():
-        try:
-            cli = trainer.start("fit", [*(f"--config={each}" for each in configs), *as_flags(settings or {})])
-        except FinishedRunError as done:
-            return Run(done.folder)
-        except SystemExit as ended:
-            if isinstance(ended.__context__, KeyboardInterrupt):  # Lightning has caught it.
-                raise KeyboardInterrupt from None
-            raise
+    try:
+        cli = _start("fit", [*(f"--config={each}" for each in configs), *as_flags(settings or {})])
+    except FinishedRunError as done:
+        return Run(done.folder)
     callbacks: list[Any] = cli.trainer.callbacks  # type: ignore[attr-defined]
     folders = [callback.folder for callback in callbacks if isinstance(callback, RunFolder)]
     return Run(folders[0])
@@ -152,6 +143,21 @@ def _as_text(value: Any) -> str:
             f"a setting has a value of the type {type(value).__name__}: give a number, a text, None, or lists and "
             "dictionaries of these"
         ) from None
+
+
+def _start(verb: str, args: list[str]) -> RobustTuneCLI:
+    """Run a command of the Trainer, see `robusttune.commands.trainer.start`.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C has ended the command.
+    """
+    with _handlers_restored():
+        try:
+            return trainer.start(verb, args)
+        except SystemExit as ended:
+            if isinstance(ended.__context__, KeyboardInterrupt):  # Lightning has caught it.
+                raise KeyboardInterrupt from None
+            raise
 
 
 @contextmanager

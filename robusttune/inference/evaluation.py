@@ -20,6 +20,7 @@ from robusttune.data.sources.table import Table
 from robusttune.errors import RobustTuneError
 from robusttune.inference.given_images import GivenImages
 from robusttune.inference.given_rows import GivenRows, rows_of
+from robusttune.inference.members import encoded_once
 from robusttune.inference.optional_pandas import import_pandas
 from robusttune.models.classifier import Classifier
 from robusttune.packaged_configs import find_packaged
@@ -137,6 +138,8 @@ def evaluate(
     from robusttune.evaluation import ConditionMetrics
 
     first = classifiers[0]
+    if any(other.encoder_settings != first.encoder_settings for other in classifiers):
+        raise RobustTuneError("models with different encoders are not evaluated together: evaluate each by itself")
     source = _source(data, label_column, first.facts.multilabel)
     module = ImageTextDataModule(
         source,
@@ -175,7 +178,8 @@ def _scores(classifiers: Sequence[Classifier], batch: Batch, views: Sequence[Vie
     if len(classifiers) == 1:
         classifier = classifiers[0]
         return classifier.scores(classifier.metric_logits(batch, views), batch, views)
-    mean = torch.stack([classifier.probabilities(batch, views) for classifier in classifiers]).mean(0)
+    inputs = encoded_once(classifiers, batch)
+    mean = torch.stack([classifier.probabilities(inputs, views) for classifier in classifiers]).mean(0)
     return (mean.logit(1e-7) if classifiers[0].facts.multilabel else mean.clamp(min=1e-30).log()), None
 
 

@@ -75,7 +75,7 @@ class Members:
         """
         found: list[Tensor] = []
         for (_, group), (batch, _) in zip(self.groups, prepared, strict=True):
-            inputs = _encoded_once(group, batch)
+            inputs = encoded_once(group, batch)
             found += [classifier.probabilities(inputs, views) for classifier in group]
         batch, unreadable = prepared[0]
         present = torch.stack([batch.image_present, batch.text_present], 1)
@@ -92,8 +92,13 @@ class Members:
         return [torch.cat(kind).numpy() for kind in zip(*parts, strict=True)]
 
 
-def _encoded_once(group: Sequence[Classifier], batch: Batch) -> Batch:
-    """Replace the inputs of a batch by their features, if several fusion networks share the same encoders."""
+def encoded_once(group: Sequence[Classifier], batch: Batch) -> Batch:
+    """Replace the inputs of a batch by their features, if several fusion networks share the same encoders.
+
+    Args:
+        group: Classifiers with equal encoders.
+        batch: Batch on their device.
+    """
     if len(group) == 1 or not all(isinstance(classifier, FusionClassifier) for classifier in group):
         return batch
     image, text = (group[0].encoder(name) for name in ENCODERS)

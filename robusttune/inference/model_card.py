@@ -39,12 +39,14 @@ LIMITS = """## Limits
 * The results above hold for data like that of the test. On other data, measure again: `robusttune test`.
 * With neither image nor text, the prediction is the class frequencies of training.
 * {classes}
-* Probabilities are calibrated on the validation split, with one temperature for image and text, one for the image alone
-  and one for the text alone. On other data they may be too high.
+* {probabilities}
 * The encoders were trained by others on data that is not part of this model, and pass on its biases.
 """
 CLOSED = "Every sample gets one of the classes above, also one that belongs to none of them."
 SEVERAL = "A sample may get several of the classes above, or none. It never gets another one."
+CALIBRATED = """Probabilities are calibrated on the validation split, with a temperature for image and text, one for the
+  image alone and one for the text alone. On other data they may be too high."""
+UNCALIBRATED = "Probabilities are not calibrated, and may be too high."
 SHOWN = ("accuracy", "base_accuracy", "new_accuracy", "harmonic_mean", "balanced_accuracy", "f1_macro", "f1_micro")
 OTHERS = ("average_precision", "calibration_error", "loss")
 
@@ -72,7 +74,10 @@ def model_card(classifier: Classifier, origin: str | Path | None) -> str:
         f"## Data\n\n{_data(classifier, run)}\n",
         f"## Classes\n\n{_classes(classifier)}\n",
         f"## Results\n\n{_results(run, path)}\n",
-        LIMITS.format(classes=SEVERAL if facts.multilabel else CLOSED),
+        LIMITS.format(
+            classes=SEVERAL if facts.multilabel else CLOSED,
+            probabilities=CALIBRATED if (classifier.temperatures.values != 1).any() else UNCALIBRATED,
+        ),
         f"## Encoders\n\n{_encoders(classifier)}\n",
     ]
     return "\n".join(parts)

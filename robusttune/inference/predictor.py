@@ -263,7 +263,8 @@ class Predictor(HubModel):
             Metrics by condition, with 95 % confidence intervals.
 
         Raises:
-            RobustTuneError: The data cannot be read, have no labels, or have classes that the model does not predict.
+            RobustTuneError: The data cannot be read, have no labels, or have classes that the model does not predict;
+                or averaged models have different encoders.
         """
         return evaluate(self.classifiers, data, conditions, split, label_column, seed, batch_size)
 

@@ -30,17 +30,17 @@ def compare(model: Predictor, sample: Sample) -> dict[str, Any]:
     """
     found: dict[str, Prediction | None] = dict.fromkeys(("complete", "no_image", "no_text"))
     if sample.image is not None and sample.text is not None:
-        both = _one(model, image=sample.image, text=sample.text, explain=True)
+        both = model.predict(image=sample.image, text=sample.text, explain=True)
         found = {"complete": both, "no_image": both.alone["text"], "no_text": both.alone["image"]}
     elif sample.text is not None:
-        found["no_image"] = _one(model, text=sample.text)
+        found["no_image"] = model.predict(text=sample.text)
     elif sample.image is not None:
-        found["no_text"] = _one(model, image=sample.image)
+        found["no_text"] = model.predict(image=sample.image)
     present = {"image": sample.image is not None, "text": sample.text is not None}
     used = [name for name, has in present.items() if has and name not in sample.removed]
     current = {("image", "text"): "complete", ("text",): "no_image", ("image",): "no_text"}.get(tuple(used), "nothing")
     if current == "nothing":
-        found["nothing"] = _one(model)
+        found["nothing"] = model.predict()
     return {
         "conditions": {name: each and summarise(each) for name, each in found.items()},
         "current": current,
@@ -48,13 +48,6 @@ def compare(model: Predictor, sample: Sample) -> dict[str, Any]:
         "image": None if sample.image is None else data_url(sample.image),
         "text": sample.text,
     }
-
-
-def _one(model: Predictor, **given: Any) -> Prediction:
-    """Return the prediction for one sample."""
-    found = model.predict(**given)
-    assert isinstance(found, Prediction)
-    return found
 
 
 def summarise(prediction: Prediction) -> dict[str, Any]:

@@ -25,9 +25,7 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 AT_ONCE = 2  # number of samples that are read and predicted at the same time, which bounds the memory
-FORM_BYTES = (
-    64 * 1024
-)  # what a request may have beyond its image: a text, in up to four bytes a character, and switches
+FORM_BYTES = 64 * 1024  # beyond the image: a text, in up to four bytes a character, and switches
 FILES = {"/": "page.html", "/style.css": "style.css", "/script.js": "script.js", "/favicon.ico": "icon.svg"}
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 HEADERS = {

@@ -66,6 +66,14 @@ def test_several_models_and_several_labels(text_folder: Path) -> None:
     assert two.metrics["complete"] == pytest.approx(one.metrics["complete"], abs=1e-4), "they are equal"
 
 
+def test_models_with_different_encoders_are_not_evaluated_together(text_folder: Path) -> None:
+    other = FusionClassifier(tiny_image_encoder(size=48), tiny_text_encoder(text_folder), FACTS, Concatenation(width=4))
+    both = Predictor([model_of(text_folder).classifiers[0], other.eval()])
+    assert both.predict_proba(ROWS).shape == (5, 2), "each from images of its own size"
+    with pytest.raises(RobustTuneError, match="different encoders are not evaluated together"):
+        both.evaluate(ROWS, ["complete"])
+
+
 def test_named_lists_of_conditions(model: Predictor) -> None:
     assert [*model.evaluate(ROWS, "quick").metrics][:1] == ["complete"]
     with pytest.raises(RobustTuneError, match="conditions/quik does not come with robusttune"):

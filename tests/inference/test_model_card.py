@@ -51,6 +51,14 @@ def test_a_card_has_the_results_of_its_run(run: Path) -> None:
     assert "## Limits" in card
 
 
+def test_a_card_says_whether_probabilities_are_calibrated() -> None:
+    classifier = fusion(Experts())
+    classifier.temperatures.values.fill_(1.0)
+    assert "not calibrated" in model_card(classifier, None)
+    classifier.temperatures.values[0] = 1.5
+    assert "Probabilities are calibrated on the validation split" in model_card(classifier, None)
+
+
 def test_a_card_says_what_is_not_known(run: Path) -> None:
     card = model_card(fusion(Experts()), None)
     assert "This model has not been tested" in card
