@@ -58,6 +58,7 @@ def test_a_part_that_is_missing_is_refused(trained: Path, tmp_path: Path, part: 
         TrainingState.of(checkpoint, "a.ckpt")
 
 
+@pytest.mark.slow
 def test_weights_alone_are_refused_before_anything_is_written(
     trained: Path, fit: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -74,6 +74,7 @@ OUTPUTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "output",  # a closed file is reported in the same way as a full disk
     [pytest.param(name, marks=[pytest.mark.slow] if name == "closed file" else []) for name in OUTPUTS],

@@ -153,6 +153,7 @@ def test_null_for_the_name_of_a_split(capfd: pytest.CaptureFixture[str]) -> None
     assert names == {"train": "own", "val": None, "test": "test", "predict": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [None, {"train": None, "val": None, "test": None}])
 def test_groups_that_are_null_come_back_from_the_run(flags: list[str], tmp_path: Path, noise: Any) -> None:
     """With their defaults, as if they were left out."""

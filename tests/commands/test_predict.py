@@ -263,6 +263,7 @@ OTHER = {
 }
 
 
+@pytest.mark.slow
 def test_a_folder_of_other_predictions_is_refused(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -153,6 +153,7 @@ def test_finished_runs_and_runs_with_other_settings_are_not_resumed(
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
 
 
+@pytest.mark.slow
 def test_log_names_the_setting_that_differs_from_an_unfinished_run(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

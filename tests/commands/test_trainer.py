@@ -135,6 +135,7 @@ def test_a_class_that_the_checkpoint_does_not_know_is_refused(
     )
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_best_of_the_first(
     food101: Path, text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +189,7 @@ def test_what_is_trained_in_any_precision_can_be_loaded(
     FusionTask.load_from_checkpoint(tmp_path / "food101/0/checkpoints/best.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [False, True])
 def test_frozen_parameters_are_counted_whether_or_not_they_are_in_memory(
     cached: bool,

@@ -1039,6 +1039,7 @@ UNUSUAL: dict[str, Row] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", UNUSUAL)
 def test_unusual_data_are_trained_on(case: str, place: Place, caplog: pytest.LogCaptureFixture) -> None:
     make, message = UNUSUAL[case]

@@ -166,6 +166,7 @@ def test_several_processes_copy_the_images_of_a_table_once(tmp_path: Path) -> No
     assert not [*(cache_home() / "images/tables").glob(".*.partial")]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_while_it_copies_leaves_no_copy(tmp_path: Path) -> None:
     images = [bytes(range(256)) * 400 + str(number).encode() for number in range(2000)]
     table = tmp_path / "train.parquet"

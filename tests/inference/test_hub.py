@@ -63,11 +63,11 @@ def test_names_that_lead_nowhere(hub: StandInHub, tmp_path: Path, monkeypatch: p
     hub.add("models", "someone/bert", tmp_path / "repository")
     with pytest.raises(RobustTuneError, match="someone/bert has no robusttune.json: give a model that"):
         load("someone/bert")
+    monkeypatch.chdir(tmp_path)  # `make demo` leaves runs/demo/0 in the folder of the project
     with pytest.raises(RobustTuneError, match="the checkpoint runs/demo/0 does not exist: give the path"):
         load("runs/demo/0")
     asked = len(hub.requests)
     (tmp_path / "runs").mkdir()
-    monkeypatch.chdir(tmp_path)
     with pytest.raises(RobustTuneError, match="the checkpoint runs/demo does not exist: give the path"):
         load("runs/demo")  # mistyped, in a folder that exists
     assert len(hub.requests) == asked

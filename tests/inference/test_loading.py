@@ -62,6 +62,7 @@ def test_encoders_are_shared_by_the_models_of_a_list(run: Path, model: Predictor
     assert several.predict(text="soup").probabilities == pytest.approx(model.predict(text="soup").probabilities)
 
 
+@pytest.mark.slow
 def test_a_prediction_imports_no_trainer(run: Path) -> None:
     """In a process of its own, which has not imported anything yet."""
     script = f"""

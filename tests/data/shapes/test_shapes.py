@@ -52,6 +52,7 @@ def test_a_sample_depends_on_seed_split_and_index_alone() -> None:
     assert not any(np.array_equal(pictures[0], image) for image in (*pictures[1:], other))
 
 
+@pytest.mark.slow
 def test_image_and_text_are_of_one_scene() -> None:
     """What both show is the same: where neither hides a factor, they agree in it."""
     shapes = Shapes(World(visibility=Visibility(0, 0, 1)))
