@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from robusttune.counting import counted
+from robusttune.data.ignored_warnings import ignored_warnings
 from robusttune.errors import RobustTuneError
 from robusttune.ranks import on_rank_zero, rank, world_size
 from robusttune.regular_files import open_regular
@@ -121,9 +121,8 @@ def read_image(file: str | Path | BytesIO, called: str = "") -> Image.Image:
     """
     content: AbstractContextManager[IO[bytes]]
     try:
-        with warnings.catch_warnings():
-            # Pillow warns about odd metadata, which do not change the pixels, and about large images that it accepts.
-            warnings.simplefilter("ignore")
+        # Pillow warns about odd metadata, which do not change the pixels, and about large images that it accepts.
+        with ignored_warnings():
             content = nullcontext(file) if isinstance(file, BytesIO) else open_regular(file)
             with content as opened, open_image(opened) as image:
                 image.load()
@@ -148,8 +147,7 @@ def to_rgb(image: Image.Image, called: str) -> Image.Image:
         (255, 255, 255)
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with ignored_warnings():
             upright = image
             with suppress(Exception):  # see _turn_upright
                 upright = ImageOps.exif_transpose(image) if image.getexif() else image

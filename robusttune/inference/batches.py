@@ -22,9 +22,11 @@ from robusttune.inference.given_images import GivenImages
 from robusttune.inference.given_rows import GivenRows
 from robusttune.models.classifier import ENCODERS, Classifier
 from robusttune.ranks import cores
-from robusttune.types import Batch, Facts
+from robusttune.types import Batch, Facts, Sample
 
 ALL_PRESENT = Conditions(["complete"])
+READERS = min(cores(), 8)  # threads that read images
+FEWEST_ROWS = 8  # of a batch for each thread
 
 
 class Prepared(NamedTuple):
@@ -81,18 +83,30 @@ class Batches:
         collate = Collate(data.images, data.texts, self.facts, "predict")
         starts = range(0, len(data), batch_size)
 
-        def prepare(start: int) -> Prepared:
-            return _prepare(data, collate, range(start, min(start + batch_size, len(data))), unreadable_as_missing)
+        with ThreadPoolExecutor(READERS) as readers:  # starts no thread before it has work
 
-        # On a CPU whose cores all compute, another thread would only take their time.
-        idle = device.type != "cpu" or torch.get_num_threads() < cores()
-        for prepared in _ahead(prepare, starts) if idle and len(starts) > 1 else map(prepare, starts):
-            yield prepared._replace(batch=prepared.batch.to(device))
+            def prepare(start: int) -> Prepared:
+                rows = range(start, min(start + batch_size, len(data)))
+                return _prepare(_read(data, rows, readers), collate, unreadable_as_missing)
+
+            # On a CPU whose cores all compute, another thread would only take their time.
+            idle = device.type != "cpu" or torch.get_num_threads() < cores()
+            for prepared in _ahead(prepare, starts) if idle and len(starts) > 1 else map(prepare, starts):
+                yield prepared._replace(batch=prepared.batch.to(device))
 
 
-def _prepare(data: SampleDataset, collate: Collate, rows: Sequence[int], unreadable_as_missing: bool) -> Prepared:
-    """Read and collate some rows, see `Batches.of`."""
-    samples = [data[row] for row in rows]
+def _read(data: SampleDataset, rows: Sequence[int], readers: ThreadPoolExecutor) -> list[Sample]:
+    """Read some rows in parallel: decoding and resizing release the lock of the interpreter."""
+    parts = min(READERS, len(rows) // FEWEST_ROWS)
+    if parts < 2:
+        return [data[row] for row in rows]
+    chunks = [rows[len(rows) * part // parts : len(rows) * (part + 1) // parts] for part in range(parts)]
+    read = readers.map(lambda chunk: [data[row] for row in chunk], chunks)
+    return [sample for samples in read for sample in samples]
+
+
+def _prepare(samples: list[Sample], collate: Collate, unreadable_as_missing: bool) -> Prepared:
+    """Collate samples, see `Batches.of`."""
     unreadable = ["; ".join(sample.unreadable) or None for sample in samples]
     first = next((reason for reason in unreadable if reason is not None), None)
     if first is not None and not unreadable_as_missing:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from io import BytesIO
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from robusttune.errors import RobustTuneError
 
 KINDS = "a path, a URL, bytes, a PIL image, a NumPy array, a torch tensor or None"
 CHANNELS = (1, 3, 4)
+_loading = Lock()
 
 
 class GivenImages(ImageReader):
@@ -88,6 +91,8 @@ def read_given(image: Any, stored: StoredImages, called: str) -> Image.Image:
         (255, 255, 255)
     """
     if isinstance(image, Image.Image):
+        with _loading, suppress(Exception):  # samples may share an image that is not loaded yet; to_rgb reports errors
+            image.load()
         return to_rgb(image, called)
     if isinstance(image, np.ndarray):
         return _from_array(image, called)

@@ -3,6 +3,7 @@
 * One pair: `Predictor.predict`, beside the network alone on a batch that is ready, plus resizing and tokenising alone.
 * Loading: a process that calls `robusttune.load`, beside one that imports torch and transformers and reads the weights.
 * Many: 1,024 samples in batches of 64, beside encoders and network alone on batches that are ready.
+* Photos: 64 arrays of 512 x 384 pixels in batches of 32, with ViT-S/16 and ViT-B/16 (random weights), likewise.
 
 `python tests/benchmarks/bench_inference.py`
 """
@@ -23,15 +24,20 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.paired import FOLDER, compare
+
 import robusttune
 from robusttune.data.sources import Shapes
-from robusttune.encoders import ImageTransform
+from robusttune.encoders import ImageTransform, TimmEncoder, TransformersTextEncoder
 from robusttune.inference import Predictor
 from robusttune.inference.given_images import GivenImages
 from robusttune.inference.given_rows import GivenRows
+from robusttune.models import FusionClassifier
+from robusttune.types import Facts
 
-FOLDER = Path("runs/benchmarks")
-PAIRS, SAMPLES, BATCH, ROUNDS = 200, 1024, 64, 5
+PAIRS, SAMPLES, PHOTOS, ROUNDS = 200, 1024, 64, 5
 LOADING = "import robusttune; robusttune.load({run!r})"
 BARE = """
 import torch
@@ -95,23 +101,36 @@ def loading(run: Path) -> dict[str, Any]:
     return {name: median(times) for name, times in found.items()} | {"rounds": found}
 
 
-def many(model: Predictor, images: list[Any], texts: list[str]) -> dict[str, Any]:
-    """Return samples per second of `predict`, and of encoders and network alone."""
+def many(name: str, model: Predictor, images: list[Any], texts: list[str], batch_size: int) -> dict[str, float]:
+    """Compare samples per second of `predict` with those of encoders and network alone; see `compare`."""
     (batches, (classifier,)) = model._members.groups[0]
     given = GivenRows(images, list(texts))
-    ready = [*batches.of(given, BATCH, model.device, unreadable_as_missing=False)]
+    ready = [*batches.of(given, batch_size, model.device, unreadable_as_missing=False)]
 
     def networks() -> None:
         with torch.inference_mode():
             for prepared in ready:
                 classifier.probabilities(prepared.batch)
 
-    found: dict[str, list[float]] = {"predict": [], "networks": []}
-    for _ in range(ROUNDS):
-        found["predict"] += seconds(lambda: model.predict(images=images, texts=texts, batch_size=BATCH), 1)
-        found["networks"] += seconds(networks, 1)
-    rates = {name: len(images) / median(times) for name, times in found.items()}
-    return {f"{name}_per_s": rate for name, rate in rates.items()} | {"ratio": rates["predict"] / rates["networks"]}
+    def predict() -> None:
+        model.predict(images=images, texts=texts, batch_size=batch_size)
+
+    def rate(call: Callable[[], None]) -> float:
+        start = perf_counter()
+        call()
+        return len(images) / (perf_counter() - start)
+
+    ways = {"predict": lambda: rate(predict), "encoders and network": lambda: rate(networks)}
+    return compare(f"predict-{name}", "samples/s", ways, ROUNDS)
+
+
+def photos_model(name: str) -> Predictor:
+    """Return an untrained model on an image encoder of timm and the demo's text encoder."""
+    clip = str(Path(robusttune.__file__).parent / "demo_clip")
+    image = TimmEncoder(name=name, weights="random", layers=2)
+    text = TransformersTextEncoder(name=clip, layers=2, max_length=32)
+    facts = Facts([str(number) for number in range(101)], [1 / 101] * 101, multilabel=False)
+    return Predictor([FusionClassifier(image, text, facts).eval()])
 
 
 def main() -> None:
@@ -127,14 +146,16 @@ def main() -> None:
     found: dict[str, Any] = {
         "one_pair": one_pair(model, images[0], texts[0]),
         "loading_s": loading(run.folder),
-        "many": many(model, images, texts),
+        "many": {"demo": many("demo", model, images, texts, 64)},
         "threads": torch.get_num_threads(),
     }
+    photos = [*np.random.default_rng(0).integers(0, 256, (PHOTOS, 384, 512, 3), dtype=np.uint8)]
+    for name in ("vit_small_patch16_224", "vit_base_patch16_224"):
+        found["many"][name] = many(name, photos_model(name), photos, ["a plate of pasta with basil"] * PHOTOS, 32)
     view = Table("figure", "value")
     for name, values in found["one_pair"].items():
         view.add_row(name, f"{values['p50_ms']:.1f} ms" if isinstance(values, dict) else f"{values:.2f} x bare")
     view.add_row("load, seconds above bare", f"{found['loading_s']['load'] - found['loading_s']['bare']:.2f}")
-    view.add_row("many, of encoders and network alone", f"{found['many']['ratio']:.3f}")
     Console().print(view)
     (FOLDER / "inference.json").write_text(json.dumps(found, indent=2) + "\n")
 

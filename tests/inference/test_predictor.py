@@ -18,7 +18,7 @@ from PIL import Image
 
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.errors import RobustTuneError
-from robusttune.inference import Predictor
+from robusttune.inference import Predictor, batches
 from robusttune.models.experts import Experts
 from robusttune.models.fusion_classifier import FusionClassifier
 from robusttune.models.mmrl_classifier import MMRLClassifier
@@ -197,6 +197,19 @@ def test_threads_do_not_disturb_each_other(model: Predictor) -> None:
         found = list(pool.map(lambda row: model.predict_proba(image=row[0], text=row[1]), rows))
     assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
     assert all(np.array_equal(future.result().fused, fused) for future in embedded)
+
+
+def test_images_are_read_by_several_threads(model: Predictor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "shared.png"
+    Image.fromarray(IMAGES[0]).save(path)
+    images = [IMAGES[number % 4] for number in range(30)] + [Image.open(path)] * 30
+    monkeypatch.setattr(batches, "READERS", 4)
+    found = model.predict(images=images, texts=None)
+    expected = model.predict_proba(images=[*IMAGES[:4], IMAGES[0]], texts=None)
+    assert np.allclose(found.probabilities[:30], expected[np.arange(30) % 4], atol=1e-6)
+    assert np.allclose(found.probabilities[30:], expected[4], atol=1e-6)
+    with pytest.raises(RobustTuneError, match=r"^image 33 "):
+        model.predict(images=[*images[:33], b"no image", *images[34:50], b"no image"], texts=None)
 
 
 def test_global_state_stays(model: Predictor) -> None:
