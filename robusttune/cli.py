@@ -23,6 +23,7 @@ VERBS = {
 }
 COMMANDS = {
     "plan": "estimate what a fit takes without running it: parameters, operations, memory, disk, time",
+    "tune": "search for good values of some settings, by validation metrics",
     "import": "convert weights of the published MMRL or MMRL++ to a checkpoint",
     "export": "write a tuned model as ONNX, as a folder that is loaded offline, or as published weights",
     "prefetch": "download what a configuration needs, for nodes without a network",
@@ -35,6 +36,7 @@ COMMANDS = {
 MODULES = {
     "predict": "predict",
     "plan": "plan",
+    "tune": "tune",
     "import": "import_weights",
     "export": "export_model",
     "prefetch": "prefetch",
@@ -44,7 +46,14 @@ MODULES = {
     "demo": "demo",
     "configs": "list_configs",
 }
-LEAVES_FILES = {*VERBS, "import", "export", "report", "data show"}  # commands whose result is not what they print
+LEAVES_FILES = {
+    *VERBS,
+    "tune",
+    "import",
+    "export",
+    "report",
+    "data show",
+}  # commands whose result is not what they print
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -46,6 +46,7 @@ RANK = {
     "callbacks": 4,
     "page": 4,
     "planning": 4,
+    "tuning": 4,
     "commands": 5,
     "cli": 6,
     "__main__": 7,

@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 
 def check_stage(stage: str, records: SplitRecords, label_set: LabelSet, unreadable: Literal["error", "absent"]) -> None:
-    """Check the labels and image files of the splits that a stage needs; before a fit, those of all splits.
+    """Check the labels and image files of the splits that a stage needs; before a fit, those of all splits,
+    unless ``data.splits.check_test`` is False.
 
     Args:
         stage: Stage of the Trainer: ``fit``, ``validate``, ``test`` or ``predict``.
@@ -47,7 +48,8 @@ def check_stage(stage: str, records: SplitRecords, label_set: LabelSet, unreadab
     alike = look_alikes(label_set.facts.class_names) if stage == "fit" else None
     if alike is not None:
         log.warning("%s: correct the labels, unless they are different classes", alike)
-    for split in get_args(Split) if stage == "fit" else STAGE_SPLITS[stage]:
+    everything = stage == "fit" and records.splits.check_test
+    for split in get_args(Split) if everything else STAGE_SPLITS[stage]:
         table = records.table(split)
         if table is None:
             continue

@@ -29,6 +29,8 @@ class Splits:
         classes: Classes to use: ``all``, the first half in label order (``base``), or the second half (``new``). The
             test split keeps all classes with ``base`` if ``data.evaluation.classes`` allows new classes.
         subset: Number of samples to use of each split, at least 1, stratified by class and seeded; for smoke tests.
+        check_test: False for a fit that does not read the test split at all. By default it is checked before the fit,
+            so that mistakes in it are not found only after training.
 
     Raises:
         RobustTuneError: A setting is out of its range.
@@ -42,6 +44,7 @@ class Splits:
     shots: int | None = None
     classes: Literal["all", "base", "new"] = "all"
     subset: int | None = None
+    check_test: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.val_fraction < 1:
