@@ -46,9 +46,10 @@ RANK = {
     "callbacks": 4,
     "page": 4,
     "planning": 4,
-    "commands": 5,
-    "cli": 6,
-    "__main__": 7,
+    "protocols": 5,
+    "commands": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 PUBLIC = {
     "commands",

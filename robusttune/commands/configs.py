@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from argparse import ArgumentError, ArgumentParser
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from robusttune.commands.flags import flag_values, normalise_flags
 from robusttune.errors import RobustTuneError
 from robusttune.packaged_configs import find_config
 from robusttune.paths import user_path
-from robusttune.plain_yaml import Limited, PlainLoader, find_excess
+from robusttune.plain_yaml import OnceLoader, PlainLoader, find_excess
 from robusttune.regular_files import describe_path, read_regular_text
 
 LOAD = get_loader("yaml")  # jsonargparse's own
@@ -153,7 +152,7 @@ def _read(path: Path) -> dict[Any, Any]:
     if what is not None:  # a pipe, too: each process of a run reads the file anew
         raise RobustTuneError(f"the configuration {path!s:.300} {what}: give the path of a YAML file")
     try:
-        settings = yaml.load(read_regular_text(path), _OnceLoader)
+        settings = yaml.load(read_regular_text(path), OnceLoader)
     except UnicodeDecodeError as error:
         raise RobustTuneError(f"{path} is no UTF-8 text (byte {error.start}): give a YAML file") from None
     except yaml.MarkedYAMLError as error:
@@ -206,18 +205,3 @@ def _load_within_limits(text: str) -> Any:
     if found is not None:
         raise found[1]
     return loaded
-
-
-class _OnceLoader(Limited, yaml.SafeLoader):  # type: ignore[misc]
-    """A YAML loader that refuses duplicate keys; plain YAML silently keeps the last value."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
-                continue
-            if key.value in keys:
-                raise yaml.MarkedYAMLError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
-            keys.add(key.value)
-        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
-        return mapping
