@@ -12,7 +12,6 @@ from robusttune.protocols.state import Progress, RunState
 from robusttune.report.conditions import MEAN
 from robusttune.report.runs import Values
 
-AXES = ("dataset", "method", "seed", "shots", "target", "type", "rate")  # axes with a meaning in the summaries
 DONE = str(Progress.DONE)
 
 
@@ -28,9 +27,9 @@ class Outcome:
         values: Values by condition and metric; empty unless the test is done.
 
     Example:
-        >>> outcome = Outcome({"dataset": "DTD", "method": "MMRL++", "beta": "one for all", "seed": "1"})
-        >>> outcome.method, outcome.seed
-        ('MMRL++, beta one for all', '1')
+        >>> outcome = Outcome({"dataset": "DTD", "seed": "1"}, headline="accuracy", values={"complete": {"accuracy": 0.7}})
+        >>> outcome.value("accuracy", "complete")
+        0.7
     """
 
     labels: Labels
@@ -38,11 +37,6 @@ class Outcome:
     reason: str = ""
     headline: str = ""
     values: Values = field(default_factory=dict)
-
-    @property
-    def method(self) -> str:
-        """Return the label of the method, with the labels of axes that no summary knows."""
-        return method_of(self.labels)
 
     @property
     def seed(self) -> str:
@@ -54,15 +48,27 @@ class Outcome:
         return self.values.get(condition, {}).get(metric)
 
 
-def method_of(labels: Mapping[str, str]) -> str:
-    """Return the label of the method, with the labels of axes that no summary knows.
+def relabelled(labels: Mapping[str, str], axes: Collection[str]) -> Labels:
+    """Return the labels that a summary knows; all others become part of the method's label.
+
+    So tests that differ in an axis that a summary does not know never count as seeds of one method.
+
+    Args:
+        labels: Labels of a test.
+        axes: Axes that the summary knows, besides ``dataset``, ``method`` and ``seed``.
+
+    Returns:
+        Labels with at least ``dataset``, which may be empty, ``method`` and ``seed``.
 
     Example:
-        >>> method_of({"dataset": "DTD", "rank": "4"})
-        'rank 4'
+        >>> relabelled({"dataset": "DTD", "method": "MMRL++", "rank": "4", "seed": "1"}, [])
+        {'dataset': 'DTD', 'method': 'MMRL++, rank 4', 'seed': '1'}
     """
-    further = [f"{axis} {label}" for axis, label in labels.items() if axis not in AXES]
-    return ", ".join(([labels["method"]] if "method" in labels else []) + further) or "model"
+    known = ("dataset", "method", "seed", *axes)
+    further = [f"{axis} {label}" for axis, label in labels.items() if axis not in known]
+    method = ", ".join(([labels["method"]] if "method" in labels else []) + further) or "model"
+    own = {axis: labels[axis] for axis in axes if axis in labels}
+    return {"dataset": labels.get("dataset", ""), "method": method, "seed": labels.get("seed", ""), **own}
 
 
 def outcomes_of(results: Sequence[Result], states: Sequence[RunState]) -> list[Outcome]:
