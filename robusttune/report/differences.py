@@ -128,7 +128,10 @@ def _pairs(mine: list[BootstrappedRun], theirs: list[BootstrappedRun]) -> list[t
     """
     pairs = []
     unpaired, free = [*mine], [*theirs]
-    for same in (lambda a, b: a.seed == b.seed and a.data_seeds == b.data_seeds, lambda a, b: a.data_seeds == b.data_seeds):
+    for same in (
+        lambda a, b: a.seed == b.seed and a.data_seeds == b.data_seeds,
+        lambda a, b: a.data_seeds == b.data_seeds,
+    ):
         for entry in [*unpaired]:
             other = next((o for o in free if o.samples == entry.samples and same(o, entry)), None)
             if other is not None:

@@ -58,7 +58,9 @@ def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
                 cells[Key(method, AVERAGE, "", metric, tuple(own))] = measured
     last = AVERAGE if len(datasets) > 1 else datasets[0]
     groups = [
-        method_rows(average_title(len(datasets)) if name == AVERAGE else name, methods, [*COLUMNS], _lookup(cells, name), BASE)
+        method_rows(
+            average_title(len(datasets)) if name == AVERAGE else name, methods, [*COLUMNS], _lookup(cells, name), BASE
+        )
         for name in [*datasets, *([AVERAGE] if len(datasets) > 1 else [])]
     ]
     table = Table("Base to new", [*COLUMNS.values()], [g for g in groups if g.rows], f"{UNITS} {CONVENTIONS}")

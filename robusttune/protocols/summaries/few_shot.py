@@ -82,7 +82,7 @@ def _averages(
     found = {}
     for method, condition in product(methods, map(_condition, shots)):
         parts = [m for d in datasets if (m := cells.get(Key(method, d, condition, metric))) is not None]
-        if parts:
+        if any(part.is_planned for part in parts):
             over = tuple(datasets)
             found[Key(method, AVERAGE, condition, metric, over)] = average(parts)
     return found

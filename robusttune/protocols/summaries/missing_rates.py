@@ -10,7 +10,7 @@ from typing import NamedTuple
 from robusttune.corruption.grammar import COMPLETE, MISSING_TYPES, MissingType
 from robusttune.protocols.curves import Panel, draw_panels
 from robusttune.protocols.ledger import plain
-from robusttune.protocols.measured import Measured, average, measure
+from robusttune.protocols.measured import Measured, average, best_of, measure, row_cells
 from robusttune.protocols.outcomes import Outcome
 from robusttune.protocols.summaries.summary import (
     UNITS,
@@ -29,7 +29,7 @@ from robusttune.protocols.summaries.summary import (
 from robusttune.report.conditions import MEAN, in_order, parsed
 from robusttune.report.document import Section
 from robusttune.report.sentences import heading
-from robusttune.report.tables import Table
+from robusttune.report.tables import Rows, Table
 
 AXES: tuple[str, ...] = ("type", "rate")
 MEANING = (
@@ -107,19 +107,17 @@ def _of_dataset(outcomes: list[Outcome], dataset: str, metric: str) -> Summary:
         Key(method, dataset, _condition(training, test), metric): measured
         for (method, training, test), measured in grid.items()
     }
-    alike = {Key(method, dataset, condition, metric): measured for (method, condition), measured in _alike(grid).items()}
-    title = titled(dataset, metric)
+    alike = {
+        Key(method, dataset, condition, metric): measured for (method, condition), measured in _alike(grid).items()
+    }
     sections = [_main_section(cells, grid, methods, dataset, metric)]
     if alike:
-        conditions = [*dict.fromkeys(key.condition for key in alike)]
-        rows = [method_rows("", methods, conditions, lookup(alike, dataset, metric), metric)]
-        headers = [condition.replace(ALIKE, "") for condition in conditions]
-        table = Table(f"{title}: the same missing rates in training and tests", headers, rows, UNITS)
-        sections.append(Section(table.title, table, {}))
+        sections.append(_alike_section(alike, methods, dataset, metric))
     shown = alike or cells
-    last = [key.condition for key in shown][-1] if shown else ""
+    last = [key.condition for key in shown][-1]
     by_method = {method: lookup(shown, dataset, metric)(method, last) for method in methods}
-    return Summary(sections, cells | alike, best_sentence(by_method, f"{title}, with {last}", metric))
+    quantity = f"{heading(metric)}{f' on {dataset}' if dataset else ''} ({last})"
+    return Summary(sections, cells | alike, best_sentence(by_method, quantity, metric))
 
 
 def _grid(outcomes: list[Outcome], metric: str) -> Grid:
@@ -152,20 +150,18 @@ def _alike(grid: Grid) -> dict[tuple[str, str], Measured]:
     return found
 
 
-def _main_section(
-    cells: dict[Key, Measured], grid: Grid, methods: list[str], dataset: str, metric: str
-) -> Section:
-    """Return the table with one group per training and one column per test condition, and the curves."""
+def _main_section(cells: dict[Key, Measured], grid: Grid, methods: list[str], dataset: str, metric: str) -> Section:
+    """Return the table with a group per training, a row per test condition and a column per method, and the curves."""
     tests = in_order(test for _, _, test in grid)
-    groups = []
     trainings = [*dict.fromkeys(training for _, training, _ in grid)]
+    value = lookup(cells, dataset, metric)
+    groups = []
     for training in trainings:
-        conditions = [_condition(training, test) for test in tests]
-        group = method_rows(f"trained on {training.name}", methods, conditions, lookup(cells, dataset, metric), metric)
-        groups += [group] if group.rows else []
-    title = titled(dataset, metric) or "Missing rates"
-    title = f"{title[0].upper()}{title[1:]}: tests by missing rate"
-    table = Table(title, tests, groups, f"{UNITS} {MEANING}")
+        rows = {test: [value(method, _condition(training, test)) for method in methods] for test in tests}
+        body = [(test, row_cells(row, [best_of(row, metric)] * len(row))) for test, row in rows.items()]
+        groups.append(Rows(f"trained on {training.name}", body))
+    title = _title(dataset, metric, "tests by missing rate")
+    table = Table(title, methods, groups, f"{UNITS} {MEANING}")
     name = f"missing_rates_{plain(dataset)}" if dataset else "missing_rates"
     panels = []
     for training, kind in product(trainings, MISSING_TYPES):
@@ -175,6 +171,20 @@ def _main_section(
     caption = f"{title}, for each kind of training."
     plot = draw_panels(name, caption, panels, "missing in tests (%)", columns=len(MISSING_TYPES)) if panels else None
     return Section(title, table, {} if plot is None else {name: plot})
+
+
+def _alike_section(alike: dict[Key, Measured], methods: list[str], dataset: str, metric: str) -> Section:
+    """Return the table for the same missing rates in training and tests."""
+    conditions = [*dict.fromkeys(key.condition for key in alike)]
+    rows = method_rows("", methods, conditions, lookup(alike, dataset, metric), metric)
+    headers = [condition.removesuffix(ALIKE) for condition in conditions]
+    table = Table(_title(dataset, metric, f"the same missing rates{ALIKE}"), headers, [rows], UNITS)
+    return Section(table.title, table, {})
+
+
+def _title(dataset: str, metric: str, kind: str) -> str:
+    title = ": ".join(filter(None, [titled(dataset, metric), kind]))
+    return title[0].upper() + title[1:]
 
 
 def _lines(grid: Grid, training: Training, kind: MissingType) -> dict[str, dict[float, Measured]]:
