@@ -19,9 +19,9 @@ from robusttune.paths import user_path
 from robusttune.plain_yaml import read_plain_yaml
 from robusttune.protocols.identity import IdentifiedRun, identify
 from robusttune.protocols.matrix import Protocol
+from robusttune.protocols.places import environments
 from robusttune.protocols.protocol_file import read_protocol
 from robusttune.protocols.reading import read_states
-from robusttune.protocols.places import environments
 from robusttune.protocols.runner import Options, Runner, has_work
 from robusttune.protocols.slurm import submit
 from robusttune.protocols.state import Progress
