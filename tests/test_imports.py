@@ -46,10 +46,11 @@ RANK = {
     "callbacks": 4,
     "page": 4,
     "planning": 4,
-    "tuning": 4,
-    "commands": 5,
-    "cli": 6,
-    "__main__": 7,
+    "protocols": 5,
+    "tuning": 6,
+    "commands": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 PUBLIC = {
     "commands",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from argparse import ArgumentError, ArgumentParser
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +14,10 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from robusttune.commands.flags import flag_values, normalise_flags
 from robusttune.errors import RobustTuneError
+from robusttune.escaping import shell
 from robusttune.packaged_configs import find_config
 from robusttune.paths import user_path
-from robusttune.plain_yaml import Limited, PlainLoader, find_excess
+from robusttune.plain_yaml import OnceLoader, PlainLoader, find_excess
 from robusttune.regular_files import describe_path, read_regular_text
 
 LOAD = get_loader("yaml")  # jsonargparse's own
@@ -44,7 +44,7 @@ def prepare_arguments(args: list[str]) -> Arguments:
 
     Raises:
         RobustTuneError: A file does not exist, is not UTF-8 or not YAML, has a duplicate key or no settings, or is a
-            matrix of runs; or a value exceeds a limit, names a pipe, or is a class that is null.
+            protocol; or a value exceeds a limit, names a pipe, or is a class that is null.
     """
     restrict_parsing()
     flags = [*flag_values(args)]
@@ -153,7 +153,7 @@ def _read(path: Path) -> dict[Any, Any]:
     if what is not None:  # a pipe, too: each process of a run reads the file anew
         raise RobustTuneError(f"the configuration {path!s:.300} {what}: give the path of a YAML file")
     try:
-        settings = yaml.load(read_regular_text(path), _OnceLoader)
+        settings = yaml.load(read_regular_text(path), OnceLoader)
     except UnicodeDecodeError as error:
         raise RobustTuneError(f"{path} is no UTF-8 text (byte {error.start}): give a YAML file") from None
     except yaml.MarkedYAMLError as error:
@@ -163,25 +163,20 @@ def _read(path: Path) -> dict[Any, Any]:
         raise RobustTuneError(f"{path} is not YAML ({' '.join(str(error).split())}): give a YAML file") from None
     if not isinstance(settings, dict):
         raise RobustTuneError(f"{path} has no settings: give a YAML file such as configs/food101.yaml")
-    _refuse_matrix(path, settings)
+    _refuse_protocol(path, settings)
     return settings
 
 
-def _refuse_matrix(path: Path, settings: dict[Any, Any]) -> None:
-    """Refuse a matrix of runs, which lies in a folder ``protocols`` or has the key ``protocol``.
+def _refuse_protocol(path: Path, settings: dict[Any, Any]) -> None:
+    """Refuse a protocol, which lies in a folder ``protocols`` or has the key ``axes``.
 
     Raises:
         RobustTuneError: It is one.
     """
-    if "protocol" in settings:
+    if "axes" in settings or path.absolute().parent.name == "protocols":
         raise RobustTuneError(
-            f"{path} is a matrix of runs (it has the key protocol), not a configuration: give the configuration of one "
-            "run, since no command runs a matrix yet"
-        )
-    if path.absolute().parent.name == "protocols":
-        raise RobustTuneError(
-            f"{path} lies in a folder protocols, which is kept for matrices of runs: give a configuration from another "
-            "folder"
+            f"{path} is a protocol, a matrix of runs, and no configuration of one run: run it by "
+            f"robusttune protocol run {shell(path)}"
         )
 
 
@@ -206,18 +201,3 @@ def _load_within_limits(text: str) -> Any:
     if found is not None:
         raise found[1]
     return loaded
-
-
-class _OnceLoader(Limited, yaml.SafeLoader):  # type: ignore[misc]
-    """A YAML loader that refuses duplicate keys; plain YAML silently keeps the last value."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
-                continue
-            if key.value in keys:
-                raise yaml.MarkedYAMLError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
-            keys.add(key.value)
-        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
-        return mapping

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from robusttune.report.estimates import mean_over
 from robusttune.report.models import Model, data_seeds
 from robusttune.report.predictions import read_predictions
 from robusttune.report.resample import resampled
-from robusttune.report.runs import Run, TestResults
+from robusttune.report.runs import TestResults
 
 
 class Difference(NamedTuple):
@@ -42,17 +43,19 @@ class Difference(NamedTuple):
 
 
 class BootstrappedRun(NamedTuple):
-    """A run with the bootstrap distribution of a metric.
+    """A tested run with the bootstrap distribution of a metric.
 
     Attributes:
-        run: Run itself.
-        tested: Results of its test.
+        data_seeds: Seeds that decide which samples, noise and missing modalities the run was tested on.
+        seed: Seed of the training.
+        tested: Results of the test.
         samples: Hash of the test samples.
         values: Metric in each resample by condition, shape (resamples,), float64; None if the metric cannot be
             computed from the predictions for single samples.
     """
 
-    run: Run
+    data_seeds: tuple[Any, ...]
+    seed: Any
     tested: TestResults
     samples: str
     values: dict[str, Tensor] | None
@@ -60,20 +63,38 @@ class BootstrappedRun(NamedTuple):
 
 def bootstrap(model: Model, metric: str) -> list[BootstrappedRun]:
     """Compute the bootstrap distribution of a metric for each run of a model."""
-    bootstrapped = []
-    for run, tested in zip(model.runs, model.tests, strict=True):
-        predictions = read_predictions(run.predictions)
-        values = resampled(predictions, metric)
-        by_condition = None if values is None else dict(zip(predictions.conditions, values.unbind(1), strict=True))
-        bootstrapped.append(BootstrappedRun(run, tested, predictions.samples, by_condition))
-    return bootstrapped
+    return [
+        bootstrap_test(run.predictions, tested, metric, data_seeds(run), run.settings.get("seed_everything"))
+        for run, tested in zip(model.runs, model.tests, strict=True)
+    ]
+
+
+def bootstrap_test(
+    path: Path, tested: TestResults, metric: str, data_seeds: tuple[Any, ...], seed: Any
+) -> BootstrappedRun:
+    """Compute the bootstrap distribution of a metric for a test.
+
+    Args:
+        path: Parquet file with the predictions.
+        tested: Results of the test.
+        metric: Name of the metric.
+        data_seeds: Seeds that decide which samples, noise and missing modalities the run was tested on.
+        seed: Seed of the training.
+
+    Raises:
+        RobustTuneError: The file has another format.
+    """
+    predictions = read_predictions(path)
+    values = resampled(predictions, metric)
+    by_condition = None if values is None else dict(zip(predictions.conditions, values.unbind(1), strict=True))
+    return BootstrappedRun(data_seeds, seed, tested, predictions.samples, by_condition)
 
 
 def same_samples(bootstrapped: dict[str, list[BootstrappedRun]]) -> bool:
     """Return whether runs with the same data seeds were tested on the same samples."""
     samples: dict[tuple[Any, ...], set[str]] = {}
     for entry in (entry for entries in bootstrapped.values() for entry in entries):
-        samples.setdefault(data_seeds(entry.run), set()).add(entry.samples)
+        samples.setdefault(entry.data_seeds, set()).add(entry.samples)
     return all(len(hashes) == 1 for hashes in samples.values())
 
 
@@ -107,9 +128,12 @@ def _pairs(mine: list[BootstrappedRun], theirs: list[BootstrappedRun]) -> list[t
     """
     pairs = []
     unpaired, free = [*mine], [*theirs]
-    for key in (lambda run: (data_seeds(run), run.settings.get("seed_everything")), data_seeds):
+    for same in (
+        lambda a, b: a.seed == b.seed and a.data_seeds == b.data_seeds,
+        lambda a, b: a.data_seeds == b.data_seeds,
+    ):
         for entry in [*unpaired]:
-            other = next((o for o in free if o.samples == entry.samples and key(o.run) == key(entry.run)), None)
+            other = next((o for o in free if o.samples == entry.samples and same(o, entry)), None)
             if other is not None:
                 pairs.append((entry, other))
                 unpaired.remove(entry)

@@ -23,6 +23,7 @@ from robusttune.report.robustness import effective_robustness
 from robusttune.report.runs import Run, find_runs
 from robusttune.report.sentences import caveat, finding
 from robusttune.report.tables import Table
+from robusttune.report.values import Values, values_of
 
 
 class ExcludedRun(NamedTuple):
@@ -65,15 +66,17 @@ class Document(NamedTuple):
     """A report on finished runs.
 
     Attributes:
-        finding: One sentence with the main result, and a second one if the models were tested differently.
+        title: Title of the report.
+        finding: A few sentences with the main result and with what limits it.
         left_out: Runs that are not part of the report.
-        comparison: Comparison of the models.
+        values: All values, for the CSV file.
         sections: Sections in order; the first one has the main table.
     """
 
+    title: str
     finding: str
     left_out: list[ExcludedRun]
-    comparison: Comparison
+    values: Values
     sections: list[Section]
 
     @property
@@ -121,7 +124,7 @@ def report_on(
         trend_models = [named(models, name, "--trend") for name in trend]
         effective = effective_table(comparison, effective_robustness(comparison, trend_models), trend_models)
     summary = " ".join(filter(None, [finding(comparison), caveat(comparison)]))
-    return Document(summary, left_out, comparison, _sections(comparison, effective))
+    return Document("robusttune report", summary, left_out, values_of(comparison), _sections(comparison, effective))
 
 
 def _sections(comparison: Comparison, effective: Table | None) -> list[Section]:

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
 from robusttune.escaping import csv_cell, markdown, markdown_code
 from robusttune.paths import atomic_write
-from robusttune.report.compare import Comparison
 from robusttune.report.document import Document
 from robusttune.report.page import as_html
-from robusttune.report.plots import NAMES
 from robusttune.report.tables import as_latex, as_markdown
+from robusttune.report.values import Values
 
-HEADER = ("model", "condition", "metric", "mean", "deviation", "seeds", "low", "high")
+PLOT = re.compile(r"\]\(plots/(\w+)\.png\)")  # a plot that a report in Markdown links
 
 
 def write(document: Document, folder: Path) -> None:
     """Write ``report.html``, ``report.md``, ``report.csv``, ``report.tex`` and the folder ``plots``.
 
-    Each file is replaced atomically. Plots of an older report that this one does not have are removed.
+    Each file is replaced atomically. Plots that an older ``report.md`` links and this report does not have are removed.
 
     Args:
         document: Report to write.
@@ -29,18 +28,21 @@ def write(document: Document, folder: Path) -> None:
     """
     plots = folder / "plots"
     plots.mkdir(parents=True, exist_ok=True)
-    for name in NAMES:
-        drawn = document.plots.get(name)
-        if drawn is None:
-            for suffix in ("png", "svg"):
-                (plots / f"{name}.{suffix}").unlink(missing_ok=True)
-        else:
-            _write(plots / f"{name}.png", drawn.png)
-            _write(plots / f"{name}.svg", drawn.svg.encode())
+    for name in _linked_plots(folder / "report.md") - document.plots.keys():
+        for suffix in ("png", "svg"):
+            (plots / f"{name}.{suffix}").unlink(missing_ok=True)
+    for name, drawn in document.plots.items():
+        _write(plots / f"{name}.png", drawn.png)
+        _write(plots / f"{name}.svg", drawn.svg.encode())
     _write(folder / "report.md", as_markdown_report(document).encode())
-    _write(folder / "report.csv", as_csv(document.comparison).encode())
+    _write(folder / "report.csv", as_csv(document.values).encode())
     _write(folder / "report.tex", as_latex_report(document).encode())
     _write(folder / "report.html", as_html(document).encode())
+
+
+def _linked_plots(report: Path) -> set[str]:
+    """Return the names of the plots that an earlier report in Markdown links."""
+    return {*PLOT.findall(report.read_text(encoding="utf-8", errors="replace"))} if report.is_file() else set()
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -50,7 +52,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def as_markdown_report(document: Document) -> str:
     """Return the whole report as Markdown that links the plots in the folder ``plots``."""
-    parts = ["# robusttune report", markdown(document.finding)]
+    parts = [f"# {markdown(document.title)}", markdown(document.finding)]
     if document.left_out:
         runs = (
             f"- {markdown(run.folder)}: {markdown(run.reason)}"
@@ -75,24 +77,10 @@ def as_latex_report(document: Document) -> str:
     return "\n".join(["% \\usepackage{booktabs,graphicx}", "", *tables])
 
 
-def as_csv(comparison: Comparison) -> str:
-    """Return all values as CSV, with one line per model, condition and metric.
-
-    Differences to the baseline have the metric ``<metric>_difference``, and ``seeds`` is their number of pairs of runs.
-    ``low`` and ``high`` are the ends of the 95 % intervals over samples.
-    """
+def as_csv(values: Values) -> str:
+    """Return all values of a report as CSV."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(HEADER)
-    writer.writerows(map(csv_cell, line) for line in _lines(comparison))
+    writer.writerow(values.header)
+    writer.writerows(map(csv_cell, line) for line in values.lines)
     return file.getvalue()
-
-
-def _lines(comparison: Comparison) -> Iterator[tuple[object, ...]]:
-    """Yield the lines of the CSV file, with the columns of `HEADER`."""
-    for label, metrics in comparison.estimates.items():
-        for metric, conditions in metrics.items():
-            for condition, e in conditions.items():
-                yield label, condition, metric, e.mean, e.deviation, e.seeds, e.low, e.high
-        for condition, d in comparison.differences.get(label, {}).items():
-            yield label, condition, f"{comparison.metric}_difference", d.mean, None, d.pairs, d.low, d.high

@@ -138,7 +138,7 @@ def _read(folder: Path) -> Run | None:
         return None
     finished = (folder / "finished.json").exists()
     tested = finished and all((folder / "report" / name).exists() for name in ("test.json", "test.parquet"))
-    return Run(folder, dict(_flat(config)), finished, _read_tested(folder / "report") if tested else None)
+    return Run(folder, dict(_flat(config)), finished, read_tested(folder) if tested else None)
 
 
 def _flat(settings: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -150,27 +150,32 @@ def _flat(settings: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def _read_tested(report: Path) -> TestResults:
-    """Read the results of a test from the ``report`` folder of a run.
+def read_tested(folder: Path, name: str = "test") -> TestResults:
+    """Read the results of a test of a run.
+
+    Args:
+        folder: Folder of the run.
+        name: Name of the report, see ``robusttune test --report``.
 
     Raises:
         RobustTuneError: A file has another format, or the two files come from different tests.
     """
-    path = report / "test.json"
+    path, predictions = (folder / "report" / f"{name}.{suffix}" for suffix in ("json", "parquet"))
     try:
         found = json.loads(read_regular_text(path))
-        refuse_irregular(report / "test.parquet", (report / "test.parquet").stat().st_mode)
-        same_test = found["files"]["test.parquet"] == digest_of_file(report / "test.parquet")
-        metadata = json.loads(pq.read_schema(report / "test.parquet").metadata[b"robusttune"])
+        refuse_irregular(predictions, predictions.stat().st_mode)
+        same_test = found["files"][predictions.name] == digest_of_file(predictions)
+        metadata = json.loads(pq.read_schema(predictions).metadata[b"robusttune"])
         tested = _tested(found, metadata)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, pa.ArrowException, NotRegularError):
         raise RobustTuneError(
-            f"{path} and test.parquet beside it are not what this version of robusttune test writes: "
+            f"{path} and {predictions.name} beside it are not what this version of robusttune test writes: "
             "test the run again, or leave it out"
         ) from None
     if not same_test:
         raise RobustTuneError(
-            f"{path} and test.parquet beside it come from two different tests: test the run again, or leave it out"
+            f"{path} and {predictions.name} beside it come from two different tests: test the run again, or leave it "
+            "out"
         )
     return tested
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,10 +22,13 @@ from torchmetrics.functional.classification import binary_calibration_error
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation.calibration import BINS
 from robusttune.report import Document, report_on, write
+from robusttune.report.compare import Comparison, compare
+from robusttune.report.models import group as group_into_models
 from robusttune.report.plots.calibration import bins_of
 from robusttune.report.plots.confusion import most_confused
 from robusttune.report.plots.style import curve_styles
 from robusttune.report.predictions import read_predictions
+from robusttune.report.runs import find_runs
 from robusttune.report.tables import Cell, Rows, Table, as_latex, as_markdown, as_rich
 
 NASTY = r"50% <b>&_#$~^{x}\ | *star* `tick` [0]"
@@ -52,6 +56,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def document(root: Path) -> Document:
     return report_on([str(root)], trend=["molt", "late"])
+
+
+@pytest.fixture(scope="module")
+def comparison(root: Path) -> Comparison:
+    models, _ = group_into_models([run for run in find_runs([str(root)]) if run.tested is not None])
+    return compare(models)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +150,7 @@ def test_runs_that_do_not_count_are_reported_with_what_to_run(root: Path, folder
     for text in ((folder / "report.md").read_text(), Page((folder / "report.html").read_text()).predicted):
         assert fit in text
         assert test in text
-    assert [model.label for model in document.comparison.models] == ["molt", "late", NASTY]
+    assert [*dict.fromkeys(line[0] for line in document.values.lines)] == ["molt", "late", NASTY]
 
 
 def test_an_interrupted_run_with_a_checkpoint_goes_on_from_it(tmp_path: Path) -> None:
@@ -166,7 +176,7 @@ def test_a_test_without_complete_samples_does_not_count(tmp_path: Path) -> None:
     write_run(tmp_path / "1", "b", shares(10, 0, **SHARE))
     document = report_on([str(tmp_path)])
     assert document.left_out == [(str(folder), reason, command)]
-    assert [model.label for model in document.comparison.models] == ["b"]
+    assert {line[0] for line in document.values.lines} == {"b"}
 
 
 def test_tests_that_differ_are_reported_after_the_finding(tmp_path: Path) -> None:
@@ -199,12 +209,11 @@ def test_predictions_are_in_the_bins_of_the_calibration_error(tmp_path: Path) ->
     assert np.abs(bins.correct - bins.confidence).sum() / len(right) == pytest.approx(float(expected))
 
 
-def test_csv_has_every_number(folder: Path, document: Document) -> None:
+def test_csv_has_every_number(folder: Path, comparison: Comparison) -> None:
     rows = list(csv.DictReader((folder / "report.csv").open(newline="")))
     assert list(rows[0]) == ["model", "condition", "metric", "mean", "deviation", "seeds", "low", "high"]
     found = {(row["model"], row["condition"], row["metric"]): row for row in rows}
     assert len(found) == len(rows)
-    comparison = document.comparison
     molt, _, nasty = comparison.models
     row, estimate = found["molt", "no_text", "brier"], comparison.estimate(molt, "no_text", "brier")
     assert estimate is not None
@@ -258,7 +267,7 @@ def test_markdown_escapes_and_marks(folder: Path) -> None:
         assert (folder / name).exists()
 
 
-def test_best_values_and_clear_differences_stand_out(document: Document) -> None:
+def test_best_values_and_clear_differences_stand_out(document: Document, comparison: Comparison) -> None:
     rows = {name: cells for _, group in document.tables[0].groups for name, cells in group}
     assert [cell.strong for cell in rows["missing_image_50"]] == [True, False, False]
     assert [cell.text for cell in rows["missing_image_50"]][2] == "-"
@@ -267,11 +276,11 @@ def test_best_values_and_clear_differences_stand_out(document: Document) -> None
     assert re.fullmatch(r"0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", rows["complete"][2].text)
     differences = next(table for table in document.tables if table.title.startswith("Difference"))
     cells = {name: cells for _, group in differences.groups for name, cells in group}
-    of_late = document.comparison.differences["late"]["complete"]
+    of_late = comparison.differences["late"]["complete"]
     assert cells["complete"][0].strong == of_late.clear
     quality = next(table for table in document.tables if table.title.startswith("Calibration"))
     loss = next(group for heading, group in quality.groups if heading == "loss")
-    worst = document.comparison.best("complete")[0] is document.comparison.models[0]
+    worst = comparison.best("complete")[0] is comparison.models[0]
     assert dict(loss)["complete"][0].strong == worst
 
 
@@ -312,8 +321,7 @@ def test_plots_are_pictures_with_the_names_of_models(folder: Path, document: Doc
 def test_plots_without_anything_to_draw_are_left_out_and_old_ones_removed(folder: Path, tmp_path: Path) -> None:
     write_run(tmp_path / "runs/0", "only", shares(30, 0, **SHARE))
     out = tmp_path / "out"
-    (out / "plots").mkdir(parents=True)
-    (out / "plots/missing_rates.png").touch()
+    shutil.copytree(folder, out)
     (out / "plots/mine.png").touch()
     document = report_on([str(tmp_path / "runs")])
     write(document, out)

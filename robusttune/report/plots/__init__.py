@@ -1,5 +1,5 @@
 """Plots of a report, drawn with Matplotlib."""
 
-from robusttune.report.plots.draw import NAMES, Drawn, draw_all
+from robusttune.report.plots.draw import Drawn, draw_all, rendered
 
-__all__ = ["NAMES", "Drawn", "draw_all"]
+__all__ = ["Drawn", "draw_all", "rendered"]

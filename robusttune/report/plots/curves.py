@@ -12,6 +12,7 @@ from robusttune.corruption.grammar import COMPLETE, MISSING_TYPES
 from robusttune.escaping import visible
 from robusttune.report.compare import Comparison
 from robusttune.report.conditions import parsed
+from robusttune.report.estimates import Estimate
 from robusttune.report.plots.style import GREY, CurveStyle, Plot, legend, panels
 from robusttune.report.sentences import heading
 
@@ -41,7 +42,7 @@ def missing_rates(comparison: Comparison, styles: list[CurveStyle]) -> Plot | No
         panel.set_xticks(sorted({rate for curve in curves for rate in curve}), minor=True)
         panel.set_xlim(-0.04, 1.04)
     axes[0].set_ylabel(heading(comparison.metric))
-    legend(figure, _handles(styles))
+    legend(figure, handles(styles))
     return Plot("missing_rates", f"{_metric(comparison)} against the missing rate. {_bands(comparison)}", figure)
 
 
@@ -71,7 +72,7 @@ def severities(comparison: Comparison, styles: list[CurveStyle], modality: str) 
         panel.set_xlabel("severity (0: complete)")
     for panel in axes[::4]:
         panel.set_ylabel(heading(comparison.metric))
-    legend(figure, _handles(styles))
+    legend(figure, handles(styles))
     caption = f"{_metric(comparison)} against the severity of noise on {modality}s. {_bands(comparison)}"
     return Plot(f"{modality}_noise", caption, figure)
 
@@ -105,7 +106,7 @@ def correlations(comparison: Comparison, styles: list[CurveStyle]) -> Plot | Non
     panel.set_ylabel("canonical correlation")
     panel.set_ylim(bottom=min(0, panel.get_ylim()[0]))
     shuffled = Line2D([], [], color=GREY, linestyle=":", label="shuffled pairs")
-    legend(figure, [*_handles([style for style, _ in known]), shuffled])
+    legend(figure, [*handles([style for style, _ in known]), shuffled])
     return Plot(
         "canonical_correlation", "Canonical correlation of image and text by layer; dotted: of shuffled pairs.", figure
     )
@@ -124,17 +125,31 @@ def _lines(
     """
     for model, style, curve in zip(comparison.models, styles, curves, strict=True):
         known = [(x, e) for x, name in sorted(curve.items()) if (e := comparison.estimate(model, name)) is not None]
-        if not known:
-            continue
-        xs, values = [x for x, _ in known], [estimate.mean for _, estimate in known]
-        panel.plot(xs, values, color=style.colour, marker=style.marker, markersize=4.5, linewidth=1.3)
-        if len(styles) <= BANDS:
-            low, high = zip(*(estimate.band for _, estimate in known), strict=True)
-            panel.fill_between(xs, low, high, color=style.colour, alpha=0.15, linewidth=0)
+        draw_line(panel, style, known, band=len(styles) <= BANDS)
     panel.grid(color=GREY, alpha=0.25, linewidth=0.6)
 
 
-def _handles(styles: list[CurveStyle]) -> list[Line2D]:
+def draw_line(panel: Axes, style: CurveStyle, points: Sequence[tuple[float, Estimate]], band: bool) -> None:
+    """Draw the line of a model.
+
+    Args:
+        panel: Axes to draw into.
+        style: Style of the model.
+        points: Position on the x axis and estimate of each point, sorted; without any nothing is drawn.
+        band: Flag for a band with the interval of each estimate.
+    """
+    if not points:
+        return
+    xs = [x for x, _ in points]
+    values = [estimate.mean for _, estimate in points]
+    panel.plot(xs, values, color=style.colour, marker=style.marker, markersize=4.5, linewidth=1.3)
+    if band:
+        low, high = zip(*(estimate.band for _, estimate in points), strict=True)
+        panel.fill_between(xs, low, high, color=style.colour, alpha=0.15, linewidth=0)
+
+
+def handles(styles: Sequence[CurveStyle]) -> list[Line2D]:
+    """Return the entries of a legend, one per model."""
     return [
         Line2D([], [], color=style.colour, marker=style.marker, markersize=5, linewidth=1.3, label=style.label)
         for style in styles

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from robusttune.escaping import visible
@@ -11,9 +12,7 @@ from robusttune.report.compare import Comparison
 from robusttune.report.plots.calibration import calibration
 from robusttune.report.plots.confusion import confusion
 from robusttune.report.plots.curves import correlations, missing_rates, severities
-from robusttune.report.plots.style import INK, Plot, curve_styles, style
-
-NAMES = ("missing_rates", "image_noise", "text_noise", "calibration", "canonical_correlation", "confusion")
+from robusttune.report.plots.style import INK, CurveStyle, Plot, curve_styles, style
 
 
 class Drawn(NamedTuple):
@@ -35,7 +34,7 @@ class Drawn(NamedTuple):
 
 
 def draw_all(comparison: Comparison) -> dict[str, Drawn]:
-    """Draw all plots for which the comparison has values, and return them by name, one of `NAMES`."""
+    """Draw all plots for which the comparison has values, and return them by name."""
     labels = [model.label for model in comparison.models]
     with style([*labels, *comparison.models[0].tests[0].class_names]):
         model_styles = curve_styles(labels)
@@ -47,17 +46,23 @@ def draw_all(comparison: Comparison) -> dict[str, Drawn]:
             correlations(comparison, model_styles),
             confusion(comparison),
         )
-        replaced = [
-            f"{curve.label}: {name}"
-            for curve, name in zip(model_styles, labels, strict=True)
-            if curve.label != visible(" ".join(name.split()))
-        ]
-        key = f" No font of this machine has the names of {'; '.join(replaced)}." if replaced else ""
-        return {plot.name: _drawn(plot, key) for plot in plots if plot is not None}
+        return {plot.name: rendered(plot, model_styles, labels) for plot in plots if plot is not None}
 
 
-def _drawn(plot: Plot, key: str) -> Drawn:
-    """Render a plot; ``key`` is added to its caption."""
+def rendered(plot: Plot, styles: Sequence[CurveStyle], labels: Sequence[str]) -> Drawn:
+    """Render a plot inside the context of `style`.
+
+    Args:
+        plot: Plot to render.
+        styles: Styles of the models in the plot.
+        labels: Labels of these models. The caption names those that no font can draw.
+    """
+    replaced = [
+        f"{curve.label}: {name}"
+        for curve, name in zip(styles, labels, strict=True)
+        if curve.label != visible(" ".join(name.split()))
+    ]
+    key = f" No font of this machine has the names of {'; '.join(replaced)}." if replaced else ""
     png, svg = io.BytesIO(), io.StringIO()
     plot.figure.savefig(png, format="png", dpi=150, facecolor="white")
     plot.figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))

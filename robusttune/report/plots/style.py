@@ -126,14 +126,15 @@ def width_of(text: str) -> float:
     return cell_len(text) * LETTER
 
 
-def panels(columns: int, count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Create a figure with a grid of panels that share their y axis.
+def panels(columns: int, count: int, width: float, height: float, same_scale: bool = True) -> tuple[Figure, list[Axes]]:
+    """Create a figure with a grid of panels.
 
     Args:
         columns: Most columns of the grid.
         count: Number of panels.
         width: Width of a panel in inches.
         height: Height of a panel in inches.
+        same_scale: Flag for panels that share their y axis.
 
     Returns:
         The figure and the axes of its panels.
@@ -141,7 +142,7 @@ def panels(columns: int, count: int, width: float, height: float) -> tuple[Figur
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(max(columns * width, 4.5), rows * height), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten().tolist()
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=same_scale).flatten().tolist()
     for empty in axes[count:]:
         empty.remove()
     return figure, axes[:count]
