@@ -9,11 +9,13 @@ from rich.table import Table
 
 from robusttune.commands.configs import prepare_arguments
 from robusttune.commands.plain_parser import PlainParser
+from robusttune.commands.resolved import Resolver
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
+from robusttune.settings import as_flags
 from robusttune.terminal import cell, print_line
 from robusttune.tuning.search import FOLDER, Search, short
-from robusttune.tuning.space import read_space
+from robusttune.tuning.space import corners, read_space
 
 SHOWN = 5  # trials in the table
 # Trials are judged by validation data alone, and do not even check the test split.
@@ -47,6 +49,9 @@ def run(args: list[str]) -> None:
             "val/mean/f1_macro for samples with several labels, or val/mean/loss"
         )
     fit = [*prepared.args, WITHOUT_TEST]
+    resolve = Resolver()
+    for values in corners(space):
+        resolve("fit", [*fit, *as_flags(values)])  # raises the error that a setting does not exist
     search = Search(fit, space, monitor, user_path(given.out), str(prepared.settings), given.storage, given.seed)
     search.run(given.trials, given.parallel)
     _show(search)

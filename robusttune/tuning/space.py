@@ -83,6 +83,17 @@ def read_space(path: Path) -> Space:
     return {str(name): _values(f"{path}: {name}", entry) for name, entry in content.items()}
 
 
+def corners(space: Space) -> list[dict[str, Any]]:
+    """Return the first value of each setting, and the last value of each.
+
+    Example:
+        >>> corners({"model.lr": Range(0.0001, 0.1, log=True, step=None), "model.beta": Choices(("0", "1"))})
+        [{'model.lr': 0.0001, 'model.beta': '0'}, {'model.lr': 0.1, 'model.beta': '1'}]
+    """
+    both = {n: (v.texts[0], v.texts[-1]) if isinstance(v, Choices) else (v.low, v.high) for n, v in space.items()}
+    return [{name: ends[end] for name, ends in both.items()} for end in (0, 1)]
+
+
 def _values(where: str, entry: Any) -> Choices | Range:
     if not isinstance(entry, Mapping):
         raise RobustTuneError(f"{where} is {entry!r:.100}: {FORMS}")
