@@ -48,6 +48,12 @@ def without_dropout(task: RobustTask) -> RobustTask:
     return task
 
 
+def without_trainer(task: RobustTask, device: str) -> RobustTask:
+    """Return the task in training mode on a device, for steps without a Trainer, none of which is logged."""
+    task.logs_this_step = lambda: False  # type: ignore[method-assign]
+    return task.to(device).train()
+
+
 def clean(batch: Batch) -> Batch:
     """Return the batch with its clean inputs alone, as in a training without noise."""
     return replace(

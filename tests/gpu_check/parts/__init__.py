@@ -24,7 +24,7 @@ PARTS = {
     "waits": Part("steps in which the host must not wait for the device", 75),
     "losses": Part("losses of 50 steps, against the CPU", 90),
     "runs": Part("fit, test and predictions of a configuration, from and to the CPU", 75),
-    "memory": Part("peak memory, against the estimate of robusttune plan", 60),
+    "memory": Part("peak memory, against the estimate of robusttune plan", 80),
     "ranks": Part("training in one process and, if there are two devices, in two", 80),
     "transfer": Part("pinned memory, and the loader's rate against the step's", 60),
     "mmrl": Part("MMRL against the plain computation", 110),

@@ -46,7 +46,7 @@ def run(context: Context) -> None:
     for model in SMALL if context.small else TRAINED:
         torch.manual_seed(0)
         task = without_dropout(make_task(model, *folders))
-        batches = [clean(batch_of(task, cached=False)) for _ in range(BATCHES)]
+        batches = [clean(batch_of(task, cached=True)) for _ in range(BATCHES)]
         expected: list[float] = []
         with context.case(f"{model}, on the CPU"):
             expected = losses_of(trainer_of(context, accelerator="cpu"), copied(task, "cpu"), batches)
