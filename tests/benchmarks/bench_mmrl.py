@@ -125,7 +125,7 @@ class Step:
         return plain_loss(features, self.label, SCALE, ALPHA, REG_WEIGHT)
 
     def differences(self) -> tuple[float, float]:
-        """Return how much the loss and the gradients of both ways differ at most, relative to those of the plain way."""
+        """Return how much the loss and the gradients of both ways differ, relative to those of the plain way."""
         found = []
         for way in (self.plain, self.fast):
             loss = way()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from gpu_check.command import main
+from gpu_check.command import main  # noqa: E402, the path must know it first
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -47,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
         if left < min(LEAST, whole):
             results.parts[part] = PartResult("no time left")
         else:
-            results.parts[part] = run_in_process(part, given.device, given.small, min(patience * PARTS[part].seconds, left))
+            results.parts[part] = run_in_process(
+                part, given.device, given.small, min(patience * PARTS[part].seconds, left)
+            )
         show(results.parts[part])
         results.write(given.out)
     print(f"\n{summary(results)}\nresults: {given.out}")
@@ -98,5 +100,3 @@ def summary(results: Results) -> str:
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+
 from gpu_check.results import Record, write_json
 
 
@@ -48,8 +49,7 @@ class Context:
         """Add a record. ``values`` are numbers, texts or lists of them."""
         self.records.append(Record(name, passed, values, note))
         write_json(self.results, [asdict(record) for record in self.records])
-        shown = {True: "ok", False: "FAILED", None: "-"}[passed]
-        print(f"  {shown:6} {name}  {values or ''} {'' if passed is None else ''}{note if passed is not True else ''}")
+        print(self.records[-1], flush=True)  # for the log of a part that ends early
 
     def needs_gpu(self, name: str) -> bool:
         """Return False on a GPU. Elsewhere, record that the check needs one and return True."""
@@ -70,9 +70,13 @@ class Context:
         except Exception as error:
             self.add(name, False, f"{type(error).__name__}: {error}\n{traceback.format_exc()[-3000:]}")
         finally:
-            gc.collect()
-            if self.on_gpu:
-                torch.cuda.empty_cache()
+            self.free()
+
+    def free(self) -> None:
+        """Free the memory of everything that nothing refers to."""
+        gc.collect()
+        if self.on_gpu:
+            torch.cuda.empty_cache()
 
     def wait(self) -> None:
         """Wait until the device has done everything."""

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
@@ -55,10 +56,8 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return
-    try:
+    with suppress(subprocess.TimeoutExpired):  # A process that hangs in the driver cannot be waited for.
         process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        pass  # It hangs in the driver, and cannot be waited for.
 
 
 def outcome(status: int | None, took: float, records: Path, log: str) -> PartResult:

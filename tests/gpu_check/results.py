@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,4 +91,4 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON to a temporary file, then replace ``path`` atomically."""
     temporary = path.with_name(f"{path.name}.new")
     temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from dishes import write_text_encoder
 from fakes import write_clip
-from gpu_check.context import Context
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from gpu_check.context import Context
 from robusttune.tasks import RobustTask
 from robusttune.types import Batch, Variants
 

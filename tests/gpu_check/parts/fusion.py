@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 from dishes import write_text_encoder
 from fakes import random_batch
-from gpu_check.context import Context
-from gpu_check.stepping import tiny_encoders, without_trainer
 from torch import Tensor
 
+from gpu_check.context import Context
+from gpu_check.stepping import tiny_encoders, without_trainer
 from robusttune.encoders import TimmEncoder, TransformersTextEncoder
 from robusttune.models import Experts, FusionModel, MoLT
 from robusttune.tasks import FusionTask
@@ -64,7 +64,9 @@ def measure(context: Context, name: str, task: FusionTask, batch_size: int) -> N
     times = context.medians(
         2 if context.small else 10, **steps, copy=lambda: on_host.to(device, non_blocking=context.on_gpu)
     )
-    peaks = {f"{kind}_megabytes": peak / 1e6 for kind, step in steps.items() if (peak := context.peak(step)) is not None}
+    peaks = {
+        f"{kind}_megabytes": peak / 1e6 for kind, step in steps.items() if (peak := context.peak(step)) is not None
+    }
     milliseconds = {f"{kind}_ms": seconds * 1e3 for kind, seconds in times.items()}
     speedup = times["inputs"] / (times["features"] + times["copy"])
     context.add(name, None, **milliseconds, **peaks, times_as_fast=speedup, difference_of_losses=difference)

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from benchmarks.bench_compile import MoLTStep
 from benchmarks.bench_mmrl import Step, write_clip
-from gpu_check.context import Context
-from gpu_check.stepping import distance
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gpu_check.context import Context
+from gpu_check.stepping import distance
 from robusttune.models.runner import Runner
 
 # Compiled code sums in another order and fuses multiplications with additions; MMRL runs in float16 on a GPU.
@@ -29,7 +29,10 @@ def run(context: Context) -> None:
     write_clip(context.folder, width=8 if context.small else 64)
     molt = MoLTStep(2 if context.small else 4, 4 if context.small else 256, context.device)
     mmrl = Step(context.folder, 5 if context.small else 101, 2 if context.small else 32, context.device)
-    steps: dict[str, tuple[Any, Callable[[], Tensor]]] = {"MoLT": (molt.network, molt), "MMRL": (mmrl.network, mmrl.fast)}
+    steps: dict[str, tuple[Any, Callable[[], Tensor]]] = {
+        "MoLT": (molt.network, molt),
+        "MMRL": (mmrl.network, mmrl.fast),
+    }
     for model, (network, loss) in steps.items():
         reference = gradients(network, loss)
         for way, settings in WAYS.items():

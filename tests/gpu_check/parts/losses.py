@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from every_model import TRAINED, batch_of, make_task
-from gpu_check.context import Context
-from gpu_check.stepping import clean, copied, loader_of, tiny_encoders, trainer_of, without_dropout
 from lightning.pytorch import Callback, Trainer
 
+from gpu_check.context import Context
+from gpu_check.stepping import clean, copied, loader_of, tiny_encoders, trainer_of, without_dropout
 from robusttune.tasks import RobustTask
 from robusttune.types import Batch
 

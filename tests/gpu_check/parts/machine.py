@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from gpu_check.context import Context
 
 # Relative errors of a product of 1024 terms with normal factors. Inputs and output are rounded to 24, 8 or 11 bits,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback, Trainer
+
 from gpu_check.context import Context
 from gpu_check.scenes import data_of, task_of
 from gpu_check.stepping import trainer_of
-from lightning.pytorch import Callback, Trainer
-
 from robusttune.planning import TRAINER, Extent, estimate
 from robusttune.planning.plan import Memory
 
@@ -48,7 +48,8 @@ def compare(context: Context, name: str, kind: str, cached: bool) -> None:
     data = data_of(kind, 4 * batch_size, cache, batch_size, workers=0)
     trainer = Trainer(accelerator=context.accelerator, **TRAINER)
     plan = estimate(task_of(kind, data), data, trainer, Extent(max_epochs=1), steps=2 if context.small else STEPS)
-    del trainer
+    del trainer, data
+    context.free()
     parts = bytes_of(plan.memory)
     values = {f"{part}_megabytes": number / 1e6 for part, number in parts.items()}
     least = sum(parts.values())

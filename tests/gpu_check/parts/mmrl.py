@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from benchmarks.bench_mmrl import Step, write_clip
+
 from gpu_check.context import Context
 
 CLASSES, BATCHES = (51, 500, 1000), (4, 32)

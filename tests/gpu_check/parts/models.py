@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 from every_model import EVALUATED_ONLY, MODELS, VIEWS, batch_of, make_task, without_inputs
-from gpu_check.context import Context
-from gpu_check.stepping import DTYPES, clean, copied, distance, step, tiny_encoders, without_dropout
 from torch import Tensor
 
+from gpu_check.context import Context
+from gpu_check.stepping import DTYPES, clean, copied, distance, step, tiny_encoders, without_dropout
 from robusttune.tasks import RobustTask
 from robusttune.types import Batch
 
@@ -67,7 +67,9 @@ def check(context: Context, name: str, task: RobustTask, batch: Batch, precision
         found = step(other, moved, precision)
         values["outputs"] = abs(float(found[0] - expected[0])) / max(abs(float(expected[0])), 1e-12)
         values["gradients"] = distance(torch.cat(found[1]), torch.cat(expected[1]))
-        empty, _ = step(other, without_inputs(moved.to(torch.device("cpu"))).to(torch.device(context.device)), precision)
+        empty, _ = step(
+            other, without_inputs(moved.to(torch.device("cpu"))).to(torch.device(context.device)), precision
+        )
         values["loss_without_inputs"] = float(empty)
     evaluated = [evaluate(copied(task, device).eval(), batch, kind) for device, kind in places(context, precision)]
     values["outputs"] = max(values["outputs"], *(distance(*pair) for pair in zip(*evaluated, strict=True)))

@@ -1,4 +1,4 @@
-"""Training with Lightning's DDP strategy in one process and, if there are two devices, in two: NCCL, or gloo on CPUs."""
+"""Training with DDP in one process and, if there are two devices, in two: by NCCL, or by gloo on CPUs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
+
 from gpu_check.context import Context
 from gpu_check.scenes import data_of, task_of
 from gpu_check.stepping import trainer_of
-from lightning.pytorch.plugins.environments import LightningEnvironment
-
 from robusttune.ranks import any_over_ranks, leave, on_rank_zero, rank, sum_over_ranks, world_size
 
 BATCH, STEPS = 32, 4  # samples of all processes together

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_check.context import Context
-from gpu_check.scenes import KINDS, data_of, task_of
-from gpu_check.stepping import trainer_of
 from PIL import Image
 
 import robusttune
+from gpu_check.context import Context
+from gpu_check.scenes import KINDS, data_of, task_of
+from gpu_check.stepping import trainer_of
 
 TEXTS = ["a red circle", "a small blue square", None, "two green triangles"]
 # Probabilities of the same weights in float32. TF32, which cuDNN uses for the patch embedding, has 11 bits.

@@ -10,11 +10,11 @@ import torch
 from benchmarks.photos import write_photos
 from dishes import write_text_encoder
 from fakes import random_batch, random_encoded, write_table
+from torch import Tensor
+
 from gpu_check.context import Context
 from gpu_check.parts.fusion import base_encoders
 from gpu_check.stepping import without_trainer
-from torch import Tensor
-
 from robusttune.data import ImageTextDataModule, LoaderSettings, ModalityDropout, TrainingSettings
 from robusttune.data.sources import Table
 from robusttune.encoders import TimmEncoder, TransformersTextEncoder

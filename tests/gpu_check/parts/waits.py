@@ -20,12 +20,11 @@ from unittest.mock import patch
 
 import torch
 from every_model import TRAINED, batch_of, make_task
-from gpu_check.context import Context
-from gpu_check.stepping import clean, copied, loader_of, tiny_encoders, trainer_of
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from gpu_check.context import Context
+from gpu_check.stepping import clean, copied, loader_of, tiny_encoders, trainer_of
 from robusttune.encoders.transformers_text import FrozenTransformersText
-from robusttune.models import losses
 from robusttune.types import Batch
 
 STEPS, SMALL = 5, ("MoLT with momentum", "MMRL")
@@ -34,7 +33,7 @@ WAITING = "called a synchronizing CUDA operation"
 # - Singular values: cuSOLVER reports on the host whether it has converged, and torch has no variant that does not.
 # - Texts that are not cached: transformers reads whether the batch has padding, to leave out the mask if it has none.
 KNOWN: dict[str, tuple[Any, str]] = {
-    "singular values of the correlation loss": (losses.torch.linalg, "svdvals"),
+    "singular values of the correlation loss": (torch.linalg, "svdvals"),
     "attention mask of a text encoder": (FrozenTransformersText, "forward"),
 }
 
