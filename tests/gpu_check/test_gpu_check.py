@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpu_check import command, process
+from gpu_check import command, process, stepping
 from gpu_check.command import main
 from gpu_check.context import Context
 from gpu_check.parts import PARTS, losses, machine, models, waits
@@ -105,10 +105,13 @@ def test_results_are_written_after_each_part_and_the_time_is_limited(
 
 
 def test_an_error_and_a_missing_package_do_not_stop_the_checks_after_them(context: Context) -> None:
+    def fail(error: Exception) -> None:
+        raise error
+
     with context.case("an error"):
-        raise ValueError("wrong")
+        fail(ValueError("wrong"))
     with context.case("a package"):
-        raise ModuleNotFoundError("none", name="timm")
+        fail(ModuleNotFoundError("none", name="timm"))
     with context.case("the next"):
         context.add("the next", True, seconds=1.0)
     assert verdicts(context) == {"an error": False, "a package": None, "the next": True}
@@ -129,7 +132,7 @@ def test_a_model_that_computes_something_else_on_the_device_fails(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Errors of 0.1 %, as TF32 makes them, pass in bfloat16 and not in float32."""
-    step = models.step
+    step = stepping.step
 
     def inexact(task: object, batch: object, precision: str) -> tuple[torch.Tensor, list[torch.Tensor]]:
         loss, gradients = step(task, batch, "32-true")  # type: ignore[arg-type]

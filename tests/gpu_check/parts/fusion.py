@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from dishes import write_text_encoder
@@ -64,10 +65,10 @@ def measure(context: Context, name: str, task: FusionTask, batch_size: int) -> N
     times = context.medians(
         2 if context.small else 10, **steps, copy=lambda: on_host.to(device, non_blocking=context.on_gpu)
     )
-    peaks = {
+    peaks: dict[str, Any] = {
         f"{kind}_megabytes": peak / 1e6 for kind, step in steps.items() if (peak := context.peak(step)) is not None
     }
-    milliseconds = {f"{kind}_ms": seconds * 1e3 for kind, seconds in times.items()}
+    milliseconds: dict[str, Any] = {f"{kind}_ms": seconds * 1e3 for kind, seconds in times.items()}
     speedup = times["inputs"] / (times["features"] + times["copy"])
     context.add(name, None, **milliseconds, **peaks, times_as_fast=speedup, difference_of_losses=difference)
 
@@ -88,7 +89,7 @@ def step_of(task: FusionTask, batch: Batch) -> Callable[[], Tensor]:
 
 def batch_of(task: FusionTask, size: int) -> Batch:
     """Return random complete samples with texts of 2 to `TOKENS` tokens."""
-    side = task.classifier.image_encoder.side
+    side: Any = task.classifier.image_encoder.side
     lengths = torch.randint(2, 17 if side < 224 else TOKENS + 1, (size, 1))
     tokens = Tokens(torch.randint(5, 30, (size, int(lengths.max()))), torch.arange(int(lengths.max())) < lengths)
     batch = random_batch(size, side=side, complete=True)

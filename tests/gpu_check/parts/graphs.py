@@ -97,14 +97,14 @@ def capture(context: Context, name: str, network: nn.Module, loss: Callable[[], 
 
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(aside):
         for _ in range(3):
             step()
     torch.cuda.current_stream().wait_stream(aside)
     plain = context.medians(10, step=step)["step"]
     network.zero_grad()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):  # type: ignore[no-untyped-call]
+    with torch.cuda.graph(graph):
         value = loss()
         value.backward()
     replayed = context.medians(10, replay=graph.replay)["replay"]

@@ -37,7 +37,7 @@ def compare(context: Context, name: str, step: Step) -> None:
         step.network.zero_grad()
         ways[way]().backward()
 
-    calls = {way: lambda way=way: backward(way) for way in ways}  # type: ignore[misc]
+    calls = {way: lambda way=way: backward(way) for way in ways}
     times = context.medians(2 if context.small else 7, **calls)
     values = {f"{way}_ms": seconds * 1e3 for way, seconds in times.items()}
     values |= {f"{way}_megabytes": peak / 1e6 for way, call in calls.items() if (peak := context.peak(call))}

@@ -66,7 +66,11 @@ def check_pinned(context: Context, name: str, batch: Batch) -> None:
         10, pinned=lambda: pinned.to(device, non_blocking=True), other=lambda: batch.to(device, non_blocking=False)
     )
     size = sum(tensor.nbytes for tensor in tensors(batch))
-    values = {"megabytes": size / 1e6, "pinned_ms": times["pinned"] * 1e3, "not_pinned_ms": times["other"] * 1e3}
+    values: dict[str, Any] = {
+        "megabytes": size / 1e6,
+        "pinned_ms": times["pinned"] * 1e3,
+        "not_pinned_ms": times["other"] * 1e3,
+    }
     context.add(name, equal and is_pinned, **values, queued_ms=queued * 1e3)
 
 
