@@ -349,7 +349,6 @@ def test_dropout_is_a_function_of_seed_epoch_and_batch(text_folder: Path, monkey
 def test_the_copy_of_a_batch_to_a_gpu_is_not_waited_for(text_folder: Path) -> None:
     """Lightning waits for it, unless the task has the hook: it knows tensors, but not a batch class."""
     task = FusionTask(tiny_image_encoder(), tiny_text_encoder(text_folder), FACTS, fusion=SMALL)
-    task.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     copies: list[tuple[str, bool]] = []
 
     class Recorded:
@@ -360,5 +359,5 @@ def test_the_copy_of_a_batch_to_a_gpu_is_not_waited_for(text_folder: Path) -> No
             return self
 
     for device in ("cuda", "cpu"):
-        task.trainer.strategy.batch_to_device(Recorded(), torch.device(device), 0)
+        task._apply_batch_transfer_handler(Recorded(), torch.device(device))  # as Lightning's strategies do
     assert copies == [("cuda", True), ("cpu", False)]
