@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 STUDY := PYTHONPATH=tests $(BIN)/python -m experiments
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-exhaustive test-compiler test-slurm bench robustness-demo emoji-data robustness-emoji specialists \
+.PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-exhaustive test-compiler test-slurm bench gpu-check robustness-demo emoji-data robustness-emoji specialists \
 	trials ablations bayes imbalance-demo imbalance-emoji page-picture settings tables emoji-inputs lint types clean
 
 help: ## List the targets
@@ -53,6 +53,9 @@ test-slurm: install ## Run the batch files on a real SLURM, which is installed (
 bench: install ## Run the benchmarks; tables here, JSON in runs/benchmarks
 	@set -e; for file in tests/benchmarks/bench_*.py; do echo "$$file"; $(BIN)/python $$file; done
 
+gpu-check: ## Check and measure on a GPU with $(PYTHON) and its packages: PYTHON=python3 ARGS="--parts models"
+	$(PYTHON) tests/gpu_check $(ARGS)
+
 robustness-demo: install ## Study: fusion models with missing and noisy modalities, generated scenes
 	$(STUDY).robustness demo $(ARGS)
 
@@ -87,8 +90,9 @@ page-picture: install ## Make the README's picture of the demo page (needs chrom
 settings: install ## Write the tables of all settings into configs/README.md, from the code
 	PYTHONPATH=tests $(BIN)/python -m settings_page
 
-tables: install ## Write the tables and pictures of the studies into the READMEs, from tests/experiments/results
+tables: install ## Write the tables and pictures of the studies into the READMEs, from the committed results
 	$(STUDY).tables
+	PYTHONPATH=tests $(BIN)/python -m gpu_check.tables
 
 emoji-inputs: install
 	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { echo "give DATA=folder WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }

@@ -117,7 +117,7 @@ def gather_moments(first: Tensor, second: Tensor, counted: Tensor) -> Moments:
 def correlation(moments: Moments, ridge: float = 1e-3) -> Tensor:
     """Return the sum of the canonical correlations, averaged over the pairs of views, in [0, c].
 
-    It is 0 with fewer than 2 rows, and NaN if the moments are not finite.
+    It is 0 with fewer than 2 rows, and NaN if the moments are not finite or a covariance is not positive definite.
 
     Args:
         moments: Moments of the views.
@@ -126,7 +126,9 @@ def correlation(moments: Moments, ridge: float = 1e-3) -> Tensor:
     """
     finite = torch.stack(moments[1:]).isfinite().all()
     s11, s22, s12 = (torch.where(finite, s, 0.0) for s in moments[1:])
-    lower1, lower2 = (torch.linalg.cholesky(_ridged(s, ridge)) for s in (s11, s22))
+    # `cholesky` would wait for the device to report a failure; `svdvals` below waits, and has no variant that does not.
+    (lower1, failed1), (lower2, failed2) = (torch.linalg.cholesky_ex(_ridged(s, ridge)) for s in (s11, s22))
+    finite = finite & (torch.stack([failed1, failed2]) == 0).all()
     whitened = torch.linalg.solve_triangular(lower1, s12, upper=False)
     whitened = torch.linalg.solve_triangular(lower2, whitened.mT, upper=False)
     total = torch.linalg.svdvals(whitened).sum(-1).mean()

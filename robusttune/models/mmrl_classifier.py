@@ -53,10 +53,11 @@ class CachedAdapted(NamedTuple):
             weights: Current weights.
             precision: Current dtype of autocast, or None if it is off.
         """
-        return precision == self.precision and all(
-            now.device == then.device and now.dtype == then.dtype and torch.equal(now, then)
-            for now, then in zip(weights, self.weights, strict=True)
-        )
+        pairs = [*zip(weights, self.weights, strict=True)]
+        if precision != self.precision or any((a.device, a.dtype) != (b.device, b.dtype) for a, b in pairs):
+            return False
+        # The host reads one value for all weights: each `torch.equal` would wait for the device.
+        return bool(torch.stack([(now == then).all() for now, then in pairs]).all())
 
 
 class ImageLogits(NamedTuple):

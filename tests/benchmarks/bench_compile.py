@@ -56,7 +56,10 @@ class MoLTStep:
         present = torch.rand(2, batch, device=device) > 0.3
         self.present = present[0], present[1] | ~present[0]
         lengths = torch.randint(2, TEXT_TOKENS + 1, (batch, 1), device=device)
-        masks = torch.ones(batch, IMAGE_TOKENS, dtype=torch.bool, device=device), torch.arange(TEXT_TOKENS) < lengths
+        masks = (
+            torch.ones(batch, IMAGE_TOKENS, dtype=torch.bool, device=device),
+            torch.arange(TEXT_TOKENS, device=device) < lengths,
+        )
         self.modalities = [
             Encoded(
                 torch.randn(batch, WIDTH, device=device),

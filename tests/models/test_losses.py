@@ -198,3 +198,10 @@ def test_three_ranks_one_of_them_empty_equal_one_process() -> None:
     # Each rank's gradient is that of the sum over ranks of their (equal) losses; DDP then takes the mean.
     gradient = torch.cat([gradient for _, gradient in parts], 1) / 3
     torch.testing.assert_close(gradient, x.grad, rtol=0, atol=1e-14)
+
+
+def test_a_covariance_that_is_not_positive_definite_gives_nan_not_an_exception() -> None:
+    """As its failure is not read on the host, which would wait for a GPU in every step."""
+    one = torch.eye(3, dtype=torch.float64).expand(2, 3, 3)
+    assert correlation(Moments(torch.tensor(9.0), -one, one, one / 2)).isnan()
+    assert float(correlation(Moments(torch.tensor(9.0), one, one, one / 2), ridge=0.0)) == pytest.approx(1.5, abs=1e-4)
