@@ -83,7 +83,7 @@ def difference_section(
             name = heading(place.metric) + ("" if [*conditions] == [COMPLETE] else f", {condition}")
             cells = [_cell(by_method.get(method, {}).get(condition)) for method in methods]
             groups.setdefault(title, Rows(title, [])).rows.append((name, cells))
-    without = [f"There are differences without an interval for {m}: {reason}." for m, reason in reasons.items()]
+    without = [f"There is no paired interval for {m}: {reason}." for m, reason in reasons.items()]
     table = Table(f"Difference to {baseline}", methods, [*groups.values()], " ".join([NOTE, *without]))
     return Section(table.title, table, {})
 
