@@ -12,8 +12,18 @@ import yaml
 from robusttune.errors import RobustTuneError
 from robusttune.packaged_configs import find_config
 from robusttune.plain_yaml import OnceLoader
-from robusttune.protocols.matrix import Axes, Combination, Overlay, Protocol, ProtocolTest, refuse_unknown, slug
+from robusttune.protocols.matrix import (
+    Axes,
+    Combination,
+    Overlay,
+    PlannedTest,
+    Protocol,
+    ProtocolTest,
+    refuse_unknown,
+    slug,
+)
 from robusttune.regular_files import describe_path, read_regular_text
+from robusttune.run_names import check_report_name
 
 KEYS = ("title", "summary", "configs", "settings", "axes", "combinations", "exclude", "tests")
 TEST_KEYS = ("report", "checkpoint", "labels", "axes", "configs", "settings")
@@ -136,6 +146,11 @@ def _axes(part: _Part) -> Axes:
             raise RobustTuneError(f"{part.path}: {values.place} has no values: give at least one")
         axes[axis] = {}
         for label in values.value:
+            if "," in label or label != label.strip() or not label:
+                raise RobustTuneError(
+                    f"{part.path}: {values.place} has the label {label!r:.100}, and --only takes lists with commas: "
+                    "give a label without commas, and without blanks at its ends"
+                )
             value = values.part(label)
             value.check(OVERLAY)
             axes[axis] = {**axes[axis], label: _overlay(value)}
@@ -161,12 +176,19 @@ def _tests(part: _Part, axes: Axes) -> tuple[ProtocolTest, ...]:
     if part.value.get("tests") == []:
         return ()
     found = tuple(_test(each, axes) for each in part.parts("tests", TEST_KEYS)) or (ProtocolTest(),)
-    names: dict[str, int] = {}
-    for plan in Protocol("", part.path, "", "", {"run": {"": Overlay()}}, tests=found).runs()[0].tests:
-        names[plan.report] = names.get(plan.report, 0) + 1
-    for name, count in names.items():
-        if count > 1:
-            raise RobustTuneError(f"{part.path}: {count} tests have the report {name}: give each another report")
+    planned = Protocol("", part.path, "", "", {"run": {"": Overlay()}}, tests=found).runs()[0].tests
+    by_report: dict[str, PlannedTest] = {}
+    by_labels: dict[frozenset[tuple[str, str]], PlannedTest] = {}
+    for test in planned:
+        if by_report.setdefault(test.report, test) is not test:
+            raise RobustTuneError(f"{part.path}: two tests have the report {test.report}: give each another report")
+        other = by_labels.setdefault(frozenset(test.labels.items()), test)
+        if other is not test:
+            raise RobustTuneError(
+                f"{part.path}: the tests {other.report} and {test.report} have the same labels: give them labels, such "
+                "as {target: ...}, so that tables can tell them apart"
+            )
+        check_report_name(test.report)
     return found
 
 
