@@ -71,7 +71,7 @@ def difference_table(document: Document) -> Table:
 
 def test_paired_differences(document: Document, right: dict[tuple[str, str], NDArray[np.bool_]]) -> None:
     table = difference_table(document)
-    assert (table.title, table.columns) == ("Difference to plain", ["better"])
+    assert (table.title, table.columns) == ("Difference to plain", ["better (2 pairs)"])
     ((name, (cell,)),) = table.groups[0].rows
     assert (table.groups[0].heading, name) == ("flowers, shots 4", "accuracy")
     mean, low, high = (float(part) for part in cell.text.replace("[", "").replace("]", "").replace(",", "").split())
@@ -87,9 +87,36 @@ def test_paired_differences(document: Document, right: dict[tuple[str, str], NDA
 
 def test_the_baseline_can_be_chosen(states: list[RunState]) -> None:
     document = report_on(protocol("few_shot"), collect(states), states, baseline="better")
-    assert difference_table(document).columns == ["plain"]
+    assert difference_table(document).columns == ["plain (2 pairs)"]
     with pytest.raises(RobustTuneError, match="there is no method 'best' to compare with: choose from plain; better"):
         report_on(protocol("few_shot"), collect(states), states, baseline="best")
+
+
+def test_a_method_without_seeds_is_paired_with_every_seed(
+    tmp_path: Path, right: Mapping[Any, NDArray[np.bool_]]
+) -> None:
+    runs = {("zero-shot", "1"): right["plain", "1"], **{("MMRL", seed): right["better", seed] for seed in ("1", "2")}}
+    states = [
+        state(
+            {"method": method, "seed": seed},
+            write_run(tmp_path / method / seed, method, {"complete": correct}, seed=int(seed)),
+        )
+        for (method, seed), correct in runs.items()
+    ]
+    table = difference_table(report_on(protocol("conditions"), collect(states), states))
+    assert table.columns == ["MMRL (2 pairs)"]
+    expected = np.mean([right["better", seed].mean() for seed in ("1", "2")]) - right["plain", "1"].mean()
+    assert table.groups[0].rows[0][1][0].text.startswith(f"{100 * expected:+.2f} [")
+    # With masks that the seed of the data draws, only runs with the same seed are compared.
+    masked = [
+        state(
+            {"method": method, "seed": seed},
+            write_run(tmp_path / "masked" / method / seed, method, {"missing_image_50": correct}, seed=int(seed)),
+        )
+        for (method, seed), correct in runs.items()
+    ]
+    table = difference_table(report_on(protocol("conditions"), collect(masked), masked))
+    assert table.columns == ["MMRL (1 pair)"]
 
 
 def test_other_samples_are_not_paired(tmp_path: Path) -> None:

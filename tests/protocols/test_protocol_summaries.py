@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from statistics import harmonic_mean, mean, stdev
 
 import pytest
 from protocols.made_up_outcomes import base_to_new, mmrl, outcome_with, published, published_sets
 
 from robusttune.errors import RobustTuneError
+from robusttune.protocols.matrix import Protocol
 from robusttune.protocols.outcomes import Outcome, from_rows, to_rows
 from robusttune.protocols.report import document_of
 from robusttune.protocols.summaries.missing_rates import training_of
@@ -19,13 +21,17 @@ from robusttune.report.tables import Table
 SEEDS = (1, 2, 3)
 
 
+def report(kind: str, outcomes: list[Outcome]) -> Document:
+    return document_of(Protocol("p", Path("p.yaml"), "A protocol", kind, axes={}), outcomes)
+
+
 def table_of(document: Document, title: str) -> Table:
     return next(table for table in document.tables if table.title.startswith(title))
 
 
 def texts(table: Table, group: str) -> dict[str, list[str]]:
-    """Cells of a group of rows, by the name of the row."""
-    (rows,) = [rows for heading, rows in table.groups if heading.startswith(group)]
+    """Cells of a group of rows, by the name of the row; without a name of the last group."""
+    rows = [rows for heading, rows in table.groups if heading.startswith(group)][-1]
     return {name: [cell.text for cell in cells] for name, cells in rows}
 
 
@@ -35,7 +41,7 @@ def bold(table: Table, group: str) -> dict[str, list[bool]]:
 
 
 def test_both_conventions_of_the_harmonic_mean() -> None:
-    document = document_of("Base to new", "base_to_new", mmrl())
+    document = report("base_to_new", mmrl())
     table = table_of(document, "Base to new")
     assert table.columns[2:] == ["harmonic mean of the means", "mean of harmonic means"]
     of_each = [
@@ -53,7 +59,7 @@ def test_published_numbers_stand_beside_ones_own() -> None:
         for o in mmrl()
         for pairs in [[("base_accuracy", 0.1), ("new_accuracy", -0.2)]]
     ]
-    document = document_of("Base to new", "base_to_new", shifted)
+    document = report("base_to_new", shifted)
     table = table_of(document, "MMRL beside MMRL (CVPR 2025)")
     base, new = texts(table, "base accuracy"), texts(table, "new accuracy")
     assert base["ImageNet"] == ["78.00", "77.90 ± 0.08", "+0.10", "outside the published spread", "paper"]
@@ -70,14 +76,14 @@ def test_published_numbers_stand_beside_ones_own() -> None:
 
 
 def test_averages_over_other_data_sets_are_not_compared() -> None:
-    document = document_of("Base to new", "base_to_new", mmrl()[1:])
+    document = report("base_to_new", mmrl()[1:])
     assert "average" not in texts(table_of(document, "MMRL beside MMRL"), "base accuracy")
     others = table_of(document, "Other published methods")
     assert others.columns == ["MMRL++ (AlignedNorm's results file), re-run by others"]
     assert "average, base accuracy" not in texts(others, "")
     assert texts(others, "")["DTD, new accuracy"] == ["65.83"]
     other_sets = [replace(o, labels=o.labels | {"dataset": f"demo {i}"}) for i, o in enumerate(mmrl())]
-    assert len(document_of("Base to new", "base_to_new", other_sets).tables) == 1
+    assert len(report("base_to_new", other_sets).tables) == 1
 
 
 def with_seeds() -> list[Outcome]:
@@ -94,7 +100,7 @@ def with_seeds() -> list[Outcome]:
 
 
 def test_means_and_deviations_over_seeds() -> None:
-    table = table_of(document_of("b", "base_to_new", with_seeds()), "Base to new")
+    table = table_of(report("base_to_new", with_seeds()), "Base to new")
     base = [81, 82, 83]
     assert texts(table, "flowers")["old"][0] == f"{mean(base):.2f} ± {stdev(base):.2f}"
     values = [harmonic_mean([80 + seed, 60 + 2 * seed]) for seed in SEEDS]
@@ -102,13 +108,13 @@ def test_means_and_deviations_over_seeds() -> None:
     assert texts(table, "flowers")["old"][3] == f"{mean(values):.2f} ± {stdev(values):.2f}"
     complete = [outcome for outcome in with_seeds() if outcome.labels["method"] == "new"]
     complete[1] = base_to_new("flowers", "new", 2, 90, 64)
-    average = texts(table_of(document_of("b", "base_to_new", complete), "Base to new"), "average over 2 data sets")
+    average = texts(table_of(report("base_to_new", complete), "Base to new"), "average over 2 data sets")
     of_seeds = [mean([81, 86]), mean([90, 87]), mean([83, 88])]
     assert average["new"][0] == f"{mean(of_seeds):.2f} ± {stdev(of_seeds):.2f}"
 
 
 def test_cells_say_what_is_missing_and_are_not_the_best() -> None:
-    document = document_of("b", "base_to_new", with_seeds())
+    document = report("base_to_new", with_seeds())
     table = table_of(document, "Base to new")
     assert texts(table, "flowers")["new"][0] == f"82.00 ± {stdev([81, 83]):.2f} (2 of 3 seeds)"
     assert texts(table, "flowers")["new"][2].endswith("(2 of 3 seeds)")
@@ -128,7 +134,7 @@ def test_a_data_set_without_any_result_is_named_and_missing_in_the_average() -> 
         *with_seeds()[:3],
         *(Outcome(outcome.labels, "data missing", "data/cars") for outcome in with_seeds()[6:9]),
     ]
-    table = table_of(document_of("b", "base_to_new", outcomes), "Base to new")
+    table = table_of(report("base_to_new", outcomes), "Base to new")
     assert texts(table, "cars")["old"][0] == "- (0 of 3 seeds)"
     assert texts(table, "average")["old"][0] == "82.00 ± 1.00 (1 of 2 data sets)"
 
@@ -138,7 +144,7 @@ def test_an_axis_that_the_summary_does_not_know_is_part_of_the_method() -> None:
         outcome_with({"dataset": "d", "method": "m", "rank": rank, "shots": shots, "seed": "1"}, complete=value)
         for rank, shots, value in (("4", "1", 50), ("8", "1", 60), ("4", "2", 55), ("8", "2", 66))
     ]
-    document = document_of("f", "few_shot", outcomes)
+    document = report("few_shot", outcomes)
     assert texts(document.tables[0], "d, accuracy") == {
         "m, rank 4": ["50.00", "55.00"],
         "m, rank 8": ["60.00", "66.00"],
@@ -157,7 +163,7 @@ def test_few_shot_curves() -> None:
         if method == "MMRL" or shots == 1
         for seed in SEEDS
     ]
-    document = document_of("Few-shot curves", "few_shot", outcomes)
+    document = report("few_shot", outcomes)
     (table,) = document.tables
     assert table.columns == ["1 shot", "2 shots", "16 shots"]
     assert texts(table, "average over 2 data sets, accuracy") == {
@@ -182,12 +188,30 @@ def test_transfer_averages_over_targets_without_the_training_data() -> None:
     outcomes.append(
         outcome_with({"dataset": "ImageNet", "method": "MMRL++", "seed": "1", "beta": "one for all"}, complete=70)
     )
-    document = document_of("Transfer", "transfer", outcomes)
+    document = report("transfer", outcomes)
     table = document.tables[0]
     assert table.columns == ["MMRL++, beta one for all", "MMRL++, beta per target"]
     assert texts(table, "training data set") == {"ImageNet": ["70.00", "-"]}
     assert texts(table, "targets") == {"DTD": ["40.00", "41.00"], "EuroSAT": ["50.00", "51.00"]}
-    assert dict(table.groups[-1].rows)["average over 2 targets"][1] == ("46.00", True)
+    assert texts(table, "")["average over 2 targets"] == ["45.00", "46.00"]
+
+
+def test_a_method_is_composed_of_others_by_target() -> None:
+    outcomes = [
+        outcome_with(
+            {"dataset": "ImageNet", "method": f"beta {beta}", "seed": "1", "target": target}, "accuracy", complete=value
+        )
+        for beta, values in (("0.9", (40, 50)), ("0.3", (38, 56)))
+        for target, value in zip(("DTD", "EuroSAT"), values, strict=True)
+    ]
+    composed = {"beta per target": {"DTD": "beta 0.9", "EuroSAT": "beta 0.3"}}
+    protocol = Protocol("p", Path("p.yaml"), "Transfer", "transfer", axes={}, composed=composed)
+    document = document_of(protocol, outcomes)
+    table = document.tables[0]
+    assert table.columns == ["beta 0.9", "beta 0.3", "beta per target"]
+    assert texts(table, "targets") == {"DTD": ["40.00", "38.00", "40.00"], "EuroSAT": ["50.00", "56.00", "56.00"]}
+    assert texts(table, "")["average over 2 targets"] == ["45.00", "47.00", "48.00"]
+    assert document.finding.startswith("All 4 tests are done. beta per target has the best")
 
 
 def test_transfer_beside_published_numbers() -> None:
@@ -195,13 +219,13 @@ def test_transfer_beside_published_numbers() -> None:
         outcome_with({"dataset": "ImageNet", "method": "MMRL", "seed": "1", "target": target}, complete=value)
         for target, value in (("ImageNetV2", 64), ("ImageNet-R", 78))
     ]
-    table = table_of(document_of("Transfer", "transfer", outcomes), "MMRL beside MMRL (CVPR 2025)")
+    table = table_of(report("transfer", outcomes), "MMRL beside MMRL (CVPR 2025)")
     assert texts(table, "accuracy") == {
         "ImageNetV2": ["64.00", "64.47", "-0.47", "-", "note by others"],
         "ImageNet-R": ["78.00", "77.53", "+0.47", "-", "note by others"],
     }
     elsewhere = [replace(outcome, labels=outcome.labels | {"dataset": "SUN397"}) for outcome in outcomes]
-    assert len(document_of("Transfer", "transfer", elsewhere).tables) == 1
+    assert len(report("transfer", elsewhere).tables) == 1
 
 
 def missing(kinds: tuple[str, ...] = ("image", "text", "both")) -> list[Outcome]:
@@ -216,7 +240,7 @@ def missing(kinds: tuple[str, ...] = ("image", "text", "both")) -> list[Outcome]
             values = {name: value + level[kind] / 100 + seed for name, value in conditions.items()}
             labels = {"dataset": "Hateful Memes", "method": "MoLT", "type": kind, "rate": "70", "seed": str(seed)}
             values |= {"noisy_text_ocr_2": 10.0}
-            outcome = outcome_with(labels, **values)
+            outcome = outcome_with(labels, "accuracy", **values)
             for row in outcome.values.values():
                 row["auroc"] = (row["accuracy"] or 0) - 0.1
             outcomes.append(outcome)
@@ -224,7 +248,7 @@ def missing(kinds: tuple[str, ...] = ("image", "text", "both")) -> list[Outcome]
 
 
 def test_missing_rates_by_training_and_test() -> None:
-    document = document_of("Missing", "missing_rates", missing())
+    document = report("missing_rates", missing())
     # The published metric of this data set is the AUROC, whatever the main metric of the test.
     table = table_of(document, "Hateful Memes, AUROC: tests by missing rate")
     rows = texts(table, "trained on text, 70 % missing")
@@ -238,6 +262,7 @@ def test_missing_rates_by_training_and_test() -> None:
         *("image, 70 % missing", "text, 70 % missing", "both, 70 % missing"),
         "average of image, text and both, 70 % missing",
     ]
+    assert "missing_rates_hatefulmemes_alike" not in document.plots  # of one rate there is no curve
     own = [37.5, 38.6, 39.7]  # 80 - 35 + (0, 1, 2) + (0.5, 0.6, 0.7) + 2 - 10
     assert texts(alike, "")["MoLT"] == [f"{value:.2f} ± 1.00" for value in (*own, mean(own))]
     others = texts(table_of(document, "Other published methods"), "")
@@ -247,7 +272,7 @@ def test_missing_rates_by_training_and_test() -> None:
 
 
 def test_the_average_over_missing_types_needs_all_three() -> None:
-    document = document_of("Missing", "missing_rates", missing(("image", "both")))
+    document = report("missing_rates", missing(("image", "both")))
     assert table_of(document, "Hateful Memes, AUROC: the same").columns == ["image, 70 % missing", "both, 70 % missing"]
 
 
@@ -265,7 +290,7 @@ def test_conditions_average_over_those_that_all_methods_have() -> None:
         outcome_with({"method": "a", "seed": "1"}, complete=90, no_image=70, no_text=50),
         outcome_with({"method": "b", "seed": "1"}, complete=80, no_image=66),
     ]
-    (table,) = document_of("Conditions", "conditions", outcomes).tables
+    (table,) = report("conditions", outcomes).tables
     rows = {name: [cell.text for cell in cells] for _, group in table.groups for name, cells in group}
     assert rows == {
         "complete": ["90.00", "80.00"],
@@ -280,7 +305,7 @@ def test_conditions_average_over_those_that_all_methods_have() -> None:
 def test_nothing_is_done_yet(kind: str) -> None:
     labels = {"dataset": "d", "method": "m", "shots": "1", "target": "t", "type": "both", "rate": "70"}
     outcomes = [Outcome({**labels, "seed": str(seed)}, "not started") for seed in SEEDS]
-    document = document_of("Later", kind, outcomes)
+    document = report(kind, outcomes)
     assert document.finding.startswith("0 of 3 tests are done (3 not started). No method has a complete ")
     assert len(document.left_out) == 1
 
@@ -295,4 +320,4 @@ def test_outcomes_survive_json() -> None:
 
 def test_an_unknown_summary_is_refused() -> None:
     with pytest.raises(RobustTuneError, match="there is no summary 'wide': choose from base_to_new, few_shot"):
-        document_of("t", "wide", with_seeds())
+        report("wide", with_seeds())
