@@ -96,8 +96,17 @@ def _for_every_seed(runs: list[BootstrappedRun], others: list[BootstrappedRun]) 
     return [run._replace(seed=other.seed) for run in runs for other in others]
 
 
-def difference_section(found: Differences, reasons: Mapping[str, str], baseline: str) -> Section | None:
-    """Return the table of differences, with a column per method; None if there are neither differences nor reasons."""
+def difference_section(
+    found: Differences, reasons: Mapping[str, str], baseline: str, by_condition: bool
+) -> Section | None:
+    """Return the table of differences, with a column per method; None if there are neither differences nor reasons.
+
+    Args:
+        found: Differences by place, method and condition.
+        reasons: Reason for missing differences by method.
+        baseline: Label of the baseline method.
+        by_condition: Flag for rows of all conditions; otherwise there are rows of complete samples only.
+    """
     methods = [*dict.fromkeys(m for by_method in found.values() for m, known in by_method.items() if known)]
     if not methods and not reasons:
         return None
@@ -106,7 +115,7 @@ def difference_section(found: Differences, reasons: Mapping[str, str], baseline:
         labels = dict(place.labels)
         dataset = labels.pop("dataset")
         title = ", ".join(filter(None, [dataset, *(f"{axis} {label}" for axis, label in labels.items())]))
-        conditions = dict.fromkeys(c for by_condition in by_method.values() for c in by_condition if c != MEAN)
+        conditions = dict.fromkeys(c for known in by_method.values() for c in known if by_condition or c == COMPLETE)
         for condition in conditions:
             name = heading(place.metric) + ("" if [*conditions] == [COMPLETE] else f", {condition}")
             cells = [_cell(by_method.get(method, {}).get(condition)) for method in methods]
@@ -131,8 +140,9 @@ def _averages(found: Differences) -> Differences:
     averages: Differences = {}
     for group, places in groups.items():
         if len(places) > 1:
-            (_, noun), *others = group.labels
-            name = Place((("dataset", f"average over {counted(len(places), noun)}"), *others), group.metric)
+            noun = group.labels[0][1]
+            label = ("dataset", f"average over {counted(len(places), noun)}")
+            name = Place((label, *group.labels[1:]), group.metric)
             averages[name] = _average([found[place] for place in places])
     return averages
 

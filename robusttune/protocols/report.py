@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from robusttune.counting import counted
 from robusttune.errors import RobustTuneError
 from robusttune.protocols.composed import outcomes_with_composed, results_with_composed
-from robusttune.protocols.kinds import AXES
+from robusttune.protocols.kinds import AXES, BY_CONDITION
 from robusttune.protocols.ledger import load, plain
 from robusttune.protocols.matrix import Protocol
 from robusttune.protocols.outcomes import DONE, Outcome, outcomes_of
@@ -109,7 +109,8 @@ def _paired(
         seeds.setdefault(outcome.labels["method"], set()).add(outcome.seed)
     single = [method for method, own in seeds.items() if len(own) == 1]
     tests = results_with_composed(results, protocol.composed)
-    section = difference_section(*differences(tests, axes, metrics, baseline, single), baseline)
+    found, reasons = differences(tests, axes, metrics, baseline, single)
+    section = difference_section(found, reasons, baseline, protocol.summary in BY_CONDITION)
     return [section] if section is not None else []
 
 
