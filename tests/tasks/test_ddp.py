@@ -176,7 +176,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize(
+    "mistake",
+    [pytest.param(mistake, marks=pytest.mark.exhaustive) if "cache" in mistake else mistake for mistake in MISTAKES],
+)
 def test_all_ranks_stop_with_one_sentence(mistake: str, food101: Path, text_folder: Path, tmp_path: Path) -> None:
     flags, message = MISTAKES[mistake]
     fit = [
