@@ -21,10 +21,12 @@ def sample_tables(metrics: ConditionMetrics, scores: Scores) -> Iterator[pa.Tabl
 
     All tables have the columns ``condition``, ``id``, ``image_present``, ``text_present``, ``label`` and
     ``prediction``. In multi-class data there are also ``confidence`` (the probability of the prediction),
-    ``label_probability`` and ``label_rank``, from 1. If there are base and new classes, these columns are for all
-    classes as candidates; ``base`` says whether the label is a base class, and ``prediction_in_group`` is the prediction
-    among base classes only, or among new classes only, according to the label. In multi-label data there is also ``probabilities``, in the order
+    ``label_probability`` and ``label_rank``, from 1. In multi-label data there is also ``probabilities``, in the order
     of the class names in the table's metadata.
+
+    If there are base and new classes, all classes are candidates in these columns, and there are two more: ``base``
+    says whether the label is a base class, and ``prediction_in_group`` is the prediction among the base classes only,
+    or among the new classes only, whichever the label belongs to.
 
     Args:
         metrics: Metrics that hold the conditions and the class names.

@@ -12,9 +12,11 @@ from robusttune.escaping import visible
 from robusttune.protocols.measured import Measured
 from robusttune.report.estimates import Estimate
 from robusttune.report.plots import Drawn, rendered
-from robusttune.report.plots.curves import BANDS, draw_line, handles
+from robusttune.report.plots.curves import BANDS as MOST_BANDS
+from robusttune.report.plots.curves import draw_line, handles
 from robusttune.report.plots.style import GREY, CurveStyle, Plot, curve_styles, legend, panels, style, wrapped
 
+BANDS = f"Bands: standard deviation over seeds, for at most {MOST_BANDS} methods."
 WIDTH, HEIGHT = 3.2, 2.7  # of a panel, in inches
 
 
@@ -84,7 +86,7 @@ def _draw(axis: Axes, panel: Panel, styles: Mapping[str, CurveStyle], logarithmi
         if _is_flat(panel, method) and points:
             axis.axhline(points[0][1].mean, color=styles[method].colour, linestyle="--", linewidth=1.1)
         else:
-            draw_line(axis, styles[method], points, band=len(styles) <= BANDS)
+            draw_line(axis, styles[method], points, band=len(styles) <= MOST_BANDS)
     axis.xaxis.set_major_locator(FixedLocator(positions))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xticks(positions, [f"{x:g}" for x in positions])

@@ -12,6 +12,7 @@ import yaml
 from robusttune.errors import RobustTuneError
 from robusttune.packaged_configs import find_config
 from robusttune.plain_yaml import OnceLoader
+from robusttune.protocols.kinds import AXES
 from robusttune.protocols.matrix import (
     Axes,
     Combination,
@@ -25,7 +26,7 @@ from robusttune.protocols.matrix import (
 from robusttune.regular_files import describe_path, read_regular_text
 from robusttune.run_names import check_report_name
 
-KEYS = ("title", "summary", "configs", "settings", "axes", "combinations", "exclude", "tests")
+KEYS = ("title", "summary", "configs", "settings", "axes", "combinations", "exclude", "tests", "composed")
 TEST_KEYS = ("report", "checkpoint", "labels", "axes", "configs", "settings")
 OVERLAY = ("configs", "settings")
 CONFIGURATION = ("data", "model", "trainer")  # groups of a configuration
@@ -57,16 +58,23 @@ def read_protocol(given: str) -> Protocol:
         Combination(_where(part.part("where"), axes), _overlay(part))
         for part in found.parts("combinations", ("where", *OVERLAY))
     )
+    summary = found.text("summary") or "conditions"
+    if summary not in AXES:
+        near = difflib.get_close_matches(summary, AXES, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise RobustTuneError(f"{path} has no summary {summary!r:.100}{hint}: give one of {', '.join(AXES)}")
+    tests = _tests(found, axes)
     return Protocol(
         name=path.stem,
         path=path,
         title=found.text("title") or path.stem,
-        summary=found.text("summary") or "conditions",
+        summary=summary,
         axes=axes,
         overlay=_overlay(found),
         combinations=combinations,
         exclude=tuple(_where(part, axes) for part in found.parts("exclude", tuple(axes))),
-        tests=_tests(found, axes),
+        tests=tests,
+        composed=_composed(found.part("composed"), axes, tests),
     )
 
 
@@ -180,6 +188,24 @@ def _where(part: _Part, axes: Axes) -> dict[str, tuple[str, ...]]:
     for axis, labels in part.value.items():
         found[axis] = tuple(map(str, labels)) if isinstance(labels, list) else (str(labels),)
     refuse_unknown(found, axes, f"{part.path}: {part.place}")
+    return found
+
+
+def _composed(part: _Part, axes: Axes, tests: tuple[ProtocolTest, ...]) -> dict[str, dict[str, str]]:
+    """Return the composed methods: by their label, the method for each data set or target."""
+    methods = axes.get("method", {})
+    datasets = {*axes.get("dataset", {})}
+    for test in tests:
+        datasets |= {*test.axes.get("target", {}), *([test.labels["target"]] if "target" in test.labels else [])}
+    found = {}
+    for label in part.value:
+        row = part.part(label)
+        found[label] = {dataset: str(method) for dataset, method in row.value.items()}
+        if label in methods:
+            raise RobustTuneError(f"{part.path}: {row.place} has the label of a method: give it another label")
+        known = {"data set": dict.fromkeys(sorted(datasets)), "method": methods}
+        given = {"data set": [*found[label]], "method": [*found[label].values()]}
+        refuse_unknown(given, known, f"{part.path}: {row.place}")
     return found
 
 

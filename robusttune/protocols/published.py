@@ -87,9 +87,9 @@ def _note(source: str, entries: Sequence[Published]) -> str:
 
 
 def _other_methods(cells: Mapping[Key, Measured], known: Sequence[Published]) -> Table | None:
-    """Return the table of published methods that are not part of the protocol.
+    """Return the table of published methods that are not part of the protocol, with a column per method and source.
 
-    If there are averages, it has these only. A method with several sources has a row for each.
+    If there are averages over the data sets of the protocol, it has these only.
     """
     methods = {key.method for key in cells}
     places = dict.fromkeys(key._replace(method="") for key in cells)
@@ -97,21 +97,18 @@ def _other_methods(cells: Mapping[Key, Measured], known: Sequence[Published]) ->
     found = [(key, p) for key, p in found if key.dataset == AVERAGE] or found
     if not found:
         return None
-    columns = [*dict.fromkeys(key for key, _ in found)]
-    rows: dict[tuple[str, str, str], dict[Key, Published]] = {}
+    columns = [*dict.fromkeys(_source_name(p.method, p.source, p.origin) for _, p in found)]
+    rows: dict[str, dict[str, Cell]] = {}
     for key, p in found:
-        rows.setdefault((p.method, p.source, p.origin), {})[key] = p
-    body = [
-        (_source_name(*row), [Cell(f"{by_key[key].value:.2f}") if key in by_key else Cell() for key in columns])
-        for row, by_key in rows.items()
-    ]
-    headers = [", ".join(filter(None, [key.dataset, key.condition, heading(key.metric)])) for key in columns]
+        name = ", ".join(filter(None, [key.dataset, key.condition, heading(key.metric), p.precision]))
+        rows.setdefault(name, {})[_source_name(p.method, p.source, p.origin)] = Cell(f"{p.value:.2f}")
+    body = [(name, [row.get(column, Cell()) for column in columns]) for name, row in rows.items()]
     note = f"In percent. {'; '.join(dict.fromkeys(p.setting for _, p in found))}. Not run here."
-    return Table("Other published methods", headers, [Rows("", body)], note)
+    return Table("Other published methods", columns, [Rows("", body)], note)
 
 
 def _source_name(method: str, source: str, origin: str) -> str:
-    """Return the name of a row: the method, its source and the origin.
+    """Return the header of a column: the method, its source and the origin.
 
     Example:
         >>> _source_name("SyP", "SyP (ICCV 2025)", "note by others"), _source_name("LoRA", "MoRA's table", "paper")

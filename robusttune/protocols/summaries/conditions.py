@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from robusttune.corruption.grammar import COMPLETE
 from robusttune.counting import counted
+from robusttune.protocols.kinds import AXES
 from robusttune.protocols.measured import Measured, average, best_of, measure, row_cells
 from robusttune.protocols.outcomes import Outcome
 from robusttune.protocols.summaries.summary import (
@@ -24,8 +25,6 @@ from robusttune.report.document import Section
 from robusttune.report.sentences import heading
 from robusttune.report.tables import Rows, Table
 
-AXES: tuple[str, ...] = ()
-
 
 def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
     """Return one table per data set, with a row per condition and a column per method.
@@ -34,7 +33,7 @@ def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
         outcomes: Outcomes of all planned tests.
         chosen: Metric of each data set that replaces the main metric of its tests.
     """
-    outcomes = relabel(outcomes, AXES)
+    outcomes = relabel(outcomes, AXES["conditions"])
     parts = []
     for dataset in labels_of(outcomes, "dataset"):
         own = where(outcomes, dataset=dataset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from robusttune.corruption.grammar import COMPLETE
+from robusttune.protocols.kinds import AXES
 from robusttune.protocols.ledger import AVERAGE
 from robusttune.protocols.measured import average, best_of, measure, row_cells
 from robusttune.protocols.outcomes import Outcome
@@ -27,8 +28,6 @@ from robusttune.report.document import Section
 from robusttune.report.sentences import heading
 from robusttune.report.tables import Rows, Table
 
-AXES: tuple[str, ...] = ("target",)
-
 
 def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
     """Return one table per training data set, with a row per target and a column per method.
@@ -37,7 +36,7 @@ def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
         outcomes: Outcomes of all planned tests. A test without a target is one on the training data set.
         chosen: Metric of each target that replaces the main metric of its tests.
     """
-    relabelled = relabel(outcomes, AXES)
+    relabelled = relabel(outcomes, AXES["transfer"])
     outcomes = [replace(o, labels={"target": o.labels["dataset"], **o.labels}) for o in relabelled]
     parts = [_of_source(where(outcomes, dataset=source), source, chosen) for source in labels_of(outcomes, "dataset")]
     sections = [section for part in parts for section in part.sections]
@@ -63,7 +62,9 @@ def _of_source(outcomes: list[Outcome], source: str, chosen: Chosen) -> Summary:
             own = [measured for t in others if (measured := cells.get(Key(method, t, condition, metric))) is not None]
             if any(measured.is_planned for measured in own):
                 cells[Key(method, AVERAGE, condition, metric, others)] = average(own, "target")
-    rows = [(target, target, metrics[target], ()) for target in (source, *others) if target in targets]
+    rows: list[tuple[str, str, str, tuple[str, ...]]] = [
+        (target, target, metrics[target], ()) for target in (source, *others) if target in targets
+    ]
     rows += [(average_title(len(others), "target"), AVERAGE, metric, others)] if len(others) > 1 and metric else []
     same = common_metric(metrics.values())
     groups: dict[str, Rows] = {}
