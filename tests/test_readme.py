@@ -23,7 +23,8 @@ FLAGS = {
     *("config", "ckpt_path", "seed_everything", "print_config", "help"),
     *("format", "precision", "host", "port", "examples"),
     *("json", "near", "samples", "out", "published", "baseline", "trend", "metric", "steps"),
-    *("input", "shard", "top_k", "columns", "part_rows", "space", "trials", "parallel", "storage"),
+    *("input", "shard", "top_k", "columns", "part_rows", "space", "trials", "storage"),
+    *("runs", "data-root", "only", "set", "parallel", "slurm"),
     *("image_encoder", "text_encoder", "model", "optimizer", "trainer"),
 }
 
