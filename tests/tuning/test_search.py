@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import pytest
 from robusttune.errors import RobustTuneError
 from robusttune.tuning import search
 from robusttune.tuning.search import Search
-from robusttune.tuning.space import Choices, Range
+from robusttune.tuning.space import Choices, Range, Space
 
-SPACE = {"x": Range(0.0, 1.0, False, None), "kind": Choices(("good", "bad"))}
-Values = Callable[[float, str], list[float]]
+SPACE: Space = {"x": Range(0.0, 1.0, False, None), "kind": Choices(("good", "bad"))}
+Values = Callable[[float, str], Iterable[float]]
 
 
 class FakeFit:
@@ -53,7 +54,7 @@ def test_the_best_validation_decides(tmp_path: Path) -> None:
     best, *rest = found.trials()
     assert best.params["kind"] == "good"
     assert best.params["x"] == pytest.approx(0.3, abs=0.1)
-    assert best.value == max(trial.value for trial in [best, *rest])
+    assert best.value == max(trial.value or -9.0 for trial in [best, *rest])
     assert found.flags_of(best) == [f"--x={best.params['x']}", "--kind=good"]
 
 
@@ -85,7 +86,7 @@ def test_poor_trials_are_pruned(tmp_path: Path) -> None:
             seen.append((len(FakeFit.started), epoch))
             yield 0.1 if late else 0.5 + epoch / 10
 
-    FakeFit.values_of = values  # type: ignore[assignment]
+    FakeFit.values_of = values
     found = searching(tmp_path)
     found.run(8)
     assert (6, 3) in seen
@@ -103,7 +104,7 @@ def test_a_trial_of_a_killed_process_is_tried_again(tmp_path: Path, monkeypatch:
         return [x]
 
     FakeFit.values_of = killed
-    monkeypatch.setattr(search.os, "getpid", lambda: 2**22 + 1)  # above the largest number of a process
+    monkeypatch.setattr(os, "getpid", lambda: 2**22 + 1)  # above the largest number of a process
     with pytest.raises(Killed):
         searching(tmp_path).run(3)
     monkeypatch.undo()
