@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
 from robusttune.corruption.dropout import ModalityDropout
 from robusttune.encoders import ImageEncoder, TextEncoder
@@ -15,11 +15,13 @@ from robusttune.errors import RobustTuneError
 from robusttune.models import Balance, CorrelationLoss, Fused, FusionModel, MoLT
 from robusttune.models.base import zero_absent
 from robusttune.models.fusion_classifier import FusionClassifier
+from robusttune.models.linear import LinearNetwork
 from robusttune.models.losses import shuffled_correlation
 from robusttune.ranks import sum_over_ranks
 from robusttune.tasks.balanced_loss import BalancedLoss
 from robusttune.tasks.base import RobustTask
 from robusttune.tasks.correlations import LayerCorrelations
+from robusttune.tasks.linear_fit import fit_linear, refuse_other_losses
 from robusttune.tasks.losses import Losses, mean_over_ranks
 from robusttune.tasks.optimisation import OptimizerCallable, adamw
 from robusttune.tasks.schedule import Schedule
@@ -105,6 +107,9 @@ class FusionTask(RobustTask):
         self.balanced_loss = BalancedLoss(balance, facts, label_smoothing)
         if beta > 0 and classifier.network.view_shape[0] == 0:
             raise RobustTuneError(f"{type(fusion).__name__} has nothing to correlate: set model.beta to 0")
+        if isinstance(classifier.network, LinearNetwork):
+            refuse_other_losses(balance, label_smoothing)
+            self.nothing = nn.Parameter(torch.zeros(()))  # The optimiser and DDP need a parameter to train.
         self.correlation = CorrelationLoss(*classifier.network.view_shape, correlation_momentum)
         self._warned = False
         self._layer_correlations: LayerCorrelations | None = None  # set during a test only
@@ -120,6 +125,18 @@ class FusionTask(RobustTask):
         if stage == "fit" and self.every_pattern:
             _refuse_dropout(_modality_dropout(self.trainer.datamodule))  # type: ignore[attr-defined]
         super().setup(stage)
+
+    def on_fit_start(self) -> None:
+        """Log the number of parameters, see `RobustTask.on_fit_start`, and fit a linear network."""
+        super().on_fit_start()
+        if isinstance(self.classifier.network, LinearNetwork):
+            fit_linear(self)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Compute the loss of a batch, see `RobustTask.training_step`; 0 for a linear network, which is fitted."""
+        if isinstance(self.classifier.network, LinearNetwork):
+            return 0.0 * self.nothing
+        return super().training_step(batch, batch_idx)
 
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
         """Compute the losses of a training batch: ``task_loss``, ``correlation_loss`` and its chance level."""

@@ -135,7 +135,7 @@ class PartsLoader:
         for piece in data.input.pieces(self.parts):
             data.pieces.append(piece)
             samples = data.preprocessing.dataset(piece.records, data.input.images, None, "predict", "predict", complete)
-            yield from data.loaders.build(samples, "predict", data.facts, processes)
+            yield from data.loaders.build(samples, "predict", data.facts, processes, shuffle=False)
 
 
 def _settings_of(source: Source) -> dict[str, Any]:
