@@ -15,7 +15,18 @@ from robusttune.errors import RobustTuneError
 from robusttune.models.attention import masked_mean
 from robusttune.models.base import Fused, FusionModel, zero_absent
 from robusttune.models.baselines import Baseline
-from robusttune.models.logistic import FOLDS, GRID, Chosen, Rows, choose_c, fit, learnable, stratified_folds
+from robusttune.models.logistic import (
+    FOLDS,
+    GRID,
+    Chosen,
+    Rows,
+    choose_c,
+    fit,
+    learnable,
+    rotate,
+    rotate_back,
+    stratified_folds,
+)
 from robusttune.types import Encoded, Facts, Widths
 
 LEAST_DEVIATION = 1e-4  # fraction of the mean standard deviation below which a feature counts as constant
@@ -86,14 +97,16 @@ class Fit(NamedTuple):
     Attributes:
         pattern: ``both``, ``image`` or ``text``.
         rows: Number of training samples that can show the pattern.
-        chosen: Value of C and its cross-validated log-loss.
         features: Number of features that are used.
+        c: Inverse strength of the penalty.
+        loss: Log-loss in cross-validation; NaN without one.
     """
 
     pattern: str
     rows: int
-    chosen: Chosen
     features: int
+    c: float
+    loss: float
 
 
 class LinearNetwork(Baseline):
@@ -152,10 +165,9 @@ class LinearNetwork(Baseline):
             ],
             1,
         )
-        alone = torch.where(
-            image_present.unsqueeze(1), self.image.alone(images)[image_rows], self.text.alone(texts)[text_rows]
-        )
-        logits = torch.where((image_present & text_present).unsqueeze(1), self.both(pairs), alone)
+        of_image, of_text = self.run(self.image.alone, images)[image_rows], self.run(self.text.alone, texts)[text_rows]
+        alone = torch.where(image_present.unsqueeze(1), of_image, of_text)
+        logits = torch.where((image_present & text_present).unsqueeze(1), self.run(self.both, pairs), alone)
         return logits, image_present | text_present
 
     @torch.no_grad()
@@ -171,7 +183,9 @@ class LinearNetwork(Baseline):
         Returns:
             Regressions of both modalities, the image alone and the text alone, without those that have no sample.
         """
-        device = torch.device("cpu") if self.log_prior.device.type == "mps" else self.log_prior.device  # mps: no float64
+        device = (
+            torch.device("cpu") if self.log_prior.device.type == "mps" else self.log_prior.device
+        )  # mps: no float64
         label, present = samples.label.to(device), samples.present.to(device)
         target = (label if self.multilabel else functional.one_hot(label, len(self.log_prior))).double()
         fold = stratified_folds(target.cpu(), samples.sample_id, seed, min(FOLDS, len(target))).to(device)
@@ -212,19 +226,22 @@ class LinearNetwork(Baseline):
             return None, candidates[0]
         target, fold = data.target[rows], data.fold[rows]
         grid = GRID if self.settings.c is None else [self.settings.c]
-        options = [Rows(features[rows][:, columns], target, data.multilabel) for columns in candidates]
+        rotated = [rotate(features[rows][:, columns]) for columns in candidates]
+        options = [Rows(values, target, data.multilabel) for values, _ in rotated]
         if len(grid) == len(options) == 1:
-            best, chosen = 0, [Chosen(grid[0], float("nan"))]
+            chosen = [Chosen(grid[0], float("nan"), None)]
         else:
             chosen = [choose_c(option, fold, grid) for option in options]
-            best = min(range(len(chosen)), key=lambda number: (isnan(chosen[number].loss), chosen[number].loss))
-        found = fit(options[best], chosen[best].c).to(layer.weight)
-        known = learnable(options[best], torch.ones_like(target[:, 0]).unsqueeze(0))[0].to(layer.weight.device)
-        layer.weight[:, candidates[best].to(layer.weight.device)] = found[:, :-1]
+        best = min(range(len(chosen)), key=lambda number: (isnan(chosen[number].loss), chosen[number].loss))
+        found = fit(options[best], chosen[best].c, chosen[best].weights)
+        weights, biases = rotate_back(found[:, :-1], rotated[best][1]).to(layer.weight), found[:, -1].to(layer.weight)
+        known = learnable(options[best], target.new_ones(1, len(target)))[0].to(layer.weight.device)
+        columns = candidates[best]
+        layer.weight[:, columns.to(layer.weight.device)] = weights
         # Classes without rows keep the logit of their frequency, relative to the other classes.
-        shift = 0.0 if data.multilabel else (found[:, -1] - self.log_prior)[known].mean()
-        layer.bias.copy_(torch.where(known, found[:, -1], self.log_prior + shift))
-        return Fit(pattern, len(target), chosen[best], int(candidates[best].sum())), candidates[best]
+        shift = 0.0 if data.multilabel else (biases - self.log_prior)[known].mean()
+        layer.bias.copy_(torch.where(known, biases, self.log_prior + shift))
+        return Fit(pattern, len(target), int(columns.sum()), chosen[best].c, chosen[best].loss), columns
 
 
 class _Data(NamedTuple):

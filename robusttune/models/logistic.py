@@ -13,11 +13,11 @@ from torch.nn import functional
 
 FOLDS = 5
 LEAST_ROWS = 4  # With fewer rows there is nothing to cross-validate.
-GRID = [10 ** (step / 2) for step in range(-10, 5)]  # 1e-5 to 100, two values per power of ten
-DEFAULT_C = GRID[6]  # 1e-2
+GRID = [10 ** (step / 2) for step in range(-8, 5)]  # 1e-4 to 100, two values per power of ten
+DEFAULT_C = GRID[4]  # 1e-2
 PATIENCE = 2  # values of C that may be worse than the best before the search ends
 NEVER = -1e4  # logit of a class that a fit has no rows of; finite, so that 0 times it is 0
-ROUGH, EXACT = 1e-4, 1e-7  # largest absolute gradient of the mean loss, in cross-validation and in the final fit
+ROUGH, EXACT = 1e-3, 1e-6  # largest absolute gradient of the mean loss, in cross-validation and in the final fit
 MOST_ITERATIONS = 2000
 
 
@@ -41,10 +41,12 @@ class Chosen(NamedTuple):
     Attributes:
         c: Value of C with the lowest log-loss.
         loss: Mean log-loss of held-out rows; NaN if nothing could be cross-validated.
+        weights: Mean weights of the folds for this C, shape (C, d + 1); None if nothing could be cross-validated.
     """
 
     c: float
     loss: float
+    weights: Tensor | None
 
 
 def stratified_folds(target: Tensor, sample_id: Sequence[str], seed: int, folds: int = FOLDS) -> Tensor:
@@ -88,12 +90,10 @@ def choose_c(rows: Rows, fold: Tensor, grid: Sequence[float] = GRID) -> Chosen:
     Returns:
         Value with the lowest loss. If no held-out row counts, it is `DEFAULT_C`, or a given value, and its loss NaN.
     """
-    default = Chosen(DEFAULT_C if DEFAULT_C in grid else grid[0], float("nan"))
+    default = Chosen(DEFAULT_C if DEFAULT_C in grid else grid[0], float("nan"), None)
     if len(rows.features) < LEAST_ROWS:
         return default
-    reduced, _ = rotate(rows.features)
-    rows = rows._replace(features=reduced)
-    kept = (torch.arange(int(fold.max()) + 1, device=fold.device).unsqueeze(1) != fold).to(reduced.dtype)
+    kept = (torch.arange(int(fold.max()) + 1, device=fold.device).unsqueeze(1) != fold).to(rows.target.dtype)
     known, start = learnable(rows, kept), None
     best, worse = default, 0
     for c in grid:
@@ -102,13 +102,13 @@ def choose_c(rows: Rows, fold: Tensor, grid: Sequence[float] = GRID) -> Chosen:
         if isnan(loss):
             return default
         if not loss >= best.loss:  # This form replaces NaN, too.
-            best, worse = Chosen(c, loss), 0
+            best, worse = Chosen(c, loss, start.mean(0)), 0
         elif (worse := worse + 1) == PATIENCE:
             break
     return best
 
 
-def fit(rows: Rows, c: float) -> Tensor:
+def fit(rows: Rows, c: float, start: Tensor | None = None) -> Tensor:
     """Fit a logistic regression to all rows.
 
     The objective is that of scikit-learn: half the squared norm of the weights + C x the sum of the log-losses. Biases
@@ -117,6 +117,7 @@ def fit(rows: Rows, c: float) -> Tensor:
     Args:
         rows: Training rows.
         c: Inverse strength of the regularisation, above 0.
+        start: Weights to start from, shape (C, d + 1); None to start from the class frequencies.
 
     Returns:
         Weights and, in the last column, biases, shape (C, d + 1), float64. They are 0 for classes that cannot be
@@ -128,10 +129,8 @@ def fit(rows: Rows, c: float) -> Tensor:
         >>> bool(weights[1, 0] > 0), round(float(weights.sum()), 4)
         (True, 0.0)
     """
-    reduced, basis = rotate(rows.features)
-    all_rows = torch.ones(1, len(reduced), dtype=reduced.dtype, device=reduced.device)
-    found = minimise(rows._replace(features=reduced), all_rows, c, None, EXACT)[0]
-    return found if basis is None else torch.cat([found[:, :-1] @ basis, found[:, -1:]], 1)
+    all_rows = rows.target.new_ones(1, len(rows.target))
+    return minimise(rows, all_rows, c, None if start is None else start.unsqueeze(0), EXACT)[0]
 
 
 def rotate(features: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -150,6 +149,11 @@ def rotate(features: Tensor) -> tuple[Tensor, Tensor | None]:
         return features, None
     basis, triangle = torch.linalg.qr(features.mT)
     return triangle.mT.contiguous(), basis.mT
+
+
+def rotate_back(weights: Tensor, basis: Tensor | None) -> Tensor:
+    """Return the weights (C, d) of the original features, given those of `rotate`'s results and its second result."""
+    return weights if basis is None else weights @ basis
 
 
 def learnable(rows: Rows, kept: Tensor) -> Tensor:
@@ -172,20 +176,18 @@ def minimise(rows: Rows, kept: Tensor, c: float, start: Tensor | None, tolerance
         rows: Training rows.
         kept: Weight of each row in each fit, 0 or 1, shape (K, N).
         c: Inverse strength of the regularisation.
-        start: Weights to start from, shape (K, C, d + 1); None for zeros.
+        start: Weights to start from, shape (K, C, d + 1); None to start from the class frequencies.
         tolerance: Largest absolute gradient of the mean loss at which the fit ends.
 
     Returns:
         Weights and biases, shape (K, C, d + 1).
     """
-    fits, classes = len(kept), rows.target.shape[1]
     features = _with_ones(rows.features)
     known, sizes = learnable(rows, kept), kept.sum(1)
     share = (kept / sizes.unsqueeze(1)).mT.unsqueeze(2)  # (N, K, 1)
     penalty = (1 / (c * sizes)).view(-1, 1, 1).repeat(1, 1, features.shape[1])
     penalty[:, :, -1] = 0.0
-    begin = features.new_zeros(fits, classes, features.shape[1]) if start is None else start
-    values = begin.clone().requires_grad_()
+    values = (_frequencies_alone(rows, kept) if start is None else start.clone()).requires_grad_()
     solver = torch.optim.LBFGS(
         [values],
         max_iter=MOST_ITERATIONS,
@@ -207,6 +209,15 @@ def minimise(rows: Rows, kept: Tensor, c: float, start: Tensor | None, tolerance
 
     solver.step(objective)
     return values.detach()
+
+
+def _frequencies_alone(rows: Rows, kept: Tensor) -> Tensor:
+    """Return the best weights without features, shape (K, C, d + 1): the biases are the logits of the frequencies."""
+    frequencies = (kept @ rows.target) / kept.sum(1, keepdim=True)
+    known = learnable(rows, kept)
+    biases = torch.logit(frequencies) if rows.multilabel else frequencies.log()
+    features = biases.new_zeros(*biases.shape, rows.features.shape[1])
+    return torch.cat([features, torch.where(known, biases, 0.0).unsqueeze(2)], 2)
 
 
 def _with_ones(features: Tensor) -> Tensor:

@@ -127,16 +127,16 @@ class FusionTask(RobustTask):
         super().setup(stage)
 
     def on_fit_start(self) -> None:
-        """Log the number of parameters, see `RobustTask.on_fit_start`, and fit a linear network."""
-        super().on_fit_start()
+        """Log the number of parameters and notes, see `RobustTask.on_fit_start`, or fit a linear network."""
         if isinstance(self.classifier.network, LinearNetwork):
             fit_linear(self)
+        else:
+            super().on_fit_start()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute the loss of a batch, see `RobustTask.training_step`; 0 for a linear network, which is fitted."""
-        if isinstance(self.classifier.network, LinearNetwork):
-            return 0.0 * self.nothing
-        return super().training_step(batch, batch_idx)
+        """Compute the loss of a batch, see `RobustTask.training_step`. It changes no weight of a linear network."""
+        loss = super().training_step(batch, batch_idx)
+        return loss + 0.0 * self.nothing if isinstance(self.classifier.network, LinearNetwork) else loss
 
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
         """Compute the losses of a training batch: ``task_loss``, ``correlation_loss`` and its chance level."""

@@ -135,9 +135,9 @@ def _refuse_not_finite(samples: TrainingFeatures) -> None:
 
 def _line(fit: Fit) -> str:
     """Describe a regression in one line."""
-    loss = "" if isnan(fit.chosen.loss) else f", log-loss {fit.chosen.loss:.3f} in cross-validation"
+    loss = "" if isnan(fit.loss) else f", log-loss {fit.loss:.3f} in cross-validation"
     patterns = {"both": "image and text", "image": "the image alone", "text": "the text alone"}
     return (
         f"logistic regression on {patterns[fit.pattern]}: {counted(fit.rows, 'sample')}, "
-        f"{counted(fit.features, 'feature')}, C {fit.chosen.c:.3g}{loss}"
+        f"{counted(fit.features, 'feature')}, C {fit.c:.3g}{loss}"
     )
