@@ -21,6 +21,7 @@ from robusttune.ranks import sum_over_ranks
 from robusttune.tasks.balanced_loss import BalancedLoss
 from robusttune.tasks.base import RobustTask
 from robusttune.tasks.correlations import LayerCorrelations
+from robusttune.tasks.fitted_on_validation import Threshold
 from robusttune.tasks.linear_fit import fit_linear, refuse_other_losses
 from robusttune.tasks.losses import Losses, mean_over_ranks
 from robusttune.tasks.optimisation import OptimizerCallable, adamw
@@ -45,11 +46,14 @@ class FusionTask(RobustTask):
             image alone and with its text alone. Its loss is 1/2 x both + 1/4 x image + 1/4 x text. This replaces
             modality dropout, which draws one of the three: set both probabilities of
             ``data.training.modality_dropout`` to 0.
-        label_smoothing: Fraction of each label that is spread evenly over all classes, in [0, 1).
+        label_smoothing: Fraction of each label that is spread evenly over all classes, in [0, 1). In multi-label data,
+            each label is moved towards the frequency of its class by this fraction of the distance.
         balance: Class weights, focal loss and logit adjustment for imbalanced classes.
         optimizer: Function that creates the optimiser of the trained parameters.
         schedule: Schedule of the learning rate.
         calibrate: True to fit temperatures, see `RobustTask`.
+        threshold: Probability from which a class is predicted in multi-label data, in (0, 1); ``fitted`` for thresholds
+            that maximise F1 on validation samples, see `RobustTask`.
         compile: True to run the network through torch.compile; results are the same up to rounding.
         checkpoint_activations: True to recompute activations in the backward pass, which saves memory; results are the
             same.
@@ -85,6 +89,7 @@ class FusionTask(RobustTask):
         optimizer: OptimizerCallable = adamw,
         schedule: Schedule = Schedule(),  # noqa: B008, the default is immutable
         calibrate: bool = False,
+        threshold: Threshold = "fitted",
         compile: bool = False,
         checkpoint_activations: bool = False,
     ) -> None:
@@ -98,7 +103,7 @@ class FusionTask(RobustTask):
         classifier = FusionClassifier(
             *(image_encoder, text_encoder, facts, fusion, compile, checkpoint_activations), balance=balance
         )
-        super().__init__(classifier, optimizer, schedule, calibrate)
+        super().__init__(classifier, optimizer, schedule, calibrate, threshold)
         self.alpha = alpha
         self.beta = beta
         self.correlation_momentum = correlation_momentum
