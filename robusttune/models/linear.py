@@ -87,8 +87,8 @@ class TrainingFeatures(NamedTuple):
         image, text, present, label, ids = zip(*parts, strict=True)
         joined = [name for part in ids for name in part]
         order = sorted(range(len(joined)), key=joined.__getitem__)
-        tensors = (torch.cat(kind)[order] for kind in (image, text, present, label))
-        return cls(*tensors, [joined[row] for row in order])  # type: ignore[arg-type]
+        image, text, present, label = (torch.cat(kind)[order] for kind in (image, text, present, label))
+        return cls(image, text, present, label, [joined[row] for row in order])
 
 
 class Fit(NamedTuple):

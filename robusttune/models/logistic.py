@@ -207,7 +207,7 @@ def minimise(rows: Rows, kept: Tensor, c: float, start: Tensor | None, tolerance
         values.grad = gradient.view_as(values) + penalised
         return float((losses * share).sum() + (penalised * values).sum() / 2)
 
-    solver.step(objective)
+    solver.step(objective)  # type: ignore[no-untyped-call]
     return values.detach()
 
 

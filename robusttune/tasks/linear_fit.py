@@ -109,13 +109,12 @@ def _features(task: FusionTask, network: LinearNetwork, data: ImageTextDataModul
         assert batch.label is not None, "training samples have labels"
         with trainer.precision_plugin.forward_context():
             image, text = task.classifier.encode(batch)
-            parts = network.image.features(image), network.text.features(text)
+            images, texts = network.image.features(image), network.text.features(text)
         rows = batch.counted.cpu()
         present = torch.stack([batch.image_present, batch.text_present], 1)
         ids = [sample_id for sample_id, counts in zip(batch.sample_id, rows.tolist(), strict=True) if counts]
-        yield TrainingFeatures(
-            *(part.float().cpu()[rows] for part in parts), present.cpu()[rows], batch.label.cpu()[rows], ids
-        )
+        images, texts, present, label = (part.cpu()[rows] for part in (images, texts, present, batch.label))
+        yield TrainingFeatures(images.float(), texts.float(), present, label, ids)
 
 
 def _refuse_not_finite(samples: TrainingFeatures) -> None:

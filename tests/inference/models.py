@@ -67,14 +67,15 @@ def fusion(
 
 def regression() -> Classifier:
     """Return logistic regressions with random weights and statistics."""
-    found = fusion(LogisticRegression())
+    found: Any = fusion(LogisticRegression())
     random = torch.Generator().manual_seed(0)
-    for name, value in found.network.named_parameters():  # type: ignore[union-attr, operator]
+    for name, value in found.network.named_parameters():
         value.copy_(torch.randn(value.shape, generator=random) / (1 if name.endswith("bias") else 10))
-    for each in (found.network.image, found.network.text):  # type: ignore[union-attr]
-        each.centre.copy_(torch.randn(each.centre.shape, generator=random))  # type: ignore[union-attr, operator]
-        each.deviation.copy_(1 + torch.rand(each.deviation.shape, generator=random))  # type: ignore[union-attr, operator]
-    return found
+    for each in (found.network.image, found.network.text):
+        each.centre.copy_(torch.randn(each.centre.shape, generator=random))
+        each.deviation.copy_(1 + torch.rand(each.deviation.shape, generator=random))
+    classifier: Classifier = found
+    return classifier
 
 
 def prompted(kind: type[MMRLClassifier] | type[ZeroShotClassifier], **settings: Any) -> Classifier:

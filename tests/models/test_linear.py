@@ -128,15 +128,16 @@ def test_samples_without_a_modality_are_not_read_there() -> None:
     """Whatever stands in place of an absent modality, in training and in prediction."""
     image, text, label, present = made()
     expected = fitted(given=(image, text, label, present))
-    spoiled = [
+    spoiled_image, spoiled_text = (
         replace(encoded, pooled=torch.where(has.unsqueeze(1), encoded.pooled, torch.nan))
         for encoded, has in ((image, present[:, 0]), (text, present[:, 1]))
-    ]
-    network = fitted(given=(*spoiled, label, present))
+    )
+    network = fitted(given=(spoiled_image, spoiled_text, label, present))
     for name, value in network.state_dict().items():
         assert torch.equal(value, expected.state_dict()[name]), name
-    rows = present.unbind(1)
-    assert torch.equal(network(*spoiled, *rows).logits, expected(image, text, *rows).logits)
+    has_image, has_text = present.unbind(1)
+    found = network(spoiled_image, spoiled_text, has_image, has_text).logits
+    assert torch.equal(found, expected(image, text, has_image, has_text).logits)
 
 
 def test_without_any_modality_the_class_frequencies_are_predicted() -> None:
@@ -185,13 +186,11 @@ def test_layers_are_read_if_they_help(useful: bool) -> None:
 def test_pairs_are_computed_as_one_by_one() -> None:
     image, text, *_ = made()
     network, rows = fitted(), torch.tensor([5, 5, 9, 2])
-    others, shown = (
-        torch.tensor([1, 5, 3, 3]),
-        (torch.tensor([True, True, False, False]), torch.tensor([True, False] * 2)),
-    )
-    found = network.forward_pairs(image, text, rows, others, *shown).logits
-    one = [encoded.map(lambda t, r=r: t[r]) for encoded, r in ((image, rows), (text, others))]  # type: ignore[misc]
-    torch.testing.assert_close(found, network(*one, *shown).logits)
+    others = torch.tensor([1, 5, 3, 3])
+    has_image, has_text = torch.tensor([True, True, False, False]), torch.tensor([True, False] * 2)
+    found = network.forward_pairs(image, text, rows, others, has_image, has_text).logits
+    images, texts = image.map(lambda tensor: tensor[rows]), text.map(lambda tensor: tensor[others])
+    torch.testing.assert_close(found, network(images, texts, has_image, has_text).logits)
 
 
 def test_a_constant_feature_changes_nothing() -> None:

@@ -29,7 +29,8 @@ def encoders(text_folder: Path) -> list[Any]:
 
 
 def task_of(made: list[Any], data: Any, **changes: Any) -> FusionTask:
-    return FusionTask(*made, data.facts, **{"fusion": LogisticRegression(c=1.0), "beta": 0.0} | changes)
+    image, text = made
+    return FusionTask(image, text, data.facts, LogisticRegression(c=1.0), beta=0.0, **changes)
 
 
 def weights(task: FusionTask) -> dict[str, torch.Tensor]:
@@ -94,8 +95,9 @@ def _checkpointing(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("settings", [{"label_smoothing": 0.1}, {"balance": Balance("inverse")}])
 def test_settings_of_another_loss_are_refused(settings: dict[str, Any], text_folder: Path) -> None:
+    image, text = encoders(text_folder)
     with pytest.raises(RobustTuneError, match="LogisticRegression minimises the log-loss of the training samples"):
-        FusionTask(*encoders(text_folder), FACTS, LogisticRegression(), beta=0.0, **settings)
+        FusionTask(image, text, FACTS, LogisticRegression(), beta=0.0, **settings)
 
 
 def test_balanced_sampling_is_refused(text_folder: Path, tmp_path: Path) -> None:
@@ -117,6 +119,6 @@ def test_features_that_are_not_finite_are_named(text_folder: Path, tmp_path: Pat
         text.pooled[:] = torch.inf
         return image, text
 
-    task.classifier.encode = spoil  # type: ignore[method-assign]
+    task.classifier.encode = spoil  # type: ignore[method-assign, assignment]
     with pytest.raises(RobustTuneError, match=r"the text features of 16 training samples are not finite, the first is"):
         trainer().fit(task, datamodule=data)

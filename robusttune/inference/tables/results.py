@@ -26,11 +26,11 @@ VALUES = 4_000_000  # probabilities that are in memory before they are written
 class ResultColumns:
     """The columns of predictions.
 
-    All have ``id``, ``prediction`` (a class; in multi-label data the list of classes whose probability reaches
-    the threshold), ``probability`` (of the most probable class), ``modalities`` (``both``, ``image``, ``text`` or ``none``) and
-    ``unreadable`` (the reason why a part of the row could not be used, or null). Then follow the probability of each
-    class, ``p_<class>``; or ``top_classes`` and ``top_probabilities``, lists in descending order; and the columns that
-    are copied from the input.
+    All have ``id``, ``prediction`` (a class; in multi-label data the list of classes whose probability reaches the
+    threshold), ``probability`` (of the most probable class), ``modalities`` (``both``, ``image``, ``text`` or
+    ``none``) and ``unreadable`` (the reason why a part of the row could not be used, or null). Then follow the
+    probability of each class, ``p_<class>``; or ``top_classes`` and ``top_probabilities``, lists in descending order;
+    and the columns that are copied from the input.
 
     Attributes:
         classes: Names of the C classes, in label order.
