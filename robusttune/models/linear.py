@@ -84,10 +84,10 @@ class TrainingFeatures(NamedTuple):
     @classmethod
     def join(cls, parts: Sequence[TrainingFeatures]) -> TrainingFeatures:
         """Concatenate the samples of several parts, sorted by id. Each id must occur once."""
-        image, text, present, label, ids = zip(*parts, strict=True)
+        *kinds, ids = zip(*parts, strict=True)
         joined = [name for part in ids for name in part]
         order = sorted(range(len(joined)), key=joined.__getitem__)
-        image, text, present, label = (torch.cat(kind)[order] for kind in (image, text, present, label))
+        image, text, present, label = (torch.cat(kind)[order] for kind in kinds)
         return cls(image, text, present, label, [joined[row] for row in order])
 
 

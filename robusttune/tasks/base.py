@@ -53,10 +53,7 @@ class RobustTask(LightningModule, ABC):
         metrics: Metrics of the validation or test that runs or ran last.
     """
 
-    free_settings: tuple[str, ...] = (
-        "calibrate",
-        "threshold",
-    )  # These may differ from the checkpoint unless a fit is resumed.
+    free_settings: tuple[str, ...] = ("calibrate",)  # These may differ from the checkpoint unless a fit is resumed.
 
     def __init__(
         self,

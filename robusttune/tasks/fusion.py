@@ -72,7 +72,7 @@ class FusionTask(RobustTask):
     """
 
     classifier: FusionClassifier
-    free_settings = (*RobustTask.free_settings, "every_pattern", "label_smoothing", "balance")
+    free_settings = (*RobustTask.free_settings, "threshold", "every_pattern", "label_smoothing", "balance")
 
     def __init__(
         self,
