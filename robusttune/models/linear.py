@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robusttune.errors import RobustTuneError
-from robusttune.models.attention import masked_mean
 from robusttune.models.base import Fused, FusionModel, zero_absent
 from robusttune.models.baselines import Baseline
 from robusttune.models.logistic import (
@@ -27,9 +26,8 @@ from robusttune.models.logistic import (
     rotate_back,
     stratified_folds,
 )
+from robusttune.models.standardised import Standardised, regression
 from robusttune.types import Encoded, Facts, Widths
-
-LEAST_DEVIATION = 1e-4  # fraction of the mean standard deviation below which a feature counts as constant
 
 
 @dataclass(frozen=True)
@@ -122,8 +120,8 @@ class LinearNetwork(Baseline):
         super().__init__(facts)
         self.settings = settings
         self.multilabel = facts.multilabel
-        self.image = Standardised(settings, image, facts)
-        self.text = Standardised(settings, text, facts)
+        self.image = Standardised(settings.layers, image, facts)
+        self.text = Standardised(settings.layers, text, facts)
         self.both = regression(self.image.width + self.text.width, facts)
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
 
@@ -237,7 +235,7 @@ class LinearNetwork(Baseline):
         weights, biases = rotate_back(found[:, :-1], rotated[best][1]).to(layer.weight), found[:, -1].to(layer.weight)
         known = learnable(options[best], target.new_ones(1, len(target)))[0].to(layer.weight.device)
         columns = candidates[best]
-        layer.weight[:, columns.to(layer.weight.device)] = weights
+        layer.weight[:, columns] = weights
         # Classes without rows keep the logit of their frequency, relative to the other classes.
         shift = 0.0 if data.multilabel else (biases - self.log_prior)[known].mean()
         layer.bias.copy_(torch.where(known, biases, self.log_prior + shift))
@@ -250,66 +248,3 @@ class _Data(NamedTuple):
     target: Tensor
     fold: Tensor
     multilabel: bool
-
-
-class Standardised(nn.Module):
-    """The standardised features of one modality, and the regression on them alone.
-
-    Attributes:
-        centre: Mean of each feature over the training samples, shape (d,).
-        deviation: Standard deviation of each feature, shape (d,); 1 for a feature that is constant.
-        alone: Regression on this modality alone.
-    """
-
-    centre: Tensor
-    deviation: Tensor
-
-    def __init__(self, settings: LogisticRegression, widths: Widths, facts: Facts) -> None:
-        super().__init__()
-        self.settings = settings
-        self.pooled = widths.pooled
-        self.width = widths.pooled + (0 if settings.layers is False else sum(widths.layers))
-        self.alone = regression(self.width, facts)
-        self.register_buffer("centre", torch.zeros(self.width))
-        self.register_buffer("deviation", torch.ones(self.width))
-
-    @property
-    def column_sets(self) -> list[Tensor]:
-        """Return the sets of features to choose from, as masks of shape (d,), bool."""
-        everything = torch.ones(self.width, dtype=torch.bool, device=self.centre.device)
-        pooled = torch.arange(self.width, device=self.centre.device) < self.pooled
-        return [everything] if self.settings.layers is not None else [pooled, everything]
-
-    def features(self, encoded: Encoded) -> Tensor:
-        """Return the features of a batch before they are standardised, shape (B, d)."""
-        parts = [encoded.pooled]
-        if self.settings.layers is not False:
-            parts += [masked_mean(tokens, mask) for tokens, mask in zip(encoded.tokens, encoded.mask, strict=True)]
-        return torch.cat(parts, 1)
-
-    def fit_statistics(self, features: Tensor) -> None:
-        """Set the mean and the deviation of each feature to those of some rows, shape (N, d); none changes nothing."""
-        if len(features) == 0:
-            return
-        deviation = features.double().std(0, correction=0)
-        constant = deviation <= LEAST_DEVIATION * deviation.mean()
-        self.centre.copy_(features.double().mean(0))
-        self.deviation.copy_(torch.where(constant, 1.0, deviation))
-
-    def standardise(self, features: Tensor) -> Tensor:
-        """Standardise features in float64, as `forward` does in the precision of the model."""
-        return (features.double() - self.centre.to(features.device, torch.float64)) / self.deviation.to(
-            features.device, torch.float64
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Standardise features, shape (B, d)."""
-        return (features - self.centre) / self.deviation
-
-
-def regression(width: int, facts: Facts) -> nn.Linear:
-    """Build a linear layer whose weights are 0 and are no subject of gradient steps."""
-    layer = nn.Linear(width, len(facts.class_names)).requires_grad_(False)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
