@@ -93,6 +93,7 @@ def choose_c(rows: Rows, fold: Tensor, grid: Sequence[float] = GRID) -> Chosen:
     default = Chosen(DEFAULT_C if DEFAULT_C in grid else grid[0], float("nan"), None)
     if len(rows.features) < LEAST_ROWS:
         return default
+    rows = rows._replace(features=rows.features.float(), target=rows.target.float())  # enough to compare values of C
     kept = (torch.arange(int(fold.max()) + 1, device=fold.device).unsqueeze(1) != fold).to(rows.target.dtype)
     known, start = learnable(rows, kept), None
     best, worse = default, 0
@@ -102,7 +103,7 @@ def choose_c(rows: Rows, fold: Tensor, grid: Sequence[float] = GRID) -> Chosen:
         if isnan(loss):
             return default
         if not loss >= best.loss:  # This form replaces NaN, too.
-            best, worse = Chosen(c, loss, start.mean(0)), 0
+            best, worse = Chosen(c, loss, start.mean(0).double()), 0
         elif (worse := worse + 1) == PATIENCE:
             break
     return best
@@ -193,7 +194,7 @@ def minimise(rows: Rows, kept: Tensor, c: float, start: Tensor | None, tolerance
         max_iter=MOST_ITERATIONS,
         max_eval=2 * MOST_ITERATIONS,
         tolerance_grad=tolerance,
-        tolerance_change=0.0,
+        tolerance_change=1e-4 * tolerance,  # Without it, rounding could keep the line search busy for ever.
         history_size=20,
         line_search_fn="strong_wolfe",
     )
