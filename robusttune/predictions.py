@@ -17,12 +17,14 @@ def probabilities(logits: Tensor, multilabel: bool) -> Tensor:
     return logits.sigmoid() if multilabel else logits.softmax(-1)
 
 
-def predicted_classes(logits: Tensor, multilabel: bool) -> Tensor:
-    """Return the predicted classes: the most likely one; in multi-label data all with a probability of at least 0.5.
+def predicted_classes(logits: Tensor, multilabel: bool, cuts: Tensor | float = 0.0) -> Tensor:
+    """Return the predicted classes: the most likely one; in multi-label data all whose logit reaches a threshold.
 
     Args:
         logits: Class scores, shape (N, C).
         multilabel: True if a sample may have several labels.
+        cuts: Logits from which a class is predicted in multi-label data, shape (N, C), or one for all; 0 stands for a
+            probability of 0.5.
 
     Returns:
         Predicted classes, shape (N, C), bool.
@@ -33,5 +35,5 @@ def predicted_classes(logits: Tensor, multilabel: bool) -> Tensor:
         tensor([[ True,  True, False]])
     """
     if multilabel:
-        return logits.sigmoid() >= 0.5
+        return (logits - cuts).sigmoid() >= 0.5
     return functional.one_hot(logits.argmax(1), logits.shape[1]).bool()

@@ -231,6 +231,9 @@ def prompt_name(class_name: str) -> str:
     return re.sub(r"\s*\[[^\[\]]*\]$", "", class_name).replace("_", " ").strip()
 
 
+PATTERNS = ("both", "image", "text")  # of present modalities
+
+
 class View(NamedTuple):
     """A way to present samples to a model: one variant of each modality, or None where the modality is missing.
 
@@ -262,6 +265,20 @@ class View(NamedTuple):
         """
         absent = torch.zeros_like(image_present)
         return absent if self.image is None else image_present, absent if self.text is None else text_present
+
+    def patterns(self, present: Tensor) -> Tensor:
+        """Return which modalities each sample shows, shape (N,): an index in `PATTERNS`, or 3 for neither modality.
+
+        Args:
+            present: Flags that the sample has an image and that it has a text, shape (N, 2), bool.
+
+        Example:
+            >>> View().patterns(torch.tensor([[True, True], [False, True], [False, False]]))
+            tensor([0, 2, 3])
+        """
+        image, text = self.present(*present.T)
+        one_modality = torch.where(image, 1, torch.where(text, 2, len(PATTERNS)))
+        return torch.where(image & text, 0, one_modality)
 
 
 def variants_of(views: Sequence[View]) -> tuple[list[str], list[str]]:

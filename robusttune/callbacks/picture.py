@@ -7,12 +7,12 @@ from itertools import islice
 
 import pyarrow as pa
 from PIL import Image
-from torch import Tensor
 
 from robusttune.data import ImageTextDataModule
 from robusttune.data.images import UnreadableImageError
 from robusttune.data.row_images import row_images
 from robusttune.evaluation import ConditionMetrics, Scores
+from robusttune.evaluation.by_condition import Shown
 from robusttune.evaluation.cards import Card, Prediction, draw_cards
 from robusttune.evaluation.drawing import tiled
 from robusttune.evaluation.sample_text import evenly_spaced, names_or_none
@@ -49,22 +49,20 @@ def cards_of(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Score
             image=_read(data, images),
             text=record["text"],
             label=names_or_none(record["labels"]),
-            predictions=[
-                _prediction(condition, logits[row_of[record["id"]]], record["labels"], metrics)
-                for condition, _, logits in predicted
-            ],
+            predictions=[_prediction(shown, row_of[record["id"]], record["labels"], metrics) for shown in predicted],
         )
         for record, images in zip(shown.to_pylist(), row_images(shown), strict=True)
     ]
 
 
-def _prediction(condition: str, logits: Tensor, labels: list[str], metrics: ConditionMetrics) -> Prediction:
-    """Return the prediction for one sample from its logits (C,)."""
-    is_predicted = predicted_classes(logits.unsqueeze(0), metrics.multilabel)[0]
+def _prediction(shown: Shown, row: int, labels: list[str], metrics: ConditionMetrics) -> Prediction:
+    """Return the prediction for the sample in a row."""
+    logits, cuts = shown.unknown[row], shown.cuts if shown.cuts.dim() == 0 else shown.cuts[row]
+    is_predicted = predicted_classes(logits.unsqueeze(0), metrics.multilabel, cuts)[0]
     order = logits.argsort(descending=True, stable=True).tolist()
     predicted = [metrics.class_names[index] for index in order if is_predicted[index]]
     highest = float(probabilities(logits, metrics.multilabel).max())
-    return Prediction(condition, names_or_none(predicted), highest, {*predicted} == {*labels})
+    return Prediction(shown.condition, names_or_none(predicted), highest, {*predicted} == {*labels})
 
 
 def _read(data: ImageTextDataModule, names: list[str]) -> Image.Image | None:

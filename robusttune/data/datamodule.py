@@ -195,6 +195,11 @@ class ImageTextDataModule(LightningDataModule):
             self._resumed = {}
         return self._train_loader
 
+    def complete_dataloader(self) -> DataLoader[Sample]:
+        """Return a loader of the training split in the order of its rows, without modality dropout."""
+        complete = self._datasets["train"].complete()
+        return self.loaders.build(complete, "train", self.facts, Processes.of(self.trainer), shuffle=False)
+
     def val_dataloader(self) -> DataLoader[Sample]:
         """Return a loader of the validation split, in the order of its rows."""
         return self._loader("val")
@@ -245,4 +250,5 @@ class ImageTextDataModule(LightningDataModule):
 
     def _loader(self, split: Split) -> DataLoader[Sample]:
         """Return the loader of a split."""
-        return self.loaders.build(self._datasets[split], split, self.facts, Processes.of(self.trainer))
+        data, shuffle = self._datasets[split], split == "train"
+        return self.loaders.build(data, split, self.facts, Processes.of(self.trainer), shuffle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import pyarrow as pa
@@ -67,6 +68,12 @@ class SampleDataset(Dataset[Sample]):
         text_kept = text_kept or (image_kept and not image and has_text)  # no sample loses both modalities
         text = {variant: data.read(row, epoch) for variant, data in self.texts.items()} if text_kept else {}
         return Sample(image, text, labels, sample_id, counted, unreadable)
+
+    def complete(self) -> SampleDataset:
+        """Return the same samples without modality dropout."""
+        other = copy(self)
+        other.modality_dropout = None
+        return other
 
     def _image(self, row: int, epoch: int) -> tuple[dict[str, Any], list[str]]:
         """Return the image in every variant, empty if it is unreadable, and the reasons why files are unreadable."""

@@ -74,22 +74,26 @@ class Loaders:
         self.balance = balance
         self._core_limit_logged = False
 
-    def build(self, data: SampleDataset, split: Split, facts: Facts, processes: Processes) -> DataLoader[Sample]:
-        """Return the loader of a split: resumable and shuffled for training, in the order of rows for others.
+    def build(
+        self, data: SampleDataset, split: Split, facts: Facts, processes: Processes, shuffle: bool
+    ) -> DataLoader[Sample]:
+        """Return the loader of a split.
 
         Args:
             data: Samples of the split.
             split: Split of the samples.
             facts: Class names and kind of task.
             processes: Processes that share the samples.
+            shuffle: True for a resumable loader that shuffles, and balances the classes if that is set; False for the
+                order of the rows.
         """
         sampler = ResumableSampler(
             len(data),
-            shuffle=split == "train",
+            shuffle=shuffle,
             seed=self.seed,
             rank=processes.rank,
             world_size=processes.world_size,
-            quotas=self._quotas(data) if split == "train" else None,
+            quotas=self._quotas(data) if shuffle else None,
         )
         inputs = [*data.images.values(), *data.texts.values()]
         cached = all(isinstance(modality, CachedModality) for modality in inputs)
@@ -97,7 +101,7 @@ class Loaders:
         size = self._samples_per_batch(data, split)
         number = 0 if in_process else min(self.workers(processes.cores), -(-len(sampler) // size))
         workers = self._limited(data, split, facts, Workers(number, self.settings.prefetch), size, processes)
-        kind = ResumableLoader if split == "train" else WatchedLoader
+        kind = ResumableLoader if shuffle else WatchedLoader
         return kind(  # All arguments are keywords, since Lightning may create the loader again.
             dataset=data,
             sampler=sampler,

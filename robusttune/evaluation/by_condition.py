@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,22 @@ from robusttune.ranks import on_rank_zero
 from robusttune.types import Facts
 
 
+class Shown(NamedTuple):
+    """The logits of ``N`` samples as a condition shows them.
+
+    Attributes:
+        condition: Name of the condition.
+        logits: Class scores, shape (N, C).
+        unknown: Class scores of a model without knowledge of base and new classes, shape (N, C), see `Scores`.
+        cuts: Logits from which classes are predicted in multi-label data, shape (N, C), or () with 0 for all.
+    """
+
+    condition: str
+    logits: Tensor
+    unknown: Tensor
+    cuts: Tensor
+
+
 class ConditionMetrics:
     """A collector of predictions that computes one set of metrics per condition, over all samples of all ranks.
 
@@ -39,6 +56,8 @@ class ConditionMetrics:
         conditions: Conditions that are evaluated.
         class_names: Names of the evaluated classes, in the order of the logits; None for the classes of ``facts``.
         alike: True to evaluate base and new classes together, as if all were base classes.
+        cuts: Logits from which classes are predicted in multi-label data, shape (4, C), see `Thresholds.cuts`; None for
+            0, a probability of 0.5.
 
     Attributes:
         base: Mask of the base classes, shape (C,), bool.
@@ -54,7 +73,12 @@ class ConditionMetrics:
     """
 
     def __init__(
-        self, facts: Facts, conditions: Conditions, class_names: list[str] | None = None, alike: bool = False
+        self,
+        facts: Facts,
+        conditions: Conditions,
+        class_names: list[str] | None = None,
+        alike: bool = False,
+        cuts: Tensor | None = None,
     ) -> None:
         self.class_names = facts.class_names if class_names is None else class_names
         self.conditions = conditions
@@ -64,6 +88,8 @@ class ConditionMetrics:
         self.scores: list[Scores] = []
         self.values: dict[str, float] = {}
         self.gathered: Scores | None = None
+        self.cuts = cuts
+        self._is_gathered = False
 
     @property
     def mixed(self) -> bool:
@@ -97,6 +123,7 @@ class ConditionMetrics:
         known = logits.float().cpu()
         others = known if unknown is None else unknown.float().cpu()
         self.scores.append(Scores(sample_id, label.cpu(), present.cpu(), known, others))
+        self._is_gathered = False
 
     def compute(self) -> dict[str, float]:
         """Compute the metrics over all samples of all ranks.
@@ -107,29 +134,39 @@ class ConditionMetrics:
         Raises:
             RobustTuneError: A logit is not finite.
         """
+        self.gather()
+
+        def measured(_: list[None]) -> dict[str, float]:
+            """Compute the metrics on rank 0, which alone has the scores of all ranks."""
+            assert self.gathered is not None
+            return self._all_metrics(self.gathered)
+
+        self.values = on_rank_zero(None, measured)
+        return self.values
+
+    def gather(self) -> None:
+        """Gather the scores of all ranks on rank 0, unless it has them. Every rank must call this."""
+        if self._is_gathered:
+            return
         own_scores = join(self.scores) if self.scores else None
         # Keep only the joined scores: two copies of all logits would need too much memory.
         self.scores = [] if own_scores is None else [own_scores]
 
-        def measured(parts: list[Scores | None]) -> dict[str, float]:
-            """Join the scores of all ranks, and compute the metrics."""
+        def joined(parts: list[Scores | None]) -> None:
+            """Join the scores of all ranks."""
             self.gathered = by_id([part for part in parts if part is not None])
-            return self._all_metrics(self.gathered)
 
-        self.values = on_rank_zero(own_scores, measured)
-        return self.values
+        on_rank_zero(own_scores, joined)
+        self._is_gathered = True
 
-    def under_conditions(self, scores: Scores) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Select the logits of each condition.
-
-        Yields:
-            Name of the condition, logits (N, C), and logits ``unknown`` (N, C), each sample in the view that the
-            condition shows.
-        """
+    def under_conditions(self, scores: Scores) -> Iterator[Shown]:
+        """Yield the logits of each condition, each sample in the view that the condition shows."""
         rows = torch.arange(len(scores.sample_id))
         view_indices = torch.from_numpy(self.conditions.view_indices(scores.sample_id))
+        patterns = torch.stack([view.patterns(scores.present) for view in self.conditions.views])
         for name, views in zip(self.conditions.names, view_indices, strict=True):
-            yield name, scores.logits[views, rows], scores.unknown[views, rows]
+            cuts = torch.zeros(()) if self.cuts is None else self.cuts.cpu()[patterns[views, rows]]
+            yield Shown(name, scores.logits[views, rows], scores.unknown[views, rows], cuts)
 
     def intervals(self, scores: Scores) -> dict[str, dict[str, tuple[float, float]]]:
         """Bootstrap 95 % confidence intervals of the metrics of each condition, and of their mean over the conditions.
@@ -144,11 +181,13 @@ class ConditionMetrics:
             Lower and upper end, by condition (or ``mean``) and metric.
         """
         found, total = {}, dict[str, Tensor]()
-        for condition, logits, unknown in self.under_conditions(scores):
+        for condition, logits, unknown, cuts in self.under_conditions(scores):
             if self.mixed:
                 parts = base_and_new_parts(logits, scores.label, self.base, unknown)
+            elif self.multilabel:
+                parts = multilabel_parts(logits, scores.label, cuts)
             else:
-                parts = (multilabel_parts if self.multilabel else multiclass_parts)(logits, scores.label)
+                parts = multiclass_parts(logits, scores.label)
             values = bootstrap_metrics(parts)
             found[condition] = confidence_intervals(values)
             total = {name: value + total.get(name, 0) for name, value in values.items()}
@@ -164,16 +203,15 @@ class ConditionMetrics:
                 f"the predictions for {len(bad)} of {counted(len(scores.sample_id), 'sample')} are not finite, the "
                 f"first is {scores.sample_id[bad[0]]!r}: check it, and the encoders' precision"
             )
-        found = {
-            condition: self._measure(logits, scores.label, unknown)
-            for condition, logits, unknown in self.under_conditions(scores)
-        }
+        found = {shown.condition: self._measure(shown, scores.label) for shown in self.under_conditions(scores)}
         metrics = names_of_metrics(self.multilabel, len(self.class_names), self.mixed)
         found["mean"] = {name: sum(values[name] for values in found.values()) / len(found) for name in metrics}
         return {f"{condition}/{name}": values[name] for condition, values in found.items() for name in metrics}
 
-    def _measure(self, logits: Tensor, label: Tensor, unknown: Tensor) -> dict[str, float]:
+    def _measure(self, shown: Shown, label: Tensor) -> dict[str, float]:
         """Compute the metrics of one condition."""
         if self.mixed:
-            return base_and_new_metrics(logits, label, self.base, unknown)
-        return (multilabel_metrics if self.multilabel else multiclass_metrics)(logits, label)
+            return base_and_new_metrics(shown.logits, label, self.base, shown.unknown)
+        if self.multilabel:
+            return multilabel_metrics(shown.logits, label, shown.cuts)
+        return multiclass_metrics(shown.logits, label)

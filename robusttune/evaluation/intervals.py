@@ -87,14 +87,15 @@ def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, MeanBasedMetric
     return found | probability_metric_parts(logits, label)
 
 
-def multilabel_parts(logits: Tensor, label: Tensor) -> dict[str, MeanBasedMetric]:
+def multilabel_parts(logits: Tensor, label: Tensor, cuts: Tensor | float = 0.0) -> dict[str, MeanBasedMetric]:
     """Return the metrics of multi-label data that follow from means over samples.
 
     Args:
         logits: Class scores, shape (N, C).
         label: Labels, shape (N, C), 0 or 1.
+        cuts: Logits from which a class is predicted, see `predicted_classes`.
     """
-    predicted, actual = predicted_classes(logits, multilabel=True), label.bool()
+    predicted, actual = predicted_classes(logits, True, cuts), label.bool()
     averages = _class_parts(predicted, actual, {"f1_macro": macro_of_all, "f1_micro": micro, "f1_weighted": weighted})
     return averages | {"f1_samples": _mean(samples_f1(predicted, actual)), **probability_metric_parts(logits, label)}
 

@@ -54,12 +54,13 @@ def multiclass_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
     return found
 
 
-def multilabel_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
+def multilabel_metrics(logits: Tensor, label: Tensor, cuts: Tensor | float = 0.0) -> dict[str, float]:
     """Compute all metrics of multi-label data.
 
     Args:
         logits: Class scores, shape (N, C).
         label: Labels, shape (N, C), 0 or 1.
+        cuts: Logits from which a class is predicted, see `predicted_classes`.
 
     Returns:
         Metrics by name, see `names_of_metrics`.
@@ -69,7 +70,7 @@ def multilabel_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
         >>> multilabel_metrics(torch.tensor([[2.0, -2.0]]), torch.tensor([[1, 1]]))["f1_macro"]
         0.5
     """
-    predicted, actual, classes = predicted_classes(logits, multilabel=True).long(), label.long(), logits.shape[1]
+    predicted, actual, classes = predicted_classes(logits, True, cuts).long(), label.long(), logits.shape[1]
     averages = {
         f"f1_{average}": float(multilabel_f1_score(predicted, actual, classes, average=average))
         for average in ("macro", "micro", "weighted")

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def sample_losses(logits: Tensor, label: Tensor, smoothing: float = 0.0) -> Tensor:
+def sample_losses(logits: Tensor, label: Tensor, smoothing: float = 0.0, frequencies: Tensor | None = None) -> Tensor:
     """Return the cross-entropy of each sample, shape (B,).
 
     It is categorical in multi-class data. In multi-label data it is binary and averaged over the classes.
@@ -17,6 +17,8 @@ def sample_losses(logits: Tensor, label: Tensor, smoothing: float = 0.0) -> Tens
         label: Class indices, shape (B,), or 0/1 per class, shape (B, C).
         smoothing: Label smoothing, the fraction of the label that is spread evenly over all classes (Szegedy et al.
             2016), in [0, 1).
+        frequencies: Class frequencies in multi-label data, shape (C,), towards which smoothing moves the labels; None
+            for 1/2.
 
     Example:
         >>> import torch
@@ -25,7 +27,7 @@ def sample_losses(logits: Tensor, label: Tensor, smoothing: float = 0.0) -> Tens
     """
     if label.dim() == 1:
         return functional.cross_entropy(logits, label, reduction="none", label_smoothing=smoothing)
-    target = label * (1 - smoothing) + smoothing / 2
+    target = label * (1 - smoothing) + smoothing * (0.5 if frequencies is None else frequencies)
     return functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1)
 
 

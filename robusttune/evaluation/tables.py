@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robusttune.evaluation.by_condition import ConditionMetrics
+from robusttune.evaluation.by_condition import ConditionMetrics, Shown
 from robusttune.evaluation.per_sample import label_ranks, sample_losses
 from robusttune.evaluation.scores import Scores
 from robusttune.predictions import predicted_classes
@@ -39,19 +39,22 @@ def sample_tables(metrics: ConditionMetrics, scores: Scores) -> Iterator[pa.Tabl
     present = torch.stack([torch.stack(view.present(*scores.present.T), 1) for view in metrics.conditions.views])
     rows = torch.arange(len(ids))
     view_indices = torch.from_numpy(metrics.conditions.view_indices(scores.sample_id))
-    for (condition, known, logits), views in zip(metrics.under_conditions(scores), view_indices, strict=True):
+    for shown, views in zip(metrics.under_conditions(scores), view_indices, strict=True):
         image, text = present[views, rows].T
-        condition_column = pa.DictionaryArray.from_arrays(pa.array([0] * len(ids), pa.int32()), pa.array([condition]))
+        condition_column = pa.DictionaryArray.from_arrays(
+            pa.array([0] * len(ids), pa.int32()), pa.array([shown.condition])
+        )
         table = pa.table(
             {"condition": condition_column, "id": ids}
             | {"image_present": pa.array(image.numpy()), "text_present": pa.array(text.numpy())}
-            | columns(logits, scores.label, names)
-            | (_group_columns(known, scores.label, metrics.base, names) if metrics.mixed else {})
+            | columns(shown, scores.label, names)
+            | (_group_columns(shown.known, scores.label, metrics.base, names) if metrics.mixed else {})
         )
         yield table.replace_schema_metadata({b"robusttune": json.dumps(metadata).encode()})
 
 
-def _multiclass_columns(logits: Tensor, label: Tensor, names: pa.Array) -> dict[str, pa.Array]:
+def _multiclass_columns(shown: Shown, label: Tensor, names: pa.Array) -> dict[str, pa.Array]:
+    logits = shown.unknown
     # The argmax of probabilities may be another class, because rounding makes some of them equal.
     predicted = logits.argmax(1)
     confidence = logits.softmax(1).gather(1, predicted.unsqueeze(1)).squeeze(1)
@@ -78,12 +81,12 @@ def _group_columns(logits: Tensor, label: Tensor, base: Tensor, names: pa.Array)
     return {"base": pa.array(base[label].numpy()), "prediction_in_group": names.take(pa.array(predicted.numpy()))}
 
 
-def _multilabel_columns(logits: Tensor, label: Tensor, names: pa.Array) -> dict[str, pa.Array]:
-    values = logits.sigmoid()
+def _multilabel_columns(shown: Shown, label: Tensor, names: pa.Array) -> dict[str, pa.Array]:
+    values = shown.unknown.sigmoid()
     offsets = torch.arange(len(values) + 1, dtype=torch.int32) * values.shape[1]
     return {
         "label": _names_in(label.bool(), names),
-        "prediction": _names_in(predicted_classes(logits, multilabel=True), names),
+        "prediction": _names_in(predicted_classes(shown.unknown, True, shown.cuts), names),
         "probabilities": pa.ListArray.from_arrays(pa.array(offsets.numpy()), pa.array(values.flatten().numpy())),
     }
 
@@ -120,8 +123,8 @@ def class_rows(metrics: ConditionMetrics, scores: Scores) -> Iterator[dict[str, 
     """
     label = scores.label if metrics.multilabel else functional.one_hot(scores.label, len(metrics.class_names))
     actual = label.bool()
-    for condition, _, logits in metrics.under_conditions(scores):
-        predicted = predicted_classes(logits, metrics.multilabel)
+    for condition, _, logits, cuts in metrics.under_conditions(scores):
+        predicted = predicted_classes(logits, metrics.multilabel, cuts)
         counts = torch.stack([(predicted & actual).sum(0), predicted.sum(0), actual.sum(0)], 1).tolist()
         for name, (both, predictions, samples) in zip(metrics.class_names, counts, strict=True):
             yield {

@@ -20,7 +20,7 @@ from robusttune.data.sources.table import Table
 from robusttune.errors import RobustTuneError
 from robusttune.inference.given_images import GivenImages
 from robusttune.inference.given_rows import GivenRows, rows_of
-from robusttune.inference.members import encoded_once
+from robusttune.inference.members import encoded_once, mean_thresholds
 from robusttune.inference.optional_pandas import import_pandas
 from robusttune.models.classifier import Classifier
 from robusttune.packaged_configs import find_packaged
@@ -152,7 +152,9 @@ def evaluate(
         facts=_current_facts(first),
     )
     module.setup(STAGES[split])
-    metrics = ConditionMetrics(first.facts, module.conditions(split), first.class_names)
+    thresholds = mean_thresholds(classifiers)
+    cuts = None if thresholds is None else thresholds.logit()
+    metrics = ConditionMetrics(first.facts, module.conditions(split), first.class_names, cuts=cuts)
     for batch in module.test_dataloader() if split == "test" else module.val_dataloader():
         inputs = batch.to(first.device)
         if inputs.label is None:

@@ -92,6 +92,15 @@ class Members:
         return [torch.cat(kind).numpy() for kind in zip(*parts, strict=True)]
 
 
+def mean_thresholds(classifiers: Sequence[Classifier]) -> Tensor | None:
+    """Return the mean thresholds of classifiers whose probabilities are averaged, shape (4, C), float32.
+
+    Returns None for data with one label a sample.
+    """
+    found = [classifier.thresholds.values.float() for classifier in classifiers if classifier.thresholds is not None]
+    return torch.stack(found).mean(0) if found else None
+
+
 def encoded_once(group: Sequence[Classifier], batch: Batch) -> Batch:
     """Replace the inputs of a batch by their features, if several fusion networks share the same encoders.
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robusttune.inference.optional_pandas import import_pandas
+from robusttune.types import PATTERNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +53,26 @@ class Prediction:
         return f"{self.label} ({self.probability:.2f}, {basis})"
 
 
+def reaches(
+    probabilities: NDArray[np.float32], present: NDArray[np.bool_], threshold: float | NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Return which classes are predicted in multi-label data, shape (N, C).
+
+    Args:
+        probabilities: Class probabilities, shape (N, C).
+        present: Flags that the sample has an image and that it has a text, shape (N, 2).
+        threshold: Threshold of all classes; or one for each pattern of present modalities and class, shape (4, C).
+
+    Example:
+        >>> thresholds = np.array([[0.5], [0.25], [0.5], [0.5]])  # lower with the image alone
+        >>> reaches(np.array([[0.3], [0.3]]), np.array([[True, True], [True, False]]), thresholds).tolist()
+        [[False], [True]]
+    """
+    if isinstance(threshold, np.ndarray):
+        threshold = threshold[len(PATTERNS) - 2 * present[:, 0] - present[:, 1]]
+    return np.asarray(probabilities >= threshold)
+
+
 class Predictions(Sequence[Prediction]):
     """The predictions for ``N`` samples, a sequence of `Prediction`.
 
@@ -60,7 +81,8 @@ class Predictions(Sequence[Prediction]):
         probabilities: Class probabilities, shape (N, C), float32.
         present: Flags that the sample has an image and that it has a text, shape (N, 2), bool.
         multilabel: True if a sample may have several labels.
-        threshold: Probability from which a class is predicted in multi-label data, in [0, 1].
+        threshold: Probability from which a class is predicted in multi-label data, in [0, 1]; or one for each pattern
+            of present modalities and class, shape (4, C), see `Thresholds`.
         alone: Class probabilities from the image alone and from the text alone, shape (2, N, C), or None.
         unreadable: For each sample the reason why its image could not be read, or None.
         index: Index of the pandas table that the samples come from, or None.
@@ -77,7 +99,7 @@ class Predictions(Sequence[Prediction]):
         probabilities: NDArray[np.float32],
         present: NDArray[np.bool_],
         multilabel: bool,
-        threshold: float = 0.5,
+        threshold: float | NDArray[np.float32] = 0.5,
         alone: NDArray[np.float32] | None = None,
         unreadable: Sequence[str | None] | None = None,
         index: Any = None,
@@ -128,7 +150,8 @@ class Predictions(Sequence[Prediction]):
             "modalities": ["+".join(self._modalities(row)) for row in range(len(self))],
         }
         if self.multilabel:
-            columns["labels"] = [list(self._labels(row)) for row in range(len(self))]
+            reached = reaches(self.probabilities, self.present, self.threshold)
+            columns["labels"] = [[self.classes[place] for place in np.flatnonzero(row)] for row in reached]
         own = pandas.DataFrame(columns, index=self.table_index)
         names = [f"{name} (class)" if name in columns else name for name in self.classes]
         return pandas.concat([own, pandas.DataFrame(self.probabilities, columns=names, index=own.index)], axis=1)
@@ -147,14 +170,12 @@ class Predictions(Sequence[Prediction]):
         """Return the prediction of a sample with the modalities ``has``, from its probabilities, shape (C,)."""
         best = int(probabilities.argmax())
         by_class = dict(zip(self.classes, probabilities.tolist(), strict=True))
-        labels = self._above(probabilities) if self.multilabel else (self.classes[best],)
+        labels: tuple[str, ...] = (self.classes[best],)
+        if self.multilabel:
+            present = np.array([[name in has for name in MODALITIES]])
+            reached = reaches(probabilities[np.newaxis], present, self.threshold)[0]
+            labels = tuple(self.classes[place] for place in np.flatnonzero(reached))
         return Prediction(self.classes[best], float(probabilities[best]), by_class, has, labels, alone or {})
-
-    def _above(self, probabilities: NDArray[np.float32]) -> tuple[str, ...]:
-        return tuple(self.classes[place] for place in np.flatnonzero(probabilities >= self.threshold))
-
-    def _labels(self, row: int) -> tuple[str, ...]:
-        return self._above(self.probabilities[row])
 
     def _modalities(self, row: int) -> tuple[str, ...]:
         return tuple(name for name, has in zip(MODALITIES, self.present[row], strict=True) if has)

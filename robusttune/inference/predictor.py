@@ -14,10 +14,11 @@ from robusttune.errors import RobustTuneError
 from robusttune.inference.evaluation import Evaluation, evaluate
 from robusttune.inference.given_rows import FORMS, GivenRows, columns_of, one_pair, rows_of
 from robusttune.inference.hub import HubModel
-from robusttune.inference.members import Members
+from robusttune.inference.members import Members, mean_thresholds
 from robusttune.inference.prediction import Prediction, Predictions
 from robusttune.models.classifier import Classifier
 from robusttune.models.prompt_classifier import PromptClassifier
+from robusttune.models.thresholds import DEFAULT
 from robusttune.types import View
 
 BATCH_SIZE = 64
@@ -51,7 +52,8 @@ class Predictor(HubModel):
     Attributes:
         classifiers: The classifiers.
         facts: Class names, class frequencies and kind of task, from the training data.
-        threshold: Probability from which a class is predicted in multi-label data, in [0, 1].
+        threshold: Probability from which a class is predicted in multi-label data, in [0, 1]; None for the thresholds
+            of the model, the mean of those of several.
 
     Raises:
         RobustTuneError: The classifiers predict different classes.
@@ -74,7 +76,7 @@ class Predictor(HubModel):
                 raise RobustTuneError("the models predict different classes: give runs of one data set")
         self.classifiers = list(classifiers)
         self.facts = first.facts
-        self.threshold = 0.5
+        self.threshold: float | None = None
         self._members = Members.of(classifiers)
         self._lock = Lock()
 
@@ -87,6 +89,11 @@ class Predictor(HubModel):
     def device(self) -> torch.device:
         """Return the device of the model."""
         return self.classifiers[0].device
+
+    def _thresholds(self) -> float | NDArray[np.float32]:
+        """Return the thresholds of the model, shape (4, C); 0.5 for a model of one label."""
+        found = mean_thresholds(self.classifiers)
+        return DEFAULT if found is None else found.cpu().numpy()
 
     def set_classes(self, class_names: Sequence[str]) -> None:
         """Set the classes to predict from now on. Only models on a CLIP can predict others than those of training.
@@ -184,7 +191,7 @@ class Predictor(HubModel):
             probabilities[0],
             np.concatenate([part.present for part in parts]),
             self.facts.multilabel,
-            self.threshold,
+            self._thresholds() if self.threshold is None else self.threshold,
             probabilities[:0:-1] if explain else None,
             [reason for part in parts for reason in part.unreadable],
             given.index,

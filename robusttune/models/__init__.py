@@ -7,6 +7,7 @@ from robusttune.models.classifier import Classifier
 from robusttune.models.cross_attention import CrossAttention
 from robusttune.models.experts import Experts
 from robusttune.models.fusion_classifier import FusionClassifier
+from robusttune.models.linear import LinearNetwork, LogisticRegression
 from robusttune.models.losses import CorrelationLoss
 from robusttune.models.mmrl import MMRL, MMRLNetwork
 from robusttune.models.mmrl_classifier import MMRLClassifier
@@ -27,6 +28,8 @@ __all__ = [
     "FusionNetwork",
     "ImageOnly",
     "LateFusion",
+    "LinearNetwork",
+    "LogisticRegression",
     "MMRLClassifier",
     "MMRLNetwork",
     "MoLT",

@@ -12,6 +12,7 @@ from robusttune.encoders import Encoder, FrozenEncoder, ImageEncoder, TextEncode
 from robusttune.errors import RobustTuneError
 from robusttune.models.balance import Balance, prior_logits, refuse_empty_classes
 from robusttune.models.temperatures import Temperatures
+from robusttune.models.thresholds import Thresholds
 from robusttune.predictions import probabilities
 from robusttune.types import Batch, Facts, View
 
@@ -34,6 +35,7 @@ class Classifier(nn.Module, ABC):
         text_encoder: Frozen text encoder.
         encoder_settings: Settings of both encoders, by the names in `ENCODERS`.
         temperatures: Temperatures that calibrate the logits.
+        thresholds: Thresholds from which classes are predicted in multi-label data; None in other data.
         class_names: Names of the classes that are predicted now, in the order of logits; see `set_classes`.
 
     Raises:
@@ -55,6 +57,7 @@ class Classifier(nn.Module, ABC):
         self.facts = facts
         self.class_names = facts.class_names
         self.temperatures = Temperatures()
+        self.thresholds = Thresholds(len(facts.class_names)) if facts.multilabel else None
         self.image_encoder = image_encoder.load()
         self.text_encoder = text_encoder.load()
 
@@ -137,6 +140,11 @@ class Classifier(nn.Module, ABC):
         """
         logits = self.calibrated(self.adjusted(self.logits(batch, views)), batch, views).float()
         return probabilities(logits, self.facts.multilabel)
+
+    @property
+    def cuts(self) -> Tensor | None:
+        """Return the calibrated logits from which classes are predicted, shape (4, C); None without thresholds."""
+        return None if self.thresholds is None else self.thresholds.cuts
 
     @abstractmethod
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robusttune.predictions import probabilities
-from robusttune.types import View
+from robusttune.types import PATTERNS, View
 
-PATTERNS = ("both", "image", "text")
 VIEWS = (View(), View(text=None), View(image=None))  # the view of each pattern, for all samples that can show it
 COLDEST, HOTTEST = 0.05, 20.0
 HALVINGS = 40
@@ -49,7 +48,7 @@ class Temperatures(nn.Module):
         Returns:
             Calibrated logits, shape (W, B, C).
         """
-        pattern = torch.stack([self.patterns(present, view) for view in views])
+        pattern = torch.stack([view.patterns(present) for view in views])
         return logits / self.values[pattern].unsqueeze(2)
 
     def fit(self, logits: Tensor, label: Tensor, present: Tensor, views: Sequence[View]) -> list[float]:
@@ -66,7 +65,7 @@ class Temperatures(nn.Module):
         """
         fitted = []
         for number, view in enumerate(VIEWS):
-            rows = self.patterns(present, view) == number
+            rows = view.patterns(present) == number
             fitted.append(fit_temperature(logits[views.index(view)][rows], label[rows]))
         self.keep(fitted)
         return fitted
@@ -74,25 +73,6 @@ class Temperatures(nn.Module):
     def keep(self, fitted: Sequence[float]) -> None:
         """Keep fitted temperatures, in the order of `PATTERNS`."""
         self.values[: len(PATTERNS)] = torch.tensor(fitted)
-
-    @staticmethod
-    def patterns(present: Tensor, view: View) -> Tensor:
-        """Return the index in `PATTERNS` of each sample's present modalities, shape (N,).
-
-        Samples that show neither modality get the index ``len(PATTERNS)``.
-
-        Args:
-            present: Flags that the sample has an image and that it has a text, shape (N, 2), bool.
-            view: Variant of each modality that is shown, None for one that is not.
-
-        Example:
-            >>> Temperatures.patterns(torch.tensor([[True, True], [False, True], [False, False]]), View())
-            tensor([0, 2, 3])
-        """
-        image = present[:, 0] & (view.image is not None)
-        text = present[:, 1] & (view.text is not None)
-        one_modality = torch.where(image, 1, torch.where(text, 2, len(PATTERNS)))
-        return torch.where(image & text, 0, one_modality)
 
 
 def fit_temperature(logits: Tensor, label: Tensor) -> float:

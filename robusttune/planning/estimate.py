@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
 from robusttune.models.classifier import ENCODERS
+from robusttune.models.linear import LinearNetwork
 from robusttune.planning.extent import Extent
 from robusttune.planning.inspection import Inspection
 from robusttune.planning.measurement import (
@@ -26,7 +27,7 @@ from robusttune.planning.measurement import (
 from robusttune.planning.plan import Disk, Memory, Model, Plan, Time, Traffic
 from robusttune.planning.sampled_cache import Features, SampledCache
 from robusttune.ranks import cores
-from robusttune.tasks import RobustTask, ZeroShotTask
+from robusttune.tasks import FusionTask, RobustTask, ZeroShotTask
 from robusttune.tasks.checkpoint import without_encoders
 from robusttune.types import Split
 
@@ -55,6 +56,11 @@ def estimate(task: RobustTask, data: ImageTextDataModule, trainer: Trainer, exte
     """
     if isinstance(task, ZeroShotTask):
         raise RobustTuneError("ZeroShotTask trains nothing, so there is nothing to plan: give another model.class_path")
+    network = task.classifier.network if isinstance(task, FusionTask) else None
+    if isinstance(network, LinearNetwork):
+        # Its one pass over the training samples is that of an epoch; the seconds of L-BFGS are left out.
+        network.fitted.fill_(True)
+        extent = replace(extent, max_epochs=1, max_steps=-1, limit_train=1.0)
     with _quiet(), tempfile.TemporaryDirectory(prefix="robusttune-plan-") as folder:
         cache = None if data.feature_cache is None else SampledCache(data.feature_cache, Path(folder))
         data.feature_cache = cache

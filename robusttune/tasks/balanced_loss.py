@@ -21,7 +21,8 @@ class BalancedLoss(nn.Module):
     Args:
         balance: Settings for imbalanced classes.
         facts: Class names, class frequencies and kind of task, from the training data.
-        smoothing: Label smoothing, see `sample_losses`.
+        smoothing: Label smoothing, see `sample_losses`; in multi-label data towards the class frequencies. A target of
+            1/2 would teach that every rare class is likely.
 
     Raises:
         RobustTuneError: A class lacks the training samples that a setting needs.
@@ -36,6 +37,7 @@ class BalancedLoss(nn.Module):
     class_weights: Tensor | None
     positive_weights: Tensor | None
     adjustment: Tensor | None
+    frequencies: Tensor
 
     def __init__(self, balance: Balance, facts: Facts, smoothing: float = 0.0) -> None:
         super().__init__()
@@ -46,6 +48,7 @@ class BalancedLoss(nn.Module):
         self.register_buffer("class_weights", class_weights(balance, facts), persistent=False)
         self.register_buffer("positive_weights", positive_weights(balance, facts), persistent=False)
         self.register_buffer("adjustment", adjustment, persistent=False)
+        self.register_buffer("frequencies", torch.tensor(facts.class_frequencies), persistent=False)
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Return the weighted loss of each sample, shape (B,). Its mean is the sum divided by that of `weights`.
@@ -57,7 +60,7 @@ class BalancedLoss(nn.Module):
         if self.adjustment is not None:
             logits = logits + self.adjustment
         if self.focal == 0 and self.class_weights is None and self.positive_weights is None:
-            return sample_losses(logits, label, self.smoothing)
+            return sample_losses(logits, label, self.smoothing, self.frequencies)
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
         return self._multiclass(logits, label) if label.dim() == 1 else self._multilabel(logits, label)
@@ -80,7 +83,7 @@ class BalancedLoss(nn.Module):
         return (losses if self.class_weights is None else losses * self.class_weights).sum(1)
 
     def _multilabel(self, logits: Tensor, label: Tensor) -> Tensor:
-        target = label * (1 - self.smoothing) + self.smoothing / 2
+        target = label * (1 - self.smoothing) + self.smoothing * self.frequencies
         positive = -target * self._focal_factor((-logits).sigmoid()) * functional.logsigmoid(logits)
         negative = -(1 - target) * self._focal_factor(logits.sigmoid()) * functional.logsigmoid(-logits)
         losses = negative + (positive if self.positive_weights is None else positive * self.positive_weights)

@@ -19,10 +19,11 @@ from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
 from robusttune.models.classifier import Classifier
 from robusttune.models.temperatures import VIEWS
-from robusttune.ranks import on_rank_zero, sum_over_ranks, world_size
+from robusttune.ranks import sum_over_ranks, world_size
 from robusttune.tasks.balance_checks import note_of_imbalance, refuse_double_correction
 from robusttune.tasks.cache_filling import CacheFilling
 from robusttune.tasks.checkpoint import complete_loaded, complete_saved, load_task, metadata_of
+from robusttune.tasks.fitted_on_validation import Threshold, fit_to_validation
 from robusttune.tasks.losses import FiniteCheck, Losses
 from robusttune.tasks.optimisation import OptimizerCallable, adamw, optimizer_with_schedule
 from robusttune.tasks.parameters import describe_parameters
@@ -44,6 +45,8 @@ class RobustTask(LightningModule, ABC):
         schedule: Schedule of the learning rate.
         calibrate: True to fit a temperature for each pattern of present modalities in every validation of a fit. Tests
             and predictions divide logits by them; the validation metrics that a fit logs are computed without them.
+        threshold: Probability from which a class is predicted in multi-label data, in (0, 1); or ``fitted`` to fit
+            thresholds in every validation of a fit, see `fit_thresholds`. Other data have none.
 
     Attributes:
         facts: Class names, class frequencies and kind of task, from the training data.
@@ -58,13 +61,19 @@ class RobustTask(LightningModule, ABC):
         optimizer: OptimizerCallable = adamw,
         schedule: Schedule = Schedule(),  # noqa: B008, the default is immutable
         calibrate: bool = False,
+        threshold: Threshold = "fitted",
     ) -> None:
         super().__init__()
+        if not isinstance(threshold, str) and not 0 < threshold < 1:  # This form refuses NaN, too.
+            raise RobustTuneError(f"model.threshold is {threshold}: give a probability in (0, 1), or fitted")
         self.classifier = classifier
         self.facts = classifier.facts
         self.optimizer = optimizer
         self.schedule = schedule
         self.calibrate = calibrate
+        self.threshold = threshold
+        if classifier.thresholds is not None and not isinstance(threshold, str):
+            classifier.thresholds.values.fill_(threshold)
         self.metrics = ConditionMetrics(self.facts, Conditions())
         self._finite_check: FiniteCheck | None = None  # set between a forward and its backward pass only
 
@@ -116,6 +125,11 @@ class RobustTask(LightningModule, ABC):
             names = data.class_names(STAGE_SPLITS[stage][0])
             if names != self.classifier.class_names:
                 self.set_classes(names)
+
+    def on_fit_end(self) -> None:
+        """Log the thresholds of multi-label data."""
+        if self.classifier.thresholds is not None:
+            rank_zero_info(self.classifier.thresholds.describe())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create the optimiser and its learning rate scheduler, see `optimizer_with_schedule`."""
@@ -179,22 +193,16 @@ class RobustTask(LightningModule, ABC):
         self._reset_metrics("val")
 
     def on_test_epoch_start(self) -> None:
-        """Start new metrics, under the conditions of the test split."""
+        """Start new metrics, under the conditions of the test split, and log the thresholds of multi-label data."""
         self._reset_metrics("test")
+        if self.classifier.thresholds is not None:
+            rank_zero_info(self.classifier.thresholds.describe())
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics, and fit the temperatures if calibration is on in a fit."""
+        """Fit temperatures and thresholds in a fit, and log the metrics."""
+        if self._fits_temperatures() or self._fits_thresholds():
+            fit_to_validation(self.classifier, self.metrics, self._fits_temperatures(), self._fits_thresholds())
         self._log_metrics("val")
-        if self._fits_temperatures():
-            metrics, temperatures = self.metrics, self.classifier.temperatures
-
-            def fit(_: list[None]) -> list[float]:
-                """Fit the temperatures to the gathered scores. This runs on rank 0, which alone has them."""
-                scores = metrics.gathered
-                assert scores is not None
-                return temperatures.fit(scores.logits, scores.label, scores.present, metrics.conditions.views)
-
-            temperatures.keep(on_rank_zero(None, fit))
         if self.trainer.state.fn == "fit":
             self.metrics.gathered = None  # Free the scores, which may take gigabytes.
 
@@ -212,6 +220,8 @@ class RobustTask(LightningModule, ABC):
         Raises:
             RobustTuneError: It does not. The message names all differences of task, encoders, settings and weights.
         """
+        if self.classifier.thresholds is not None and not isinstance(self.threshold, str):
+            checkpoint.get("state_dict", {})["classifier.thresholds.values"] = self.classifier.thresholds.values.clone()
         is_fitting = self._trainer is not None and self._trainer.state.fn == "fit"
         complete_loaded(checkpoint, self._metadata, () if is_fitting else self.free_settings, self.state_dict())
 
@@ -244,14 +254,19 @@ class RobustTask(LightningModule, ABC):
     def _fits_temperatures(self) -> bool:
         return self.calibrate and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
 
+    def _fits_thresholds(self) -> bool:
+        has_some = self.classifier.thresholds is not None and self.threshold == "fitted"
+        return has_some and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+
     def _reset_metrics(self, split: Split) -> None:
         """Start new metrics under the data's conditions for a split."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         conditions = data.conditions(split) if hasattr(data, "conditions") else Conditions()
-        if self._fits_temperatures():
+        if self._fits_temperatures() or self._fits_thresholds():
             conditions = conditions.with_views(VIEWS)
         one_group = split == "test" and hasattr(data, "evaluation") and data.evaluation.classes == "test"
-        self.metrics = ConditionMetrics(self.facts, conditions, self.classifier.class_names, one_group)
+        names, cuts = self.classifier.class_names, self.classifier.cuts
+        self.metrics = ConditionMetrics(self.facts, conditions, names, one_group, cuts)
 
     def _log_metrics(self, stage: str) -> None:
         self.log_dict({f"{stage}/{key}": value for key, value in self.metrics.compute().items()})

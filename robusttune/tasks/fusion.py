@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
 from robusttune.corruption.dropout import ModalityDropout
 from robusttune.encoders import ImageEncoder, TextEncoder
@@ -15,11 +15,14 @@ from robusttune.errors import RobustTuneError
 from robusttune.models import Balance, CorrelationLoss, Fused, FusionModel, MoLT
 from robusttune.models.base import zero_absent
 from robusttune.models.fusion_classifier import FusionClassifier
+from robusttune.models.linear import LinearNetwork
 from robusttune.models.losses import shuffled_correlation
 from robusttune.ranks import sum_over_ranks
 from robusttune.tasks.balanced_loss import BalancedLoss
 from robusttune.tasks.base import RobustTask
 from robusttune.tasks.correlations import LayerCorrelations
+from robusttune.tasks.fitted_on_validation import Threshold
+from robusttune.tasks.linear_fit import fit_linear, refuse_other_losses
 from robusttune.tasks.losses import Losses, mean_over_ranks
 from robusttune.tasks.optimisation import OptimizerCallable, adamw
 from robusttune.tasks.schedule import Schedule
@@ -43,11 +46,14 @@ class FusionTask(RobustTask):
             image alone and with its text alone. Its loss is 1/2 x both + 1/4 x image + 1/4 x text. This replaces
             modality dropout, which draws one of the three: set both probabilities of
             ``data.training.modality_dropout`` to 0.
-        label_smoothing: Fraction of each label that is spread evenly over all classes, in [0, 1).
+        label_smoothing: Fraction of each label that is spread evenly over all classes, in [0, 1). In multi-label data,
+            each label is moved towards the frequency of its class by this fraction of the distance.
         balance: Class weights, focal loss and logit adjustment for imbalanced classes.
         optimizer: Function that creates the optimiser of the trained parameters.
         schedule: Schedule of the learning rate.
         calibrate: True to fit temperatures, see `RobustTask`.
+        threshold: Probability from which a class is predicted in multi-label data, in (0, 1); ``fitted`` for thresholds
+            that maximise F1 on validation samples, see `RobustTask`.
         compile: True to run the network through torch.compile; results are the same up to rounding.
         checkpoint_activations: True to recompute activations in the backward pass, which saves memory; results are the
             same.
@@ -66,7 +72,7 @@ class FusionTask(RobustTask):
     """
 
     classifier: FusionClassifier
-    free_settings = (*RobustTask.free_settings, "every_pattern", "label_smoothing", "balance")
+    free_settings = (*RobustTask.free_settings, "threshold", "every_pattern", "label_smoothing", "balance")
 
     def __init__(
         self,
@@ -83,6 +89,7 @@ class FusionTask(RobustTask):
         optimizer: OptimizerCallable = adamw,
         schedule: Schedule = Schedule(),  # noqa: B008, the default is immutable
         calibrate: bool = False,
+        threshold: Threshold = "fitted",
         compile: bool = False,
         checkpoint_activations: bool = False,
     ) -> None:
@@ -96,7 +103,7 @@ class FusionTask(RobustTask):
         classifier = FusionClassifier(
             *(image_encoder, text_encoder, facts, fusion, compile, checkpoint_activations), balance=balance
         )
-        super().__init__(classifier, optimizer, schedule, calibrate)
+        super().__init__(classifier, optimizer, schedule, calibrate, threshold)
         self.alpha = alpha
         self.beta = beta
         self.correlation_momentum = correlation_momentum
@@ -105,6 +112,9 @@ class FusionTask(RobustTask):
         self.balanced_loss = BalancedLoss(balance, facts, label_smoothing)
         if beta > 0 and classifier.network.view_shape[0] == 0:
             raise RobustTuneError(f"{type(fusion).__name__} has nothing to correlate: set model.beta to 0")
+        if isinstance(classifier.network, LinearNetwork):
+            refuse_other_losses(balance, label_smoothing)
+            self.nothing = nn.Parameter(torch.zeros(()))  # The optimiser and DDP need a parameter to train.
         self.correlation = CorrelationLoss(*classifier.network.view_shape, correlation_momentum)
         self._warned = False
         self._layer_correlations: LayerCorrelations | None = None  # set during a test only
@@ -120,6 +130,18 @@ class FusionTask(RobustTask):
         if stage == "fit" and self.every_pattern:
             _refuse_dropout(_modality_dropout(self.trainer.datamodule))  # type: ignore[attr-defined]
         super().setup(stage)
+
+    def on_fit_start(self) -> None:
+        """Log the number of parameters and notes, see `RobustTask.on_fit_start`, or fit a linear network."""
+        if isinstance(self.classifier.network, LinearNetwork):
+            fit_linear(self)
+        else:
+            super().on_fit_start()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Compute the loss of a batch, see `RobustTask.training_step`. It changes no weight of a linear network."""
+        loss = super().training_step(batch, batch_idx)
+        return loss + 0.0 * self.nothing if isinstance(self.classifier.network, LinearNetwork) else loss
 
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
         """Compute the losses of a training batch: ``task_loss``, ``correlation_loss`` and its chance level."""

@@ -26,6 +26,7 @@ from robusttune.models import (
     FusionModel,
     ImageOnly,
     LateFusion,
+    LogisticRegression,
     MMRLClassifier,
     MoLT,
     TextOnly,
@@ -64,6 +65,19 @@ def fusion(
     return calibrated(found)
 
 
+def regression() -> Classifier:
+    """Return logistic regressions with random weights and statistics."""
+    found: Any = fusion(LogisticRegression())
+    random = torch.Generator().manual_seed(0)
+    for name, value in found.network.named_parameters():
+        value.copy_(torch.randn(value.shape, generator=random) / (1 if name.endswith("bias") else 10))
+    for each in (found.network.image, found.network.text):
+        each.centre.copy_(torch.randn(each.centre.shape, generator=random))
+        each.deviation.copy_(1 + torch.rand(each.deviation.shape, generator=random))
+    classifier: Classifier = found
+    return classifier
+
+
 def prompted(kind: type[MMRLClassifier] | type[ZeroShotClassifier], **settings: Any) -> Classifier:
     """Return a classifier on a CLIP with seeded random weights, and temperatures that are not 1."""
     with torch.random.fork_rng(devices=[]):
@@ -87,6 +101,7 @@ MODELS: dict[str, Callable[[], Classifier]] = {
     "molt without nulls and fusion": lambda: fusion(MoLT(null_tokens=0, fusion_layers=0, pooling="concatenation")),
     "experts": lambda: fusion(Experts()),
     "experts of several labels": lambda: fusion(Experts(), facts=SEVERAL),
+    "logistic regression": lambda: regression(),
     "cross-attention": lambda: fusion(CrossAttention()),
     "concatenation": lambda: fusion(Concatenation()),
     "late fusion": lambda: fusion(LateFusion()),

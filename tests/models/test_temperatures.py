@@ -62,7 +62,7 @@ def test_patterns() -> None:
         View("blur_3", "typos_1"): [0, 1, 2, 3],
     }
     for view, numbers in shown.items():
-        assert Temperatures.patterns(present, view).tolist() == numbers
+        assert view.patterns(present).tolist() == numbers
 
 
 @pytest.mark.parametrize("multilabel", [False, True])

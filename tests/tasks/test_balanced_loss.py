@@ -44,7 +44,7 @@ def focal_in_loops(logits: Tensor, label: Tensor, balance: Balance, smoothing: f
         for c, x in enumerate(row):
             weight = 1.0 if w is None else float(w[c])
             if facts.multilabel:
-                p, t = 1 / (1 + math.exp(-x)), own[c] * (1 - smoothing) + smoothing / 2
+                p, t = 1 / (1 + math.exp(-x)), own[c] * (1 - smoothing) + smoothing * facts.class_frequencies[c]
                 positive = (1.0 if pos is None else float(pos[c])) * t * (1 - p) ** balance.focal * -math.log(p)
                 total += weight * (positive + (1 - t) * p**balance.focal * -math.log(1 - p)) / classes
             else:
@@ -60,7 +60,9 @@ def focal_in_loops(logits: Tensor, label: Tensor, balance: Balance, smoothing: f
 def test_the_defaults_are_the_usual_loss_bit_for_bit(facts: Facts, smoothing: float) -> None:
     logits, label = samples(facts.multilabel)
     loss = BalancedLoss(Balance(), facts, smoothing)
-    assert torch.equal(loss(logits, label), sample_losses(logits, label, smoothing))
+    assert torch.equal(
+        loss(logits, label), sample_losses(logits, label, smoothing, torch.tensor(facts.class_frequencies))
+    )
     assert loss.weights(label) is None
     assert not loss.state_dict()
 
@@ -77,7 +79,7 @@ def test_class_weights_are_those_of_torch(balance: Balance, smoothing: float) ->
     logits, label = samples(True)
     numbers = [n if balance.weights == "inverse" else (1 - beta**n) / (1 - beta) for n in SIZES[True]]
     weights = torch.tensor([1 / number for number in numbers])
-    target = label * (1 - smoothing) + smoothing / 2
+    target = label * (1 - smoothing) + smoothing * torch.tensor(MULTILABEL.class_frequencies)
     expected = functional.binary_cross_entropy_with_logits(logits, target, 3 * weights / weights.sum())
     torch.testing.assert_close(mean(BalancedLoss(balance, MULTILABEL, smoothing), logits, label), expected)
 

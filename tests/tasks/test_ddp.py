@@ -251,3 +251,17 @@ def test_two_processes_balance_as_one(food101: Path, text_folder: Path, tmp_path
         assert len(found["one"]) == 8
         for one, two in zip(found["one"], found["two"], strict=True):
             assert two == pytest.approx(one, rel=1e-6)
+
+
+def test_two_processes_fit_the_same_logistic_regressions(food101: Path, text_folder: Path, tmp_path: Path) -> None:
+    """From samples that both of them have encoded."""
+    found = {}
+    flags = [flag for flag in tiny_flags(food101, text_folder) if not flag.startswith("--model.fusion.")]
+    flags += ["--data.splits.val_fraction=0.2", "--trainer.precision=64-true", f"--run_root={tmp_path}"]
+    for name, ranks in (("one", ONE), ("two", TWO)):
+        configs = [f"--config={CONFIGS}/{config}.yaml" for config in ("food101", "fusion/linear")]
+        said = run("fit", *configs, *flags, *ranks, f"--name={name}")
+        assert said.count("logistic regression on image and text: ") == 1
+        found[name] = conditions(tmp_path / name / "0")
+    assert_same(found["two"], found["one"], rel=1e-4)
+    assert_same(conditions(tmp_path / "two/0", *ONE), found["one"], rel=1e-4)

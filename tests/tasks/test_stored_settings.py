@@ -32,6 +32,7 @@ ARGUMENTS: dict[type[RobustTask], dict[str, Any]] = {
         "every_pattern": True,
         "label_smoothing": 0.25,
         "balance": Balance("inverse", focal=0.5),
+        "threshold": 0.25,
         **TRAINING,
         **RUNNING,
     },

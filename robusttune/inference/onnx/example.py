@@ -39,6 +39,9 @@ class Model:
         settings = json.loads((folder / "preprocessing.json").read_text(encoding="utf-8"))
         self.image: Any = SimpleNamespace(**settings["image"])
         self.text: Any = SimpleNamespace(**settings["text"])
+        # In multi-label data, the probability from which each class is predicted: with both modalities, with the image
+        # alone, with the text alone, and with neither.
+        self.thresholds: list[list[float]] | None = settings["thresholds"]
         self.classes: list[str] = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         self.tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
@@ -90,15 +93,19 @@ class Model:
 
 
 def main() -> None:
-    """Print the probability of each class, the most probable first."""
+    """Print the probability of each class, the most probable first; in multi-label data with a star if predicted."""
     parser = argparse.ArgumentParser(description="Predict with an exported model.")
     parser.add_argument("--image", help="Path of an image.")
     parser.add_argument("--text", help="A text.")
     given = parser.parse_args()
     model = Model(Path(__file__).resolve().parent)
     probabilities = model.predict([given.image], [given.text])[0]
+    cuts = None
+    if model.thresholds is not None:
+        cuts = model.thresholds[3 - 2 * (given.image is not None) - bool(given.text and given.text.strip())]
     for number in probabilities.argsort()[::-1]:
-        sys.stdout.write(f"{probabilities[number]:.4f} {model.classes[number]}\n")
+        star = "" if cuts is None else "* " if probabilities[number] >= cuts[number] else "  "
+        sys.stdout.write(f"{star}{probabilities[number]:.4f} {model.classes[number]}\n")
 
 
 if __name__ == "__main__":

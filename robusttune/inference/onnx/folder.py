@@ -106,6 +106,7 @@ def _write_files(classifier: Classifier, folder: Path) -> None:
     settings = {
         "format": 1,
         "multilabel": classifier.facts.multilabel,
+        "thresholds": None if classifier.thresholds is None else classifier.thresholds.values.tolist(),
         "image": asdict(preprocessing.resizing),
         "text": {
             "max_length": tokenizer.max_length,

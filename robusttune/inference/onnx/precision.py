@@ -20,7 +20,7 @@ from robusttune.inference.onnx.graph import LEAST_TOKENS, GraphInputs
 from robusttune.inference.onnx.parity import open_session, run_graph
 from robusttune.models.classifier import Classifier
 from robusttune.predictions import predicted_classes
-from robusttune.types import Batch, Tokens
+from robusttune.types import Batch, Tokens, View
 
 PRECISIONS = ("float32", "float16", "int8")
 BATCH_SIZE = 32
@@ -98,8 +98,10 @@ def measure(classifier: Classifier, graph: Path, table: str) -> Measured:
         for row, indices in enumerate(labels):
             truth[row, indices] = True
         live_logits = live.logit() if multilabel else live.log()
-        correct += int((predicted_classes(torch.from_numpy(logits), multilabel) == truth).all(1).sum())
-        live_correct += int((predicted_classes(live_logits, multilabel) == truth).all(1).sum())
+        patterns = View().patterns(torch.stack([batch.image_present, batch.text_present], 1))
+        cuts = 0.0 if classifier.cuts is None else classifier.cuts[patterns]
+        correct += int((predicted_classes(torch.from_numpy(logits), multilabel, cuts) == truth).all(1).sum())
+        live_correct += int((predicted_classes(live_logits, multilabel, cuts) == truth).all(1).sum())
         number += len(batch)
     return Measured(
         number, correct / number, live_correct / number, difference, seconds / number, live_seconds / number

@@ -80,7 +80,10 @@ class PredictionData(LightningDataModule):
         self.facts = Facts(**metadata["facts"])
         self.source = source
         self.input = open_input(source, columns)
-        self.result_columns = ResultColumns(self.facts.class_names, self.facts.multilabel, top_k, self.input.kept)
+        thresholds = self.checkpoint["state_dict"].get("classifier.thresholds.values")
+        threshold = 0.5 if thresholds is None else thresholds.numpy()
+        columns_of = (self.facts.class_names, self.facts.multilabel, top_k, self.input.kept)
+        self.result_columns = ResultColumns(*columns_of, threshold)
         self.parts = parts_of(self.input.rows, part_rows)
         self.folder = user_path(out)
         settings = {"top_k": top_k, "columns": [*self.input.kept], "part_rows": part_rows, "precision": str(precision)}
@@ -135,7 +138,7 @@ class PartsLoader:
         for piece in data.input.pieces(self.parts):
             data.pieces.append(piece)
             samples = data.preprocessing.dataset(piece.records, data.input.images, None, "predict", "predict", complete)
-            yield from data.loaders.build(samples, "predict", data.facts, processes)
+            yield from data.loaders.build(samples, "predict", data.facts, processes, shuffle=False)
 
 
 def _settings_of(source: Source) -> dict[str, Any]:

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from robusttune.errors import RobustTuneError
+from robusttune.inference.prediction import reaches
 from robusttune.inference.tables.inputs import Piece
 from robusttune.paths import partial_of, sync
 
 PRESENT = np.array(["none", "text", "image", "both"], dtype=object)  # by 2 * has image + has text
-THRESHOLD = 0.5  # probability from which a class is predicted in multi-label data
 VALUES = 4_000_000  # probabilities that are in memory before they are written
 
 
@@ -26,17 +26,18 @@ VALUES = 4_000_000  # probabilities that are in memory before they are written
 class ResultColumns:
     """The columns of predictions.
 
-    All have ``id``, ``prediction`` (a class; in multi-label data the list of classes whose probability is at least
-    0.5), ``probability`` (of the most probable class), ``modalities`` (``both``, ``image``, ``text`` or ``none``) and
-    ``unreadable`` (the reason why a part of the row could not be used, or null). Then follow the probability of each
-    class, ``p_<class>``; or ``top_classes`` and ``top_probabilities``, lists in descending order; and the columns that
-    are copied from the input.
+    All have ``id``, ``prediction`` (a class; in multi-label data the list of classes whose probability reaches the
+    threshold), ``probability`` (of the most probable class), ``modalities`` (``both``, ``image``, ``text`` or
+    ``none``) and ``unreadable`` (the reason why a part of the row could not be used, or null). Then follow the
+    probability of each class, ``p_<class>``; or ``top_classes`` and ``top_probabilities``, lists in descending order;
+    and the columns that are copied from the input.
 
     Attributes:
         classes: Names of the C classes, in label order.
         multilabel: Flag, True if a sample may have any number of classes.
         top_k: Number of classes in the lists; None for one column per class.
         kept: Types of the columns that are copied, by name.
+        threshold: Threshold of multi-label predictions, see `reaches`.
 
     Raises:
         RobustTuneError: ``top_k`` is out of range, or a copied column has the name of another one.
@@ -50,6 +51,7 @@ class ResultColumns:
     multilabel: bool
     top_k: int | None
     kept: Mapping[str, pa.DataType] = field(default_factory=dict)
+    threshold: float | NDArray[np.float32] = 0.5
 
     def __post_init__(self) -> None:
         if self.top_k is not None and not 1 <= self.top_k <= len(self.classes):
@@ -95,7 +97,9 @@ class ResultColumns:
         best = probabilities.argmax(1)
         columns = [
             ids,
-            _lists(probabilities >= THRESHOLD, names) if self.multilabel else names.take(pa.array(best)),
+            _lists(reaches(probabilities, present, self.threshold), names)
+            if self.multilabel
+            else names.take(pa.array(best)),
             pa.array(probabilities[np.arange(len(best)), best]),
             pa.array(PRESENT[2 * present[:, 0] + present[:, 1]], pa.string()),
             pa.array(unreadable, pa.string()),

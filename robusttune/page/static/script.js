@@ -136,7 +136,7 @@ function showHeadline(answer) {
   find(".headline").className = `panel headline ${answer.current}`;
   const label = find("#label");
   if (!about.multilabel) label.replaceChildren(`${first[0]} `, element("span", { textContent: percent(first[1]) }));
-  else label.textContent = summary.labels.join(", ") || `no class reaches ${percent(about.threshold)}`;
+  else label.textContent = summary.labels.join(", ") || (about.threshold === null ? "no class reaches its threshold" : `no class reaches ${percent(about.threshold)}`);
   find("#basis").textContent = bases[answer.current];
   find("#known").hidden = !known.length;
   find("#known").replaceChildren(

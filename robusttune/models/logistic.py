@@ -1,0 +1,256 @@
+"""Logistic regression with an L2 penalty: L-BFGS to convergence, and the choice of C by cross-validated log-loss."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from math import isnan
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+FOLDS = 5
+LEAST_ROWS = 4  # With fewer rows there is nothing to cross-validate.
+GRID = [10 ** (step / 2) for step in range(-8, 5)]  # 1e-4 to 100, two values per power of ten
+DEFAULT_C = GRID[4]  # 1e-2
+PATIENCE = 2  # values of C that may be worse than the best before the search ends
+NEVER = -1e4  # logit of a class that a fit has no rows of; finite, so that 0 times it is 0
+ROUGH, EXACT = 1e-3, 1e-6  # largest absolute gradient of the mean loss, in cross-validation and in the final fit
+MOST_ITERATIONS = 2000
+
+
+class Rows(NamedTuple):
+    """The training rows of a logistic regression.
+
+    Attributes:
+        features: Standardised features, shape (N, d), float64.
+        target: 0/1 per class, shape (N, C), float64. In multi-class data each row has exactly one 1.
+        multilabel: True for one binary regression per class, False for a softmax over the classes.
+    """
+
+    features: Tensor
+    target: Tensor
+    multilabel: bool
+
+
+class Chosen(NamedTuple):
+    """The result of a cross-validation.
+
+    Attributes:
+        c: Value of C with the lowest log-loss.
+        loss: Mean log-loss of held-out rows; NaN if nothing could be cross-validated.
+        weights: Mean weights of the folds for this C, shape (C, d + 1); None if nothing could be cross-validated.
+    """
+
+    c: float
+    loss: float
+    weights: Tensor | None
+
+
+def stratified_folds(target: Tensor, sample_id: Sequence[str], seed: int, folds: int = FOLDS) -> Tensor:
+    """Assign each row to a fold such that the folds have about the same number of rows of each class.
+
+    The assignment depends on ids, labels and the seed alone, not on the order of the rows. A row with several classes
+    counts for its rarest one.
+
+    Args:
+        target: 0/1 per class, shape (N, C).
+        sample_id: Ids of the rows.
+        seed: Seed.
+        folds: Number of folds.
+
+    Returns:
+        Folds from 0 to ``folds - 1``, shape (N,), int64.
+
+    Example:
+        >>> stratified_folds(torch.eye(2).repeat(2, 1), ["a", "b", "c", "d"], seed=0, folds=2).bincount()
+        tensor([2, 2])
+    """
+    sizes = target.sum(0)
+    rarest = torch.where(target > 0, sizes, torch.inf).argmin(1).tolist()
+    digests = [hashlib.blake2b(f"{seed}/{each}".encode(errors="surrogatepass")).digest() for each in sample_id]
+    order = sorted(range(len(rarest)), key=lambda row: (rarest[row], digests[row]))
+    found = torch.empty(len(rarest), dtype=torch.int64)
+    found[order] = torch.arange(len(order)) % folds
+    return found
+
+
+def choose_c(rows: Rows, fold: Tensor, grid: Sequence[float] = GRID) -> Chosen:
+    """Choose C by the log-loss of held-out rows. All folds are fitted together, from strong to weak regularisation.
+
+    A held-out row counts if the rows of the other folds have its class, since a class without rows cannot be learned.
+
+    Args:
+        rows: Training rows.
+        fold: Fold of each row, shape (N,), int64.
+        grid: Values of C to choose from, in ascending order.
+
+    Returns:
+        Value with the lowest loss. If no held-out row counts, it is `DEFAULT_C`, or a given value, and its loss NaN.
+    """
+    default = Chosen(DEFAULT_C if DEFAULT_C in grid else grid[0], float("nan"), None)
+    if len(rows.features) < LEAST_ROWS:
+        return default
+    rows = rows._replace(features=rows.features.float(), target=rows.target.float())  # enough to compare values of C
+    kept = (torch.arange(int(fold.max()) + 1, device=fold.device).unsqueeze(1) != fold).to(rows.target.dtype)
+    known, start = learnable(rows, kept), None
+    best, worse = default, 0
+    for c in grid:
+        start = minimise(rows, kept, c, start, ROUGH)
+        loss = _held_out_loss(rows, fold, known, start)
+        if isnan(loss):
+            return default
+        if not loss >= best.loss:  # This form replaces NaN, too.
+            best, worse = Chosen(c, loss, start.mean(0).double()), 0
+        elif (worse := worse + 1) == PATIENCE:
+            break
+    return best
+
+
+def fit(rows: Rows, c: float, start: Tensor | None = None) -> Tensor:
+    """Fit a logistic regression to all rows.
+
+    The objective is that of scikit-learn: half the squared norm of the weights + C x the sum of the log-losses. Biases
+    are not penalised.
+
+    Args:
+        rows: Training rows.
+        c: Inverse strength of the regularisation, above 0.
+        start: Weights to start from, shape (C, d + 1); None to start from the class frequencies.
+
+    Returns:
+        Weights and, in the last column, biases, shape (C, d + 1), float64. They are 0 for classes that cannot be
+        learned, see `learnable`.
+
+    Example:
+        >>> features = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+        >>> weights = fit(Rows(features, torch.eye(2, dtype=torch.float64), multilabel=False), c=1.0)
+        >>> bool(weights[1, 0] > 0), round(float(weights.sum()), 4)
+        (True, 0.0)
+    """
+    all_rows = rows.target.new_ones(1, len(rows.target))
+    return minimise(rows, all_rows, c, None if start is None else start.unsqueeze(0), EXACT)[0]
+
+
+def rotate(features: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Rotate features into the space that their rows span, if there are more features than rows.
+
+    The penalty does not change under a rotation, and the best weights lie in that space, so the result is exact.
+
+    Args:
+        features: Features, shape (N, d).
+
+    Returns:
+        Rotated features, shape (N, min(N, d)), and the orthonormal rows that turn weights back, shape (N, d); None if
+        nothing was rotated.
+    """
+    if features.shape[1] <= features.shape[0]:
+        return features, None
+    basis, triangle = torch.linalg.qr(features.mT)
+    return triangle.mT.contiguous(), basis.mT
+
+
+def rotate_back(weights: Tensor, basis: Tensor | None) -> Tensor:
+    """Return the weights (C, d) of the original features, given those of `rotate`'s results and its second result."""
+    return weights if basis is None else weights @ basis
+
+
+def learnable(rows: Rows, kept: Tensor) -> Tensor:
+    """Return which classes each of ``K`` fits can learn, shape (K, C), bool.
+
+    A class needs a row, in multi-label data also a row without it.
+
+    Args:
+        rows: Training rows.
+        kept: Weight of each row in each fit, 0 or 1, shape (K, N).
+    """
+    positives = kept @ rows.target
+    return (positives > 0) & ((positives < kept.sum(1, keepdim=True)) if rows.multilabel else True)
+
+
+def minimise(rows: Rows, kept: Tensor, c: float, start: Tensor | None, tolerance: float) -> Tensor:
+    """Fit ``K`` logistic regressions to subsets of the same rows with one run of L-BFGS.
+
+    Args:
+        rows: Training rows.
+        kept: Weight of each row in each fit, 0 or 1, shape (K, N).
+        c: Inverse strength of the regularisation.
+        start: Weights to start from, shape (K, C, d + 1); None to start from the class frequencies.
+        tolerance: Largest absolute gradient of the mean loss at which the fit ends.
+
+    Returns:
+        Weights and biases, shape (K, C, d + 1).
+    """
+    features = _with_ones(rows.features)
+    known, sizes = learnable(rows, kept), kept.sum(1)
+    share = (kept / sizes.unsqueeze(1)).mT.unsqueeze(2)  # (N, K, 1)
+    penalty = (1 / (c * sizes)).view(-1, 1, 1).repeat(1, 1, features.shape[1])
+    penalty[:, :, -1] = 0.0
+    values = (_frequencies_alone(rows, kept) if start is None else start.clone()).requires_grad_()
+    solver = torch.optim.LBFGS(
+        [values],
+        max_iter=MOST_ITERATIONS,
+        max_eval=2 * MOST_ITERATIONS,
+        tolerance_grad=tolerance,
+        tolerance_change=1e-4 * tolerance,  # Without it, rounding could keep the line search busy for ever.
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+
+    @torch.no_grad()
+    def objective() -> float:
+        """Set the gradient and return the value of the objective, summed over the fits."""
+        losses, residual = _losses(rows, _logits(features, values), known)
+        penalised = penalty * values
+        gradient = (residual * share).flatten(1).mT @ features
+        values.grad = gradient.view_as(values) + penalised
+        return float((losses * share).sum() + (penalised * values).sum() / 2)
+
+    solver.step(objective)  # type: ignore[no-untyped-call]
+    return values.detach()
+
+
+def _frequencies_alone(rows: Rows, kept: Tensor) -> Tensor:
+    """Return the best weights without features, shape (K, C, d + 1): the biases are the logits of the frequencies."""
+    frequencies = (kept @ rows.target) / kept.sum(1, keepdim=True)
+    known = learnable(rows, kept)
+    biases = torch.logit(frequencies) if rows.multilabel else frequencies.log()
+    features = biases.new_zeros(*biases.shape, rows.features.shape[1])
+    return torch.cat([features, torch.where(known, biases, 0.0).unsqueeze(2)], 2)
+
+
+def _with_ones(features: Tensor) -> Tensor:
+    """Append a column of ones, which the biases multiply."""
+    return torch.cat([features, features.new_ones(len(features), 1)], 1)
+
+
+def _logits(features: Tensor, values: Tensor) -> Tensor:
+    """Return the logits of each fit, shape (N, K, C), from features with a column of ones, shape (N, d + 1)."""
+    return (features @ values.flatten(0, 1).mT).view(len(features), *values.shape[:2])
+
+
+def _losses(rows: Rows, logits: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the log-losses by class, and their derivatives by the logits, shape (N, K, C) each.
+
+    Args:
+        rows: Training rows.
+        logits: Logits, shape (N, K, C).
+        known: Classes that each fit can learn, shape (K, C); the others contribute nothing.
+    """
+    target = rows.target.unsqueeze(1)
+    if rows.multilabel:
+        losses = functional.softplus(logits) - target * logits
+        return losses * known, (logits.sigmoid() - target) * known
+    log_probability = torch.where(known, logits, NEVER).log_softmax(2)
+    return -target * log_probability, (log_probability.exp() - target) * known
+
+
+def _held_out_loss(rows: Rows, fold: Tensor, known: Tensor, values: Tensor) -> float:
+    """Return the mean log-loss of held-out rows, over the classes that their fit can learn; NaN without such rows."""
+    of_fold = fold.view(-1, 1, 1).expand(-1, 1, len(rows.target[0]))
+    losses, _ = _losses(rows, _logits(_with_ones(rows.features), values), known)
+    own, possible = losses.gather(1, of_fold).squeeze(1), known[fold]
+    counts = possible if rows.multilabel else (possible & (rows.target > 0))
+    return float((own * counts).sum() / counts.sum())
