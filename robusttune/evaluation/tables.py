@@ -48,7 +48,7 @@ def sample_tables(metrics: ConditionMetrics, scores: Scores) -> Iterator[pa.Tabl
             {"condition": condition_column, "id": ids}
             | {"image_present": pa.array(image.numpy()), "text_present": pa.array(text.numpy())}
             | columns(shown, scores.label, names)
-            | (_group_columns(shown.known, scores.label, metrics.base, names) if metrics.mixed else {})
+            | (_group_columns(shown.logits, scores.label, metrics.base, names) if metrics.mixed else {})
         )
         yield table.replace_schema_metadata({b"robusttune": json.dumps(metadata).encode()})
 
