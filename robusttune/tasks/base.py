@@ -18,12 +18,11 @@ from robusttune.corruption.conditions import Conditions
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
 from robusttune.models.classifier import Classifier
-from robusttune.models.temperatures import VIEWS
 from robusttune.ranks import sum_over_ranks, world_size
 from robusttune.tasks.balance_checks import note_of_imbalance, refuse_double_correction
 from robusttune.tasks.cache_filling import CacheFilling
 from robusttune.tasks.checkpoint import complete_loaded, complete_saved, load_task, metadata_of
-from robusttune.tasks.fitted_on_validation import Threshold, fit_to_validation
+from robusttune.tasks.fitted_on_validation import Threshold, ValidationFit
 from robusttune.tasks.losses import FiniteCheck, Losses
 from robusttune.tasks.optimisation import OptimizerCallable, adamw, optimizer_with_schedule
 from robusttune.tasks.parameters import describe_parameters
@@ -64,16 +63,13 @@ class RobustTask(LightningModule, ABC):
         threshold: Threshold = "fitted",
     ) -> None:
         super().__init__()
-        if not isinstance(threshold, str) and not 0 < threshold < 1:  # This form refuses NaN, too.
-            raise RobustTuneError(f"model.threshold is {threshold}: give a probability in (0, 1), or fitted")
         self.classifier = classifier
         self.facts = classifier.facts
         self.optimizer = optimizer
         self.schedule = schedule
         self.calibrate = calibrate
         self.threshold = threshold
-        if classifier.thresholds is not None and not isinstance(threshold, str):
-            classifier.thresholds.values.fill_(threshold)
+        self.validation_fit = ValidationFit(classifier, calibrate, threshold)
         self.metrics = ConditionMetrics(self.facts, Conditions())
         self._finite_check: FiniteCheck | None = None  # set between a forward and its backward pass only
 
@@ -128,8 +124,7 @@ class RobustTask(LightningModule, ABC):
 
     def on_fit_end(self) -> None:
         """Log the thresholds of multi-label data."""
-        if self.classifier.thresholds is not None:
-            rank_zero_info(self.classifier.thresholds.describe())
+        self.validation_fit.log_thresholds()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create the optimiser and its learning rate scheduler, see `optimizer_with_schedule`."""
@@ -143,11 +138,7 @@ class RobustTask(LightningModule, ABC):
             rank_zero_info(note)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move a batch to the device of the model.
-
-        Lightning does not wait for the copies of tensors to a GPU, but waits for those of a batch class. The copies
-        would then begin only when the GPU has finished the step before.
-        """
+        """Move a batch to the device of the model, and do not wait for copies to a GPU, as Lightning would."""
         return batch.to(device, non_blocking=device.type == "cuda")
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -195,13 +186,11 @@ class RobustTask(LightningModule, ABC):
     def on_test_epoch_start(self) -> None:
         """Start new metrics, under the conditions of the test split, and log the thresholds of multi-label data."""
         self._reset_metrics("test")
-        if self.classifier.thresholds is not None:
-            rank_zero_info(self.classifier.thresholds.describe())
+        self.validation_fit.log_thresholds()
 
     def on_validation_epoch_end(self) -> None:
         """Fit temperatures and thresholds in a fit, and log the metrics."""
-        if self._fits_temperatures() or self._fits_thresholds():
-            fit_to_validation(self.classifier, self.metrics, self._fits_temperatures(), self._fits_thresholds())
+        self.validation_fit.fit(self.metrics, self.trainer)
         self._log_metrics("val")
         if self.trainer.state.fn == "fit":
             self.metrics.gathered = None  # Free the scores, which may take gigabytes.
@@ -220,8 +209,7 @@ class RobustTask(LightningModule, ABC):
         Raises:
             RobustTuneError: It does not. The message names all differences of task, encoders, settings and weights.
         """
-        if self.classifier.thresholds is not None and not isinstance(self.threshold, str):
-            checkpoint.get("state_dict", {})["classifier.thresholds.values"] = self.classifier.thresholds.values.clone()
+        self.validation_fit.overrule(checkpoint)
         is_fitting = self._trainer is not None and self._trainer.state.fn == "fit"
         complete_loaded(checkpoint, self._metadata, () if is_fitting else self.free_settings, self.state_dict())
 
@@ -247,23 +235,17 @@ class RobustTask(LightningModule, ABC):
             raise RobustTuneError("samples without labels cannot be evaluated: use predict")
         views = self.metrics.conditions.views
         logits = self.metric_logits(batch, views)
-        known, unknown = self.classifier.scores(logits, batch, views, calibrate=not self._fits_temperatures())
+        known, unknown = self.classifier.scores(
+            logits, batch, views, calibrate=not self.validation_fit.temperatures(self.trainer)
+        )
         present = torch.stack([batch.image_present, batch.text_present], 1)
         self.metrics.update(batch.sample_id, batch.label, present, known, unknown)
-
-    def _fits_temperatures(self) -> bool:
-        return self.calibrate and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
-
-    def _fits_thresholds(self) -> bool:
-        has_some = self.classifier.thresholds is not None and self.threshold == "fitted"
-        return has_some and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
 
     def _reset_metrics(self, split: Split) -> None:
         """Start new metrics under the data's conditions for a split."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         conditions = data.conditions(split) if hasattr(data, "conditions") else Conditions()
-        if self._fits_temperatures() or self._fits_thresholds():
-            conditions = conditions.with_views(VIEWS)
+        conditions = self.validation_fit.conditions(conditions, self.trainer)
         one_group = split == "test" and hasattr(data, "evaluation") and data.evaluation.classes == "test"
         names, cuts = self.classifier.class_names, self.classifier.cuts
         self.metrics = ConditionMetrics(self.facts, conditions, names, one_group, cuts)
