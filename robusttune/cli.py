@@ -29,6 +29,7 @@ COMMANDS = {
     "data verify": "check a copy of a data set: counts, files, duplicates, texts",
     "data show": "draw samples of a data set, with texts, labels and noise",
     "report": "compare finished runs: tables, differences with intervals, plots",
+    "protocol": "run a matrix of fits and tests, such as the tables of a paper, and report its results",
     "demo": "serve a web page to try a checkpoint",
     "configs": "list the configurations that come with robusttune, and copy one to edit",
 }
@@ -41,6 +42,7 @@ MODULES = {
     "data verify": "data_verify",
     "data show": "data_show",
     "report": "report",
+    "protocol": "protocol",
     "demo": "demo",
     "configs": "list_configs",
 }

@@ -1,7 +1,8 @@
-"""Names of runs, and the folders that belong to them."""
+"""Names of runs and of reports, and the folders that belong to them."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from robusttune.errors import RobustTuneError
@@ -28,6 +29,32 @@ def run_folders(run_root: str | Path, name: str) -> Path:
     if problem is not None:
         raise RobustTuneError(f"--name {name!r:.100} {problem}: give a name such as mmrl or sweep/lr1")
     return user_path(run_root) / name
+
+
+def check_report_name(name: str) -> None:
+    """Check the name of a report, which becomes part of names of files.
+
+    Args:
+        name: Name of the report.
+
+    Raises:
+        RobustTuneError: The name is no plain name of a file, or the files of another report have it.
+
+    Example:
+        >>> check_report_name("target-DTD")
+        >>> check_report_name("../test")
+        Traceback (most recent call last):
+        robusttune.errors.RobustTuneError: --report '../test' has characters other than letters, digits, ...
+    """
+    problem = None
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        problem = "has characters other than letters, digits, _ . + and -, or begins with one of . + -"
+    elif len(name.encode()) > LONGEST:
+        problem = f"has {len(name.encode())} bytes, and {LONGEST} are allowed"
+    elif name in ("validate", "val") or name.endswith("_classes"):
+        problem = "is the name of another report's files"
+    if problem is not None:
+        raise RobustTuneError(f"--report {name!r:.100} {problem}: give a name such as test or target-DTD")
 
 
 def is_run_number(name: str) -> bool:

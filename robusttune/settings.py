@@ -1,11 +1,13 @@
-"""Conversion of settings objects to plain data and back, for checkpoints and comparisons."""
+"""Conversion of settings objects to plain data and back, for checkpoints and comparisons, and to flags."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from inspect import isabstract, signature
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from robusttune.errors import RobustTuneError
@@ -138,3 +140,31 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return value
+
+
+def as_flags(settings: Mapping[str, Any]) -> list[str]:
+    """Return settings as flags of the command line.
+
+    Args:
+        settings: Values by name: numbers, texts, None, lists and dictionaries of these, and paths.
+
+    Raises:
+        RobustTuneError: A value is of another type.
+
+    Example:
+        >>> as_flags({"trainer.max_epochs": 3, "data.source.val": None, "data.evaluation.conditions": ["complete"]})
+        ['--trainer.max_epochs=3', '--data.source.val=null', '--data.evaluation.conditions=["complete"]']
+    """
+    return [f"--{name}={_as_text(value)}" for name, value in settings.items()]
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str | Path):
+        return str(value)
+    try:
+        return json.dumps(value)
+    except TypeError:
+        raise RobustTuneError(
+            f"a setting has a value of the type {type(value).__name__}: give a number, a text, None, or lists and "
+            "dictionaries of these"
+        ) from None

@@ -56,7 +56,13 @@ class ConditionReport(Callback):
     row a condition, ``test_classes.csv`` one row a condition and class, ``test.parquet`` one row a condition and
     sample, ``test.png`` some samples, and ``missing/test.parquet`` the masks of missing modalities. First the files are
     written, all or none of them, then the table is printed.
+
+    Args:
+        name: Name of a test's files, in place of ``test``, so that several tests of a checkpoint keep their reports.
     """
+
+    def __init__(self, name: str = "test") -> None:
+        self.name = name
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the results of a test.
@@ -64,7 +70,7 @@ class ConditionReport(Callback):
         Raises:
             RobustTuneError: The files cannot be written.
         """
-        self._report(trainer, pl_module, "test", "test")
+        self._report(trainer, pl_module, "test", "test", self.name)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the results of `validate`. Validations within a fit are only logged.
@@ -73,16 +79,16 @@ class ConditionReport(Callback):
             RobustTuneError: The files cannot be written.
         """
         if trainer.state.fn == "validate":
-            self._report(trainer, pl_module, "val", "validate")
+            self._report(trainer, pl_module, "val", "validate", "validate")
 
-    def _report(self, trainer: Trainer, task: LightningModule, split: Split, verb: str) -> None:
+    def _report(self, trainer: Trainer, task: LightningModule, split: Split, verb: str, name: str) -> None:
         assert isinstance(task, RobustTask)
         if task.metrics.gathered is None:  # Only rank 0 has the scores.
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         results, checkpoint = _results(trainer, task, split), trainer.ckpt_path
         files = (
-            [] if checkpoint is None else _write(run_folder_of(checkpoint) / "report", results, task, data, split, verb)
+            [] if checkpoint is None else _write(run_folder_of(checkpoint) / "report", results, task, data, split, name)
         )
         changed = isinstance(data, ImageTextDataModule) and not is_unchanged(data, split)
         title = f"{verb}: {checkpoint or 'untrained'}{', with noise or missing modalities' * changed}"
@@ -115,33 +121,36 @@ def _results(trainer: Trainer, task: RobustTask, split: Split) -> dict[str, Any]
     }
 
 
-def _write(folder: Path, results: dict[str, Any], task: RobustTask, data: Any, split: Split, verb: str) -> list[str]:
+def _write(folder: Path, results: dict[str, Any], task: RobustTask, data: Any, split: Split, name: str) -> list[str]:
     """Write the report of a test or validation, and return one line of output for each kind of file.
 
     Raises:
         RobustTuneError: The folder cannot be written. The earlier report stays unchanged.
     """
-    metrics, scores, mask = task.metrics, task.metrics.gathered, f"missing/{split}.parquet"
+    metrics, scores = task.metrics, task.metrics.gathered
+    mask = f"missing/{split if split == 'val' else name}.parquet"
     assert scores is not None
     writers: Writers = {
-        f"{verb}.csv": lambda path: _write_rows(path, condition_rows(results["conditions"])),
-        f"{verb}_classes.csv": lambda path: write_classes(path, class_rows(metrics, scores)),
-        f"{verb}.parquet": lambda path: write_samples(path, sample_tables(metrics, scores)),
+        f"{name}.csv": lambda path: _write_rows(path, condition_rows(results["conditions"])),
+        f"{name}_classes.csv": lambda path: write_classes(path, class_rows(metrics, scores)),
+        f"{name}.parquet": lambda path: write_samples(path, sample_tables(metrics, scores)),
     }
-    lines = [f"All metrics, classes and samples: {folder / verb}*"]
-    if isinstance(data, ImageTextDataModule) and verb == "test":
-        writers["test.png"] = lambda path: draw(data, metrics, scores, results["checkpoint"]).save(path, format="PNG")
-        lines.append(f"Samples and predictions drawn in {folder / 'test.png'}")
+    lines = [f"All metrics, classes and samples: {folder / name}*"]
+    if isinstance(data, ImageTextDataModule) and split == "test":
+        writers[f"{name}.png"] = lambda path: draw(data, metrics, scores, results["checkpoint"]).save(
+            path, format="PNG"
+        )
+        lines.append(f"Samples and predictions drawn in {folder / f'{name}.png'}")
     if isinstance(data, ImageTextDataModule) and split in data.masks:
         writers[mask] = lambda path: write_split_mask(data, split, path)
         lines.append(f"Masks written to {folder / 'missing'}")
     try:
-        replace_together(folder, writers, f"{verb}.json", results, stale=[mask])
+        replace_together(folder, writers, f"{name}.json", results, stale=[mask])
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)  # pyarrow writes a whole sentence to strerror.
         raise RobustTuneError(
             f"the report in {folder} cannot be written ({reason}), and the previous one is unchanged: "
-            f"make room, and {verb} again"
+            f"make room, and {'validate' if split == 'val' else 'test'} again"
         ) from error
     return lines
 

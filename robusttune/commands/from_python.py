@@ -19,10 +19,10 @@ from robusttune.checkpoint_file import KEY, checkpoint_path, read_checkpoint
 from robusttune.commands import trainer
 from robusttune.commands.lightning_cli import RobustTuneCLI
 from robusttune.commands.resume import FinishedRunError
-from robusttune.errors import RobustTuneError
 from robusttune.evaluation.metric_names import names_of_metrics
 from robusttune.inference import Evaluation, Predictor, load
 from robusttune.interruption import SAVE_AND_REQUEUE, stopping_at_once
+from robusttune.settings import as_flags
 
 Settings = Mapping[str, Any]
 
@@ -60,17 +60,18 @@ class Run:
         """Load the best checkpoint for predictions, see `robusttune.load`."""
         return load(self.folder, device, dtype)
 
-    def test(self, settings: Settings | None = None) -> Evaluation:
+    def test(self, settings: Settings | None = None, report: str = "test") -> Evaluation:
         """Test the best checkpoint as `robusttune test` does, and write the report into the run's folder.
 
         Args:
             settings: Values of settings that differ from those of the fit, by their names; see `fit`.
+            report: Name of the report's files, so that several tests keep their reports.
 
         Raises:
             RobustTuneError: There is no test split, or see `fit`.
         """
-        _start("test", [f"--ckpt_path={self.folder}", *as_flags(settings or {})])
-        found = json.loads((self.folder / "report" / "test.json").read_text(encoding="utf-8"))
+        _start("test", [f"--ckpt_path={self.folder}", f"--report={report}", *as_flags(settings or {})])
+        found = json.loads((self.folder / "report" / f"{report}.json").read_text(encoding="utf-8"))
         intervals = {
             condition: {name: tuple(ends) for name, ends in values.items()}
             for condition, values in found["intervals"].items()
@@ -118,31 +119,6 @@ def fit(config: str | Path | Sequence[str | Path], settings: Settings | None = N
     callbacks: list[Any] = cli.trainer.callbacks  # type: ignore[attr-defined]
     folders = [callback.folder for callback in callbacks if isinstance(callback, RunFolder)]
     return Run(folders[0])
-
-
-def as_flags(settings: Settings) -> list[str]:
-    """Return settings as flags of the command line.
-
-    Args:
-        settings: Values by name: numbers, texts, None, lists and dictionaries of these, and paths.
-
-    Example:
-        >>> as_flags({"trainer.max_epochs": 3, "data.source.val": None, "data.evaluation.conditions": ["complete"]})
-        ['--trainer.max_epochs=3', '--data.source.val=null', '--data.evaluation.conditions=["complete"]']
-    """
-    return [f"--{name}={_as_text(value)}" for name, value in settings.items()]
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, str | Path):
-        return str(value)
-    try:
-        return json.dumps(value)
-    except TypeError:
-        raise RobustTuneError(
-            f"a setting has a value of the type {type(value).__name__}: give a number, a text, None, or lists and "
-            "dictionaries of these"
-        ) from None
 
 
 def _start(verb: str, args: list[str]) -> RobustTuneCLI:

@@ -45,7 +45,7 @@ from robusttune.commands.workers import DeadWorkerError
 from robusttune.errors import RobustTuneError
 from robusttune.interruption import ignore, slurm_job, was_requeued
 from robusttune.ranks import leave
-from robusttune.run_names import run_folders
+from robusttune.run_names import check_report_name, run_folders
 from robusttune.types import Facts
 
 
@@ -59,6 +59,17 @@ class TrainerCLI(RobustTuneCLI):
 
     resumed: Sequence[Resumed] = ()
     same_run = False
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options of a run, and the name of a test's report."""
+        super().add_arguments_to_parser(parser)
+        if "test" in self.subcommands():
+            parser.add_argument(
+                "--report",
+                type=str,
+                default="test",
+                help="Name of the report: files go to report/<name>.* in the folder of the checkpoint's run.",
+            )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments, find the run to resume, and read the checkpoint.
@@ -74,6 +85,8 @@ class TrainerCLI(RobustTuneCLI):
         config = self.config[verb]
         refuse_sharding(config.trainer.strategy)
         root = run_folders(config.run_root, config.name)
+        if verb == "test":
+            check_report_name(config.report)
         if "verbose" in config:
             config.verbose = False  # ConditionReport prints its own table.
         if verb == "fit":
@@ -124,6 +137,10 @@ class TrainerCLI(RobustTuneCLI):
         plugins = [*cluster_plugins(config), SafeCheckpointIO()]
         callbacks = as_list(config.callbacks) + (self._fit_callbacks(config) if self.subcommand == "fit" else [])
         callbacks += self.resumed
+        if self.subcommand != "fit":
+            callbacks.append(
+                ConditionReport(self._get(self.config_init, "report") if self.subcommand == "test" else "")
+            )
         if not any(isinstance(callback, ModelSummary) for callback in callbacks):
             # RobustTask logs the parameters: Lightning's summary would not count encoders whose memory was freed.
             kwargs["enable_model_summary"] = False
@@ -208,13 +225,12 @@ def _launch(verb: str, args: list[str]) -> RobustTuneCLI:
     if verb != "fit":
         prepared = prepare_arguments(args)
         args = with_run_config(verb, prepared.args, prepared.settings)
-    callbacks = [ConditionReport(), MaskFiles()]
     return launch(
         VerbCLI,
         verb,
         args,
         save_config_callback=RunFolder,
-        trainer_defaults={"logger": False, "callbacks": callbacks},
+        trainer_defaults={"logger": False, "callbacks": [MaskFiles()]},
         parser_kwargs={"exit_on_error": False, verb: {"exit_on_error": False}},
     )
 

@@ -19,6 +19,9 @@ class Progress(StrEnum):
     DATA_MISSING = "data missing"
 
 
+BY_WEIGHT = (Progress.RUNNING, Progress.FAILED, Progress.DATA_MISSING, Progress.NOT_STARTED)
+
+
 @dataclass(frozen=True)
 class Step:
     """A fit or a test, and how far it is.
@@ -54,8 +57,21 @@ class RunState:
 
     @property
     def progress(self) -> Progress:
-        """Return the progress of the run: that of the first step that is not done."""
-        steps = (self.fit, *self.tests)
-        failed = [step.progress for step in steps if step.progress in (Progress.FAILED, Progress.DATA_MISSING)]
-        others = [step.progress for step in steps if step.progress is not Progress.DONE]
-        return next(iter([*failed, *others]), Progress.DONE)
+        """Return the progress of the run: done if all steps are, else that of the step that matters most."""
+        found = {step.progress for step in (self.fit, *self.tests)}
+        return next((progress for progress in BY_WEIGHT if progress in found), Progress.DONE)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Return the sentences of the steps that have failed, and the paths of missing data, each once."""
+        steps = {
+            "fit": self.fit,
+            **{f"test {test.report}": step for test, step in zip(self.run.tests, self.tests, strict=True)},
+        }
+        found: dict[str, str] = {}
+        for name, step in steps.items():
+            if step.progress is Progress.FAILED:
+                found.setdefault(f"{name}: {step.reason}", "")
+            elif step.progress is Progress.DATA_MISSING:
+                found.setdefault(f"{step.reason} does not exist", "")
+        return [*found]

@@ -11,7 +11,7 @@ import pytest
 from fakes import tiny_flags
 
 import robusttune
-from robusttune.commands.from_python import Run, as_flags, fit
+from robusttune.commands.from_python import Run, fit
 from robusttune.errors import RobustTuneError
 
 CONFIG = Path(__file__).parents[2] / "configs" / "food101.yaml"

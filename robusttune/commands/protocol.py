@@ -1,0 +1,131 @@
+"""The command ``protocol``: run a matrix of fits and tests, show its state, and report its results."""
+
+from __future__ import annotations
+
+import signal
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robusttune.commands.plain_parser import PlainParser
+from robusttune.errors import RobustTuneError
+from robusttune.interruption import Stopped
+from robusttune.paths import user_path
+from robusttune.plain_yaml import read_plain_yaml
+from robusttune.protocols.identity import IdentifiedRun, identify
+from robusttune.protocols.matrix import Protocol
+from robusttune.protocols.protocol_file import read_protocol
+from robusttune.protocols.reading import read_states
+from robusttune.protocols.runner import Options, Runner
+from robusttune.protocols.state import Progress
+from robusttune.protocols.status import show_status, summary
+from robusttune.protocols.stopping import Stopping
+from robusttune.terminal import print_line
+
+
+def run(args: list[str]) -> None:
+    """Run the command.
+
+    Args:
+        args: Arguments of the command line after ``protocol``.
+
+    Raises:
+        RobustTuneError: An argument, the protocol or a setting in it is invalid, or a run has failed.
+    """
+    given = _parser().parse_args(args)
+    protocol = read_protocol(given.file)
+    planned = protocol.runs(_only(given.only), _settings(given.set))
+    runs = identify(protocol, planned, _Resolve(), print_line)
+    folder = user_path(given.runs) / protocol.name
+    {"run": _run, "status": _status, "report": _report}[given.action](protocol, runs, folder, given)
+
+
+def _run(protocol: Protocol, runs: list[IdentifiedRun], folder: Path, given: Namespace) -> None:
+    print_line(f"{summary(read_states(runs, folder, given.data_root))}; folder {folder}")
+    stopping = Stopping()
+    with stopping.listening():
+        Runner(runs, Options(folder, given.data_root, given.parallel), print_line, stopping).run()
+    if stopping.signal == signal.SIGINT:
+        raise KeyboardInterrupt
+    if stopping.signal is not None:
+        raise Stopped(stopping.signal)
+    states = read_states(runs, folder, given.data_root)
+    show_status(states, folder)
+    problems = [state for state in states if state.progress in (Progress.FAILED, Progress.DATA_MISSING)]
+    if problems:
+        raise RobustTuneError(
+            f"{len(problems)} of {len(states)} runs have failed or lack their data: see above, correct it, and run "
+            "the protocol again, which repeats no finished run"
+        )
+
+
+def _status(protocol: Protocol, runs: list[IdentifiedRun], folder: Path, given: Namespace) -> None:
+    show_status(read_states(runs, folder, given.data_root), folder)
+
+
+def _report(protocol: Protocol, runs: list[IdentifiedRun], folder: Path, given: Namespace) -> None:
+    raise NotImplementedError
+
+
+class _Resolve:
+    """The parser of command lines, imported on first use: it takes seconds."""
+
+    def __init__(self) -> None:
+        self._resolve: Any = None
+
+    def __call__(self, verb: str, args: Sequence[str]) -> dict[str, Any]:
+        if self._resolve is None:
+            from robusttune.commands.resolved import Resolver
+
+            self._resolve = Resolver()
+        resolved: dict[str, Any] = self._resolve(verb, args)
+        return resolved
+
+
+def _parser() -> PlainParser:
+    parser = PlainParser(prog="robusttune protocol", description="Run, inspect or report a matrix of fits and tests.")
+    actions = parser.add_subparsers(dest="action", metavar="run|status|report", required=True)
+    for name, about in {
+        "run": "run what is not done",
+        "status": "list what is done, failed, running and not started",
+        "report": "tables and plots of the results",
+    }.items():
+        action = actions.add_parser(name, help=about, description=about.capitalize() + ".")
+        action.add_argument("file", help="Protocol: a YAML file, or the name of one of configs/protocols.")
+        action.add_argument(
+            "--runs", default="runs", help="Folder of all runs; those of a protocol are in <runs>/<its name>."
+        )
+        action.add_argument(
+            "--data-root", help="Folder that replaces a leading data in relative paths of configurations."
+        )
+        action.add_argument(
+            "--only", nargs="+", default=[], metavar="AXIS=LABEL,...", help="Runs with these labels only."
+        )
+        action.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="Settings of every fit.")
+        if name == "run":
+            action.add_argument("--parallel", type=int, default=1, help="Number of runs at a time.")
+    return parser
+
+
+def _only(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    return {axis: tuple(labels.split(",")) for axis, labels in (_pair(each, "--only") for each in given)}
+
+
+def _settings(given: Sequence[str]) -> dict[str, Any]:
+    found = {}
+    for name, text in (_pair(each, "--set") for each in given):
+        try:
+            found[name] = read_plain_yaml(text)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            found[name] = text
+    return found
+
+
+def _pair(given: str, option: str) -> tuple[str, str]:
+    name, equals, value = given.partition("=")
+    if not equals or not name:
+        raise RobustTuneError(f"{option} {given!r:.100} has no =: give {option} NAME=VALUE")
+    return name, value
