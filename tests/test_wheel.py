@@ -42,6 +42,12 @@ def test_the_wheel_has_every_configuration(installed: Path, tmp_path: Path) -> N
     assert "  conditions/full " in listed
 
 
+def test_the_wheel_has_every_published_number(installed: Path) -> None:
+    ledger = Path("robusttune/protocols/ledger")
+    files = {path.name: path.read_bytes() for path in (ROOT / ledger).glob("*.csv")}
+    assert files == {path.name: path.read_bytes() for path in (installed / ledger).iterdir()}
+
+
 @pytest.mark.slow
 def test_a_smoke_run_of_the_demo(installed: Path, tmp_path: Path) -> None:
     done = run(installed, tmp_path, "fit", "--config", "demo", "--config", "configs/trainer/smoke.yaml")

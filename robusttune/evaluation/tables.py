@@ -24,6 +24,10 @@ def sample_tables(metrics: ConditionMetrics, scores: Scores) -> Iterator[pa.Tabl
     ``label_probability`` and ``label_rank``, from 1. In multi-label data there is also ``probabilities``, in the order
     of the class names in the table's metadata.
 
+    If there are base and new classes, all classes are candidates in these columns, and there are two more: ``base``
+    says whether the label is a base class, and ``prediction_in_group`` is the prediction among the base classes only,
+    or among the new classes only, whichever the label belongs to.
+
     Args:
         metrics: Metrics that hold the conditions and the class names.
         scores: Predictions of all samples.
@@ -35,13 +39,14 @@ def sample_tables(metrics: ConditionMetrics, scores: Scores) -> Iterator[pa.Tabl
     present = torch.stack([torch.stack(view.present(*scores.present.T), 1) for view in metrics.conditions.views])
     rows = torch.arange(len(ids))
     view_indices = torch.from_numpy(metrics.conditions.view_indices(scores.sample_id))
-    for (condition, _, logits), views in zip(metrics.under_conditions(scores), view_indices, strict=True):
+    for (condition, known, logits), views in zip(metrics.under_conditions(scores), view_indices, strict=True):
         image, text = present[views, rows].T
         condition_column = pa.DictionaryArray.from_arrays(pa.array([0] * len(ids), pa.int32()), pa.array([condition]))
         table = pa.table(
             {"condition": condition_column, "id": ids}
             | {"image_present": pa.array(image.numpy()), "text_present": pa.array(text.numpy())}
             | columns(logits, scores.label, names)
+            | (_group_columns(known, scores.label, metrics.base, names) if metrics.mixed else {})
         )
         yield table.replace_schema_metadata({b"robusttune": json.dumps(metadata).encode()})
 
@@ -57,6 +62,20 @@ def _multiclass_columns(logits: Tensor, label: Tensor, names: pa.Array) -> dict[
         "label_probability": pa.array((-sample_losses(logits, label)).exp().numpy()),
         "label_rank": pa.array(label_ranks(logits, label).int().numpy()),
     }
+
+
+def _group_columns(logits: Tensor, label: Tensor, base: Tensor, names: pa.Array) -> dict[str, pa.Array]:
+    """Return the columns of tests with base and new classes.
+
+    Args:
+        logits: Class scores, shape (N, C).
+        label: Class indices, shape (N,).
+        base: Mask of the base classes, shape (C,), bool.
+        names: Names of the C classes.
+    """
+    in_group = base.unsqueeze(0) == base[label].unsqueeze(1)
+    predicted = logits.masked_fill(~in_group, -torch.inf).argmax(1)
+    return {"base": pa.array(base[label].numpy()), "prediction_in_group": names.take(pa.array(predicted.numpy()))}
 
 
 def _multilabel_columns(logits: Tensor, label: Tensor, names: pa.Array) -> dict[str, pa.Array]:

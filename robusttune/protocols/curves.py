@@ -12,9 +12,11 @@ from robusttune.escaping import visible
 from robusttune.protocols.measured import Measured
 from robusttune.report.estimates import Estimate
 from robusttune.report.plots import Drawn, rendered
-from robusttune.report.plots.curves import BANDS, draw_line, handles
+from robusttune.report.plots.curves import BANDS as MOST_BANDS
+from robusttune.report.plots.curves import draw_line, handles
 from robusttune.report.plots.style import GREY, CurveStyle, Plot, curve_styles, legend, panels, style, wrapped
 
+BANDS = f"Bands: standard deviation over seeds, for at most {MOST_BANDS} methods."
 WIDTH, HEIGHT = 3.2, 2.7  # of a panel, in inches
 
 
@@ -22,7 +24,7 @@ class Panel(NamedTuple):
     """A panel of a plot.
 
     Attributes:
-        title: Title of the panel.
+        title: Title of the panel, of one line or more.
         label: Label of the y axis.
         lines: Values by position on the x axis, for each method. A method with a single position is drawn as a
             horizontal line if others have several: it does not depend on x.
@@ -66,7 +68,11 @@ def draw_panels(
             axis.set_xlabel(x_label)
             if not same_label or number % columns == 0:
                 axis.set_ylabel(visible(panel.label))
-        legend(figure, handles([*styles.values()]))
+        entries = handles([*styles.values()])
+        for entry, method in zip(entries, methods, strict=True):
+            if all(_is_flat(panel, method) for panel in panel_list):
+                entry.set(linestyle="--", marker="")
+        legend(figure, entries)
         return rendered(Plot(name, caption, figure), [*styles.values()], methods)
 
 
@@ -77,15 +83,20 @@ def _draw(axis: Axes, panel: Panel, styles: Mapping[str, CurveStyle], logarithmi
         axis.set_xscale("log", base=2)
     for method, line in panel.lines.items():
         points = _known(line)
-        if len(line) == 1 and len(positions) > 1 and points:
+        if _is_flat(panel, method) and points:
             axis.axhline(points[0][1].mean, color=styles[method].colour, linestyle="--", linewidth=1.1)
         else:
-            draw_line(axis, styles[method], points, band=len(styles) <= BANDS)
+            draw_line(axis, styles[method], points, band=len(styles) <= MOST_BANDS)
     axis.xaxis.set_major_locator(FixedLocator(positions))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xticks(positions, [f"{x:g}" for x in positions])
-    axis.set_title(visible(wrapped(panel.title, WIDTH - 0.6)) if "\n" in panel.title else wrapped(panel.title, WIDTH))
+    axis.set_title("\n".join(wrapped(visible(line), WIDTH - 0.4) for line in panel.title.split("\n")))
     axis.grid(color=GREY, alpha=0.25, linewidth=0.6)
+
+
+def _is_flat(panel: Panel, method: str) -> bool:
+    """Return whether a method has one position only while others have several."""
+    return len(panel.lines.get(method, {})) < 2 and any(len(line) > 1 for line in panel.lines.values())
 
 
 def _known(line: Mapping[float, Measured]) -> list[tuple[float, Estimate]]:

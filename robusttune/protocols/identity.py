@@ -142,14 +142,14 @@ def identify(
     """
     where = hashlib.sha256(str(protocol.path.absolute()).encode()).hexdigest()[:16]
     identities = Identities(cache_home() / "protocols" / f"{protocol.name}-{where}.json", resolve)
-    commands = [(run, fit_arguments(run), [test_arguments(run, test) for test in run.tests]) for run in runs]
+    commands = [_commands(protocol, run) for run in runs]
     new = sum(not identities.knows(args) for _, fit, tests in commands for args in (fit, *tests))
     if new > 10:
         tell(f"checking the settings of {new} fits and tests, which takes up to a second each, once")
     found = []
     try:
         for run, fit, tests in commands:
-            about = f"{protocol.path}, {_labels(run)}"
+            about = _about(protocol, run)
             own = identities.of("fit", fit, about)
             found.append(
                 IdentifiedRun(
@@ -165,6 +165,22 @@ def identify(
         identities.save()
     _refuse_equal(protocol, found)
     return found
+
+
+def _commands(protocol: Protocol, run: PlannedRun) -> tuple[PlannedRun, list[str], list[list[str]]]:
+    """Return a run with the arguments of its fit and of its tests.
+
+    Raises:
+        RobustTuneError: A configuration does not exist.
+    """
+    try:
+        return run, fit_arguments(run), [test_arguments(run, test) for test in run.tests]
+    except RobustTuneError as error:
+        raise RobustTuneError(f"{_about(protocol, run)}: {error}") from None
+
+
+def _about(protocol: Protocol, run: PlannedRun) -> str:
+    return f"{protocol.path}, {_labels(run)}"
 
 
 def _refuse_equal(protocol: Protocol, runs: Iterable[IdentifiedRun]) -> None:

@@ -122,6 +122,7 @@ class Protocol:
         combinations: Overlays for the runs with some labels, laid over all others.
         exclude: Labels of runs that are left out.
         tests: Tests of every fit.
+        composed: Methods in tables that are composed of others: by their label, the method for each target.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Protocol:
     combinations: tuple[Combination, ...] = ()
     exclude: tuple[Mapping[str, tuple[str, ...]], ...] = ()
     tests: tuple[ProtocolTest, ...] = (ProtocolTest(),)
+    composed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def runs(
         self, only: Mapping[str, Sequence[str]] | None = None, settings: Mapping[str, Any] | None = None

@@ -19,7 +19,8 @@ class Measured:
 
     Attributes:
         values: Value by seed, in the units of the report: percent, except for metrics whose low values are good.
-        missing: Text that says what is missing, such as ``2 of 3 seeds``; empty if nothing is.
+        missing: Text that says what is missing, such as ``2 of 3 seeds``; empty if nothing is. Without values it is
+            empty only if none are planned.
 
     Example:
         >>> Measured({"1": 81.0, "2": 83.0}, "2 of 3 seeds").text
@@ -44,20 +45,31 @@ class Measured:
     def text(self) -> str:
         """Return mean ± standard deviation, and what is missing."""
         estimate = self.estimate
-        if estimate is None:
-            return NOTHING
-        deviation = "" if estimate.deviation is None else f" ± {estimate.deviation:.2f}"
-        return f"{estimate.mean:.2f}{deviation}" + (f" ({self.missing})" if self.missing else "")
+        number = NOTHING if estimate is None else f"{estimate.mean:.2f}"
+        if estimate is not None and estimate.deviation is not None:
+            number += f" ± {estimate.deviation:.2f}"
+        return f"{number} ({self.missing})" if self.missing else number
+
+    @property
+    def is_planned(self) -> bool:
+        """Return whether there are values, or will be."""
+        return bool(self.values or self.missing)
+
+    @property
+    def final(self) -> float | None:
+        """Return the mean, or None if it is unknown or something is missing."""
+        return None if self.missing else self.mean
 
 
 def measure(outcomes: Sequence[Outcome], metric: str, condition: str) -> Measured:
     """Return the values of a metric over the seeds of some tests that differ in their seeds alone.
 
     Args:
-        outcomes: Outcomes of the tests, one per planned seed.
+        outcomes: Outcomes of the tests, one per planned seed. A finished test without this condition does not count.
         metric: Name of the metric.
         condition: Condition of the tests.
     """
+    outcomes = [outcome for outcome in outcomes if not outcome.values or condition in outcome.values]
     factor = 1 if metric in LOWER_IS_BETTER else 100
     known = {o.seed: factor * value for o in outcomes if (value := o.value(metric, condition)) is not None}
     return Measured(known, "" if len(known) == len(outcomes) else _part(known, outcomes, "seed"))
@@ -95,23 +107,23 @@ def harmonic(base: Measured, new: Measured) -> Measured:
     """
     b, n = base.mean, new.mean
     if b is None or n is None:
-        return Measured({})
+        return Measured({}, base.missing or new.missing)
     return Measured({"": 2 * b * n / (b + n) if b + n else 0.0}, base.missing or new.missing)
 
 
 def row_cells(row: Iterable[Measured], best: Iterable[float | None]) -> list[Cell]:
-    """Return the cells of a row; a mean that equals the best of its column is strong.
+    """Return the cells of a row; a mean without missing parts that equals the best of its column is strong.
 
     Args:
         row: Values of the columns.
-        best: Best mean of each column; None for none.
+        best: Best mean of each column, see `best_of`; None for none.
     """
-    return [Cell(m.text, m.mean is not None and m.mean == b) for m, b in zip(row, best, strict=True)]
+    return [Cell(m.text, m.final is not None and m.final == b) for m, b in zip(row, best, strict=True)]
 
 
 def best_of(candidates: Iterable[Measured], metric: str) -> float | None:
-    """Return the best mean of some methods; None if there are no two different means."""
-    means = {m.mean for m in candidates if m.mean is not None}
+    """Return the best mean of some methods; None if no two differ. A mean with missing parts is not compared."""
+    means = {m.final for m in candidates if m.final is not None}
     if len(means) < 2:
         return None
     return min(means) if metric in LOWER_IS_BETTER else max(means)

@@ -27,7 +27,8 @@ class Outcome:
         values: Values by condition and metric; empty unless the test is done.
 
     Example:
-        >>> outcome = Outcome({"dataset": "DTD", "seed": "1"}, headline="accuracy", values={"complete": {"accuracy": 0.7}})
+        >>> values = {"complete": {"accuracy": 0.7}}
+        >>> outcome = Outcome({"dataset": "DTD", "seed": "1"}, headline="accuracy", values=values)
         >>> outcome.value("accuracy", "complete")
         0.7
     """

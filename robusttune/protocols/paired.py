@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from robusttune.corruption.grammar import COMPLETE
+from robusttune.corruption.grammar import COMPLETE, STANDARD_CONDITIONS
+from robusttune.counting import counted
 from robusttune.protocols.outcomes import relabelled
 from robusttune.protocols.results import Result
 from robusttune.report.conditions import MEAN
 from robusttune.report.differences import BootstrappedRun, Difference, bootstrap_test, differences_to
 from robusttune.report.document import Section
+from robusttune.report.runs import TestResults
 from robusttune.report.sentences import heading
 from robusttune.report.tables import Cell, Rows, Table
 
+CHANCE = re.compile(r"tested\.(noise|missing)\b")  # test settings whose effect is drawn
 NOTE = (
     "In percentage points, with 95 % intervals over samples by a paired bootstrap of 1,000 draws. An interval in bold "
-    "excludes 0. Runs with the same seed on the same samples are paired. The intervals leave out the variation over "
-    "seeds."
+    "excludes 0. A pair is a run of each method with the same seed on the same samples; a method that is planned with "
+    "one seed only is paired with every seed of the others. The intervals leave out the variation over seeds."
 )
 
 
@@ -34,7 +38,11 @@ class Place(NamedTuple):
 
 
 def differences(
-    results: Sequence[Result], axes: Sequence[str], metrics: Mapping[str, Sequence[str]], baseline: str
+    results: Sequence[Result],
+    axes: Sequence[str],
+    metrics: Mapping[str, Sequence[str]],
+    baseline: str,
+    single: Collection[str] = (),
 ) -> tuple[dict[Place, dict[str, dict[str, Difference]]], dict[str, str]]:
     """Return the differences of all methods to a baseline.
 
@@ -43,6 +51,7 @@ def differences(
         axes: Axes of the summary, besides data set, method and seed.
         metrics: Metrics to compare, by the data set of the test.
         baseline: Label of the baseline method.
+        single: Methods that are planned with one seed only.
 
     Returns:
         Differences by place, method and condition; and the reason for missing differences by method.
@@ -55,22 +64,40 @@ def differences(
         labels = relabelled(result.labels, axes)
         method, seed = labels.pop("method"), labels.pop("seed")
         for metric in metrics.get(labels.get("target", labels["dataset"]), ()):
-            run = bootstrap_test(result.predictions, result.tested, metric, result.tested.seeds, seed)
+            seeds = () if _is_without_chance(result.tested) else result.tested.seeds
+            run = bootstrap_test(result.predictions, result.tested, metric, seeds, seed)
             places.setdefault(Place(tuple(labels.items()), metric), {}).setdefault(method, []).append(run)
     found: dict[Place, dict[str, dict[str, Difference]]] = {}
     reasons: dict[str, str] = {}
-    for place, by_method in places.items():
-        if baseline in by_method:
-            found[place], unpaired = differences_to(by_method, baseline, [], place.metric)
+    for place, runs in places.items():
+        for method in runs if baseline in runs else ():
+            pair = {method: runs[method], baseline: runs[baseline]}
+            for name, other in ((method, baseline), (baseline, method)):
+                if name in single and other not in single:
+                    pair[name] = _for_every_seed(pair[name], pair[other])
+            own, unpaired = differences_to(pair, baseline, [], place.metric)
+            found.setdefault(place, {}).update(own)
             reasons |= unpaired
     return found, reasons
+
+
+def _is_without_chance(tested: TestResults) -> bool:
+    """Return whether neither noise nor missing modalities of a test were drawn, so that its seeds do not matter."""
+    drawn = [name for name in tested.values if name not in (*STANDARD_CONDITIONS, MEAN)]
+    settings = tested.test_settings.items()
+    return not drawn and all(value is None for name, value in settings if CHANCE.match(name))
+
+
+def _for_every_seed(runs: list[BootstrappedRun], others: list[BootstrappedRun]) -> list[BootstrappedRun]:
+    """Repeat the run of a method with a single seed for every seed of another method."""
+    return [run._replace(seed=other.seed) for run in runs for other in others]
 
 
 def difference_section(
     found: Mapping[Place, Mapping[str, Mapping[str, Difference]]], reasons: Mapping[str, str], baseline: str
 ) -> Section | None:
     """Return the table of differences, with a column per method; None if there are neither differences nor reasons."""
-    methods = [*dict.fromkeys(method for by_method in found.values() for method in by_method)]
+    methods = [*dict.fromkeys(m for by_method in found.values() for m, known in by_method.items() if known)]
     if not methods and not reasons:
         return None
     groups: dict[str, Rows] = {}
@@ -83,9 +110,17 @@ def difference_section(
             name = heading(place.metric) + ("" if [*conditions] == [COMPLETE] else f", {condition}")
             cells = [_cell(by_method.get(method, {}).get(condition)) for method in methods]
             groups.setdefault(title, Rows(title, [])).rows.append((name, cells))
-    without = [f"There are differences without an interval for {m}: {reason}." for m, reason in reasons.items()]
-    table = Table(f"Difference to {baseline}", methods, [*groups.values()], " ".join([NOTE, *without]))
+    without = [f"There is no paired interval for {m}: {reason}." for m, reason in reasons.items()]
+    headers = [f"{method} ({_pairs(found, method)})" for method in methods]
+    table = Table(f"Difference to {baseline}", headers, [*groups.values()], " ".join([NOTE, *without]))
     return Section(table.title, table, {})
+
+
+def _pairs(found: Mapping[Place, Mapping[str, Mapping[str, Difference]]], method: str) -> str:
+    """Return the number of pairs of runs behind the differences of a method, such as ``2 to 3 pairs``."""
+    counts = sorted({d.pairs for by_method in found.values() for d in by_method.get(method, {}).values()})
+    last = counted(counts[-1], "pair")
+    return last if len(counts) == 1 else f"{counts[0]} to {last}"
 
 
 def _cell(difference: Difference | None) -> Cell:

@@ -13,6 +13,7 @@ from typing import IO
 
 from robusttune.escaping import shell
 
+COMMAND = [sys.executable, "-m", "robusttune"]
 ERROR = "robusttune: error: "
 TAIL = 100_000  # bytes of a log that are searched for its error
 
@@ -38,7 +39,7 @@ class Child:
             out.flush()
             self._start = out.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "robusttune", *args],
+                [*COMMAND, *args],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -12,10 +12,21 @@ import yaml
 from robusttune.errors import RobustTuneError
 from robusttune.packaged_configs import find_config
 from robusttune.plain_yaml import OnceLoader
-from robusttune.protocols.matrix import Axes, Combination, Overlay, Protocol, ProtocolTest, refuse_unknown, slug
+from robusttune.protocols.kinds import AXES
+from robusttune.protocols.matrix import (
+    Axes,
+    Combination,
+    Overlay,
+    PlannedTest,
+    Protocol,
+    ProtocolTest,
+    refuse_unknown,
+    slug,
+)
 from robusttune.regular_files import describe_path, read_regular_text
+from robusttune.run_names import check_report_name
 
-KEYS = ("title", "summary", "configs", "settings", "axes", "combinations", "exclude", "tests")
+KEYS = ("title", "summary", "configs", "settings", "axes", "combinations", "exclude", "tests", "composed")
 TEST_KEYS = ("report", "checkpoint", "labels", "axes", "configs", "settings")
 OVERLAY = ("configs", "settings")
 CHECKPOINTS = ("best", "last")
@@ -40,16 +51,23 @@ def read_protocol(given: str) -> Protocol:
         Combination(_where(part.part("where"), axes), _overlay(part))
         for part in found.parts("combinations", ("where", *OVERLAY))
     )
+    summary = found.text("summary") or "conditions"
+    if summary not in AXES:
+        near = difflib.get_close_matches(summary, AXES, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise RobustTuneError(f"{path} has no summary {summary!r:.100}{hint}: give one of {', '.join(AXES)}")
+    tests = _tests(found, axes)
     return Protocol(
         name=path.stem,
         path=path,
         title=found.text("title") or path.stem,
-        summary=found.text("summary") or "conditions",
+        summary=summary,
         axes=axes,
         overlay=_overlay(found),
         combinations=combinations,
         exclude=tuple(_where(part, axes) for part in found.parts("exclude", tuple(axes))),
-        tests=_tests(found, axes),
+        tests=tests,
+        composed=_composed(found.part("composed"), axes, tests),
     )
 
 
@@ -136,6 +154,11 @@ def _axes(part: _Part) -> Axes:
             raise RobustTuneError(f"{part.path}: {values.place} has no values: give at least one")
         axes[axis] = {}
         for label in values.value:
+            if "," in label or label != label.strip() or not label:
+                raise RobustTuneError(
+                    f"{part.path}: {values.place} has the label {label!r:.100}, and --only takes lists with commas: "
+                    "give a label without commas, and without blanks at its ends"
+                )
             value = values.part(label)
             value.check(OVERLAY)
             axes[axis] = {**axes[axis], label: _overlay(value)}
@@ -157,16 +180,41 @@ def _where(part: _Part, axes: Axes) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def _composed(part: _Part, axes: Axes, tests: tuple[ProtocolTest, ...]) -> dict[str, dict[str, str]]:
+    """Return the composed methods: by their label, the method for each data set or target."""
+    methods = axes.get("method", {})
+    datasets = {*axes.get("dataset", {})}
+    for test in tests:
+        datasets |= {*test.axes.get("target", {}), *([test.labels["target"]] if "target" in test.labels else [])}
+    found = {}
+    for label in part.value:
+        row = part.part(label)
+        found[label] = {dataset: str(method) for dataset, method in row.value.items()}
+        if label in methods:
+            raise RobustTuneError(f"{part.path}: {row.place} has the label of a method: give it another label")
+        known = {"data set": dict.fromkeys(sorted(datasets)), "method": methods}
+        given = {"data set": [*found[label]], "method": [*found[label].values()]}
+        refuse_unknown(given, known, f"{part.path}: {row.place}")
+    return found
+
+
 def _tests(part: _Part, axes: Axes) -> tuple[ProtocolTest, ...]:
     if part.value.get("tests") == []:
         return ()
     found = tuple(_test(each, axes) for each in part.parts("tests", TEST_KEYS)) or (ProtocolTest(),)
-    names: dict[str, int] = {}
-    for plan in Protocol("", part.path, "", "", {"run": {"": Overlay()}}, tests=found).runs()[0].tests:
-        names[plan.report] = names.get(plan.report, 0) + 1
-    for name, count in names.items():
-        if count > 1:
-            raise RobustTuneError(f"{part.path}: {count} tests have the report {name}: give each another report")
+    planned = Protocol("", part.path, "", "", {"run": {"": Overlay()}}, tests=found).runs()[0].tests
+    by_report: dict[str, PlannedTest] = {}
+    by_labels: dict[frozenset[tuple[str, str]], PlannedTest] = {}
+    for test in planned:
+        if by_report.setdefault(test.report, test) is not test:
+            raise RobustTuneError(f"{part.path}: two tests have the report {test.report}: give each another report")
+        other = by_labels.setdefault(frozenset(test.labels.items()), test)
+        if other is not test:
+            raise RobustTuneError(
+                f"{part.path}: the tests {other.report} and {test.report} have the same labels: give them labels, such "
+                "as {target: ...}, so that tables can tell them apart"
+            )
+        check_report_name(test.report)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from robusttune.protocols.ledger import AVERAGE, Published
 from robusttune.protocols.measured import Measured
@@ -11,6 +11,7 @@ from robusttune.report.document import Section
 from robusttune.report.sentences import heading
 from robusttune.report.tables import Cell, Rows, Table
 
+COLUMNS = ["ours", "published", "difference", "published spread", "origin"]
 Matches = list[tuple[Key, Measured, Published]]
 
 
@@ -39,46 +40,27 @@ def _same_place(key: Key, published: Published) -> bool:
 
 
 def _beside(method: str, source: str, matches: Matches) -> Table:
-    """Return the table of a method, with a row per data set and three columns per metric."""
-    metrics = [*dict.fromkeys(key.metric for key, _, _ in matches)]
+    """Return the table of a method, with a group per metric and a row per data set."""
     several = len({key.condition for key, _, _ in matches}) > 1
-    rows: dict[str, dict[str, tuple[Measured, Published]]] = {}
+    groups: dict[str, Rows] = {}
     for key, measured, published in matches:
-        rows.setdefault(_row_name(key, published, several), {})[key.metric] = (measured, published)
-    columns = [f"{heading(metric)}, {kind}" for metric in metrics for kind in ("ours", "published", "difference")]
-    body = [
-        (name, [cell for m in metrics for cell in _cells(row.get(m))] + [Cell(_origins(p for _, p in row.values()))])
-        for name, row in rows.items()
-    ]
+        name = ", ".join(filter(None, [key.dataset, key.condition if several else "", published.precision]))
+        title = heading(key.metric)
+        groups.setdefault(title, Rows(title, [])).rows.append((name, _cells(measured, published)))
     note = _note(source, [published for _, _, published in matches])
-    return Table(f"{method} beside {source}", [*columns, "origin"], [Rows("", body)], note)
+    return Table(f"{method} beside {source}", COLUMNS, [*groups.values()], note)
 
 
-def _row_name(key: Key, published: Published, several: bool) -> str:
-    """Return the name of a row: the data set, and what distinguishes it from other rows of the data set."""
-    return ", ".join(filter(None, [key.dataset, key.condition if several else "", published.precision]))
-
-
-def _cells(found: tuple[Measured, Published] | None) -> list[Cell]:
-    """Return own value, published value and difference."""
-    if found is None:
-        return [Cell(), Cell(), Cell()]
-    measured, published = found
-    mean = measured.mean
-    assert mean is not None
+def _cells(measured: Measured, published: Published) -> list[Cell]:
+    """Return the cells of `COLUMNS`. There is no difference for an average without some of its data sets."""
     assert published.value is not None
     spread = "" if published.spread is None else f" ± {published.spread:.2f}"
-    within = published.has_within_spread(mean)
-    judged = {None: "", True: ", within the published spread", False: ", outside the published spread"}[within]
-    return [
-        Cell(measured.text),
-        Cell(f"{published.value:.2f}{spread}"),
-        Cell(f"{mean - published.value:+.2f}{judged}"),
-    ]
-
-
-def _origins(row: Iterable[Published]) -> str:
-    return "; ".join(dict.fromkeys(published.origin for published in row))
+    mean = measured.final if published.over else measured.mean
+    difference = None if mean is None else f"{mean - published.value:+.2f}"
+    within = None if measured.final is None else published.has_within_spread(measured.final)
+    judged = {None: Cell(), True: Cell("within the published spread"), False: Cell("outside the published spread")}
+    numbers = [Cell(measured.text), Cell(f"{published.value:.2f}{spread}"), Cell(difference) if difference else Cell()]
+    return [*numbers, judged[within], Cell(published.origin)]
 
 
 def _note(source: str, entries: Sequence[Published]) -> str:
@@ -105,36 +87,31 @@ def _note(source: str, entries: Sequence[Published]) -> str:
 
 
 def _other_methods(cells: Mapping[Key, Measured], known: Sequence[Published]) -> Table | None:
-    """Return the table of published methods that are not part of the protocol.
+    """Return the table of published methods that are not part of the protocol, with a column per method and source.
 
-    If there are averages, it has these only. A method with several sources has a row for each.
+    If there are averages over the data sets of the protocol, it has these only.
     """
     methods = {key.method for key in cells}
-    places = {key._replace(method="") for key in cells}
-    found = [
-        (key, p) for key in sorted(places) for p in known if p.method not in methods and _same_place(key, p)
-    ]
+    places = dict.fromkeys(key._replace(method="") for key in cells)
+    found = [(key, p) for key in places for p in known if p.method not in methods and _same_place(key, p)]
     found = [(key, p) for key, p in found if key.dataset == AVERAGE] or found
     if not found:
         return None
-    columns = [*dict.fromkeys(key for key, _ in found)]
-    rows: dict[tuple[str, str, str], dict[Key, Published]] = {}
+    columns = [*dict.fromkeys(_source_name(p.method, p.source, p.origin) for _, p in found)]
+    rows: dict[str, dict[str, Cell]] = {}
     for key, p in found:
-        rows.setdefault((p.method, p.source, p.origin), {})[key] = p
-    body = [
-        (_source_name(*row), [Cell(f"{by_key[key].value:.2f}") if key in by_key else Cell() for key in columns])
-        for row, by_key in rows.items()
-    ]
-    headers = [", ".join(filter(None, [key.dataset, key.condition, heading(key.metric)])) for key in columns]
+        name = ", ".join(filter(None, [key.dataset, key.condition, heading(key.metric), p.precision]))
+        rows.setdefault(name, {})[_source_name(p.method, p.source, p.origin)] = Cell(f"{p.value:.2f}")
+    body = [(name, [row.get(column, Cell()) for column in columns]) for name, row in rows.items()]
     note = f"In percent. {'; '.join(dict.fromkeys(p.setting for _, p in found))}. Not run here."
-    return Table("Other published methods", headers, [Rows("", body)], note)
+    return Table("Other published methods", columns, [Rows("", body)], note)
 
 
 def _source_name(method: str, source: str, origin: str) -> str:
-    """Return the name of a row: the method, its source unless it is the same, and the origin.
+    """Return the header of a column: the method, its source and the origin.
 
     Example:
-        >>> _source_name("VaMP", "VaMP", "note by others")
-        'VaMP (note by others)'
+        >>> _source_name("SyP", "SyP (ICCV 2025)", "note by others"), _source_name("LoRA", "MoRA's table", "paper")
+        ('SyP (ICCV 2025), note by others', "LoRA (MoRA's table), paper")
     """
-    return f"{method} ({', '.join(filter(None, [source if source != method else '', origin]))})"
+    return f"{source if source.startswith(method) else f'{method} ({source})'}, {origin}"

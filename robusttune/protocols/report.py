@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from robusttune.counting import counted
 from robusttune.errors import RobustTuneError
+from robusttune.protocols.composed import with_composed
+from robusttune.protocols.kinds import AXES
 from robusttune.protocols.ledger import load, plain
 from robusttune.protocols.matrix import Protocol
 from robusttune.protocols.outcomes import DONE, Outcome, outcomes_of
@@ -14,7 +16,9 @@ from robusttune.protocols.paired import difference_section, differences
 from robusttune.protocols.published import published_sections
 from robusttune.protocols.results import Result
 from robusttune.protocols.state import RunState
-from robusttune.protocols.summaries import AXES, Summary, labels_of, relabel, summarise
+from robusttune.protocols.summaries import Summary, summarise
+from robusttune.protocols.summaries.base_to_new import MEAN_OF
+from robusttune.protocols.summaries.summary import relabel
 from robusttune.report.document import Document, ExcludedRun, Section
 from robusttune.report.values import Values
 
@@ -39,62 +43,73 @@ def report_on(
         RobustTuneError: The protocol has no such summary or baseline, or predictions cannot be read.
     """
     outcomes = outcomes_of(results, states)
-    summary = _summary(protocol.summary, outcomes)
-    methods = labels_of(relabel(outcomes, AXES[protocol.summary]), "method")
+    summary = _summary(protocol, outcomes)
+    methods = [*dict.fromkeys(key.method for key in summary.cells)]
     if baseline is not None and baseline not in methods:
         raise RobustTuneError(f"there is no method {baseline!r:.100} to compare with: choose from {'; '.join(methods)}")
-    paired = _paired(protocol.summary, results, summary, baseline or methods[0]) if len(methods) > 1 else []
-    return _document(protocol.title, protocol.summary, outcomes, summary, paired)
+    paired: list[Section] = []
+    if len(methods) > 1:
+        paired = _paired(protocol, outcomes, results, summary, baseline or methods[0])
+    return _document(protocol, outcomes, summary, paired)
 
 
-def document_of(title: str, kind: str, outcomes: list[Outcome]) -> Document:
+def document_of(protocol: Protocol, outcomes: list[Outcome]) -> Document:
     """Report on outcomes that were read from JSON: everything but the paired intervals, which need predictions.
 
     Args:
-        title: Title of the protocol.
-        kind: Kind of summary, such as ``base_to_new``.
+        protocol: Protocol of the tests.
         outcomes: Outcomes of all planned tests.
 
     Raises:
-        RobustTuneError: There is no such kind of summary.
+        RobustTuneError: The protocol has no such summary.
 
     Example:
+        >>> from pathlib import Path
         >>> outcome = Outcome({"dataset": "DTD", "method": "MMRL", "shots": "1", "seed": "1"}, headline="accuracy")
         >>> outcome.values["complete"] = {"accuracy": 0.5}
-        >>> document_of("Few-shot curves", "few_shot", [outcome]).finding
-        'The test is done. MMRL has the best accuracy with 1 shot, 50.00 %.'
+        >>> document_of(Protocol("few", Path("few.yaml"), "Few-shot", "few_shot", axes={}), [outcome]).finding
+        'The test is done. The accuracy with 1 shot of MMRL is 50.00 %.'
     """
-    return _document(title, kind, outcomes, _summary(kind, outcomes), [])
+    return _document(protocol, outcomes, _summary(protocol, outcomes), [])
 
 
-def _summary(kind: str, outcomes: list[Outcome]) -> Summary:
+def _summary(protocol: Protocol, outcomes: list[Outcome]) -> Summary:
     """Return the summary; data sets with published numbers are shown with the published metric."""
-    return summarise(kind, outcomes, {plain(published.dataset): published.metric for published in load(kind)})
+    chosen = {plain(published.dataset): published.metric for published in load(protocol.summary)}
+    return summarise(protocol.summary, with_composed(outcomes, protocol.composed), chosen)
 
 
-def _document(title: str, kind: str, outcomes: list[Outcome], summary: Summary, paired: list[Section]) -> Document:
+def _document(protocol: Protocol, outcomes: list[Outcome], summary: Summary, paired: list[Section]) -> Document:
     lines: list[tuple[object, ...]] = []
     for key, measured in summary.cells.items():
         estimate = measured.estimate
         numbers = (None, None, 0) if estimate is None else estimate[:3]
         lines.append((*key[:4], ";".join(key.over), *numbers, measured.missing))
     return Document(
-        title=title,
+        title=protocol.title,
         finding=f"{_progress(outcomes)} {summary.finding}",
         left_out=_left_out(outcomes),
         values=Values(HEADER, lines),
-        sections=[*summary.sections, *paired, *published_sections(summary.cells, load(kind))],
+        sections=[*summary.sections, *paired, *published_sections(summary.cells, load(protocol.summary))],
     )
 
 
-def _paired(kind: str, results: Sequence[Result], summary: Summary, baseline: str) -> list[Section]:
+def _paired(
+    protocol: Protocol, outcomes: list[Outcome], results: Sequence[Result], summary: Summary, baseline: str
+) -> list[Section]:
     """Return the section with paired differences, or none if there is nothing to compare."""
+    axes = AXES[protocol.summary]
     metrics: dict[str, list[str]] = {}
     for key in summary.cells:
         known = metrics.setdefault(key.dataset, [])
-        if key.metric and key.metric not in known:
+        if key.metric and key.metric not in known and key.metric != MEAN_OF:
             known.append(key.metric)
-    section = difference_section(*differences(results, AXES[kind], metrics, baseline), baseline)
+    seeds: dict[str, set[str]] = {}
+    for outcome in relabel(with_composed(outcomes, protocol.composed), axes):
+        seeds.setdefault(outcome.labels["method"], set()).add(outcome.seed)
+    single = [method for method, own in seeds.items() if len(own) == 1]
+    tests = with_composed(results, protocol.composed)
+    section = difference_section(*differences(tests, axes, metrics, baseline, single), baseline)
     return [section] if section is not None else []
 
 

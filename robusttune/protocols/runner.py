@@ -161,7 +161,7 @@ class Runner:
     def run(self) -> None:
         """Run everything that is not done, once. A run that fails does not stop the others."""
         self._began = time.time()
-        self._open = [run for run in self.runs if _has_work(self._state(run))]
+        self._open = [run for run in self.runs if has_work(self._state(run))]
         self._total, self._finished = len(self._open), list[Duration]()
         self._elsewhere: list[IdentifiedRun] = []  # runs that other processes work on
         retry_at = 0.0
@@ -233,8 +233,8 @@ class Runner:
         return f"; about {in_words(remaining_seconds(self._finished, waiting, self.options.parallel))} left"
 
 
-def _has_work(state: RunState) -> bool:
-    """Return whether a step of a run is neither done nor lacks its data."""
+def has_work(state: RunState) -> bool:
+    """Return whether a run has a step that can be run: it is not done, and its data are there."""
     steps = [state.fit] if state.fit.progress is not Progress.DONE else state.tests
     return any(step.progress not in (Progress.DONE, Progress.DATA_MISSING) for step in steps)
 

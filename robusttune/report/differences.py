@@ -128,14 +128,26 @@ def _pairs(mine: list[BootstrappedRun], theirs: list[BootstrappedRun]) -> list[t
     """
     pairs = []
     unpaired, free = [*mine], [*theirs]
-    for same in (lambda a, b: a.seed == b.seed and a.data_seeds == b.data_seeds, lambda a, b: a.data_seeds == b.data_seeds):
+    for same_training in (True, False):
         for entry in [*unpaired]:
-            other = next((o for o in free if o.samples == entry.samples and same(o, entry)), None)
+            other = next((o for o in free if _belong_together(entry, o, same_training)), None)
             if other is not None:
                 pairs.append((entry, other))
                 unpaired.remove(entry)
                 free.remove(other)
     return pairs
+
+
+def _belong_together(entry: BootstrappedRun, other: BootstrappedRun, same_training: bool) -> bool:
+    """Return whether two runs can be paired.
+
+    Args:
+        entry: One run.
+        other: Another run.
+        same_training: Flag for pairs that must have the same seed of the training, too.
+    """
+    same_data = (entry.samples, entry.data_seeds) == (other.samples, other.data_seeds)
+    return same_data and (entry.seed == other.seed or not same_training)
 
 
 def _paired_differences(

@@ -124,9 +124,7 @@ def report_on(
         trend_models = [named(models, name, "--trend") for name in trend]
         effective = effective_table(comparison, effective_robustness(comparison, trend_models), trend_models)
     summary = " ".join(filter(None, [finding(comparison), caveat(comparison)]))
-    return Document(
-        "robusttune report", summary, left_out, values_of(comparison), _sections(comparison, effective)
-    )
+    return Document("robusttune report", summary, left_out, values_of(comparison), _sections(comparison, effective))
 
 
 def _sections(comparison: Comparison, effective: Table | None) -> list[Section]:

@@ -41,6 +41,12 @@ def resampled(predictions: Predictions, metric: str) -> Tensor | None:
         "f1_macro": lambda: _class_average(predictions, macro),
         "f1_weighted": lambda: _class_average(predictions, weighted),
     }
+    if "prediction_in_group" in predictions.table.column_names:
+        single_label |= {
+            "base_accuracy": lambda: _group_accuracy(predictions, base=True),
+            "new_accuracy": lambda: _group_accuracy(predictions, base=False),
+            "harmonic_mean": lambda: _harmonic_mean(predictions),
+        }
     multilabel: dict[str, Callable[[], Tensor]] = {
         "f1_macro": lambda: _class_average(predictions, macro_of_all),
         "f1_micro": lambda: _class_average(predictions, micro),
@@ -54,6 +60,19 @@ def resampled(predictions: Predictions, metric: str) -> Tensor | None:
 def _means(predictions: Predictions, parts: NDArray[np.generic]) -> Tensor:
     """Return the mean of each resample under each condition, shape (resamples, K), for ``parts`` of shape (K, N)."""
     return resampled_means(torch.from_numpy(np.ascontiguousarray(parts.T, np.float32)), seed=_seed(predictions))
+
+
+def _group_accuracy(predictions: Predictions, base: bool) -> Tensor:
+    """Return the accuracy on base or on new classes of each resample under each condition, shape (resamples, K)."""
+    group = predictions.column("base").astype(bool) == base
+    right = predictions.column("prediction_in_group") == predictions.column("label")
+    return _means(predictions, group & right) / _means(predictions, group)
+
+
+def _harmonic_mean(predictions: Predictions) -> Tensor:
+    """Return the harmonic mean of base and new accuracy of each resample, shape (resamples, K)."""
+    base, new = _group_accuracy(predictions, base=True), _group_accuracy(predictions, base=False)
+    return 2 * base * new / (base + new).clamp(min=1e-12)
 
 
 def _seed(predictions: Predictions) -> int:

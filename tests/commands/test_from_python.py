@@ -13,6 +13,7 @@ from fakes import tiny_flags
 import robusttune
 from robusttune.commands.from_python import Run, fit
 from robusttune.errors import RobustTuneError
+from robusttune.settings import as_flags
 
 CONFIG = Path(__file__).parents[2] / "configs" / "food101.yaml"
 

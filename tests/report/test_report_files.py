@@ -23,7 +23,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.evaluation.calibration import BINS
 from robusttune.report import Document, report_on, write
 from robusttune.report.compare import Comparison, compare
-from robusttune.report.models import group
+from robusttune.report.models import group as group_into_models
 from robusttune.report.plots.calibration import bins_of
 from robusttune.report.plots.confusion import most_confused
 from robusttune.report.plots.style import curve_styles
@@ -60,7 +60,7 @@ def document(root: Path) -> Document:
 
 @pytest.fixture(scope="module")
 def comparison(root: Path) -> Comparison:
-    models, _ = group([run for run in find_runs([str(root)]) if run.tested is not None])
+    models, _ = group_into_models([run for run in find_runs([str(root)]) if run.tested is not None])
     return compare(models)
 
 

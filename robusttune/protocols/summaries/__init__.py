@@ -7,16 +7,8 @@ from collections.abc import Callable
 from robusttune.errors import RobustTuneError
 from robusttune.protocols.outcomes import Outcome
 from robusttune.protocols.summaries import base_to_new, conditions, few_shot, missing_rates, transfer
-from robusttune.protocols.summaries.summary import Chosen, Key, Summary, labels_of, relabel
+from robusttune.protocols.summaries.summary import Chosen, Summary
 
-# Axes of each kind of summary, besides data set, method and seed. Further axes are part of the method's label.
-AXES: dict[str, tuple[str, ...]] = {
-    "base_to_new": base_to_new.AXES,
-    "few_shot": few_shot.AXES,
-    "transfer": transfer.AXES,
-    "missing_rates": missing_rates.AXES,
-    "conditions": conditions.AXES,
-}
 FUNCTIONS: dict[str, Callable[[list[Outcome], Chosen], Summary]] = {
     "base_to_new": base_to_new.summarise,
     "few_shot": few_shot.summarise,
@@ -30,7 +22,7 @@ def summarise(kind: str, outcomes: list[Outcome], chosen: Chosen) -> Summary:
     """Return the tables and plots of a protocol.
 
     Args:
-        kind: Kind of summary, one of `AXES`.
+        kind: Kind of summary, one of `robusttune.protocols.kinds.AXES`.
         outcomes: Outcomes of all planned tests, at least one.
         chosen: Metric of each data set that replaces the main metric of its tests.
 
@@ -42,4 +34,4 @@ def summarise(kind: str, outcomes: list[Outcome], chosen: Chosen) -> Summary:
     return FUNCTIONS[kind](outcomes, chosen)
 
 
-__all__ = ["AXES", "Key", "Summary", "labels_of", "relabel", "summarise"]
+__all__ = ["Summary", "summarise"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from robusttune.corruption.grammar import COMPLETE
+from robusttune.protocols.kinds import AXES
 from robusttune.protocols.ledger import AVERAGE
 from robusttune.protocols.measured import Measured, average, harmonic, measure
 from robusttune.protocols.outcomes import Outcome
@@ -23,7 +24,6 @@ from robusttune.protocols.summaries.summary import (
 from robusttune.report.document import Section
 from robusttune.report.tables import Table
 
-AXES: tuple[str, ...] = ()
 BASE, NEW, OF_MEANS, MEAN_OF = "base_accuracy", "new_accuracy", "harmonic_mean", "mean_harmonic_mean"
 COLUMNS = {
     BASE: "base classes",
@@ -45,7 +45,7 @@ def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
         outcomes: Outcomes of all planned tests.
         chosen: Not used: the metrics are those of base-to-new tests.
     """
-    outcomes = relabel(outcomes, AXES)
+    outcomes = relabel(outcomes, AXES["base_to_new"])
     datasets, methods = labels_of(outcomes, "dataset"), labels_of(outcomes, "method")
     cells: dict[Key, Measured] = {}
     for method in methods:
@@ -58,7 +58,9 @@ def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
                 cells[Key(method, AVERAGE, "", metric, tuple(own))] = measured
     last = AVERAGE if len(datasets) > 1 else datasets[0]
     groups = [
-        method_rows(average_title(len(datasets)) if name == AVERAGE else name, methods, [*COLUMNS], _lookup(cells, name), BASE)
+        method_rows(
+            average_title(len(datasets)) if name == AVERAGE else name, methods, [*COLUMNS], _lookup(cells, name), BASE
+        )
         for name in [*datasets, *([AVERAGE] if len(datasets) > 1 else [])]
     ]
     table = Table("Base to new", [*COLUMNS.values()], [g for g in groups if g.rows], f"{UNITS} {CONVENTIONS}")

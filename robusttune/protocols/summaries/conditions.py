@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from robusttune.corruption.grammar import COMPLETE
+from robusttune.counting import counted
+from robusttune.protocols.kinds import AXES
 from robusttune.protocols.measured import Measured, average, best_of, measure, row_cells
 from robusttune.protocols.outcomes import Outcome
 from robusttune.protocols.summaries.summary import (
@@ -21,8 +23,7 @@ from robusttune.protocols.summaries.summary import (
 from robusttune.report.conditions import MEAN, by_group, in_order
 from robusttune.report.document import Section
 from robusttune.report.sentences import heading
-from robusttune.report.tables import Cell, Rows, Table
-AXES: tuple[str, ...] = ()
+from robusttune.report.tables import Rows, Table
 
 
 def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
@@ -32,52 +33,51 @@ def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
         outcomes: Outcomes of all planned tests.
         chosen: Metric of each data set that replaces the main metric of its tests.
     """
-    outcomes = relabel(outcomes, AXES)
-    sections, cells, findings = [], {}, []
+    outcomes = relabel(outcomes, AXES["conditions"])
+    parts = []
     for dataset in labels_of(outcomes, "dataset"):
         own = where(outcomes, dataset=dataset)
-        metric = metric_of(own, dataset, chosen)
-        values = values_by_condition(own, dataset, metric)
-        cells |= values
-        methods = labels_of(own, "method")
-        table = _table(values, methods, dataset, metric)
-        sections.append(Section(table.title, table, {}))
-        last = [key.condition for key in values][-1]
-        by_method = {method: lookup(values, dataset, metric)(method, last) for method in methods}
-        quantity = f"mean {heading(metric)} over conditions" if last == MEAN else heading(metric)
-        findings.append(best_sentence(by_method, f"{quantity} on {dataset}" if dataset else quantity, metric))
-    return Summary(sections, cells, " ".join(findings))
+        parts.append(_of_dataset(own, dataset, metric_of(own, dataset, chosen)))
+    cells = {key: measured for part in parts for key, measured in part.cells.items()}
+    sections = [section for part in parts for section in part.sections]
+    return Summary(sections, cells, " ".join(part.finding for part in parts))
 
 
-def values_by_condition(outcomes: list[Outcome], dataset: str, metric: str) -> dict[Key, Measured]:
-    """Return the values of all methods on a data set under each condition, and their mean over conditions."""
+def _of_dataset(outcomes: list[Outcome], dataset: str, metric: str) -> Summary:
+    """Return the table of one data set."""
+    methods, cells = labels_of(outcomes, "method"), _values(outcomes, dataset, metric)
+    groups = []
+    for group, conditions in by_group({key.condition for key in cells} - {MEAN}).items():
+        value = lookup(cells, dataset, metric)
+        rows = {condition: [value(method, condition) for method in methods] for condition in conditions}
+        groups.append(
+            Rows(group, [(name, row_cells(row, [best_of(row, metric)] * len(row))) for name, row in rows.items()])
+        )
+    last, over = next(((MEAN, key.over) for key in cells if key.over), ([key.condition for key in cells][-1], ()))
+    row = [lookup(cells, dataset, metric, over)(method, last) for method in methods]
+    title, note, quantity = titled(dataset, metric) or "Conditions", UNITS, heading(metric)
+    if over:
+        groups.append(Rows("", [(MEAN, row_cells(row, [best_of(row, metric)] * len(row)))]))
+        note += f" The mean is over {counted(len(over), 'condition')} that all methods have."
+        quantity = f"mean {quantity} over {counted(len(over), 'condition')}"
+    table = Table(title[0].upper() + title[1:], methods, groups, note)
+    finding = best_sentence(
+        dict(zip(methods, row, strict=True)), f"{quantity} on {dataset}" if dataset else quantity, metric
+    )
+    return Summary([Section(table.title, table, {})], cells, finding)
+
+
+def _values(outcomes: list[Outcome], dataset: str, metric: str) -> dict[Key, Measured]:
+    """Return the values of all methods on a data set under each condition, and their mean over shared conditions."""
     conditions = in_order(name for outcome in outcomes for name in outcome.values if name != MEAN) or [COMPLETE]
-    cells = {}
-    for method in labels_of(outcomes, "method"):
-        planned = where(outcomes, method=method)
-        own = {condition: measure(planned, metric, condition) for condition in conditions}
-        cells |= {Key(method, dataset, condition, metric): measured for condition, measured in own.items()}
-        if len(conditions) > 1:
-            cells[Key(method, dataset, MEAN, metric)] = average([*own.values()], "condition")
+    methods = labels_of(outcomes, "method")
+    cells = {
+        Key(method, dataset, condition, metric): measure(where(outcomes, method=method), metric, condition)
+        for method in methods
+        for condition in conditions
+    }
+    shared = [c for c in conditions if all(cells[Key(m, dataset, c, metric)].is_planned for m in methods)]
+    for method in methods if len(conditions) > 1 else ():
+        own = [cells[Key(method, dataset, condition, metric)] for condition in shared]
+        cells[Key(method, dataset, MEAN, metric, tuple(shared))] = average(own, "condition")
     return cells
-
-
-def _table(cells: dict[Key, Measured], methods: list[str], dataset: str, metric: str) -> Table:
-    """Return the table of a data set."""
-    names = {key.condition for key in cells} - {MEAN}
-    groups = [
-        Rows(group, [_row(cells, methods, dataset, metric, condition) for condition in conditions])
-        for group, conditions in by_group(names).items()
-    ]
-    if any(key.condition == MEAN for key in cells):
-        groups.append(Rows("", [_row(cells, methods, dataset, metric, MEAN)]))
-    title = titled(dataset, metric) or "Conditions"
-    return Table(title[0].upper() + title[1:], methods, groups, UNITS)
-
-
-def _row(
-    cells: dict[Key, Measured], methods: list[str], dataset: str, metric: str, condition: str
-) -> tuple[str, list[Cell]]:
-    """Return a row with a cell per method; the best mean is strong."""
-    values = [lookup(cells, dataset, metric)(method, condition) for method in methods]
-    return condition, row_cells(values, [best_of(values, metric)] * len(values))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import product
 
 from robusttune.corruption.grammar import COMPLETE
-from robusttune.protocols.curves import Panel, draw_panels
+from robusttune.protocols.curves import BANDS, Panel, draw_panels
+from robusttune.protocols.kinds import AXES
 from robusttune.protocols.ledger import AVERAGE
 from robusttune.protocols.measured import Measured, average, measure
 from robusttune.protocols.outcomes import Outcome
@@ -30,7 +31,6 @@ from robusttune.report.document import Section
 from robusttune.report.sentences import heading
 from robusttune.report.tables import Table
 
-AXES: tuple[str, ...] = ("shots",)
 FLAT = "A method that is planned for one number of shots only is a dashed horizontal line."
 
 
@@ -41,7 +41,7 @@ def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
         outcomes: Outcomes of all planned tests.
         chosen: Metric of each data set that replaces the main metric of its tests.
     """
-    outcomes = relabel(outcomes, AXES)
+    outcomes = relabel(outcomes, AXES["few_shot"])
     datasets, methods = labels_of(outcomes, "dataset"), labels_of(outcomes, "method")
     shots = sorted(labels_of(outcomes, "shots"), key=natural)
     metrics = {dataset: metric_of(where(outcomes, dataset=dataset), dataset, chosen) for dataset in datasets}
@@ -64,7 +64,7 @@ def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
         groups.append(method_rows(title, methods, conditions, lookup(cells, dataset, own, over), own))
         panels.append(Panel(title, f"{heading(own)} (%)", _lines(cells, dataset, own, over, shots)))
     table = Table("Few-shot", conditions, [g for g in groups if g.rows], UNITS)
-    caption = f"Metric over the number of training samples per class. {FLAT}"
+    caption = f"Metric over the number of training samples per class. {BANDS} {FLAT}"
     plot = draw_panels("few_shot", caption, panels, "shots per class", logarithmic=True)
     most = {method: lookup(cells, dataset, own, over)(method, conditions[-1]) for method in methods}
     finding = best_sentence(most, f"{'average ' if over else ''}{heading(own)} with {conditions[-1]}", own)
@@ -82,7 +82,7 @@ def _averages(
     found = {}
     for method, condition in product(methods, map(_condition, shots)):
         parts = [m for d in datasets if (m := cells.get(Key(method, d, condition, metric))) is not None]
-        if parts:
+        if any(part.is_planned for part in parts):
             over = tuple(datasets)
             found[Key(method, AVERAGE, condition, metric, over)] = average(parts)
     return found

@@ -8,9 +8,10 @@ from itertools import product
 from typing import NamedTuple
 
 from robusttune.corruption.grammar import COMPLETE, MISSING_TYPES, MissingType
-from robusttune.protocols.curves import Panel, draw_panels
+from robusttune.protocols.curves import BANDS, Panel, draw_panels
+from robusttune.protocols.kinds import AXES
 from robusttune.protocols.ledger import plain
-from robusttune.protocols.measured import Measured, average, measure
+from robusttune.protocols.measured import Measured, average, best_of, measure, row_cells
 from robusttune.protocols.outcomes import Outcome
 from robusttune.protocols.summaries.summary import (
     UNITS,
@@ -29,15 +30,16 @@ from robusttune.protocols.summaries.summary import (
 from robusttune.report.conditions import MEAN, in_order, parsed
 from robusttune.report.document import Section
 from robusttune.report.sentences import heading
-from robusttune.report.tables import Table
+from robusttune.report.tables import Rows, Table
 
-AXES: tuple[str, ...] = ("type", "rate")
 MEANING = (
     "A rate of 70 % means that 70 % of all samples lack the modality; for both, half of these lack the image and half "
     "the text, and no sample lacks both."
 )
 
 
+MOST = 6  # most kinds of training with curves of their own; more would fill pages
+WHAT = {"image": "image missing", "text": "text missing", "both": "image or text missing"}
 ALIKE = " in training and tests"
 
 
@@ -90,7 +92,7 @@ def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
             what is missing in tests is in the conditions.
         chosen: Metric of each data set that replaces the main metric of its tests.
     """
-    outcomes = relabel(outcomes, AXES)
+    outcomes = relabel(outcomes, AXES["missing_rates"])
     parts = []
     for dataset in labels_of(outcomes, "dataset"):
         own = where(outcomes, dataset=dataset)
@@ -107,19 +109,17 @@ def _of_dataset(outcomes: list[Outcome], dataset: str, metric: str) -> Summary:
         Key(method, dataset, _condition(training, test), metric): measured
         for (method, training, test), measured in grid.items()
     }
-    alike = {Key(method, dataset, condition, metric): measured for (method, condition), measured in _alike(grid).items()}
-    title = titled(dataset, metric)
+    alike = {
+        Key(method, dataset, condition, metric): measured for (method, condition), measured in _alike(grid).items()
+    }
     sections = [_main_section(cells, grid, methods, dataset, metric)]
     if alike:
-        conditions = [*dict.fromkeys(key.condition for key in alike)]
-        rows = [method_rows("", methods, conditions, lookup(alike, dataset, metric), metric)]
-        headers = [condition.replace(ALIKE, "") for condition in conditions]
-        table = Table(f"{title}: the same missing rates in training and tests", headers, rows, UNITS)
-        sections.append(Section(table.title, table, {}))
+        sections.append(_alike_section(alike, grid, methods, dataset, metric))
     shown = alike or cells
-    last = [key.condition for key in shown][-1] if shown else ""
+    last = [key.condition for key in shown][-1]
     by_method = {method: lookup(shown, dataset, metric)(method, last) for method in methods}
-    return Summary(sections, cells | alike, best_sentence(by_method, f"{title}, with {last}", metric))
+    quantity = f"{heading(metric)}{f' on {dataset}' if dataset else ''} ({last})"
+    return Summary(sections, cells | alike, best_sentence(by_method, quantity, metric))
 
 
 def _grid(outcomes: list[Outcome], metric: str) -> Grid:
@@ -133,6 +133,15 @@ def _grid(outcomes: list[Outcome], metric: str) -> Grid:
     return grid
 
 
+def _diagonal(grid: Grid) -> Grid:
+    """Return the values for the same missing type and rate in training and tests."""
+    return {
+        (method, training, test): measured
+        for (method, training, test), measured in grid.items()
+        if training.kind is not None and _percentages(test) == {training.kind: training.percent}
+    }
+
+
 def _alike(grid: Grid) -> dict[tuple[str, str], Measured]:
     """Return the values for the same missing rates in training and tests, and their average over missing types.
 
@@ -140,11 +149,10 @@ def _alike(grid: Grid) -> dict[tuple[str, str], Measured]:
         Values by method and condition. The average of a rate needs all missing types of this rate.
     """
     found: dict[tuple[str, str], Measured] = {}
-    by_rate: dict[tuple[str, float], dict[MissingType, Measured]] = {}
-    for (method, training, test), measured in grid.items():
-        if training.kind is not None and _percentages(test) == {training.kind: training.percent}:
-            found[method, f"{training.name}{ALIKE}"] = measured
-            by_rate.setdefault((method, training.percent), {})[training.kind] = measured
+    by_rate: dict[tuple[str, float], dict[str, Measured]] = {}
+    for (method, training, _), measured in _diagonal(grid).items():
+        found[method, f"{training.name}{ALIKE}"] = measured
+        by_rate.setdefault((method, training.percent), {})[str(training.kind)] = measured
     for (method, percent), by_type in by_rate.items():
         if len(by_type) == len(MISSING_TYPES):
             condition = f"average of image, text and both, {percent:g} % missing{ALIKE}"
@@ -152,29 +160,52 @@ def _alike(grid: Grid) -> dict[tuple[str, str], Measured]:
     return found
 
 
-def _main_section(
-    cells: dict[Key, Measured], grid: Grid, methods: list[str], dataset: str, metric: str
-) -> Section:
-    """Return the table with one group per training and one column per test condition, and the curves."""
+def _main_section(cells: dict[Key, Measured], grid: Grid, methods: list[str], dataset: str, metric: str) -> Section:
+    """Return the table with a group per training, a row per test condition and a column per method, and the curves."""
     tests = in_order(test for _, _, test in grid)
-    groups = []
     trainings = [*dict.fromkeys(training for _, training, _ in grid)]
+    value = lookup(cells, dataset, metric)
+    groups = []
     for training in trainings:
-        conditions = [_condition(training, test) for test in tests]
-        group = method_rows(f"trained on {training.name}", methods, conditions, lookup(cells, dataset, metric), metric)
-        groups += [group] if group.rows else []
-    title = titled(dataset, metric) or "Missing rates"
-    title = f"{title[0].upper()}{title[1:]}: tests by missing rate"
-    table = Table(title, tests, groups, f"{UNITS} {MEANING}")
-    name = f"missing_rates_{plain(dataset)}" if dataset else "missing_rates"
+        rows = {test: [value(method, _condition(training, test)) for method in methods] for test in tests}
+        body = [(test, row_cells(row, [best_of(row, metric)] * len(row))) for test, row in rows.items()]
+        groups.append(Rows(f"trained on {training.name}", body))
+    title = _title(dataset, metric, "tests by missing rate")
+    table = Table(title, methods, groups, f"{UNITS} {MEANING}")
+    name = _plot_name(dataset)
     panels = []
-    for training, kind in product(trainings, MISSING_TYPES):
+    for training, kind in product(trainings if len(trainings) <= MOST else (), MISSING_TYPES):
         lines = _lines(grid, training, kind)
         if any(len(line) > 1 for line in lines.values()):
-            panels.append(Panel(f"trained on {training.name};\ntest: {kind} missing", f"{heading(metric)} (%)", lines))
-    caption = f"{title}, for each kind of training."
+            panels.append(Panel(f"trained on {training.name};\ntests: {WHAT[kind]}", f"{heading(metric)} (%)", lines))
+    caption = f"{title}, for each kind of training. {BANDS}"
     plot = draw_panels(name, caption, panels, "missing in tests (%)", columns=len(MISSING_TYPES)) if panels else None
     return Section(title, table, {} if plot is None else {name: plot})
+
+
+def _alike_section(alike: dict[Key, Measured], grid: Grid, methods: list[str], dataset: str, metric: str) -> Section:
+    """Return the table and the curves for the same missing rates in training and tests."""
+    conditions = [*dict.fromkeys(key.condition for key in alike)]
+    rows = method_rows("", methods, conditions, lookup(alike, dataset, metric), metric)
+    headers = [condition.removesuffix(ALIKE) for condition in conditions]
+    table = Table(_title(dataset, metric, f"the same missing rates{ALIKE}"), headers, [rows], UNITS)
+    lines: dict[MissingType, dict[str, dict[float, Measured]]] = {}
+    for (method, training, _), measured in _diagonal(grid).items():
+        if training.kind is not None:
+            lines.setdefault(training.kind, {}).setdefault(method, {})[training.percent] = measured
+    panels = [Panel(WHAT[kind], f"{heading(metric)} (%)", own) for kind, own in lines.items()]
+    name = f"{_plot_name(dataset)}_alike"
+    plot = draw_panels(name, f"{table.title}. {BANDS}", panels, f"missing{ALIKE} (%)", columns=3) if panels else None
+    return Section(table.title, table, {} if plot is None else {name: plot})
+
+
+def _plot_name(dataset: str) -> str:
+    return f"missing_rates_{plain(dataset)}" if dataset else "missing_rates"
+
+
+def _title(dataset: str, metric: str, kind: str) -> str:
+    title = ": ".join(filter(None, [titled(dataset, metric), kind]))
+    return title[0].upper() + title[1:]
 
 
 def _lines(grid: Grid, training: Training, kind: MissingType) -> dict[str, dict[float, Measured]]:

@@ -16,7 +16,10 @@ from robusttune.report.sentences import heading, listed
 from robusttune.report.tables import Rows
 
 Chosen = Mapping[str, str]  # data set, as `plain` writes it -> metric that replaces the main metric of its tests
-UNITS = "In percent, as mean ± standard deviation over seeds. The best mean of several methods is bold."
+UNITS = (
+    "In percent, as mean ± standard deviation over seeds. The best of several means is bold; one with missing seeds or "
+    "data sets is not compared."
+)
 
 
 class Key(NamedTuple):
@@ -27,7 +30,7 @@ class Key(NamedTuple):
         dataset: Data set of the test, or ``average``.
         condition: Kind of training and test; empty if the summary has one only.
         metric: Name of the metric.
-        over: Data sets behind an average; empty for a single data set.
+        over: Data sets, or conditions, behind an average; empty for a single one.
 
     Example:
         >>> Key("MMRL", "DTD", "", "new_accuracy").over
@@ -101,7 +104,7 @@ def titled(dataset: str, metric: str) -> str:
 def method_rows(
     title: str, methods: Sequence[str], columns: Sequence[str], value: Callable[[str, str], Measured], metric: str
 ) -> Rows:
-    """Return a group of rows with one row per method; methods without any value are left out.
+    """Return a group of rows with one row per method; methods that are not planned are left out.
 
     Args:
         title: Heading of the group.
@@ -111,7 +114,7 @@ def method_rows(
         metric: Name of the metric, which decides what is best.
     """
     table = {method: [value(method, column) for column in columns] for method in methods}
-    known = {method: row for method, row in table.items() if any(measured.values for measured in row)}
+    known = {method: row for method, row in table.items() if any(measured.is_planned for measured in row)}
     best = [best_of(column, metric) for column in zip(*known.values(), strict=True)] or [None] * len(columns)
     return Rows(title, [(method, row_cells(row, best)) for method, row in known.items()])
 
@@ -125,7 +128,7 @@ def lookup(
         cells: All values.
         dataset: Data set, or ``average``.
         metric: Name of the metric.
-        over: Data sets behind the average.
+        over: Data sets, or conditions, behind the average.
     """
     return lambda method, condition: cells.get(Key(method, dataset, condition, metric, over), Measured({}))
 
@@ -147,19 +150,28 @@ def average_title(count: int, noun: str = "data set") -> str:
 
 
 def best_sentence(values: Mapping[str, Measured], quantity: str, metric: str) -> str:
-    """Return a sentence that names the method with the best value.
+    """Return a sentence that names the method with the best value, and the methods with missing parts.
 
     Args:
         values: Values by method.
         quantity: Name of the quantity, such as ``average harmonic mean``.
         metric: Name of the metric, which decides what is best.
+
+    Example:
+        >>> values = {"MMRL": Measured({"1": 81.2}), "MMRL++": Measured({}, "0 of 3 seeds")}
+        >>> best_sentence(values, "accuracy", "accuracy")
+        'MMRL has the best accuracy, 81.20 %; MMRL++ is incomplete.'
     """
-    known = {method: measured for method, measured in values.items() if measured.mean is not None}
-    if not known:
-        return f"No method has a known {quantity}."
-    means = [measured.mean for measured in known.values() if measured.mean is not None]
-    best = min(means) if metric in LOWER_IS_BETTER else max(means)
-    first = [method for method, measured in known.items() if measured.mean == best]
-    verb = "have" if len(first) > 1 else "has"
-    among = f" of {counted(len(known), 'method')}" if len(known) > 1 else ""
-    return f"{listed(first)} {verb} the best {quantity}{among}, {known[first[0]].text} %."
+    final = {method: measured.final for method, measured in values.items() if measured.final is not None}
+    incomplete = [method for method, measured in values.items() if measured.missing]
+    if not final:
+        return f"No method has a complete {quantity}."
+    best = min(final.values()) if metric in LOWER_IS_BETTER else max(final.values())
+    first = [method for method, mean in final.items() if mean == best]
+    verb, unit = "have" if len(first) > 1 else "has", "" if metric in LOWER_IS_BETTER else " %"
+    sentence = f"{listed(first)} {verb} the best {quantity}, {values[first[0]].text}{unit}"
+    if len(values) == 1:
+        sentence = f"The {quantity} of {first[0]} is {values[first[0]].text}{unit}"
+    if incomplete:
+        sentence += f"; {listed(incomplete)} {'are' if len(incomplete) > 1 else 'is'} incomplete"
+    return f"{sentence}."

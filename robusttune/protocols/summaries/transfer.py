@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from robusttune.corruption.grammar import COMPLETE
+from robusttune.protocols.kinds import AXES
 from robusttune.protocols.ledger import AVERAGE
-from robusttune.protocols.measured import Measured, average, best_of, measure, row_cells
+from robusttune.protocols.measured import average, best_of, measure, row_cells
 from robusttune.protocols.outcomes import Outcome
 from robusttune.protocols.summaries.summary import (
     UNITS,
@@ -26,7 +27,6 @@ from robusttune.protocols.summaries.summary import (
 from robusttune.report.document import Section
 from robusttune.report.sentences import heading
 from robusttune.report.tables import Rows, Table
-AXES: tuple[str, ...] = ("target",)
 
 
 def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
@@ -36,11 +36,9 @@ def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
         outcomes: Outcomes of all planned tests. A test without a target is one on the training data set.
         chosen: Metric of each target that replaces the main metric of its tests.
     """
-    relabelled = relabel(outcomes, AXES)
+    relabelled = relabel(outcomes, AXES["transfer"])
     outcomes = [replace(o, labels={"target": o.labels["dataset"], **o.labels}) for o in relabelled]
-    parts = [
-        _of_source(where(outcomes, dataset=source), source, chosen) for source in labels_of(outcomes, "dataset")
-    ]
+    parts = [_of_source(where(outcomes, dataset=source), source, chosen) for source in labels_of(outcomes, "dataset")]
     sections = [section for part in parts for section in part.sections]
     cells = {key: measured for part in parts for key, measured in part.cells.items()}
     return Summary(sections, cells, " ".join(part.finding for part in parts))
@@ -62,9 +60,11 @@ def _of_source(outcomes: list[Outcome], source: str, chosen: Chosen) -> Summary:
     if len(others) > 1 and metric:
         for method in methods:
             own = [measured for t in others if (measured := cells.get(Key(method, t, condition, metric))) is not None]
-            if own:
+            if any(measured.is_planned for measured in own):
                 cells[Key(method, AVERAGE, condition, metric, others)] = average(own, "target")
-    rows = [(target, target, metrics[target], ()) for target in (source, *others) if target in targets]
+    rows: list[tuple[str, str, str, tuple[str, ...]]] = [
+        (target, target, metrics[target], ()) for target in (source, *others) if target in targets
+    ]
     rows += [(average_title(len(others), "target"), AVERAGE, metric, others)] if len(others) > 1 and metric else []
     same = common_metric(metrics.values())
     groups: dict[str, Rows] = {}
@@ -78,5 +78,6 @@ def _of_source(outcomes: list[Outcome], source: str, chosen: Chosen) -> Summary:
     table = Table(title, methods, [*groups.values()], UNITS)
     last = rows[-1]
     by_method = {m: lookup(cells, last[1], last[2], last[3])(m, condition) for m in methods}
-    finding = best_sentence(by_method, f"{last[0]} of {heading(last[2])}" if last[3] else f"{heading(last[2])} on {last[0]}", last[2])
+    quantity = " ".join(filter(None, [heading(last[2]), f"on {last[0]}" if last[0] else ""]))
+    finding = best_sentence(by_method, quantity, last[2])
     return Summary([Section(title, table, {})], cells, finding)

@@ -126,9 +126,7 @@ def width_of(text: str) -> float:
     return cell_len(text) * LETTER
 
 
-def panels(
-    columns: int, count: int, width: float, height: float, same_scale: bool = True
-) -> tuple[Figure, list[Axes]]:
+def panels(columns: int, count: int, width: float, height: float, same_scale: bool = True) -> tuple[Figure, list[Axes]]:
     """Create a figure with a grid of panels.
 
     Args:

@@ -1,0 +1,12 @@
+"""Kinds of summaries, and the axes that each of them knows."""
+
+from __future__ import annotations
+
+# Axes besides dataset, method and seed. All others are part of a method's label.
+AXES: dict[str, tuple[str, ...]] = {
+    "base_to_new": (),
+    "few_shot": ("shots",),
+    "transfer": ("target",),
+    "missing_rates": ("type", "rate"),
+    "conditions": (),
+}
