@@ -158,15 +158,15 @@ def test_a_name_that_exists_nowhere_is_one_sentence(
     assert re.search(sentence, error.rstrip("\n"))
 
 
-def test_a_matrix_of_runs_is_no_configuration(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (elsewhere / "matrix.yaml").write_text("protocol: {seeds: [0, 1, 2]}\n")
+def test_a_protocol_is_no_configuration(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (elsewhere / "matrix.yaml").write_text("axes: {seed: {1: {}}}\n")
     assert main(["fit", "--config=demo", "--config=matrix"]) == 1
-    assert "matrix.yaml is a matrix of runs (it has the key protocol), not a configuration: " in capsys.readouterr().err
+    assert "matrix.yaml is a protocol, a matrix of runs, and no configuration of one run: " in capsys.readouterr().err
     (elsewhere / "configs/protocols").mkdir(parents=True)
     (elsewhere / "configs/protocols/few_shot.yaml").write_text("runs: []\n")
     for given in ("protocols/few_shot", "configs/protocols/few_shot.yaml"):
         assert main(["fit", f"--config={given}"]) == 1
-        assert "few_shot.yaml lies in a folder protocols, which is kept for matrices" in capsys.readouterr().err
+        assert "run it by robusttune protocol run configs/protocols/few_shot.yaml" in capsys.readouterr().err
 
 
 def test_they_are_listed_by_folder_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from robusttune.commands.flags import flag_values, normalise_flags
 from robusttune.errors import RobustTuneError
+from robusttune.escaping import shell
 from robusttune.packaged_configs import find_config
 from robusttune.paths import user_path
 from robusttune.plain_yaml import OnceLoader, PlainLoader, find_excess
@@ -43,7 +44,7 @@ def prepare_arguments(args: list[str]) -> Arguments:
 
     Raises:
         RobustTuneError: A file does not exist, is not UTF-8 or not YAML, has a duplicate key or no settings, or is a
-            matrix of runs; or a value exceeds a limit, names a pipe, or is a class that is null.
+            protocol; or a value exceeds a limit, names a pipe, or is a class that is null.
     """
     restrict_parsing()
     flags = [*flag_values(args)]
@@ -162,25 +163,20 @@ def _read(path: Path) -> dict[Any, Any]:
         raise RobustTuneError(f"{path} is not YAML ({' '.join(str(error).split())}): give a YAML file") from None
     if not isinstance(settings, dict):
         raise RobustTuneError(f"{path} has no settings: give a YAML file such as configs/food101.yaml")
-    _refuse_matrix(path, settings)
+    _refuse_protocol(path, settings)
     return settings
 
 
-def _refuse_matrix(path: Path, settings: dict[Any, Any]) -> None:
-    """Refuse a matrix of runs, which lies in a folder ``protocols`` or has the key ``protocol``.
+def _refuse_protocol(path: Path, settings: dict[Any, Any]) -> None:
+    """Refuse a protocol, which lies in a folder ``protocols`` or has the key ``axes``.
 
     Raises:
         RobustTuneError: It is one.
     """
-    if "protocol" in settings:
+    if "axes" in settings or path.absolute().parent.name == "protocols":
         raise RobustTuneError(
-            f"{path} is a matrix of runs (it has the key protocol), not a configuration: give the configuration of one "
-            "run, since no command runs a matrix yet"
-        )
-    if path.absolute().parent.name == "protocols":
-        raise RobustTuneError(
-            f"{path} lies in a folder protocols, which is kept for matrices of runs: give a configuration from another "
-            "folder"
+            f"{path} is a protocol, a matrix of runs, and no configuration of one run: run it by "
+            f"robusttune protocol run {shell(path)}"
         )
 
 

@@ -44,6 +44,8 @@ def run(args: list[str]) -> None:
     planned = protocol.runs(_only(given.only), _settings(given.set))
     runs = identify(protocol, planned, _Resolve(), print_line)
     folder = user_path(given.runs) / protocol.name
+    if any(path.exists() and not path.is_dir() for path in (folder.parent, folder)):
+        raise RobustTuneError(f"--runs {given.runs} is no folder, or {folder} is none: give another path")
     {"run": _run, "status": _status, "report": _report}[given.action](protocol, runs, folder, given)
 
 

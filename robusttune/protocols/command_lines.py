@@ -17,12 +17,12 @@ NEEDED = ("root", "image_root", "classnames")  # settings of a source that are a
 WITHIN_ROOT = ("split_file", "image_folder")
 
 
-def fit_arguments(run: PlannedRun) -> list[str]:
+def arguments_of_fit(run: PlannedRun) -> list[str]:
     """Return the arguments of a fit, without those of its folder."""
     return _arguments(run.overlay)
 
 
-def test_arguments(run: PlannedRun, test: PlannedTest) -> list[str]:
+def arguments_of_test(run: PlannedRun, test: PlannedTest) -> list[str]:
     """Return the arguments of a test, without checkpoint and report.
 
     The settings of the fit come first, and the test is laid over them. If a configuration of the test sets the model,
@@ -52,10 +52,9 @@ def data_paths(settings: Mapping[str, Any]) -> dict[str, str]:
             if isinstance(value, str) and not name.endswith("_column") and (_is_below_data(value) or name in NEEDED):
                 found[f"{group}.{name}"] = value
     source = (settings["data"].get("source") or {}).get("init_args") or {}
-    for name in WITHIN_ROOT:
-        if isinstance(source.get(name), str) and "data.source.root" in found:
-            found[f"data.source.root/{name}"] = f"{found['data.source.root']}/{source[name]}"
-    return found
+    within = [name for name in WITHIN_ROOT if isinstance(source.get(name), str) and "data.source.root" in found]
+    # They come first: if the whole folder is missing, the name of the data set is in them.
+    return {f"data.source.root/{name}": f"{source['root']}/{source[name]}" for name in within} | found
 
 
 def data_root_flags(paths: Mapping[str, str], data_root: str | None) -> list[str]:

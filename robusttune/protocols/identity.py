@@ -13,7 +13,7 @@ from typing import Any
 
 from robusttune.errors import RobustTuneError
 from robusttune.paths import atomic_write, cache_home, digest_of_file
-from robusttune.protocols.command_lines import data_paths, fit_arguments, test_arguments
+from robusttune.protocols.command_lines import arguments_of_fit, arguments_of_test, data_paths
 from robusttune.protocols.matrix import PlannedRun, Protocol
 
 UNNAMED = ("name", "run_root", "resume", "checkpoint_minutes", "report")  # settings that change no result
@@ -174,7 +174,7 @@ def _commands(protocol: Protocol, run: PlannedRun) -> tuple[PlannedRun, list[str
         RobustTuneError: A configuration does not exist.
     """
     try:
-        return run, fit_arguments(run), [test_arguments(run, test) for test in run.tests]
+        return run, arguments_of_fit(run), [arguments_of_test(run, test) for test in run.tests]
     except RobustTuneError as error:
         raise RobustTuneError(f"{_about(protocol, run)}: {error}") from None
 

@@ -29,6 +29,7 @@ from robusttune.run_names import check_report_name
 KEYS = ("title", "summary", "configs", "settings", "axes", "combinations", "exclude", "tests", "composed")
 TEST_KEYS = ("report", "checkpoint", "labels", "axes", "configs", "settings")
 OVERLAY = ("configs", "settings")
+CONFIGURATION = ("data", "model", "trainer")  # groups of a configuration
 CHECKPOINTS = ("best", "last")
 
 
@@ -42,7 +43,13 @@ def read_protocol(given: str) -> Protocol:
         RobustTuneError: The file does not exist, is not YAML, or is no protocol.
     """
     path = _find(given)
-    found = _Part(path, "", _load(path))
+    content = _load(path)
+    if isinstance(content, dict) and {*CONFIGURATION} & {*content}:
+        raise RobustTuneError(
+            f"{path} is the configuration of one run, and no protocol: run it by robusttune fit --config, or give a "
+            "file with axes"
+        )
+    found = _Part(path, "", content)
     found.check(KEYS)
     axes = _axes(found.part("axes"))
     if not axes:
@@ -173,7 +180,11 @@ def _overlay(part: _Part) -> Overlay:
 
 
 def _where(part: _Part, axes: Axes) -> dict[str, tuple[str, ...]]:
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
+    if not part.value:
+        raise RobustTuneError(
+            f"{part.path}: {part.place} has no labels: give some, such as {{{next(iter(axes))}: ...}}"
+        )
     for axis, labels in part.value.items():
         found[axis] = tuple(map(str, labels)) if isinstance(labels, list) else (str(labels),)
     refuse_unknown(found, axes, f"{part.path}: {part.place}")
@@ -214,7 +225,10 @@ def _tests(part: _Part, axes: Axes) -> tuple[ProtocolTest, ...]:
                 f"{part.path}: the tests {other.report} and {test.report} have the same labels: give them labels, such "
                 "as {target: ...}, so that tables can tell them apart"
             )
-        check_report_name(test.report)
+        try:
+            check_report_name(test.report)
+        except RobustTuneError as error:
+            raise RobustTuneError(f"{part.path}: {error}") from None
     return found
 
 

@@ -60,7 +60,7 @@ def test_kills_at_any_moment_repeat_and_lose_nothing(tmp_path: Path, seed: int) 
     """SIGKILL of the runner leaves its commands running; those that are killed as well start again."""
     folder, chance = tmp_path / "runs", random.Random(seed)
     for _ in range(KILLS):
-        runner = start(folder, 5, 2)
+        runner = start(folder, 5, 2, "--seconds=0.3")
         time.sleep(chance.uniform(0.2, 0.7))
         runner.kill()
         runner.communicate()
@@ -68,7 +68,7 @@ def test_kills_at_any_moment_repeat_and_lose_nothing(tmp_path: Path, seed: int) 
             if line.startswith("begin"):
                 with suppress(ProcessLookupError):
                     os.kill(int(line.split()[-1]), signal.SIGKILL)
-    runner = start(folder, 5, 2)
+    runner = start(folder, 5, 2, "--seconds=0.3")
     assert runner.wait(60) == 0, runner.communicate()
     assert {state.progress for state in states(folder, 5)} == {Progress.DONE}
     check_that_nothing_was_repeated(folder)
