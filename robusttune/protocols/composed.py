@@ -4,33 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
+from robusttune.protocols.matrix import Labels
 from robusttune.protocols.outcomes import Outcome
 from robusttune.protocols.results import Result
 
-Test = TypeVar("Test", Outcome, Result)
+Composed = Mapping[str, Mapping[str, str]]  # composed method -> data set of the test (its target) -> method
 
 
-def with_composed(tests: Sequence[Test], composed: Mapping[str, Mapping[str, str]]) -> list[Test]:
-    """Add the tests of composed methods.
-
-    Args:
-        tests: Outcomes or results of all tests.
-        composed: Method by the data set of the test, which is the target if there is one, for each composed method.
-
-    Returns:
-        The tests, and copies with the labels of the composed methods.
+def outcomes_with_composed(outcomes: Sequence[Outcome], composed: Composed) -> list[Outcome]:
+    """Return the outcomes, and after them copies with the labels of the composed methods.
 
     Example:
-        >>> tests = [Outcome({"dataset": "ImageNet", "target": "DTD", "method": f"beta {beta}"}) for beta in (0.5, 0.9)]
-        >>> with_composed(tests, {"beta per target": {"DTD": "beta 0.5"}})[2].labels["method"]
-        'beta per target'
+        >>> outcomes = [Outcome({"dataset": "ImageNet", "target": "DTD", "method": method}) for method in ("a", "b")]
+        >>> [outcome.labels["method"] for outcome in outcomes_with_composed(outcomes, {"best": {"DTD": "b"}})]
+        ['a', 'b', 'best']
     """
-    found = [*tests]
-    for label, methods in composed.items():
-        for test in tests:
-            dataset = test.labels.get("target", test.labels.get("dataset", ""))
-            if dataset in methods and test.labels.get("method") == methods[dataset]:
-                found.append(replace(test, labels=test.labels | {"method": label}))
-    return found
+    return [*outcomes, *(replace(o, labels=labels) for o in outcomes for labels in _labels(o.labels, composed))]
+
+
+def results_with_composed(results: Sequence[Result], composed: Composed) -> list[Result]:
+    """Return the results, and after them copies with the labels of the composed methods."""
+    return [*results, *(replace(r, labels=labels) for r in results for labels in _labels(r.labels, composed))]
+
+
+def _labels(labels: Labels, composed: Composed) -> list[Labels]:
+    """Return the labels that a test has as a test of composed methods."""
+    dataset, method = labels.get("target", labels.get("dataset", "")), labels.get("method")
+    return [labels | {"method": label} for label, methods in composed.items() if methods.get(dataset, "") == method]

@@ -10,3 +10,4 @@ AXES: dict[str, tuple[str, ...]] = {
     "missing_rates": ("type", "rate"),
     "conditions": (),
 }
+BY_CONDITION = ("missing_rates", "conditions")  # kinds with all conditions of a test; others have complete samples only

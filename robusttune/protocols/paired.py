@@ -11,7 +11,7 @@ from robusttune.counting import counted
 from robusttune.protocols.outcomes import relabelled
 from robusttune.protocols.results import Result
 from robusttune.report.conditions import MEAN
-from robusttune.report.differences import BootstrappedRun, Difference, bootstrap_test, differences_to
+from robusttune.report.differences import BootstrappedRun, Difference, bootstrap_test, differences_to, mean_difference
 from robusttune.report.document import Section
 from robusttune.report.runs import TestResults
 from robusttune.report.sentences import heading
@@ -23,6 +23,9 @@ NOTE = (
     "excludes 0. A pair is a run of each method with the same seed on the same samples; a method that is planned with "
     "one seed only is paired with every seed of the others. The intervals leave out the variation over seeds."
 )
+
+
+Differences = dict["Place", dict[str, dict[str, Difference]]]  # place -> method -> condition
 
 
 class Place(NamedTuple):
@@ -43,7 +46,7 @@ def differences(
     metrics: Mapping[str, Sequence[str]],
     baseline: str,
     single: Collection[str] = (),
-) -> tuple[dict[Place, dict[str, dict[str, Difference]]], dict[str, str]]:
+) -> tuple[Differences, dict[str, str]]:
     """Return the differences of all methods to a baseline.
 
     Args:
@@ -67,7 +70,7 @@ def differences(
             seeds = () if _is_without_chance(result.tested) else result.tested.seeds
             run = bootstrap_test(result.predictions, result.tested, metric, seeds, seed)
             places.setdefault(Place(tuple(labels.items()), metric), {}).setdefault(method, []).append(run)
-    found: dict[Place, dict[str, dict[str, Difference]]] = {}
+    found: Differences = {}
     reasons: dict[str, str] = {}
     for place, runs in places.items():
         for method in runs if baseline in runs else ():
@@ -94,18 +97,25 @@ def _for_every_seed(runs: list[BootstrappedRun], others: list[BootstrappedRun]) 
 
 
 def difference_section(
-    found: Mapping[Place, Mapping[str, Mapping[str, Difference]]], reasons: Mapping[str, str], baseline: str
+    found: Differences, reasons: Mapping[str, str], baseline: str, by_condition: bool
 ) -> Section | None:
-    """Return the table of differences, with a column per method; None if there are neither differences nor reasons."""
+    """Return the table of differences, with a column per method; None if there are neither differences nor reasons.
+
+    Args:
+        found: Differences by place, method and condition.
+        reasons: Reason for missing differences by method.
+        baseline: Label of the baseline method.
+        by_condition: Flag for rows of all conditions; otherwise there are rows of complete samples only.
+    """
     methods = [*dict.fromkeys(m for by_method in found.values() for m, known in by_method.items() if known)]
     if not methods and not reasons:
         return None
     groups: dict[str, Rows] = {}
-    for place, by_method in found.items():
+    for place, by_method in (*found.items(), *_averages(found).items()):
         labels = dict(place.labels)
         dataset = labels.pop("dataset")
         title = ", ".join(filter(None, [dataset, *(f"{axis} {label}" for axis, label in labels.items())]))
-        conditions = dict.fromkeys(c for by_condition in by_method.values() for c in by_condition if c != MEAN)
+        conditions = dict.fromkeys(c for known in by_method.values() for c in known if by_condition or c == COMPLETE)
         for condition in conditions:
             name = heading(place.metric) + ("" if [*conditions] == [COMPLETE] else f", {condition}")
             cells = [_cell(by_method.get(method, {}).get(condition)) for method in methods]
@@ -116,7 +126,40 @@ def difference_section(
     return Section(table.title, table, {})
 
 
-def _pairs(found: Mapping[Place, Mapping[str, Mapping[str, Difference]]], method: str) -> str:
+def _averages(found: Differences) -> Differences:
+    """Return the average differences over data sets, or over the targets of a transfer.
+
+    An average needs the differences on all data sets at which any method is compared.
+    """
+    groups: dict[Place, list[Place]] = {}
+    for place in found:
+        labels = dict(place.labels)
+        axis, noun = ("target", "target") if "target" in labels else ("dataset", "data set")
+        others = tuple((name, label) for name, label in place.labels if name not in (axis, "dataset"))
+        groups.setdefault(Place((("dataset", noun), *others), place.metric), []).append(place)
+    averages: Differences = {}
+    for group, places in groups.items():
+        if len(places) > 1:
+            noun = group.labels[0][1]
+            label = ("dataset", f"average over {counted(len(places), noun)}")
+            name = Place((label, *group.labels[1:]), group.metric)
+            averages[name] = _average([found[place] for place in places])
+    return averages
+
+
+def _average(parts: Sequence[Mapping[str, Mapping[str, Difference]]]) -> dict[str, dict[str, Difference]]:
+    """Return the average differences by method and condition, where every part has the difference."""
+    averages: dict[str, dict[str, Difference]] = {}
+    for method, by_condition in parts[0].items():
+        for condition in by_condition:
+            own = [part.get(method, {}).get(condition) for part in parts]
+            known = [difference for difference in own if difference is not None]
+            if len(known) == len(parts):
+                averages.setdefault(method, {})[condition] = mean_difference(known)
+    return averages
+
+
+def _pairs(found: Differences, method: str) -> str:
     """Return the number of pairs of runs behind the differences of a method, such as ``2 to 3 pairs``."""
     counts = sorted({d.pairs for by_method in found.values() for d in by_method.get(method, {}).values()})
     last = counted(counts[-1], "pair")

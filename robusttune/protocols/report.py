@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from robusttune.counting import counted
 from robusttune.errors import RobustTuneError
-from robusttune.protocols.composed import with_composed
-from robusttune.protocols.kinds import AXES
+from robusttune.protocols.composed import outcomes_with_composed, results_with_composed
+from robusttune.protocols.kinds import AXES, BY_CONDITION
 from robusttune.protocols.ledger import load, plain
 from robusttune.protocols.matrix import Protocol
 from robusttune.protocols.outcomes import DONE, Outcome, outcomes_of
@@ -76,7 +76,7 @@ def document_of(protocol: Protocol, outcomes: list[Outcome]) -> Document:
 def _summary(protocol: Protocol, outcomes: list[Outcome]) -> Summary:
     """Return the summary; data sets with published numbers are shown with the published metric."""
     chosen = {plain(published.dataset): published.metric for published in load(protocol.summary)}
-    return summarise(protocol.summary, with_composed(outcomes, protocol.composed), chosen)
+    return summarise(protocol.summary, outcomes_with_composed(outcomes, protocol.composed), chosen)
 
 
 def _document(protocol: Protocol, outcomes: list[Outcome], summary: Summary, paired: list[Section]) -> Document:
@@ -105,11 +105,12 @@ def _paired(
         if key.metric and key.metric not in known and key.metric != MEAN_OF:
             known.append(key.metric)
     seeds: dict[str, set[str]] = {}
-    for outcome in relabel(with_composed(outcomes, protocol.composed), axes):
+    for outcome in relabel(outcomes_with_composed(outcomes, protocol.composed), axes):
         seeds.setdefault(outcome.labels["method"], set()).add(outcome.seed)
     single = [method for method, own in seeds.items() if len(own) == 1]
-    tests = with_composed(results, protocol.composed)
-    section = difference_section(*differences(tests, axes, metrics, baseline, single), baseline)
+    tests = results_with_composed(results, protocol.composed)
+    found, reasons = differences(tests, axes, metrics, baseline, single)
+    section = difference_section(found, reasons, baseline, protocol.summary in BY_CONDITION)
     return [section] if section is not None else []
 
 

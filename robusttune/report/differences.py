@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from robusttune.evaluation.bootstrap import interval
@@ -25,6 +27,7 @@ class Difference(NamedTuple):
         low: Lower end of the 95 % paired bootstrap interval over samples.
         high: Upper end of the 95 % paired bootstrap interval over samples.
         pairs: Number of pairs of runs.
+        resamples: Mean over pairs in each resample, shape (resamples,), float64; None if it is not known.
 
     Example:
         >>> Difference(mean=0.02, low=0.01, high=0.03, pairs=1).clear
@@ -35,11 +38,33 @@ class Difference(NamedTuple):
     low: float
     high: float
     pairs: int
+    resamples: Tensor | None = None
 
     @property
     def clear(self) -> bool:
         """Return whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
+
+
+def mean_difference(differences: Sequence[Difference]) -> Difference:
+    """Return the mean of differences that were measured on different samples, such as those of several data sets.
+
+    Args:
+        differences: Differences with known resamples, which are independent of each other, at least one.
+
+    Example:
+        >>> import torch
+        >>> first, second = (Difference(mean, 0.0, 0.0, 3, torch.full((1000,), mean)) for mean in (0.25, 0.75))
+        >>> mean_difference([first, second])[:4]
+        (0.5, 0.5, 0.5, 3)
+    """
+    resamples = torch.stack([d.resamples for d in differences if d.resamples is not None]).mean(0)
+    return Difference(
+        mean(difference.mean for difference in differences),
+        *interval(resamples),
+        min(difference.pairs for difference in differences),
+        resamples,
+    )
 
 
 class BootstrappedRun(NamedTuple):
@@ -167,5 +192,5 @@ def _paired_differences(
             continue
         resamples = sum(a[c] - b[c] for a, b in values for c in conditions) / (len(pairs) * len(conditions))
         assert isinstance(resamples, Tensor)
-        differences[name] = Difference(mean(known), *interval(resamples), len(pairs))
+        differences[name] = Difference(mean(known), *interval(resamples), len(pairs), resamples)
     return differences

@@ -51,7 +51,8 @@ def states(tmp_path_factory: pytest.TempPathFactory, right: dict[tuple[str, str]
     found = []
     for (method, seed), correct in right.items():
         labels = {"dataset": "flowers", "method": method, "shots": "4", "seed": seed}
-        folder = write_run(root / method / seed, method, {"complete": correct}, seed=int(seed))
+        hidden = {"complete": correct, "no_image": correct}  # the summary is of complete samples
+        folder = write_run(root / method / seed, method, hidden, seed=int(seed))
         found.append(state(labels, folder))
     labels = {"dataset": "flowers", "method": "better", "shots": "16", "seed": "1"}
     found.append(state(labels, root, Step(Progress.FAILED, "the weights have diverged: lower <lr>")))
@@ -117,6 +118,31 @@ def test_a_method_without_seeds_is_paired_with_every_seed(
     ]
     table = difference_table(report_on(protocol("conditions"), collect(masked), masked))
     assert table.columns == ["MMRL (1 pair)"]
+
+
+def test_the_average_difference_over_data_sets(tmp_path: Path) -> None:
+    correct = {
+        (dataset, method): shares(size, seed, complete=share)["complete"]
+        for seed, (dataset, size) in enumerate((("small", 100), ("large", 400)))
+        for method, share in (("plain", 0.5), ("better", 0.6))
+    }
+    states = [
+        state(
+            {"dataset": dataset, "method": method, "seed": "1"},
+            write_run(tmp_path / dataset / method, method, {"complete": right}),
+        )
+        for (dataset, method), right in correct.items()
+    ]
+    table = difference_table(report_on(protocol("conditions"), collect(states), states))
+    assert [group.heading for group in table.groups] == ["small", "large", "average over 2 data sets"]
+    cell = table.groups[-1].rows[0][1][0].text
+    mean, low, high = (float(part) for part in cell.replace("[", "").replace("]", "").replace(",", "").split())
+    parts = [correct[name, "better"].astype(float) - correct[name, "plain"] for name in ("small", "large")]
+    assert mean == pytest.approx(100 * np.mean([part.mean() for part in parts]), abs=0.006)
+    rng = np.random.default_rng(0)  # each data set is drawn for itself
+    drawn = [part[rng.integers(len(part), size=(4000, len(part)))].mean(1) for part in parts]
+    expected = 100 * np.quantile(np.mean(drawn, 0), [0.025, 0.975])
+    assert [low, high] == pytest.approx(expected.tolist(), abs=0.6)
 
 
 def test_other_samples_are_not_paired(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.protocols.matrix import Protocol
 from robusttune.protocols.outcomes import Outcome, from_rows, to_rows
 from robusttune.protocols.report import document_of
-from robusttune.protocols.summaries.missing_rates import training_of
+from robusttune.protocols.summaries.missing_grid import training_of
 from robusttune.report.document import Document
 from robusttune.report.tables import Table
 
@@ -262,13 +262,23 @@ def test_missing_rates_by_training_and_test() -> None:
         *("image, 70 % missing", "text, 70 % missing", "both, 70 % missing"),
         "average of image, text and both, 70 % missing",
     ]
-    assert "missing_rates_hatefulmemes_alike" not in document.plots  # of one rate there is no curve
     own = [37.5, 38.6, 39.7]  # 80 - 35 + (0, 1, 2) + (0.5, 0.6, 0.7) + 2 - 10
     assert texts(alike, "")["MoLT"] == [f"{value:.2f} ± 1.00" for value in (*own, mean(own))]
     others = texts(table_of(document, "Other published methods"), "")
     assert [row[-1] for row in others.values()] == ["69.80", "69.63"]
     assert [row[0] for row in others.values()] == ["66.08", "-"]
-    assert "missing_rates_hatefulmemes" in document.plots
+    assert {*document.plots} == {"missing_rates_hatefulmemes_70"}  # of one rate in training there is no other curve
+
+
+def test_curves_of_several_training_rates() -> None:
+    outcomes = missing(("image",))
+    complete = [replace(outcome, labels=outcome.labels | {"type": "both", "rate": "0"}) for outcome in outcomes]
+    plots = report("missing_rates", [*complete, *outcomes]).plots
+    names = [f"missing_rates_hatefulmemes_{name}" for name in ("0", "70", "alike")]
+    assert [*plots] == names
+    assert "trained on complete samples;" in plots[names[0]].svg
+    assert "trained on image, 70 % missing;" in plots[names[1]].svg
+    assert ">image missing<" in plots[names[2]].svg
 
 
 def test_the_average_over_missing_types_needs_all_three() -> None:
