@@ -70,8 +70,13 @@ def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
 
 
 def _of_dataset(outcomes: list[Outcome]) -> dict[str, Measured]:
-    """Return the values of a method on a data set by metric."""
+    """Return the values of a method on a data set by metric.
+
+    A model that knows no class names, such as a linear probe, is tested on the base classes alone.
+    """
     base, new = measure(outcomes, BASE, COMPLETE), measure(outcomes, NEW, COMPLETE)
+    if not base.values:
+        base, new = measure(outcomes, "accuracy", COMPLETE), Measured({})
     mean_of = measure(outcomes, "harmonic_mean", COMPLETE)
     return {BASE: base, NEW: new, OF_MEANS: harmonic(base, new), MEAN_OF: mean_of}
 
