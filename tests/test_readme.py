@@ -24,6 +24,7 @@ FLAGS = {
     *("format", "precision", "host", "port", "examples"),
     *("json", "near", "samples", "out", "published", "baseline", "trend", "metric", "steps"),
     *("input", "shard", "top_k", "columns", "part_rows"),
+    *("runs", "data-root", "only", "set", "parallel", "slurm"),
     *("image_encoder", "text_encoder", "model", "optimizer", "trainer"),
 }
 
