@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 
 from robusttune.commands.plain_parser import PlainParser
+from robusttune.commands.resolving import resolving
 from robusttune.counting import counted
 from robusttune.errors import RobustTuneError
 from robusttune.interruption import Stopped, slurm_job
@@ -42,7 +43,8 @@ def run(args: list[str]) -> None:
     given = _parser().parse_args(args)
     protocol = read_protocol(given.file)
     planned = protocol.runs(_only(given.only), _settings(given.set))
-    runs = identify(protocol, planned, _Resolve(), print_line)
+    with resolving() as resolve:
+        runs = identify(protocol, planned, resolve, print_line)
     folder = user_path(given.runs) / protocol.name
     if any(path.exists() and not path.is_dir() for path in (folder.parent, folder)):
         raise RobustTuneError(f"--runs {given.runs} is no folder, or {folder} is none: give another path")
@@ -111,21 +113,6 @@ def _report(protocol: Protocol, runs: list[IdentifiedRun], folder: Path, given: 
         print_line(f"{left_out.folder}: {left_out.reason}")
     print_line(document.finding)
     print_line(f"Written to {out}: report.html, report.md, report.csv, report.tex, plots")
-
-
-class _Resolve:
-    """The parser of command lines, imported on first use: it takes seconds."""
-
-    def __init__(self) -> None:
-        self._resolve: Any = None
-
-    def __call__(self, verb: str, args: Sequence[str]) -> dict[str, Any]:
-        if self._resolve is None:
-            from robusttune.commands.resolved import Resolver
-
-            self._resolve = Resolver()
-        resolved: dict[str, Any] = self._resolve(verb, args)
-        return resolved
 
 
 def _parser() -> PlainParser:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from robusttune.counting import counted
 from robusttune.errors import RobustTuneError
 from robusttune.paths import atomic_write, cache_home, digest_of_file
 from robusttune.protocols.command_lines import arguments_of_fit, arguments_of_test, data_paths
@@ -144,8 +145,8 @@ def identify(
     identities = Identities(cache_home() / "protocols" / f"{protocol.name}-{where}.json", resolve)
     commands = [_commands(protocol, run) for run in runs]
     new = sum(not identities.knows(args) for _, fit, tests in commands for args in (fit, *tests))
-    if new > 10:
-        tell(f"checking the settings of {new} fits and tests, which takes up to a second each, once")
+    if new:
+        tell(f"checking the settings of {counted(new, 'fit and test', 'fits and tests')}, which is remembered")
     found = []
     try:
         for run, fit, tests in commands:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from robusttune.counting import counted
 from robusttune.errors import RobustTuneError
@@ -20,6 +20,7 @@ from robusttune.protocols.summaries import Summary, summarise
 from robusttune.protocols.summaries.base_to_new import MEAN_OF
 from robusttune.protocols.summaries.summary import relabel
 from robusttune.report.document import Document, ExcludedRun, Section
+from robusttune.report.sentences import listed
 from robusttune.report.values import Values
 
 HEADER = ("method", "dataset", "condition", "metric", "over", "mean", "deviation", "seeds", "missing")
@@ -90,8 +91,21 @@ def _document(protocol: Protocol, outcomes: list[Outcome], summary: Summary, pai
         finding=f"{_progress(outcomes)} {summary.finding}",
         left_out=_left_out(outcomes),
         values=Values(HEADER, lines),
-        sections=[*summary.sections, *paired, *published_sections(summary.cells, load(protocol.summary))],
+        sections=[
+            *_with_note(summary.sections, protocol.composed),
+            *paired,
+            *published_sections(summary.cells, load(protocol.summary)),
+        ],
     )
+
+
+def _with_note(sections: Sequence[Section], composed: Mapping[str, object]) -> list[Section]:
+    """Return the sections; the first table says which methods are composed of others."""
+    first, *others = sections
+    if not composed or first.table is None:
+        return [first, *others]
+    note = f"{listed(composed)}: for each data set the values of another method, which the protocol names."
+    return [first._replace(table=first.table._replace(note=f"{first.table.note} {note}")), *others]
 
 
 def _paired(

@@ -744,6 +744,14 @@ CASES: dict[str, Row] = {
         lambda p: ["test", f"--config={p.trained}/config.yaml"],
         "test needs a checkpoint: give --ckpt_path",
     ),
+    "report in another folder": (
+        lambda p: ["test", f"--ckpt_path={p.trained}", "--report=../test"],
+        "--report '../test' has characters other than letters, digits, _ . \\+ and -, .*: give a name such as test",
+    ),
+    "report of another command": (
+        lambda p: ["test", f"--ckpt_path={p.trained}", "--report=validate"],
+        "--report 'validate' is the name of another report's files: give a name",
+    ),
     "checkpoint to export is a pipe": (
         lambda p: ["export", "--format=published", f"--ckpt_path={pipe(p.root / 'pipe')}", f"--out={p.root}/y.pth"],
         "the checkpoint .*/pipe is a pipe: give the path of a checkpoint",

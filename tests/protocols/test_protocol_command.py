@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from robusttune.cli import main
+from robusttune.commands import protocol as protocol_command
 from robusttune.commands.resolved import Resolver
 from robusttune.errors import RobustTuneError
 from robusttune.protocols.identity import IdentifiedRun, identify
@@ -40,8 +42,10 @@ def resolve() -> Resolver:
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def elsewhere(tmp_path: Path, resolve: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, and parse in this process: another one would import everything anew in each test."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(protocol_command, "resolving", lambda: nullcontext(resolve))
 
 
 def write(content: dict[str, Any], name: str = "small.yaml") -> str:

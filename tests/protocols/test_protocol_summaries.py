@@ -212,6 +212,9 @@ def test_a_method_is_composed_of_others_by_target() -> None:
     assert texts(table, "targets") == {"DTD": ["40.00", "38.00", "40.00"], "EuroSAT": ["50.00", "56.00", "56.00"]}
     assert texts(table, "")["average over 2 targets"] == ["45.00", "47.00", "48.00"]
     assert document.finding.startswith("All 4 tests are done. beta per target has the best")
+    assert table.note.endswith(
+        "beta per target: for each data set the values of another method, which the protocol names."
+    )
 
 
 def test_transfer_beside_published_numbers() -> None:

@@ -28,7 +28,7 @@ def curves_by_test_rate(grid: Grid, dataset: str, metric: str) -> dict[str, Draw
     Returns:
         Plots by name; rates without tests at several rates have none.
     """
-    plots = {}
+    plots: dict[str, Drawn] = {}
     trainings = [*dict.fromkeys(training for _, training, _ in grid)]
     for percent in dict.fromkeys(training.percent for training in trainings):
         panels = []
