@@ -74,7 +74,7 @@ def _key(labels: Labels) -> frozenset[tuple[str, str]]:
 
 def _metrics(outcome: Outcome) -> Record:
     return {
-        condition: {metric: round(value, 6) for metric, value in values.items() if metric in KEPT}
+        condition: {metric: round(value, 6) for metric, value in values.items() if metric in KEPT and value is not None}
         for condition, values in outcome.values.items()
     }
 

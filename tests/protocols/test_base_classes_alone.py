@@ -10,7 +10,7 @@ from robusttune.protocols.report import document_of
 
 
 def outcome(method: str, dataset: str, values: dict[str, float]) -> Outcome:
-    return Outcome({"dataset": dataset, "method": method, "seed": "1"}, headline="x", values={"complete": values})
+    return Outcome({"dataset": dataset, "method": method, "seed": "1"}, headline="x", values={"complete": {**values}})
 
 
 def test_its_accuracy_is_that_of_base_classes() -> None:
