@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from robusttune.counting import counted
 from robusttune.interruption import SAVE_AND_REQUEUE, requeue, slurm_job
 from robusttune.protocols import locks
 from robusttune.protocols.command_lines import data_root_flags
@@ -172,6 +173,8 @@ class Runner:
             if not self._active and not self._open and time.monotonic() >= retry_at:
                 if not self.options.waits:
                     return
+                if retry_at == 0.0 and self._elsewhere:
+                    self.tell(f"waiting for {counted(len(self._elsewhere), 'run')} that other processes work on")
                 self._open, self._elsewhere, retry_at = self._elsewhere, [], time.monotonic() + RETRY
             self.stopping.forward([active.child for active in self._active if active.child is not None])
             for active in [*self._active]:
