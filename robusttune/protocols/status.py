@@ -25,7 +25,8 @@ def show_status(states: Sequence[RunState], folder: Path) -> None:
     """
     Console().print(_by_run(states) if len(states) <= LISTED else _by_first_axis(states))
     for state in states:
-        for reason in state.reasons:
+        note = state.fit.reason if state.fit.progress is Progress.NOT_STARTED else None
+        for reason in [*state.reasons, *([note] if note else [])]:
             print_line(f"{state.run.slug}: {reason}")
     print_line(f"{summary(states)}; folder {folder}")
 
