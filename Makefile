@@ -8,7 +8,7 @@ STUDY := PYTHONPATH=tests $(BIN)/python -m experiments
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-exhaustive test-compiler test-slurm bench gpu-check robustness-demo emoji-data robustness-emoji specialists \
-	trials ablations bayes imbalance-demo imbalance-emoji page-picture settings tables emoji-inputs lint types clean
+	trials ablations bayes imbalance-demo imbalance-emoji protocols page-picture settings tables emoji-inputs lint types clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -83,6 +83,9 @@ imbalance-demo: install ## Study: settings for imbalanced classes, generated sce
 
 imbalance-emoji: emoji-inputs ## Study: the same on emoji, with DATA and WEIGHTS
 	$(STUDY).imbalance emoji $(DATA) $(WEIGHTS) $(ARGS)
+
+protocols: install ## Run the miniatures of all protocols on generated scenes, with a run for each core
+	$(STUDY).protocols $(ARGS)
 
 page-picture: install ## Make the README's picture of the demo page (needs chromium and chromium-driver)
 	PAGE_PICTURE=.github/page.png $(BIN)/python -m pytest -m slow tests/page -k picture

@@ -15,7 +15,8 @@ from robusttune.commands.data_config import read_data
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 COMPLETE = sorted(CONFIGS.glob("*.yaml"))
-OVERLAYS = sorted(CONFIGS.glob("*/*.yaml"))
+PROTOCOLS = sorted(CONFIGS.glob("protocols/*.yaml"))  # tests/protocols runs them
+OVERLAYS = sorted({*CONFIGS.glob("*/*.yaml")} - {*PROTOCOLS})
 SOURCE = "--data.source"
 # The data of a configuration, where they are not those of its name: a layout, and what points to it.
 COOP = ["caltech101", "dtd", "ethz_food101", "eurosat", "flowers102", "stanford_cars", "sun397", "ucf101"]
@@ -81,7 +82,7 @@ def flags_for(config: Path, text_folder: Path, clip_folder: Path, folder: Path) 
 def test_all_are_found() -> None:
     assert len(COMPLETE) > 25
     assert len(OVERLAYS) > 5
-    assert {*COMPLETE, *OVERLAYS} == set(CONFIGS.rglob("*.yaml"))
+    assert {*COMPLETE, *OVERLAYS, *PROTOCOLS} == set(CONFIGS.rglob("*.yaml"))
     assert {path.stem for path in COMPLETE} >= TRAINED
     assert {path.parent for path in OVERLAYS} == {path.parent for path in OVERLAYS if path.stem in OFTEN}
 
@@ -95,11 +96,12 @@ def test_data_are_read(config: Path, text_folder: Path, tmp_path: Path) -> None:
     assert all(len(table) for table in tables if table is not None)
 
 
-@pytest.mark.parametrize("config", [*COMPLETE, *OVERLAYS], ids=lambda path: str(path.relative_to(CONFIGS)))
+@pytest.mark.parametrize("config", [*COMPLETE, *OVERLAYS, *PROTOCOLS], ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_the_first_line_says_what_a_configuration_is(config: Path) -> None:
     """`robusttune configs` shows that line alone."""
     first = config.read_text().splitlines()[0]
     kind = ("# Overlay:", "# Overlay for ") if config in OVERLAYS else ("# MoLT on ", "# MMRL on ")
+    kind = ("# Protocol: ", "# Protocol: miniature of ") if config in PROTOCOLS else kind
     assert first.startswith(kind)
     assert first.endswith((".", "?"))
     assert len(first) <= 120
@@ -133,7 +135,7 @@ def test_complete_configurations(config: Path, text_folder: Path, clip_folder: P
 # One of each folder is trained in every run of the tests, the others in the slow ones: in every run, `test_overlays`
 # checks what they change.
 OFTEN = {"cross_attention", "zero_shot", "no_null_tokens", "quick", "few_shot", "experts"}
-OFTEN |= {"post_hoc", "both_70", "smoke"}
+OFTEN |= {"post_hoc", "both_70", "smoke", "oxford_pets"}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ OFTEN |= {"post_hoc", "both_70", "smoke"}
     ids=[str(p.relative_to(CONFIGS)) for p in OVERLAYS],
 )
 def test_overlays(overlay: Path, text_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
-    of_clip = overlay.parent.name == "clip" or overlay.stem == "zero_shot"
+    of_clip = overlay.parent.name in ("clip", "mmrlpp") or overlay.stem == "zero_shot"
     several_labels = overlay.stem == "positive_weights"
     name = "oxford_pets_mmrl" if of_clip else "table" if several_labels else "food101"
     flags = flags_for(CONFIGS / f"{name}.yaml", text_folder, clip_folder, tmp_path)

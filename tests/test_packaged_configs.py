@@ -130,7 +130,7 @@ def test_what_is_no_file_of_that_name_is_passed_over_or_refused(
         (" ", r"--config is empty: "),
         ("fod101", r"the configuration fod101 does not exist: .* lists \(did you mean food101\?\)$"),
         ("Demo", r"Demo does not exist: .*\(did you mean demo\?\)$"),
-        ("configs/protocols/few_shot.yaml", r"does not exist: .*\(did you mean clip/few_shot\?\)$"),
+        ("configs/transfer/few_shot.yaml", r"does not exist: .*\(did you mean clip/few_shot, protocols/few_shot\?\)$"),
         ("conditons/full.yaml", r"does not exist: .*\(did you mean conditions/full\?\)$"),
         ("trainer", r"does not exist: .*\(did you mean trainer/gpus, trainer/slurm, trainer/smoke\?\)$"),
         (

@@ -125,7 +125,7 @@ def run_jobs(
 def _opened(path: Path, data: dict[str, str]) -> Results:
     shown = [Path(word).name if Path(word).exists() else word for word in sys.argv[1:]]
     command = shlex.join(["python", "-m", f"experiments.{Path(sys.argv[0]).stem}", *shown])
-    new = Results(command, date.today().isoformat(), _versions() | data)
+    new = Results(command, date.today().isoformat(), versions() | data)
     if not path.exists():
         return new
     found = Results.read(path)
@@ -135,7 +135,7 @@ def _opened(path: Path, data: dict[str, str]) -> Results:
     return found
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     libraries = {name: importlib.metadata.version(name) for name in ("torch", "lightning")}
     git = ["git", "-C", str(ROOT)]
     commit = subprocess.check_output([*git, "log", "-1", "--format=%h", "--", "robusttune", "configs"], text=True)

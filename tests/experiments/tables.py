@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import ablations, bayes, imbalance, pictures, robustness, specialists, trials
+from experiments import ablations, bayes, imbalance, pictures, protocols, robustness, specialists, trials
 from experiments.records import PUBLISHED, ROOT, Results, load
 
-PAGES = (ROOT / "README.md", Path(__file__).parent / "README.md")
+PAGES = (ROOT / "README.md", ROOT / "robusttune/protocols/README.md", Path(__file__).parent / "README.md")
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -46,6 +46,7 @@ TABLES = {
     "ablations": Table("ablations", ablations.table),
     "imbalance_demo": Table("imbalance_demo", imbalance.table),
     "imbalance_emoji": Table("imbalance_emoji", imbalance.table),
+    **{f"protocol_{name}": Table(f"protocol_{name}", protocols.tables) for name in protocols.MINIATURES},
 }
 PICTURES = {
     "robustness_demo.png": Picture("robustness_demo", partial(pictures.missing_rates, test_set="scenes")),

@@ -70,15 +70,24 @@ def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
 
 
 def _of_dataset(outcomes: list[Outcome]) -> dict[str, Measured]:
-    """Return the values of a method on a data set by metric."""
+    """Return the values of a method on a data set by metric.
+
+    A model that knows no class names, such as a linear probe, is tested on the base classes alone.
+    """
     base, new = measure(outcomes, BASE, COMPLETE), measure(outcomes, NEW, COMPLETE)
     mean_of = measure(outcomes, "harmonic_mean", COMPLETE)
+    alone = measure(outcomes, "accuracy", COMPLETE)
+    if alone.values and not base.values:
+        base, new, mean_of = alone, Measured({}), Measured({})
     return {BASE: base, NEW: new, OF_MEANS: harmonic(base, new), MEAN_OF: mean_of}
 
 
 def _of_average(cells: dict[Key, Measured], method: str, datasets: list[str]) -> dict[str, Measured]:
     """Return the averages of a method over data sets by metric."""
-    found = {m: average([cells[Key(method, d, "", m)] for d in datasets]) for m in (BASE, NEW, MEAN_OF)}
+    found = {}
+    for metric in (BASE, NEW, MEAN_OF):
+        parts = [cells[Key(method, dataset, "", metric)] for dataset in datasets]
+        found[metric] = average(parts) if any(part.is_planned for part in parts) else Measured({})
     return found | {OF_MEANS: harmonic(found[BASE], found[NEW])}
 
 
