@@ -198,9 +198,9 @@ class Batch:
         )
 
     # Lightning and torch's loader call these two methods to move a batch of a type that they do not know.
-    def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
-        """Return a copy with all tensors on a device."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+    def to(self, device: torch.device) -> Batch:
+        """Return a copy with all tensors on a device. A copy to a GPU is not waited for."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
 
     def pin_memory(self) -> Batch:
         """Return a copy with all tensors in pinned memory."""

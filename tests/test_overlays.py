@@ -108,12 +108,13 @@ def test_ablation_changes_one_thing(overlay: str) -> None:
     assert {path: value for path, value in after.items() if value != before[path]} == ABLATIONS[overlay]
 
 
-OTHERS = [path for path in sorted(CONFIGS.glob("*/*.yaml")) if path.parent.name not in ("baselines", "ablations")]
+ELSEWHERE = ("baselines", "ablations", "protocols")  # protocols are no overlays, and have tests of their own
+OTHERS = [path for path in sorted(CONFIGS.glob("*/*.yaml")) if path.parent.name not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("overlay", OTHERS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_each_setting_of_an_overlay_is_taken(overlay: Path) -> None:
-    base = "oxford_pets_mmrl" if overlay.parent.name == "clip" else "food101"
+    base = "oxford_pets_mmrl" if overlay.parent.name in ("clip", "mmrlpp") else "food101"
     found = leaves(parsed(base, f"{overlay.parent.name}/{overlay.stem}"))
     given = leaves(yaml.safe_load(overlay.read_text()))
     assert {path: found.get(path) for path in given} == given

@@ -127,7 +127,7 @@ def fit(rows: Rows, c: float, start: Tensor | None = None) -> Tensor:
     Example:
         >>> features = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
         >>> weights = fit(Rows(features, torch.eye(2, dtype=torch.float64), multilabel=False), c=1.0)
-        >>> bool(weights[1, 0] > 0), round(float(weights.sum()), 4)
+        >>> bool(weights[1, 0] > 0), round(float(weights[:, 0].sum()), 4)
         (True, 0.0)
     """
     all_rows = rows.target.new_ones(1, len(rows.target))

@@ -137,10 +137,6 @@ class RobustTask(LightningModule, ABC):
         if note is not None:
             rank_zero_info(note)
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move a batch to the device of the model, and do not wait for copies to a GPU, as Lightning would."""
-        return batch.to(device, non_blocking=device.type == "cuda")
-
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the random numbers of the step, see `seed_step`."""
         seed_step(self.current_epoch, batch_idx, self.global_rank)

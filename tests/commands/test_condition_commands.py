@@ -94,7 +94,7 @@ def several(food101: Path, text_folder: Path, tmp_path_factory: pytest.TempPathF
     table, few = write_table(root, "train", rows), write_table(root, "test", rows[::3])
     flags = [flag for flag in tiny_flags(food101, text_folder) if "source.root" not in flag]
     flags += [f"--data.source.train={table}", f"--data.source.test={few}", "--data.source.multilabel=true"]
-    flags += [*EXACT, *LONGER, f"--run_root={root}"]
+    flags += [*EXACT, *LONGER, f"--run_root={root}", "--model.threshold=0.5"]
     assert main(["fit", f"--config={CONFIGS}/table.yaml", *flags]) == 0
     return root / "table/0"
 

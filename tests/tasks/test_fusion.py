@@ -344,20 +344,3 @@ def test_dropout_is_a_function_of_seed_epoch_and_batch(text_folder: Path, monkey
     assert torch.equal(draw(0, "0"), first)
     assert not torch.equal(draw(1, "0"), first)
     assert not torch.equal(draw(0, "1"), first)
-
-
-def test_the_copy_of_a_batch_to_a_gpu_is_not_waited_for(text_folder: Path) -> None:
-    """Lightning waits for it, unless the task has the hook: it knows tensors, but not a batch class."""
-    task = FusionTask(tiny_image_encoder(), tiny_text_encoder(text_folder), FACTS, fusion=SMALL)
-    copies: list[tuple[str, bool]] = []
-
-    class Recorded:
-        """A batch that records how it is copied."""
-
-        def to(self, device: torch.device, non_blocking: bool = False) -> Recorded:
-            copies.append((device.type, non_blocking))
-            return self
-
-    for device in ("cuda", "cpu"):
-        task._apply_batch_transfer_handler(Recorded(), torch.device(device))  # as Lightning's strategies do
-    assert copies == [("cuda", True), ("cpu", False)]

@@ -62,9 +62,7 @@ def measure(context: Context, name: str, task: FusionTask, batch_size: int) -> N
     on_host = on_host.pin_memory() if context.on_gpu else on_host
     steps = {"inputs": step_of(task, inputs), "features": step_of(task, features)}
     difference = abs(float(steps["inputs"]().detach() - steps["features"]().detach()))
-    times = context.medians(
-        2 if context.small else 10, **steps, copy=lambda: on_host.to(device, non_blocking=context.on_gpu)
-    )
+    times = context.medians(2 if context.small else 10, **steps, copy=lambda: on_host.to(device))
     peaks: dict[str, Any] = {
         f"{kind}_megabytes": peak / 1e6 for kind, step in steps.items() if (peak := context.peak(step)) is not None
     }

@@ -52,7 +52,7 @@ def check_pinned(context: Context, name: str, batch: Batch) -> None:
     """Check that a pinned batch arrives unchanged, and time copies from pinned and from other memory."""
     device = torch.device(context.device)
     pinned = batch.pin_memory() if context.on_gpu else batch
-    moved = pinned.to(device, non_blocking=context.on_gpu)
+    moved = pinned.to(device)
     context.wait()
     equal = all(torch.equal(a.cpu(), b) for a, b in zip(tensors(moved), tensors(batch), strict=True))
     if not context.on_gpu:
@@ -60,11 +60,9 @@ def check_pinned(context: Context, name: str, batch: Batch) -> None:
         return
     is_pinned = all(tensor.is_pinned() for tensor in tensors(pinned))
     start = perf_counter()
-    pinned.to(device, non_blocking=True)
+    pinned.to(device)
     queued = perf_counter() - start
-    times = context.medians(
-        10, pinned=lambda: pinned.to(device, non_blocking=True), other=lambda: batch.to(device, non_blocking=False)
-    )
+    times = context.medians(10, pinned=lambda: pinned.to(device), other=lambda: batch.to(device))
     size = sum(tensor.nbytes for tensor in tensors(batch))
     values: dict[str, Any] = {
         "megabytes": size / 1e6,
@@ -95,7 +93,7 @@ def loader_and_steps(context: Context) -> None:
     loaded, first, start = 0, 0, perf_counter()
     batch = None
     for number, batch in enumerate(endless(loader)):
-        moved = batch.to(device, non_blocking=context.on_gpu)
+        moved = batch.to(device)
         if number == WARM_UP:
             context.wait()
             first, start = loaded, perf_counter()
