@@ -124,7 +124,11 @@ def run_jobs(
 
 def _opened(path: Path, data: dict[str, str]) -> Results:
     shown = [Path(word).name if Path(word).exists() else word for word in sys.argv[1:]]
-    command = shlex.join(["python", "-m", f"experiments.{Path(sys.argv[0]).stem}", *shown])
+    study = Path(sys.argv[0]).with_suffix("").parts
+    module = (
+        ".".join(["experiments", *study[study.index("experiments") + 1 :]]) if "experiments" in study else study[-1]
+    )
+    command = shlex.join(["python", "-m", module, *shown])
     new = Results(command, date.today().isoformat(), _versions() | data)
     if not path.exists():
         return new

@@ -34,4 +34,4 @@ def flag_rows(packages: Packages) -> Iterator[Row]:
         if path.exists() and country["capital"]:
             spoken = [languages[language]["name"] for language in country["languages"]]
             labels = [continents[country["continent"]], *spoken]
-            yield Row(code.lower(), partial(drawn, path), country["capital"], labels)
+            yield Row(f"flag-{code.lower()}", partial(drawn, path), country["capital"], labels)

@@ -22,9 +22,9 @@ def tables(packages: Packages) -> Iterator[SmallTable]:
     yield SmallTable("tabler", "outline icon, name, category", (TABLER,), rows)
     rows = at_most(frequent(material_rows(packages(MATERIAL)), 40, 25), 40)
     yield SmallTable("material", "filled icon, other names (missing for many), category", (MATERIAL,), rows)
-    rows = frequent(sample(icon_park_rows(packages(ICON_PARK)), 1500))
+    rows = frequent(sample(icon_park_rows(packages(ICON_PARK)), 1200))
     yield SmallTable("icon_park", "icon in four colours, name, category", (ICON_PARK,), rows)
-    rows = frequent(carbon_rows(packages(CARBON)))
+    rows = frequent(sample(carbon_rows(packages(CARBON)), 1000))
     yield SmallTable("pictograms", "pictogram, name and other words, category", (CARBON,), rows)
     yield SmallTable("health", "filled icon, title, category", (HEALTH,), frequent(health_rows(packages(HEALTH))))
 

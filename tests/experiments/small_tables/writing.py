@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean
@@ -19,6 +20,7 @@ ALL, DESCRIPTION = "all.jsonl", "table.json"
 def write_table(table: SmallTable, root: Path) -> dict[str, Any]:
     """Write a table into a folder of its name and return its description."""
     folder = root / table.name
+    shutil.rmtree(folder, ignore_errors=True)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     for row in table.rows:
         (folder / image_path(row)).write_bytes(row.image())
