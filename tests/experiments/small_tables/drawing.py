@@ -34,7 +34,7 @@ def squared(image: bytes) -> bytes:
 def to_png(picture: Image.Image) -> bytes:
     """Return the content of a PNG file."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 

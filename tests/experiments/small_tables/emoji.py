@@ -27,11 +27,11 @@ def tables(packages: Packages) -> Iterator[SmallTable]:
         rows = _labelled(noto, "label")
         content = f"Noto emoji, short name, group; {per_class} training rows of each class"
         yield SmallTable(f"emoji_groups_{per_class}", content, in_noto, rows, per_class)
-    rows = _labelled(fluent, "label", keywords=True)
+    rows = sample(_labelled(fluent, "label", keywords=True), 800)
     yield SmallTable("emoji_keywords_25", "3D emoji, keywords, group; 25 training rows", in_fluent, rows, 25)
     rows = frequent(_labelled(fluent, "subgroup"))
     yield SmallTable("emoji_subgroups", "3D emoji, short name, subgroup", in_fluent, rows)
-    rows = sample(frequent(_labelled(noto, "keywords"), 15, MOST_KEYWORDS), 1000)
+    rows = sample(frequent(_labelled(noto, "keywords"), 15, MOST_KEYWORDS), 700)
     yield SmallTable("emoji_tags", "Noto emoji, short name, frequent keywords", in_noto, frequent(rows))
     two = [row for row in _labelled(fluent, "subgroup") if row.label in NATURE | PLANTS]
     rows = [row._replace(label="animal" if row.label in NATURE else "plant") for row in two]

@@ -43,10 +43,14 @@ def descriptions(root: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(root.glob(f"*/{DESCRIPTION}"))]
 
 
+def encoder_file(name: str) -> Path:
+    """Return the configuration of encoders."""
+    return Path(__file__).parent / f"encoders/{name}.yaml"
+
+
 def encoders_of(root: Path, name: str) -> Encoders:
     """Return the settings of encoders that the protocol names."""
-    text = (Path(__file__).parent / f"encoders/{name}.yaml").read_text(encoding="utf-8")
-    configuration = yaml.safe_load(text.replace(LINKED, f"{root.resolve()}/"))
+    configuration = yaml.safe_load(encoder_file(name).read_text(encoding="utf-8").replace(LINKED, f"{root.resolve()}/"))
     found = []
     for side in ("image_encoder", "text_encoder"):
         module, _, name = configuration[side]["class_path"].rpartition(".")
@@ -62,7 +66,8 @@ def features(root: Path, described: dict[str, Any]) -> TableFeatures:
         described: Description of the table.
     """
     table = root / described["name"] / ALL
-    key = hashlib.sha256(table.read_bytes() + json.dumps([described["packages"], described["encoders"]]).encode())
+    made_by = [described["packages"], encoder_file(described["encoders"]).read_text(encoding="utf-8")]
+    key = hashlib.sha256(table.read_bytes() + json.dumps(made_by).encode())
     path = root / "features" / f"{key.hexdigest()[:16]}.npz"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)

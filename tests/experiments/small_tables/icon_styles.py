@@ -11,7 +11,7 @@ from experiments.small_tables.packages import Packages
 from experiments.small_tables.rows import Row, SmallTable, sample
 from experiments.small_tables.tagged_icons import FONT_AWESOME, PHOSPHOR
 
-EACH = 60
+EACH = 40
 SETS = {  # package, folder of the drawings, and what their names end with
     "Tabler outline": (TABLER, "icons/outline", ""),
     "Tabler filled": (TABLER, "icons/filled", ""),
@@ -27,7 +27,7 @@ SETS = {  # package, folder of the drawings, and what their names end with
 
 
 def tables(packages: Packages) -> Iterator[SmallTable]:
-    """Yield the table of icon sets, 60 icons of each."""
+    """Yield the table of icon sets, 40 icons of each."""
     rows = []
     for name, (package, folder, ending) in SETS.items():
         rows += sample(_rows(name, packages(package) / folder, ending), EACH)

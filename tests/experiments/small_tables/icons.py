@@ -18,13 +18,13 @@ CARBON, HEALTH = "@carbon/pictograms", "healthicons"
 
 def tables(packages: Packages) -> Iterator[SmallTable]:
     """Yield a table of each icon set."""
-    rows = frequent(sample(tabler_rows(packages(TABLER)), 2000))
+    rows = frequent(sample(tabler_rows(packages(TABLER)), 1200))
     yield SmallTable("tabler", "outline icon, name, category", (TABLER,), rows)
-    rows = at_most(frequent(material_rows(packages(MATERIAL)), 40, 25), 40)
+    rows = at_most(frequent(material_rows(packages(MATERIAL)), 24, 25), 24)
     yield SmallTable("material", "filled icon, other names (missing for many), category", (MATERIAL,), rows)
-    rows = frequent(sample(icon_park_rows(packages(ICON_PARK)), 1200))
+    rows = frequent(sample(icon_park_rows(packages(ICON_PARK)), 800))
     yield SmallTable("icon_park", "icon in four colours, name, category", (ICON_PARK,), rows)
-    rows = frequent(sample(carbon_rows(packages(CARBON)), 1000))
+    rows = frequent(sample(carbon_rows(packages(CARBON)), 800))
     yield SmallTable("pictograms", "pictogram, name and other words, category", (CARBON,), rows)
     yield SmallTable("health", "filled icon, title, category", (HEALTH,), frequent(health_rows(packages(HEALTH))))
 

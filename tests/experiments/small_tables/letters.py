@@ -30,10 +30,8 @@ SCRIPTS = {  # first and last code point of the script's main block
 def tables(packages: Packages) -> Iterator[SmallTable]:
     """Yield the table of letters."""
     used = tuple(f"@fontsource/noto-sans-{script}" for script in SCRIPTS)
-    rows = [
-        row for script, package in zip(SCRIPTS, used, strict=True) for row in letter_rows(script, packages(package))
-    ]
-    yield SmallTable("letters", "letter of one of twelve scripts, name, script", used, at_most(frequent(rows), 60))
+    rows = [row for script, name in zip(SCRIPTS, used, strict=True) for row in letter_rows(script, packages(name))]
+    yield SmallTable("letters", "letter of one of twelve scripts, name, script", used, at_most(frequent(rows), 40))
 
 
 def letter_rows(script: str, folder: Path) -> Iterator[Row]:

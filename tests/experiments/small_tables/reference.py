@@ -4,7 +4,7 @@ One regression for each of the three cases, on standardised pooled features, wit
 cross-validated log-loss on training samples. Thresholds of multi-label tables are chosen on held-out predictions.
 The difference between the cases says which modality a table's labels depend on.
 
-    make small-tables-reference WEIGHTS=mobilenetv2_100.safetensors
+    make small-tables-reference
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def dominance(complete: float, no_image: float, no_text: float) -> str:
     if complete - better >= CLEAR - 1e-9:
         return "complementary"
     if abs(no_image - no_text) < CLEAR:
-        return "redundant"
+        return "either"
     return "text" if no_image > no_text else "image"
 
 
@@ -154,7 +154,8 @@ def table(results: Results) -> str:
 
 
 def _lines(results: Results) -> Iterator[str]:
-    yield "| table | image, text, label | rows | classes | imbalance | metric | constant | complete | no image | no text | |"
+    columns = ("table", "image, text, label", "rows", "classes", "imbalance", "metric", "constant")
+    yield f"| {' | '.join([*columns, 'complete', 'no image', 'no text', 'labels depend on'])} |"
     yield "| --- " * 11 + "|"
     for one in results.summary:
         values = " | ".join(f"{one[name]:.3f}" for name in ("constant", *CONDITIONS))
@@ -175,9 +176,7 @@ def versions(suite: Path) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", type=Path, help="tables that `python -m experiments.small_tables.build` has written")
-    parser.add_argument(
-        "--root", type=Path, default=RUNS / "small_tables", help="folder of predictions and results.json"
-    )
+    parser.add_argument("--root", type=Path, default=RUNS / "small_tables", help="predictions and results.json")
     parser.add_argument("--tables", nargs="+", help="names of tables; all by default")
     parser.add_argument("--processes", type=int, default=1, help="jobs at a time, one core each")
     given = parser.parse_args()

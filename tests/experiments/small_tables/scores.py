@@ -37,7 +37,7 @@ def best_threshold(metric: str, held_out: Array, label: Labels) -> float:
 
 
 def constant(train: Labels, test: Labels) -> dict[str, float]:
-    """Return the metrics of the best constant answer: the most frequent class, or a number of the most frequent ones."""
+    """Return the metrics of the best constant answer: the most frequent class, or several of them if there are more."""
     if train.ndim == 1:
         return {"accuracy": float((test == np.bincount(train).argmax()).mean())}
     order = np.argsort(-train.sum(0))

@@ -19,9 +19,9 @@ PHOSPHOR_ENTRY = re.compile(r'readonly name: "([\w-]+)";.*?readonly categories: 
 
 def tables(packages: Packages) -> Iterator[SmallTable]:
     """Yield three multi-label tables and one with two classes."""
-    rows = sample(frequent(phosphor_rows(packages(PHOSPHOR)), 20), 1000)
+    rows = sample(frequent(phosphor_rows(packages(PHOSPHOR)), 20), 700)
     yield SmallTable("phosphor", "two-tone icon, name, categories", (PHOSPHOR,), frequent(rows))
-    rows = frequent(sample(frequent(font_awesome_rows(packages(FONT_AWESOME)), 20), 1000))
+    rows = frequent(sample(frequent(font_awesome_rows(packages(FONT_AWESOME)), 20), 800))
     yield SmallTable("font_awesome", "solid icon, name and search terms, categories", (FONT_AWESOME,), rows)
     logos = list(logo_rows(packages(DEVICON)))
     rows = frequent(logos, 15)
