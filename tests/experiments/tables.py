@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from experiments import ablations, bayes, imbalance, pictures, robustness, specialists, trials
 from experiments.records import PUBLISHED, ROOT, Results, load
+from experiments.small_tables import reference
 
 PAGES = (ROOT / "README.md", Path(__file__).parent / "README.md")
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -46,6 +47,7 @@ TABLES = {
     "ablations": Table("ablations", ablations.table),
     "imbalance_demo": Table("imbalance_demo", imbalance.table),
     "imbalance_emoji": Table("imbalance_emoji", imbalance.table),
+    "small_tables": Table("small_tables", reference.table),
 }
 PICTURES = {
     "robustness_demo.png": Picture("robustness_demo", partial(pictures.missing_rates, test_set="scenes")),

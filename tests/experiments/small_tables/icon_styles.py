@@ -30,12 +30,14 @@ def tables(packages: Packages) -> Iterator[SmallTable]:
     """Yield the table of icon sets, 40 icons of each."""
     rows = []
     for name, (package, folder, ending) in SETS.items():
-        rows += sample(_rows(name, packages(package) / folder, ending), EACH)
+        rows += sample(style_rows(name, packages(package) / folder, ending), EACH)
     used = tuple(dict.fromkeys(package for package, *_ in SETS.values()))
     yield SmallTable("icon_styles", "icon of one of ten styles, name, style", used, rows)
 
 
-def _rows(name: str, folder: Path, ending: str) -> Iterator[Row]:
+def style_rows(name: str, folder: Path, ending: str) -> Iterator[Row]:
+    """Yield the icons of one style."""
     for path in sorted(folder.rglob("*.svg")):
         icon = path.stem.removesuffix(ending)
-        yield Row(f"{words(name).replace(' ', '-').lower()}-{icon}", partial(drawn, path), words(icon), name)
+        place = "-".join(path.relative_to(folder).with_suffix("").parts)  # an icon may be in two folders
+        yield Row(f"{words(name).replace(' ', '-').lower()}-{place}", partial(drawn, path), words(icon), name)

@@ -93,7 +93,9 @@ def fit_path(
 
 
 def _minimise(with_ones: torch.Tensor, label: torch.Tensor, weights: torch.Tensor, scale: float) -> torch.Tensor:
-    optimizer = torch.optim.LBFGS([weights], max_iter=100, tolerance_grad=1e-5, tolerance_change=1e-7, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [weights], max_iter=100, tolerance_grad=1e-5, tolerance_change=1e-7, line_search_fn="strong_wolfe"
+    )
     target = label.float() if label.ndim == 2 else label
 
     def objective() -> torch.Tensor:
