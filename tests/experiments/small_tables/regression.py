@@ -106,10 +106,10 @@ def _minimise(with_ones: torch.Tensor, label: torch.Tensor, weights: torch.Tenso
         else:
             loss = cross_entropy(logits, target)
         value = loss + weights[:-1].square().sum() / (2 * scale)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer.step(objective)
+    optimizer.step(objective)  # type: ignore[no-untyped-call]
     return weights.detach().clone()
 
 
