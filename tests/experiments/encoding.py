@@ -51,9 +51,11 @@ def encoded_batches(
     )
     data.setup("fit")
     image_encoder, text_encoder = encoders.image.load(), encoders.text.load()
-    image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half the time on a CPU
+    image_encoder.to(memory_format=torch.channels_last)  # half the time on a CPU
     for batch in data.train_dataloader():
-        images = batch.images["clean"].contiguous(memory_format=torch.channels_last)
+        images = batch.images["clean"]
+        assert isinstance(images, torch.Tensor)
+        images = images.contiguous(memory_format=torch.channels_last)
         yield (
             batch,
             image_encoder.encode(images, batch.image_present),

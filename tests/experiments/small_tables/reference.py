@@ -47,8 +47,9 @@ def measure(root: Path, suite: Path, job: Job) -> Record:
     seen, unseen = data.label[train], data.label[test]
     answers = predictions(data, train, test, described["classes"])
     (root / "predictions").mkdir(parents=True, exist_ok=True)
-    kept = {condition: probabilities for condition, (probabilities, _) in answers.items()}
-    np.savez(root / f"predictions/{job.table}-{job.split}.npz", ids=data.ids[test], label=unseen, **kept)
+    complete, no_image, no_text = (answers[condition][0] for condition in CONDITIONS)
+    path = root / f"predictions/{job.table}-{job.split}.npz"
+    np.savez(path, ids=data.ids[test], label=unseen, complete=complete, no_image=no_image, no_text=no_text)
     found: Record = {condition: scores(*answer, unseen, seen) for condition, answer in answers.items()}
     return {**found, "constant": rounded(constant(seen, unseen))}
 
@@ -90,8 +91,9 @@ def has(data: TableFeatures, sides: tuple[str, ...]) -> NDArray[np.bool_]:
 
 def pattern_under(data: TableFeatures, sides: tuple[str, ...], pattern: tuple[str, ...]) -> NDArray[np.bool_]:
     """Return which samples have exactly the modalities `pattern` where only `sides` are shown, shape (N,)."""
-    shown = [(side in sides) & has(data, (side,)) for side in ("image", "text")]
-    return (shown[0] == ("image" in pattern)) & (shown[1] == ("text" in pattern))
+    shown = np.stack([has(data, (side,)) & (side in sides) for side in ("image", "text")], 1)
+    matching: NDArray[np.bool_] = shown == [side in pattern for side in ("image", "text")]
+    return np.all(matching, axis=1)
 
 
 def stratified_folds(label: NDArray[np.int64]) -> NDArray[np.int64]:
