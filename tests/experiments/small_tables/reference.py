@@ -92,8 +92,8 @@ def has(data: TableFeatures, sides: tuple[str, ...]) -> NDArray[np.bool_]:
 def pattern_under(data: TableFeatures, sides: tuple[str, ...], pattern: tuple[str, ...]) -> NDArray[np.bool_]:
     """Return which samples have exactly the modalities `pattern` where only `sides` are shown, shape (N,)."""
     shown = np.stack([has(data, (side,)) & (side in sides) for side in ("image", "text")], 1)
-    matching: NDArray[np.bool_] = shown == [side in pattern for side in ("image", "text")]
-    return np.all(matching, axis=1)
+    found: NDArray[np.bool_] = (shown == [side in pattern for side in ("image", "text")]).all(1)
+    return found
 
 
 def stratified_folds(label: NDArray[np.int64]) -> NDArray[np.int64]:
