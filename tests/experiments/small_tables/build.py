@@ -49,7 +49,7 @@ def link_encoders(root: Path, weights: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, help="mobilenetv2_100.safetensors")
-    parser.add_argument("--out", type=Path, default=Path("data/small_tables"), help="folder of the tables, 200 MB")
+    parser.add_argument("--out", type=Path, default=Path("data/small_tables"), help="folder of the tables, 400 MB")
     given = parser.parse_args()
     link_encoders(given.out, given.weights)
     with tempfile.TemporaryDirectory() as unpacked:
