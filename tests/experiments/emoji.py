@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from experiments.encoding import Encoders, encoded_batches
 from experiments.training import overlays
 from numpy.typing import NDArray
 
-from robusttune.data import ImageTextDataModule, LoaderSettings, ModalityDropout, TrainingSettings
-from robusttune.data.sources import Table
 from robusttune.encoders import TimmEncoder, TransformersTextEncoder
 from robusttune.encoders.preprocessing import Augmentation
 from robusttune.models.attention import masked_mean
@@ -151,7 +150,7 @@ def features(source: Source, table: Path, augmentation: Augmentation | None = No
         augmentation: Random views of the images; by default none.
         seed: Seed of the views.
     """
-    image_settings = TimmEncoder(
+    image = TimmEncoder(
         name="mobilenetv2_100",
         weights=str(source.weights),
         model_args={"pad_type": "same"},
@@ -161,26 +160,10 @@ def features(source: Source, table: Path, augmentation: Augmentation | None = No
         layers=4,
         grid=4,
     )
-    text_settings = TransformersTextEncoder(
-        name=minilm(), weights="pretrained", layers=4, pooling="mean", max_length=32
-    )
-    data = ImageTextDataModule(
-        Table(train=str(table), val=str(table), image_root=str(source.folder), id_column="id"),
-        image_settings,
-        text_settings,
-        64,
-        loader=LoaderSettings(workers=0),
-        seed=seed,
-        training=TrainingSettings(ModalityDropout(image_dropout=0, text_dropout=0), augmentation),
-    )
-    data.setup("fit")
-    image_encoder, text_encoder = image_settings.load(), text_settings.load()
+    text = TransformersTextEncoder(name=minilm(), weights="pretrained", layers=4, pooling="mean", max_length=32)
     found, labels, ids = [], [], []
-    for batch in data.train_dataloader():
-        encoded = (
-            image_encoder.encode(batch.images["clean"], batch.image_present),
-            text_encoder.encode(batch.texts["clean"], batch.text_present),
-        )
+    batches = encoded_batches(Encoders(image, text), table, source.folder, augmentation=augmentation, seed=seed)
+    for batch, *encoded in batches:
         found.append([_kinds(modality) for modality in encoded])
         assert batch.label is not None
         labels.append(batch.label)

@@ -31,17 +31,20 @@ LEFT_OUT = {"component", "flags"}
 SHARES = {"test": 30, "val": 10, "train": 60}  # percent
 
 
-def download(package: str, folder: Path) -> Path:
-    """Download a package from the npm registry, which checks its hash, and unpack it."""
+def pack(package: str, version: str, folder: Path) -> Path:
+    """Download the archive of a package from the npm registry, which checks its hash."""
     npm = shutil.which("npm")
     if npm is None:
-        sys.exit("npm is not found: install Node.js, or unpack the packages yourself and set --packages")
-    wanted = f"{package}@{PACKAGES[package]}"
-    archive = subprocess.check_output([npm, "pack", "--silent", wanted], cwd=folder, text=True).strip()
-    unpacked = folder / package
-    with tarfile.open(folder / archive) as file:
-        file.extractall(unpacked, filter="data")
-    return unpacked / "package"
+        sys.exit(f"npm is not found: install Node.js, or put the archive of {package} {version} into {folder}")
+    command = [npm, "pack", "--silent", f"{package}@{version}"]
+    return folder / subprocess.check_output(command, cwd=folder, text=True).strip()
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack an archive of npm and return the folder with the content of the package."""
+    with tarfile.open(archive) as file:
+        file.extractall(folder, filter="data")
+    return folder / "package"
 
 
 def emoji_rows(names: Path) -> Iterator[dict[str, Any]]:
@@ -105,8 +108,10 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of the tables and images, 20 MB")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        counts = write_emoji({package: download(package, Path(folder)) for package in PACKAGES}, given.out)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        packages = {name: unpack(pack(name, version, folder), folder / name) for name, version in PACKAGES.items()}
+        counts = write_emoji(packages, given.out)
     for style, by_split in counts.items():
         print(f"{style}: " + ", ".join(f"{count:,} {split}" for split, count in by_split.items()))
 

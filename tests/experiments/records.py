@@ -124,7 +124,9 @@ def run_jobs(
 
 def _opened(path: Path, data: dict[str, str]) -> Results:
     shown = [Path(word).name if Path(word).exists() else word for word in sys.argv[1:]]
-    command = shlex.join(["python", "-m", f"experiments.{Path(sys.argv[0]).stem}", *shown])
+    study = Path(sys.argv[0]).with_suffix("").parts
+    inside = study[study.index("experiments") :] if "experiments" in study else ("experiments", study[-1])
+    command = shlex.join(["python", "-m", ".".join(inside), *shown])
     new = Results(command, date.today().isoformat(), versions() | data)
     if not path.exists():
         return new
