@@ -115,7 +115,7 @@ def _prepare(samples: list[Sample], collate: Collate, unreadable_as_missing: boo
 
 
 def _ahead(prepare: Any, starts: Sequence[int]) -> Iterator[Prepared]:
-    """Yield what a function returns for each start, computed one ahead in a thread."""
+    """Yield the result of a function for each start, computed one ahead in a thread."""
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(prepare, starts[0])
         for start in starts[1:]:

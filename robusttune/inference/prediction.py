@@ -81,7 +81,7 @@ class Predictions(Sequence[Prediction]):
         probabilities: Class probabilities, shape (N, C), float32.
         present: Flags that the sample has an image and that it has a text, shape (N, 2), bool.
         multilabel: True if a sample may have several labels.
-        threshold: Probability from which a class is predicted in multi-label data, in [0, 1]; or one for each pattern
+        threshold: Least probability of a predicted class in multi-label data, in [0, 1]; or one for each pattern
             of present modalities and class, shape (4, C), see `Thresholds`.
         alone: Class probabilities from the image alone and from the text alone, shape (2, N, C), or None.
         unreadable: For each sample the reason why its image could not be read, or None.

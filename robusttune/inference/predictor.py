@@ -52,7 +52,7 @@ class Predictor(HubModel):
     Attributes:
         classifiers: The classifiers.
         facts: Class names, class frequencies and kind of task, from the training data.
-        threshold: Probability from which a class is predicted in multi-label data, in [0, 1]; None for the thresholds
+        threshold: Least probability of a predicted class in multi-label data, in [0, 1]; None for the thresholds
             of the model, the mean of those of several.
 
     Raises:

@@ -35,7 +35,7 @@ class Classifier(nn.Module, ABC):
         text_encoder: Frozen text encoder.
         encoder_settings: Settings of both encoders, by the names in `ENCODERS`.
         temperatures: Temperatures that calibrate the logits.
-        thresholds: Thresholds from which classes are predicted in multi-label data; None in other data.
+        thresholds: Thresholds of predicted classes in multi-label data; None in other data.
         class_names: Names of the classes that are predicted now, in the order of logits; see `set_classes`.
 
     Raises:
@@ -143,7 +143,7 @@ class Classifier(nn.Module, ABC):
 
     @property
     def cuts(self) -> Tensor | None:
-        """Return the calibrated logits from which classes are predicted, shape (4, C); None without thresholds."""
+        """Return the least calibrated logits of predicted classes, shape (4, C); None without thresholds."""
         return None if self.thresholds is None else self.thresholds.cuts
 
     @abstractmethod

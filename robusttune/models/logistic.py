@@ -178,7 +178,7 @@ def minimise(rows: Rows, kept: Tensor, c: float, start: Tensor | None, tolerance
         kept: Weight of each row in each fit, 0 or 1, shape (K, N).
         c: Inverse strength of the regularisation.
         start: Weights to start from, shape (K, C, d + 1); None to start from the class frequencies.
-        tolerance: Largest absolute gradient of the mean loss at which the fit ends.
+        tolerance: The fit ends when no absolute gradient of the mean loss is larger.
 
     Returns:
         Weights and biases, shape (K, C, d + 1).

@@ -16,7 +16,7 @@ LIMITS = (0.01, 0.99)
 
 
 class Thresholds(nn.Module):
-    """The probability from which each class is predicted, for each pattern of present modalities; 0.5 at first.
+    """The least probability of a predicted class, for each pattern of present modalities; 0.5 at first.
 
     Args:
         classes: Number of classes ``C``.
@@ -41,7 +41,7 @@ class Thresholds(nn.Module):
 
     @property
     def cuts(self) -> Tensor:
-        """Return the calibrated logits from which each class is predicted, shape (4, C)."""
+        """Return the least calibrated logit of each class if it is predicted, shape (4, C)."""
         return self.values.float().logit()
 
     def fit(self, logits: Tensor, label: Tensor, present: Tensor, views: Sequence[View]) -> Tensor:

@@ -216,7 +216,7 @@ def _code() -> str:
 
 
 def _read(file: Path, code: str) -> dict[str, Any]:
-    """Return what a file remembers; nothing if it is of other code, missing or damaged."""
+    """Return the content of a file; nothing if it is of other code, missing or damaged."""
     try:
         read = json.loads(file.read_text(encoding="utf-8"))
         found = read["known"] if read["code"] == code else {}

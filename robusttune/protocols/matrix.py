@@ -20,7 +20,7 @@ class Overlay:
     """Configurations and settings that are laid over those of other parts.
 
     Attributes:
-        configs: Names or paths of configurations, in the order in which they are laid over each other.
+        configs: Names or paths of configurations; later ones are laid over earlier ones.
         settings: Values of settings by their names on the command line; they win over the configurations.
     """
 

@@ -19,7 +19,7 @@ class Measured:
 
     Attributes:
         values: Value by seed, in the units of the report: percent, except for metrics whose low values are good.
-        missing: Text that says what is missing, such as ``2 of 3 seeds``; empty if nothing is. Without values it is
+        missing: Text about missing results, such as ``2 of 3 seeds``; empty if nothing is. Without values it is
             empty only if none are planned.
 
     Example:
@@ -43,7 +43,7 @@ class Measured:
 
     @property
     def text(self) -> str:
-        """Return mean ± standard deviation, and what is missing."""
+        """Return mean ± standard deviation, and a text about missing results."""
         estimate = self.estimate
         number = NOTHING if estimate is None else f"{estimate.mean:.2f}"
         if estimate is not None and estimate.deviation is not None:

@@ -29,7 +29,7 @@ Differences = dict["Place", dict[str, dict[str, Difference]]]  # place -> method
 
 
 class Place(NamedTuple):
-    """A place of the tables at which methods are compared.
+    """A cell of the tables that compares methods.
 
     Attributes:
         labels: Labels of the tests, without method and seed, as (axis, label).
@@ -129,7 +129,7 @@ def difference_section(
 def _averages(found: Differences) -> Differences:
     """Return the average differences over data sets, or over the targets of a transfer.
 
-    An average needs the differences on all data sets at which any method is compared.
+    An average needs the differences on all data sets that have any.
     """
     groups: dict[Place, list[Place]] = {}
     for place in found:

@@ -1,4 +1,4 @@
-"""The file ``steps.json`` of a run: how its fit and its tests ended, and what the tests tested."""
+"""The file ``steps.json`` of a run: the outcome of its fit and its tests, and the tested weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StepRecord:
         folder: Name of the numbered folder that a test belongs to; None for a fit.
         failed: Sentence of its error; None if it has not failed.
         seconds: Duration of the command; None if it has not ended by itself.
-        at: Time at which it ended, in seconds since 1970; None as for ``seconds``.
+        at: Time of its end, in seconds since 1970; None as for ``seconds``.
     """
 
     identity: str

@@ -26,7 +26,7 @@ LOGGED = ("--trainer.enable_progress_bar=false",)  # the output goes to a file
 
 @dataclass(frozen=True)
 class Options:
-    """What is common to all runs.
+    """Options of all runs.
 
     Attributes:
         folder: Folder of the runs of this protocol.
@@ -48,7 +48,7 @@ class Active:
 
     Args:
         run: The run.
-        options: What is common to all runs.
+        options: Options of all runs.
         lock: Open file that holds the lock.
         place: Place among the runs at a time.
     """
@@ -148,7 +148,7 @@ class Runner:
 
     Attributes:
         runs: Runs of the protocol.
-        options: What is common to all runs.
+        options: Options of all runs.
         tell: Function that shows a line to the user.
         stopping: Signals that this process has received.
     """

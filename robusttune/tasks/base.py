@@ -44,7 +44,7 @@ class RobustTask(LightningModule, ABC):
         schedule: Schedule of the learning rate.
         calibrate: True to fit a temperature for each pattern of present modalities in every validation of a fit. Tests
             and predictions divide logits by them; the validation metrics that a fit logs are computed without them.
-        threshold: Probability from which a class is predicted in multi-label data, in (0, 1); or ``fitted`` to fit
+        threshold: Least probability of a predicted class in multi-label data, in (0, 1); or ``fitted`` to fit
             thresholds in every validation of a fit, see `fit_thresholds`. Other data have none.
 
     Attributes:

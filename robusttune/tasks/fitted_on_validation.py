@@ -22,10 +22,10 @@ Threshold = float | Literal["fitted"]
 
 @dataclass(frozen=True)
 class ValidationFit:
-    """What a task fits in each validation of a fit. The sanity check before a fit, and other commands, fit nothing.
+    """Temperatures and thresholds of a task, fitted in each validation of a fit. The sanity check before a fit, and other commands, fit nothing.
 
     Args:
-        classifier: Classifier that keeps what is fitted.
+        classifier: Classifier that keeps them.
         calibrate: True to fit temperatures.
         threshold: Threshold in (0, 1), or ``fitted``; see `RobustTask`.
 
@@ -52,7 +52,7 @@ class ValidationFit:
         return self.classifier.thresholds is not None and self.threshold == "fitted" and _is_in_fit(trainer)
 
     def conditions(self, conditions: Conditions, trainer: Trainer) -> Conditions:
-        """Return the conditions with the views that what is fitted needs."""
+        """Return the conditions with the views that the fit needs."""
         needed = self.temperatures(trainer) or self.thresholds(trainer)
         return conditions.with_views(VIEWS) if needed else conditions
 
@@ -80,7 +80,7 @@ def fit_to_validation(classifier: Classifier, metrics: ConditionMetrics, tempera
     thresholds are multiplied by the temperatures.
 
     Args:
-        classifier: Classifier that keeps what is fitted.
+        classifier: Classifier that keeps them.
         metrics: Metrics with the scores, before temperatures, in views that include `VIEWS`.
         temperatures: True to fit temperatures.
         thresholds: True to fit thresholds.

@@ -52,7 +52,7 @@ class FusionTask(RobustTask):
         optimizer: Function that creates the optimiser of the trained parameters.
         schedule: Schedule of the learning rate.
         calibrate: True to fit temperatures, see `RobustTask`.
-        threshold: Probability from which a class is predicted in multi-label data, in (0, 1); ``fitted`` for thresholds
+        threshold: Least probability of a predicted class in multi-label data, in (0, 1); ``fitted`` for thresholds
             that maximise F1 on validation samples, see `RobustTask`.
         compile: True to run the network through torch.compile; results are the same up to rounding.
         checkpoint_activations: True to recompute activations in the backward pass, which saves memory; results are the

@@ -1,4 +1,4 @@
-"""Values by what was missing in training and by what is missing in tests."""
+"""Values by the missing modalities of training and of tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robusttune.report.conditions import MEAN, in_order, parsed
 
 
 class Training(NamedTuple):
-    """What is missing in training.
+    """Missing modalities of a training.
 
     Attributes:
         kind: Missing type, one of `MISSING_TYPES`; None for complete samples.
@@ -39,7 +39,7 @@ Grid = dict[tuple[str, Training, str], Measured]  # method, training, test condi
 
 
 def training_of(labels: Mapping[str, str]) -> Training:
-    """Return what is missing in training from the labels of the axes ``type`` and ``rate``.
+    """Return the missing modalities of a training from the labels of the axes ``type`` and ``rate``.
 
     Args:
         labels: Labels of a run. A rate is written in percent (``70``, ``70 %``), or as a fraction with a point.

@@ -1,4 +1,4 @@
-"""Missing rates: a metric by what was missing in training and by what is missing in tests."""
+"""Missing rates: a metric by the missing modalities of training and of tests."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def method_rows(
         methods: Methods in order.
         columns: Names of the columns.
         value: Function from a method and a column to the values.
-        metric: Name of the metric, which decides what is best.
+        metric: Name of the metric, which decides whether high values are better.
     """
     table = {method: [value(method, column) for column in columns] for method in methods}
     known = {method: row for method, row in table.items() if any(measured.is_planned for measured in row)}
@@ -155,7 +155,7 @@ def best_sentence(values: Mapping[str, Measured], quantity: str, metric: str) ->
     Args:
         values: Values by method.
         quantity: Name of the quantity, such as ``average harmonic mean``.
-        metric: Name of the metric, which decides what is best.
+        metric: Name of the metric, which decides whether high values are better.
 
     Example:
         >>> values = {"MMRL": Measured({"1": 81.2}), "MMRL++": Measured({}, "0 of 3 seeds")}
