@@ -17,7 +17,7 @@ LISTED = 40  # largest number of runs that are listed one by one
 
 
 def show_status(states: Sequence[RunState], folder: Path) -> None:
-    """Print a table of runs, or of the values of the first axis if there are many, and the reasons of failed runs and missing data.
+    """Print a table of runs, or of the first axis if there are many, and why runs have failed or cannot run.
 
     Args:
         states: States of the runs.

@@ -22,7 +22,9 @@ Threshold = float | Literal["fitted"]
 
 @dataclass(frozen=True)
 class ValidationFit:
-    """Temperatures and thresholds of a task, fitted in each validation of a fit. The sanity check before a fit, and other commands, fit nothing.
+    """Temperatures and thresholds of a task, fitted in each validation of a fit.
+
+    The sanity check before a fit, and other commands, fit nothing.
 
     Args:
         classifier: Classifier that keeps them.
