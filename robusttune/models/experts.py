@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from robusttune.errors import RobustTuneError
 from robusttune.models.attention import masked_mean
-from robusttune.models.base import Fused, FusionModel, layer_norm, zero_absent
-from robusttune.models.baselines import Baseline
+from robusttune.models.base import FusionModel, layer_norm
+from robusttune.models.pair_network import PairNetwork
 from robusttune.ranks import sum_over_ranks
 from robusttune.types import Encoded, Facts, Widths
 
@@ -57,7 +57,7 @@ class Experts(FusionModel):
         return ExpertsNetwork(self, image, text, facts)
 
 
-class ExpertsNetwork(Baseline):
+class ExpertsNetwork(PairNetwork):
     """A product of experts (Hinton 2002) for the image, the text and the pair of both.
 
     The logits of all experts whose inputs are present are added. If a modality is absent, its own expert and the pair's
@@ -75,40 +75,10 @@ class ExpertsNetwork(Baseline):
         """Return the last layers, see `FusionNetwork.output_layers`."""
         return [self.image.read[-1], self.text.read[-1], self.pair[-1]]
 
-    def masked_logits(
-        self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Add the logits of the experts whose inputs are present, see `Baseline.masked_logits`."""
-        rows = torch.arange(len(image_present), device=image_present.device)
-        image, text = zero_absent(image, image_present), zero_absent(text, text_present)
-        return self._sum_logits(image, text, (rows, rows), (image_present, text_present))
-
-    def forward_pairs(
-        self,
-        image: Encoded,
-        text: Encoded,
-        image_rows: Tensor,
-        text_rows: Tensor,
-        image_present: Tensor,
-        text_present: Tensor,
-    ) -> Fused:
-        """Compute logits of ``R`` pairs; each expert runs once per image or text; see `FusionNetwork.forward_pairs`."""
-        return self.fused(*self._sum_logits(image, text, (image_rows, text_rows), (image_present, text_present)))
-
-    def _sum_logits(
+    def pair_logits(
         self, image: Encoded, text: Encoded, rows: tuple[Tensor, Tensor], present: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Add the logits of the experts whose inputs are present.
-
-        Args:
-            image: Output of the image encoder.
-            text: Output of the text encoder.
-            rows: Rows of the image and of the text in each pair, shape (R,) each.
-            present: Masks of the pairs with an image and with a text, shape (R,) each, bool.
-
-        Returns:
-            Logits, shape (R, C), and a mask of the pairs with at least one input, shape (R,).
-        """
+        """Add the logits of the experts whose inputs are present; each expert runs once per image or text."""
         (image_rows, text_rows), (image_present, text_present) = rows, present
         images, image_logits = self.run(self.image, self.image.input_features(image))
         texts, text_logits = self.run(self.text, self.text.input_features(text))

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robusttune.errors import RobustTuneError
-from robusttune.models.base import Fused, FusionModel, zero_absent
-from robusttune.models.baselines import Baseline
+from robusttune.models.base import FusionModel
 from robusttune.models.logistic import (
     FOLDS,
     GRID,
@@ -26,6 +25,7 @@ from robusttune.models.logistic import (
     rotate_back,
     stratified_folds,
 )
+from robusttune.models.pair_network import PairNetwork
 from robusttune.models.standardised import Standardised, regression
 from robusttune.types import Encoded, Facts, Widths
 
@@ -107,7 +107,7 @@ class Fit(NamedTuple):
     loss: float
 
 
-class LinearNetwork(Baseline):
+class LinearNetwork(PairNetwork):
     """Logistic regressions on standardised features. The one for the modalities that are present predicts.
 
     Attributes:
@@ -130,30 +130,10 @@ class LinearNetwork(Baseline):
         """Return the regression on both modalities, whose input is an embedding of the sample."""
         return [self.both]
 
-    def masked_logits(
-        self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Compute the logits of the pattern of each row, see `Baseline.masked_logits`."""
-        rows = torch.arange(len(image_present), device=image_present.device)
-        image, text = zero_absent(image, image_present), zero_absent(text, text_present)
-        return self._pattern_logits(image, text, (rows, rows), (image_present, text_present))
-
-    def forward_pairs(
-        self,
-        image: Encoded,
-        text: Encoded,
-        image_rows: Tensor,
-        text_rows: Tensor,
-        image_present: Tensor,
-        text_present: Tensor,
-    ) -> Fused:
-        """Compute logits of ``R`` pairs from features that are standardised once; see `FusionNetwork`."""
-        return self.fused(*self._pattern_logits(image, text, (image_rows, text_rows), (image_present, text_present)))
-
-    def _pattern_logits(
+    def pair_logits(
         self, image: Encoded, text: Encoded, rows: tuple[Tensor, Tensor], present: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Compute the logits of pairs, see `ExpertsNetwork._sum_logits` for arguments and results."""
+        """Compute the logits of the pattern of each pair, from features that are standardised once."""
         (image_rows, text_rows), (image_present, text_present) = rows, present
         images, texts = self.image(self.image.features(image)), self.text(self.text.features(text))
         pairs = torch.cat(

@@ -13,9 +13,9 @@ from robusttune.protocols.summaries.summary import (
     Key,
     Summary,
     best_sentence,
+    each_dataset,
     labels_of,
     lookup,
-    metric_of,
     relabel,
     titled,
     where,
@@ -33,14 +33,7 @@ def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
         outcomes: Outcomes of all planned tests.
         chosen: Metric of each data set that replaces the main metric of its tests.
     """
-    outcomes = relabel(outcomes, AXES["conditions"])
-    parts = []
-    for dataset in labels_of(outcomes, "dataset"):
-        own = where(outcomes, dataset=dataset)
-        parts.append(_of_dataset(own, dataset, metric_of(own, dataset, chosen)))
-    cells = {key: measured for part in parts for key, measured in part.cells.items()}
-    sections = [section for part in parts for section in part.sections]
-    return Summary(sections, cells, " ".join(part.finding for part in parts))
+    return each_dataset(relabel(outcomes, AXES["conditions"]), chosen, _of_dataset)
 
 
 def _of_dataset(outcomes: list[Outcome], dataset: str, metric: str) -> Summary:

@@ -14,13 +14,12 @@ from robusttune.protocols.summaries.summary import (
     Key,
     Summary,
     best_sentence,
+    each_dataset,
     labels_of,
     lookup,
     method_rows,
-    metric_of,
     relabel,
     titled,
-    where,
 )
 from robusttune.report.conditions import in_order
 from robusttune.report.document import Section
@@ -43,14 +42,7 @@ def summarise(outcomes: list[Outcome], chosen: Chosen) -> Summary:
             what is missing in tests is in the conditions.
         chosen: Metric of each data set that replaces the main metric of its tests.
     """
-    outcomes = relabel(outcomes, AXES["missing_rates"])
-    parts = []
-    for dataset in labels_of(outcomes, "dataset"):
-        own = where(outcomes, dataset=dataset)
-        parts.append(_of_dataset(own, dataset, metric_of(own, dataset, chosen)))
-    cells = {key: measured for part in parts for key, measured in part.cells.items()}
-    sections = [section for part in parts for section in part.sections]
-    return Summary(sections, cells, " ".join(part.finding for part in parts))
+    return each_dataset(relabel(outcomes, AXES["missing_rates"]), chosen, _of_dataset)
 
 
 def _of_dataset(outcomes: list[Outcome], dataset: str, metric: str) -> Summary:

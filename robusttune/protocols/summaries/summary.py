@@ -175,3 +175,22 @@ def best_sentence(values: Mapping[str, Measured], quantity: str, metric: str) ->
     if incomplete:
         sentence += f"; {listed(incomplete)} {'are' if len(incomplete) > 1 else 'is'} incomplete"
     return f"{sentence}."
+
+
+def each_dataset(
+    outcomes: list[Outcome], chosen: Chosen, summarise_one: Callable[[list[Outcome], str, str], Summary]
+) -> Summary:
+    """Return the summaries of all data sets, one after the other.
+
+    Args:
+        outcomes: Outcomes of all planned tests.
+        chosen: Metric of each data set that replaces the main metric of its tests.
+        summarise_one: Function from the outcomes of a data set, its name and its metric to its summary.
+    """
+    parts = []
+    for dataset in labels_of(outcomes, "dataset"):
+        own = where(outcomes, dataset=dataset)
+        parts.append(summarise_one(own, dataset, metric_of(own, dataset, chosen)))
+    cells = {key: measured for part in parts for key, measured in part.cells.items()}
+    sections = [section for part in parts for section in part.sections]
+    return Summary(sections, cells, " ".join(part.finding for part in parts))
