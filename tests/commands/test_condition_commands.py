@@ -137,7 +137,7 @@ def test_batches_workers_and_a_cache_change_nothing(
     assert_close({name: shuffled[name] for name in conditions}, conditions)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_find_what_one_does(run: Path, conditions: dict[str, dict[str, float]]) -> None:
     """Samples that lack a modality and noise are the same, whichever process has them; one row only fills up."""
     test = [

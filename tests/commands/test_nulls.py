@@ -90,7 +90,7 @@ def test_groups(flags: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[s
             refused(name, flags, tmp_path, capfd)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_single_settings(flags: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     given = [
         name for name, value in settings(flags, capfd).items() if not isinstance(value, dict) and value is not None

@@ -237,7 +237,7 @@ def test_the_most_probable_classes_as_lists(predict: Predict, tmp_path: Path) ->
 @pytest.mark.slow
 def test_several_labels(data: Path, text_folder: Path, tmp_path: Path) -> None:
     """A prediction is the list of the classes whose probability is at least one half."""
-    run = fit(data, text_folder, tmp_path, "--data.source.multilabel=true")
+    run = fit(data, text_folder, tmp_path, "--data.source.multilabel=true", "--model.threshold=0.5")
     assert main(command(run, data / "test.jsonl", tmp_path / "out")) == 0
     for row in pq.read_table(tmp_path / "out/parts").to_pylist():
         chosen = [name for name in ("blue", "lime", "red") if row[f"p_{name}"] >= 0.5]

@@ -98,6 +98,7 @@ def test_two_processes_do_what_one_does(run: Path, table: Path, whole: Path, tmp
     assert_all_rows_once(tmp_path / "one")
 
 
+@pytest.mark.exhaustive
 def test_jobs_that_start_together_share_a_folder(run: Path, table: Path, whole: Path, tmp_path: Path) -> None:
     """As in a SLURM array."""
     jobs = [started(command(run, table, tmp_path / "out", f"--shard={number}/3")) for number in (1, 2, 3)]
@@ -126,6 +127,7 @@ def test_a_full_disk_is_one_sentence(
         assert_all_rows_once(disk / "out")
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_leaves_whole_parts(run: Path, table: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = started(command(run, table, out, "--data.batch_size=8"))

@@ -189,7 +189,7 @@ def test_before_it_a_fit_says_so(tmp_path: Path, hub: StandInHub) -> None:
     assert not hub.requests
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_models_of_timm_on_the_hub_are_fetched(tmp_path: Path, hub: StandInHub) -> None:
     """With their description, at the revision, and by the name that the hub has for them."""
     folder = tmp_path / "vit"
@@ -209,7 +209,7 @@ def test_models_of_timm_on_the_hub_are_fetched(tmp_path: Path, hub: StandInHub) 
     assert fit.returncode == 0, fit.stderr[-2000:]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_nothing_is_fetched_twice(home: Path, hub: StandInHub) -> None:
     before = files(home)
     assert robusttune(hub.environment(home), "prefetch", *flags()).returncode == 0
@@ -218,7 +218,7 @@ def test_nothing_is_fetched_twice(home: Path, hub: StandInHub) -> None:
     assert files(home) == before
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_both_towers_of_a_clip_are_fetched_once(
     tmp_path: Path, hub: StandInHub, clip_folder: Path, food101: Path
 ) -> None:
@@ -262,7 +262,7 @@ def test_damage_is_found(home: Path, monkeypatch: pytest.MonkeyPatch, case: str)
     assert found in (damaged, damaged.parent)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_damage_is_refused_without_a_network_and_mended_with_one(home: Path, hub: StandInHub) -> None:
     before, environment = files(home), hub.environment(home)
     damaged = [damage(home, case) for case in DAMAGE]
@@ -276,7 +276,7 @@ def test_damage_is_refused_without_a_network_and_mended_with_one(home: Path, hub
     assert files(home) == before
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_hub_that_breaks_off_is_asked_for_the_rest(
     fetched: subprocess.CompletedProcess[str], tmp_path: Path, hub: StandInHub
 ) -> None:
@@ -287,7 +287,7 @@ def test_a_hub_that_breaks_off_is_asked_for_the_rest(
     assert blobs(tmp_path / "home") == blobs(fetched.args[0])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("file", ["model.safetensors", "data/train-00000-of-00001.parquet"])
 def test_what_is_altered_on_the_way_is_refused(tmp_path: Path, hub: StandInHub, file: str) -> None:
     hub.altered.add(file)
@@ -295,7 +295,7 @@ def test_what_is_altered_on_the_way_is_refused(tmp_path: Path, hub: StandInHub, 
     assert f"{file} is damaged again after a second download: check the network and disk" in told(done)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_many_at_once_fill_one_folder(
     fetched: subprocess.CompletedProcess[str], tmp_path: Path, hub: StandInHub
 ) -> None:

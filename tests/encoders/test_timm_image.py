@@ -282,7 +282,7 @@ def test_inputs_that_the_model_does_not_take(settings: dict[str, Any], message: 
         TimmEncoder(**{"name": "test_vit", "weights": "random"} | settings).load()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_models_of_the_hub(tmp_path: Path) -> None:
     """Weights, revisions and hashes, and the sentence without a network; in processes of their own."""
     first, second = save(tmp_path / "one"), save(tmp_path / "two", num_classes=5)

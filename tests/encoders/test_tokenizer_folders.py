@@ -205,7 +205,7 @@ def test_weights_without_a_tokenizer_are_refused_where_the_name_has_none_either(
         tokenizer_of(Path(name.format(tuned=tmp_path)), weights=str(tmp_path))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_published_models_need_a_tokenizer_too(tmp_path: Path) -> None:
     """Also where there is no network, and the cache has all of a model but its tokenizer."""
     script = """

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from same_run import differences
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 CONTENT: dict[str, Any] = {
     "title": "Demo",

@@ -79,7 +79,7 @@ def test_checkpointing_changes_no_bit_and_keeps_less(clip_folder: Path, adapter:
     assert kept[1] * 2.5 < kept[0]
 
 
-@pytest.mark.slow  # fusion networks, which are compiled in the same way, are compared in every run
+@pytest.mark.exhaustive  # fusion networks, which are compiled in the same way, are compared in every run
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(("adapter", "checkpointed"), [(SMALL, False), (PLUS_PLUS, True)])
 def test_compiled_is_eager(clip_folder: Path, adapter: MMRL, checkpointed: bool) -> None:

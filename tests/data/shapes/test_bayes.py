@@ -117,10 +117,7 @@ def test_oracle_reaches_it_from_pixels(name: str, style: Any) -> None:
 
 @pytest.mark.parametrize(
     "world",
-    [
-        pytest.param(world, id=name, marks=pytest.mark.slow if name == "default" else pytest.mark.exhaustive)
-        for name, world in WORLDS.items()
-    ],
+    [pytest.param(world, id=name, marks=pytest.mark.exhaustive) for name, world in WORLDS.items()],
 )
 def test_oracle_reaches_it_from_many_pixels(world: World) -> None:
     shapes = Shapes(world)
