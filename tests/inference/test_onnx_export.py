@@ -202,7 +202,7 @@ def test_a_graph_that_differs_is_refused_and_nothing_is_left(tmp_path: Path, mon
     assert not any(folder_of_models.iterdir())
     monkeypatch.undo()
     write_onnx(classifier, folder_of_models / "model")
-    found = differences(classifier, open_session(tmp_path / "model/model.onnx"))
+    found = differences(classifier, open_session(folder_of_models / "model/model.onnx"))
     assert max(found.values()) < 1e-5
 
 
