@@ -1,4 +1,4 @@
-"""Names of runs and of reports, and the folders that belong to them."""
+"""Names of runs, of their files and reports, and the folders that belong to them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 
+CONFIG = "config.yaml"  # settings of the run
+PROCESS = "process.json"  # process that writes to the folder, or was the last to do so
+FINISHED = "finished.json"  # written when the fit has finished
 LONGEST = 200  # bytes; file systems allow 255 for a part of a path, and 4,096 for the whole path
 
 

@@ -33,6 +33,7 @@ RANK = {
     "ranks": 0,
     "run_names": 1,
     "settings": 1,
+    "yaml_files": 1,
     "terminal": 1,
     "corruption": 1,
     "encoders": 1,

@@ -25,12 +25,8 @@ from robusttune.escaping import shell
 from robusttune.interruption import ignore, slurm_job
 from robusttune.paths import atomic_write, user_path
 from robusttune.ranks import on_rank_zero
-from robusttune.run_names import is_run_number, run_folders
+from robusttune.run_names import FINISHED, PROCESS, is_run_number, run_folders
 from robusttune.terminal import print_line
-
-CONFIG = "config.yaml"  # settings of the run
-PROCESS = "process.json"  # process that writes to the folder, or was the last to do so
-FINISHED = "finished.json"  # written when the fit has finished
 
 
 class RunFolder(SaveConfigCallback):

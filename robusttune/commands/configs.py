@@ -17,8 +17,9 @@ from robusttune.errors import RobustTuneError
 from robusttune.escaping import shell
 from robusttune.packaged_configs import find_config
 from robusttune.paths import user_path
-from robusttune.plain_yaml import OnceLoader, PlainLoader, find_excess
-from robusttune.regular_files import describe_path, read_regular_text
+from robusttune.plain_yaml import PlainLoader, find_excess
+from robusttune.regular_files import describe_path
+from robusttune.yaml_files import read_yaml_file
 
 LOAD = get_loader("yaml")  # jsonargparse's own
 CLASS = {"class_path": "the import path of a class", "init_args": "its arguments"}  # what stands for null in a class
@@ -149,18 +150,7 @@ def _by_name(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[Any, Any]:
-    what = describe_path(path)
-    if what is not None:  # a pipe, too: each process of a run reads the file anew
-        raise RobustTuneError(f"the configuration {path!s:.300} {what}: give the path of a YAML file")
-    try:
-        settings = yaml.load(read_regular_text(path), OnceLoader)
-    except UnicodeDecodeError as error:
-        raise RobustTuneError(f"{path} is no UTF-8 text (byte {error.start}): give a YAML file") from None
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise RobustTuneError(f"{path}{line} is not YAML ({error.problem}): correct it") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date
-        raise RobustTuneError(f"{path} is not YAML ({' '.join(str(error).split())}): give a YAML file") from None
+    settings = read_yaml_file(path, "configuration")
     if not isinstance(settings, dict):
         raise RobustTuneError(f"{path} has no settings: give a YAML file such as configs/food101.yaml")
     _refuse_protocol(path, settings)

@@ -9,10 +9,9 @@ from typing import Any
 
 import yaml
 
-from robusttune.callbacks.run_folder import CONFIG, FINISHED, PROCESS
 from robusttune.plain_yaml import read_plain_yaml
 from robusttune.regular_files import read_regular_text
-from robusttune.run_names import is_run_number
+from robusttune.run_names import CONFIG, FINISHED, PROCESS, is_run_number
 from robusttune.settings import differences
 
 IGNORED_SETTINGS = (

@@ -7,9 +7,10 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from robusttune.callbacks.run_folder import CONFIG, run_folder_of
+from robusttune.callbacks.run_folder import run_folder_of
 from robusttune.checkpoint_file import checkpoint_path
 from robusttune.errors import RobustTuneError
+from robusttune.run_names import CONFIG
 
 WHOLE = "image_encoder"  # a group that every whole configuration has, and no overlay
 

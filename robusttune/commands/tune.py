@@ -9,8 +9,9 @@ from rich.table import Table
 
 from robusttune.commands.configs import prepare_arguments
 from robusttune.commands.plain_parser import PlainParser
-from robusttune.commands.resolved import Resolver
+from robusttune.commands.resolving import resolving
 from robusttune.errors import RobustTuneError
+from robusttune.escaping import shell
 from robusttune.paths import user_path
 from robusttune.settings import as_flags
 from robusttune.terminal import cell, print_line
@@ -49,9 +50,9 @@ def run(args: list[str]) -> None:
             "val/mean/f1_macro for samples with several labels, or val/mean/loss"
         )
     fit = [*prepared.args, WITHOUT_TEST]
-    resolve = Resolver()
-    for values in corners(space):
-        resolve("fit", [*fit, *as_flags(values)])  # raises the error that a setting does not exist
+    with resolving() as resolve:
+        for values in corners(space):
+            resolve("fit", [*fit, *as_flags(values)])  # raises the error that a setting does not exist
     search = Search(fit, space, monitor, user_path(given.out), str(prepared.settings), given.storage, given.seed)
     search.run(given.trials, given.parallel)
     _show(search)
@@ -90,5 +91,5 @@ def _show(search: Search) -> None:
             str(trial.number), f"{trial.value:.4f}", *(cell(short(trial.params[name])) for name in search.space)
         )
     Console().print(table)
-    print_line(f"Best values: {' '.join(search.flags_of(trials[0]))}")
+    print_line(f"Best values: {' '.join(map(shell, search.flags_of(trials[0])))}")
     print_line(f"Its model: {trials[0].user_attrs[FOLDER]}")

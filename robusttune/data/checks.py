@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 
 
 def check_stage(stage: str, records: SplitRecords, label_set: LabelSet, unreadable: Literal["error", "absent"]) -> None:
-    """Check the labels and image files of the splits that a stage needs; before a fit, those of all splits,
-    unless ``data.splits.check_test`` is False.
+    """Check the labels and image files of the splits that a stage needs.
+
+    Before a fit, these are all splits, unless ``data.splits.check_test`` is False.
 
     Args:
         stage: Stage of the Trainer: ``fit``, ``validate``, ``test`` or ``predict``.

@@ -7,11 +7,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from robusttune.errors import RobustTuneError
 from robusttune.packaged_configs import find_config
-from robusttune.plain_yaml import OnceLoader
 from robusttune.protocols.kinds import AXES
 from robusttune.protocols.matrix import (
     Axes,
@@ -23,8 +20,8 @@ from robusttune.protocols.matrix import (
     refuse_unknown,
     slug,
 )
-from robusttune.regular_files import describe_path, read_regular_text
 from robusttune.run_names import check_report_name
+from robusttune.yaml_files import read_yaml_file
 
 KEYS = ("title", "summary", "configs", "settings", "axes", "combinations", "exclude", "tests", "composed")
 TEST_KEYS = ("report", "checkpoint", "labels", "axes", "configs", "settings")
@@ -43,7 +40,7 @@ def read_protocol(given: str) -> Protocol:
         RobustTuneError: The file does not exist, is not YAML, or is no protocol.
     """
     path = _find(given)
-    content = _load(path)
+    content = read_yaml_file(path, "protocol")
     if isinstance(content, dict) and {*CONFIGURATION} & {*content}:
         raise RobustTuneError(
             f"{path} is the configuration of one run, and no protocol: run it by robusttune fit --config, or give a "
@@ -136,21 +133,6 @@ def _find(given: str) -> Path:
             return find_config(f"protocols/{given}")
         except RobustTuneError as error:
             raise RobustTuneError(str(error).replace("the configuration protocols/", "the protocol ")) from None
-
-
-def _load(path: Path) -> Any:
-    what = describe_path(path)
-    if what is not None:
-        raise RobustTuneError(f"the protocol {path!s:.300} {what}: give the path of a YAML file")
-    try:
-        return yaml.load(read_regular_text(path), OnceLoader)
-    except UnicodeDecodeError as error:
-        raise RobustTuneError(f"{path} is no UTF-8 text (byte {error.start}): give a YAML file") from None
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise RobustTuneError(f"{path}{line} is not YAML ({error.problem}): correct it") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date
-        raise RobustTuneError(f"{path} is not YAML ({' '.join(str(error).split())}): give a YAML file") from None
 
 
 def _axes(part: _Part) -> Axes:

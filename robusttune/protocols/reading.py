@@ -13,12 +13,10 @@ from robusttune.protocols.command_lines import missing_data
 from robusttune.protocols.identity import Identified, IdentifiedRun
 from robusttune.protocols.locks import holder
 from robusttune.protocols.matrix import PlannedTest
-from robusttune.protocols.records import FIT, Records, name_of_test
+from robusttune.protocols.records import FIT, Records, StepRecord, name_of_test
 from robusttune.protocols.state import Progress, RunState, Step
 from robusttune.regular_files import read_regular_text
-from robusttune.run_names import is_run_number
-
-CONFIG, FINISHED = "config.yaml", "finished.json"  # files of a run, see `robusttune.callbacks.run_folder`
+from robusttune.run_names import CONFIG, FINISHED, is_run_number
 
 
 def read_states(runs: Sequence[IdentifiedRun], folder: Path, data_root: str | None) -> list[RunState]:
@@ -60,12 +58,7 @@ def _fit(
         return Step(Progress.DONE, None, record.seconds if record else None)
     if running is not None:
         return Step(Progress.RUNNING, running)
-    missing = missing_data(fit.paths, data_root)
-    if missing is not None:
-        return Step(Progress.DATA_MISSING, missing)
-    if record is not None and record.failed is not None:
-        return Step(Progress.FAILED, record.failed, record.seconds)
-    return Step(Progress.NOT_STARTED, note)
+    return _open(fit, record, data_root, note)
 
 
 def _test(
@@ -85,12 +78,17 @@ def _test(
         return Step(Progress.DONE, None, record.seconds)
     if record is not None and record.at is None and running is not None:
         return Step(Progress.RUNNING, running)
+    return _open(identified, record, data_root)
+
+
+def _open(identified: Identified, record: StepRecord | None, data_root: str | None, note: str | None = None) -> Step:
+    """Return the state of a step that is neither done nor running."""
     missing = missing_data(identified.paths, data_root)
     if missing is not None:
         return Step(Progress.DATA_MISSING, missing)
     if record is not None and record.failed is not None:
         return Step(Progress.FAILED, record.failed, record.seconds)
-    return Step(Progress.NOT_STARTED)
+    return Step(Progress.NOT_STARTED, note)
 
 
 def has_report(folder: Path, report: str) -> bool:

@@ -43,7 +43,7 @@ class Search:
         space: Settings to vary.
         monitor: Validation metric that judges a trial by its best validation; minimised if it is a loss or an error.
         out: Folder of the database and of the runs of all trials.
-        key: What identifies the search in its database: a text that differs for other settings of the fit.
+        key: Text that differs for other settings of the fit, and so separates searches in one folder and database.
         storage: URL of a database that Optuna can use; None for a file in ``out``.
         seed: Seed of the search.
     """
@@ -65,7 +65,7 @@ class Search:
             parallel: Number of trials that this process runs at once.
 
         Raises:
-            RobustTuneError: The database belongs to another search, or the last trials have failed.
+            RobustTuneError: The database cannot be used, or the last trials have failed.
         """
         from optuna.study import MaxTrialsCallback
         from optuna.trial import TrialState
@@ -129,8 +129,7 @@ class Search:
 
     def _name(self) -> str:
         """Return the name of the search in its database, which differs for other settings, spaces and metrics."""
-        described = json.dumps([self.key, self.monitor, repr(self.space)])
-        return f"robusttune {hashlib.blake2b(described.encode(), digest_size=8).hexdigest()}"
+        return f"robusttune {_hash(self.key, self.monitor, repr(self.space))}"
 
     def _retry_abandoned(self, study: Study) -> None:
         """Queue the trials again that a process of this machine has left unfinished because it was killed."""
@@ -155,8 +154,9 @@ class Search:
         begun = monotonic()
         trial.set_user_attr(PROCESS, (socket.gethostname(), os.getpid()))
         flags = [f"--{name}={self._suggest(trial, name)}" for name in self.space]
-        name = hashlib.blake2b(json.dumps(flags).encode(), digest_size=5).hexdigest()
-        process = TrialProcess([*self.args, *flags], self.out / "runs", f"trial-{name}", self.monitor)
+        process = TrialProcess(
+            [*self.args, *flags], self.out / "runs", f"trial-{_hash(self._name(), *flags)}", self.monitor
+        )
         best = max if trial.study.direction.name == "MAXIMIZE" else min
         values: list[float] = []
         try:
@@ -243,6 +243,10 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.blake2b(json.dumps(texts).encode(), digest_size=8).hexdigest()
 
 
 def _best(study: Study) -> str:

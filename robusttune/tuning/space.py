@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from robusttune.errors import RobustTuneError
-from robusttune.plain_yaml import read_plain_yaml
-from robusttune.regular_files import NotRegularError, read_regular_text
+from robusttune.yaml_files import read_yaml_file
 
 RANGE_KEYS = {"low", "high", "log", "step"}
 FORMS = "give {choices: [...]} or {low: ..., high: ...}, with log: true or a step if wanted"
@@ -71,11 +68,7 @@ def read_space(path: Path) -> Space:
         ...     read_space(file)
         {'model.lr': Range(low=0.0001, high=0.1, log=True, step=None), 'model.beta': Choices(texts=('0', '1'))}
     """
-    try:
-        content = read_plain_yaml(read_regular_text(path))
-    except (OSError, NotRegularError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise RobustTuneError(f"the search space {path} cannot be read ({reason:.200}): correct it") from None
+    content = read_yaml_file(path, "search space")
     if not isinstance(content, dict) or not content:
         raise RobustTuneError(
             f"the search space {path} has no settings: give lines such as 'model.lr: ...', and {FORMS}"

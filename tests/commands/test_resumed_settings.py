@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from robusttune.callbacks.run_folder import CONFIG, FINISHED
 from robusttune.commands.resume import FinishedRunError, other_settings, plain_settings, seed_of, unfinished
+from robusttune.run_names import CONFIG, FINISHED
 
 SETTINGS: dict[str, Any] = {
     "seed_everything": 7,

@@ -23,11 +23,13 @@ class FakeFit:
 
     values_of: Values
     started: list[tuple[float, str]]
+    names: list[str]
 
     def __init__(self, args: list[str], root: Path, name: str, monitor: str) -> None:
         flags = dict(arg.removeprefix("--").split("=") for arg in args)
         self.given = float(flags["x"]), flags["kind"]
         self.started.append(self.given)
+        self.names.append(name)
         self.folder = root / name / "0"
 
     def values(self) -> Iterator[float]:
@@ -40,7 +42,7 @@ class FakeFit:
 @pytest.fixture(autouse=True)
 def _fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "TrialProcess", FakeFit)
-    FakeFit.started = []
+    FakeFit.started, FakeFit.names = [], []
     FakeFit.values_of = lambda x, kind: [0.0, (kind == "good") - (x - 0.3) ** 2, 0.0]
 
 
@@ -74,7 +76,8 @@ def test_a_search_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert len(FakeFit.started) == 5
     assert "5 of 5" in capsys.readouterr().out
     Search([], SPACE, "val/mean/accuracy", tmp_path, key="other settings").run(1)
-    assert len(FakeFit.started) == 6
+    assert FakeFit.started[5] == FakeFit.started[0]
+    assert len({*FakeFit.names}) == 6  # and so the metrics of the first search's run are not taken for its own
 
 
 def test_poor_trials_are_pruned(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def test_numbers_and_choices(tmp_path: Path) -> None:
         ("lr: {low: small, high: 1}", "'small' where a number is needed"),
         ("lr: {low: 0, high: .inf}", "inf where a number is needed"),
         ("lr: {low: true, high: 2}", "True where a number is needed"),
-        ("lr: [", "cannot be read"),
+        ("lr: [", "is not YAML"),
+        ("{lr: {low: 1, high: 2}, lr: {low: 3, high: 4}}", "lr is given twice"),
     ],
 )
 def test_other_forms_are_refused(tmp_path: Path, text: str, sentence: str) -> None:
@@ -58,5 +59,5 @@ def test_other_forms_are_refused(tmp_path: Path, text: str, sentence: str) -> No
 
 
 def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(RobustTuneError, match="No such file"):
+    with pytest.raises(RobustTuneError, match="does not exist"):
         read_space(tmp_path / "space.yaml")

@@ -70,7 +70,7 @@ def test_settings_that_do_not_exist(tmp_path: Path, flags: list[str], capsys: py
     [
         (["--trials=0"], "count trials: give at least 1"),
         (["--monitor=train/loss"], "monitor is 'train/loss', and trials are compared by it"),
-        (["--space=none.yaml"], "the search space none.yaml cannot be read"),
+        (["--space=none.yaml"], "the search space none.yaml does not exist"),
         (["--config=none"], "the configuration none does not exist"),
     ],
 )
