@@ -16,11 +16,15 @@ from robusttune.errors import RobustTuneError
 from robusttune.ranks import max_over_ranks, on_rank_zero, rank
 
 NOTHING, SAVE, STOP, REQUEUE = range(4)  # Requests of a rank. All ranks fulfil the greatest of their requests.
+APART = 10.0  # least seconds between the checkpoints of two epochs; a process that is killed repeats them at most
 REQUESTS = {None: NOTHING, interruption.SAVE_AND_REQUEUE: REQUEUE} | dict.fromkeys(interruption.SAVE_AND_STOP, STOP)
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """A callback that writes ``last.ckpt``: after each epoch, every few minutes, and when a signal arrives.
+    """A callback that writes ``last.ckpt``: after epochs, every few minutes, and when a signal arrives.
+
+    An epoch that ends within ten seconds of the last such checkpoint is left out, unless it is the last one, since a
+    short epoch takes less time than writing it.
 
     After SIGTERM, SIGHUP, Ctrl-C or SIGUSR1, the checkpoint is written at the end of the batch, and then the run ends.
     SLURM can send SIGUSR1 ahead of the time limit; the job is then put back into the queue. All ranks agree on their
@@ -49,7 +53,7 @@ class LastCheckpoint(ModelCheckpoint):
         """Install the signal handlers, and start the clock."""
         super().on_train_start(trainer, pl_module)
         interruption.listen()  # This replaces Lightning's handlers, one of which communicates with other ranks.
-        self._saved_at = monotonic()
+        self._saved_at, self._epoch_saved_at = monotonic(), float("-inf")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -64,14 +68,19 @@ class LastCheckpoint(ModelCheckpoint):
             self._saved_at = monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the checkpoint of the finished epoch, and ask all ranks for signals."""
-        if trainer.max_steps != -1 and not _is_last_epoch(trainer):
+        """Write the checkpoint of the finished epoch if it is due, and ask all ranks for signals."""
+        now, is_last = monotonic(), _is_last_epoch(trainer)
+        is_due = is_last or now - self._epoch_saved_at >= APART
+        if trainer.max_steps != -1 and not is_last:
             # With max_steps, Lightning would resume inside the finished epoch. So write after the next batch instead.
-            self._saved_at = float("-inf")
+            if is_due:
+                self._saved_at, self._epoch_saved_at = float("-inf"), now
             return
-        super().on_train_epoch_end(trainer, pl_module)
-        self._saved_at = monotonic()
-        self._request = max_over_ranks(REQUESTS[interruption.pending_signal()])
+        request = max_over_ranks(max(REQUESTS[interruption.pending_signal()], SAVE if is_due else NOTHING))
+        if request != NOTHING:
+            super().on_train_epoch_end(trainer, pl_module)
+            self._saved_at = self._epoch_saved_at = monotonic()
+        self._request = NOTHING if request == SAVE else request  # The next batch's start ends the run.
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """End the run if a signal has asked for it. The checkpoint was written after the batch before.

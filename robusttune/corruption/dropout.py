@@ -43,6 +43,11 @@ class ModalityDropout:
                 "but no sample loses both modalities: lower one of them"
             )
 
+    @property
+    def is_active(self) -> bool:
+        """Return whether any sample can lose a modality."""
+        return max(self.image_dropout, self.text_dropout) > 0
+
 
 def sample_generator(seed: int, epoch: int, sample_id: str, use: str) -> np.random.Generator:
     """Return a random generator that depends on the arguments alone.

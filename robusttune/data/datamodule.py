@@ -176,7 +176,8 @@ class ImageTextDataModule(LightningDataModule):
         if self.feature_cache is None:
             return
         cores = Processes.of(self.trainer).cores
-        running = EncodingSettings.of(self.trainer, self.loaders.workers(cores), cores)
+        keep = not self.loaders.settings.workers  # Workers that the user asks for read the features from files.
+        running = EncodingSettings.of(self.trainer, self.loaders.workers(cores), cores, keep)
         data_sets = [self._datasets[split] for split in STAGE_SPLITS[stage]]
         towers = (
             CachedEncoder("images", self.image_encoder, encoders["image_encoder"]),

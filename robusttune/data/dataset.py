@@ -44,6 +44,7 @@ class SampleDataset(Dataset[Sample]):
         seed: int,
     ) -> None:
         self.records = records
+        self.ids = records["id"]  # Finding the column takes longer than reading a cell.
         self.labels = None if labels is None else pa.array(labels, pa.list_(pa.int32()))
         self.images = images
         self.texts = texts
@@ -57,10 +58,10 @@ class SampleDataset(Dataset[Sample]):
         # With overfit_batches, Lightning replaces our sampler by one that yields plain row numbers.
         epoch, row, counted, repeat = draw if isinstance(draw, Draw) else Draw(0, draw, True)
         epoch += REPEAT_STRIDE * repeat  # Another view and another modality dropout than in the earlier draws.
-        sample_id = self.records["id"][row].as_py()
+        sample_id = self.ids[row].as_py()
         labels = None if self.labels is None else self.labels[row].as_py()
         image_kept, text_kept = has_image, has_text = self.images["clean"].has(row), self.texts["clean"].has(row)
-        if self.modality_dropout is not None:
+        if self.modality_dropout is not None and self.modality_dropout.is_active:
             rng = sample_generator(self.seed, epoch, sample_id, "modality")
             image_kept, text_kept = drop_modality(has_image, has_text, self.modality_dropout, rng)
         # A modality that the sample loses is not read, which saves the time to decode it.

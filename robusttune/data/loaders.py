@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from robusttune.counting import counted
 from robusttune.data.balance import Quotas, Sampling, quotas
-from robusttune.data.cache import CachedModality
+from robusttune.data.cache import CachedModality, MemoryStore
 from robusttune.data.dataset import Collate, SampleDataset
 from robusttune.data.sampler import ResumableLoader, ResumableSampler
 from robusttune.data.settings import LoaderSettings, require_minimum
@@ -96,8 +96,10 @@ class Loaders:
             quotas=self._quotas(data) if shuffle else None,
         )
         inputs = [*data.images.values(), *data.texts.values()]
-        cached = all(isinstance(modality, CachedModality) for modality in inputs)
-        in_process = cached and processes.on_cpu and self.settings.workers is None
+        stores = [modality.store for modality in inputs if isinstance(modality, CachedModality)]
+        in_memory = all(isinstance(store, MemoryStore) for store in stores) and len(stores) == len(inputs)
+        cheap = in_memory or (len(stores) == len(inputs) and processes.on_cpu)  # A worker would cost more than it saves.
+        in_process = cheap and self.settings.workers is None
         size = self._samples_per_batch(data, split)
         number = 0 if in_process else min(self.workers(processes.cores), -(-len(sampler) // size))
         workers = self._limited(data, split, facts, Workers(number, self.settings.prefetch), size, processes)
@@ -111,7 +113,7 @@ class Loaders:
             persistent_workers=workers.number > 0,
             worker_init_fn=ignore_signals_in_worker,
             prefetch_factor=workers.prefetch if workers.number > 0 else None,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=torch.cuda.is_available() and not in_memory,  # Features in memory are on the device already.
         )
 
     def workers(self, cores: int) -> int:

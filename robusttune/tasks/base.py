@@ -142,14 +142,14 @@ class RobustTask(LightningModule, ABC):
         seed_step(self.current_epoch, batch_idx, self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute the loss of a batch, and log its parts, averaged over the ranks in steps that are logged."""
+        """Compute the loss of a batch. In steps that are logged, log it with its parts, averaged over the ranks."""
         losses = self.training_losses(batch, batch_idx)
         self._finite_check = FiniteCheck(losses, batch, self.global_step, self.current_epoch)
-        values = torch.stack([losses.loss, *losses.parts.values()]).detach()
         if self.logs_this_step():
+            values = torch.stack([losses.loss, *losses.parts.values()]).detach()
             values = sum_over_ranks(values) / world_size()  # One reduction: sync_dist needs two a value.
-        for name, value in zip(("loss", *losses.parts), values, strict=True):
-            self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=len(batch))
+            for name, value in zip(("loss", *losses.parts), values, strict=True):
+                self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=len(batch))
         return losses.loss
 
     def on_after_backward(self) -> None:

@@ -235,7 +235,7 @@ def _modality_dropout(data: Any) -> ModalityDropout | None:
 
 def _refuse_dropout(dropout: ModalityDropout | None) -> None:
     """Raise an error if samples that are trained in every pattern would also lose modalities by chance."""
-    if dropout is not None and max(dropout.image_dropout, dropout.text_dropout) > 0:
+    if dropout is not None and dropout.is_active:
         raise RobustTuneError(
             "model.every_pattern is true, and data.training.modality_dropout removes modalities (image_dropout "
             f"{dropout.image_dropout}, text_dropout {dropout.text_dropout}): set both probabilities to 0"

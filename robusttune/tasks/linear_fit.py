@@ -91,7 +91,7 @@ def _note_of_ignored(data: ImageTextDataModule, max_epochs: int | None) -> None:
             "model.balance.post_hoc"
         )
     dropout = data.training.modality_dropout
-    if dropout is not None and max(dropout.image_dropout, dropout.text_dropout) > 0:
+    if dropout is not None and dropout.is_active:
         rank_zero_info(
             "data.training.modality_dropout is ignored: there is a logistic regression for each pattern of present "
             "modalities, and all samples that can show the pattern train it"

@@ -2,5 +2,6 @@
 
 from robusttune.data.cache.cached import CachedModality
 from robusttune.data.cache.feature_cache import CachedEncoder, EncodingSettings, FeatureCache
+from robusttune.data.cache.memory import MemoryStore
 
-__all__ = ["CachedEncoder", "CachedModality", "EncodingSettings", "FeatureCache"]
+__all__ = ["CachedEncoder", "CachedModality", "EncodingSettings", "FeatureCache", "MemoryStore"]

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
-from robusttune.data.cache.store import ABSENT, Store
+from robusttune.data.cache.store import ABSENT
 from robusttune.data.images import UnreadableImageError
 from robusttune.data.modalities import Inputs, Modality, RawModality
+
+
+class FeatureStore(Protocol):
+    """A store of features in files or in memory: a `Store` or a `MemoryStore`."""
+
+    @property
+    def most_bytes(self) -> int:
+        """Return the greatest number of bytes of one input's features in a batch."""
+
+    def gather(self, locations: list[int]) -> Inputs:
+        """Return the features at some locations, in this order, and pad the tokens to the longest of each layer."""
 
 
 class CachedModality(Modality):
@@ -20,7 +33,7 @@ class CachedModality(Modality):
             unreadable input.
     """
 
-    def __init__(self, raw: RawModality, store: Store, locations: NDArray[np.int64]) -> None:
+    def __init__(self, raw: RawModality, store: FeatureStore, locations: NDArray[np.int64]) -> None:
         self.raw = raw
         self.views = locations.shape[1]
         self.store = store

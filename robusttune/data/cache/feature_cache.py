@@ -14,6 +14,7 @@ from robusttune.data.cache.build import Builder, Request
 from robusttune.data.cache.cached import CachedModality
 from robusttune.data.cache.digests import file_digests
 from robusttune.data.cache.fingerprint import describe, fingerprint
+from robusttune.data.cache.memory import keep_in_memory
 from robusttune.data.cache.store import Store
 from robusttune.data.dataset import SampleDataset
 from robusttune.data.images import UnreadableImageError
@@ -37,6 +38,7 @@ class EncodingSettings:
         context: Function that returns the context manager of the encoder's forward pass.
         workers: Number of loader processes on this rank.
         threads: Number of threads that read files on this rank.
+        kept_on: Device that keeps the features of small tables in memory; None to read every batch from files.
 
     Example:
         >>> from contextlib import nullcontext
@@ -48,14 +50,22 @@ class EncodingSettings:
     context: Callable[[], AbstractContextManager[Any]]
     workers: int
     threads: int
+    kept_on: torch.device | None = None
 
     @classmethod
-    def of(cls, trainer: Trainer | None, workers: int, threads: int) -> EncodingSettings:
-        """Return settings with the precision of a Trainer; without a Trainer, float32."""
+    def of(cls, trainer: Trainer | None, workers: int, threads: int, keep: bool) -> EncodingSettings:
+        """Return settings with the precision and device of a Trainer; without one, float32 on the CPU.
+
+        Args:
+            trainer: Trainer of the run, or None.
+            workers: Number of loader processes on this rank.
+            threads: Number of threads that read files on this rank.
+            keep: True to keep the features of small tables in memory.
+        """
         if trainer is None:
-            return cls("32-true", nullcontext, workers, threads)
-        plugin = trainer.precision_plugin
-        return cls(str(plugin.precision), plugin.forward_context, workers, threads)
+            return cls("32-true", nullcontext, workers, threads, torch.device("cpu") if keep else None)
+        plugin, device = trainer.precision_plugin, trainer.strategy.root_device if keep else None
+        return cls(str(plugin.precision), plugin.forward_context, workers, threads, device)
 
 
 class CachedEncoder(NamedTuple):
@@ -107,6 +117,7 @@ class FeatureCache:
         Raises:
             RobustTuneError: The folder cannot be written, or the disk has too little space.
         """
+        replaced: list[CachedModality] = []
         for tower in towers:
             inputs: list[dict[str, Any]] = [getattr(data, tower.kind) for data in data_sets]
             raw = [modality for by_variant in inputs for modality in by_variant.values()]
@@ -116,6 +127,9 @@ class FeatureCache:
             remaining = iter(cached)
             for by_variant in inputs:
                 by_variant.update({variant: next(remaining) for variant in by_variant})
+            replaced += cached
+        if running.kept_on is not None:
+            keep_in_memory(replaced, running.kept_on)
 
     def fill(
         self,
