@@ -10,6 +10,7 @@ from robusttune.callbacks.predictions import PredictionWriter
 from robusttune.callbacks.report import ConditionReport
 from robusttune.callbacks.resumed import Resumed, TrainingState
 from robusttune.callbacks.run_folder import RunFolder
+from robusttune.callbacks.validation_interval import ValidationInterval
 
 __all__ = [
     "BestCheckpoint",
@@ -23,4 +24,5 @@ __all__ = [
     "RunFolder",
     "SafeCheckpointIO",
     "TrainingState",
+    "ValidationInterval",
 ]

@@ -27,6 +27,7 @@ from robusttune.callbacks import (
     RunFolder,
     SafeCheckpointIO,
     TrainingState,
+    ValidationInterval,
 )
 from robusttune.checkpoint_file import KEY, checkpoint_path, read_checkpoint
 from robusttune.commands.configs import prepare_arguments
@@ -163,7 +164,9 @@ class TrainerCLI(RobustTuneCLI):
                 f"{monitor} is not measured: monitor val/<condition>/<metric>, of the metrics {', '.join(metrics)}, "
                 f"under {', '.join(conditions[:-1][:3])}{', ...' * (len(conditions) > 4)} or mean"
             )
-        callbacks: list[Callback] = [] if trainer.fast_dev_run else [LearningRateMonitor()]
+        callbacks: list[Callback] = [ValidationInterval()]
+        if not trainer.fast_dev_run:
+            callbacks.append(LearningRateMonitor())
         if trainer.enable_checkpointing is False:
             ignore()  # Without checkpoints, SIGUSR1 would requeue the job forever.
             return callbacks

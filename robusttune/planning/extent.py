@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from robusttune.data.sampler import ResumableSampler
+from robusttune.tasks.validation_interval import epochs_between_validations
 
 EPOCHS = 1000  # default of Lightning's Trainer if neither max_epochs nor max_steps is set
 
@@ -95,7 +96,11 @@ class Extent:
         epochs = self.epochs(train_batches)
         if every > train_batches:
             return epochs * train_batches / every
-        return math.floor(epochs / self.validate_every) * (train_batches // every)
+        between = self.validate_every
+        if between == 1 and not isinstance(interval, int) and interval == 1.0:
+            steps = max(1, math.ceil(train_batches / self.accumulate))
+            between = epochs_between_validations(math.ceil(epochs), steps)
+        return math.floor(epochs / between) * (train_batches // every)
 
     def _batches(self, rows: int, batch_size: int) -> int:
         """Return the number of batches per device before any limit, with the sampler's padding rows."""

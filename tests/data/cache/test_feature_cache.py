@@ -23,6 +23,7 @@ from two_ranks import in_two_ranks
 from robusttune.corruption.noise import NoiseBySplit, SplitNoise
 from robusttune.data import ImageTextDataModule, ModalityDropout
 from robusttune.data.cache import build as build_module
+from robusttune.data.cache import feature_cache
 from robusttune.data.cache.fingerprint import fingerprint
 from robusttune.data.cache.shard import Shard, write_shard
 from robusttune.data.sources import Food101, Source, Table
@@ -103,11 +104,22 @@ def inputs(encoders: Encoders, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
+@pytest.fixture
+def from_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read every batch from files, as if the features did not fit into memory."""
+    monkeypatch.setattr(feature_cache, "keep_in_memory", lambda *_: None)
+
+
 def test_batches_are_the_same_as_without(make: Callable[..., Any], encoders: Encoders) -> None:
     """Samples, presence, cut texts and features, epoch by epoch."""
     short = tiny_text_encoder(Path(encoders["text_encoder"].settings.name), max_length=5)
     settings = {"text_encoder": short}
     assert_same(epochs(make(**settings), encoders, 2), epochs(make(folder=None, **settings), encoders, 2))
+
+
+@pytest.mark.usefixtures("from_files")
+def test_files_that_do_not_fit_into_memory(make: Callable[..., Any], encoders: Encoders) -> None:
+    assert_same(epochs(make(), encoders, 2), epochs(make(folder=None), encoders, 2))
 
 
 def test_with_workers(make: Callable[..., Any], encoders: Encoders) -> None:
@@ -147,6 +159,7 @@ def _columns(data: ImageTextDataModule, *splits: Any) -> list[list[str | bytes]]
     ]
 
 
+@pytest.mark.usefixtures("from_files")
 def test_what_is_dropped_is_not_read(
     make: Callable[..., Any], encoders: Encoders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
