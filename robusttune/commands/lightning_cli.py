@@ -53,7 +53,7 @@ class RobustTuneCLI(LightningCLI):
             "--checkpoint_minutes",
             type=float,
             default=30.0,
-            help="Minutes between two writes of last.ckpt; it is also written after each epoch.",
+            help="Minutes between two writes of last.ckpt; it is also written after epochs, at most every 10 seconds.",
         )
         parser.add_argument(
             "--monitor",

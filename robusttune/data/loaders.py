@@ -98,7 +98,9 @@ class Loaders:
         inputs = [*data.images.values(), *data.texts.values()]
         stores = [modality.store for modality in inputs if isinstance(modality, CachedModality)]
         in_memory = all(isinstance(store, MemoryStore) for store in stores) and len(stores) == len(inputs)
-        cheap = in_memory or (len(stores) == len(inputs) and processes.on_cpu)  # A worker would cost more than it saves.
+        cheap = in_memory or (
+            len(stores) == len(inputs) and processes.on_cpu
+        )  # A worker would cost more than it saves.
         in_process = cheap and self.settings.workers is None
         size = self._samples_per_batch(data, split)
         number = 0 if in_process else min(self.workers(processes.cores), -(-len(sampler) // size))

@@ -18,6 +18,8 @@ class LoaderSettings:
     Args:
         workers: Number of loader processes per device, at least 0. The default is the number of cores per device, at
             most 8, or 0 if a model on the CPU reads from the cache, where starting a process costs more than reading.
+            Without a number, the features of training and validation, or test, are read once and kept on the device
+            if they take at most 1 GiB.
         prefetch: Number of batches that each worker loads ahead, at least 1.
 
     Raises:

@@ -24,7 +24,9 @@ CPU = torch.device("cpu")
 
 
 def same(found: Encoded, expected: Encoded) -> bool:
-    pairs = zip([found.pooled, *found.tokens, *found.mask], [expected.pooled, *expected.tokens, *expected.mask], strict=True)
+    pairs = zip(
+        [found.pooled, *found.tokens, *found.mask], [expected.pooled, *expected.tokens, *expected.mask], strict=True
+    )
     return all(a.dtype == b.dtype and torch.equal(a, b) and a.is_contiguous() == b.is_contiguous() for a, b in pairs)
 
 
