@@ -39,8 +39,8 @@ def plain_loop() -> float:
     for _ in range(EPOCHS):
         for chunk in torch.randperm(ROWS).split(BATCH):
             image, text = (
-                images.map(lambda part, rows=chunk: part[rows]),
-                texts.map(lambda part, rows=chunk: part[rows]),
+                Encoded(all_.pooled[chunk], [part[chunk] for part in all_.tokens], [part[chunk] for part in all_.mask])
+                for all_ in (images, texts)
             )
             rows = torch.arange(BATCH).repeat(3)
             shown = torch.cat([~absent, ~absent, absent]), torch.cat([~absent, absent, ~absent])

@@ -33,7 +33,7 @@ class MemoryStore:
         self.features = inputs.values.map(lambda tensor: tensor.to(device))
         self.cut = inputs.cut
         counts = [mask.sum(1).numpy() for mask in inputs.values.mask]
-        self.counts = np.array(counts, dtype=np.int64).reshape(-1, len(locations)).T  # tokens of each layer
+        self.counts = np.array(counts, dtype=np.int64).reshape(len(counts), len(locations)).T  # tokens of each layer
         self.most_bytes = store.most_bytes
 
     def gather(self, locations: list[int]) -> Inputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,8 +94,9 @@ def test_workers_that_were_asked_for_read_files(
     settings = {"folder": str(tmp_path), "workers": workers, "batch_size": 64}
     data = ImageTextDataModule(Food101(str(food101)), **encoders, **grouped(**settings))  # type: ignore[arg-type]
     data.setup("fit")
-    data.fill_cache("fit", {name: encoder.load() for name, encoder in encoders.items()})  # type: ignore[attr-defined]
+    data.fill_cache("fit", {name: encoder.load() for name, encoder in encoders.items()})
     for loader in (data.train_dataloader(), data.val_dataloader()):
-        inputs = [*loader.dataset.images.values(), *loader.dataset.texts.values()]  # type: ignore[attr-defined]
+        samples: Any = loader.dataset
+        inputs = [*samples.images.values(), *samples.texts.values()]
         assert {type(each.store) for each in inputs} == {kind}
         assert loader.num_workers == (workers or 0)
