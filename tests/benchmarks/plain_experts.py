@@ -1,4 +1,4 @@
-"""A plain PyTorch loop that trains Experts on features in memory: the reference of `bench_small_fit.py`.
+"""A plain PyTorch loop that trains Experts on features in memory: the reference of `bench_smmodalityfit.py`.
 
 `python tests/benchmarks/plain_experts.py seconds.json`
 """
@@ -26,6 +26,11 @@ def features(widths: Widths, tokens: int) -> Encoded:
     return Encoded(torch.randn(ROWS, widths.pooled), layers, [torch.ones(ROWS, tokens, dtype=torch.bool)] * len(layers))
 
 
+def at(encoded: Encoded, rows: torch.Tensor) -> Encoded:
+    """Return the features of some rows."""
+    return Encoded(encoded.pooled[rows], [part[rows] for part in encoded.tokens], [part[rows] for part in encoded.mask])
+
+
 def plain_loop() -> float:
     """Train as one would without a framework, on features in memory, and return the seconds of the loop."""
     torch.manual_seed(0)
@@ -38,10 +43,7 @@ def plain_loop() -> float:
     start = perf_counter()
     for _ in range(EPOCHS):
         for chunk in torch.randperm(ROWS).split(BATCH):
-            image, text = (
-                Encoded(all_.pooled[chunk], [part[chunk] for part in all_.tokens], [part[chunk] for part in all_.mask])
-                for all_ in (images, texts)
-            )
+            image, text = at(images, chunk), at(texts, chunk)
             rows = torch.arange(BATCH).repeat(3)
             shown = torch.cat([~absent, ~absent, absent]), torch.cat([~absent, absent, ~absent])
             logits = network.forward_pairs(image, text, rows, rows, *shown).logits
