@@ -97,11 +97,9 @@ class Loaders:
         )
         inputs = [*data.images.values(), *data.texts.values()]
         stores = [modality.store for modality in inputs if isinstance(modality, CachedModality)]
-        in_memory = all(isinstance(store, MemoryStore) for store in stores) and len(stores) == len(inputs)
-        cheap = in_memory or (
-            len(stores) == len(inputs) and processes.on_cpu
-        )  # A worker would cost more than it saves.
-        in_process = cheap and self.settings.workers is None
+        cached = len(stores) == len(inputs)
+        in_memory = cached and all(isinstance(store, MemoryStore) for store in stores)
+        in_process = (in_memory or (cached and processes.on_cpu)) and self.settings.workers is None
         size = self._samples_per_batch(data, split)
         number = 0 if in_process else min(self.workers(processes.cores), -(-len(sampler) // size))
         workers = self._limited(data, split, facts, Workers(number, self.settings.prefetch), size, processes)
