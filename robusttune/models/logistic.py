@@ -42,11 +42,14 @@ class Chosen(NamedTuple):
         c: Value of C with the lowest log-loss.
         loss: Mean log-loss of held-out rows; NaN if nothing could be cross-validated.
         weights: Mean weights of the folds for this C, shape (C, d + 1); None if nothing could be cross-validated.
+        held_out: Logits of the held-out rows, shape (N, C), float64; None if nothing could be cross-validated. For a
+            class that the other folds have no row of, they are the lowest that a held-out row has.
     """
 
     c: float
     loss: float
     weights: Tensor | None
+    held_out: Tensor | None
 
 
 def stratified_folds(target: Tensor, sample_id: Sequence[str], seed: int, folds: int = FOLDS) -> Tensor:
@@ -90,7 +93,7 @@ def choose_c(rows: Rows, fold: Tensor, grid: Sequence[float] = GRID) -> Chosen:
     Returns:
         Value with the lowest loss. If no held-out row counts, it is `DEFAULT_C`, or a given value, and its loss NaN.
     """
-    default = Chosen(DEFAULT_C if DEFAULT_C in grid else grid[0], float("nan"), None)
+    default = Chosen(DEFAULT_C if DEFAULT_C in grid else grid[0], float("nan"), None, None)
     if len(rows.features) < LEAST_ROWS:
         return default
     rows = rows._replace(features=rows.features.float(), target=rows.target.float())  # enough to compare values of C
@@ -99,11 +102,11 @@ def choose_c(rows: Rows, fold: Tensor, grid: Sequence[float] = GRID) -> Chosen:
     best, worse = default, 0
     for c in grid:
         start = minimise(rows, kept, c, start, ROUGH)
-        loss = _held_out_loss(rows, fold, known, start)
+        loss, held_out = _held_out(rows, fold, known, start)
         if isnan(loss):
             return default
         if not loss >= best.loss:  # This form replaces NaN, too.
-            best, worse = Chosen(c, loss, start.mean(0).double()), 0
+            best, worse = Chosen(c, loss, start.mean(0).double(), held_out.double()), 0
         elif (worse := worse + 1) == PATIENCE:
             break
     return best
@@ -238,7 +241,9 @@ def _curvature(rows: Rows, kept: Tensor, squares: Tensor, penalty: Tensor) -> Te
     """
     sizes = kept.sum(1, keepdim=True)
     frequencies = (kept @ rows.target) / sizes
-    return (frequencies * (1 - frequencies)).clamp(min=1e-6).unsqueeze(2) * (kept @ squares / sizes).unsqueeze(1) + penalty
+    return (frequencies * (1 - frequencies)).clamp(min=1e-6).unsqueeze(2) * (kept @ squares / sizes).unsqueeze(
+        1
+    ) + penalty
 
 
 def _frequencies_alone(rows: Rows, kept: Tensor) -> Tensor:
@@ -276,10 +281,16 @@ def _losses(rows: Rows, logits: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     return -target * log_probability, (log_probability.exp() - target) * known
 
 
-def _held_out_loss(rows: Rows, fold: Tensor, known: Tensor, values: Tensor) -> float:
-    """Return the mean log-loss of held-out rows, over the classes that their fit can learn; NaN without such rows."""
+def _held_out(rows: Rows, fold: Tensor, known: Tensor, values: Tensor) -> tuple[float, Tensor]:
+    """Return the mean log-loss of held-out rows, over the classes that their fit can learn, and their logits (N, C).
+
+    The loss is NaN without such rows.
+    """
     of_fold = fold.view(-1, 1, 1).expand(-1, 1, len(rows.target[0]))
-    losses, _ = _losses(rows, _logits(_with_ones(rows.features), values), known)
+    logits = _logits(_with_ones(rows.features), values)
+    losses, _ = _losses(rows, logits, known)
     own, possible = losses.gather(1, of_fold).squeeze(1), known[fold]
     counts = possible if rows.multilabel else (possible & (rows.target > 0))
-    return float((own * counts).sum() / counts.sum())
+    held_out = logits.gather(1, of_fold).squeeze(1)
+    lowest = torch.where(possible, held_out, torch.inf).min()
+    return float((own * counts).sum() / counts.sum()), torch.where(possible, held_out, lowest)
