@@ -42,17 +42,31 @@ class TrainingFeatures(NamedTuple):
         return cls(image, text, present, label, [joined[row] for row in order])
 
 
+class Choice(NamedTuple):
+    """What a cross-validation has chosen for one pattern of present modalities.
+
+    Attributes:
+        columns: Mask of the features, shape (d,), bool.
+        c: Inverse strength of the penalty of logistic regression.
+    """
+
+    columns: Tensor
+    c: float
+
+
 class Outcome(NamedTuple):
     """The result of a fit.
 
     Attributes:
         lines: Descriptions of what was fitted, one line each.
+        choices: Choices for both modalities, the image alone and the text alone; None for a pattern without samples.
         held_out: Logits of ``N`` training samples from fits to other samples, for both modalities, the image alone and
             the text alone, shape (3, N, C), float32, arbitrary for samples that lack a modality; None if there are too
             few samples for a cross-validation.
     """
 
     lines: list[str]
+    choices: list[Choice | None]
     held_out: Tensor | None
 
 
@@ -114,12 +128,13 @@ class FittedNetwork(PairNetwork):
         """Return the features of images, shape (B, d_i), and of texts, shape (B, d_t), for `fit`."""
 
     @abstractmethod
-    def fit(self, samples: TrainingFeatures, seed: int) -> Outcome:
+    def fit(self, samples: TrainingFeatures, seed: int, choices: Sequence[Choice | None] | None = None) -> Outcome:
         """Fit the network to samples, whose features `features` has returned.
 
         Args:
             samples: Training samples.
             seed: Seed of the folds of the cross-validation.
+            choices: Choices of an earlier fit, which save the time to choose again.
         """
 
     @property

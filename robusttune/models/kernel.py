@@ -62,7 +62,7 @@ class SimilarModality(Standardised):
 
     def similarities(self, standardised: Tensor, centres: Tensor) -> Tensor:
         """Return the similarities (B, m) of standardised features (B, d) to centres (m, d)."""
-        rows, columns = standardised.split(self.parts, 1), centres.split(self.parts, 1)
+        rows, columns = torch.split(standardised, self.parts, 1), torch.split(centres, self.parts, 1)
         total = standardised.new_zeros(len(standardised), len(centres))
         for own, other in zip(rows, columns, strict=True):
             cosine = functional.normalize(own, dim=1) @ functional.normalize(other, dim=1).mT
@@ -90,7 +90,7 @@ class Basis(NamedTuple):
     def join(cls, bases: Sequence[Basis]) -> Basis:
         """Return coordinates in which the similarities of several modalities are added."""
         values, weights = zip(*bases, strict=True)
-        return cls(torch.cat(values, 1), torch.block_diag(*weights))
+        return cls(torch.cat(values, 1), torch.block_diag(*weights))  # type: ignore[no-untyped-call]
 
     @classmethod
     def of(cls, part: SimilarModality, standardised: Tensor, present: Tensor) -> Basis:

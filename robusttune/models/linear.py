@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from robusttune.errors import RobustTuneError
 from robusttune.models.base import FusionModel
-from robusttune.models.fitted import SHOWN, FittedNetwork, Labels, Outcome, TrainingFeatures, held_out_logits
+from robusttune.models.fitted import SHOWN, Choice, FittedNetwork, Labels, Outcome, TrainingFeatures, held_out_logits
 from robusttune.models.regression import Regression, fit_regression
 from robusttune.models.standardised import Standardised, regression
 from robusttune.types import Encoded, Facts, Widths
@@ -86,36 +87,44 @@ class LinearNetwork(FittedNetwork):
         return logits, image_present | text_present
 
     @torch.no_grad()
-    def fit(self, samples: TrainingFeatures, seed: int) -> Outcome:
+    def fit(self, samples: TrainingFeatures, seed: int, choices: Sequence[Choice | None] | None = None) -> Outcome:
         """Fit the regression of each pattern to all samples that can show it, see `FittedNetwork.fit`.
 
         The statistics of a modality come from all samples that have it.
         """
-        found = self.fit_regressions(samples, Labels.of(samples, self.facts, seed, self.device_of_fit))
+        found = self.fit_regressions(samples, Labels.of(samples, self.facts, seed, self.device_of_fit), choices)
         for layer, each in zip((self.both, self.image.alone, self.text.alone), found, strict=True):
             set_layer(layer, each, self.log_prior)
         self.fitted.fill_(True)
         lines = [each.line(shown) for shown, each in zip(SHOWN, found, strict=True) if each is not None]
-        return Outcome(lines, held_out_logits([each and (each.rows, each.held_out) for each in found], self.log_prior))
+        held_out = held_out_logits([each and (each.rows, each.held_out) for each in found], self.log_prior)
+        return Outcome(lines, [each and each.choice for each in found], held_out)
 
-    def fit_regressions(self, samples: TrainingFeatures, labels: Labels) -> list[Regression | None]:
+    def fit_regressions(
+        self, samples: TrainingFeatures, labels: Labels, choices: Sequence[Choice | None] | None
+    ) -> list[Regression | None]:
         """Fit the statistics, and return the regressions on both modalities, the image alone and the text alone."""
-        present = samples.present.to(labels.fold.device)
-        standardised, alone = list[Tensor](), list[Regression | None]()
-        for number, (part, values) in enumerate(((self.image, samples.image), (self.text, samples.text))):
-            features, rows = values.to(labels.fold.device), present[:, number]
+        of_both, *of_alone = choices or [None] * len(SHOWN)
+        present, standardised, alone = samples.present.to(labels.fold.device), list[Tensor](), list[Regression | None]()
+        for part, values, rows, choice in zip(
+            (self.image, self.text), samples[:2], present.unbind(1), of_alone, strict=True
+        ):
+            features = values.to(labels.fold.device)
             part.fit_statistics(features[rows])
             standardised.append(part.standardise(features))
-            arguments = (standardised[-1], part.column_sets, labels, rows, self.settings.c, self.log_prior)
-            alone.append(fit_regression(*arguments))
-        chosen = [
-            part.column_sets[0] if each is None else each.columns
-            for part, each in zip((self.image, self.text), alone, strict=True)
-        ]
-        both = fit_regression(
-            *(torch.cat(standardised, 1), [torch.cat(chosen)], labels, present.all(1), self.settings.c, self.log_prior)
-        )
-        return [both, *alone]
+            alone.append(self._fit_regression(standardised[-1], part.column_sets, labels, rows, choice))
+        parts = zip((self.image, self.text), alone, strict=True)
+        columns = [part.column_sets[0] if each is None else each.choice.columns for part, each in parts]
+        pairs, sets = torch.cat(standardised, 1), [torch.cat(columns)]
+        return [self._fit_regression(pairs, sets, labels, present.all(1), of_both), *alone]
+
+    def _fit_regression(
+        self, features: Tensor, candidates: Sequence[Tensor], labels: Labels, rows: Tensor, choice: Choice | None
+    ) -> Regression | None:
+        """Fit a regression, with the features and C of an earlier fit if there is one."""
+        if choice is None:
+            return fit_regression(features, candidates, labels, rows, self.settings.c, self.log_prior)
+        return fit_regression(features, [choice.columns], labels, rows, choice.c, self.log_prior)
 
 
 def set_layer(layer: nn.Linear, found: Regression | None, log_prior: Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robusttune.counting import counted
-from robusttune.models.fitted import Labels
+from robusttune.models.fitted import Choice, Labels
 from robusttune.models.logistic import GRID, Rows, choose_c, fit, learnable, rotate, rotate_back
 
 
@@ -21,8 +21,7 @@ class Regression(NamedTuple):
         weights: Weights, shape (C, d), float64; 0 for features that were not chosen.
         biases: Biases, shape (C,), float64.
         rows: Mask of the rows that it was fitted to, shape (N,), bool.
-        columns: Mask of the features that were chosen, shape (d,), bool.
-        c: Inverse strength of the penalty.
+        choice: Features and C.
         loss: Log-loss of held-out rows; NaN if there are too few rows for a cross-validation.
         held_out: Logits of its rows from fits to other rows, shape (N', C), float64; None without a cross-validation.
     """
@@ -30,8 +29,7 @@ class Regression(NamedTuple):
     weights: Tensor
     biases: Tensor
     rows: Tensor
-    columns: Tensor
-    c: float
+    choice: Choice
     loss: float
     held_out: Tensor | None
 
@@ -40,7 +38,7 @@ class Regression(NamedTuple):
         loss = "" if isnan(self.loss) else f", log-loss {self.loss:.3f} in cross-validation"
         return (
             f"logistic regression on {shown}: {counted(int(self.rows.sum()), 'sample')}, "
-            f"{counted(int(self.columns.sum()), 'feature')}, C {self.c:.3g}{loss}"
+            f"{counted(int(self.choice.columns.sum()), 'feature')}, C {self.choice.c:.3g}{loss}"
         )
 
 
@@ -75,4 +73,5 @@ def fit_regression(
     prior = log_prior.to(found)
     shift = 0.0 if own.multilabel else (found[:, -1] - prior)[known].mean()
     biases = torch.where(known, found[:, -1], prior + shift)
-    return Regression(weights, biases, rows, columns, chosen[best].c, chosen[best].loss, chosen[best].held_out)
+    choice = Choice(columns, chosen[best].c)
+    return Regression(weights, biases, rows, choice, chosen[best].loss, chosen[best].held_out)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robusttune.models.fitted import SHOWN, Labels, Outcome, TrainingFeatures, held_out_logits
+from robusttune.models.fitted import SHOWN, Choice, Labels, Outcome, TrainingFeatures, held_out_logits
 from robusttune.models.kernel import Basis, SimilarModality, fit_ridge
 from robusttune.models.linear import LinearNetwork, LogisticRegression
 from robusttune.models.regression import Regression
@@ -56,10 +56,10 @@ class StackingNetwork(LinearNetwork):
         self.both = regression(self.image.output_width + self.text.output_width, facts)
 
     @torch.no_grad()
-    def fit(self, samples: TrainingFeatures, seed: int) -> Outcome:
+    def fit(self, samples: TrainingFeatures, seed: int, choices: Sequence[Choice | None] | None = None) -> Outcome:
         """Fit both regressions for each pattern, and weigh them; see `FittedNetwork.fit`."""
         labels = Labels.of(samples, self.facts, seed, self.device_of_fit)
-        linear = self.fit_regressions(samples, labels)
+        linear = self.fit_regressions(samples, labels, choices)
         has_image, has_text = samples.present.to(labels.fold.device).unbind(1)
         image = self._basis(self.image, samples.image, has_image, seed)
         text = self._basis(self.text, samples.text, has_text, seed)
@@ -76,7 +76,8 @@ class StackingNetwork(LinearNetwork):
             layer.bias.copy_(self.log_prior if each is None else each.biases)
         self.fitted.fill_(True)
         held_out = held_out_logits([each and (each.rows, each.held_out) for each in stacked], self.log_prior)
-        return Outcome([each.line for each in stacked if each is not None], held_out)
+        lines = [each.line for each in stacked if each is not None]
+        return Outcome(lines, [each and each.choice for each in linear], held_out)
 
     def _basis(self, part: SimilarModality, features: Tensor, rows: Tensor, seed: int) -> Basis:
         """Choose the centres of a modality, and return the coordinates of all samples."""
@@ -112,8 +113,8 @@ class Stacked(NamedTuple):
             return torch.stack(terms).sum(0)
 
         cold = 1 / fit_temperature(total("held_out"), labels.label)
-        found = {name: cold * total(name) for name in ("weights", "biases", "held_out")}
-        return labels.log_loss(found["held_out"]), self._replace(**found)
+        weights, biases, held_out = (cold * total(name) for name in ("weights", "biases", "held_out"))
+        return labels.log_loss(held_out), self._replace(weights=weights, biases=biases, held_out=held_out)
 
 
 def stack(linear: Regression, basis: Basis, parts: Sequence[SimilarModality], labels: Labels, shown: str) -> Stacked:
@@ -153,17 +154,13 @@ def add_alone(both: Stacked, alone: Sequence[Stacked], labels: Labels) -> Stacke
         alone: Logits for the image alone and for the text alone.
         labels: Labels and folds of all rows.
     """
-    if len(alone) < 2 or any(each.held_out is None for each in (both, *alone)):
-        return both
-    own, others, before = labels.of_rows(both.rows), [], 0
+    own, others, before = labels.of_rows(both.rows), list[Stacked](), 0
     for each in alone:
+        if each.held_out is None or both.held_out is None:
+            return both
         width = each.weights.shape[1]
-        after = both.weights.shape[1] - before - width
-        others.append(
-            each._replace(
-                weights=nn.functional.pad(each.weights, (before, after)), held_out=each.held_out[both.rows[each.rows]]
-            )
-        )
+        weights = nn.functional.pad(each.weights, (before, both.weights.shape[1] - before - width))
+        others.append(each._replace(weights=weights, held_out=each.held_out[both.rows[each.rows]]))
         before += width
     found = {weight: both.combined(1.0, others, weight, own) for weight in WEIGHTS_ALONE}
     best = min(found, key=lambda weight: found[weight][0])
@@ -180,7 +177,7 @@ def _placed(linear: Tensor, similar: Tensor, parts: Sequence[SimilarModality]) -
         parts: The modalities.
     """
     features, similarities = (
-        linear.split([part.width for part in parts], 1),
-        similar.split([len(part.centres) for part in parts], 1),
+        torch.split(linear, [part.width for part in parts], 1),
+        torch.split(similar, [len(part.centres) for part in parts], 1),
     )
     return torch.cat([block for pair in zip(features, similarities, strict=True) for block in pair], 1)

@@ -15,7 +15,7 @@ from robusttune.counting import counted
 from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
 from robusttune.models.balance import Balance
-from robusttune.models.fitted import FittedNetwork, TrainingFeatures
+from robusttune.models.fitted import Choice, FittedNetwork, Outcome, TrainingFeatures
 from robusttune.models.temperatures import VIEWS
 from robusttune.ranks import on_rank_zero
 from robusttune.tasks.fitted_on_validation import Fitted
@@ -61,7 +61,7 @@ def fit_at_once(task: FusionTask) -> None:
     if not isinstance(data, ImageTextDataModule):
         raise RobustTuneError(f"{_name(task)} reads all training samples: give an ImageTextDataModule")
     _note_of_ignored(task, data)
-    _fit(task, data, [data.complete_dataloader()])
+    task.choices = _fit(task, data, [data.complete_dataloader()])
 
 
 def refit_with_held_out(task: FusionTask) -> None:
@@ -83,31 +83,36 @@ def refit_with_held_out(task: FusionTask) -> None:
         _fit(task, data, [data.complete_dataloader(), held_out])
 
 
-def _fit(task: FusionTask, data: ImageTextDataModule, loaders: Sequence[DataLoader[Sample]]) -> None:
-    """Collect the features of the samples of some loaders, fit the network to them, and log what was fitted."""
+def _fit(task: FusionTask, data: ImageTextDataModule, loaders: Sequence[DataLoader[Sample]]) -> list[Choice | None]:
+    """Collect the features of the samples of some loaders, fit the network to them, and log what was fitted.
+
+    Returns:
+        Choices of the cross-validation. An earlier fit of this task has made them, if there was one.
+    """
     network, began = _network(task), perf_counter()
     own = TrainingFeatures.join([part for loader in loaders for part in _features(task, network, data, loader)])
     collected = perf_counter()
 
-    def fit(parts: list[TrainingFeatures]) -> tuple[dict[str, Tensor], list[str], Fitted]:
-        """Fit on rank 0. Return the weights on the CPU, descriptions, and temperatures and thresholds."""
+    def fit(parts: list[TrainingFeatures]) -> tuple[dict[str, Tensor], Outcome, Fitted]:
+        """Fit on rank 0. Return the weights on the CPU, the outcome, and temperatures and thresholds."""
         samples = TrainingFeatures.join(parts)
         _refuse_not_finite(samples)
-        outcome = network.fit(samples, data.seed)
+        outcome = network.fit(samples, data.seed, task.choices)
         weights = {name: value.cpu() for name, value in network.state_dict().items()}
         if outcome.held_out is None:
-            return weights, outcome.lines, Fitted(None, None)
+            return weights, outcome, Fitted(None, None)
         scores = outcome.held_out, samples.label.cpu(), samples.present.cpu()
-        return weights, outcome.lines, task.validation_fit.fitted(*scores, VIEWS)
+        return weights, outcome._replace(held_out=None), task.validation_fit.fitted(*scores, VIEWS)
 
-    weights, lines, fitted = on_rank_zero(own, fit)
+    weights, outcome, fitted = on_rank_zero(own, fit)
     network.load_state_dict(weights)
     fitted.keep(task.classifier)
-    for line in lines:
+    for line in outcome.lines:
         rank_zero_info(line)
     rank_zero_info(
         f"it took {collected - began:.1f} s to collect the features and {perf_counter() - collected:.1f} s to fit"
     )
+    return outcome.choices
 
 
 def _network(task: FusionTask) -> FittedNetwork:

@@ -15,6 +15,7 @@ from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.models import Balance, CorrelationLoss, Fused, FusionModel, MoLT
 from robusttune.models.base import zero_absent
+from robusttune.models.fitted import Choice
 from robusttune.models.fusion_classifier import FusionClassifier
 from robusttune.models.losses import shuffled_correlation
 from robusttune.ranks import sum_over_ranks
@@ -115,6 +116,7 @@ class FusionTask(RobustTask):
         if classifier.network.fitted_at_once:
             refuse_other_losses(type(fusion).__name__, balance, label_smoothing)
             self.validation_fit = replace(self.validation_fit, in_fit=False)
+            self.choices: list[Choice | None] | None = None  # of the first fit, for the second
             self.nothing = nn.Parameter(torch.zeros(()))  # The optimiser and DDP need a parameter to train.
         self.correlation = CorrelationLoss(*classifier.network.view_shape, correlation_momentum)
         self._warned = False
