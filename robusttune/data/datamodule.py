@@ -201,6 +201,15 @@ class ImageTextDataModule(LightningDataModule):
         complete = self._datasets["train"].complete()
         return self.loaders.build(complete, "train", self.facts, Processes.of(self.trainer), shuffle=False)
 
+    def held_out_dataloader(self) -> DataLoader[Sample] | None:
+        """Return a loader of the validation split if its samples were held out of training; otherwise None.
+
+        It is None, too, if the number of training samples is a setting.
+        """
+        if self.source_table("val") is not None or self.splits.shots is not None:
+            return None
+        return self._loader("val")
+
     def val_dataloader(self) -> DataLoader[Sample]:
         """Return a loader of the validation split, in the order of its rows."""
         return self._loader("val")

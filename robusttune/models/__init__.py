@@ -12,6 +12,7 @@ from robusttune.models.losses import CorrelationLoss
 from robusttune.models.mmrl import MMRL, MMRLNetwork
 from robusttune.models.mmrl_classifier import MMRLClassifier
 from robusttune.models.molt import MoLT, MoLTNetwork
+from robusttune.models.stacking import Stacking, StackingNetwork
 from robusttune.models.zero_shot import ZeroShotClassifier
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "MMRLNetwork",
     "MoLT",
     "MoLTNetwork",
+    "Stacking",
+    "StackingNetwork",
     "TextOnly",
     "ZeroShotClassifier",
 ]

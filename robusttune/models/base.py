@@ -35,9 +35,11 @@ class FusionNetwork(nn.Module, ABC):
 
     Attributes:
         view_shape: Number ``M`` of pairs of views to correlate, which may be 0, and their width ``c``.
+        fitted_at_once: True for a `FittedNetwork`, which no gradient step trains.
         run: Runner of the network's parts.
     """
 
+    fitted_at_once = False
     view_shape: tuple[int, int]
     run = Runner()
 

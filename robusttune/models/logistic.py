@@ -17,7 +17,7 @@ GRID = [10 ** (step / 2) for step in range(-8, 5)]  # 1e-4 to 100, two values pe
 DEFAULT_C = GRID[4]  # 1e-2
 PATIENCE = 2  # values of C that may be worse than the best before the search ends
 NEVER = -1e4  # logit of a class that a fit has no rows of; finite, so that 0 times it is 0
-ROUGH, EXACT = 1e-3, 1e-6  # largest absolute gradient of the mean loss, in cross-validation and in the final fit
+ROUGH, EXACT = 1e-3, 1e-6  # largest absolute gradient by scaled weights, in cross-validation and in the final fit
 MOST_ITERATIONS = 2000
 
 
@@ -42,11 +42,14 @@ class Chosen(NamedTuple):
         c: Value of C with the lowest log-loss.
         loss: Mean log-loss of held-out rows; NaN if nothing could be cross-validated.
         weights: Mean weights of the folds for this C, shape (C, d + 1); None if nothing could be cross-validated.
+        held_out: Logits of the held-out rows, shape (N, C), float64; None if nothing could be cross-validated. For a
+            class that the other folds have no row of, they are the lowest that a held-out row has.
     """
 
     c: float
     loss: float
     weights: Tensor | None
+    held_out: Tensor | None
 
 
 def stratified_folds(target: Tensor, sample_id: Sequence[str], seed: int, folds: int = FOLDS) -> Tensor:
@@ -90,7 +93,7 @@ def choose_c(rows: Rows, fold: Tensor, grid: Sequence[float] = GRID) -> Chosen:
     Returns:
         Value with the lowest loss. If no held-out row counts, it is `DEFAULT_C`, or a given value, and its loss NaN.
     """
-    default = Chosen(DEFAULT_C if DEFAULT_C in grid else grid[0], float("nan"), None)
+    default = Chosen(DEFAULT_C if DEFAULT_C in grid else grid[0], float("nan"), None, None)
     if len(rows.features) < LEAST_ROWS:
         return default
     rows = rows._replace(features=rows.features.float(), target=rows.target.float())  # enough to compare values of C
@@ -99,11 +102,11 @@ def choose_c(rows: Rows, fold: Tensor, grid: Sequence[float] = GRID) -> Chosen:
     best, worse = default, 0
     for c in grid:
         start = minimise(rows, kept, c, start, ROUGH)
-        loss = _held_out_loss(rows, fold, known, start)
+        loss, held_out = _held_out(rows, fold, known, start)
         if isnan(loss):
             return default
         if not loss >= best.loss:  # This form replaces NaN, too.
-            best, worse = Chosen(c, loss, start.mean(0).double()), 0
+            best, worse = Chosen(c, loss, start.mean(0).double(), held_out.double()), 0
         elif (worse := worse + 1) == PATIENCE:
             break
     return best
@@ -134,27 +137,36 @@ def fit(rows: Rows, c: float, start: Tensor | None = None) -> Tensor:
     return minimise(rows, all_rows, c, None if start is None else start.unsqueeze(0), EXACT)[0]
 
 
-def rotate(features: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Rotate features into the space that their rows span, if there are more features than rows.
+def rotate(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotate features to their principal axes, without those along which they do not vary.
 
-    The penalty does not change under a rotation, and the best weights lie in that space, so the result is exact.
+    The penalty does not change under a rotation, and the best weights along the other axes are 0, so the result is
+    exact. L-BFGS needs few iterations along principal axes, see `minimise`.
 
     Args:
-        features: Features, shape (N, d).
+        features: Centred features, shape (N, d), float64.
 
     Returns:
-        Rotated features, shape (N, min(N, d)), and the orthonormal rows that turn weights back, shape (N, d); None if
-        nothing was rotated.
+        Rotated features, shape (N, r), where r <= min(N, d), and the orthonormal axes that turn weights back, (r, d).
     """
     if features.shape[1] <= features.shape[0]:
-        return features, None
-    basis, triangle = torch.linalg.qr(features.mT)
-    return triangle.mT.contiguous(), basis.mT
+        variance, axes = torch.linalg.eigh(features.mT @ features)
+        axes = axes[:, _distinct(variance)]
+        return features @ axes, axes.mT.contiguous()
+    variance, left = torch.linalg.eigh(features @ features.mT)
+    kept = _distinct(variance)
+    deviation = variance[kept].sqrt()
+    return left[:, kept] * deviation, (left[:, kept].mT @ features) / deviation.unsqueeze(1)
 
 
-def rotate_back(weights: Tensor, basis: Tensor | None) -> Tensor:
-    """Return the weights (C, d) of the original features, given those of `rotate`'s results and its second result."""
-    return weights if basis is None else weights @ basis
+def _distinct(variance: Tensor) -> Tensor:
+    """Return which of the variances along the axes are not 0 up to rounding, (d,), bool."""
+    return variance > 1e-12 * variance.max().clamp(min=torch.finfo(variance.dtype).tiny)
+
+
+def rotate_back(weights: Tensor, axes: Tensor) -> Tensor:
+    """Return the weights (C, d) of the original features, given those of `rotate`'s features (C, r), and its axes."""
+    return weights @ axes
 
 
 def learnable(rows: Rows, kept: Tensor) -> Tensor:
@@ -173,6 +185,9 @@ def learnable(rows: Rows, kept: Tensor) -> Tensor:
 def minimise(rows: Rows, kept: Tensor, c: float, start: Tensor | None, tolerance: float) -> Tensor:
     """Fit ``K`` logistic regressions to subsets of the same rows with one run of L-BFGS.
 
+    It works on weights that are divided by the square root of their curvature at the class frequencies. For features
+    along principal axes, that leaves few directions in which the curvature differs from 1.
+
     Args:
         rows: Training rows.
         kept: Weight of each row in each fit, 0 or 1, shape (K, N).
@@ -188,9 +203,11 @@ def minimise(rows: Rows, kept: Tensor, c: float, start: Tensor | None, tolerance
     share = (kept / sizes.unsqueeze(1)).mT.unsqueeze(2)  # (N, K, 1)
     penalty = (1 / (c * sizes)).view(-1, 1, 1).repeat(1, 1, features.shape[1])
     penalty[:, :, -1] = 0.0
-    values = (_frequencies_alone(rows, kept) if start is None else start.clone()).requires_grad_()
+    unit = _curvature(rows, kept, features.square(), penalty).rsqrt()
+    values = _frequencies_alone(rows, kept) if start is None else start
+    scaled = (values / unit).requires_grad_()
     solver = torch.optim.LBFGS(
-        [values],
+        [scaled],
         max_iter=MOST_ITERATIONS,
         max_eval=2 * MOST_ITERATIONS,
         tolerance_grad=tolerance,
@@ -202,14 +219,31 @@ def minimise(rows: Rows, kept: Tensor, c: float, start: Tensor | None, tolerance
     @torch.no_grad()
     def objective() -> float:
         """Set the gradient and return the value of the objective, summed over the fits."""
+        values = scaled * unit
         losses, residual = _losses(rows, _logits(features, values), known)
         penalised = penalty * values
         gradient = (residual * share).flatten(1).mT @ features
-        values.grad = gradient.view_as(values) + penalised
+        scaled.grad = unit * (gradient.view_as(values) + penalised)
         return float((losses * share).sum() + (penalised * values).sum() / 2)
 
     solver.step(objective)  # type: ignore[no-untyped-call]
-    return values.detach()
+    return scaled.detach() * unit
+
+
+def _curvature(rows: Rows, kept: Tensor, squares: Tensor, penalty: Tensor) -> Tensor:
+    """Return the diagonal of the Hessian at the class frequencies, shape (K, C, d + 1).
+
+    Args:
+        rows: Training rows.
+        kept: Weight of each row in each fit, 0 or 1, shape (K, N).
+        squares: Squared features, with a column of ones, shape (N, d + 1).
+        penalty: Factor of the squared weights, shape (K, 1, d + 1).
+    """
+    sizes = kept.sum(1, keepdim=True)
+    frequencies = (kept @ rows.target) / sizes
+    return (frequencies * (1 - frequencies)).clamp(min=1e-6).unsqueeze(2) * (kept @ squares / sizes).unsqueeze(
+        1
+    ) + penalty
 
 
 def _frequencies_alone(rows: Rows, kept: Tensor) -> Tensor:
@@ -247,10 +281,16 @@ def _losses(rows: Rows, logits: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     return -target * log_probability, (log_probability.exp() - target) * known
 
 
-def _held_out_loss(rows: Rows, fold: Tensor, known: Tensor, values: Tensor) -> float:
-    """Return the mean log-loss of held-out rows, over the classes that their fit can learn; NaN without such rows."""
+def _held_out(rows: Rows, fold: Tensor, known: Tensor, values: Tensor) -> tuple[float, Tensor]:
+    """Return the mean log-loss of held-out rows, over the classes that their fit can learn, and their logits (N, C).
+
+    The loss is NaN without such rows.
+    """
     of_fold = fold.view(-1, 1, 1).expand(-1, 1, len(rows.target[0]))
-    losses, _ = _losses(rows, _logits(_with_ones(rows.features), values), known)
+    logits = _logits(_with_ones(rows.features), values)
+    losses, _ = _losses(rows, logits, known)
     own, possible = losses.gather(1, of_fold).squeeze(1), known[fold]
     counts = possible if rows.multilabel else (possible & (rows.target > 0))
-    return float((own * counts).sum() / counts.sum())
+    held_out = logits.gather(1, of_fold).squeeze(1)
+    lowest = torch.where(possible, held_out, torch.inf).min()
+    return float((own * counts).sum() / counts.sum()), torch.where(possible, held_out, lowest)

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
 from robusttune.models.classifier import ENCODERS
-from robusttune.models.linear import LinearNetwork
+from robusttune.models.fitted import FittedNetwork
 from robusttune.planning.extent import Extent
 from robusttune.planning.inspection import Inspection
 from robusttune.planning.measurement import (
@@ -57,8 +57,8 @@ def estimate(task: RobustTask, data: ImageTextDataModule, trainer: Trainer, exte
     if isinstance(task, ZeroShotTask):
         raise RobustTuneError("ZeroShotTask trains nothing, so there is nothing to plan: give another model.class_path")
     network = task.classifier.network if isinstance(task, FusionTask) else None
-    if isinstance(network, LinearNetwork):
-        # Its one pass over the training samples is that of an epoch; the seconds of L-BFGS are left out.
+    if isinstance(network, FittedNetwork):
+        # Its one pass over the training samples is that of an epoch; the seconds of the fit are left out.
         network.fitted.fill_(True)
         extent = replace(extent, max_epochs=1, max_steps=-1, limit_train=1.0)
     with _quiet(), tempfile.TemporaryDirectory(prefix="robusttune-plan-") as folder:

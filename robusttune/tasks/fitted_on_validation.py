@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import Trainer
@@ -16,6 +17,7 @@ from robusttune.evaluation import ConditionMetrics
 from robusttune.models.classifier import Classifier
 from robusttune.models.temperatures import VIEWS
 from robusttune.ranks import on_rank_zero
+from robusttune.types import View
 
 Threshold = float | Literal["fitted"]
 
@@ -30,6 +32,7 @@ class ValidationFit:
         classifier: Classifier that keeps them.
         calibrate: True to fit temperatures.
         threshold: Threshold in (0, 1), or ``fitted``; see `RobustTask`.
+        in_fit: False if validations fit nothing, because the task fits both to other samples.
 
     Raises:
         RobustTuneError: The threshold is out of its range.
@@ -38,6 +41,7 @@ class ValidationFit:
     classifier: Classifier
     calibrate: bool
     threshold: Threshold
+    in_fit: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.threshold, str) and not 0 < self.threshold < 1:  # This form refuses NaN, too.
@@ -47,11 +51,11 @@ class ValidationFit:
 
     def temperatures(self, trainer: Trainer) -> bool:
         """Return whether the validation that runs fits temperatures."""
-        return self.calibrate and _is_in_fit(trainer)
+        return self.calibrate and self._fits(trainer)
 
     def thresholds(self, trainer: Trainer) -> bool:
         """Return whether the validation that runs fits thresholds."""
-        return self.classifier.thresholds is not None and self.threshold == "fitted" and _is_in_fit(trainer)
+        return self.classifier.thresholds is not None and self.threshold == "fitted" and self._fits(trainer)
 
     def conditions(self, conditions: Conditions, trainer: Trainer) -> Conditions:
         """Return the conditions with the views that the fit needs."""
@@ -63,6 +67,15 @@ class ValidationFit:
         temperatures, thresholds = self.temperatures(trainer), self.thresholds(trainer)
         if temperatures or thresholds:
             fit_to_validation(self.classifier, metrics, temperatures, thresholds)
+
+    def fitted(self, logits: Tensor, label: Tensor, present: Tensor, views: Sequence[View]) -> Fitted:
+        """Return temperatures and thresholds of the task, fitted to scores; see `fit_to_scores`."""
+        thresholds = self.classifier.thresholds is not None and self.threshold == "fitted"
+        return fit_to_scores(self.classifier, (logits, label, present), views, self.calibrate, thresholds)
+
+    def _fits(self, trainer: Trainer) -> bool:
+        """Return whether the validation that runs can fit something."""
+        return self.in_fit and trainer.state.fn == "fit" and not trainer.sanity_checking
 
     def overrule(self, checkpoint: dict[str, Any]) -> None:
         """Replace the thresholds in a checkpoint by the given one, if there is one."""
@@ -88,34 +101,56 @@ def fit_to_validation(classifier: Classifier, metrics: ConditionMetrics, tempera
         thresholds: True to fit thresholds.
     """
     metrics.gather()
-    views = metrics.conditions.views
 
-    def fit_temperatures(_: list[None]) -> list[float]:
-        """Fit the temperatures to the gathered scores. This runs on rank 0, which alone has them."""
+    def fit(_: list[None]) -> Fitted:
+        """Fit to the gathered scores. This runs on rank 0, which alone has them."""
         scores = metrics.gathered
         assert scores is not None
-        return classifier.temperatures.fit(scores.logits, scores.label, scores.present, views)
+        parts = scores.logits, scores.label, scores.present
+        return fit_to_scores(classifier, parts, metrics.conditions.views, temperatures, thresholds)
 
-    def fit_thresholds(_: list[None]) -> Tensor:
-        """Fit the thresholds to the gathered scores, divided by the temperatures, on rank 0."""
-        scores = metrics.gathered
-        assert scores is not None
-        assert classifier.thresholds is not None
-        calibrated = scores.logits
-        if temperatures:
-            patterns = [view.patterns(scores.present) for view in views]
-            divisors = classifier.temperatures.values.cpu()
-            calibrated = scores.logits / divisors[torch.stack(patterns)].unsqueeze(2)
-        return classifier.thresholds.fit(calibrated, scores.label, scores.present, views)
-
-    if temperatures:
-        classifier.temperatures.keep(on_rank_zero(None, fit_temperatures))
-    if thresholds and classifier.thresholds is not None:
-        classifier.thresholds.keep(on_rank_zero(None, fit_thresholds))
+    on_rank_zero(None, fit).keep(classifier)
     if classifier.cuts is not None:
         scale = classifier.temperatures.values.unsqueeze(1) if temperatures else 1.0
         metrics.cuts = classifier.cuts * scale
 
 
-def _is_in_fit(trainer: Trainer) -> bool:
-    return trainer.state.fn == "fit" and not trainer.sanity_checking
+class Fitted(NamedTuple):
+    """Fitted temperatures and thresholds, see `Temperatures.fit` and `Thresholds.fit`; None for what was not fitted."""
+
+    temperatures: list[float] | None
+    thresholds: Tensor | None
+
+    def keep(self, classifier: Classifier) -> None:
+        """Keep them in a classifier."""
+        if self.temperatures is not None:
+            classifier.temperatures.keep(self.temperatures)
+        if self.thresholds is not None and classifier.thresholds is not None:
+            classifier.thresholds.keep(self.thresholds)
+
+
+def fit_to_scores(
+    classifier: Classifier,
+    scores: tuple[Tensor, Tensor, Tensor],
+    views: Sequence[View],
+    temperatures: bool,
+    thresholds: bool,
+) -> Fitted:
+    """Fit temperatures and thresholds to scores, the thresholds after the temperatures.
+
+    Args:
+        classifier: Classifier, whose temperatures are changed.
+        scores: Logits before temperatures, shape (W, N, C), labels and flags of present modalities, see
+            `Temperatures.fit`.
+        views: Views of the logits, which include `VIEWS`.
+        temperatures: True to fit temperatures.
+        thresholds: True to fit thresholds.
+    """
+    logits, label, present = scores
+    fitted = classifier.temperatures.fit(logits, label, present, views) if temperatures else None
+    if not thresholds or classifier.thresholds is None:
+        return Fitted(fitted, None)
+    if fitted is not None:
+        patterns = torch.stack([view.patterns(present) for view in views])
+        logits = logits / classifier.temperatures.values.cpu()[patterns].unsqueeze(2)
+    return Fitted(fitted, classifier.thresholds.fit(logits, label, present, views))

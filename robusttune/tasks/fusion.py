@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,15 +15,15 @@ from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.models import Balance, CorrelationLoss, Fused, FusionModel, MoLT
 from robusttune.models.base import zero_absent
+from robusttune.models.fitted import Choice
 from robusttune.models.fusion_classifier import FusionClassifier
-from robusttune.models.linear import LinearNetwork
 from robusttune.models.losses import shuffled_correlation
 from robusttune.ranks import sum_over_ranks
+from robusttune.tasks.at_once import fit_at_once, refit_with_held_out, refuse_other_losses
 from robusttune.tasks.balanced_loss import BalancedLoss
 from robusttune.tasks.base import RobustTask
 from robusttune.tasks.correlations import LayerCorrelations
 from robusttune.tasks.fitted_on_validation import Threshold
-from robusttune.tasks.linear_fit import fit_linear, refuse_other_losses
 from robusttune.tasks.losses import Losses, mean_over_ranks
 from robusttune.tasks.optimisation import OptimizerCallable, adamw
 from robusttune.tasks.schedule import Schedule
@@ -112,8 +113,10 @@ class FusionTask(RobustTask):
         self.balanced_loss = BalancedLoss(balance, facts, label_smoothing)
         if beta > 0 and classifier.network.view_shape[0] == 0:
             raise RobustTuneError(f"{type(fusion).__name__} has nothing to correlate: set model.beta to 0")
-        if isinstance(classifier.network, LinearNetwork):
-            refuse_other_losses(balance, label_smoothing)
+        if classifier.network.fitted_at_once:
+            refuse_other_losses(type(fusion).__name__, balance, label_smoothing)
+            self.validation_fit = replace(self.validation_fit, in_fit=False)
+            self.choices: list[Choice | None] | None = None  # of the first fit, for the second
             self.nothing = nn.Parameter(torch.zeros(()))  # The optimiser and DDP need a parameter to train.
         self.correlation = CorrelationLoss(*classifier.network.view_shape, correlation_momentum)
         self._warned = False
@@ -132,16 +135,22 @@ class FusionTask(RobustTask):
         super().setup(stage)
 
     def on_fit_start(self) -> None:
-        """Log the number of parameters and notes, see `RobustTask.on_fit_start`, or fit a linear network."""
-        if isinstance(self.classifier.network, LinearNetwork):
-            fit_linear(self)
+        """Log the number of parameters and notes, see `RobustTask.on_fit_start`, or fit the network at once."""
+        if self.classifier.network.fitted_at_once:
+            fit_at_once(self)
         else:
             super().on_fit_start()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute the loss of a batch, see `RobustTask.training_step`. It changes no weight of a linear network."""
+        """Compute the loss of a batch, see `RobustTask.training_step`. It changes no network that is fitted at once."""
         loss = super().training_step(batch, batch_idx)
-        return loss + 0.0 * self.nothing if isinstance(self.classifier.network, LinearNetwork) else loss
+        return loss + 0.0 * self.nothing if self.classifier.network.fitted_at_once else loss
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics, see `RobustTask.on_validation_epoch_end`, and fit a network of one fit to all samples."""
+        super().on_validation_epoch_end()
+        if self.classifier.network.fitted_at_once:
+            refit_with_held_out(self)
 
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
         """Compute the losses of a training batch: ``task_loss``, ``correlation_loss`` and its chance level."""

@@ -29,10 +29,12 @@ from robusttune.models import (
     LogisticRegression,
     MMRLClassifier,
     MoLT,
+    Stacking,
     TextOnly,
     ZeroShotClassifier,
 )
 from robusttune.models.classifier import Classifier
+from robusttune.models.kernel import SimilarModality
 from robusttune.types import Facts
 
 CLIP: dict[str, Any] = {"name": "robusttune:demo_clip", "first_layer": 2}
@@ -65,15 +67,17 @@ def fusion(
     return calibrated(found)
 
 
-def regression() -> Classifier:
-    """Return logistic regressions with random weights and statistics."""
-    found: Any = fusion(LogisticRegression())
+def regression(model: LogisticRegression) -> Classifier:
+    """Return regressions with random weights, statistics and training samples to compare with."""
+    found: Any = fusion(model, facts=FACTS._replace(training_samples=20))
     random = torch.Generator().manual_seed(0)
     for name, value in found.network.named_parameters():
         value.copy_(torch.randn(value.shape, generator=random) / (1 if name.endswith("bias") else 10))
     for each in (found.network.image, found.network.text):
         each.centre.copy_(torch.randn(each.centre.shape, generator=random))
         each.deviation.copy_(1 + torch.rand(each.deviation.shape, generator=random))
+        if isinstance(each, SimilarModality):
+            each.centres.copy_(torch.randn(each.centres.shape, generator=random))
     classifier: Classifier = found
     return classifier
 
@@ -101,7 +105,8 @@ MODELS: dict[str, Callable[[], Classifier]] = {
     "molt without nulls and fusion": lambda: fusion(MoLT(null_tokens=0, fusion_layers=0, pooling="concatenation")),
     "experts": lambda: fusion(Experts()),
     "experts of several labels": lambda: fusion(Experts(), facts=SEVERAL),
-    "logistic regression": lambda: regression(),
+    "logistic regression": lambda: regression(LogisticRegression()),
+    "stacking": lambda: regression(Stacking()),
     "cross-attention": lambda: fusion(CrossAttention()),
     "concatenation": lambda: fusion(Concatenation()),
     "late fusion": lambda: fusion(LateFusion()),

@@ -13,7 +13,8 @@ from sklearn.model_selection import cross_val_score
 from torch import Tensor
 
 from robusttune.errors import RobustTuneError
-from robusttune.models.linear import LinearNetwork, LogisticRegression, TrainingFeatures
+from robusttune.models.fitted import TrainingFeatures
+from robusttune.models.linear import LinearNetwork, LogisticRegression
 from robusttune.models.logistic import Rows, choose_c, fit, rotate, rotate_back, stratified_folds
 from robusttune.types import Encoded, Facts, Widths
 
