@@ -1,21 +1,31 @@
-"""The commands ``fit`` and ``test`` as child processes of the runner."""
+"""The commands ``fit`` and ``test`` as child processes of the runner.
+
+Most of the time of a short command goes into the imports of torch and Lightning. So Python's fork server makes them
+once, and each command is a fork of it, with a session, an environment and a log of its own.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import runpy
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, reduction
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from robusttune.escaping import shell
+from robusttune.garbage import uncollected
 
-COMMAND = [sys.executable, "-m", "robusttune"]
+PROGRAM = "robusttune"  # module that runs as __main__
+PRELOADED = ["robusttune.commands.trainer"]  # what the fork server imports
 ERROR = "robusttune: error: "
 TAIL = 100_000  # bytes of a log that are searched for its error
+FORKS = multiprocessing.get_context("forkserver")
 
 
 class Child:
@@ -34,19 +44,14 @@ class Child:
     def __init__(self, args: Sequence[str], log: Path, lock: IO[str], environment: Mapping[str, str]) -> None:
         self.verb, self.log = args[0], log
         self._began = time.monotonic()
+        _start_server(environment)
         with log.open("a", encoding="utf-8") as out:
             out.write(f"$ robusttune {' '.join(map(shell, args))}\n")
             out.flush()
             self._start = out.tell()
-            self._process = subprocess.Popen(
-                [*COMMAND, *args],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **environment},
-                pass_fds=[lock.fileno()],
-                start_new_session=True,
-            )
+            files = (_Inherited(out), _Inherited(lock))
+            self._process = FORKS.Process(target=_run, args=(PROGRAM, list(args), files, dict(environment)))
+            self._process.start()
 
     @property
     def seconds(self) -> float:
@@ -55,21 +60,22 @@ class Child:
 
     def poll(self) -> int | None:
         """Return the exit status, negative for a signal; None while the command runs."""
-        return self._process.poll()
+        return self._process.exitcode
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the command, or SIGKILL to all of its processes."""
+        assert self._process.pid is not None
+        if self.poll() is not None:
+            return
         try:
-            if number == signal.SIGKILL:
-                os.killpg(self._process.pid, number)
-            else:
-                self._process.send_signal(number)
+            (os.killpg if number == signal.SIGKILL else os.kill)(self._process.pid, number)
         except ProcessLookupError:  # It has just ended.
             return
 
     def sentence(self) -> str:
         """Return why the command has failed: the sentence that it has printed, or the last line of its output."""
-        status = self._process.returncode
+        status = self._process.exitcode
+        assert status is not None
         if status < 0:
             name = signal.Signals(-status).name
             memory = ", usually because memory ran out" if name == "SIGKILL" else ""
@@ -81,3 +87,74 @@ class Child:
         if errors:
             return errors[-1].removeprefix(ERROR)
         return f"{lines[-1][:300] if lines else f'{self.verb} ended with status {status}'}: see {self.log}"
+
+
+class _Inherited:
+    """An open file that a child gets; there it is the number of its descriptor.
+
+    Args:
+        file: Open file.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def __reduce__(self) -> tuple[Callable[[Any], int], tuple[Any]]:
+        return _descriptor, (reduction.DupFd(self._file.fileno()),)
+
+
+def _descriptor(duplicate: Any) -> int:
+    number: int = duplicate.detach()
+    return number
+
+
+def _start_server(environment: Mapping[str, str]) -> None:
+    """Start the fork server if it does not run. It ends after this process and all of its children.
+
+    Args:
+        environment: Environment variables of the first child: libraries read the number of threads when imported.
+    """
+    FORKS.set_forkserver_preload(PRELOADED)
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        with _without_streams():
+            forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _without_streams() -> Iterator[None]:
+    """Replace the standard streams by the null device in this context.
+
+    A process that is started here does not keep a pipe open that this process writes to: the reader would wait for it.
+    """
+    saved = {}
+    for stream in range(3):
+        with suppress(OSError):  # It is closed.
+            saved[stream] = os.dup(stream)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    try:
+        for stream in saved:
+            os.dup2(nothing, stream)
+        yield
+    finally:
+        os.close(nothing)
+        for stream, file in saved.items():
+            os.dup2(file, stream)
+            os.close(file)
+
+
+def _run(program: str, args: list[str], files: tuple[int, int], environment: dict[str, str]) -> None:
+    """Run a command in this process, which is a fork of the server, and exit with its status."""
+    os.setsid()
+    log, _ = files
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.environ.update(environment)
+    sys.argv = [program, *args]
+    with uncollected():  # The garbage collector need not examine what the server has imported.
+        pass
+    runpy.run_module(program, run_name="__main__", alter_sys=True)

@@ -29,7 +29,8 @@ def planned(count: int, *args: str) -> list[IdentifiedRun]:
 
 def run(folder: Path, count: int, parallel: int, *args: str) -> int:
     """Run stand-ins, and return 130 after a Ctrl-C."""
-    processes.COMMAND[:] = [sys.executable, str(Path(__file__).with_name("stand_in.py"))]
+    sys.path.insert(0, str(Path(__file__).parent))
+    processes.PROGRAM, processes.PRELOADED = "stand_in", []
     stopping = Stopping()
     with stopping.listening():
         Runner(planned(count, *args), Options(folder, None, parallel, [{}] * parallel), print, stopping).run()

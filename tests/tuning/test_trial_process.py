@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -35,8 +34,12 @@ sys.exit(3 if "--crash" in sys.argv else 0)
 
 
 @pytest.fixture(autouse=True)
-def _script(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "COMMAND", [sys.executable, "-c", FIT])
+def _script(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("program")
+    (folder / "stand_in_for_fit.py").write_text(FIT)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(processes, "PROGRAM", "stand_in_for_fit")
+    monkeypatch.setattr(processes, "PRELOADED", [])
     monkeypatch.setattr(trial_process, "POLL", 0.02)
 
 
