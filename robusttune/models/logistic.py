@@ -161,7 +161,7 @@ def rotate(features: Tensor) -> tuple[Tensor, Tensor]:
 
 def _distinct(variance: Tensor) -> Tensor:
     """Return which of the variances along the axes are not 0 up to rounding, (d,), bool."""
-    return variance > 1e-12 * variance.max().clamp(min=torch.finfo(variance.dtype).tiny)
+    return variance > max(1e-12 * float(variance.sum()), torch.finfo(variance.dtype).tiny)
 
 
 def rotate_back(weights: Tensor, axes: Tensor) -> Tensor:

@@ -159,3 +159,13 @@ def test_choices_of_an_earlier_fit_are_kept() -> None:
     network, first = fitted(data)
     again = network.fit(samples(150), 0, first.choices)
     assert [choice and choice.c for choice in again.choices] == [choice and choice.c for choice in first.choices]
+
+
+def test_a_modality_that_is_the_same_in_all_samples_changes_nothing() -> None:
+    data = samples(60)
+    data.text[:] = 1.0
+    network, _ = fitted(data)
+    shown = torch.tensor([[True, True]] * 60), torch.tensor([[True, False]] * 60)
+    both, image = (logits(network, data, present).log_softmax(1) for present in shown)
+    assert both.isfinite().all()
+    assert float((both.argmax(1) == image.argmax(1)).float().mean()) > 0.9

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from fakes import FACTS, tiny_image_encoder, tiny_text_encoder
+from fakes import FACTS, grouped, tiny_image_encoder, tiny_text_encoder
 from lightning.pytorch import Trainer
 from tasks.test_cache_filling import NO_DROPOUT, module, trainer
+from tasks.test_condition_views import source_of
 
 from robusttune.checkpoint_file import read_checkpoint
-from robusttune.data import ModalityDropout
+from robusttune.data import ImageTextDataModule, ModalityDropout, Splits
 from robusttune.errors import RobustTuneError
 from robusttune.inference import load
-from robusttune.models import Balance, LinearNetwork, LogisticRegression
+from robusttune.models import Balance, LinearNetwork, LogisticRegression, Stacking, StackingNetwork
 from robusttune.tasks import FusionTask
 from robusttune.types import View
 
@@ -122,3 +124,52 @@ def test_features_that_are_not_finite_are_named(text_folder: Path, tmp_path: Pat
     task.classifier.encode = spoil  # type: ignore[method-assign, assignment]
     with pytest.raises(RobustTuneError, match=r"the text features of 16 training samples are not finite, the first is"):
         trainer().fit(task, datamodule=data)
+
+
+def held_out_module(folder: Path, made: list[Any], val: bool = False, **splits: Any) -> ImageTextDataModule:
+    """Return data of 40 samples, a quarter of which is held out for validation if there is no validation table."""
+    source = replace(source_of(folder, count=40), test=None, **({} if val else {"val": None}))
+    settings = grouped(batch_size=12, workers=0, modality_dropout=NO_DROPOUT)
+    return ImageTextDataModule(source, *made, splits=Splits(val_fraction=0.25, **splits), **settings)
+
+
+@pytest.mark.parametrize("fusion", [LogisticRegression(), Stacking()], ids=["linear", "stacking"])
+def test_samples_that_were_held_out_join_the_fit_after_they_have_judged_it(
+    fusion: LogisticRegression, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint is fitted to all samples; the logged validation is that of a fit without those that it judges."""
+    sizes = []
+    kind: Any = StackingNetwork if isinstance(fusion, Stacking) else LinearNetwork
+    original = kind.fit
+
+    def counted(network: Any, samples: Any, *rest: Any) -> Any:
+        sizes.append(len(samples.label))
+        return original(network, samples, *rest)
+
+    monkeypatch.setattr(kind, "fit", counted)
+    made = encoders(text_folder)
+    data = held_out_module(tmp_path, made)
+    image, text = made
+    task = FusionTask(image, text, data.facts, fusion, beta=0.0, calibrate=True)
+    runner = trainer()
+    runner.fit(task, datamodule=data)
+    assert sizes == [30, 40]
+    logged = float(runner.callback_metrics["val/mean/accuracy"])
+
+    few = FusionTask(image, text, data.facts, fusion, beta=0.0, calibrate=True)
+    monkeypatch.setattr(type(data), "held_out_dataloader", lambda _: None)
+    other = trainer()
+    other.fit(few, datamodule=held_out_module(tmp_path, made))
+    assert sizes == [30, 40, 30]
+    assert float(other.callback_metrics["val/mean/accuracy"]) == pytest.approx(logged)
+    assert not torch.equal(few.classifier.network.both.bias, task.classifier.network.both.bias)  # type: ignore[arg-type, union-attr]
+
+
+@pytest.mark.parametrize("changes", [{"shots": 3}, {"val": True}], ids=["few-shot", "a validation table"])
+def test_few_shots_and_a_validation_table_stay_out_of_the_fit(
+    changes: dict[str, Any], text_folder: Path, tmp_path: Path
+) -> None:
+    made = encoders(text_folder)
+    data = held_out_module(tmp_path, made, **changes)
+    data.setup("fit")
+    assert data.held_out_dataloader() is None
