@@ -106,6 +106,15 @@ class Labels(NamedTuple):
             return float(functional.binary_cross_entropy_with_logits(logits, self.target.to(logits)))
         return float(functional.cross_entropy(logits, self.label))
 
+    def scores(self, logits: Tensor) -> str:
+        """Return the log-loss of logits, and if each sample has one label the accuracy, for a description."""
+        loss = f"log-loss {self.log_loss(logits):.3f}"
+        return (
+            loss
+            if self.multilabel
+            else f"{loss}, accuracy {float((logits.argmax(1) == self.label).float().mean()):.3f}"
+        )
+
 
 class FittedNetwork(PairNetwork):
     """A network that is fitted to all training features at once.

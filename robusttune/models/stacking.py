@@ -142,8 +142,10 @@ def stack(linear: Regression, basis: Basis, parts: Sequence[SimilarModality], la
     plain = plain.combined(1.0, [], 0.0, own)[1]
     found = {share: plain.combined(1 - share, [kernel], share, own) for share in SHARES}
     best = min(found, key=lambda share: found[share][0])
-    gain = f"; with {best:.0%} of a kernel regression {found[best][0]:.3f} in place of {found[0.0][0]:.3f}"
-    return found[best][1]._replace(line=plain.line + (gain if best > 0 else "; a kernel regression does not help"))
+    chosen = found[best][1]
+    assert chosen.held_out is not None
+    gain = f"{best:.0%} of a kernel regression: {own.scores(chosen.held_out)}" if best > 0 else "no kernel regression"
+    return chosen._replace(line=f"{linear.line(shown)}, calibrated {own.scores(plain.held_out)}; with {gain}")
 
 
 def add_alone(both: Stacked, alone: Sequence[Stacked], labels: Labels) -> Stacked:
@@ -164,8 +166,10 @@ def add_alone(both: Stacked, alone: Sequence[Stacked], labels: Labels) -> Stacke
         before += width
     found = {weight: both.combined(1.0, others, weight, own) for weight in WEIGHTS_ALONE}
     best = min(found, key=lambda weight: found[weight][0])
-    gain = f"; with {best:g} x the logits of image and text alone {found[best][0]:.3f}"
-    return found[best][1]._replace(line=both.line + (gain if best > 0 else ""))
+    chosen = found[best][1]
+    assert chosen.held_out is not None
+    gain = f"; with {best:g} x the logits of each alone: {own.scores(chosen.held_out)}"
+    return chosen._replace(line=both.line + gain * (best > 0))
 
 
 def _placed(linear: Tensor, similar: Tensor, parts: Sequence[SimilarModality]) -> Tensor:
