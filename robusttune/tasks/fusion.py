@@ -120,6 +120,11 @@ class FusionTask(RobustTask):
         self._layer_correlations: LayerCorrelations | None = None  # set during a test only
         self._correlations: dict[str, list[float]] | None = None
 
+    @property
+    def learns_by_steps(self) -> bool:
+        """Return whether optimiser steps train the network; a linear one is fitted at once."""
+        return not isinstance(self.classifier.network, LinearNetwork)
+
     def setup(self, stage: str) -> None:
         """Set the classes of the data, see `RobustTask.setup`.
 
@@ -133,15 +138,15 @@ class FusionTask(RobustTask):
 
     def on_fit_start(self) -> None:
         """Log the number of parameters and notes, see `RobustTask.on_fit_start`, or fit a linear network."""
-        if isinstance(self.classifier.network, LinearNetwork):
-            fit_linear(self)
-        else:
+        if self.learns_by_steps:
             super().on_fit_start()
+        else:
+            fit_linear(self)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of a batch, see `RobustTask.training_step`. It changes no weight of a linear network."""
         loss = super().training_step(batch, batch_idx)
-        return loss + 0.0 * self.nothing if isinstance(self.classifier.network, LinearNetwork) else loss
+        return loss if self.learns_by_steps else loss + 0.0 * self.nothing
 
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
         """Compute the losses of a training batch: ``task_loss``, ``correlation_loss`` and its chance level."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import isnan
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -59,24 +59,43 @@ def fit_linear(task: FusionTask) -> None:
         raise RobustTuneError("LogisticRegression reads all training samples: give an ImageTextDataModule")
     _note_of_ignored(data, task.trainer.max_epochs)
     began = perf_counter()
-    own = TrainingFeatures.join([*_features(task, network, data)])
+    batches = (data.on_before_batch_transfer(batch, 0) for batch in data.complete_dataloader())  # type: ignore[arg-type]
+    own = TrainingFeatures.join([*features_of(task, network, batches)])
     collected = perf_counter()
 
-    def fit(parts: list[TrainingFeatures]) -> tuple[dict[str, Tensor], list[Fit]]:
-        """Fit the network on rank 0, and return its weights on the CPU, and descriptions of the regressions."""
-        samples = TrainingFeatures.join(parts)
-        _refuse_not_finite(samples)
-        fits = network.fit(samples, data.seed)
-        return {name: value.cpu() for name, value in network.state_dict().items()}, fits
-
-    weights, fits = on_rank_zero(own, fit)
-    network.load_state_dict(weights)
-    for each in fits:
+    for each in fit_network(network, own, data.seed):
         rank_zero_info(_line(each))
     rank_zero_info(
         f"logistic regression took {collected - began:.1f} s to collect the features and "
         f"{perf_counter() - collected:.1f} s to fit"
     )
+
+
+def fit_network(network: LinearNetwork, own: TrainingFeatures, seed: int) -> list[Fit]:
+    """Fit a network to the training samples of all ranks. Every rank must call this.
+
+    Args:
+        network: Network to fit. Rank 0 fits and sends the weights to the others.
+        own: Features of the samples of this rank.
+        seed: Seed of the folds of the cross-validation.
+
+    Returns:
+        Descriptions of the regressions.
+
+    Raises:
+        RobustTuneError: Features are not finite.
+    """
+
+    def fit(parts: list[TrainingFeatures]) -> tuple[dict[str, Tensor], list[Fit]]:
+        """Fit the network on rank 0, and return its weights on the CPU, and descriptions of the regressions."""
+        samples = TrainingFeatures.join(parts)
+        _refuse_not_finite(samples)
+        fits = network.fit(samples, seed)
+        return {name: value.cpu() for name, value in network.state_dict().items()}, fits
+
+    weights, fits = on_rank_zero(own, fit)
+    network.load_state_dict(weights)
+    return fits
 
 
 def _note_of_ignored(data: ImageTextDataModule, max_epochs: int | None) -> None:
@@ -101,11 +120,17 @@ def _note_of_ignored(data: ImageTextDataModule, max_epochs: int | None) -> None:
 
 
 @torch.no_grad()
-def _features(task: FusionTask, network: LinearNetwork, data: ImageTextDataModule) -> Iterator[TrainingFeatures]:
-    """Yield the features of this rank's training samples, batch by batch, on the CPU."""
+def features_of(task: FusionTask, network: LinearNetwork, batches: Iterable[Batch]) -> Iterator[TrainingFeatures]:
+    """Yield the features that a network reads from labelled samples, batch by batch, on the CPU.
+
+    Args:
+        task: Task with the encoders and a Trainer.
+        network: Network that may differ from that of the task.
+        batches: Labelled batches of this rank.
+    """
     trainer = task.trainer
-    for each in data.complete_dataloader():
-        batch: Batch = trainer.strategy.batch_to_device(data.on_before_batch_transfer(each, 0))
+    for each in batches:
+        batch: Batch = trainer.strategy.batch_to_device(each)
         assert batch.label is not None, "training samples have labels"
         with trainer.precision_plugin.forward_context():
             image, text = task.classifier.encode(batch)
