@@ -25,8 +25,8 @@ from robusttune.tasks import FusionTask
 from robusttune.tasks.fit_notes import reads_all_batches
 from robusttune.tasks.linear_fit import features_of, fit_network
 
-MOST_ROWS = 5_000  # Up to here, the regressions take seconds.
-MOST_LABELS = 250_000  # rows x classes
+MOST_ROWS = 3_000  # Up to here, the regressions take seconds; with more, they may take a minute.
+MOST_LABELS = 100_000  # rows x classes
 T = TypeVar("T")
 
 
@@ -98,9 +98,7 @@ def score_of_linear_model(task: FusionTask, monitor: str) -> float:
     network = trainer.precision_plugin.convert_module(LogisticRegression().build(*widths, task.facts))
     network.to(trainer.strategy.root_device).eval()
     assert isinstance(network, LinearNetwork)
-    own = _on_every_rank(
-        lambda: TrainingFeatures.join([*features_of(task, network, data.complete_dataloader())])  # type: ignore[arg-type]
-    )
+    own = _on_every_rank(lambda: TrainingFeatures.join([*features_of(task, network, data.complete_dataloader())]))
     fit_network(network, own, data.seed)
     metrics = _on_every_rank(lambda: _evaluated(task, network, data))
     if task.validation_fit.thresholds(trainer):

@@ -46,7 +46,7 @@ def notes_before_fit(task: RobustTask) -> list[str]:
 
 def reads_all_batches(trainer: Trainer) -> bool:
     """Return whether no setting of the Trainer limits the batches of training and validation."""
-    limits: list[int | float] = [trainer.limit_train_batches, trainer.limit_val_batches]  # type: ignore[attr-defined]
+    limits: list[int | float] = [trainer.limit_train_batches, trainer.limit_val_batches]
     return not any(isinstance(limit, int) or limit < 1 for limit in limits)  # An int is a number of batches.
 
 
@@ -92,7 +92,9 @@ def _few_steps(trainer: Trainer, data: ImageTextDataModule) -> str | None:
 def _few_to_choose_by(trainer: Trainer, data: ImageTextDataModule) -> str | None:
     """Return a note if the best of several checkpoints is chosen by few samples."""
     rows, every, epochs = _rows(data, "val"), trainer.check_val_every_n_epoch, trainer.max_epochs
-    is_single = every is not None and epochs is not None and epochs < 2 * every and trainer.val_check_interval == 1.0  # type: ignore[attr-defined]
+    interval: int | float = trainer.val_check_interval
+    at_ends = isinstance(interval, float) and interval == 1.0  # of epochs; an int is a number of batches
+    is_single = at_ends and every is not None and epochs is not None and epochs < 2 * every
     is_chosen = any(getattr(callback, "monitor", None) is not None for callback in trainer.checkpoint_callbacks)
     if rows >= LEAST_VALIDATION_SAMPLES or is_single or not is_chosen:
         return None

@@ -59,7 +59,7 @@ def fit_linear(task: FusionTask) -> None:
         raise RobustTuneError("LogisticRegression reads all training samples: give an ImageTextDataModule")
     _note_of_ignored(data, task.trainer.max_epochs)
     began = perf_counter()
-    batches = (data.on_before_batch_transfer(batch, 0) for batch in data.complete_dataloader())  # type: ignore[arg-type]
+    batches = (data.on_before_batch_transfer(batch, 0) for batch in data.complete_dataloader())
     own = TrainingFeatures.join([*features_of(task, network, batches)])
     collected = perf_counter()
 
