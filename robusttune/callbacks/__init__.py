@@ -3,6 +3,7 @@
 from robusttune.callbacks.best_checkpoint import BestCheckpoint
 from robusttune.callbacks.checkpoint_io import SafeCheckpointIO
 from robusttune.callbacks.last_checkpoint import LastCheckpoint
+from robusttune.callbacks.linear_baseline import LinearBaseline
 from robusttune.callbacks.masks import MaskFiles
 from robusttune.callbacks.notebook_progress import NotebookProgress
 from robusttune.callbacks.prediction_progress import PredictionProgress
@@ -16,6 +17,7 @@ __all__ = [
     "BestCheckpoint",
     "ConditionReport",
     "LastCheckpoint",
+    "LinearBaseline",
     "MaskFiles",
     "NotebookProgress",
     "PredictionProgress",

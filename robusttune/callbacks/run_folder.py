@@ -42,7 +42,8 @@ class RunFolder(SaveConfigCallback):
     def __init__(self, *settings: Any, folder: Path | None = None) -> None:
         super().__init__(*settings)
         self.earlier = folder
-        self.seconds = 0.0  # seconds of training in earlier processes of this run
+        self.seconds = 0.0  # seconds of training until the clock was started last
+        self._begun: float | None = None  # None while the clock stands still
         self._process: IO[str] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -67,7 +68,11 @@ class RunFolder(SaveConfigCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self.begun = perf_counter()
+        self._begun = perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self.seconds, self._begun = self._elapsed(), None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the seconds of training so far, in all processes of this run."""
@@ -104,7 +109,7 @@ class RunFolder(SaveConfigCallback):
 
     def _elapsed(self) -> float:
         """Return the seconds of training, in all processes of this run."""
-        return self.seconds + perf_counter() - self.begun
+        return self.seconds + (0.0 if self._begun is None else perf_counter() - self._begun)
 
     def _loggers(self, trainer: Trainer, begun: int) -> list[Logger]:
         """Create the loggers of this run. ``begun`` is the number of steps that are already done."""

@@ -21,6 +21,7 @@ from robusttune.callbacks import (
     BestCheckpoint,
     ConditionReport,
     LastCheckpoint,
+    LinearBaseline,
     MaskFiles,
     NotebookProgress,
     Resumed,
@@ -153,6 +154,11 @@ class TrainerCLI(RobustTuneCLI):
             root = run_folders(*(self._get(self.config_init, name) for name in ("run_root", "name")))
             kwargs["default_root_dir"] = root / "lightning"
         return super().instantiate_trainer(plugins=plugins, callbacks=callbacks, **kwargs)
+
+    def before_fit(self) -> None:
+        """Add the comparison with logistic regression. Lightning's command line calls this before the fit."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        callbacks.append(LinearBaseline())  # after RunFolder, which stops the clock of training at the same event
 
     def _fit_callbacks(self, trainer: Namespace) -> list[Callback]:
         default = "val/mean/f1_macro" if self.datamodule.facts.multilabel else "val/mean/accuracy"

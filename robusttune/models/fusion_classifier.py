@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.encoders.presence import nan_if_absent
 from robusttune.models.balance import Balance
-from robusttune.models.base import Fused, FusionModel
+from robusttune.models.base import Fused, FusionModel, FusionNetwork
 from robusttune.models.classifier import Classifier
 from robusttune.models.molt import MoLT
 from robusttune.models.runner import Runner
@@ -78,12 +78,13 @@ class FusionClassifier(Classifier):
             self.text_encoder.encode(batch.texts.pick(texts), batch.text_present.repeat(len(texts))),
         )
 
-    def fuse(self, batch: Batch, views: Sequence[View]) -> Fused:
+    def fuse(self, batch: Batch, views: Sequence[View], network: FusionNetwork | None = None) -> Fused:
         """Run the network on each of the ``W`` views of a batch. Each variant of an input is encoded once.
 
         Args:
             batch: Batch of ``B`` samples.
             views: Views of the samples.
+            network: Network to run in place of the classifier's own.
 
         Returns:
             Output with W x B rows, all rows of the first view first.
@@ -98,7 +99,7 @@ class FusionClassifier(Classifier):
             torch.cat(parts)
             for parts in zip(*(view.present(batch.image_present, batch.text_present) for view in views), strict=True)
         ]
-        return self.network.forward_pairs(*encoded, *rows, *present)
+        return (self.network if network is None else network).forward_pairs(*encoded, *rows, *present)
 
     def logits(self, batch: Batch, views: Sequence[View]) -> Tensor:
         """Compute logits (W, B, C) under each of the ``W`` views, see `Classifier.logits`."""

@@ -144,6 +144,7 @@ def stack(linear: Regression, basis: Basis, parts: Sequence[SimilarModality], la
     best = min(found, key=lambda share: found[share][0])
     chosen = found[best][1]
     assert chosen.held_out is not None
+    assert plain.held_out is not None
     gain = f"{best:.0%} of a kernel regression: {own.scores(chosen.held_out)}" if best > 0 else "no kernel regression"
     return chosen._replace(line=f"{linear.line(shown)}, calibrated {own.scores(plain.held_out)}; with {gain}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,8 +18,9 @@ from robusttune.models.balance import Balance
 from robusttune.models.fitted import Choice, FittedNetwork, Outcome, TrainingFeatures
 from robusttune.models.temperatures import VIEWS
 from robusttune.ranks import on_rank_zero
+from robusttune.tasks.fit_notes import notes_before_fit
 from robusttune.tasks.fitted_on_validation import Fitted
-from robusttune.types import Batch, Sample
+from robusttune.types import Batch, Sample, View
 
 if TYPE_CHECKING:
     from robusttune.tasks.fusion import FusionTask
@@ -60,6 +61,8 @@ def fit_at_once(task: FusionTask) -> None:
         return
     if not isinstance(data, ImageTextDataModule):
         raise RobustTuneError(f"{_name(task)} reads all training samples: give an ImageTextDataModule")
+    for note in notes_before_fit(task):
+        rank_zero_info(note)
     _note_of_ignored(task, data)
     task.choices = _fit(task, data, [data.complete_dataloader()])
 
@@ -90,22 +93,10 @@ def _fit(task: FusionTask, data: ImageTextDataModule, loaders: Sequence[DataLoad
         Choices of the cross-validation. An earlier fit of this task has made them, if there was one.
     """
     network, began = _network(task), perf_counter()
-    own = TrainingFeatures.join([part for loader in loaders for part in _features(task, network, data, loader)])
+    batches = (data.on_before_batch_transfer(batch, 0) for loader in loaders for batch in loader)
+    own = TrainingFeatures.join([*features_of(task, network, batches)])
     collected = perf_counter()
-
-    def fit(parts: list[TrainingFeatures]) -> tuple[dict[str, Tensor], Outcome, Fitted]:
-        """Fit on rank 0. Return the weights on the CPU, the outcome, and temperatures and thresholds."""
-        samples = TrainingFeatures.join(parts)
-        _refuse_not_finite(samples)
-        outcome = network.fit(samples, data.seed, task.choices)
-        weights = {name: value.cpu() for name, value in network.state_dict().items()}
-        if outcome.held_out is None:
-            return weights, outcome, Fitted(None, None)
-        scores = outcome.held_out, samples.label.cpu(), samples.present.cpu()
-        return weights, outcome._replace(held_out=None), task.validation_fit.fitted(*scores, VIEWS)
-
-    weights, outcome, fitted = on_rank_zero(own, fit)
-    network.load_state_dict(weights)
+    outcome, fitted = fit_network(network, own, data.seed, task.validation_fit.fitted, task.choices)
     fitted.keep(task.classifier)
     for line in outcome.lines:
         rank_zero_info(line)
@@ -113,6 +104,45 @@ def _fit(task: FusionTask, data: ImageTextDataModule, loaders: Sequence[DataLoad
         f"it took {collected - began:.1f} s to collect the features and {perf_counter() - collected:.1f} s to fit"
     )
     return outcome.choices
+
+
+def fit_network(
+    network: FittedNetwork,
+    own: TrainingFeatures,
+    seed: int,
+    calibrate: Callable[[Tensor, Tensor, Tensor, Sequence[View]], Fitted],
+    choices: Sequence[Choice | None] | None = None,
+) -> tuple[Outcome, Fitted]:
+    """Fit a network to the training samples of all ranks. Every rank must call this.
+
+    Args:
+        network: Network to fit. Rank 0 fits and sends the weights to the others.
+        own: Features of the samples of this rank.
+        seed: Seed of the folds of the cross-validation.
+        calibrate: Function that fits temperatures and thresholds to held-out logits, labels, flags of present
+            modalities and views, see `fit_to_scores`.
+        choices: Choices of an earlier fit.
+
+    Returns:
+        Outcome, without its held-out logits, and what ``calibrate`` has returned.
+
+    Raises:
+        RobustTuneError: Features are not finite.
+    """
+
+    def fit(parts: list[TrainingFeatures]) -> tuple[dict[str, Tensor], Outcome, Fitted]:
+        """Fit on rank 0, and return the weights on the CPU with the results."""
+        samples = TrainingFeatures.join(parts)
+        _refuse_not_finite(samples)
+        outcome, fitted = network.fit(samples, seed, choices), Fitted(None, None)
+        if outcome.held_out is not None:
+            fitted = calibrate(outcome.held_out, samples.label.cpu(), samples.present.cpu(), VIEWS)
+        weights = {name: value.cpu() for name, value in network.state_dict().items()}
+        return weights, outcome._replace(held_out=None), fitted
+
+    weights, outcome, fitted = on_rank_zero(own, fit)
+    network.load_state_dict(weights)
+    return outcome, fitted
 
 
 def _network(task: FusionTask) -> FittedNetwork:
@@ -145,17 +175,20 @@ def _note_of_ignored(task: FusionTask, data: ImageTextDataModule) -> None:
 
 
 @torch.no_grad()
-def _features(
-    task: FusionTask, network: FittedNetwork, data: ImageTextDataModule, loader: DataLoader[Sample]
-) -> Iterator[TrainingFeatures]:
-    """Yield the features of this rank's samples of a loader, batch by batch, on the CPU."""
+def features_of(task: FusionTask, network: FittedNetwork, batches: Iterable[Batch]) -> Iterator[TrainingFeatures]:
+    """Yield the features that a network reads from labelled samples, batch by batch, on the CPU.
+
+    Args:
+        task: Task with the encoders and a Trainer.
+        network: Network that may differ from that of the task.
+        batches: Labelled batches of this rank.
+    """
     trainer = task.trainer
-    for each in loader:
-        batch: Batch = trainer.strategy.batch_to_device(data.on_before_batch_transfer(each, 0))
+    for each in batches:
+        batch: Batch = trainer.strategy.batch_to_device(each)
         assert batch.label is not None, "training samples have labels"
         with trainer.precision_plugin.forward_context():
-            image, text = task.classifier.encode(batch)
-            images, texts = network.features(image, text)
+            images, texts = network.features(*task.classifier.encode(batch))
         rows = batch.counted.cpu()
         present = torch.stack([batch.image_present, batch.text_present], 1)
         ids = [sample_id for sample_id, counts in zip(batch.sample_id, rows.tolist(), strict=True) if counts]

@@ -22,6 +22,7 @@ from robusttune.ranks import sum_over_ranks, world_size
 from robusttune.tasks.balance_checks import note_of_imbalance, refuse_double_correction
 from robusttune.tasks.cache_filling import CacheFilling
 from robusttune.tasks.checkpoint import complete_loaded, complete_saved, load_task, metadata_of
+from robusttune.tasks.fit_notes import notes_before_fit
 from robusttune.tasks.fitted_on_validation import Threshold, ValidationFit
 from robusttune.tasks.losses import FiniteCheck, Losses
 from robusttune.tasks.optimisation import OptimizerCallable, adamw, optimizer_with_schedule
@@ -72,6 +73,11 @@ class RobustTask(LightningModule, ABC):
         self.validation_fit = ValidationFit(classifier, calibrate, threshold)
         self.metrics = ConditionMetrics(self.facts, Conditions())
         self._finite_check: FiniteCheck | None = None  # set between a forward and its backward pass only
+
+    @property
+    def learns_by_steps(self) -> bool:
+        """Return whether optimiser steps train the task; False if nothing is trained, or all is fitted at once."""
+        return True
 
     @abstractmethod
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:
@@ -131,11 +137,11 @@ class RobustTask(LightningModule, ABC):
         return optimizer_with_schedule(self, self.optimizer, self.schedule)
 
     def on_fit_start(self) -> None:
-        """Log the number of trained and frozen parameters, and a note if imbalanced classes are not balanced yet."""
+        """Log the number of parameters, a note if imbalanced classes are not balanced yet, and `notes_before_fit`."""
         rank_zero_info(describe_parameters(self))
         note = note_of_imbalance(self.facts, self.classifier.balance, self.trainer.datamodule)  # type: ignore[attr-defined]
-        if note is not None:
-            rank_zero_info(note)
+        for each in ([] if note is None else [note]) + notes_before_fit(self):
+            rank_zero_info(each)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the random numbers of the step, see `seed_step`."""
@@ -177,11 +183,11 @@ class RobustTask(LightningModule, ABC):
 
     def on_validation_epoch_start(self) -> None:
         """Start new metrics, under the conditions of the validation split."""
-        self._reset_metrics("val")
+        self.metrics = self.new_metrics("val")
 
     def on_test_epoch_start(self) -> None:
         """Start new metrics, under the conditions of the test split, and log the thresholds of multi-label data."""
-        self._reset_metrics("test")
+        self.metrics = self.new_metrics("test")
         self.validation_fit.log_thresholds()
 
     def on_validation_epoch_end(self) -> None:
@@ -237,14 +243,18 @@ class RobustTask(LightningModule, ABC):
         present = torch.stack([batch.image_present, batch.text_present], 1)
         self.metrics.update(batch.sample_id, batch.label, present, known, unknown)
 
-    def _reset_metrics(self, split: Split) -> None:
-        """Start new metrics under the data's conditions for a split."""
+    def new_metrics(self, split: Split) -> ConditionMetrics:
+        """Return metrics without samples, under the data's conditions for a split.
+
+        Args:
+            split: Split to evaluate, ``val`` or ``test``.
+        """
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         conditions = data.conditions(split) if hasattr(data, "conditions") else Conditions()
         conditions = self.validation_fit.conditions(conditions, self.trainer)
         one_group = split == "test" and hasattr(data, "evaluation") and data.evaluation.classes == "test"
         names, cuts = self.classifier.class_names, self.classifier.cuts
-        self.metrics = ConditionMetrics(self.facts, conditions, names, one_group, cuts)
+        return ConditionMetrics(self.facts, conditions, names, one_group, cuts)
 
     def _log_metrics(self, stage: str) -> None:
         self.log_dict({f"{stage}/{key}": value for key, value in self.metrics.compute().items()})

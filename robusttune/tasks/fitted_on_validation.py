@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -15,7 +14,7 @@ from robusttune.corruption.conditions import Conditions
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
 from robusttune.models.classifier import Classifier
-from robusttune.models.temperatures import VIEWS
+from robusttune.models.temperatures import VIEWS, Temperatures
 from robusttune.ranks import on_rank_zero
 from robusttune.types import View
 
@@ -139,7 +138,7 @@ def fit_to_scores(
     """Fit temperatures and thresholds to scores, the thresholds after the temperatures.
 
     Args:
-        classifier: Classifier, whose temperatures are changed.
+        classifier: Classifier, which does not change.
         scores: Logits before temperatures, shape (W, N, C), labels and flags of present modalities, see
             `Temperatures.fit`.
         views: Views of the logits, which include `VIEWS`.
@@ -147,10 +146,9 @@ def fit_to_scores(
         thresholds: True to fit thresholds.
     """
     logits, label, present = scores
-    fitted = classifier.temperatures.fit(logits, label, present, views) if temperatures else None
+    divisors, fitted = Temperatures(), None
+    if temperatures:
+        fitted = divisors.fit(logits, label, present, views)
     if not thresholds or classifier.thresholds is None:
         return Fitted(fitted, None)
-    if fitted is not None:
-        patterns = torch.stack([view.patterns(present) for view in views])
-        logits = logits / classifier.temperatures.values.cpu()[patterns].unsqueeze(2)
-    return Fitted(fitted, classifier.thresholds.fit(logits, label, present, views))
+    return Fitted(fitted, classifier.thresholds.fit(divisors(logits, present, views), label, present, views))

@@ -113,7 +113,7 @@ class FusionTask(RobustTask):
         self.balanced_loss = BalancedLoss(balance, facts, label_smoothing)
         if beta > 0 and classifier.network.view_shape[0] == 0:
             raise RobustTuneError(f"{type(fusion).__name__} has nothing to correlate: set model.beta to 0")
-        if classifier.network.fitted_at_once:
+        if not self.learns_by_steps:
             refuse_other_losses(type(fusion).__name__, balance, label_smoothing)
             self.validation_fit = replace(self.validation_fit, in_fit=False)
             self.choices: list[Choice | None] | None = None  # of the first fit, for the second
@@ -122,6 +122,11 @@ class FusionTask(RobustTask):
         self._warned = False
         self._layer_correlations: LayerCorrelations | None = None  # set during a test only
         self._correlations: dict[str, list[float]] | None = None
+
+    @property
+    def learns_by_steps(self) -> bool:
+        """Return whether optimiser steps train the network; otherwise it is fitted at once."""
+        return not self.classifier.network.fitted_at_once
 
     def setup(self, stage: str) -> None:
         """Set the classes of the data, see `RobustTask.setup`.
@@ -136,20 +141,20 @@ class FusionTask(RobustTask):
 
     def on_fit_start(self) -> None:
         """Log the number of parameters and notes, see `RobustTask.on_fit_start`, or fit the network at once."""
-        if self.classifier.network.fitted_at_once:
-            fit_at_once(self)
-        else:
+        if self.learns_by_steps:
             super().on_fit_start()
+        else:
+            fit_at_once(self)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of a batch, see `RobustTask.training_step`. It changes no network that is fitted at once."""
         loss = super().training_step(batch, batch_idx)
-        return loss + 0.0 * self.nothing if self.classifier.network.fitted_at_once else loss
+        return loss if self.learns_by_steps else loss + 0.0 * self.nothing
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics, see `RobustTask.on_validation_epoch_end`, and fit a network of one fit to all samples."""
         super().on_validation_epoch_end()
-        if self.classifier.network.fitted_at_once:
+        if not self.learns_by_steps:
             refit_with_held_out(self)
 
     def training_losses(self, batch: Batch, batch_idx: int) -> Losses:

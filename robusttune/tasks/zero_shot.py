@@ -64,6 +64,11 @@ class ZeroShotTask(RobustTask):
         super().__init__(classifier, calibrate=calibrate)
         self.nothing = nn.Parameter(torch.zeros(()))  # DDP needs a parameter to train.
 
+    @property
+    def learns_by_steps(self) -> bool:
+        """Return False, since nothing is trained."""
+        return False
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return a loss of 0, since nothing is trained."""
         return 0.0 * self.nothing

@@ -22,7 +22,7 @@ SEVERAL = FACTS._replace(multilabel=True)
 
 def encoded(features: Tensor, widths: Widths) -> Encoded:
     """Return the output of an encoder whose layers have one token."""
-    parts = torch.split(features, [widths.pooled, *widths.layers], 1)  # type: ignore[no-untyped-call]
+    parts = torch.split(features, [widths.pooled, *widths.layers], 1)
     ones = torch.ones(len(features), 1, dtype=torch.bool)
     return Encoded(parts[0], [part.unsqueeze(1) for part in parts[1:]], [ones for _ in parts[1:]])
 
@@ -120,7 +120,9 @@ def test_neither_the_order_of_the_samples_nor_what_stands_for_absent_ones_change
     parts = [each[order] for each in data[:4]]
     parts[0][~parts[2][:, 0]] = torch.nan
     parts[1][~parts[2][:, 1]] = torch.nan
-    shuffled = TrainingFeatures.join([TrainingFeatures(*parts, [data.sample_id[row] for row in order])])
+    image, text, shown, label = parts
+    names = [data.sample_id[row] for row in order]
+    shuffled = TrainingFeatures.join([TrainingFeatures(image, text, shown, label, names)])
     torch.testing.assert_close(logits(fitted(shuffled, facts)[0], shuffled), expected, rtol=1e-3, atol=1e-3)
 
 

@@ -128,9 +128,11 @@ def test_features_that_are_not_finite_are_named(text_folder: Path, tmp_path: Pat
 
 def held_out_module(folder: Path, made: list[Any], val: bool = False, **splits: Any) -> ImageTextDataModule:
     """Return data of 40 samples, a quarter of which is held out for validation if there is no validation table."""
-    source = replace(source_of(folder, count=40), test=None, **({} if val else {"val": None}))
-    settings = grouped(batch_size=12, workers=0, modality_dropout=NO_DROPOUT)
-    return ImageTextDataModule(source, *made, splits=Splits(val_fraction=0.25, **splits), **settings)
+    source = source_of(folder, count=40)
+    source = replace(source, test=None, val=source.val if val else None)
+    settings: dict[str, Any] = {"splits": Splits(val_fraction=0.25, **splits)}
+    settings |= grouped(batch_size=12, workers=0, modality_dropout=NO_DROPOUT)
+    return ImageTextDataModule(source, *made, **settings)
 
 
 @pytest.mark.parametrize("fusion", [LogisticRegression(), Stacking()], ids=["linear", "stacking"])
