@@ -141,7 +141,8 @@ def launch(cli: type[CLI], verb: str, args: list[str], **settings: Any) -> CLI:
             "load_from_checkpoint_support": False,  # A task's checkpoint contains its settings in its own format.
             "seed_everything_default": 0,
         }
-        args = apply_recipe(verb, prepared) if cli.applies_recipe else prepared.args
+        has_recipe = issubclass(cli, RobustTuneCLI) and cli.applies_recipe
+        args = apply_recipe(verb, prepared) if has_recipe else prepared.args
         return cli(args=args, **(defaults | settings))
 
 
