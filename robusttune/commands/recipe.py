@@ -2,7 +2,8 @@
 
 They are inserted into the command line as a configuration below the user's own, so that a value of the user wins, and
 the setting itself becomes null: from there on, and in the ``config.yaml`` of the run, the run is like any other. The
-values depend on the data and the command line alone, so each process of a run, and a fit that is resumed, gets the same.
+values depend on the data and the command line alone. So all processes of a run, and a fit that is resumed, have the
+same.
 """
 
 from __future__ import annotations

@@ -33,7 +33,12 @@ def table(text_folder: Path, tmp_path: Path) -> list[str]:
     splits = {"train": 36, "test": 9}
     source = [f"--data.source.{split}={write_rows(tmp_path, split, number)}" for split, number in splits.items()]
     source.append("--data.source.image_column=null")  # a third of the time
-    run = ["--trainer.precision=32-true", "--data.cache.dtype=float32", "--data.splits.val_fraction=0.2", f"--run_root={tmp_path}/runs"]
+    run = [
+        "--trainer.precision=32-true",
+        "--data.cache.dtype=float32",
+        "--data.splits.val_fraction=0.2",
+        f"--run_root={tmp_path}/runs",
+    ]
     return [f"--config={CONFIGS}/table.yaml", *tiny, *source, *run]
 
 
@@ -80,7 +85,8 @@ def test_a_small_table_is_fitted_at_once_and_the_run_is_an_ordinary_one(
     first, second = (json.loads((run / f"report/{name}.json").read_text()) for name in ("test", "again"))
     assert first["conditions"] == second["conditions"]
     no_image = "--data.source.image_column=null"
-    assert main(["predict", f"--ckpt_path={run}", f"--input={tmp_path}/test.jsonl", f"--out={tmp_path}/out", no_image]) == 0
+    rows = [f"--input={tmp_path}/test.jsonl", no_image, f"--out={tmp_path}/out"]
+    assert main(["predict", f"--ckpt_path={run}", *rows]) == 0
     assert not recipes(caplog), "only a fit chooses"
     assert main(["fit", *table, "--resume=auto"]) == 0
     assert f"{run} is finished" in caplog.text
@@ -134,11 +140,12 @@ def test_a_network_of_the_user_is_trained_for_steps(
     settings = printed(capsys, *table, f"--config={CONFIGS}/fusion/molt.yaml")
     model, trainer = settings["model"]["init_args"], settings["trainer"]
     assert (model["fusion"]["class_path"], model["beta"]) == ("robusttune.models.MoLT", 0.1)
-    assert (trainer["max_epochs"], trainer["check_val_every_n_epoch"], trainer["limit_train_batches"]) == (1500, 75, None)
+    assert (trainer["max_epochs"], trainer["check_val_every_n_epoch"]) == (1500, 75)
+    assert trainer["limit_train_batches"] is None
     assert settings["data"]["training"]["modality_dropout"] == {"image_dropout": 0.3, "text_dropout": 0.3}
     assert recipes(caplog) == [
-        "recipe: 29 training rows, 3 classes: MoLT, 1,500 steps in 1,500 epochs of 1 batch of 64, from features that are "
-        "computed once"
+        "recipe: 29 training rows, 3 classes: MoLT, 1,500 steps in 1,500 epochs of 1 batch of 64, from features that "
+        "are computed once"
     ]
     flags = printed(capsys, *table, "--model.fusion.common_width=32")["model"]["init_args"]
     assert flags["fusion"] == model["fusion"] | {"init_args": model["fusion"]["init_args"] | {"common_width": 32}}

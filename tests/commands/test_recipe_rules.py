@@ -65,6 +65,6 @@ def test_it_is_said_in_words() -> None:
         "from features that are computed once"
     )
     assert choose(Situation(427, 15, needs_steps="model.optimizer", random_inputs=True)).summary == (
-        "427 training rows, 15 classes: Experts, 1,540 steps in 220 epochs of 7 batches of 64 (since model.optimizer is "
-        "set)"
+        "427 training rows, 15 classes: Experts, 1,540 steps in 220 epochs of 7 batches of 64 (since model.optimizer "
+        "is set)"
     )
