@@ -12,7 +12,7 @@ from robusttune.commands.configs import prepare_arguments
 from robusttune.commands.links import ENCODERS, add_encoders, link_facts
 from robusttune.commands.nulls import check_nulls
 from robusttune.commands.quiet import quiet
-from robusttune.commands.recipe import apply_recipe
+from robusttune.commands.recipe import apply_recipe, without_recipe
 from robusttune.commands.user_errors import user_errors
 from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
@@ -141,8 +141,9 @@ def launch(cli: type[CLI], verb: str, args: list[str], **settings: Any) -> CLI:
             "load_from_checkpoint_support": False,  # A task's checkpoint contains its settings in its own format.
             "seed_everything_default": 0,
         }
-        has_recipe = issubclass(cli, RobustTuneCLI) and cli.applies_recipe
-        args = apply_recipe(verb, prepared) if has_recipe else prepared.args
+        args = prepared.args
+        if issubclass(cli, RobustTuneCLI):
+            args = (apply_recipe if cli.applies_recipe else without_recipe)(verb, prepared)
         return cli(args=args, **(defaults | settings))
 
 

@@ -21,7 +21,7 @@ from robusttune.commands.configs import Arguments
 from robusttune.commands.data_config import read_data
 from robusttune.commands.flags import with_flags
 from robusttune.commands.links import ENCODERS
-from robusttune.commands.recipe_rules import Recipe, Situation, choose
+from robusttune.commands.recipe_rules import OPTIMIZER, Recipe, Situation, choose
 from robusttune.data import ImageTextDataModule
 from robusttune.models import FusionModel, MoLT
 from robusttune.packaged_configs import find_packaged
@@ -55,10 +55,27 @@ def apply_recipe(verb: str, prepared: Arguments) -> list[str]:
     args, given = prepared
     if last(given, "recipe") != AUTO or {"-h", "--help"}.intersection(args):
         return args
-    values = _values(verb, args, given)
+    return [*_above(_values(verb, args, given), verb, args), "--recipe=null"]
+
+
+def without_recipe(verb: str, prepared: Arguments) -> list[str]:
+    """Return a command line whose settings can be checked without the data: its recipe stays as it is.
+
+    Args:
+        verb: Name of the command.
+        prepared: Command line, whose configurations are found and checked.
+    """
+    args, given = prepared
+    if last(given, "recipe") != AUTO or _class_name(given, "model") != FusionTask.__name__:
+        return args
+    return _above(_not_given({"model.optimizer": OPTIMIZER}, given), verb, args)
+
+
+def _above(values: Mapping[str, Any], verb: str, args: list[str]) -> list[str]:
+    """Return a command line laid over values by the names of their settings."""
+    first = 1 if args[:1] == [verb] else 0
     overlay = [f"--config={json.dumps(_nested(values))}"] if values else []
-    first = 1 if args[0] == verb else 0
-    return [*args[:first], *overlay, *args[first:], "--recipe=null"]
+    return [*args[:first], *overlay, *args[first:]]
 
 
 def last(given: Settings, name: str) -> Any:
@@ -148,8 +165,13 @@ def explicit_names(given: Settings) -> list[str]:
 
 
 def _not_given(values: Mapping[str, Any], given: Settings) -> dict[str, Any]:
+    """Return the values that are not given. A class stays if only arguments for it are given, which then win."""
     interval = "trainer.check_val_every_n_epoch"
-    own = {name for name in values if _is_given(name, given)}
+    own = {
+        name
+        for name, value in values.items()
+        if (_class_name(given, name) if isinstance(value, dict) else _is_given(name, given))
+    }
     own |= {interval} if _is_given("trainer.val_check_interval", given) else set()
     return {name: value for name, value in values.items() if name not in own}
 

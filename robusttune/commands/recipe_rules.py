@@ -21,6 +21,8 @@ VALIDATIONS = 20  # about as many during a training
 CACHED_ROWS = 100_000  # most rows whose features are stored without being asked for: some 100 kB each
 LOGGED = 20  # steps between two logged losses
 
+# The optimizer of every network. It is named in all recipes, so that model.optimizer.lr is a setting.
+OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3, "weight_decay": 0.05}}
 FITTED_AT_ONCE = "fusion/linear"  # overlay of the model for small data
 TRAINED = "fusion/experts"  # overlay of the network for all other data
 NAMES = {
@@ -84,7 +86,8 @@ def choose(situation: Situation) -> Recipe:
     """
     recipe = _fitted_at_once(situation) if _is_fitted_at_once(situation) else _trained(situation)
     folder = None if situation.random_inputs or situation.rows > CACHED_ROWS else "auto"
-    settings = {"data.batch_size": _batch_size(situation.rows), "data.cache.folder": folder, **recipe.settings}
+    inputs = {"data.batch_size": _batch_size(situation.rows), "data.cache.folder": folder}
+    settings = {"model.optimizer": OPTIMIZER, **inputs, **recipe.settings}
     data = f"{counted(situation.rows, 'training row')}, {counted(situation.classes, 'class', 'classes')}"
     reason = f" (since {situation.needs_steps} is set)" if _is_small(situation) and situation.needs_steps else ""
     cached = ", from features that are computed once" if folder else ""

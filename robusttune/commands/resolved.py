@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from robusttune.commands.configs import prepare_arguments
 from robusttune.commands.lightning_cli import CLIWithoutRun, launch_without_run
 from robusttune.commands.quiet import quiet
-from robusttune.commands.recipe import explicit_names
+from robusttune.commands.recipe import explicit_names, without_recipe
 from robusttune.commands.resume import plain_settings
 from robusttune.commands.user_errors import user_errors
 
@@ -43,7 +43,7 @@ class Resolver:
             self._cli = launch_without_run(_Parsed, verb, [*args])
         prepared = prepare_arguments([*args])
         with quiet(), user_errors(verb, prepared.settings):
-            self._cli.parse_settings(self._cli.parser, prepared.args)
+            self._cli.parse_settings(self._cli.parser, without_recipe(verb, prepared))
             parser: LightningArgumentParser = self._cli.parser
             settings = plain_settings(parser.dump(self._cli.config, skip_unset=False))
         if settings["recipe"] is not None:

@@ -159,7 +159,7 @@ def test_a_network_of_the_user_is_trained_for_steps(
     [
         pytest.param(["--model.balance.weights=inverse"], id="weights"),
         pytest.param(["--data.training.balance=balanced"], id="sampling"),
-        pytest.param(["--model.optimizer=torch.optim.AdamW", "--model.optimizer.lr=0.01"], id="optimizer"),
+        pytest.param(["--model.optimizer.lr=0.01"], id="optimizer"),
     ],
 )
 def test_what_needs_steps_is_not_fitted_at_once(
@@ -170,7 +170,10 @@ def test_what_needs_steps_is_not_fitted_at_once(
     assert settings["fusion"]["class_path"] == "robusttune.models.Experts"
     assert (settings["every_pattern"], settings["beta"], settings["label_smoothing"]) == (True, 0.0, 0.2)
     [line] = recipes(caplog)
-    assert re.search(rf"\(since {flags[0].partition('=')[0][2:]} is set\)", line)
+    name = flags[0].partition("=")[0].removeprefix("--")
+    assert re.search(rf"\(since {name.removesuffix('.lr')} is set\)", line)
+    optimizer = settings["optimizer"]["init_args"]
+    assert (optimizer["lr"], optimizer["weight_decay"]) == (0.01 if name.endswith("lr") else 0.001, 0.05)
 
 
 def test_experts_have_the_settings_of_their_overlay(table: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,6 +248,8 @@ def test_settings_are_identified_without_the_data() -> None:
     assert plain["recipe"] != molt["recipe"]
     assert "model.beta" in molt["recipe"]["auto"]
     assert plain["model"] == molt["model"]
+    tuned = resolve("fit", [f"--config={CONFIGS}/table.yaml", "--model.optimizer.lr=0.5"])["model"]["init_args"]
+    assert tuned["optimizer"]["init_args"]["lr"] == 0.5
 
 
 NAMES = (["table.yaml"], ["table.yaml", "fusion/molt.yaml"])
