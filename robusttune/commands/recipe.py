@@ -100,7 +100,8 @@ def _values(verb: str, args: list[str], given: Settings) -> dict[str, Any]:
         rank_zero_info(f"recipe: auto chooses settings of FusionTask, and none of {task}")
         return {}
     if verb in TESTS:
-        return _not_given(_of_checkpoint(given.get("ckpt_path", [None])[-1]), given)
+        stored = _of_checkpoint(given.get("ckpt_path", [None])[-1])
+        return _not_given({"model.optimizer": OPTIMIZER, **stored}, given)
     with _unlogged():  # The command itself reads the data again.
         _, data = read_data(verb, "", with_flags(args, ("config", "data", *ENCODERS)), lambda parser: None)
         train = data.records("train")

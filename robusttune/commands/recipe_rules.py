@@ -89,7 +89,8 @@ def choose(situation: Situation) -> Recipe:
     inputs = {"data.batch_size": _batch_size(situation.rows), "data.cache.folder": folder}
     settings = {"model.optimizer": OPTIMIZER, **inputs, **recipe.settings}
     data = f"{counted(situation.rows, 'training row')}, {counted(situation.classes, 'class', 'classes')}"
-    reason = f" (since {situation.needs_steps} is set)" if _is_small(situation) and situation.needs_steps else ""
+    is_reason = situation.fusion is None and _is_small(situation) and situation.needs_steps is not None
+    reason = f" (since {situation.needs_steps} is set)" if is_reason else ""
     cached = ", from features that are computed once" if folder else ""
     return Recipe(recipe.overlay, settings, f"{data}: {recipe.summary}{cached}{reason}")
 

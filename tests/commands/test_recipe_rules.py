@@ -68,3 +68,8 @@ def test_it_is_said_in_words() -> None:
         "427 training rows, 15 classes: Experts, 1,540 steps in 220 epochs of 7 batches of 64 (since model.optimizer "
         "is set)"
     )
+    own = choose(Situation(6_000, 2, fusion="MoLT", needs_steps="model.optimizer"))
+    assert own.summary == (
+        "6,000 training rows, 2 classes: MoLT, 1,504 steps in 32 epochs of 47 batches of 128, from features that are "
+        "computed once"
+    )
