@@ -23,9 +23,10 @@ LOGGED = 20  # steps between two logged losses
 
 # The optimizer of every network. It is named in all recipes, so that model.optimizer.lr is a setting.
 OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3, "weight_decay": 0.05}}
-FITTED_AT_ONCE = "fusion/linear"  # overlay of the model for small data
+FITTED_AT_ONCE = "fusion/stacking"  # overlay of the model for small data
 TRAINED = "fusion/experts"  # overlay of the network for all other data
 NAMES = {
+    "Stacking": "stacking of logistic regression and kernel regression",
     "LogisticRegression": "logistic regression for each pattern of present modalities",
 }  # of the models that are fitted at once, by class
 
@@ -80,7 +81,7 @@ def choose(situation: Situation) -> Recipe:
 
     Example:
         >>> choose(Situation(rows=427, classes=15)).overlay
-        'fusion/linear'
+        'fusion/stacking'
         >>> choose(Situation(rows=60_000, classes=101)).settings["data.batch_size"]
         256
     """
@@ -107,7 +108,7 @@ def _is_fitted_at_once(situation: Situation) -> bool:
 
 def _fitted_at_once(situation: Situation) -> Recipe:
     """Return the recipe of a model that is fitted before the first epoch, which then only validates and saves it."""
-    name = NAMES[situation.fusion or "LogisticRegression"]
+    name = NAMES[situation.fusion or "Stacking"]
     return Recipe(FITTED_AT_ONCE, {"model.calibrate": True}, f"{name}, fitted at once")
 
 

@@ -68,13 +68,13 @@ def test_a_small_table_is_fitted_at_once_and_the_run_is_an_ordinary_one(
     caplog.set_level(logging.INFO)
     assert main(["fit", *table]) == 0
     [line] = recipes(caplog)
-    assert line.startswith("recipe: 29 training rows, 3 classes: logistic regression")
+    assert line.startswith("recipe: 29 training rows, 3 classes: stacking of logistic")
     assert "fitted at once" in line
     assert "as given" not in line
     run = tmp_path / "runs/table/0"
     settings = settings_of(run)
     assert settings["recipe"] is None
-    assert settings["model"]["init_args"]["fusion"]["class_path"] == "robusttune.models.LogisticRegression"
+    assert settings["model"]["init_args"]["fusion"]["class_path"] == "robusttune.models.Stacking"
     assert settings["model"]["init_args"]["calibrate"] is True
     assert (settings["trainer"]["max_epochs"], settings["data"]["cache"]["folder"]) == (1, "auto")
     # A test finds the model in the run, or in the checkpoint if it has the configuration of the fit.
@@ -128,7 +128,7 @@ def test_values_of_the_user_win_wherever_they_stand(
     assert settings["data"]["cache"]["folder"] is None
     assert settings["model"]["init_args"]["calibrate"] is False
     assert settings["trainer"]["max_epochs"] == 3
-    assert settings["model"]["init_args"]["fusion"]["class_path"] == "robusttune.models.LogisticRegression"
+    assert settings["model"]["init_args"]["fusion"]["class_path"] == "robusttune.models.Stacking"
     [line] = recipes(caplog)
     assert line.endswith("; as given: data.batch_size, data.cache.folder, model.calibrate, trainer.max_epochs")
 

@@ -61,8 +61,8 @@ def test_a_model_that_is_fitted_at_once_stays_so_on_large_data() -> None:
 
 def test_it_is_said_in_words() -> None:
     assert choose(Situation(427, 15)).summary == (
-        "427 training rows, 15 classes: logistic regression for each pattern of present modalities, fitted at once, "
-        "from features that are computed once"
+        "427 training rows, 15 classes: stacking of logistic regression and kernel regression, fitted at once, from "
+        "features that are computed once"
     )
     assert choose(Situation(427, 15, needs_steps="model.optimizer", random_inputs=True)).summary == (
         "427 training rows, 15 classes: Experts, 1,540 steps in 220 epochs of 7 batches of 64 (since model.optimizer "
