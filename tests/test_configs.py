@@ -100,7 +100,9 @@ def test_data_are_read(config: Path, text_folder: Path, tmp_path: Path) -> None:
 def test_the_first_line_says_what_a_configuration_is(config: Path) -> None:
     """`robusttune configs` shows that line alone."""
     first = config.read_text().splitlines()[0]
-    kind = ("# Overlay:", "# Overlay for ") if config in OVERLAYS else ("# MoLT on ", "# MMRL on ")
+    kind: tuple[str, ...] = ("# MoLT on ", "# MMRL on ")
+    kind = ("# Overlay:", "# Overlay for ") if config in OVERLAYS else kind
+    kind = ("# A model for ",) if "\nrecipe: auto\n" in config.read_text() else kind
     kind = ("# Protocol: ", "# Protocol: miniature of ") if config in PROTOCOLS else kind
     assert first.startswith(kind)
     assert first.endswith((".", "?"))

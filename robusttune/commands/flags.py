@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import yaml
@@ -46,12 +46,28 @@ def without_flags(args: list[str], names: Collection[str]) -> list[str]:
         >>> without_flags(["--model", "MMRLTask", "--model.beta=0", "--data.seed=1"], ["model"])
         ['--data.seed=1']
     """
+    return _filtered(args, lambda name: name not in names)
+
+
+def with_flags(args: list[str], names: Collection[str]) -> list[str]:
+    """Keep the flags of some settings, of the settings inside them, and their values; remove all others.
+
+    Example:
+        >>> with_flags(["fit", "--model", "MMRLTask", "--data.seed=1", "--config", "demo.yaml"], ["data", "config"])
+        ['--data.seed=1', '--config', 'demo.yaml']
+    """
+    begin = next((number for number, arg in enumerate(args) if arg.startswith("-")), len(args))
+    return _filtered(args[begin:], lambda name: name in names)
+
+
+def _filtered(args: list[str], keep: Callable[[str], bool]) -> list[str]:
+    """Return the flags whose setting, or the group around it, is to be kept, with their values."""
     kept: list[str] = []
     is_removed = False  # whether the last flag has been removed
     for arg in args:
         if arg.startswith("--"):
             option = arg.partition("=")[0]
-            is_removed = re.split(r"[.+]", option.removeprefix("--"))[0] in names
+            is_removed = not keep(re.split(r"[.+]", option.removeprefix("--"))[0])
             kept += [] if is_removed else [arg]
             is_removed = is_removed and arg == option
         else:

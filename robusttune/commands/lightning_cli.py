@@ -12,8 +12,10 @@ from robusttune.commands.configs import prepare_arguments
 from robusttune.commands.links import ENCODERS, add_encoders, link_facts
 from robusttune.commands.nulls import check_nulls
 from robusttune.commands.quiet import quiet
+from robusttune.commands.recipe import apply_recipe, without_recipe
 from robusttune.commands.user_errors import user_errors
 from robusttune.data import ImageTextDataModule
+from robusttune.errors import RobustTuneError
 from robusttune.tasks import RobustTask
 from robusttune.types import Facts
 
@@ -31,7 +33,13 @@ KINDS: dict[str, Any] = {  # types of the settings that must not be null
 
 
 class RobustTuneCLI(LightningCLI):
-    """A LightningCLI that passes encoders to data and model, and the facts of the data to the model."""
+    """A LightningCLI that passes encoders to data and model, and the facts of the data to the model.
+
+    Attributes:
+        applies_recipe: True to replace ``recipe: auto`` by the settings that it chooses, which reads the data.
+    """
+
+    applies_recipe = True
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of a run, the encoders, and the links between encoders, data and model."""
@@ -62,6 +70,14 @@ class RobustTuneCLI(LightningCLI):
             help="Metric that selects the best checkpoint: val/<condition>/<metric>, or its mean over the "
             "conditions, val/mean/<metric>. By default val/mean/accuracy, in multi-label data val/mean/f1_macro.",
         )
+        parser.add_argument(
+            "--recipe",
+            type=Literal["auto"] | None,
+            default=None,
+            help="auto: choose the model, its training and the feature cache from the number of training samples and "
+            "classes, where they are not set. It decides settings of `FusionTask`. The log says what was chosen, and "
+            "config.yaml has the chosen values.",
+        )
         add_encoders(parser, "data", "model.init_args")
         link_facts(parser, self.checked_facts)
 
@@ -78,12 +94,14 @@ class RobustTuneCLI(LightningCLI):
         """Parse the arguments, replace null groups by their defaults, and refuse other settings that must not be null.
 
         Raises:
-            RobustTuneError: See `check_nulls`.
+            RobustTuneError: See `check_nulls`, or a configuration behind the flag --recipe has a recipe.
         """
         super().parse_arguments(parser, args)
         settings = self.config[self.config.subcommand] if "subcommand" in self.config else self.config
         if settings.trainer is None:
             settings.trainer = self._parser(self.config.get("subcommand")).get_defaults().trainer
+        if self.applies_recipe and settings.recipe is not None:  # `apply_recipe` found another value behind it
+            raise RobustTuneError("a --config replaces --recipe, which stands before it: give --recipe behind it")
         check_nulls(settings, KINDS)
 
     def _parse_ckpt_path(self) -> None:
@@ -123,7 +141,10 @@ def launch(cli: type[CLI], verb: str, args: list[str], **settings: Any) -> CLI:
             "load_from_checkpoint_support": False,  # A task's checkpoint contains its settings in its own format.
             "seed_everything_default": 0,
         }
-        return cli(args=prepared.args, **(defaults | settings))
+        args = prepared.args
+        if issubclass(cli, RobustTuneCLI):
+            args = (apply_recipe if cli.applies_recipe else without_recipe)(verb, prepared)
+        return cli(args=args, **(defaults | settings))
 
 
 def launch_without_run(cli: type[CLIWithoutRun], command: str, args: list[str]) -> Any:

@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from robusttune.commands.configs import prepare_arguments
 from robusttune.commands.lightning_cli import CLIWithoutRun, launch_without_run
 from robusttune.commands.quiet import quiet
+from robusttune.commands.recipe import explicit_names, without_recipe
 from robusttune.commands.resume import plain_settings
 from robusttune.commands.user_errors import user_errors
 
@@ -28,6 +29,9 @@ class Resolver:
     def __call__(self, verb: str, args: Sequence[str]) -> dict[str, Any]:
         """Return all settings of a command line as plain data, with the defaults of those that it leaves out.
 
+        A recipe is not applied, since the data may not be there yet. The names of the settings that it leaves as they
+        are stand beside it: the default of a setting, where it is given, is not what the recipe may choose for it.
+
         Args:
             verb: Name of the command, for error messages.
             args: Arguments of the command line after the command.
@@ -39,13 +43,18 @@ class Resolver:
             self._cli = launch_without_run(_Parsed, verb, [*args])
         prepared = prepare_arguments([*args])
         with quiet(), user_errors(verb, prepared.settings):
-            self._cli.parse_settings(self._cli.parser, prepared.args)
+            self._cli.parse_settings(self._cli.parser, without_recipe(verb, prepared))
             parser: LightningArgumentParser = self._cli.parser
-            return plain_settings(parser.dump(self._cli.config, skip_unset=False))
+            settings = plain_settings(parser.dump(self._cli.config, skip_unset=False))
+        if settings["recipe"] is not None:
+            settings["recipe"] = {settings["recipe"]: explicit_names(prepared.settings)}
+        return settings
 
 
 class _Parsed(CLIWithoutRun):
     """A command line that only parses."""
+
+    applies_recipe = False
 
     def instantiate_classes(self) -> None:
         """Create nothing."""

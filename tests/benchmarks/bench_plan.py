@@ -83,7 +83,8 @@ def cases(folder: Path) -> dict[str, list[str]]:
     demo = [f"--config={CONFIGS}/demo.yaml", "--trainer.max_epochs=3", *quiet]
     mmrl = [f"--config={CONFIGS}/demo_mmrl.yaml", "--trainer.max_epochs=3", *quiet]
     table = [
-        f"--config={CONFIGS}/table.yaml",
+        *(f"--config={CONFIGS}/{name}.yaml" for name in ("table", "fusion/molt")),
+        *("--trainer.max_epochs=10", "--data.cache.folder=null"),
         f"--data.source.train={folder}/train.jsonl",
         f"--data.source.val={folder}/val.jsonl",
         "--image_encoder.weights=random",

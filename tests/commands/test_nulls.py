@@ -148,7 +148,7 @@ def test_null_in_a_flag_is_null_at_any_depth(
 def test_null_for_the_name_of_a_split(capfd: pytest.CaptureFixture[str]) -> None:
     """Of a group inside a class inside a group, whose other settings stay."""
     given = [f"--config={CONFIGS}/hugging_face.yaml", "--data.source.split_names.train=own"]
-    found = settings([*given, "--data.source.split_names.val=null"], capfd)
+    found = settings([*given, "--data.source.split_names.val=null", "--recipe=null"], capfd)
     names = {name.rpartition(".")[2]: value for name, value in found.items() if ".split_names." in name}
     assert names == {"train": "own", "val": None, "test": "test", "predict": None}
 

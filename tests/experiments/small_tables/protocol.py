@@ -33,7 +33,7 @@ settings:
 """
 METHODS = {
     "linear": "{configs: [fusion/linear]}",
-    "MoLT": "{}",
+    "MoLT": "{configs: [fusion/molt]}",
     "Experts": "{configs: [fusion/experts]}",
     "late fusion": "{configs: [baselines/late_fusion]}",
 }
