@@ -28,8 +28,8 @@ from sklearn.metrics import f1_score
 
 from robusttune.data.sources import Table
 from robusttune.data.sources.shapes import Shapes, World
+from robusttune.models.base import FusionNetwork
 from robusttune.models.fitted import TrainingFeatures
-from robusttune.models.pair_network import PairNetwork
 from robusttune.models.thresholds import Thresholds
 from robusttune.types import View, Widths
 
@@ -72,6 +72,7 @@ def test_features_are_those_of_the_encoders(suite: Path) -> None:
         found = fitted.network(image, text, batch.image_present, batch.text_present).logits
         places = torch.tensor([int(name) for name in batch.sample_id])
         torch.testing.assert_close(found, expected[places], atol=1e-4, rtol=1e-4)
+        assert batch.label is not None
         assert torch.equal(batch.label, samples.label[places])
 
 
@@ -93,8 +94,8 @@ def test_a_study_of_the_suite(
         assert len(kept["ids"]) == 8
     (summarised,) = results.summary
     assert summarised["splits"] == {"linear": [1, 2, 3], "stacking": [1, 2, 3], "Experts": [1, 2]}
-    values = [metrics["complete"]["accuracy"] for metrics in results.metrics(model="linear")]
-    assert summarised["metrics"]["accuracy"]["linear"]["complete"] == pytest.approx(np.mean(values), abs=1e-4)
+    linear = [metrics["complete"]["accuracy"] for metrics in results.metrics(model="linear")]
+    assert summarised["metrics"]["accuracy"]["linear"]["complete"] == pytest.approx(np.mean(linear), abs=1e-4)
     assert "| scenes |" in capsys.readouterr().out
 
 
@@ -115,7 +116,7 @@ def many_labels() -> TrainingFeatures:
 def test_experts_learn_and_their_thresholds_are_fitted_to_a_tenth(monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[TrainingFeatures] = []
 
-    def train(network: PairNetwork, samples: TrainingFeatures, *rest: Any) -> None:
+    def train(network: FusionNetwork, samples: TrainingFeatures, *rest: Any) -> None:
         trained.append(samples)
         experts.train_experts(network, samples, *rest)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from robusttune.models.balance import Balance
+from robusttune.models.base import FusionNetwork
 from robusttune.models.fitted import TrainingFeatures
-from robusttune.models.pair_network import PairNetwork
 from robusttune.tasks.balanced_loss import BalancedLoss
 from robusttune.types import Encoded, Facts
 
@@ -15,7 +15,7 @@ RATE, DECAY, SMOOTHING, LARGEST_GRADIENT = 2e-3, 0.05, 0.2, 1.0
 
 
 def train_experts(
-    network: PairNetwork, samples: TrainingFeatures, outputs: tuple[Encoded, Encoded], facts: Facts
+    network: FusionNetwork, samples: TrainingFeatures, outputs: tuple[Encoded, Encoded], facts: Facts
 ) -> None:
     """Train a network on complete samples, on their images alone and on their texts alone in every step.
 
@@ -38,7 +38,8 @@ def train_experts(
         logits = network.forward_pairs(image, text, rows, rows, *(torch.cat(each) for each in shown)).logits
         complete, of_image, of_text = loss_of(logits, torch.cat([samples.label[batch]] * 3)).chunk(3)
         optimizer.zero_grad()
-        torch.where(pairs, complete / 2 + of_image / 4 + of_text / 4, complete).mean().backward()
+        loss = torch.where(pairs, complete / 2 + of_image / 4 + of_text / 4, complete).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
         optimizer.step()
         schedule.step()

@@ -53,8 +53,9 @@ class TableFeatures(NamedTuple):
 
     def samples(self, rows: NDArray[np.int64]) -> TrainingFeatures:
         """Return some samples, as networks are fitted to."""
-        columns = (torch.tensor(column[rows]) for column in (self.image, self.text, self.present, self.label))
-        return TrainingFeatures(*columns, self.ids[rows].tolist())
+        columns = (self.image, self.text, self.present, self.label)
+        image, text, present, label = (torch.tensor(column[rows]) for column in columns)
+        return TrainingFeatures(image, text, present, label, self.ids[rows].tolist())
 
 
 def descriptions(root: Path) -> list[dict[str, Any]]:

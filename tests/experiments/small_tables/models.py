@@ -13,7 +13,7 @@ import hashlib
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from experiments.records import RUNS, Record, run_jobs
@@ -43,7 +43,8 @@ def measure(root: Path, suite: Path, job: Job) -> Record:
     predicted = {condition: fitted.predict(tested, view).numpy() for condition, view in SHOWN.items()}
     path = predictions_file(root, *job)
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, ids=data.ids[test], label=label, **predicted)
+    kept: dict[str, Any] = {"ids": data.ids[test], "label": label, **predicted}
+    np.savez_compressed(path, **kept)
     values = {
         condition: {metric: score(metric, each, label) for metric in metrics_of(label)}
         for condition, each in predicted.items()

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from robusttune.models import Experts, LogisticRegression, Stacking
+from robusttune.models.base import Fused, FusionNetwork
 from robusttune.models.fitted import FittedNetwork, TrainingFeatures
 from robusttune.models.logistic import stratified_folds
-from robusttune.models.pair_network import PairNetwork
 from robusttune.models.temperatures import VIEWS
 from robusttune.models.thresholds import Thresholds
 from robusttune.types import Encoded, Facts, View, Widths
@@ -27,7 +27,7 @@ TENTH = 10  # Experts are fitted to nine tenths of multi-label rows, and their t
 class Fit(NamedTuple):
     """A fitted network, and the thresholds of its predictions; None in multi-class data."""
 
-    network: PairNetwork
+    network: FusionNetwork
     widths: tuple[Widths, Widths]
     thresholds: Thresholds | None
 
@@ -36,14 +36,16 @@ class Fit(NamedTuple):
         """Return the logits of ``N`` samples under ``W`` views, shape (W, N, C)."""
         outputs = encoder_outputs(samples, self.widths)
         self.network.eval()
-        return torch.stack([self.network(*outputs, *view.present(*samples.present.T)).logits for view in views])
+        fused: list[Fused] = [self.network(*outputs, *view.present(*samples.present.T)) for view in views]
+        return torch.stack([each.logits for each in fused])
 
     def predict(self, samples: TrainingFeatures, view: View) -> Tensor:
         """Return predicted classes under a view, shape (N,), or 0/1 per class, shape (N, C), in multi-label data."""
-        (logits,) = self.logits(samples, [view])
+        logits = self.logits(samples, [view])[0]
         if self.thresholds is None:
             return logits.argmax(1)
-        return (logits >= self.thresholds.cuts[view.patterns(samples.present)]).long()
+        cuts: Tensor = self.thresholds.cuts[view.patterns(samples.present)]
+        return (logits >= cuts).long()
 
 
 def fit(model: str, samples: TrainingFeatures, widths: tuple[Widths, Widths], classes: int, seed: int) -> Fit:
@@ -80,7 +82,8 @@ def fit(model: str, samples: TrainingFeatures, widths: tuple[Widths, Widths], cl
 def of_rows(samples: TrainingFeatures, rows: Tensor) -> TrainingFeatures:
     """Return the samples of some rows, given a mask, shape (N,), bool."""
     ids = [name for name, kept in zip(samples.sample_id, rows.tolist(), strict=True) if kept]
-    return TrainingFeatures(*(column[rows] for column in samples[:4]), ids)
+    image, text, present, label = (column[rows] for column in samples[:4])
+    return TrainingFeatures(image, text, present, label, ids)
 
 
 def encoder_outputs(samples: TrainingFeatures, widths: tuple[Widths, Widths]) -> tuple[Encoded, Encoded]:
@@ -92,5 +95,5 @@ def encoder_outputs(samples: TrainingFeatures, widths: tuple[Widths, Widths]) ->
 
 def _encoder_output(features: Tensor, widths: Widths, present: Tensor) -> Encoded:
     features = torch.where(present.unsqueeze(1), features, 0.0)
-    pooled, *layers = features.split([widths.pooled, *widths.layers], 1)
+    pooled, *layers = torch.split(features, [widths.pooled, *widths.layers], 1)
     return Encoded(pooled, [tokens.unsqueeze(1) for tokens in layers], [present.unsqueeze(1)] * len(layers))
