@@ -51,16 +51,25 @@ class MemoryStore:
 def keep_in_memory(modalities: Sequence[CachedModality], device: torch.device, limit: int = LIMIT) -> None:
     """Read the features of modalities into memory if they take at most ``limit`` bytes together, else change nothing.
 
+    Modalities of one store, such as an image and its noisy variants, share one store in memory, too, because a batch
+    reads all variants from the store of the clean one.
+
     Args:
         modalities: All modalities of a run, which are changed in place. Loaders need all of them in one place.
         device: Device that the features are kept on.
         limit: Most bytes, with padding.
     """
-    present = [modality.locations != ABSENT for modality in modalities]
-    if sum(int(each.sum()) * modality.most_bytes for each, modality in zip(present, modalities, strict=True)) > limit:
+    of_store: dict[int, list[CachedModality]] = {}
+    for modality in modalities:
+        of_store.setdefault(id(modality.store), []).append(modality)
+    used = {key: np.unique(np.concatenate([each.locations.ravel() for each in own])) for key, own in of_store.items()}
+    used = {key: locations[locations != ABSENT] for key, locations in used.items()}
+    if sum(len(used[key]) * own[0].most_bytes for key, own in of_store.items()) > limit:
         return
-    for each, modality in zip(present, modalities, strict=True):
-        assert isinstance(modality.store, Store)
-        modality.store = MemoryStore(modality.store, modality.locations[each].tolist(), device)
-        modality.locations = modality.locations.copy()
-        modality.locations[each] = np.arange(int(each.sum()))
+    for key, own in of_store.items():
+        store = own[0].store
+        assert isinstance(store, Store)
+        in_memory = MemoryStore(store, used[key].tolist(), device)
+        for each in own:
+            positions = np.searchsorted(used[key], each.locations)
+            each.store, each.locations = in_memory, np.where(each.locations == ABSENT, ABSENT, positions)

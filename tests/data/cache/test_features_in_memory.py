@@ -60,17 +60,26 @@ def modality(store: Store, locations: list[int]) -> CachedModality:
 
 
 def test_all_features_are_kept_or_none(tmp_path: Path) -> None:
-    """A limit holds for all modalities together, and inputs without features do not count."""
+    """A limit holds for all modalities together; inputs without features do not count, and shared ones count once."""
     written(tmp_path, encoded([(1, 2), (3, 1), (2, 2)]), keys(3))
     store = opened(tmp_path, keys(3))
     places = store.locations(keys(3)).tolist()
     both = [modality(store, [places[0], ABSENT, places[2]]), modality(store, places[1:])]
-    keep_in_memory(both, CPU, limit=4 * store.most_bytes - 1)
+    keep_in_memory(both, CPU, limit=3 * store.most_bytes - 1)
     assert all(each.store is store for each in both)
-    keep_in_memory(both, CPU, limit=4 * store.most_bytes)
+    keep_in_memory(both, CPU, limit=3 * store.most_bytes)
     assert all(isinstance(each.store, MemoryStore) for each in both)
-    assert both[0].locations.tolist() == [[0], [ABSENT], [1]]
-    found, expected = both[0].collate([both[0].read(2, 0)]), store.gather([places[2]])
+    assert both[0].locations[1] == ABSENT
+
+
+def test_a_batch_reads_the_noisy_variant_from_the_store_of_the_clean_one(tmp_path: Path) -> None:
+    written(tmp_path, encoded([(1, 2), (3, 1), (2, 2), (1, 1)]), keys(4))
+    store = opened(tmp_path, keys(4))
+    places = store.locations(keys(4)).tolist()
+    clean, noisy = modality(store, [places[2], ABSENT, places[0]]), modality(store, [places[3], ABSENT, places[1]])
+    keep_in_memory([clean, noisy], CPU)
+    found = clean.collate([each.read(row, 0) for each in (clean, noisy) for row in (0, 2)])
+    expected = store.gather([places[2], places[0], places[3], places[1]])
     assert isinstance(found.values, Encoded)
     assert isinstance(expected.values, Encoded)
     assert same(found.values, expected.values)
