@@ -10,6 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,14 @@ def food101(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "food101"
     write_food101(root, {"train": 8, "test": 3}, seed=0, size=48)
     return root
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Use one thread, as forked processes do: sums over several threads differ in their last digit."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

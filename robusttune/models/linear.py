@@ -49,14 +49,20 @@ class LogisticRegression(FusionModel):
 
 
 class LinearNetwork(FittedNetwork):
-    """Logistic regressions on standardised features. The one for the modalities that are present predicts."""
+    """Logistic regressions on standardised features. The one for the modalities that are present predicts.
+
+    Attributes:
+        modality: Class of the two modalities' parts.
+    """
+
+    modality: type[Standardised] = Standardised
 
     def __init__(self, settings: LogisticRegression, image: Widths, text: Widths, facts: Facts) -> None:
         super().__init__(facts)
         self.settings = settings
-        self.image = Standardised(settings.layers, image, facts)
-        self.text = Standardised(settings.layers, text, facts)
-        self.both = regression(self.image.width + self.text.width, facts)
+        self.image = self.modality(settings.layers, image, facts)
+        self.text = self.modality(settings.layers, text, facts)
+        self.both = regression(self.image.output_width + self.text.output_width, facts)
 
     @property
     def output_layers(self) -> list[nn.Module]:
@@ -93,12 +99,22 @@ class LinearNetwork(FittedNetwork):
         The statistics of a modality come from all samples that have it.
         """
         found = self.fit_regressions(samples, Labels.of(samples, self.facts, seed, self.device_of_fit), choices)
-        for layer, each in zip((self.both, self.image.alone, self.text.alone), found, strict=True):
-            set_layer(layer, each, self.log_prior)
-        self.fitted.fill_(True)
+        self.set_layers([each and each[:2] for each in found])
         lines = [each.line(shown) for shown, each in zip(SHOWN, found, strict=True) if each is not None]
         held_out = held_out_logits([each and (each.rows, each.held_out) for each in found], self.log_prior)
         return Outcome(lines, [each and each.choice for each in found], held_out)
+
+    def set_layers(self, found: Sequence[tuple[Tensor, Tensor] | None]) -> None:
+        """Set the layers of both modalities, the image alone and the text alone, and note that they are fitted.
+
+        Args:
+            found: Weights and biases of each; None for a layer that predicts the class frequencies.
+        """
+        for layer, each in zip((self.both, self.image.alone, self.text.alone), found, strict=True):
+            weights, biases = (torch.zeros_like(layer.weight), self.log_prior) if each is None else each
+            layer.weight.copy_(weights)
+            layer.bias.copy_(biases)
+        self.fitted.fill_(True)
 
     def fit_regressions(
         self, samples: TrainingFeatures, labels: Labels, choices: Sequence[Choice | None] | None
@@ -125,12 +141,3 @@ class LinearNetwork(FittedNetwork):
         if choice is None:
             return fit_regression(features, candidates, labels, rows, self.settings.c, self.log_prior)
         return fit_regression(features, [choice.columns], labels, rows, choice.c, self.log_prior)
-
-
-def set_layer(layer: nn.Linear, found: Regression | None, log_prior: Tensor) -> None:
-    """Set a layer to a regression on its first features. Without one, it predicts the class frequencies."""
-    layer.weight.zero_()
-    layer.bias.copy_(log_prior)
-    if found is not None:
-        layer.weight[:, : found.weights.shape[1]] = found.weights.to(layer.weight)
-        layer.bias.copy_(found.biases)

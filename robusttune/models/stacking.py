@@ -13,7 +13,6 @@ from robusttune.models.fitted import SHOWN, Choice, Labels, Outcome, TrainingFea
 from robusttune.models.kernel import Basis, SimilarModality, fit_ridge
 from robusttune.models.linear import LinearNetwork, LogisticRegression
 from robusttune.models.regression import Regression
-from robusttune.models.standardised import regression
 from robusttune.models.temperatures import fit_temperature
 from robusttune.types import Facts, Widths
 
@@ -46,14 +45,9 @@ class StackingNetwork(LinearNetwork):
     linear function of features and similarities, so that one layer for each pattern is left.
     """
 
+    modality = SimilarModality
     image: SimilarModality
     text: SimilarModality
-
-    def __init__(self, settings: Stacking, image: Widths, text: Widths, facts: Facts) -> None:
-        super().__init__(settings, image, text, facts)
-        self.image = SimilarModality(settings.layers, image, facts)
-        self.text = SimilarModality(settings.layers, text, facts)
-        self.both = regression(self.image.output_width + self.text.output_width, facts)
 
     @torch.no_grad()
     def fit(self, samples: TrainingFeatures, seed: int, choices: Sequence[Choice | None] | None = None) -> Outcome:
@@ -71,10 +65,7 @@ class StackingNetwork(LinearNetwork):
         both, *alone = stacked
         if both is not None:
             stacked[0] = add_alone(both, [each for each in alone if each is not None], labels)
-        for layer, each in zip((self.both, self.image.alone, self.text.alone), stacked, strict=True):
-            layer.weight.copy_(torch.zeros_like(layer.weight) if each is None else each.weights)
-            layer.bias.copy_(self.log_prior if each is None else each.biases)
-        self.fitted.fill_(True)
+        self.set_layers([each and each[:2] for each in stacked])
         held_out = held_out_logits([each and (each.rows, each.held_out) for each in stacked], self.log_prior)
         lines = [each.line for each in stacked if each is not None]
         return Outcome(lines, [each and each.choice for each in linear], held_out)

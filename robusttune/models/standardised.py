@@ -39,6 +39,11 @@ class Standardised(nn.Module):
         self.register_buffer("deviation", torch.ones(self.width))
 
     @property
+    def output_width(self) -> int:
+        """Number of features that `forward` returns."""
+        return self.width
+
+    @property
     def column_sets(self) -> list[Tensor]:
         """Return the sets of features to choose from, as masks of shape (d,), bool, on the CPU."""
         everything = torch.ones(self.width, dtype=torch.bool)
