@@ -154,6 +154,7 @@ def _run(program: str, args: list[str], files: tuple[int, int], environment: dic
     for stream in (1, 2):
         os.dup2(log, stream)
     os.environ.update(environment)
+    multiprocessing.set_start_method(None, force=True)  # Loader processes are forks of this one, not of a new server.
     sys.argv = [program, *args]
     with uncollected():  # The garbage collector need not examine what the server has imported.
         pass

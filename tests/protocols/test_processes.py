@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from robusttune.protocols import processes
 from robusttune.protocols.processes import Child
 
 COMMAND = """
-import os, sys
+import multiprocessing, os, sys
 print("imported" if "sheltered" in sys.modules else "not imported", os.environ.get("PLACE"), sys.argv[1:])
 print("leader" if os.getsid(0) == os.getpid() else "member", sys.stdin.read() == "", file=sys.stderr)
+print("workers:", multiprocessing.get_start_method())
 sys.exit(int(sys.argv[1]))
 """
 # A runner whose command outlives it. The server starts with the first command, so it has a process of its own.
@@ -57,7 +59,8 @@ def test_commands_share_imports_and_nothing_else(tmp_path: Path, runner: subproc
     for place in "ab":
         first, *lines = sorted((tmp_path / f"{place}.log").read_text().splitlines())
         assert first == "$ robusttune 3 'x y'"
-        assert lines == [f"imported {place} ['3', 'x y']", "leader True"]
+        workers = multiprocessing.get_all_start_methods()[0]  # as without the server; another server would import again
+        assert lines == [f"imported {place} ['3', 'x y']", "leader True", f"workers: {workers}"]
 
 
 def test_a_failure_is_told_in_the_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
