@@ -13,7 +13,7 @@ import yaml
 from experiments import records
 from experiments.encoding import encoded_batches
 from experiments.records import Results
-from experiments.small_tables import experts, models, networks
+from experiments.small_tables import models, networks, steps
 from experiments.small_tables.features import descriptions, encoders_of, features
 from experiments.small_tables.networks import fit
 from experiments.small_tables.protocol import PROTOCOL, protocol
@@ -80,15 +80,18 @@ def test_a_study_of_the_suite(
     suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(records, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
-    monkeypatch.setattr(experts, "STEPS", 3)
-    monkeypatch.setattr("sys.argv", ["models.py", str(suite), "--root", str(tmp_path), "--experts-splits", "2"])
+    monkeypatch.setattr(steps, "STEPS", 3)
+    monkeypatch.setattr(
+        "sys.argv", ["models.py", str(suite), "--root", str(tmp_path), "--experts-splits", "2", "--molt-tables"]
+    )
     models.main()
     results = Results.read(tmp_path / "results.json")
     assert [(job["model"], job["split"]) for job in results.jobs] == [
         *((model, split) for split in SPLITS for model in ("linear", "stacking")),
+        *[("stacking", 1)] * 2,  # with further seeds
         *(("Experts", split) for split in (1, 2)),
     ]
-    with np.load(tmp_path / "predictions/scenes-stacking-2.npz") as kept:
+    with np.load(tmp_path / "predictions/scenes-stacking-2-2.npz") as kept:
         values = results.metrics(model="stacking", split=2)[0]
         assert values["no_text"]["accuracy"] == pytest.approx((kept["no_text"] == kept["label"]).mean())
         assert len(kept["ids"]) == 8
@@ -96,6 +99,7 @@ def test_a_study_of_the_suite(
     assert summarised["splits"] == {"linear": [1, 2, 3], "stacking": [1, 2, 3], "Experts": [1, 2]}
     linear = [metrics["complete"]["accuracy"] for metrics in results.metrics(model="linear")]
     assert summarised["metrics"]["accuracy"]["linear"]["complete"] == pytest.approx(np.mean(linear), abs=1e-4)
+    assert summarised["metrics"]["accuracy"]["spread"].keys() == {*CONDITIONS}
     assert "| scenes |" in capsys.readouterr().out
 
 
@@ -118,10 +122,10 @@ def test_experts_learn_and_their_thresholds_are_fitted_to_a_tenth(monkeypatch: p
 
     def train(network: FusionNetwork, samples: TrainingFeatures, *rest: Any) -> None:
         trained.append(samples)
-        experts.train_experts(network, samples, *rest)
+        steps.train(network, samples, *rest)
 
-    monkeypatch.setattr(networks, "train_experts", train)
-    monkeypatch.setattr(experts, "STEPS", 60)
+    monkeypatch.setattr(networks, "train", train)
+    monkeypatch.setattr(steps, "STEPS", 60)
     samples, widths = many_labels(), (WIDTHS, WIDTHS)
     found = fit("Experts", samples, widths, 2, seed=0)
     assert len(trained[0].label) == 54

@@ -1,7 +1,9 @@
-"""How much better than logistic regression are stacking and Experts on the suite, and in which condition?
+"""How much better than logistic regression are stacking, Experts and MoLT on the suite, and in which condition?
 
 Each model is trained on each split of each table, and predicts the test rows with both modalities, without images and
 without texts. The package's own networks run in this process, on features in memory. Linear and stacking come first.
+A fit of MoLT takes minutes, so it is trained on a few tables. On tables with few rows, stacking is fitted with further
+seeds.
 
     make small-tables-models
 """
@@ -24,13 +26,17 @@ from experiments.small_tables.scores import constant, metrics_of, score
 from experiments.small_tables.splits import SPLITS
 from experiments.small_tables.summary import predictions_file, results_table, summary
 
+MOLT_TABLES = ("continents", "emoji_groups_10", "health", "icon_styles", "logo_kinds", "material", "scenes_weak")
+FEW_ROWS, SEEDS = 500, (11, 12)  # tables with fewer training rows, and their further seeds
+
 
 class Job(NamedTuple):
-    """Settings of one run: a table, a model and a split."""
+    """Settings of one run: a table, a model, a split, and the seed of initial weights, batches and folds."""
 
     table: str
     model: str
     split: int
+    seed: int
 
 
 def measure(root: Path, suite: Path, job: Job) -> Record:
@@ -38,7 +44,7 @@ def measure(root: Path, suite: Path, job: Job) -> Record:
     described = next(one for one in descriptions(suite) if one["name"] == job.table)
     data = features(suite, described)
     train, test = split_places(suite, job.table, job.split, data.ids)
-    fitted = fit(job.model, data.samples(train), data.widths, described["classes"], job.split)
+    fitted = fit(job.model, data.samples(train), data.widths, described["classes"], job.seed)
     tested, label = data.samples(test), data.label[test]
     predicted = {condition: fitted.predict(tested, view).numpy() for condition, view in SHOWN.items()}
     path = predictions_file(root, *job)
@@ -68,6 +74,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=RUNS / "small_tables", help="predictions and results.json")
     parser.add_argument("--tables", nargs="+", help="names of tables; all by default")
     parser.add_argument("--experts-splits", type=int, default=len(SPLITS), help="how many splits Experts train on")
+    parser.add_argument("--molt-tables", nargs="*", default=MOLT_TABLES, help="names of the tables of MoLT")
     parser.add_argument("--processes", type=int, default=1, help="jobs at a time, one core each")
     given = parser.parse_args()
     root, suite = given.root.resolve(), given.suite.resolve()
@@ -75,8 +82,11 @@ def main() -> None:
     for described in found:
         features(suite, described)
     names = [one["name"] for one in found]
-    jobs = [Job(name, model, split) for name, split, model in product(names, SPLITS, ("linear", "stacking"))]
-    jobs += [Job(name, "Experts", split) for split, name in product(SPLITS[: given.experts_splits], names)]
+    jobs = [Job(name, model, split, split) for name, split, model in product(names, SPLITS, ("linear", "stacking"))]
+    few = [one["name"] for one in found if one["train_rows"] < FEW_ROWS]
+    jobs += [Job(name, "stacking", 1, seed) for name, seed in product(few, SEEDS)]
+    jobs += [Job(name, "Experts", split, split) for split, name in product(SPLITS[: given.experts_splits], names)]
+    jobs += [Job(name, "MoLT", 1, 1) for name in names if name in given.molt_tables]
     results = run_jobs(root, jobs, partial(measure, root, suite), given.processes, versions(suite))
     results.summary = summary(root, found, results)
     results.write(root / "results.json")

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from experiments.small_tables.experts import train_experts
+from experiments.small_tables.steps import train
 from experiments.training import CONDITIONS
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from robusttune.models import Experts, LogisticRegression, Stacking
+from robusttune.models import Experts, LogisticRegression, MoLT, Stacking
 from robusttune.models.base import Fused, FusionNetwork
 from robusttune.models.fitted import FittedNetwork, TrainingFeatures
 from robusttune.models.logistic import stratified_folds
@@ -19,9 +19,14 @@ from robusttune.models.temperatures import VIEWS
 from robusttune.models.thresholds import Thresholds
 from robusttune.types import Encoded, Facts, View, Widths
 
-MODELS = {"linear": LogisticRegression(), "stacking": Stacking(), "Experts": Experts()}
+MODELS = {
+    "linear": LogisticRegression(),
+    "stacking": Stacking(),
+    "Experts": Experts(),
+    "MoLT": MoLT(cca_dim=16),  # as in configs/fusion/molt.yaml
+}
 SHOWN = dict(zip(CONDITIONS, (View(), View(image=None), View(text=None)), strict=True))
-TENTH = 10  # Experts are fitted to nine tenths of multi-label rows, and their thresholds to the other one.
+TENTH = 10  # Networks are trained on nine tenths of multi-label rows, and thresholds are fitted to the other one.
 
 
 class Fit(NamedTuple):
@@ -71,8 +76,8 @@ def fit(model: str, samples: TrainingFeatures, widths: tuple[Widths, Widths], cl
         if multilabel:
             is_judged = stratified_folds(hot, samples.sample_id, seed, TENTH) == 0
         trained, judged = (of_rows(samples, rows) for rows in (~is_judged, is_judged))
-        train_experts(found.network, trained, encoder_outputs(trained, widths), facts)
-        logits = found.logits(judged, VIEWS)
+        train(found.network, trained, encoder_outputs(trained, widths), facts)
+        logits = found.logits(judged, VIEWS) if multilabel else None
     if found.thresholds is not None:
         assert logits is not None, "too few rows for a cross-validation"
         found.thresholds.keep(found.thresholds.fit(logits, judged.label, judged.present, VIEWS))

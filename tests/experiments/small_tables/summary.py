@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
@@ -12,20 +12,20 @@ from experiments.records import Record, Results
 from experiments.small_tables.scores import Labels, metrics_of, paired_difference, score
 from experiments.training import CONDITIONS
 
-FLOOR, OTHERS = "linear", ("stacking", "Experts")
+FLOOR, OTHERS = "linear", ("stacking", "Experts", "MoLT")
 CLEAR = 0.03  # A smaller difference between two conditions is called none.
 
 
-def predictions_file(root: Path, table: str, model: str, split: int) -> Path:
+def predictions_file(root: Path, table: str, model: str, split: int, seed: int) -> Path:
     """Return the file of the predictions of a job."""
-    return root / f"predictions/{table}-{model}-{split}.npz"
+    return root / f"predictions/{table}-{model}-{split}-{seed}.npz"
 
 
 def pooled(root: Path, table: str, model: str, splits: Sequence[int]) -> dict[str, Labels]:
-    """Return the labels and, by condition, the predictions of the test rows of several splits."""
+    """Return the labels and, by condition, the predictions of the test rows of several splits, seeded by the split."""
     parts = []
     for split in splits:
-        with np.load(predictions_file(root, table, model, split)) as stored:
+        with np.load(predictions_file(root, table, model, split, split)) as stored:
             parts.append(dict(stored))
     return {name: np.concatenate([part[name] for part in parts]) for name in ("label", *CONDITIONS)}
 
@@ -36,13 +36,15 @@ def summary(root: Path, described: Sequence[dict[str, Any]], results: Results) -
     Returns:
         For each table its description; `splits` of each model; `depends_on`; and for each metric of `metrics` the
         constant answer (mean over the splits), the pooled metric of logistic regression by condition, and the pooled
-        difference of each other model to it by condition, with the limits of a paired 95 % interval.
+        difference of each other model to it by condition, with the limits of a paired 95 % interval; and, if stacking
+        has several seeds on a split, the standard deviation over them by condition, as `spread`.
     """
     return [{**one, **_of_table(root, one["name"], results)} for one in described]
 
 
 def _of_table(root: Path, table: str, results: Results) -> Record:
-    jobs = [job for job in results.jobs if job["table"] == table]
+    every = [job for job in results.jobs if job["table"] == table]
+    jobs = [job for job in every if job["seed"] == job["split"]]
     splits = {model: sorted(job["split"] for job in jobs if job["model"] == model) for model in (FLOOR, *OTHERS)}
     floor = pooled(root, table, FLOOR, splits[FLOOR])
     metrics: Record = {}
@@ -61,6 +63,9 @@ def _of_table(root: Path, table: str, results: Results) -> Record:
                     ]
                     for condition in CONDITIONS
                 }
+        seeds = [job["metrics"] for job in every if job["model"] == "stacking" and job["split"] == 1]
+        if len(seeds) > 1:
+            found["spread"] = {c: round(stdev(values[c][metric] for values in seeds), 4) for c in CONDITIONS}
     first = next(iter(metrics.values()))
     return {"splits": splits, "depends_on": dominance(**first[FLOOR]), "metrics": metrics}
 
@@ -92,6 +97,21 @@ def _suite_lines(results: Results) -> Iterator[str]:
     for one in results.summary:
         counts = f"{one['rows']:,} | {one['train_rows']:,} | {one['classes']} | {one['imbalance']:g}"
         yield f"| {one['name']} | {one['content']} | {counts} | {one['depends_on']} |"
+
+
+def spread_table(results: Results) -> str:
+    """Return Markdown: the standard deviation of stacking over seeds, on tables with few rows."""
+    rows = [
+        (one["name"] + ("" if metric == "accuracy" else f", {metric.replace('f1_', 'F1 ')}"), found["spread"])
+        for one in results.summary
+        for metric, found in one["metrics"].items()
+        if "spread" in found
+    ]
+    greatest = {c: max((spread[c] for _, spread in rows), default=0.0) for c in CONDITIONS}
+    lines = [f"| table | {' | '.join(condition.replace('_', ' ') for condition in CONDITIONS)} |", "| --- " * 4 + "|"]
+    for name, spread in [*rows, ("greatest", greatest)]:
+        lines.append(f"| {name} | {' | '.join(f'{spread[condition]:.3f}' for condition in CONDITIONS)} |")
+    return "\n".join(lines)
 
 
 def results_table(results: Results) -> str:
