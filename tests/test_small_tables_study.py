@@ -96,7 +96,7 @@ def test_a_study_of_the_suite(
         assert values["no_text"]["accuracy"] == pytest.approx((kept["no_text"] == kept["label"]).mean())
         assert len(kept["ids"]) == 8
     (summarised,) = results.summary
-    assert summarised["splits"] == {"linear": [1, 2, 3], "stacking": [1, 2, 3], "Experts": [1, 2]}
+    assert summarised["splits"] == {"linear": [1, 2, 3], "stacking": [1, 2, 3], "Experts": [1, 2], "MoLT": []}
     linear = [metrics["complete"]["accuracy"] for metrics in results.metrics(model="linear")]
     assert summarised["metrics"]["accuracy"]["linear"]["complete"] == pytest.approx(np.mean(linear), abs=1e-4)
     assert summarised["metrics"]["accuracy"]["spread"].keys() == {*CONDITIONS}
