@@ -187,23 +187,30 @@ class FrozenEncoder(nn.Module, ABC):
         return self
 
     @torch.no_grad()
-    def encode(self, inputs: EncoderInputs, present: Tensor) -> Encoded:
+    def encode(self, inputs: EncoderInputs, present: Tensor, pooled: bool = True) -> Encoded:
         """Encode the present rows and expand the result to all rows of the batch.
 
         Args:
             inputs: Inputs of the ``P`` present rows, in order; other rows are not encoded. Cached features (`Encoded`)
                 are only converted to the encoder's dtype.
             present: Mask of the present rows, shape (B,), bool, with ``P`` rows True.
+            pooled: False if pooled embeddings are not needed; an encoder that can save their computation may then
+                return some of width 0.
 
         Returns:
             Features with ``B`` rows. Absent rows hold arbitrary values, and their masks may be False everywhere.
         """
         if len(inputs) == 0:
             return self._empty_features(len(present))
-        encoded = self.as_computed(inputs) if isinstance(inputs, Encoded) else self(inputs)
+        encoded = self.as_computed(inputs) if isinstance(inputs, Encoded) else self.compute(inputs, pooled)
         if len(inputs) == len(present):
             return encoded
         return encoded.map(lambda tensor: expand_present(tensor, present))
+
+    def compute(self, inputs: Any, pooled: bool) -> Encoded:
+        """Encode inputs, see `encode`; by default with pooled embeddings in any case."""
+        del pooled
+        return self(inputs)
 
     def mean_over_images(self, sets: ImageSets) -> Encoded:
         """Encode samples with several images, and average the features of each sample.

@@ -45,19 +45,44 @@ class Block(nn.Module):
                 self.fc2.weight.div_(QUICK_GELU)
         self.requires_grad_(False)
 
-    def forward(self, states: Tensor, causal: bool = False) -> Tensor:
+    def forward(self, states: Tensor, causal: bool = False, front: Tensor | None = None) -> Tensor:
         """Run the whole layer on all tokens.
 
         Args:
             states: Token states, shape (B, n, d).
             causal: If True, each token attends only to itself and the tokens before it.
+            front: Keys and values (`keys_and_values`) of tokens that stand in front of the others and whose own states
+                after the layer are not needed, such as inserted tokens that the next layer replaces, shape (B, f, 2 d).
+                All tokens attend to them.
 
         Returns:
             Token states after the layer, shape (B, n, d).
         """
         normed = self.norm1(states)
-        attended = self.attend(self.query(normed), self.key_value(normed), causal=causal)
-        return self.finish(states, attended)
+        query, key_value = self.query(normed), self.key_value(normed)
+        if front is None:
+            return self.finish(states, self.attend(query, key_value, causal=causal))
+        mask = causal_mask(front.shape[1], states) if causal else None
+        return self.finish(states, self.attend(query, torch.cat([front, key_value], 1), mask))
+
+    def keys_and_values(self, tokens: Tensor) -> Tensor:
+        """Return the keys and values of token states (..., d), concatenated, shape (..., 2 d)."""
+        key_value: Tensor = self.key_value(self.norm1(tokens))
+        return key_value
+
+    def read(self, states: Tensor, query_state: Tensor, mask: Tensor | None) -> Tensor:
+        """Run the layer for a single token; the last layer of a tower, of which no other token is read.
+
+        Args:
+            states: States that enter the layer, shape (B, n, d).
+            query_state: State of the token that is read, shape (B, 1, d).
+            mask: Mask of the tokens that it attends to, shape (B, n), bool; None for all.
+
+        Returns:
+            State of the token after the layer, shape (B, d).
+        """
+        attended = self.attend_few(self.norm1(query_state), self.norm1(states), mask)
+        return self.finish(query_state, attended).squeeze(1)
 
     def attend(self, query: Tensor, key_value: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Compute multi-head attention, without the output projection.
@@ -123,3 +148,19 @@ class Block(nn.Module):
             return functional.silu(hidden, inplace=not torch.is_grad_enabled())
         activated: Tensor = self.activation(hidden)
         return activated
+
+
+def causal_mask(front: int, states: Tensor) -> Tensor:
+    """Return the mask of causal attention if further tokens stand in front, shape (n, f + n), bool.
+
+    Args:
+        front: Number ``f`` of tokens in front, which all tokens attend to.
+        states: States of the ``n`` tokens behind them, shape (B, n, d).
+
+    Example:
+        >>> causal_mask(1, torch.zeros(1, 2, 4)).int()
+        tensor([[1, 1, 0],
+                [1, 1, 1]], dtype=torch.int32)
+    """
+    count = states.shape[1]
+    return torch.ones(count, front + count, dtype=torch.bool, device=states.device).tril(front)

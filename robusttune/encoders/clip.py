@@ -38,8 +38,9 @@ class CLIPImageEncoder(ImageEncoder):
     """Settings of the vision tower of a CLIP from transformers, for adapters such as MMRL that change its upper layers.
 
     Args:
-        first_layer: First layer that an adapter inserts tokens into (``J`` in MMRL), counted from 1. The layers
-            below it run without the adapter, so their output can be cached.
+        first_layer: First layer that an adapter changes or inserts tokens into (``J`` in MMRL), counted from 1. The
+            layers below it run without the adapter, so their output can be cached. One more than there are layers if
+            none of them changes: then the cache holds the class token alone.
 
     Example:
         >>> import torch
@@ -149,6 +150,17 @@ class UpperTower(nn.Module):
         """Return the number of layers and their widths."""
         return TowerShape(len(self.blocks), self.projection.in_features, self.projection.out_features)
 
+    def state(self, states: Tensor, place: Tensor | int, mask: Tensor | None) -> Tensor:
+        """Run the last layer, if there is one, and return the state of one token of each row, shape (B, d).
+
+        Args:
+            states: States that enter it, shape (B, n, d).
+            place: Position of the token in each row, shape (B,), int64, or in all rows.
+            mask: Mask of the tokens that it attends to, shape (B, n), bool; None for all.
+        """
+        token = states[torch.arange(len(states), device=states.device), place]
+        return self.blocks[-1].read(states, token.unsqueeze(1), mask) if len(self.blocks) else token
+
     def feature(self, states: Tensor) -> Tensor:
         """Return features of length 1, shape (B, d_e), from the last states of class or end tokens, shape (B, d)."""
         return unit(self.projection(self.norm(states)))
@@ -187,12 +199,28 @@ class FrozenCLIP(FrozenEncoder):
             inputs: Inputs of the present rows, or their cached features.
             untouched: If True, also compute the features of the original CLIP; if False, ``pooled`` may have width 0.
         """
-        if isinstance(inputs, Encoded):
-            return self.as_computed(inputs)
-        if isinstance(inputs, ImageSets):
+        return self.as_computed(inputs) if isinstance(inputs, Encoded) else self.compute(inputs, untouched)
+
+    def compute(self, inputs: Any, pooled: bool) -> Encoded:
+        """Encode inputs, without the upper layers if ``pooled`` is False, see `FrozenEncoder.encode`."""
+        if isinstance(inputs, ImageSets) or pooled:
             return self(inputs)
         self.ready()
-        return self.forward(inputs) if untouched else self._run_lower(inputs)
+        return self._run_lower(inputs)
+
+    def refuse_no_layers(self) -> None:
+        """Check that there are upper layers.
+
+        Raises:
+            RobustTuneError: There are none.
+        """
+        if not len(self.upper.blocks):
+            settings: Any = self.settings
+            layers = settings.first_layer - 1
+            raise RobustTuneError(
+                f"first_layer {settings.first_layer} does not fit {settings.name!r}, whose tower has {layers} layers: "
+                f"give 1 to {layers}"
+            )
 
     def mean_over_images(self, sets: ImageSets) -> Encoded:
         """Average the features of each sample's images, and scale them to length 1; see `FrozenEncoder`.
@@ -210,10 +238,10 @@ class FrozenCLIP(FrozenEncoder):
         Raises:
             RobustTuneError: The tower does not have that many layers.
         """
-        if not 1 <= settings.first_layer <= len(blocks):
+        if not 1 <= settings.first_layer <= len(blocks) + 1:
             raise RobustTuneError(
                 f"first_layer {settings.first_layer} does not fit {settings.name!r}, whose tower has {len(blocks)} "
-                f"layers: give 1 to {len(blocks)}"
+                f"layers: give 1 to {len(blocks)}, or {len(blocks) + 1} to change no layer"
             )
         return blocks[: settings.first_layer - 1], blocks[settings.first_layer - 1 :]
 
@@ -238,13 +266,15 @@ class FrozenCLIPImage(FrozenCLIP, FrozenImageEncoder):
 
     def _run_lower(self, images: Tensor) -> Encoded:
         states = self.backbone(self.normalise(images))
+        if not len(self.upper.blocks):
+            states = states[:, :1]  # the class token
         return Encoded(states.new_zeros(len(states), 0), [states], all_real([states]))
 
     def _original_feature(self, encoded: Encoded) -> Tensor:
         states = encoded.tokens[0]
         for block in self.upper.blocks[:-1]:
             states = block(states)
-        return self.upper.feature(_last_layer(self.upper.blocks[-1], states, states[:, :1], None))
+        return self.upper.feature(self.upper.state(states, 0, None))
 
 
 class FrozenCLIPText(FrozenCLIP, FrozenTextEncoder):
@@ -267,6 +297,10 @@ class FrozenCLIPText(FrozenCLIP, FrozenTextEncoder):
         self.upper = UpperTower(above, tower.final_layer_norm, clip.text_projection)
         self.widths = Widths((self.upper.shape.width,), self.upper.shape.shared_width)
 
+    def feature_count(self, length: int) -> int:
+        """Return how many numbers the features of a text with ``length`` tokens consist of."""
+        return super().feature_count(length if len(self.upper.blocks) else 1)
+
     @cached_property
     def prompt_tokenizer(self) -> Tokenizer:
         """Return the tokenizer for class prompts, which may be as long as the tower allows."""
@@ -278,30 +312,17 @@ class FrozenCLIPText(FrozenCLIP, FrozenTextEncoder):
         states = backbone["embeddings"](tokens.input_ids)
         for block in backbone["blocks"]:
             states = block(states, causal=True)
-        return Encoded(states.new_zeros(len(states), 0), [states], [tokens.attention_mask])
+        mask = tokens.attention_mask
+        if not len(self.upper.blocks):
+            states = states[torch.arange(len(states), device=states.device), mask.sum(1) - 1].unsqueeze(1)  # end tokens
+            mask = mask[:, :1]
+        return Encoded(states.new_zeros(len(states), 0), [states], [mask])
 
     def _original_feature(self, encoded: Encoded) -> Tensor:
         states, mask = encoded.tokens[0], encoded.mask[0]
         for block in self.upper.blocks[:-1]:
             states = block(states, causal=True)
-        end = states[torch.arange(len(states), device=states.device), mask.sum(1) - 1].unsqueeze(1)
-        return self.upper.feature(_last_layer(self.upper.blocks[-1], states, end, mask))
-
-
-def _last_layer(block: Block, states: Tensor, query_state: Tensor, mask: Tensor | None) -> Tensor:
-    """Run the last layer for a single token, since no other token of it is read.
-
-    Args:
-        block: Last layer of the tower.
-        states: States that enter it, shape (B, n, d).
-        query_state: State of the token that is read, shape (B, 1, d).
-        mask: Mask of real tokens, shape (B, n), bool; None if all are real.
-
-    Returns:
-        State of the token after the layer, shape (B, d).
-    """
-    attended = block.attend_few(block.norm1(query_state), block.norm1(states), mask)
-    return block.finish(query_state, attended).squeeze(1)
+        return self.upper.feature(self.upper.state(states, mask.sum(1) - 1, mask))
 
 
 def unit(features: Tensor) -> Tensor:

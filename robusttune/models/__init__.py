@@ -5,6 +5,7 @@ from robusttune.models.base import Fused, FusionModel, FusionNetwork
 from robusttune.models.baselines import Concatenation, ImageOnly, LateFusion, TextOnly
 from robusttune.models.classifier import Classifier
 from robusttune.models.cross_attention import CrossAttention
+from robusttune.models.dcp import DCP, DCPNetwork
 from robusttune.models.experts import Experts
 from robusttune.models.fusion_classifier import FusionClassifier
 from robusttune.models.linear import LinearNetwork, LogisticRegression
@@ -16,12 +17,14 @@ from robusttune.models.stacking import Stacking, StackingNetwork
 from robusttune.models.zero_shot import ZeroShotClassifier
 
 __all__ = [
+    "DCP",
     "MMRL",
     "Balance",
     "Classifier",
     "Concatenation",
     "CorrelationLoss",
     "CrossAttention",
+    "DCPNetwork",
     "Experts",
     "Fused",
     "FusionClassifier",

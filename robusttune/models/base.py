@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from robusttune.encoders import FrozenEncoder
 from robusttune.models.runner import Runner
 from robusttune.types import Encoded, Facts, Widths
 
@@ -36,10 +37,12 @@ class FusionNetwork(nn.Module, ABC):
     Attributes:
         view_shape: Number ``M`` of pairs of views to correlate, which may be 0, and their width ``c``.
         fitted_at_once: True for a `FittedNetwork`, which no gradient step trains.
+        reads_pooled: False if the network reads no pooled embedding, so that an encoder need not compute it.
         run: Runner of the network's parts.
     """
 
     fitted_at_once = False
+    reads_pooled = True
     view_shape: tuple[int, int]
     run = Runner()
 
@@ -93,6 +96,22 @@ class FusionNetwork(nn.Module, ABC):
         logits, image_views, text_views = zip(*parts, strict=True)
         return Fused(torch.cat(logits), torch.cat(image_views, 1), torch.cat(text_views, 1))
 
+    def training_logits(self, logits: Tensor, label: Tensor, image_present: Tensor, text_present: Tensor) -> Tensor:
+        """Return the logits that the training loss is computed from; by default the logits themselves.
+
+        Args:
+            logits: Logits of a forward pass, shape (B, C).
+            label: Class indices, shape (B,), or 0/1 per class, shape (B, C).
+            image_present: Mask of the rows with an image, shape (B,), bool.
+            text_present: Mask of the rows with a text, shape (B,), bool.
+        """
+        del label, image_present, text_present
+        return logits
+
+    def extra_losses(self) -> dict[str, Tensor]:
+        """Return losses of the weights themselves, by name, each of shape (); they are added to the training loss."""
+        return {}
+
     # nn.Module annotates the result of a call as Any; this override gives it a type.
     def __call__(self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor) -> Fused:
         fused: Fused = super().__call__(image, text, image_present, text_present)
@@ -101,6 +120,16 @@ class FusionNetwork(nn.Module, ABC):
 
 class FusionModel(ABC):
     """Settings of a fusion network."""
+
+    def build_on(self, image: FrozenEncoder, text: FrozenEncoder, facts: Facts) -> FusionNetwork:
+        """Build the network on two encoders; by default from the widths of their outputs alone.
+
+        Args:
+            image: Image encoder.
+            text: Text encoder.
+            facts: Class names and class frequencies of the training data.
+        """
+        return self.build(image.widths, text.widths, facts)
 
     @abstractmethod
     def build(self, image: Widths, text: Widths, facts: Facts) -> FusionNetwork:

@@ -58,24 +58,28 @@ class FusionClassifier(Classifier):
     ) -> None:
         super().__init__(image_encoder, text_encoder, facts, balance)
         self.fusion = fusion
-        self.network = fusion.build(self.image_encoder.widths, self.text_encoder.widths, facts)
+        self.network = fusion.build_on(self.image_encoder, self.text_encoder, facts)
         self.network.run = Runner(compile, checkpoint_activations)
 
-    def encode(self, batch: Batch, variants: tuple[list[str], list[str]] = CLEAN) -> tuple[Encoded, Encoded]:
+    def encode(
+        self, batch: Batch, variants: tuple[list[str], list[str]] = CLEAN, pooled: bool | None = None
+    ) -> tuple[Encoded, Encoded]:
         """Encode variants of the images and of the texts of a batch.
 
         Args:
             batch: Batch of ``B`` samples.
             variants: Names of the ``V`` variants of the images, and of the ``U`` variants of the texts.
+            pooled: False if pooled embeddings are not needed; None for what the network needs.
 
         Returns:
             Features of the images, with V x B rows, and of the texts, with U x B rows, all rows of the first variant
             first. Rows without the modality hold arbitrary values.
         """
         images, texts = variants
+        pooled = self.network.reads_pooled if pooled is None else pooled
         return (
-            self.image_encoder.encode(batch.images.pick(images), batch.image_present.repeat(len(images))),
-            self.text_encoder.encode(batch.texts.pick(texts), batch.text_present.repeat(len(texts))),
+            self.image_encoder.encode(batch.images.pick(images), batch.image_present.repeat(len(images)), pooled),
+            self.text_encoder.encode(batch.texts.pick(texts), batch.text_present.repeat(len(texts)), pooled),
         )
 
     def fuse(self, batch: Batch, views: Sequence[View], network: FusionNetwork | None = None) -> Fused:
@@ -111,7 +115,7 @@ class FusionClassifier(Classifier):
         The embeddings of image and text together are the inputs of the network's output layers, one after the other.
         The embeddings of one modality are the pooled embeddings of its encoder.
         """
-        image, text = self.encode(batch)
+        image, text = self.encode(batch, pooled=True)
         with _inputs_of(self.network.output_layers) as inputs:
             self.network(image, text, batch.image_present, batch.text_present)
         return (

@@ -154,10 +154,10 @@ class MMRLNetwork(nn.Module):
             overwrites the former, so they are returned unchanged.
         """
         batch, count = len(states), space.shape[1]
+        if self.beta == 1:  # the next layer overwrites the output at the inserted tokens
+            return space, block(states, front=_expand(block.keys_and_values(space), batch))
         normed_space, normed = block.norm1(space), block.norm1(states)
         key_value = torch.cat([_expand(block.key_value(normed_space), batch), block.key_value(normed)], 1)
-        if self.beta == 1:  # the next layer overwrites the output at the inserted tokens
-            return space, block.finish(states, block.attend(block.query(normed), key_value))
         states = torch.cat([_expand(space, batch), states], 1)
         normed = torch.cat([_expand(normed_space, batch), normed], 1)
         states = block.finish(states, block.attend(block.query(normed), key_value))

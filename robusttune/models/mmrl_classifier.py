@@ -144,6 +144,8 @@ class MMRLClassifier(PromptClassifier):
         self.adapter = adapter
         self.alpha = alpha
         self.inference = inference
+        for tower in (self.image_encoder, self.text_encoder):
+            tower.refuse_no_layers()
         self.network = MMRLNetwork(adapter, self.image_encoder.upper.shape, self.text_encoder.upper.shape)
         self.network.run = Runner(compile, checkpoint_activations)
 

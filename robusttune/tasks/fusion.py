@@ -168,13 +168,15 @@ class FusionTask(RobustTask):
             fused, by_sample = self._in_every_pattern(image, text, image_present, text_present, batch.label)
         else:
             fused = self.classifier.network(image, text, image_present, text_present)
-            by_sample = self.balanced_loss(fused.logits, batch.label)
+            by_sample = self._losses(fused, batch.label, image_present, text_present)
         task_loss = mean_over_ranks(by_sample, batch.counted, self.balanced_loss.weights(batch.label))
         parts, loss = {"task_loss": task_loss}, self.alpha * task_loss
         if self.classifier.network.view_shape[0] > 0:
             parts["correlation_loss"] = self.correlation(fused.image_views, fused.text_views, pairs).float()
             parts |= self._chance_level(fused, pairs, batch_idx)
             loss = loss + self.beta * parts["correlation_loss"]
+        extra = self.classifier.network.extra_losses()
+        parts, loss = parts | extra, loss + sum(extra.values())
         views = torch.cat([fused.image_views, fused.text_views]).isfinite().all(2).all(0)
         return Losses(loss, parts, by_sample.isfinite() & views)
 
@@ -193,10 +195,15 @@ class FusionTask(RobustTask):
         texts_used = torch.cat([text_present, absent, pairs])
         image, text = zero_absent(image, image_present), zero_absent(text, text_present)
         fused = self.classifier.network.forward_pairs(image, text, rows, rows, images_used, texts_used)
-        losses = self.balanced_loss(fused.logits, torch.cat([label] * 3)).view(3, -1)
+        losses = self._losses(fused, torch.cat([label] * 3), images_used, texts_used).view(3, -1)
         by_sample = torch.where(pairs, losses[0] / 2 + losses[1] / 4 + losses[2] / 4, losses[0])
         whole = (part.narrow(-2, 0, len(label)) for part in fused)
         return Fused(*whole), by_sample
+
+    def _losses(self, fused: Fused, label: Tensor, image_present: Tensor, text_present: Tensor) -> Tensor:
+        """Return the loss of each row, shape (R,), given labels and masks of the modalities that the network saw."""
+        logits = self.classifier.network.training_logits(fused.logits, label, image_present, text_present)
+        return self.balanced_loss(logits, label)
 
     def metric_logits(self, batch: Batch, views: Sequence[View]) -> tuple[Tensor, None]:
         """Compute logits for metrics, see `Classifier.metric_logits`.
