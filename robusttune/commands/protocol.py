@@ -132,9 +132,16 @@ def _parser() -> PlainParser:
             "--data-root", help="Folder that replaces a leading data in relative paths of configurations."
         )
         action.add_argument(
-            "--only", nargs="+", default=[], metavar="AXIS=LABEL,...", help="Runs with these labels only."
+            "--only",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="AXIS=LABEL,...",
+            help="Runs with these labels only.",
         )
-        action.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="Settings of every fit.")
+        action.add_argument(
+            "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="Settings of every fit."
+        )
         if name == "run":
             action.add_argument("--parallel", type=int, help="Number of runs at a time; by default 1, in SLURM all.")
             action.add_argument(
@@ -151,7 +158,10 @@ def _parser() -> PlainParser:
 
 
 def _only(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    return {axis: tuple(labels.split(",")) for axis, labels in (_pair(each, "--only") for each in given)}
+    found: dict[str, tuple[str, ...]] = {}
+    for axis, labels in (_pair(each, "--only") for each in given):
+        found[axis] = (*found.get(axis, ()), *labels.split(","))
+    return found
 
 
 def _settings(given: Sequence[str]) -> dict[str, Any]:

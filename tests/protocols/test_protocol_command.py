@@ -110,6 +110,16 @@ def test_data_that_are_missing_are_listed_with_their_path(tmp_path: Path, capsys
     assert "DTD-seed1: other/dtd/split_zhou_DescribableTextures.json does not exist" in capsys.readouterr().out
 
 
+def test_filters_add_up(capsys: pytest.CaptureFixture[str]) -> None:
+    seeds = {number: {"settings": {"seed_everything": number}} for number in (1, 2, 3)}
+    file = write({**DEMO, "axes": {**DEMO["axes"], "seed": seeds}})
+    for only in (["--only", "method=late", "--only", "seed=1,3"], ["--only", "method=late", "seed=1", "seed=3"]):
+        assert main(["protocol", "status", file, *only]) == 0
+        out = capsys.readouterr().out
+        assert "2 runs: 2 not started" in out
+        assert "late-seed3" in out
+
+
 def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(DEMO)
     for args, message in (

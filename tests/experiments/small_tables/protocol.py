@@ -32,6 +32,7 @@ settings:
   data.loader.workers: 0  # the features are in memory
 """
 METHODS = {
+    "auto": "{}",  # the recipe of table.yaml chooses
     "linear": "{configs: [fusion/linear]}",
     "stacking": "{configs: [fusion/stacking]}",
     "MoLT": "{configs: [fusion/molt]}",
