@@ -192,27 +192,41 @@ def random_batch(
     )
 
 
+def clip_words() -> list[str]:
+    """Return the vocabulary of the tiny CLIP and SigLIP: special tokens, words of prompts, and names of classes."""
+    words = ["<start>", "<end>", "<unk>", "a", "photo", "of", "apple", "pie", "soup", "cake"]
+    words += ["pug", "Abyssinian", "cat", "leonberger", "Spitfire", "Boeing", "F", "tench", "crane", "maillot"]
+    return words + sorted({word for dish in DISHES for word in dish.split("_")} - {*words})
+
+
+def write_clip_tokenizer(folder: Path, template: str) -> None:
+    """Write a tokenizer that splits texts into words.
+
+    Args:
+        folder: Folder to write to.
+        template: Text with its special tokens, such as ``<start> $A <end>``.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(clip_words())}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(template, special_tokens=[("<start>", 0), ("<end>", 1)])
+    special = {"bos_token": "<start>", "eos_token": "<end>", "pad_token": "<end>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=16, **special).save_pretrained(folder)
+
+
 def write_clip(folder: Path) -> None:
     """Write a CLIP with seeded random weights, its image processor and its tokenizer to a folder.
 
     Each tower has 4 layers. Images have 32 x 32 pixels in patches of 8 x 8. The tokenizer splits texts into words and
     has CLIP's special tokens.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-    words = ["<start>", "<end>", "<unk>", "a", "photo", "of", "apple", "pie", "soup", "cake"]
-    words += ["pug", "Abyssinian", "cat", "leonberger", "Spitfire", "Boeing", "F", "tench", "crane", "maillot"]
-    words += sorted({word for dish in DISHES for word in dish.split("_")} - {*words})
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        "<start> $A <end>", special_tokens=[("<start>", 0), ("<end>", 1)]
-    )
-    special = {"bos_token": "<start>", "eos_token": "<end>", "pad_token": "<end>", "unk_token": "<unk>"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=16, **special).save_pretrained(folder)
+    write_clip_tokenizer(folder, "<start> $A <end>")
     tower = {"intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2}
-    text = {"hidden_size": 32, "vocab_size": len(words), "max_position_embeddings": 16, "bos_token_id": 0}
+    text = {"hidden_size": 32, "vocab_size": len(clip_words()), "max_position_embeddings": 16, "bos_token_id": 0}
     vision = {"hidden_size": 48, "image_size": 32, "patch_size": 8}
     config = CLIPConfig(
         text_config={**tower, **text, "eos_token_id": 1, "pad_token_id": 1},
@@ -223,6 +237,36 @@ def write_clip(folder: Path) -> None:
         torch.manual_seed(0)
         CLIPModel(config).save_pretrained(folder)
     CLIPImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+
+
+def write_siglip(folder: Path, **vision: Any) -> None:
+    """Write a SigLIP with seeded random weights, its image processor and its tokenizer to a folder.
+
+    Its sizes are those of `write_clip`, but the two towers share an embedding space as wide as the vision tower. Texts
+    end with one special token, and have none at their beginning.
+
+    Args:
+        folder: Folder to write to.
+        vision: Settings of the vision tower that replace the tiny ones.
+    """
+    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel
+
+    write_clip_tokenizer(folder, "$A <end>")
+    tower = {"intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2}
+    text = {"hidden_size": 32, "projection_size": 48, "vocab_size": len(clip_words()), "max_position_embeddings": 16}
+    config = SiglipConfig(
+        text_config={**tower, **text, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1},
+        vision_config={**tower, "hidden_size": 48, "image_size": 32, "patch_size": 8, **vision},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = SiglipModel(config)
+        for weights in model.parameters():  # the biases, which are zeros otherwise, take part in what is tested
+            weights.data.add_(0.05 * torch.randn_like(weights))
+        model.logit_scale.data.fill_(3.0)
+        model.logit_bias.data.fill_(-5.0)
+        model.save_pretrained(folder)
+    SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
 
 
 def word_tokenizer(max_length: int | None = None, padding_side: str = "right") -> PreTrainedTokenizerFast:

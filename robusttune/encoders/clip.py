@@ -1,4 +1,4 @@
-"""The image and text towers of a frozen CLIP, each split at the first layer that an adapter inserts tokens into."""
+"""The towers of a frozen CLIP or SigLIP, each split at the first layer that an adapter inserts tokens into."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPModel
 
 from robusttune.encoders.base import (
-    Encoder,
     FrozenEncoder,
     FrozenImageEncoder,
     FrozenTextEncoder,
@@ -23,19 +21,26 @@ from robusttune.encoders.base import (
     all_real,
 )
 from robusttune.encoders.blocks import Block
+from robusttune.encoders.clip_parts import AttentionPool, Reads, image_parts, load_clip, load_one_tower, text_parts
 from robusttune.encoders.preprocessing import Preprocessing
 from robusttune.encoders.saved_files import licence_of, save_model
+from robusttune.encoders.text_form import input_form
 from robusttune.encoders.tokenization import Tokenizer
-from robusttune.encoders.transformers_common import load_config, load_model, location
+from robusttune.encoders.transformers_common import location
 from robusttune.encoders.transformers_image import own_preprocessing
 from robusttune.encoders.transformers_tokenizer import fast_tokenizer, save_tokenizer
 from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded, EncoderInputs, ImageSets, Tokens, Widths
 
+POSITIONS = {"first": slice(0, 1), "last": slice(-1, None), "all": slice(None)}  # that a feature is read from
+
 
 @dataclass(frozen=True, kw_only=True)
 class CLIPImageEncoder(ImageEncoder):
-    """Settings of the vision tower of a CLIP from transformers, for adapters such as MMRL that change its upper layers.
+    """Settings of the vision tower of a CLIP or SigLIP from transformers, for adapters that change its upper layers.
+
+    Any ``CLIPModel`` or ``SiglipModel`` works, among the latter SigLIP 2 of a fixed resolution, and MMRL and zero-shot
+    classification run on it. A SigLIP 2 for images of any shape (NaFlex) is refused.
 
     Args:
         first_layer: First layer that an adapter changes or inserts tokens into (``J`` in MMRL), counted from 1. The
@@ -59,7 +64,7 @@ class CLIPImageEncoder(ImageEncoder):
         """Build the frozen vision tower.
 
         Raises:
-            RobustTuneError: The model is not a CLIP, or ``size`` or ``first_layer`` does not fit it.
+            RobustTuneError: The model is neither a CLIP nor a SigLIP, or ``size`` or ``first_layer`` does not fit it.
         """
         return FrozenCLIPImage(self)
 
@@ -74,7 +79,10 @@ class CLIPImageEncoder(ImageEncoder):
 
 @dataclass(frozen=True, kw_only=True)
 class CLIPTextEncoder(TextEncoder):
-    """Settings of the text tower of a CLIP from transformers, for adapters such as MMRL that change its upper layers.
+    """Settings of the text tower of a CLIP or SigLIP from transformers, for adapters that change its upper layers.
+
+    Any ``CLIPModel`` or ``SiglipModel`` works, among the latter SigLIP 2 of a fixed resolution, and MMRL and zero-shot
+    classification run on it. A SigLIP 2 for images of any shape (NaFlex) is refused.
 
     Args:
         first_layer: First layer that an adapter inserts tokens into, see `CLIPImageEncoder`.
@@ -102,7 +110,7 @@ class CLIPTextEncoder(TextEncoder):
         """Build the frozen text tower.
 
         Raises:
-            RobustTuneError: The model is not a CLIP, or ``first_layer`` does not fit it.
+            RobustTuneError: The model is neither a CLIP nor a SigLIP, or ``first_layer`` does not fit it.
         """
         return FrozenCLIPText(self)
 
@@ -133,17 +141,24 @@ class TowerShape(NamedTuple):
 class UpperTower(nn.Module):
     """The upper layers of a tower, which an adapter inserts tokens into, and the output projection.
 
-    Attributes:
+    Args:
         blocks: Layers, beginning with the first one that takes inserted tokens.
-        norm: Layer norm before the projection.
-        projection: Linear map into the embedding space that both towers share, weight of shape (d_e, d).
+        norm: Layer norm after the last layer.
+        projection: Map into the embedding space that both towers share: a linear one, weight of shape (d_e, d), or the
+            attention pooling of SigLIP's vision tower.
+        reads: Positions whose last states the feature is computed from: the ``first`` (CLIP's class token), the ``end``
+            of each text (CLIP, whose text tower is causal), the ``last`` (SigLIP's texts, whose length is fixed) or
+            ``all`` (SigLIP's patches).
     """
 
-    def __init__(self, blocks: list[Block], norm: nn.Module, projection: nn.Linear) -> None:
+    def __init__(
+        self, blocks: list[Block], norm: nn.Module, projection: nn.Linear | AttentionPool, reads: Reads = "first"
+    ) -> None:
         super().__init__()
         self.blocks: Any = nn.ModuleList(blocks)
         self.norm: Any = norm
         self.projection = projection
+        self.reads = reads
 
     @property
     def shape(self) -> TowerShape:
@@ -161,16 +176,42 @@ class UpperTower(nn.Module):
         token = states[torch.arange(len(states), device=states.device), place]
         return self.blocks[-1].read(states, token.unsqueeze(1), mask) if len(self.blocks) else token
 
+    @property
+    def causal(self) -> bool:
+        """Return True if each token attends only to itself and the tokens before it."""
+        return self.reads == "end"
+
+    def read(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the states that the feature is computed from, shape (B, r, d).
+
+        Args:
+            states: States of all tokens but the inserted ones, shape (B, n, d).
+            mask: Mask of real tokens, shape (B, n), bool; needed for the ``end`` of texts alone.
+        """
+        if self.reads == "end":
+            assert mask is not None
+            return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1].unsqueeze(1)
+        return states[:, POSITIONS[self.reads]]
+
+    def project(self, states: Tensor) -> Tensor:
+        """Map normalised states into the shared embedding space, each by itself, from shape (B, d) to (B, d_e)."""
+        projected: Tensor = self.projection(states.unsqueeze(1)).squeeze(1)
+        return projected
+
     def feature(self, states: Tensor) -> Tensor:
         """Return features of length 1, shape (B, d_e), from the last states of class or end tokens, shape (B, d)."""
-        return unit(self.projection(self.norm(states)))
+        return unit(self.project(self.norm(states)))
+
+    def read_out(self, states: Tensor) -> Tensor:
+        """Return features of length 1, shape (B, d_e), from the last states at the positions of `read`, (B, r, d)."""
+        return unit(self.projection(self.norm(states)).squeeze(1))
 
 
 class FrozenCLIP(FrozenEncoder):
-    """The common base of both CLIP towers.
+    """The common base of both towers of a CLIP or a SigLIP.
 
     The features that it returns have one layer of ``tokens``, the states that enter the first layer of the adapter.
-    ``pooled`` is the feature of the original CLIP, scaled to length 1.
+    ``pooled`` is the feature of the original model, scaled to length 1.
 
     Attributes:
         upper: Layers that an adapter runs itself. They stay in memory when the layers below are released.
@@ -182,12 +223,18 @@ class FrozenCLIP(FrozenEncoder):
     def _run_lower(self, inputs: Any) -> Encoded:
         """Run the layers below the adapter. ``pooled`` of the result has width 0."""
 
-    @abstractmethod
     def _original_feature(self, encoded: Encoded) -> Tensor:
-        """Run the upper layers without an adapter and return the original CLIP's features, shape (B, d_e)."""
+        """Run the upper layers without an adapter and return the original model's features, shape (B, d_e)."""
+        states, mask, upper = encoded.tokens[0], encoded.mask[0], self.upper
+        for block in upper.blocks[:-1]:
+            states = block(states, causal=upper.causal)
+        read = upper.read(states, mask)
+        if len(upper.blocks):
+            read = run_for(upper.blocks[-1], read, states, mask if upper.causal else None)
+        return upper.read_out(read)
 
     def forward(self, inputs: Any) -> Encoded:
-        """Run all layers of the original CLIP, and keep the states that enter the upper layers."""
+        """Run all layers of the original model, and keep the states that enter the upper layers."""
         encoded = self._run_lower(inputs)
         return Encoded(self._original_feature(encoded), encoded.tokens, encoded.mask)
 
@@ -197,7 +244,7 @@ class FrozenCLIP(FrozenEncoder):
 
         Args:
             inputs: Inputs of the present rows, or their cached features.
-            untouched: If True, also compute the features of the original CLIP; if False, ``pooled`` may have width 0.
+            untouched: If True, also compute the features of the original model; if False, ``pooled`` may have width 0.
         """
         return self.as_computed(inputs) if isinstance(inputs, Encoded) else self.compute(inputs, untouched)
 
@@ -250,79 +297,88 @@ class FrozenCLIPImage(FrozenCLIP, FrozenImageEncoder):
     """The frozen vision tower that a `CLIPImageEncoder` loads."""
 
     def __init__(self, settings: CLIPImageEncoder) -> None:
-        clip = load_clip(settings)
-        del clip.text_model, clip.text_projection, clip.logit_scale
-        preprocessing, tower = settings.preprocessing(), clip.vision_model
-        if preprocessing.size != tower.config.image_size:
+        model = load_one_tower(settings, ("text_model", "text_projection", "logit_scale", "logit_bias"))
+        preprocessing, own_size = settings.preprocessing(), model.vision_model.config.image_size
+        if preprocessing.size != own_size:
             raise RobustTuneError(
                 f"{settings.name!r} does not take images of {preprocessing.size} pixels: "
-                f"set image_encoder.size to {tower.config.image_size}"
+                f"set image_encoder.size to {own_size}"
             )
-        super().__init__(clip, settings, preprocessing)
-        below, above = self._split_layers([Block(layer) for layer in tower.encoder.layers], settings)
-        self.backbone = nn.Sequential(tower.embeddings, tower.pre_layrnorm, *below)
-        self.upper = UpperTower(above, tower.post_layernorm, clip.visual_projection)
+        super().__init__(model, settings, preprocessing)
+        parts = image_parts(model)
+        below, above = self._split_layers([Block(layer) for layer in parts.layers], settings)
+        self.backbone = nn.Sequential(*parts.entry, *below)
+        self.upper = UpperTower(above, parts.norm, parts.projection, parts.reads)
         self.widths = self.measure_widths()
 
     def _run_lower(self, images: Tensor) -> Encoded:
         states = self.backbone(self.normalise(images))
         if not len(self.upper.blocks):
-            states = states[:, :1]  # the class token
+            states = self.upper.read(states)
         return Encoded(states.new_zeros(len(states), 0), [states], all_real([states]))
-
-    def _original_feature(self, encoded: Encoded) -> Tensor:
-        states = encoded.tokens[0]
-        for block in self.upper.blocks[:-1]:
-            states = block(states)
-        return self.upper.feature(self.upper.state(states, 0, None))
 
 
 class FrozenCLIPText(FrozenCLIP, FrozenTextEncoder):
     """The frozen text tower that a `CLIPTextEncoder` loads.
 
+    SigLIP was trained on texts of one length with attention to their padding, so its texts are padded to that length,
+    and their masks are True everywhere.
+
     Attributes:
-        logit_scale: CLIP's factor between cosine similarities and logits.
+        logit_scale: The model's factor between cosine similarities and logits.
+        form: Padding that the model was trained with.
     """
 
     settings: CLIPTextEncoder
 
     def __init__(self, settings: CLIPTextEncoder) -> None:
-        clip = load_clip(settings)
-        del clip.vision_model, clip.visual_projection
-        super().__init__(clip, settings)
-        tower = clip.text_model
-        below, above = self._split_layers([Block(layer) for layer in tower.encoder.layers], settings)
-        self.logit_scale = float(clip.logit_scale.detach().exp())
-        self.backbone = nn.ModuleDict({"embeddings": tower.embeddings, "blocks": nn.ModuleList(below)})
-        self.upper = UpperTower(above, tower.final_layer_norm, clip.text_projection)
+        model = load_one_tower(settings, ("vision_model", "visual_projection"))
+        super().__init__(model, settings)
+        parts = text_parts(model)
+        below, above = self._split_layers([Block(layer) for layer in parts.layers], settings)
+        self.logit_scale = float(model.logit_scale.detach().exp())
+        self.form = input_form(settings, model.text_model)
+        self.backbone = nn.ModuleDict({"embeddings": parts.entry[0], "blocks": nn.ModuleList(below)})
+        self.upper = UpperTower(above, parts.norm, parts.projection, parts.reads)
         self.widths = Widths((self.upper.shape.width,), self.upper.shape.shared_width)
-
-    def feature_count(self, length: int) -> int:
-        """Return how many numbers the features of a text with ``length`` tokens consist of."""
-        return super().feature_count(length if len(self.upper.blocks) else 1)
 
     @cached_property
     def prompt_tokenizer(self) -> Tokenizer:
         """Return the tokenizer for class prompts, which may be as long as the tower allows."""
         return fast_tokenizer(self.settings, None)
 
+    def feature_count(self, length: int) -> int:
+        """Return how many numbers the features of a text consist of, see `FrozenTextEncoder.feature_count`."""
+        return super().feature_count((self.form.length or length) if len(self.upper.blocks) else 1)
+
     def _run_lower(self, tokens: Tokens) -> Encoded:
-        # Attention is causal, so padding on the right does not affect the tokens of a text.
+        # Where attention is causal, padding on the right does not affect the tokens of a text.
         backbone: Any = self.backbone
-        states = backbone["embeddings"](tokens.input_ids)
+        states = backbone["embeddings"](self.form.pad(tokens).input_ids)
         for block in backbone["blocks"]:
-            states = block(states, causal=True)
-        mask = tokens.attention_mask
+            states = block(states, causal=self.upper.causal)
         if not len(self.upper.blocks):
-            states = states[torch.arange(len(states), device=states.device), mask.sum(1) - 1].unsqueeze(1)  # end tokens
-            mask = mask[:, :1]
+            states = self.upper.read(states, tokens.attention_mask)
+        mask = tokens.attention_mask if self.upper.causal and len(self.upper.blocks) else all_real([states])[0]
         return Encoded(states.new_zeros(len(states), 0), [states], [mask])
 
-    def _original_feature(self, encoded: Encoded) -> Tensor:
-        states, mask = encoded.tokens[0], encoded.mask[0]
-        for block in self.upper.blocks[:-1]:
-            states = block(states, causal=True)
-        return self.upper.feature(self.upper.state(states, mask.sum(1) - 1, mask))
+
+def run_for(block: Block, asking: Tensor, states: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Run a layer for some of its tokens, such as the last layer for those that are read.
+
+    Args:
+        block: Layer of a tower.
+        asking: States of the tokens that are run, shape (B, r, d).
+        states: States of all tokens, which they attend to, shape (B, n, d).
+        mask: Mask of ``states``, shape (B, n), bool, False on tokens that are ignored; None if there are none.
+
+    Returns:
+        States of the tokens after the layer, shape (B, r, d).
+    """
+    normed = block.norm1(states)
+    if asking.shape[1] == states.shape[1] and mask is None:
+        return block.finish(asking, block.attend(block.query(block.norm1(asking)), block.key_value(normed)))
+    return block.finish(asking, block.attend_few(block.norm1(asking), normed, mask))
 
 
 def unit(features: Tensor) -> Tensor:
@@ -331,19 +387,3 @@ def unit(features: Tensor) -> Tensor:
     Logits are cosine similarities times 100 or more, which would amplify rounding errors of a lower precision.
     """
     return functional.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
-
-
-def load_clip(settings: Encoder) -> Any:
-    """Load the CLIP that the settings name.
-
-    Raises:
-        RobustTuneError: The model is not a CLIP, or cannot be loaded.
-    """
-    clip = load_model(settings, load_config(settings))
-    if not isinstance(clip, CLIPModel):
-        raise RobustTuneError(
-            f"{settings.name!r} is a {type(clip).__name__}, and no CLIP: "
-            "choose one such as openai/clip-vit-base-patch16, or the encoders TransformersImageEncoder and "
-            "TransformersTextEncoder, which adapters cannot reach into"
-        )
-    return clip

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.encoders.blocks import Block
-from robusttune.encoders.clip import TowerShape, UpperTower, unit
+from robusttune.encoders.clip import TowerShape, UpperTower, run_for, unit
 from robusttune.errors import RobustTuneError
 from robusttune.models.mmrl_maps import LayerMaps, Projection, ResidualMaps, ResidualProjection
 from robusttune.models.packed import Packed
@@ -107,24 +107,20 @@ class MMRLNetwork(nn.Module):
 
         Args:
             upper: Upper layers of the vision tower.
-            states: States that enter them, shape (B, n, d), with the class token first.
+            states: States that enter them, shape (B, n, d), with the class token first if there is one.
             tokens: Inserted tokens of each layer, shape (layers, K, d).
 
         Returns:
             Class features and representation features, both scaled to length 1, shape (B, d_e) each.
         """
-        space = None
-        for block, new in zip(upper.blocks[:-1], tokens[:-1], strict=True):
-            space, states = self.run(self._image_layer, block, self._mix_tokens(new.unsqueeze(0), space), states)
-        space = self._mix_tokens(tokens[-1].unsqueeze(0), space)
-        return self.run(self._image_end, upper, space, states)
+        return self.run(self._image_end, upper, *self._below_last(upper, states, tokens))
 
     def text_features(self, upper: UpperTower, texts: Packed, tokens: Tensor) -> Tensor:
         """Compute the features ``w`` of class prompts or other texts.
 
-        Attention is causal. So the tokens that all texts begin with (the start token, the inserted tokens and the
-        opening words of a template) have the same states in every text. They run once, and each text attends to their
-        keys and values.
+        In CLIP, attention is causal. So the tokens that all texts begin with (the start token, the inserted tokens and
+        the opening words of a template) have the same states in every text. They run once, and each text attends to
+        their keys and values. In SigLIP, all tokens of a text attend to each other, and no part of it can be shared.
 
         Args:
             upper: Upper layers of the text tower.
@@ -134,6 +130,8 @@ class MMRLNetwork(nn.Module):
         Returns:
             Features scaled to length 1, shape (C, d_e), one row per text.
         """
+        if not upper.causal:
+            return self.run(self._full_text_end, upper, *self._below_last(upper, texts.pad(texts.states), tokens))
         count, space = tokens.shape[1], None
         start, rest, mask = texts.shared[:1], torch.cat([texts.shared[1:], texts.states]), texts.mask(count)
         for block, new in zip(upper.blocks[:-1], tokens[:-1], strict=True):
@@ -141,8 +139,24 @@ class MMRLNetwork(nn.Module):
             start, space, rest = self.run(self._text_layer, block, start, space, rest, texts, mask)
         return self.run(self._text_end, upper, start, self._mix_tokens(tokens[-1], space), rest, texts)
 
-    def _image_layer(self, block: Block, space: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Run one layer of the vision tower.
+    def _below_last(self, upper: UpperTower, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Run all layers but the last, in which all tokens attend to each other.
+
+        Args:
+            upper: Upper layers of a tower.
+            states: States that enter them, shape (B, n, d).
+            tokens: Inserted tokens of each layer, shape (layers, K, d).
+
+        Returns:
+            Inserted tokens, shape (1 or B, K, d), and other states, shape (B, n, d), that enter the last layer.
+        """
+        space = None
+        for block, new in zip(upper.blocks[:-1], tokens[:-1], strict=True):
+            space, states = self.run(self._full_layer, block, self._mix_tokens(new.unsqueeze(0), space), states)
+        return self._mix_tokens(tokens[-1].unsqueeze(0), space), states
+
+    def _full_layer(self, block: Block, space: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Run one layer in which all tokens attend to each other.
 
         Args:
             block: Frozen layer.
@@ -165,18 +179,25 @@ class MMRLNetwork(nn.Module):
         return space, states
 
     def _image_end(self, upper: UpperTower, space: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the last layer of the vision tower and return class and representation features, shape (B, d_e) each."""
-        block, count = upper.blocks[-1], space.shape[1]
-        states = torch.cat([_expand(space, len(states)), states], 1)
-        normed = block.norm1(states)
-        read = slice(count + 1)  # the inserted tokens and, after them, the class token
-        states = block.finish(states[:, read], block.attend_few(normed[:, read], normed))
-        return upper.feature(states[:, -1]), unit(self.projection(upper, upper.norm(states[:, :-1]).mean(1)))
+        """Run the last layer of the vision tower and return class and representation features, shape (B, d_e) each.
+
+        The class feature is read from the class token or, in SigLIP, from the patches: its probe does not attend to the
+        inserted tokens, as the frozen model's does not.
+        """
+        count, space = space.shape[1], _expand(space, len(states))
+        asking = torch.cat([space, upper.read(states)], 1)
+        space, read = _split(run_for(upper.blocks[-1], asking, torch.cat([space, states], 1)), count, dim=1)
+        return upper.read_out(read), unit(self.projection(upper, upper.norm(space).mean(1)))
+
+    def _full_text_end(self, upper: UpperTower, space: Tensor, states: Tensor) -> Tensor:
+        """Run the last layer of a text tower without causal attention, and return features, shape (C, d_e)."""
+        tokens = torch.cat([_expand(space, len(states)), states], 1)
+        return upper.read_out(run_for(upper.blocks[-1], upper.read(states), tokens))
 
     def _text_layer(
         self, block: Block, start: Tensor, space: Tensor, rest: Tensor, texts: Packed, mask: Tensor
     ) -> tuple[Tensor, ...]:
-        """Run one layer of the text tower.
+        """Run one layer of a causal text tower.
 
         Args:
             block: Frozen layer.
@@ -201,7 +222,7 @@ class MMRLNetwork(nn.Module):
         return _split(states, 1, count)
 
     def _text_end(self, upper: UpperTower, start: Tensor, space: Tensor, rest: Tensor, texts: Packed) -> Tensor:
-        """Run the last layer of the text tower for the last token of each text, and return features, shape (C, d_e)."""
+        """Run the last layer of a causal text tower for the last token of each text, and return features, shape (C, d_e)."""
         block, count = upper.blocks[-1], len(space)
         shared_count = count + len(texts.shared)
         end = shared_count + texts.end

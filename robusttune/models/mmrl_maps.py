@@ -68,8 +68,7 @@ class ResidualProjection(nn.Module):
 
     def forward(self, upper: UpperTower, features: Tensor) -> Tensor:
         """Project features of shape (B, d_v) to shape (B, d_e)."""
-        projected: Tensor = upper.projection(features)
-        return projected + features @ self.a @ self.b
+        return upper.project(features) + features @ self.a @ self.b
 
 
 def _copies(count: int, tensor: Tensor) -> Tensor:

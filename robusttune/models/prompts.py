@@ -112,7 +112,8 @@ def encode_prompts(encoder: FrozenCLIPText, class_names: list[str], templates: S
         with torch.autocast(device.type, enabled=False):
             encoded = _encode(encoder, tokens)
         means = means + encoded.pooled / len(templates)
-        first = first or (encoded, common_prefix_length(tokens))
+        # Where attention is not causal, the states of a common prefix depend on the rest of the text.
+        first = first or (encoded, common_prefix_length(tokens) if encoder.upper.causal else 0)
     assert first is not None
     (states, mask), shared = (first[0].tokens[0], first[0].mask[0]), first[1]
     return ClassPrompts(Packed.of(states, mask, states[0, :shared].clone()), unit(means))
@@ -124,4 +125,4 @@ def _encode(encoder: FrozenCLIPText, tokens: Tokens) -> Encoded:
     blocks = [tokens.map(lambda tensor, start=start: tensor[start : start + BLOCK]) for start in starts]  # type: ignore[misc]
     parts = [encoder.encode_lower(block, untouched=True) for block in blocks]
     states = torch.cat([part.tokens[0] for part in parts])
-    return Encoded(torch.cat([part.pooled for part in parts]), [states], [tokens.attention_mask])
+    return Encoded(torch.cat([part.pooled for part in parts]), [states], [torch.cat([part.mask[0] for part in parts])])

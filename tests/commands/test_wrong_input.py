@@ -813,7 +813,7 @@ CASES: dict[str, Row] = {
     ),
     "two CLIPs": (
         lambda p: p.mmrl(f"--text_encoder.name={p.text_folder}"),
-        "is a BertModel, and no CLIP: choose one such as openai/clip-vit-base-patch16",
+        "is a BertModel, and no CLIP or SigLIP: choose one such as openai/clip-vit-base-patch16",
     ),
     "encoders that cannot be reached into": (
         lambda p: p.shapes("--model=robusttune.tasks.MMRLTask"),

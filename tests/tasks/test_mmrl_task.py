@@ -425,7 +425,7 @@ def test_first_layer_out_of_range(clip_folder: Path, modality: str, first_layer:
 def test_encoders_that_do_not_go_together(clip_folder: Path, text_folder: Path) -> None:
     with pytest.raises(RobustTuneError, match="does not take images of 64 pixels: set image_encoder.size to 32"):
         CLIPImageEncoder(name=str(clip_folder), size=64).load()
-    with pytest.raises(RobustTuneError, match="is a BertModel, and no CLIP: choose one such as openai/clip"):
+    with pytest.raises(RobustTuneError, match="is a BertModel, and no CLIP or SigLIP: choose one such as openai/clip"):
         CLIPTextEncoder(name=str(text_folder)).load()
     from fakes import tiny_image_encoder
 
