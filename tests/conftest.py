@@ -66,6 +66,16 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def siglip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny random SigLIP with its image processor and tokenizer."""
+    from fakes import write_siglip
+
+    folder = tmp_path_factory.mktemp("encoders") / "siglip"
+    write_siglip(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def food101(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a generated data set in the layout of UPMC Food-101: 12 classes, 96 training and 36 test samples."""
     from dishes import write_food101

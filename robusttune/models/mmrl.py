@@ -222,7 +222,7 @@ class MMRLNetwork(nn.Module):
         return _split(states, 1, count)
 
     def _text_end(self, upper: UpperTower, start: Tensor, space: Tensor, rest: Tensor, texts: Packed) -> Tensor:
-        """Run the last layer of a causal text tower for the last token of each text, and return features, shape (C, d_e)."""
+        """Run the last layer of a causal text tower for the last token of each text, and return features (C, d_e)."""
         block, count = upper.blocks[-1], len(space)
         shared_count = count + len(texts.shared)
         end = shared_count + texts.end
