@@ -33,11 +33,11 @@ def plain_siglip_image(siglip: Any, network: MMRLNetwork, pixels: Tensor) -> tup
         features = tower(pixel_values=pixels).pooler_output
         handle.remove()
     mean = kept[0].mean(1)
-    if hasattr(network.projection, "weight"):
-        representation = mean @ network.projection.weight
+    projection: Any = network.projection
+    if hasattr(projection, "weight"):
+        representation = mean @ projection.weight
     else:
-        residual: Any = network.projection
-        representation = tower.head(mean.unsqueeze(1)) + mean @ residual.a @ residual.b
+        representation = tower.head(mean.unsqueeze(1)) + mean @ projection.a @ projection.b
     return functional.normalize(features, dim=-1), functional.normalize(representation, dim=-1)
 
 

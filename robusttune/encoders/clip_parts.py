@@ -94,9 +94,10 @@ def image_parts(model: Any) -> Parts:
 def text_parts(model: Any) -> Parts:
     """Return the parts of a model's text tower."""
     tower = model.text_model
-    is_siglip = isinstance(model, SiglipModel)
-    projection, reads = (tower.head, "last") if is_siglip else (model.text_projection, "end")
-    return Parts([tower.embeddings], tower.encoder.layers, tower.final_layer_norm, projection, reads)
+    entry, layers, norm = [tower.embeddings], tower.encoder.layers, tower.final_layer_norm
+    if isinstance(model, SiglipModel):
+        return Parts(entry, layers, norm, tower.head, "last")
+    return Parts(entry, layers, norm, model.text_projection, "end")
 
 
 def load_one_tower(settings: Encoder, unused: tuple[str, ...]) -> Any:

@@ -18,6 +18,7 @@ from robusttune.encoders.hub import PREFETCH, offline
 from robusttune.encoders.positions import count_positions
 from robusttune.encoders.remote_code import find_file, read_json, refuse_remote_code
 from robusttune.encoders.saved_files import TOKENIZER_FILES, copy_files
+from robusttune.encoders.siglip_tokenizer import SLOW, VOCABULARY, fast_form, lower_cased
 from robusttune.encoders.tokenization import Tokenizer
 from robusttune.encoders.transformers_common import load_config, location
 from robusttune.encoders.weights import fetching, model_folder
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 FILE = "tokenizer.json"
 OTHER_FORMATS = ("tokenizer.model", "tiktoken.model", "tekken.json")  # read by transformers for any tokenizer class
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that read any tokenizer.json
-SLOW = {"siglip": "SiglipTokenizer"}  # transformers does not name this class if sentencepiece is missing
 UNLIMITED = 1e9  # tokenizers without a maximum length report 1e30
 LEAST_WORDS = 10  # tokens that are not special; an empty tokenizer created by transformers has at most 2
 UNUSED_SHARE = 0.5  # fraction of embeddings without a token above which the tokenizer probably belongs to another model
@@ -47,7 +47,7 @@ def fast_tokenizer(settings: TextEncoder, max_length: int | None) -> Tokenizer:
             fewer than ``max_length`` tokens.
     """
     config = load_config(settings)
-    backend = _from_pretrained(_settings_of_tokenizer(settings))
+    backend = lower_cased(_from_pretrained(_settings_of_tokenizer(settings)), config)
     _check_vocabulary(backend, config)
     limits = [limit for limit in (count_positions(config), backend.model_max_length) if limit and 0 < limit < UNLIMITED]
     longest = int(min(limits)) if limits else None
@@ -130,13 +130,13 @@ def _missing_files(settings: TextEncoder) -> str:
         refuse_remote_code(source, "AutoTokenizer")
         tokenizer_config = read_json(source, "tokenizer_config.json")
         kind = _tokenizer_class(tokenizer_config, config)
-        is_placeholder = "sentencepiece" in getattr(kind, "_backends", ())
-        if is_placeholder or getattr(kind, "__name__", None) in SLOW.values():
+        is_siglip = getattr(kind, "__name__", None) == SLOW
+        if "sentencepiece" in getattr(kind, "_backends", ()) and not is_siglip:  # a placeholder
             raise _no_fast_form(settings, kind)
         versions = tokenizer_config.get("fast_tokenizer_files")
         if any(find_file(source, name) for name in [FILE, *(versions if isinstance(versions, list) else [])]):
             return ""
-        files = _vocabulary_files(kind)
+        files = [VOCABULARY] if is_siglip else _vocabulary_files(kind)
         found = [name for name in files if find_file(source, name)]
         if len(found) < len(files) or not files:
             found = [name for name in OTHER_FORMATS if find_file(source, name)]
@@ -161,7 +161,8 @@ def _tokenizer_class(tokenizer_config: dict[str, Any], config: Any) -> Any:
         class_name = TOKENIZER_MAPPING_NAMES.get(config.model_type, GENERIC[0])
         if isinstance(class_name, tuple):  # transformers 4 names the slow and the fast class
             class_name = class_name[1] or class_name[0]
-        class_name = SLOW.get(config.model_type, class_name) if class_name is None else class_name
+        if class_name is None and config.model_type == "siglip":  # not named if sentencepiece is missing
+            class_name = SLOW
     return tokenizer_class_from_name(class_name) if isinstance(class_name, str) else None
 
 
@@ -193,6 +194,8 @@ def _from_pretrained(settings: TextEncoder) -> Any:
             raise RobustTuneError(
                 f"the tokenizer of {name} needs a package that is not installed ({reason}): install it"
             ) from error
+        if type(backend).__name__ == SLOW:
+            return fast_form(backend)
         if not isinstance(backend, PreTrainedTokenizerFast):
             raise _no_fast_form(settings, type(backend))
         if _is_of_its_class(source, backend):

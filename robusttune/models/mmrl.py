@@ -6,6 +6,15 @@ extension MMRL++ (arXiv 2505.10088).
 The results equal those of the published implementation, with less computation. Padding of prompts is not processed.
 The layers below the first one that takes tokens run once. In the last layer only the tokens that are read are computed.
 The common prefix of all prompts is computed once for all classes, see `MMRLNetwork.text_features`.
+
+On SigLIP (arXiv 2303.15343, 2502.14786), which has no class token, the design is this package's own:
+
+* The class feature is SigLIP's attention pooling over the patches. It does not attend to the representation tokens, so
+  the regularisation compares it with the same pooling in the frozen model.
+* The representation feature is the projected mean of the representation tokens, as on CLIP. MMRL++ adds its residual to
+  the frozen pooling of that mean as a single token, since no other frozen map leads into the embedding space.
+* In texts, all tokens attend to each other, representation tokens and padding included, as SigLIP was trained. The
+  feature is read from the last position. Prompts share no states, so a step costs more per class than on CLIP.
 """
 
 from __future__ import annotations
@@ -35,8 +44,8 @@ class MMRL:
             With 1 they overwrite that output, as in MMRL. The first layer always takes new tokens.
         residual_rank: Rank of each layer's residual map, which is added to a map that all layers of a tower share
             (MMRL++). None for an independent linear map per layer (MMRL).
-        projection_rank: Rank of the residual that is added to CLIP's frozen projection to project representation
-            features (MMRL++). None for a new projection (MMRL).
+        projection_rank: Rank of the residual that is added to CLIP's frozen projection (SigLIP: to its frozen pooling)
+            to project representation features (MMRL++). None for a new projection (MMRL).
 
     Raises:
         RobustTuneError: A number is out of its range.

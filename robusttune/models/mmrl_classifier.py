@@ -91,11 +91,12 @@ class MMRLClassifier(PromptClassifier):
     """A frozen CLIP with the adapter MMRL (arXiv 2503.08497) or MMRL++ (arXiv 2505.10088).
 
     Logits of classes from training combine class and representation features, those of new classes use class features
-    alone. A sample's own text goes through the same text tower as the prompts.
+    alone. A sample's own text goes through the same text tower as the prompts. `robusttune.models.mmrl` says what the
+    features are on a SigLIP.
 
     Args:
-        image_encoder: Settings of the image encoder, a `CLIPImageEncoder`.
-        text_encoder: Settings of the text encoder, a `CLIPTextEncoder` of the same CLIP.
+        image_encoder: Settings of the image encoder, a `CLIPImageEncoder` of a CLIP or SigLIP.
+        text_encoder: Settings of the text encoder, a `CLIPTextEncoder` of the same model.
         facts: Class names, class frequencies and kind of task, from the training data.
         adapter: Settings of the trained network.
         templates: Prompt templates, with ``{}`` in place of the class name. The prompts of the first template are

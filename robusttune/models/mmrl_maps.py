@@ -58,7 +58,10 @@ class Projection(nn.Module):
 
 
 class ResidualProjection(nn.Module):
-    """CLIP's frozen projection plus a learned low-rank residual, ``P_rep = W_v + A B`` (MMRL++)."""
+    """CLIP's frozen projection plus a learned low-rank residual, ``P_rep = W_v + A B`` (MMRL++).
+
+    SigLIP has no such projection. Its frozen pooling, applied to a feature as a single token, takes its place.
+    """
 
     def __init__(self, settings: MMRL, image: TowerShape) -> None:
         super().__init__()

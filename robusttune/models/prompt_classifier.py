@@ -1,4 +1,4 @@
-"""The base class of classifiers that compare images and texts with prompts of class names, in the space of a CLIP."""
+"""The base class of classifiers that compare images and texts with prompts of class names, on a CLIP or SigLIP."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class PromptClassifier(Classifier):
     is the class frequencies of the training data.
 
     Args:
-        image_encoder: Settings of the image encoder, a `CLIPImageEncoder`.
-        text_encoder: Settings of the text encoder, a `CLIPTextEncoder` of the same CLIP.
+        image_encoder: Settings of the image encoder, a `CLIPImageEncoder` of a CLIP or SigLIP.
+        text_encoder: Settings of the text encoder, a `CLIPTextEncoder` of the same model.
         facts: Class names, class frequencies and kind of task, from the training data.
         templates: Prompt templates, with ``{}`` in place of the class name.
         combination_smoothing: Constant added to each modality's class probabilities before they are multiplied, at
@@ -157,7 +157,9 @@ class PromptClassifier(Classifier):
         return torch.logaddexp(logits.log_softmax(1), logits.new_tensor(math.log(self.combination_smoothing)))
 
     def cosine_logits(self, features: Tensor, classes: Tensor) -> Tensor:
-        """Return cosine similarities between samples and classes, multiplied by CLIP's logit scale.
+        """Return cosine similarities between samples and classes, multiplied by the model's logit scale.
+
+        SigLIP adds a bias to all logits, for its sigmoid. A softmax over classes does not depend on it.
 
         Args:
             features: Features of ``N`` samples, shape (N, d_e), L2-normalised.

@@ -106,8 +106,13 @@ def refuse_another_clip(given: Mapping[str, Tensor], image: UpperTower, text: Up
         text: Upper layers of the given CLIP's text tower.
 
     Raises:
-        RobustTuneError: The checkpoint was trained on another CLIP.
+        RobustTuneError: The checkpoint was trained on another CLIP, or the given towers are those of a SigLIP.
     """
+    if image.reads != "first":
+        raise RobustTuneError(
+            "published checkpoints are of MMRL on CLIP, and the encoders are of a SigLIP: name the CLIP that the "
+            "checkpoint was trained on for image_encoder and text_encoder"
+        )
     own = {
         "image_encoder.proj": image.projection.weight.T,
         "image_encoder.ln_post.weight": image.norm.weight,

@@ -1,4 +1,4 @@
-"""Zero-shot classification with a frozen CLIP."""
+"""Zero-shot classification with a frozen CLIP or SigLIP."""
 
 from __future__ import annotations
 

@@ -32,9 +32,12 @@ class MMRLTask(RobustTask):
     Logits of classes from training combine both features, those of new classes use ``f`` alone. The checkpoint records
     the classes of training.
 
+    On a SigLIP, ``f`` is its attention pooling over the patches, without the representation tokens, and all tokens of a
+    text attend to each other. This extension is the package's own, see `robusttune.models.mmrl`.
+
     Args:
-        image_encoder: Settings of the image encoder, a `CLIPImageEncoder`.
-        text_encoder: Settings of the text encoder, a `CLIPTextEncoder` of the same CLIP.
+        image_encoder: Settings of the image encoder, a `CLIPImageEncoder` of a CLIP or SigLIP.
+        text_encoder: Settings of the text encoder, a `CLIPTextEncoder` of the same model.
         facts: Class names, class frequencies and kind of task, from the data.
         adapter: Settings of the trained network.
         templates: Prompt templates, with ``{}`` in place of the class name. The prompts of the first template are

@@ -22,8 +22,8 @@ class ZeroShotTask(RobustTask):
     ``calibrate`` is on.
 
     Args:
-        image_encoder: Settings of the image encoder, a `CLIPImageEncoder`.
-        text_encoder: Settings of the text encoder, a `CLIPTextEncoder` of the same CLIP.
+        image_encoder: Settings of the image encoder, a `CLIPImageEncoder` of a CLIP or SigLIP.
+        text_encoder: Settings of the text encoder, a `CLIPTextEncoder` of the same model.
         facts: Class names, class frequencies and kind of task, from the data.
         templates: Prompt templates, with ``{}`` in place of the class name. The feature of a class is the mean over all
             templates.
