@@ -15,7 +15,10 @@ from torch.nn import functional
 from transformers import SiglipModel
 
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
+from robusttune.errors import RobustTuneError
+from robusttune.inference.onnx import write_onnx
 from robusttune.models import MMRL, MMRLClassifier
+from robusttune.models.published import refuse_another_clip
 from robusttune.models.zero_shot import ZeroShotClassifier
 from robusttune.types import Batch, Facts, Tokens, Variants
 
@@ -132,3 +135,16 @@ def test_mmrlpp_begins_with_the_frozen_pooling_of_one_token(siglip_folder: Path)
     siglip = SiglipModel.from_pretrained(siglip_folder).eval()
     found = classifier.network.projection(classifier.image_encoder.upper, mean)
     torch.testing.assert_close(found, siglip.vision_model.head(mean.unsqueeze(1)), rtol=0, atol=1e-5)
+
+
+def test_published_weights_are_of_clip_alone(siglip_folder: Path) -> None:
+    image, text = (settings.load() for settings in encoders(siglip_folder))
+    with pytest.raises(RobustTuneError, match="are of MMRL on CLIP, and the encoders are of a SigLIP: name the CLIP"):
+        refuse_another_clip({}, image.upper, text.upper)
+
+
+@pytest.mark.exhaustive  # an export takes half a minute
+def test_an_onnx_graph_gives_the_same_logits(siglip_folder: Path, tmp_path: Path) -> None:
+    classifier = MMRLClassifier(*encoders(siglip_folder), FACTS, VARIATIONS["MMRL++"]).eval()
+    report = write_onnx(classifier, tmp_path / "model")
+    assert max(report["difference"].values()) < 1e-5
