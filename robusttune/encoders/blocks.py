@@ -1,4 +1,4 @@
-"""Transformer layers of frozen CLIP towers, split into the steps that an adapter such as MMRL calls separately."""
+"""Transformer layers of frozen CLIP or SigLIP towers, split into steps that an adapter such as MMRL can call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ QUICK_GELU = 1.702
 class Block(nn.Module):
     """A frozen pre-norm transformer layer whose attention and MLP can be run on chosen tokens.
 
-    It computes the same as ``CLIPEncoderLayer`` of transformers, up to rounding, with fewer operations:
+    It computes the same as ``CLIPEncoderLayer`` and ``SiglipEncoderLayer`` of transformers, up to rounding, with fewer
+    operations:
 
     * Keys and values come from one matrix product without bias. A bias of the keys shifts all scores of a softmax
       equally, so it has no effect. The bias of the values passes through attention unchanged, so it is folded into the
@@ -24,7 +25,7 @@ class Block(nn.Module):
       and after it.
 
     Args:
-        layer: ``CLIPEncoderLayer`` of transformers, whose weights are taken over. Its tensors are modified in place.
+        layer: Layer of transformers, whose weights are taken over. Its tensors are modified in place.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -81,8 +82,25 @@ class Block(nn.Module):
         Returns:
             State of the token after the layer, shape (B, d).
         """
-        attended = self.attend_few(self.norm1(query_state), self.norm1(states), mask)
-        return self.finish(query_state, attended).squeeze(1)
+        return self.read_some(states, query_state, mask).squeeze(1)
+
+    def read_some(self, states: Tensor, asking: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Run the layer for some of its tokens, which are few or all of them.
+
+        Args:
+            states: States that enter the layer, shape (B, n, d).
+            asking: States of the tokens that are read, shape (B, r, d).
+            mask: Mask of the tokens that they attend to, shape (B, n), bool; None for all.
+
+        Returns:
+            States of the tokens after the layer, shape (B, r, d).
+        """
+        normed, normed_asking = self.norm1(states), self.norm1(asking)
+        if asking.shape[1] == states.shape[1] and mask is None:
+            attended = self.attend(self.query(normed_asking), self.key_value(normed))
+        else:
+            attended = self.attend_few(normed_asking, normed, mask)
+        return self.finish(asking, attended)
 
     def attend(self, query: Tensor, key_value: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Compute multi-head attention, without the output projection.

@@ -45,7 +45,7 @@ class CLIPImageEncoder(ImageEncoder):
     Args:
         first_layer: First layer that an adapter changes or inserts tokens into (``J`` in MMRL), counted from 1. The
             layers below it run without the adapter, so their output can be cached. One more than there are layers if
-            none of them changes: then the cache holds the class token alone.
+            none of them changes: then the cache holds the class token alone (SigLIP: the patches).
 
     Example:
         >>> import torch
@@ -230,7 +230,7 @@ class FrozenCLIP(FrozenEncoder):
             states = block(states, causal=upper.causal)
         read = upper.read(states, mask)
         if len(upper.blocks):
-            read = run_for(upper.blocks[-1], read, states, mask if upper.causal else None)
+            read = upper.blocks[-1].read_some(states, read, mask if upper.causal else None)
         return upper.read_out(read)
 
     def forward(self, inputs: Any) -> Encoded:
@@ -254,6 +254,11 @@ class FrozenCLIP(FrozenEncoder):
             return self(inputs)
         self.ready()
         return self._run_lower(inputs)
+
+    @property
+    def is_siglip(self) -> bool:
+        """Return True for a tower of a SigLIP, which has no class token and whose texts are not causal."""
+        return self.upper.reads in ("last", "all")
 
     def refuse_no_layers(self) -> None:
         """Check that there are upper layers.
@@ -361,24 +366,6 @@ class FrozenCLIPText(FrozenCLIP, FrozenTextEncoder):
             states = self.upper.read(states, tokens.attention_mask)
         mask = tokens.attention_mask if self.upper.causal and len(self.upper.blocks) else all_real([states])[0]
         return Encoded(states.new_zeros(len(states), 0), [states], [mask])
-
-
-def run_for(block: Block, asking: Tensor, states: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Run a layer for some of its tokens, such as the last layer for those that are read.
-
-    Args:
-        block: Layer of a tower.
-        asking: States of the tokens that are run, shape (B, r, d).
-        states: States of all tokens, which they attend to, shape (B, n, d).
-        mask: Mask of ``states``, shape (B, n), bool, False on tokens that are ignored; None if there are none.
-
-    Returns:
-        States of the tokens after the layer, shape (B, r, d).
-    """
-    normed = block.norm1(states)
-    if asking.shape[1] == states.shape[1] and mask is None:
-        return block.finish(asking, block.attend(block.query(block.norm1(asking)), block.key_value(normed)))
-    return block.finish(asking, block.attend_few(block.norm1(asking), normed, mask))
 
 
 def unit(features: Tensor) -> Tensor:

@@ -41,9 +41,15 @@ class Towers(NamedTuple):
             what: What needs them, for the message.
 
         Raises:
-            RobustTuneError: They are not the towers of a CLIP.
+            RobustTuneError: They are not the towers of a CLIP, or those of a SigLIP.
         """
         if isinstance(image, FrozenCLIPImage) and isinstance(text, FrozenCLIPText):
+            for tower in (image, text):
+                if tower.is_siglip:
+                    raise RobustTuneError(
+                        f"{what} adapts the towers of a CLIP, and {tower.settings.name!r} is a SigLIP: choose a CLIP "
+                        "such as openai/clip-vit-base-patch16, or MMRL"
+                    )
             return cls(image, text)
         raise RobustTuneError(
             f"{what} adapts the towers of a CLIP: set image_encoder.class_path to CLIPImageEncoder and "

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.encoders.blocks import Block
-from robusttune.encoders.clip import TowerShape, UpperTower, run_for, unit
+from robusttune.encoders.clip import TowerShape, UpperTower, unit
 from robusttune.errors import RobustTuneError
 from robusttune.models.mmrl_maps import LayerMaps, Projection, ResidualMaps, ResidualProjection
 from robusttune.models.packed import Packed
@@ -195,13 +195,13 @@ class MMRLNetwork(nn.Module):
         """
         count, space = space.shape[1], _expand(space, len(states))
         asking = torch.cat([space, upper.read(states)], 1)
-        space, read = _split(run_for(upper.blocks[-1], asking, torch.cat([space, states], 1)), count, dim=1)
+        space, read = _split(upper.blocks[-1].read_some(torch.cat([space, states], 1), asking), count, dim=1)
         return upper.read_out(read), unit(self.projection(upper, upper.norm(space).mean(1)))
 
     def _full_text_end(self, upper: UpperTower, space: Tensor, states: Tensor) -> Tensor:
         """Run the last layer of a text tower without causal attention, and return features, shape (C, d_e)."""
         tokens = torch.cat([_expand(space, len(states)), states], 1)
-        return upper.read_out(run_for(upper.blocks[-1], upper.read(states), tokens))
+        return upper.read_out(upper.blocks[-1].read_some(tokens, upper.read(states)))
 
     def _text_layer(
         self, block: Block, start: Tensor, space: Tensor, rest: Tensor, texts: Packed, mask: Tensor

@@ -36,7 +36,7 @@ from transformers import CLIPModel, SiglipConfig, SiglipImageProcessor, SiglipMo
 
 from robusttune.data.sources.shapes.drawing import SIDE
 from robusttune.demo_clip.pretrain import HERE, Pairs, Pretraining, Settings, make_tokenizer
-from robusttune.encoders.clip import UpperTower, run_for, unit
+from robusttune.encoders.clip import UpperTower, unit
 from robusttune.models.mmrl import MMRLNetwork
 
 PROTOCOL = yaml.safe_load((ROOT / "configs/protocols/demo_base_to_new.yaml").read_text())
@@ -47,10 +47,11 @@ SCALE, BIAS = 10.0, -10.0  # of the logits at first, as in the paper
 
 
 class Job(NamedTuple):
-    """Settings of one run: a method in `METHODS`, data in `DATASETS`, and the seed of the model and the scenes."""
+    """Settings of one run: a method in `METHODS`, data in `DATASETS`, epochs, and a seed of the model and the scenes."""
 
     method: str
     data: str
+    epochs: int
     seed: int
 
 
@@ -138,7 +139,7 @@ def probe_of_all() -> Iterator[None]:
 
     def image_end(self: MMRLNetwork, upper: UpperTower, space: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
         count, tokens = space.shape[1], torch.cat([space.expand(len(states), -1, -1), states], 1)
-        tokens = run_for(upper.blocks[-1], tokens, tokens)
+        tokens = upper.blocks[-1](tokens)
         representation = self.projection(upper, upper.norm(tokens[:, :count]).mean(1))
         return upper.read_out(tokens), unit(representation)
 
@@ -173,6 +174,7 @@ def measure(root: Path, job: Job) -> Record:
     common |= {f"{modality}_encoder.name": str(root / "siglip") for modality in modalities}
     with method.changed():
         flags = [*overlays("demo_mmrl"), *method.flags, *flags_of(common)]
+        flags += [f"--trainer.max_epochs={job.epochs}"] if job.method != "zero-shot" else []
         folder = train(root, "-".join(map(str, job)).replace(" ", "_"), job.seed, *flags)
         report = evaluate(folder, "--data.batch_size=200")
     found = json.loads((report / "test.json").read_text())["conditions"]["complete"]
@@ -198,6 +200,7 @@ def main() -> None:
     parser.add_argument("--from-scratch", action="store_true", help="pretrain from random weights")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--data", nargs="+", choices=DATASETS, default=list(DATASETS))
+    parser.add_argument("--epochs", type=int, default=MMRL["trainer.max_epochs"], help="epochs of MMRL")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="jobs at a time, one core each")
     given = parser.parse_args()
@@ -206,7 +209,7 @@ def main() -> None:
         steps, warmup = given.steps, min(300, given.steps // 10)
         settings = read_settings(steps=steps, warmup=warmup, batch_size=given.batch_size)
         pretrain(settings, root / "siglip", given.from_scratch)
-    jobs = [Job(*job) for job in product(given.methods, given.data, range(1, given.seeds + 1))]
+    jobs = [Job(*job) for job in product(given.methods, given.data, [given.epochs], range(1, given.seeds + 1))]
     start = "random weights" if given.from_scratch else "the layers of the demo CLIP"
     about = {"SigLIP": f"{given.steps} steps of {given.batch_size} pairs from {start}"}
     results = run_jobs(root, jobs, partial(measure, root), given.processes, about)

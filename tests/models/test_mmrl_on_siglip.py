@@ -17,7 +17,7 @@ from transformers import SiglipModel
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.inference.onnx import write_onnx
-from robusttune.models import MMRL, MMRLClassifier
+from robusttune.models import DCP, MMRL, MMRLClassifier
 from robusttune.models.published import refuse_another_clip
 from robusttune.models.zero_shot import ZeroShotClassifier
 from robusttune.types import Batch, Facts, Tokens, Variants
@@ -141,6 +141,14 @@ def test_published_weights_are_of_clip_alone(siglip_folder: Path) -> None:
     image, text = (settings.load() for settings in encoders(siglip_folder))
     with pytest.raises(RobustTuneError, match="are of MMRL on CLIP, and the encoders are of a SigLIP: name the CLIP"):
         refuse_another_clip({}, image.upper, text.upper)
+
+
+def test_dcp_is_for_clip_alone(siglip_folder: Path) -> None:
+    image, text = (settings.load() for settings in encoders(siglip_folder, first_layer=1))
+    with pytest.raises(
+        RobustTuneError, match="DCP adapts the towers of a CLIP, and .* is a SigLIP: choose a CLIP such"
+    ):
+        DCP().build_on(image, text, FACTS)
 
 
 @pytest.mark.exhaustive  # an export takes half a minute
