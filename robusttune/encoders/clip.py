@@ -157,7 +157,7 @@ class UpperTower(nn.Module):
         super().__init__()
         self.blocks: Any = nn.ModuleList(blocks)
         self.norm: Any = norm
-        self.projection = projection
+        self.projection: Any = projection
         self.reads = reads
 
     @property

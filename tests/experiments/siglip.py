@@ -47,7 +47,7 @@ SCALE, BIAS = 10.0, -10.0  # of the logits at first, as in the paper
 
 
 class Job(NamedTuple):
-    """Settings of one run: a method in `METHODS`, data in `DATASETS`, epochs, and a seed of the model and the scenes."""
+    """Settings of one run: a method in `METHODS`, data in `DATASETS`, epochs, and the seed of model and scenes."""
 
     method: str
     data: str
@@ -112,7 +112,7 @@ def pretrain(settings: Settings, out: Path, from_scratch: bool) -> None:
     if not from_scratch:
         copy_layers(model, CLIPModel.from_pretrained(HERE).float())
     trainer = Trainer(max_epochs=1, devices=1, gradient_clip_val=1.0, logger=False, enable_checkpointing=False)
-    task = Pretraining(settings, model)  # type: ignore[arg-type]  # it returns a loss of its own
+    task = Pretraining(settings, model)  # with the loss that the model itself returns
     trainer.fit(task, DataLoader(FullLengthPairs(settings, tokenizer), batch_size=None))
     model.cpu().save_pretrained(out)
     tokenizer.save_pretrained(out)
