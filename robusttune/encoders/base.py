@@ -183,16 +183,21 @@ class FrozenEncoder(nn.Module, ABC):
 
     def merge(self) -> None:
         """Add the updates to the weights, and remove them. Outputs stay the same up to rounding."""
-        merge_updates(self.backbone)
+        merge_updates(self._updated_layers().values())
 
     def updates(self) -> list[nn.Parameter]:
         """Return the parameters of the updates, which are the only ones that are trained; none after `merge`."""
-        return [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
+        layers = self._updated_layers().values()
+        return [parameter for layer in layers for parameter in layer.parameters() if parameter.requires_grad]
 
     def updated_weights(self) -> dict[str, Tensor]:
         """Return the weights with their updates, whether they are merged or not, by their keys in the model alone."""
-        layers = {name: self.backbone.get_submodule(name) for name in self._updated}
-        return {f"{name}.weight": layer.weight.detach() for name, layer in layers.items()}  # type: ignore[operator]
+        layers = self._updated_layers().items()
+        return {f"{name}.weight": layer.weight.detach() for name, layer in layers}  # type: ignore[operator]
+
+    def _updated_layers(self) -> dict[str, nn.Module]:
+        """Return the linear layers with updates, by their names in the model."""
+        return {name: self.backbone.get_submodule(name) for name in self._updated}
 
     def __call__(self, inputs: Any) -> Encoded:
         self.ready()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -163,13 +163,9 @@ def _has(layer: nn.Module, targets: Sequence[Target]) -> bool:
     return all(found.count(target) == 1 for target in targets)
 
 
-def merge_updates(module: nn.Module) -> None:
-    """Add the updates in a module to the weights, and remove them. Nothing happens without updates.
-
-    Args:
-        module: Module whose only parametrised weights are those that `insert_updates` has updated.
-    """
-    for layer in [*module.modules()]:
+def merge_updates(layers: Iterable[nn.Module]) -> None:
+    """Add the updates of linear layers to their weights, and remove them. Merged layers stay as they are."""
+    for layer in layers:
         if parametrize.is_parametrized(layer, "weight"):
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
             layer.requires_grad_(False)

@@ -34,14 +34,14 @@ def refuse_idle_updates(classifier: FusionClassifier) -> None:
             raise RobustTuneError(f"{encoder}.lora trains an encoder that {name} does not read: set it to null")
 
 
-def zero_of_updates(classifier: FusionClassifier) -> Tensor:
-    """Return 0 as a function of all updates: DDP hangs on a parameter that only some ranks use.
+def with_every_update(loss: Tensor, classifier: FusionClassifier) -> Tensor:
+    """Return the same loss as a function of all updates: DDP hangs on a parameter that only some ranks use.
 
     A rank may have a batch without any image, or any text.
 
     Args:
+        loss: Loss, shape ().
         classifier: Classifier, whose encoders may have no updates.
     """
     updates = [update for name in ENCODERS for update in classifier.encoder(name).updates()]
-    sums = [0.0 * update.float().sum() for update in updates]
-    return torch.stack(sums).sum() if sums else torch.zeros((), device=classifier.device)
+    return loss + torch.stack([0.0 * update.float().sum() for update in updates]).sum() if updates else loss

@@ -23,7 +23,7 @@ from robusttune.tasks.at_once import fit_at_once, refit_with_held_out, refuse_ot
 from robusttune.tasks.balanced_loss import BalancedLoss
 from robusttune.tasks.base import RobustTask
 from robusttune.tasks.correlations import LayerCorrelations
-from robusttune.tasks.encoder_updates import refuse_idle_updates, zero_of_updates
+from robusttune.tasks.encoder_updates import refuse_idle_updates, with_every_update
 from robusttune.tasks.fitted_on_validation import Threshold
 from robusttune.tasks.losses import Losses, mean_over_ranks
 from robusttune.tasks.optimisation import OptimizerCallable, adamw
@@ -177,7 +177,7 @@ class FusionTask(RobustTask):
             parts["correlation_loss"] = self.correlation(fused.image_views, fused.text_views, pairs).float()
             parts |= self._chance_level(fused, pairs, batch_idx)
             loss = loss + self.beta * parts["correlation_loss"]
-        loss = loss + zero_of_updates(self.classifier)
+        loss = with_every_update(loss, self.classifier)
         views = torch.cat([fused.image_views, fused.text_views]).isfinite().all(2).all(0)
         return Losses(loss, parts, by_sample.isfinite() & views)
 

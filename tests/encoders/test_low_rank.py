@@ -15,7 +15,7 @@ from torch import Tensor
 from robusttune.encoders import FrozenEncoder, LoRA, TimmEncoder, TransformersImageEncoder, TransformersTextEncoder
 from robusttune.encoders.low_rank import Target
 from robusttune.errors import RobustTuneError
-from robusttune.types import Tokens
+from robusttune.types import ImageSets, Tokens
 
 EVERY: tuple[Target, ...] = ("query", "key", "value", "output", "fc1", "fc2")
 SMALL = {"embed_dim": 32, "depth": 3, "num_heads": 2, "img_size": 32, "patch_size": 8}
@@ -110,6 +110,30 @@ def test_gradients_flow_to_every_update_alone(kind: str, tmp_path: Path) -> None
     ]
     with torch.no_grad():
         assert not features(encoder).requires_grad
+
+
+def test_layers_of_an_encoder_that_stops_early(text_folder: Path) -> None:
+    """The last third of the layers is that of those that run."""
+    encoders = [
+        tiny_image_encoder(depth=3, lora=LoRA()),
+        tiny_text_encoder(text_folder, layers=1, depth=1, lora=LoRA()),
+    ]
+    found = [[*encoder.load().updated_weights()] for encoder in encoders]
+    assert found[0] == ["blocks.2.attn.qkv.weight"]
+    assert found[1] == [f"encoder.layer.0.attention.self.{name}.weight" for name in ("query", "value")]
+
+
+def test_gradients_of_samples_with_several_images() -> None:
+    encoder = with_random_updates(tiny_image_encoder(lora=LoRA()).load())
+    pixels = torch.randint(0, 256, (2, 3, 3, 32, 32), dtype=torch.uint8)
+    mean = encoder.encode(ImageSets(pixels, torch.tensor([3, 1])), torch.ones(2, dtype=torch.bool)).pooled
+    each = encoder.encode(pixels[0], torch.ones(3, dtype=torch.bool)).pooled
+    torch.testing.assert_close(mean[0], each.mean(0))
+    of_mean = torch.autograd.grad(mean[0].square().sum(), encoder.updates())
+    for found, expected in zip(
+        of_mean, torch.autograd.grad(each.mean(0).square().sum(), encoder.updates()), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
 
 
 def test_no_gradient_without_updates(text_folder: Path) -> None:

@@ -37,7 +37,8 @@ def adapted(text_folder: Path, image: LoRA | None = LoRA(rank=2), text: LoRA | N
 
 def make_task(encoders: list[Any], fusion: FusionModel | None = None, **changes: Any) -> FusionTask:
     torch.manual_seed(0)
-    task = FusionTask(*encoders, FACTS, **{"fusion": fusion or Experts(width=8), "beta": 0.0} | changes)
+    settings: dict[str, Any] = {"fusion": fusion or Experts(width=8), "beta": 0.0} | changes
+    task = FusionTask(encoders[0], encoders[1], FACTS, **settings)
     task.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", log_every_n_steps=1)
     return task
 
@@ -113,7 +114,7 @@ def test_only_the_frozen_modality_is_cached(text_folder: Path, tmp_path: Path) -
         settings |= {"folder": None if folder is None else str(folder)}
         data = ImageTextDataModule(source_of(tmp_path), *made, **grouped(**settings))
         torch.manual_seed(0)
-        task = FusionTask(*made, data.facts, Concatenation(width=8), beta=0.0)
+        task = FusionTask(made[0], made[1], data.facts, Concatenation(width=8), beta=0.0)
         trainer(max_epochs=2).fit(task, datamodule=data)
         found.append(task)
     assert [path.name.partition("-")[0] for path in (tmp_path / "cache").glob("*-*")] == ["images"]
@@ -166,6 +167,7 @@ def test_a_run_is_tested_loaded_and_exported(runs: list[Path], food101: Path, tm
     assert np.abs(first - second).max() > 1e-3
     np.testing.assert_allclose(robusttune.load(runs).predict_proba(**rows), (first + second) / 2, rtol=1e-5, atol=1e-7)
     exported = robusttune.load(model.save_pretrained(tmp_path / "model"))
+    assert "| image | test\\_vit, with low-rank updates of its weights |" in (tmp_path / "model/README.md").read_text()
     assert exported.classifiers[0].encoder_settings["image_encoder"].lora is None  # type: ignore[attr-defined]
     np.testing.assert_array_equal(exported.predict_proba(**rows), first)
     again = robusttune.load(exported.save_pretrained(tmp_path / "again"))
