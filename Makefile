@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 STUDY := PYTHONPATH=tests $(BIN)/python -m experiments
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-exhaustive test-compiler test-slurm bench gpu-check robustness-demo emoji-data robustness-emoji specialists \
+.PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-exhaustive test-compiler test-slurm bench gpu-check robustness-demo emoji-data robustness-emoji specialists adaptation \
 	trials ablations bayes imbalance-demo imbalance-emoji protocols small-tables small-tables-models page-picture settings tables emoji-inputs encoder-inputs lint types clean
 
 help: ## List the targets
@@ -71,6 +71,9 @@ specialists: emoji-inputs ## Study: one model against three specialists on emoji
 
 trials: emoji-inputs ## Study: attempts to be better than specialists on emoji, with DATA and WEIGHTS
 	$(STUDY).trials $(DATA) $(WEIGHTS) $(ARGS)
+
+adaptation: emoji-inputs ## Study: low-rank adaptation of the text encoder on emoji, with DATA and WEIGHTS
+	$(STUDY).adaptation $(DATA) $(WEIGHTS) $(ARGS)
 
 ablations: emoji-inputs ## Study: what each part of MoLT contributes, with DATA and WEIGHTS
 	$(STUDY).ablations $(DATA) $(WEIGHTS) $(ARGS)

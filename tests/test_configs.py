@@ -136,7 +136,7 @@ def test_complete_configurations(config: Path, text_folder: Path, clip_folder: P
 
 # One of each folder is trained in every run of the tests, the others in the slow ones: in every run, `test_overlays`
 # checks what they change.
-OFTEN = {"cross_attention", "zero_shot", "no_null_tokens", "quick", "few_shot", "experts"}
+OFTEN = {"cross_attention", "zero_shot", "no_null_tokens", "quick", "few_shot", "experts", "text"}
 OFTEN |= {"post_hoc", "both_70", "smoke", "oxford_pets"}
 
 

@@ -37,8 +37,8 @@ class LinearBaseline(Callback):
     on the validation samples, under the conditions and with the metric that select the best checkpoint. Nothing of the
     fit changes: neither weights and random numbers, nor checkpoints and logged metrics. An error is a warning.
 
-    It does nothing for large data, without a feature cache or a best checkpoint, with limited batches, and for networks
-    that optimiser steps do not train. Every rank takes part.
+    It does nothing for large data, without a feature cache or a best checkpoint, with limited batches, with low-rank
+    adaptation of an encoder, and for networks that optimiser steps do not train. Every rank takes part.
 
     Example:
         >>> LinearBaseline().state_key  # it has no state in checkpoints
@@ -133,6 +133,8 @@ def _is_cheap(trainer: Trainer, task: LightningModule) -> bool:
     """Return whether the regressions take seconds, and say something about the fit."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     if not isinstance(task, FusionTask) or not task.learns_by_steps or not isinstance(data, ImageTextDataModule):
+        return False
+    if data.image_encoder.is_adapted or data.text_encoder.is_adapted:
         return False
     train = data.records("train")
     if data.feature_cache is None or train is None or trainer.fast_dev_run or not reads_all_batches(trainer):  # type: ignore[attr-defined]

@@ -122,6 +122,7 @@ def _situation(data: ImageTextDataModule, rows: int, given: Settings) -> Situati
     random = training.augmentation is not None or noise.image is not None or noise.text is not None
     set_here = {"data.training.augmentation or data.noise.train": random, "data.training.balance": training.balance}
     set_here |= {name: _is_given(name, given) for name in OF_STEPS}
+    set_here |= {f"{encoder}.lora": getattr(data, encoder).is_adapted for encoder in ENCODERS}
     set_here |= {name: last(given, name) for name in OF_LOSSES}
     fusion = _class_name(given, "model.fusion")
     if fusion is None and any(name.startswith("model.fusion.") for name in given):

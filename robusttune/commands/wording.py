@@ -62,7 +62,7 @@ def argument_error(message: str, verb: str, given: Mapping[str, Sequence[Any]]) 
         problem = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} null, or not given"
     elif unknown:
         name = _join(key, unknown[1])
-        problem = f"{name} is no setting{_suggestion(name, {*given})}"
+        problem = f"{name} is no setting{_without_lora(name) or _suggestion(name, {*given})}"
     else:
         problem = _wrong_value(key, message, given) or _one_line(message)
     return RobustTuneError(f"{problem}: correct the --config or the flags; robusttune {verb} --help lists the settings")
@@ -108,6 +108,13 @@ def instantiation_error(error: Exception) -> RobustTuneError | None:
 
 def _join(group: str, name: str) -> str:
     return f"{group}.{name}" if group else name
+
+
+def _without_lora(unknown: str) -> str:
+    """Say which encoders have the setting ``lora``; empty for another setting."""
+    if not re.match(r"(image|text)_encoder\.lora\b", unknown):
+        return ""
+    return " of this encoder, whose layers an adapter runs (TimmEncoder and Transformers...Encoder have it)"
 
 
 def _suggestion(unknown: str, known: set[str]) -> str:

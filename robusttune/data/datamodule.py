@@ -163,7 +163,8 @@ class ImageTextDataModule(LightningDataModule):
     def fill_cache(self, stage: str, encoders: Mapping[str, FrozenEncoder]) -> None:
         """Compute the features that the cache lacks for a stage, and read features from the cache from now on.
 
-        Nothing happens without a cache. Call it after `setup`; every rank must take part.
+        The features of an encoder with low-rank adaptation are not cached. Nothing happens without a cache. Call it
+        after `setup`; every rank must take part.
 
         Args:
             stage: Stage of the Trainer: ``fit``, ``validate``, ``test`` or ``predict``.
@@ -179,10 +180,14 @@ class ImageTextDataModule(LightningDataModule):
         keep = not self.loaders.settings.workers  # Workers that the user asks for read the features from files.
         running = EncodingSettings.of(self.trainer, self.loaders.workers(cores), cores, keep)
         data_sets = [self._datasets[split] for split in STAGE_SPLITS[stage]]
-        towers = (
+        towers = [
             CachedEncoder("images", self.image_encoder, encoders["image_encoder"]),
             CachedEncoder("texts", self.text_encoder, encoders["text_encoder"]),
-        )
+        ]
+        for tower in towers:
+            if tower.settings.is_adapted:
+                rank_zero_info(f"the features of {tower.kind} are not cached, because lora changes their encoder")
+        towers = [tower for tower in towers if not tower.settings.is_adapted]
         refuse = self._refuse_unreadable if self.unreadable == "error" else None
         self.feature_cache.replace_inputs(data_sets, towers, running, refuse)
 

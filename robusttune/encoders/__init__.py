@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from robusttune.encoders.base import Encoder, FrozenEncoder, ImageEncoder, TextEncoder
+from robusttune.encoders.low_rank import LoRA
 from robusttune.encoders.preprocessing import Augmentation, ImageTransform, Preprocessing
 from robusttune.encoders.tokenization import Tokenizer
 from robusttune.lazy import lazy_attributes
@@ -23,6 +24,7 @@ __all__ = [
     "FrozenEncoder",
     "ImageEncoder",
     "ImageTransform",
+    "LoRA",
     "Preprocessing",
     "TextEncoder",
     "TimmEncoder",

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robusttune.encoders.low_rank import LoRA, insert_updates, merge_updates
 from robusttune.encoders.preprocessing import Preprocessing
 from robusttune.encoders.presence import expand_present
 from robusttune.encoders.tokenization import Tokenizer
@@ -35,6 +36,11 @@ class Encoder(ABC):
     name: str
     weights: str = "pretrained"
     revision: str | None = None
+
+    @property
+    def is_adapted(self) -> bool:
+        """Return whether the encoder has trained updates, so that its features change in training."""
+        return False
 
     @abstractmethod
     def inputs(self) -> dict[str, Any]:
@@ -134,14 +140,15 @@ class TextEncoder(Encoder):
 class FrozenEncoder(nn.Module, ABC):
     """A frozen encoder: always in eval mode, without gradients, and with weights that are left out of checkpoints.
 
-    Subclasses set ``widths`` and map a batch of inputs to `Encoded`.
+    With low-rank adaptation, its updates alone are trained and stored, see `LoRA`. Subclasses set ``widths`` and map a
+    batch of inputs to `Encoded`.
 
     Attributes:
         widths: Widths of the outputs.
         settings: Settings that the encoder was loaded from.
-        sha256: Hash of the weights. A checkpoint stores it to recognise its encoder.
+        sha256: Hash of the frozen weights. A checkpoint stores it to recognise its encoder.
         architecture: Description of the modules and their configuration. Encoders with equal weights may differ in it.
-        size: Number of weights.
+        size: Number of frozen weights.
         anchor: Empty tensor with the encoder's device and dtype, which remain known while the weights are released.
     """
 
@@ -159,6 +166,38 @@ class FrozenEncoder(nn.Module, ABC):
         self.size = sum(weights.numel() for weights in self.backbone.parameters())
         self.register_buffer("anchor", torch.empty(0), persistent=False)
         self._released = False
+        self._updated: list[str] = []  # names of the layers with updates
+
+    def adapt(self, settings: LoRA | None, depth: int) -> None:
+        """Insert the updates of low-rank adaptation into the layers; nothing without settings.
+
+        Args:
+            settings: Settings of the updates, or None.
+            depth: Number of layers that are run.
+
+        Raises:
+            RobustTuneError: The settings do not fit the model, see `insert_updates`.
+        """
+        if settings is not None:
+            self._updated = insert_updates(self.backbone, settings, depth, self.settings.name)
+
+    def merge(self) -> None:
+        """Add the updates to the weights, and remove them. Outputs stay the same up to rounding."""
+        merge_updates(self._updated_layers().values())
+
+    def updates(self) -> list[nn.Parameter]:
+        """Return the parameters of the updates, which are the only ones that are trained; none after `merge`."""
+        layers = self._updated_layers().values()
+        return [parameter for layer in layers for parameter in layer.parameters() if parameter.requires_grad]
+
+    def updated_weights(self) -> dict[str, Tensor]:
+        """Return the weights with their updates, whether they are merged or not, by their keys in the model alone."""
+        layers = self._updated_layers().items()
+        return {f"{name}.weight": layer.weight.detach() for name, layer in layers}  # type: ignore[operator]
+
+    def _updated_layers(self) -> dict[str, nn.Module]:
+        """Return the linear layers with updates, by their names in the model."""
+        return {name: self.backbone.get_submodule(name) for name in self._updated}
 
     def __call__(self, inputs: Any) -> Encoded:
         self.ready()
@@ -168,7 +207,12 @@ class FrozenEncoder(nn.Module, ABC):
         return encoded
 
     def release(self) -> None:
-        """Free the memory of the weights. Call it when all features are cached; `ready` loads the weights again."""
+        """Free the memory of the weights. Call it when all features are cached; `ready` loads the weights again.
+
+        An encoder with updates keeps them, because its features are not cached.
+        """
+        if self.settings.is_adapted:
+            return
         self.backbone = nn.Identity()
         self._released = True
 
@@ -186,9 +230,10 @@ class FrozenEncoder(nn.Module, ABC):
         super().train(False)
         return self
 
-    @torch.no_grad()
     def encode(self, inputs: EncoderInputs, present: Tensor, pooled: bool = True) -> Encoded:
         """Encode the present rows and expand the result to all rows of the batch.
+
+        Gradients are recorded for the updates of low-rank adaptation alone.
 
         Args:
             inputs: Inputs of the ``P`` present rows, in order; other rows are not encoded. Cached features (`Encoded`)
@@ -200,12 +245,13 @@ class FrozenEncoder(nn.Module, ABC):
         Returns:
             Features with ``B`` rows. Absent rows hold arbitrary values, and their masks may be False everywhere.
         """
-        if len(inputs) == 0:
-            return self._empty_features(len(present))
-        encoded = self.as_computed(inputs) if isinstance(inputs, Encoded) else self.compute(inputs, pooled)
-        if len(inputs) == len(present):
-            return encoded
-        return encoded.map(lambda tensor: expand_present(tensor, present))
+        with torch.set_grad_enabled(self.settings.is_adapted and torch.is_grad_enabled()):
+            if len(inputs) == 0:
+                return self._empty_features(len(present))
+            encoded = self.as_computed(inputs) if isinstance(inputs, Encoded) else self.compute(inputs, pooled)
+            if len(inputs) == len(present):
+                return encoded
+            return encoded.map(lambda tensor: expand_present(tensor, present))
 
     def compute(self, inputs: Any, pooled: bool) -> Encoded:
         """Encode inputs, see `encode`; by default with pooled embeddings in any case."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from robusttune.encoders.base import Encoder, FrozenImageEncoder, ImageEncoder
+from robusttune.encoders.low_rank import LoRA
 from robusttune.encoders.preprocessing import Preprocessing
 from robusttune.errors import RobustTuneError
 
@@ -20,10 +24,26 @@ class LayeredEncoder(Encoder):
     Args:
         layers: Number of layers, evenly spaced up to the last one, or a list of layer numbers counted from 1.
         depth: Number of layers to run; the pooled embedding is read after the last of them. None runs all layers.
+        lora: Low-rank adaptation: trained updates of the weights of some layers. None trains nothing in the encoder.
     """
 
     layers: int | list[int] = 4
     depth: int | None = None
+    lora: LoRA | None = None
+
+    @property
+    def is_adapted(self) -> bool:
+        """Return whether the encoder has trained updates, so that its features change in training."""
+        return self.lora is not None
+
+    @abstractmethod
+    def save(self, folder: Path, updated: Mapping[str, Tensor] | None = None) -> None:
+        """Write the model to a folder, see `Encoder.save`.
+
+        Args:
+            folder: Folder that is created.
+            updated: Weights that replace those of the model, see `FrozenEncoder.updated_weights`.
+        """
 
     def run_depth(self, own: int) -> int:
         """Return how many of a model's layers are run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ from robusttune.encoders.base import all_real
 from robusttune.encoders.layered import FrozenLayeredImageEncoder, LayeredImageEncoder
 from robusttune.encoders.preprocessing import Preprocessing
 from robusttune.encoders.timm_models import FILES, TimmModel, find_model, weights_file, write_config
-from robusttune.encoders.weights import fetching, local_weights, refuse_code, seeded, strict_loading
+from robusttune.encoders.weights import (
+    fetching,
+    local_weights,
+    refuse_code,
+    replace_weights,
+    seeded,
+    strict_loading,
+)
 from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded
 
@@ -79,10 +87,11 @@ class TimmEncoder(LayeredImageEncoder):
             raise RobustTuneError(f"timm's {self.name!r} does not give its intermediate layers: choose another model")
         return FrozenTimmEncoder(backbone, preprocessing, self)
 
-    def save(self, folder: Path) -> None:
-        """Write the model to a folder, see `Encoder.save`."""
+    def save(self, folder: Path, updated: Mapping[str, Tensor] | None = None) -> None:
+        """Write the model to a folder, see `LayeredEncoder.save`."""
         model = self._model()
         backbone = self._build(model, self._preprocessing(model).size)
+        replace_weights(backbone, updated)
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: tensor.contiguous() for name, tensor in backbone.state_dict().items()}
         save_file(weights, folder / FILES[0])
@@ -194,6 +203,7 @@ class FrozenTimmEncoder(FrozenLayeredImageEncoder):
                 )
             backbone.prune_intermediate_layers([depth - 1], prune_head=False)  # type: ignore[operator]
         super().__init__(backbone, settings, preprocessing)
+        self.adapt(settings.lora, depth)
         self.indices = [number - 1 for number in settings.layer_numbers(depth)]
         accepted = inspect.signature(backbone.forward_intermediates).parameters  # type: ignore[arg-type]
         self.prefix_arg = {"return_prefix_tokens": True} if "return_prefix_tokens" in accepted else {}

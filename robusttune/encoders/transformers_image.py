@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from robusttune.encoders.preprocessing import Preprocessing
 from robusttune.encoders.remote_code import refuse_remote_code
 from robusttune.encoders.saved_files import licence_of, save_model
 from robusttune.encoders.transformers_common import chosen_layers, load_config, load_tower, load_whole, location
-from robusttune.encoders.weights import fetching
+from robusttune.encoders.weights import fetching, replace_weights
 from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded
 
@@ -52,9 +53,11 @@ class TransformersImageEncoder(LayeredImageEncoder):
         """
         return FrozenTransformersImage(self)
 
-    def save(self, folder: Path) -> None:
-        """Write the model to a folder, see `Encoder.save`."""
-        save_model(load_whole(self, "vision_model", self.pooling == "head"), self, folder)
+    def save(self, folder: Path, updated: Mapping[str, Tensor] | None = None) -> None:
+        """Write the model to a folder, see `LayeredEncoder.save`."""
+        whole = load_whole(self, "vision_model", self.pooling == "head")
+        replace_weights(getattr(whole, "vision_model", whole), updated)
+        save_model(whole, self, folder)
 
     def licence(self) -> str | None:
         """Return the name of the model's licence, or None if it is not known."""
@@ -119,6 +122,7 @@ class FrozenTransformersImage(FrozenLayeredImageEncoder):
         if getattr(config, "image_size", None) is None:
             raise RobustTuneError(f"{settings.name!r} has no fixed image size: choose another model")
         super().__init__(load_tower(settings, "vision_model", settings.pooling == "head"), settings, preprocessing)
+        self.adapt(settings.lora, self.backbone.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
         self.patches = preprocessing.size // config.patch_size
         try:
             self.widths = self.measure_widths()

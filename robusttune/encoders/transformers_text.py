@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from robusttune.encoders.text_probe import probe
 from robusttune.encoders.tokenization import Tokenizer
 from robusttune.encoders.transformers_common import chosen_layers, load_config, load_tower, load_whole, location
 from robusttune.encoders.transformers_tokenizer import fast_tokenizer, save_tokenizer
+from robusttune.encoders.weights import replace_weights
 from robusttune.types import Encoded, Tokens
 
 Pooling = Literal["mean", "class", "end"]
@@ -59,9 +61,11 @@ class TransformersTextEncoder(LayeredEncoder, TextEncoder):
         """
         return FrozenTransformersText(self)
 
-    def save(self, folder: Path) -> None:
-        """Write the model to a folder, see `Encoder.save`."""
-        save_model(load_whole(self, "text_model"), self, folder)
+    def save(self, folder: Path, updated: Mapping[str, Tensor] | None = None) -> None:
+        """Write the model to a folder, see `LayeredEncoder.save`."""
+        whole = load_whole(self, "text_model")
+        replace_weights(getattr(whole, "text_model", whole), updated)
+        save_model(whole, self, folder)
         save_tokenizer(self, folder)
 
     def licence(self) -> str | None:
@@ -82,6 +86,7 @@ class FrozenTransformersText(FrozenTextEncoder):
         if positions is not None and positions < settings.max_length:
             settings.tokenizer()  # raises the error that names the maximum length
         super().__init__(load_tower(settings, "text_model"), settings)
+        self.adapt(settings.lora, self.backbone.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
         self.form = input_form(settings, self.backbone)
         self.widths = probe(self)
 

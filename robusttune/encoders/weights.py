@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robusttune.encoders.hub import PREFETCH, offline
 from robusttune.errors import RobustTuneError
@@ -76,6 +76,17 @@ def refuse_code(path: Path) -> None:
         torch.load(path, map_location="meta", weights_only=True)
     except pickle.UnpicklingError:
         raise RobustTuneError(f"{path} holds more than tensors, and is not loaded: give a .safetensors file") from None
+
+
+def replace_weights(module: nn.Module, updated: Mapping[str, Tensor] | None) -> None:
+    """Replace some weights of a module.
+
+    Args:
+        module: Module, which is changed in place.
+        updated: Weights by their keys in the module's state dict; None for none.
+    """
+    unknown = module.load_state_dict(updated or {}, strict=False).unexpected_keys
+    assert not unknown, f"the model has no {unknown[0]}"
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robusttune.checkpoint_file import KEY, read_checkpoint
 from robusttune.encoders import ImageEncoder, TextEncoder
+from robusttune.encoders.low_rank import is_update
 from robusttune.errors import RobustTuneError
 from robusttune.models.classifier import ENCODERS, Classifier
 from robusttune.models.fusion_classifier import FusionClassifier
@@ -27,7 +28,10 @@ PREFIX = "classifier."  # of a classifier's weights in a checkpoint
 
 
 def load_classifier(path: Path) -> Classifier:
-    """Construct the classifier of a checkpoint, with its weights, on the CPU. See `robusttune.inference.load`."""
+    """Construct the classifier of a checkpoint, with its weights, on the CPU. See `robusttune.inference.load`.
+
+    Updates of the encoders (`LoRA`) are merged into their weights.
+    """
     checkpoint = read_checkpoint(path)
     metadata = checkpoint[KEY]
     if metadata["task"] not in CLASSIFIERS:
@@ -35,12 +39,15 @@ def load_classifier(path: Path) -> Classifier:
     classifier = construct(metadata)
     state = checkpoint["state_dict"].items()
     set_weights(classifier, {key.removeprefix(PREFIX): value for key, value in state if key.startswith(PREFIX)}, path)
+    for name in ENCODERS:
+        classifier.encoder(name).merge()
     return classifier
 
 
 def own_weights(classifier: Classifier) -> dict[str, Tensor]:
-    """Return the part of a classifier's state dict that its encoders do not have."""
-    return {key: value for key, value in classifier.state_dict().items() if key.split(".")[0] not in ENCODERS}
+    """Return the part of a classifier's state dict that is trained: all but the frozen weights of its encoders."""
+    state = classifier.state_dict().items()
+    return {key: value for key, value in state if key.split(".")[0] not in ENCODERS or is_update(key)}
 
 
 def set_weights(classifier: Classifier, weights: dict[str, Tensor], path: Path) -> None:

@@ -72,9 +72,14 @@ def _load_one(path: str | Path) -> Classifier:
 
 
 def _share_encoders(classifier: Classifier, others: Sequence[Classifier]) -> None:
-    """Replace encoders by equal ones of other classifiers, so that memory holds them once."""
+    """Replace encoders by equal ones of other classifiers, so that memory holds them once.
+
+    Encoders with updates (`LoRA`) differ, even if their settings are equal.
+    """
     for other in others:
         for name in ENCODERS:
+            if classifier.encoder_settings[name].is_adapted:
+                continue
             if classifier.encoder_settings[name] == other.encoder_settings[name]:
                 setattr(classifier, name, other.encoder(name))
 

@@ -115,5 +115,9 @@ def encoded_once(group: Sequence[Classifier], batch: Batch) -> Batch:
 
 
 def _features(encoder: FrozenEncoder, inputs: Variants) -> Variants:
-    """Return the features of all rows of a modality; inputs without rows stay as they are."""
-    return inputs if len(inputs) == 0 else Variants(inputs.names, encoder(inputs.inputs))
+    """Return the features of all rows of a modality.
+
+    Inputs without rows stay as they are, and those of an encoder with updates (`LoRA`), because each classifier has its
+    own.
+    """
+    return inputs if len(inputs) == 0 or encoder.settings.is_adapted else Variants(inputs.names, encoder(inputs.inputs))

@@ -147,6 +147,7 @@ def _encoders(classifier: Classifier) -> str:
     for name, settings in classifier.encoder_settings.items():
         model = settings.name if settings.weights in ("pretrained", "random") else Path(settings.weights).name
         model = Path(model).name if Path(model).is_absolute() else model
+        model += ", with low-rank updates of its weights" if settings.is_adapted else ""
         licence = "apache-2.0" if settings.name.startswith(PACKAGED) else settings.licence()
         licence = licence or "unknown: look it up before you pass the model on"
         revision = settings.revision or "-"

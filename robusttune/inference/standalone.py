@@ -1,7 +1,7 @@
 """Standalone folders: a tuned model with its frozen encoders and tokenizer, in safetensors and JSON files.
 
 `robusttune.json` has the settings, the facts about the training data, and digests; `model.safetensors` has the trained
-weights; each encoder has a folder that its library can load by itself.
+weights; each encoder has a folder that its library can load by itself, with merged updates (`LoRA`) in its weights.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from robusttune.checkpoint_file import KEY, digest_of
+from robusttune.encoders import Encoder
+from robusttune.encoders.layered import LayeredEncoder
+from robusttune.encoders.low_rank import is_update
 from robusttune.errors import RobustTuneError
 from robusttune.inference.construction import CLASSIFIERS, construct, own_weights, set_weights
 from robusttune.models.classifier import ENCODERS, Classifier
 from robusttune.paths import digest_of_file, partial_of
 from robusttune.regular_files import describe_path
-from robusttune.settings import argument_to_plain, plain, to_plain
+from robusttune.settings import argument_to_plain, from_plain, plain, to_plain
 from robusttune.types import Facts
 
 NAME, WEIGHTS, CARD = "robusttune.json", "model.safetensors", "README.md"
@@ -106,7 +109,8 @@ def refuse_existing(folder: Path) -> None:
 def _write(classifier: Classifier, folder: Path) -> None:
     """Write the files of a classifier, see `write_standalone`."""
     places = _save_encoders(classifier, folder)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in own_weights(classifier).items()}
+    own = {name: tensor for name, tensor in own_weights(classifier).items() if not is_update(name)}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in own.items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     others = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".safetensors")
     metadata: dict[str, Any] = {
@@ -121,7 +125,7 @@ def _write(classifier: Classifier, folder: Path) -> None:
         "classes": list(classifier.class_names),
         **{name: _moved(to_plain(classifier.encoder_settings[name]), places[name]) for name in ENCODERS},
         "inputs": {name: plain(classifier.encoder_settings[name].inputs()) for name in ENCODERS},
-        "sha256": {name: classifier.encoder(name).sha256 for name in ENCODERS},
+        "sha256": {name: _hash_of_saved(classifier, name, folder / places[name]) for name in ENCODERS},
         "files": {str(path.relative_to(folder)): digest_of_file(path) for path in others if path.name != CARD},
     }
     metadata["digest"] = digest_of({KEY: metadata, "state_dict": weights})
@@ -132,16 +136,30 @@ def _save_encoders(classifier: Classifier, folder: Path) -> dict[str, str]:
     """Save both encoders, towers of one whole model only once. Return the name of each encoder's folder."""
     settings = classifier.encoder_settings
     origins = [(each.name, each.weights, each.revision, getattr(each, "depth", None)) for each in settings.values()]
-    shared = origins[0] == origins[1] and origins[0][-1] is None
+    is_adapted = any(each.is_adapted for each in settings.values())
+    shared = origins[0] == origins[1] and origins[0][-1] is None and not is_adapted
     places = {name: SHARED if shared else name for name in ENCODERS}
     for name, encoder in settings.items():
-        encoder.save(folder / places[name])
+        if isinstance(encoder, LayeredEncoder):
+            encoder.save(folder / places[name], classifier.encoder(name).updated_weights())
+        else:
+            encoder.save(folder / places[name])
     return places
+
+
+def _hash_of_saved(classifier: Classifier, name: str, place: Path) -> str:
+    """Return the hash of the weights that an encoder has when it is loaded from its folder."""
+    settings = classifier.encoder_settings[name]
+    if not settings.is_adapted:
+        return classifier.encoder(name).sha256
+    saved: Encoder = from_plain(_moved(to_plain(settings), str(place)), Encoder)
+    return saved.load().sha256
 
 
 def _moved(encoder: dict[str, Any], place: str) -> dict[str, Any]:
     """Return the plain settings of an encoder with another location. Its weights are those in the folder."""
     moved = {**encoder["init_args"], "name": place, "weights": "pretrained", "revision": None}
+    moved |= {"lora": None} if "lora" in moved else {}  # Updates are part of the weights there.
     return {"class_path": encoder["class_path"], "init_args": moved}
 
 

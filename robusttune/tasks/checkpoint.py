@@ -12,6 +12,7 @@ from torch import Tensor
 
 from robusttune.checkpoint_file import KEY, checkpoint_path, read_checkpoint, seal
 from robusttune.encoders import ImageEncoder, TextEncoder
+from robusttune.encoders.low_rank import is_update
 from robusttune.errors import RobustTuneError
 from robusttune.models.classifier import ENCODERS
 from robusttune.settings import argument_to_plain, arguments_from_plain, differences, from_plain, plain, to_plain
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="RobustTask")
 KINDS: tuple[type, type] = (ImageEncoder, TextEncoder)
-FROZEN = tuple(f"classifier.{name}." for name in ENCODERS)  # prefixes of the weights that no checkpoint stores
+FROZEN = tuple(f"classifier.{name}." for name in ENCODERS)  # prefixes of the encoders' weights
 # Constructor arguments that are not among a checkpoint's settings. The encoders and facts are stored on their own;
 # a loaded task is not trained further, so it needs no optimiser and schedule; and the last two change no result.
 UNSTORED = frozenset(
@@ -31,12 +32,17 @@ UNSTORED = frozenset(
 
 
 def without_encoders(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the part of a task's state dict that is stored in checkpoints.
+    """Return the part of a task's state dict that is stored in checkpoints, with the encoders' updates (`LoRA`) alone.
 
     Args:
         state: State dict of a task.
     """
-    return {key: value for key, value in state.items() if not key.startswith(FROZEN)}
+    return {key: value for key, value in state.items() if not is_frozen(key)}
+
+
+def is_frozen(key: str) -> bool:
+    """Return whether a key of a task's state dict is that of a frozen encoder's weight."""
+    return key.startswith(FROZEN) and not is_update(key)
 
 
 def settings_of(task: RobustTask) -> dict[str, Any]:

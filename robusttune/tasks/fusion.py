@@ -23,6 +23,7 @@ from robusttune.tasks.at_once import fit_at_once, refit_with_held_out, refuse_ot
 from robusttune.tasks.balanced_loss import BalancedLoss
 from robusttune.tasks.base import RobustTask
 from robusttune.tasks.correlations import LayerCorrelations
+from robusttune.tasks.encoder_updates import refuse_idle_updates, with_every_update
 from robusttune.tasks.fitted_on_validation import Threshold
 from robusttune.tasks.losses import Losses, mean_over_ranks
 from robusttune.tasks.optimisation import OptimizerCallable, adamw
@@ -104,6 +105,7 @@ class FusionTask(RobustTask):
         classifier = FusionClassifier(
             *(image_encoder, text_encoder, facts, fusion, compile, checkpoint_activations), balance=balance
         )
+        refuse_idle_updates(classifier)
         super().__init__(classifier, optimizer, schedule, calibrate, threshold)
         self.alpha = alpha
         self.beta = beta
@@ -177,6 +179,7 @@ class FusionTask(RobustTask):
             loss = loss + self.beta * parts["correlation_loss"]
         extra = self.classifier.network.extra_losses()
         parts, loss = parts | extra, loss + sum(extra.values())
+        loss = with_every_update(loss, self.classifier)
         views = torch.cat([fused.image_views, fused.text_views]).isfinite().all(2).all(0)
         return Losses(loss, parts, by_sample.isfinite() & views)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from robusttune.counting import counted
 from robusttune.models.classifier import ENCODERS
-from robusttune.tasks.checkpoint import FROZEN
+from robusttune.tasks.checkpoint import is_frozen
 
 if TYPE_CHECKING:
     from robusttune.tasks.base import RobustTask
@@ -18,7 +18,7 @@ def describe_parameters(task: RobustTask) -> str:
     Args:
         task: Task of any kind.
     """
-    own = [p for name, p in task.named_parameters() if not name.startswith(FROZEN)]
+    own = [p for name, p in task.named_parameters() if not is_frozen(name)]
     trained = sum(p.numel() for p in own if p.requires_grad)
     frozen = {name.replace("_", " "): task.classifier.encoder(name).size for name in ENCODERS}
     others = sum(p.numel() for p in own if not p.requires_grad)

@@ -160,6 +160,7 @@ def test_a_network_of_the_user_is_trained_for_steps(
         pytest.param(["--model.balance.weights=inverse"], id="weights"),
         pytest.param(["--data.training.balance=balanced"], id="sampling"),
         pytest.param(["--model.optimizer.lr=0.01"], id="optimizer"),
+        pytest.param(["--text_encoder.lora={rank: 2}"], id="updates of an encoder"),
     ],
 )
 def test_what_needs_steps_is_not_fitted_at_once(

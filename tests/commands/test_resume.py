@@ -75,6 +75,7 @@ def uninterrupted(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
 ACCUMULATED = ("--trainer.accumulate_grad_batches=2",)
 BETWEEN = ("--trainer.val_check_interval=3",)
 COUNTED = ("--trainer.max_steps=18",)
+ADAPTED = ("--image_encoder.lora={rank: 2}", "--text_encoder.lora.rank=2")
 WITH_WORKERS = ("--data.loader.workers=1", "--trainer.num_sanity_val_steps=1")
 
 
@@ -96,6 +97,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, fit: list[str], name: str, step
         pytest.param("SIGUSR1", 3, 4, BETWEEN, id="a validation in between", marks=pytest.mark.slow),
         pytest.param("SIGTERM", 14, 14, COUNTED, id="an epoch of counted steps", marks=pytest.mark.slow),
         pytest.param("SIGTERM", 14, 14, WITH_WORKERS, id="workers", marks=pytest.mark.slow),
+        pytest.param("SIGTERM", 10, 10, ADAPTED, id="updates of the encoders", marks=pytest.mark.slow),
     ],
 )
 def test_resumed_run_equals_an_uninterrupted_one(

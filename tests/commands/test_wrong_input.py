@@ -799,6 +799,14 @@ CASES: dict[str, Row] = {
         r"text_dropout 0.3\): set both probabilities to 0",
     ),
     # MMRL
+    "updates of an encoder that an adapter runs": (
+        lambda p: p.mmrl("--image_encoder.lora={rank: 4}"),
+        "image_encoder.lora.* is no setting of this encoder, whose layers an adapter runs .TimmEncoder and Transformers",
+    ),
+    "updates of a fit at once": (
+        lambda p: p.fit("--image_encoder.lora={rank: 4}", "--model.fusion=LogisticRegression", "--model.beta=0"),
+        "image_encoder.lora is trained by gradient steps, and LogisticRegression is fitted at once",
+    ),
     "first layer too high": (
         lambda p: p.mmrl("--image_encoder.first_layer=5"),
         "first_layer 5 does not fit 'robusttune:demo_clip', whose tower has 4 layers: give 1 to 4",

@@ -80,6 +80,24 @@ def test_two_processes_equal_one(food101: Path, text_folder: Path, tmp_path: Pat
     assert_same(metrics["two"], metrics["one"], rel=1e-6)
 
 
+def test_two_processes_update_the_encoders_as_one(food101: Path, text_folder: Path, tmp_path: Path) -> None:
+    """Also in steps in which a process has no image, or no text; the text encoder's features are cached."""
+    found, metrics = {}, {}
+    for name, flags in (("one", [*ONE, "--data.batch_size=4"]), ("two", [*TWO, "--data.batch_size=2"])):
+        fit = [*tiny_flags(food101, text_folder), "--trainer.log_every_n_steps=1", *flags]
+        fit += ["--image_encoder.lora.rank=4", "--data.training.modality_dropout.image_dropout=0.5"]
+        fit += [f"--data.cache.folder={tmp_path}/{name} cache"]
+        fit += ["--data.splits.val_fraction=0.2", "--trainer.precision=64-true", "--data.cache.dtype=float32"]
+        fit += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1", "--model.fusion.dropout=0"]
+        run("fit", f"--config={CONFIGS}/food101.yaml", *fit, f"--name={name}", f"--run_root={tmp_path}")
+        found[name] = losses(tmp_path / name / "0")
+        metrics[name] = conditions(tmp_path / name / "0")
+    assert len(found["one"]) == 20
+    for one, two in zip(found["one"], found["two"], strict=True):
+        assert two == pytest.approx(one, rel=1e-6)
+    assert_same(metrics["two"], metrics["one"], rel=1e-6)
+
+
 @pytest.mark.exhaustive
 def test_two_processes_of_mmrl_equal_one(food101: Path, clip_folder: Path, tmp_path: Path) -> None:
     """Also in steps in which a process has no image, or no text, and so no use for some of the parameters.
