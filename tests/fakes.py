@@ -192,11 +192,11 @@ def random_batch(
     )
 
 
-def write_clip(folder: Path) -> None:
+def write_clip(folder: Path, text_layers: int = 4) -> None:
     """Write a CLIP with seeded random weights, its image processor and its tokenizer to a folder.
 
-    Each tower has 4 layers. Images have 32 x 32 pixels in patches of 8 x 8. The tokenizer splits texts into words and
-    has CLIP's special tokens.
+    The vision tower has 4 layers. Images have 32 x 32 pixels in patches of 8 x 8. The tokenizer splits texts into words
+    and has CLIP's special tokens.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
@@ -215,7 +215,7 @@ def write_clip(folder: Path) -> None:
     text = {"hidden_size": 32, "vocab_size": len(words), "max_position_embeddings": 16, "bos_token_id": 0}
     vision = {"hidden_size": 48, "image_size": 32, "patch_size": 8}
     config = CLIPConfig(
-        text_config={**tower, **text, "eos_token_id": 1, "pad_token_id": 1},
+        text_config={**tower, **text, "num_hidden_layers": text_layers, "eos_token_id": 1, "pad_token_id": 1},
         vision_config={**tower, **vision},
         projection_dim=16,
     )

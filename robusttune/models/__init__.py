@@ -10,9 +10,11 @@ from robusttune.models.experts import Experts
 from robusttune.models.fusion_classifier import FusionClassifier
 from robusttune.models.linear import LinearNetwork, LogisticRegression
 from robusttune.models.losses import CorrelationLoss
+from robusttune.models.low_rank import LoRA, LowRankNetwork
 from robusttune.models.mmrl import MMRL, MMRLNetwork
 from robusttune.models.mmrl_classifier import MMRLClassifier
 from robusttune.models.molt import MoLT, MoLTNetwork
+from robusttune.models.mora import MoRA
 from robusttune.models.stacking import Stacking, StackingNetwork
 from robusttune.models.zero_shot import ZeroShotClassifier
 
@@ -33,11 +35,14 @@ __all__ = [
     "ImageOnly",
     "LateFusion",
     "LinearNetwork",
+    "LoRA",
     "LogisticRegression",
+    "LowRankNetwork",
     "MMRLClassifier",
     "MMRLNetwork",
     "MoLT",
     "MoLTNetwork",
+    "MoRA",
     "Stacking",
     "StackingNetwork",
     "TextOnly",

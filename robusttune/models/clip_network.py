@@ -80,9 +80,11 @@ class CLIPNetwork(Baseline):
 
     Attributes:
         head: Module from features, shape (B, 2 d_e), image first, and patterns, shape (B,), to logits, shape (B, C).
+        reads_pattern: False if features do not depend on the pattern, so that one serves all patterns of a sample.
     """
 
     head: nn.Module
+    reads_pattern = True
     reads_pooled = False
 
     def __init__(self, towers: Towers, facts: Facts) -> None:
@@ -157,8 +159,9 @@ class CLIPNetwork(Baseline):
             mask = text.mask[0][row].index_fill(1, start, True)  # A batch without texts has a mask without tokens.
             return self.text_features(text.tokens[0][row], mask, pattern)
 
+        read = pattern if self.reads_pattern else torch.zeros_like(pattern)
         features = [
-            each_once(run, *place, pattern) for run, *place in zip((of_images, of_texts), rows, present, strict=True)
+            each_once(run, *place, read) for run, *place in zip((of_images, of_texts), rows, present, strict=True)
         ]
         return self.head(torch.cat(features, 1), pattern), present[0] | present[1]
 

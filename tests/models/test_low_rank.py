@@ -1,0 +1,154 @@
+"""LoRA and MoRA on CLIP's towers against a reference without shortcuts, and what their settings do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import torch
+from fakes import write_clip
+from plain_mora import Kept, PlainAdapted, rewritten
+from torch import Tensor
+from torch.nn import functional
+from transformers import CLIPModel
+
+from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
+from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText
+from robusttune.encoders.tokenization import Tokenizer
+from robusttune.models import LoRA, LowRankNetwork, MoRA
+from robusttune.models.low_rank import LowRankModel
+from robusttune.models.published_mora import published_names
+from robusttune.types import Encoded, Facts
+
+FACTS = Facts([*"abcdefg"], [0.3] * 7, multilabel=True)
+END, CONTEXT, FIRST_LAYER = 1, 16, 2
+TEXTS = ["a photo of pie", "soup " * 30, "", "a cat", "pie " * 14, "cake " * 13, "a", "photo of a pug"]
+MISSING_TEXT, MISSING_IMAGE = (2, 6), (1, 3)
+SETTINGS: dict[str, LowRankModel] = {
+    "MoRA": MoRA(("k_proj", "v_proj", "out_proj"), 0.3, shared_rank=3, image_rank=5, text_rank=2, alpha=0.05),
+    "MoRA, queries and keys": MoRA(("q_proj", "k_proj"), 0.3, shared_rank=4, image_rank=4, text_rank=4, alpha=0.1),
+    "LoRA": LoRA(("q_proj", "v_proj"), 0.3, rank=3, alpha=2.0),
+    "LoRA, all": LoRA(("out_proj", "k_proj", "v_proj", "q_proj"), 0.3, rank=2, alpha=1.0),
+}
+
+
+@dataclass
+class Case:
+    """A CLIP with 4 image layers and 3 text layers, its towers from the second layer on, and inputs."""
+
+    clip: Any
+    image: FrozenCLIPImage
+    text: FrozenCLIPText
+    tokenizer: Tokenizer
+    pixels: Tensor
+    label: Tensor
+
+    def present(self) -> tuple[Tensor, Tensor]:
+        rows = range(len(TEXTS))
+        return tuple(torch.tensor([row not in lost for row in rows]) for lost in (MISSING_IMAGE, MISSING_TEXT))  # type: ignore[return-value]
+
+    def encoded(self) -> tuple[Encoded, Encoded]:
+        image, text = self.present()
+        texts = [text for row, text in enumerate(TEXTS) if row not in MISSING_TEXT]
+        tokens = self.tokenizer(texts).tokens
+        return self.image.encode(self.pixels[image], image, False), self.text.encode(tokens, text, False)
+
+    def plain_inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the inputs of the published code: white images, empty texts, and texts at full length, rewritten."""
+        image, text = self.present()
+        pixels = torch.where(image.view(-1, 1, 1, 1), self.pixels, 255)
+        tokens = self.text.prompt_tokenizer([words if there else "" for words, there in zip(TEXTS, text, strict=True)])
+        ids, mask = tokens.tokens.input_ids, tokens.tokens.attention_mask
+        assert ids.shape[1] == CONTEXT
+        ids = rewritten(ids.masked_fill(~mask, END), END, END)
+        return self.image.normalise(pixels), ids, mask
+
+
+@cache
+def case() -> Case:
+    with TemporaryDirectory() as folder:
+        write_clip(Path(folder), text_layers=3)
+        # One token less than the tower takes: the same as the published change of texts that fill it.
+        text = CLIPTextEncoder(name=folder, first_layer=FIRST_LAYER, max_length=CONTEXT - 1).load()
+        image = CLIPImageEncoder(name=folder, first_layer=FIRST_LAYER).load()
+        tokenizer = text.settings.tokenizer()
+        clip = CLIPModel.from_pretrained(folder, attn_implementation="eager").eval()
+        assert text.prompt_tokenizer([""]).tokens.input_ids.tolist() == [[0, END]]
+    random = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (len(TEXTS), 3, 32, 32), generator=random, dtype=torch.uint8)
+    label = torch.randint(2, (len(TEXTS), len(FACTS.class_names)), generator=random).float()
+    return Case(clip, image, text, tokenizer, pixels, label)
+
+
+def built(settings: LowRankModel) -> LowRankNetwork:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = settings.build_on(case().image, case().text, FACTS)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter += 0.2 * torch.randn_like(parameter)
+    return network.eval()
+
+
+def plain_of(settings: LowRankModel, network: LowRankNetwork) -> tuple[PlainAdapted, dict[str, Tensor]]:
+    """Return the reference with the network's weights, and these by our names."""
+    names = published_names([name for name, _ in network.named_parameters()], FIRST_LAYER)
+    ours = {name: p.detach().clone().requires_grad_() for name, p in network.named_parameters()}
+    scale = settings.alpha / settings.rank if isinstance(settings, LoRA) else settings.alpha  # type: ignore[attr-defined]
+    return PlainAdapted(case().clip, {names[name]: t for name, t in ours.items()}, scale), ours
+
+
+@pytest.fixture(params=SETTINGS)
+def settings(request: pytest.FixtureRequest) -> LowRankModel:
+    return SETTINGS[request.param]
+
+
+def close(found: Tensor, expected: Tensor, absolute: float = 2e-5) -> None:
+    torch.testing.assert_close(found, expected, atol=absolute, rtol=1e-4)
+
+
+def test_logits_and_gradients_equal_those_without_shortcuts(settings: LowRankModel) -> None:
+    network = built(replace(settings, dropout=0.0)).train()
+    plain, tensors = plain_of(settings, network)
+    assert len(plain.projections) == 2 * 2 * len(settings.targets)  # the fourth image layer has no text layer
+    logits = network(*case().encoded(), *case().present()).logits
+    expected = plain(*case().plain_inputs())
+    close(logits, expected)
+    for found in (logits, expected):
+        functional.binary_cross_entropy_with_logits(found, case().label).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None
+        assert tensors[name].grad is not None
+        close(parameter.grad, tensors[name].grad, 1e-6)
+
+
+@torch.no_grad()
+def test_dropout_has_an_own_mask_for_each_projection_and_each_dummy(settings: LowRankModel) -> None:
+    network, (image, text) = built(settings), case().encoded()
+    plain, _ = plain_of(settings, network)
+    places = torch.tensor([max(2, int(n)) - 1 for n in torch.where(case().present()[1], text.mask[0].sum(1), 2)])
+    random = torch.Generator().manual_seed(1)
+    orders = rows_of_pairs(*case().present())
+    for path, projection in plain.projections.items():
+        tower, layer, target = (
+            ("text" if path.startswith("text") else "image"),
+            int(path.split(".")[3]),
+            path.split(".")[-1],
+        )
+        count = CONTEXT if tower == "text" else image.tokens[0].shape[1]
+        keep = (torch.rand(len(TEXTS), count, projection.linear.in_features, generator=random) > 0.3).float()
+        ends = places if tower == "text" else torch.zeros_like(places)
+        projection.dropout = Kept(keep, 0.3, ends)
+        order = orders[tower == "text"]
+        block = network.layers[layer - FIRST_LAYER + 1][tower]  # type: ignore[index]
+        block.dropouts[target] = Kept(keep[order], 0.3, ends[order])
+    close(network.train()(image, text, *case().present()).logits, plain(*case().plain_inputs()))
+
+
+def rows_of_pairs(*present: Tensor) -> list[list[int]]:
+    """Return for each tower the order in which it runs the samples: those with the modality, then the dummies."""
+    return [[*there.nonzero().flatten().tolist(), *(~there).nonzero().flatten().tolist()] for there in present]
