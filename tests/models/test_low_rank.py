@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from fakes import write_clip
 from plain_mora import Kept, PlainAdapted, rewritten
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPTextConfig, CLIPVisionConfig
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
-from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText
+from robusttune.encoders.blocks import Block
+from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText, UpperTower
 from robusttune.encoders.tokenization import Tokenizer
+from robusttune.errors import RobustTuneError
 from robusttune.models import LoRA, LowRankNetwork, MoRA
 from robusttune.models.low_rank import LowRankModel
 from robusttune.models.published_mora import published_names
@@ -152,3 +157,149 @@ def test_dropout_has_an_own_mask_for_each_projection_and_each_dummy(settings: Lo
 def rows_of_pairs(*present: Tensor) -> list[list[int]]:
     """Return for each tower the order in which it runs the samples: those with the modality, then the dummies."""
     return [[*there.nonzero().flatten().tolist(), *(~there).nonzero().flatten().tolist()] for there in present]
+
+
+@torch.no_grad()
+def test_without_dropout_absent_images_are_one_image_and_absent_texts_one_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, (image, text) = built(SETTINGS["MoRA"]), case().encoded()
+    expected = network(image, text, *case().present()).logits
+    counts = {}
+    for name in ("image_features", "text_features"):
+        own = getattr(network, name)
+
+        def counting(states: Tensor, *others: Tensor, name: str = name, own: Callable[..., Tensor] = own) -> Tensor:
+            counts[name] = len(states)
+            return own(states, *others)
+
+        monkeypatch.setattr(network, name, counting)
+    close(network(image, text, *case().present()).logits, expected)
+    assert counts == {"image_features": len(TEXTS) - 1, "text_features": len(TEXTS) - 1}
+    rows = torch.arange(len(TEXTS)).repeat(3)
+    everywhere = torch.ones(len(rows), dtype=torch.bool)
+    lost = torch.arange(len(rows)) < len(TEXTS)
+    fused = network.forward_pairs(image, text, rows, rows, ~lost, everywhere)
+    assert counts["text_features"] == len(TEXTS)  # no dummy, and one run for all patterns
+    assert counts["image_features"] == len(TEXTS) + 1
+    close(fused.logits[: len(TEXTS)], network(image, text, ~everywhere[: len(TEXTS)], everywhere[: len(TEXTS)]).logits)
+
+
+@torch.no_grad()
+def test_values_in_absent_rows_do_not_matter() -> None:
+    network, (image, text) = built(SETTINGS["MoRA"]), case().encoded()
+    expected = network(image, text, *case().present()).logits
+    for encoded, there in zip((image, text), case().present(), strict=True):
+        encoded.tokens[0][~there] = float("nan")
+    assert torch.equal(network(image, text, *case().present()).logits, expected)
+
+
+@torch.no_grad()
+def test_samples_without_any_input_get_the_class_frequencies() -> None:
+    network, nothing = built(SETTINGS["LoRA"]), torch.zeros(2, dtype=torch.bool)
+    empty = case().image.encode(case().pixels[:0], nothing), case().text.encode(case().tokenizer([]).tokens, nothing)
+    close(network(*empty, nothing, nothing).logits.sigmoid(), torch.full((2, 7), 0.3))
+
+
+@torch.no_grad()
+def test_zeros_in_place_of_dummies_skip_the_tower() -> None:
+    settings = replace(SETTINGS["MoRA"], absent="zeros")
+    network, (image, text) = built(settings), case().encoded()
+    present = case().present()
+    pattern = torch.zeros(len(TEXTS), dtype=torch.int64)
+    features = (
+        network.image_features(image.tokens[0], pattern),
+        network.text_features(text.tokens[0], text.mask[0], pattern),
+    )
+    shown = torch.cat([torch.where(there.unsqueeze(1), f, 0.0) for f, there in zip(features, present, strict=True)], 1)
+    close(network(image, text, *present).logits, functional.linear(shown, network.head.weight, network.head.bias))  # type: ignore[arg-type]
+    assert not any(name.endswith("dummy") for name, _ in network.named_buffers())
+
+
+def test_in_training_each_dummy_has_a_dropout_mask_of_its_own() -> None:
+    network, everywhere = built(SETTINGS["LoRA"]).train(), torch.ones(3, dtype=torch.bool)
+    text = case().text.encode(case().tokenizer(["a cat"] * 3).tokens, everywhere, False)
+    image = case().image.encode(case().pixels[:0], ~everywhere, False)
+    network.layers[0]["text"].eval()  # type: ignore[index]
+    network.layers[1]["text"].eval()  # type: ignore[index]
+    first, second, third = network(image, text, ~everywhere, everywhere).logits
+    assert not torch.allclose(first, second)
+    assert not torch.allclose(second, third)
+
+
+@pytest.mark.parametrize("near_clip", [False, True])
+def test_start(near_clip: bool) -> None:
+    torch.manual_seed(0)
+    settings = MoRA(("q_proj", "v_proj"), shared_rank=4, image_rank=2, text_rank=2, alpha=0.1, near_clip=near_clip)
+    network = settings.build_on(case().image, case().text, FACTS)
+    distances = []
+    for layer in network.layers:
+        for tower in ("image", "text"):
+            block = layer[tower]  # type: ignore[index]
+            for name, weight in block.weights().items():
+                frozen = block.block.weight(name)
+                distances.append(((weight - frozen).norm() / frozen.norm()).item())
+                assert torch.equal(block.adapters[name].b, torch.zeros_like(block.adapters[name].b))
+    assert max(distances) < 0.01 if near_clip else min(distances) > 0.5
+    network(*case().encoded(), *case().present()).logits.square().sum().backward()
+    for layer in network.layers:  # an exact start at CLIP would leave the shared update without a gradient for ever
+        assert all(float(p.grad.norm()) > 0 for p in layer["shared"].parameters())  # type: ignore[index]
+
+
+def test_lora_starts_at_clip() -> None:
+    network = SETTINGS["LoRA, all"].build_on(case().image, case().text, FACTS)
+    block = network.layers[0]["image"]  # type: ignore[index]
+    assert all(torch.equal(weight, block.block.weight(name)) for name, weight in block.weights().items())
+
+
+PUBLISHED = {  # ranks, targets, classes, and the number of trained parameters
+    "MM-IMDb": (4, ("q_proj", "k_proj"), 23, 85_015),
+    "Food-101": (4, ("q_proj", "v_proj"), 101, 164_965),
+    "Hateful Memes": (8, ("k_proj", "v_proj"), 2, 114_690),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameter_counts_are_the_published_ones(name: str) -> None:
+    rank, targets, classes, count = PUBLISHED[name]
+    settings = MoRA(targets, shared_rank=rank, image_rank=rank, text_rank=rank, absent="zeros")
+    facts = Facts([str(number) for number in range(classes)], [1 / classes] * classes, multilabel=False)
+    network = LowRankNetwork(settings, vit_b_16(), facts)
+    assert sum(parameter.numel() for parameter in network.parameters()) == count
+
+
+@cache
+def vit_b_16() -> Any:
+    """Return the last two layers of towers of ViT-B/16's sizes, with random weights."""
+    towers = []
+    for config in (CLIPVisionConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12), CLIPTextConfig()):
+        blocks = [Block(CLIPEncoderLayer(config)) for _ in range(2)]
+        projection = nn.Linear(config.hidden_size, 512, bias=False)
+        towers.append(SimpleNamespace(upper=UpperTower(blocks, nn.LayerNorm(config.hidden_size), projection)))
+    return SimpleNamespace(image=towers[0], text=towers[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"targets": ()}, "give some of q_proj, k_proj, v_proj, out_proj"),
+        ({"targets": ("q_proj", "fc1")}, "give some of q_proj, k_proj, v_proj, out_proj"),
+        ({"targets": ("q_proj", "q_proj")}, "each once"),
+        ({"dropout": 1.0}, r"share in \[0, 1\)"),
+        ({"text_rank": 0}, "text_rank is 0: give at least 1"),
+    ],
+)
+def test_wrong_settings(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RobustTuneError, match=sentence):
+        MoRA(**change)
+
+
+def test_towers_that_share_no_adapted_layer_are_refused() -> None:
+    with TemporaryDirectory() as folder:
+        write_clip(Path(folder), text_layers=3)
+        second, fourth = (CLIPImageEncoder(name=folder, first_layer=first).load() for first in (2, 4))
+        text = CLIPTextEncoder(name=folder, first_layer=4).load()
+    for image, sentence in (
+        (second, "first_layer is 2 in image_encoder, 4 in text_encoder"),
+        (fourth, "that both have"),
+    ):
+        with pytest.raises(RobustTuneError, match=sentence):
+            LoRA().build_on(image, text, FACTS)
