@@ -96,13 +96,26 @@ def tiny_flags(food101: Path, text_folder: Path) -> list[str]:
 def mmrl_flags(food101: Path, clip_folder: Path) -> list[str]:
     """Return the flags of `tiny_flags` for an MMRL configuration, with a tiny CLIP from a folder."""
     return [
-        *(f"--{modality}_encoder.name={clip_folder}" for modality in ("image", "text")),
-        *(f"--{modality}_encoder.first_layer=3" for modality in ("image", "text")),
-        "--text_encoder.max_length=16",
+        *clip_flags(clip_folder),
         "--model.adapter.space_width=8",
         '--model.templates=["{}"]',
         *_run_flags(food101),
     ]
+
+
+def method_flags(clip_folder: Path) -> list[str]:
+    """Return the flags of `tiny_flags` for a method on CLIP's towers, with a tiny CLIP from a folder."""
+    return [*clip_flags(clip_folder), *_run_flags(Path("none"))]
+
+
+def clip_flags(clip_folder: Path) -> list[str]:
+    """Return flags for the towers of a tiny CLIP from a folder, from their third layer on."""
+    towers = [
+        f"--{modality}_encoder.{part}"
+        for modality in ("image", "text")
+        for part in (f"name={clip_folder}", "first_layer=3")
+    ]
+    return [*towers, "--text_encoder.max_length=16"]
 
 
 def _run_flags(food101: Path) -> list[str]:
