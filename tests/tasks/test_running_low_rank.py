@@ -1,46 +1,80 @@
-"""MoRA and LoRA through the Trainer: from features that are computed once, they train and predict as without."""
+"""MoRA and LoRA through the Trainer: trained from features that are computed once, and loaded from a checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
+from fakes import grouped
+from tasks.test_cache_filling import NO_DROPOUT, trainer
 
-from robusttune.cli import main
+import robusttune
+from robusttune.corruption.missing import Missing, MissingBySplit
+from robusttune.data import ImageTextDataModule
+from robusttune.data.sources import Shapes
+from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
+from robusttune.models import LoRA, MoRA
+from robusttune.models.low_rank import LowRankModel
+from robusttune.tasks import FusionTask
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-SETS = {"train": 48, "val": 16, "test": 24}
-
-
-def fitted(folder: Path, method: str, *flags: str) -> Path:
-    """Return the run of two steps on the demo's CLIP, with a test."""
-    configs = [f"--config={CONFIGS}/{name}.yaml" for name in ("demo", f"methods/{method}", "missing/both_70")]
-    encoders = [f"--{m}_encoder.{s}" for m in ("image", "text") for s in ("name=robusttune:demo_clip", "first_layer=3")]
-    data = [f"--data.source.{name}={count}" for name, count in SETS.items()]
-    given = ["accelerator=cpu", "precision=32-true", "max_epochs=2", "enable_progress_bar=false", "log_every_n_steps=1"]
-    settings = ["--text_encoder.max_length=32", "--data.batch_size=24", "--trainer.limit_train_batches=1", *flags]
-    trainer = [f"--trainer.{each}" for each in given]
-    assert main(["fit", *configs, *encoders, *data, *trainer, *settings, f"--run_root={folder}"]) == 0
-    run = next(folder.glob("*/0"))
-    assert main(["test", f"--ckpt_path={run}"]) == 0
-    return run
+METHODS = [MoRA(shared_rank=3, image_rank=2, text_rank=4), LoRA(targets=("q_proj", "out_proj"), rank=2)]
+SOURCE = Shapes(train=24, val=8, test=12)
+LOST = Missing(rate=0.7, type="both", ratio=0.5)
 
 
-@pytest.mark.parametrize("method", ["mora_hateful_memes", pytest.param("lora", marks=pytest.mark.slow)])
-def test_features_that_are_computed_once_change_nothing(method: str, tmp_path: Path) -> None:
-    plain, cached = (
-        fitted(tmp_path / name, method, f"--data.cache.folder={folder}", "--data.cache.dtype=float32")
-        for name, folder in (("plain", "null"), ("cached", tmp_path / "cache"))
-    )
-    assert [*(tmp_path / "cache").rglob("*.safetensors")]
-    weights = [torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in (plain, cached)]
-    assert weights[0].keys() == weights[1].keys()
-    assert not any("dummy" in name or "block" in name for name in weights[0])  # trained weights alone are stored
-    for name, tensor in weights[0].items():
-        torch.testing.assert_close(weights[1][name], tensor, atol=2e-5, rtol=1e-4, msg=name)
-    found, expected = (pq.read_table(run / "report/test.parquet").to_pydict() for run in (cached, plain))
-    assert found["id"] == expected["id"]
-    np.testing.assert_allclose(found["confidence"], expected["confidence"], atol=1e-4)
+def made(method: LowRankModel, **settings: Any) -> tuple[FusionTask, ImageTextDataModule]:
+    """Return a task on the demo's CLIP, which adapts the last two of its four layers, and data for it."""
+    clip: dict[str, Any] = {"name": "robusttune:demo_clip", "first_layer": 3}
+    encoders = CLIPImageEncoder(**clip), CLIPTextEncoder(**clip)
+    given = {"batch_size": 12, "workers": 0, "dtype": "float32", "modality_dropout": NO_DROPOUT} | settings
+    data = ImageTextDataModule(SOURCE, *encoders, missing=MissingBySplit(LOST, LOST, LOST), **grouped(**given))
+    torch.manual_seed(0)
+    return FusionTask(*encoders, data.facts, fusion=method, beta=0.0), data
+
+
+@pytest.mark.parametrize("method", METHODS, ids=["MoRA", "LoRA"])
+def test_features_that_are_computed_once_change_nothing(method: LowRankModel, tmp_path: Path) -> None:
+    trained = []
+    for folder in (None, str(tmp_path / "cache")):
+        task, data = made(method, folder=folder)
+        runner = trainer()
+        runner.fit(task, datamodule=data)
+        assert runner.global_step == 2
+        measured = runner.test(task, datamodule=data, verbose=False)[0]
+        trained.append((task.classifier.network.state_dict(), measured))
+        released = not [*task.classifier.image_encoder.backbone.parameters()]
+        assert released == (folder is not None)  # the dummies outlive the lower layers
+    (plain, expected), (cached, found) = trained
+    for name, tensor in plain.items():
+        torch.testing.assert_close(cached[name], tensor, atol=1e-5, rtol=1e-3, msg=name)
+    assert found == pytest.approx(expected, abs=1e-4, nan_ok=True)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=["MoRA", "LoRA"])
+def test_a_loaded_model_predicts_the_same(method: LowRankModel, tmp_path: Path) -> None:
+    task, data = made(method)
+    runner = trainer()
+    runner.fit(task, datamodule=data)
+    path = tmp_path / "model.ckpt"
+    runner.save_checkpoint(path)
+    stored = torch.load(path, weights_only=True)["state_dict"]
+    numbers = sum(tensor.numel() for name, tensor in stored.items() if name.startswith("classifier.network."))
+    trainable = sum(parameter.numel() for parameter in task.classifier.network.parameters())
+    assert numbers == trainable + len(task.facts.class_names)  # with the class frequencies, and no weight of the CLIP
+    data.setup("test")
+    table = SOURCE.read("test")
+    assert table is not None
+    images = [SOURCE.draw("test", number) for number in range(len(table))]
+    texts = table["text"].to_pylist()
+    batch = next(iter(data.test_dataloader()))
+    with torch.no_grad():
+        expected = task.eval().classifier.probabilities(batch)[0]
+    shown = [
+        ([None if not there else item for there, item in zip(present.tolist(), items, strict=True)])
+        for present, items in ((batch.image_present, images), (batch.text_present, texts))
+    ]
+    found = robusttune.load(path).predict_proba(images=shown[0], texts=shown[1])
+    torch.testing.assert_close(torch.as_tensor(found), expected, atol=1e-5, rtol=1e-4)
+    assert not bool(batch.image_present.all() | batch.text_present.all())
