@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class ImportCLI(CLIWithoutRun):
         )
         parser.add_argument("--out", type=str, required=True, help="Checkpoint to write, a .ckpt file.")
         queries = "Seed of the queries of DCP's dynamic prompts, if the weights file lacks them."
-        parser.add_argument("--queries_seed", type=Optional[int], default=None, help=queries)
+        parser.add_argument("--queries_seed", type=int | None, default=None, help=queries)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments, and read the published weights before any encoder is loaded.

@@ -2,13 +2,12 @@
 
 Source: "DPL: Decoupled Prototype Learning for Enhancing Robustness of Vision-Language Transformers to Missing
 Modalities" (CVPR 2026, arXiv 2505.08283), without prompts. `DCP` takes the same head by its setting ``prototypes``.
-
 All that is trained lies behind the last layer of both towers, so a cache holds one token of each image and text.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -36,7 +35,7 @@ class DPL(CLIPModel):
         torch.Size([4, 2, 128])
     """
 
-    prototypes: Prototypes = Prototypes()
+    prototypes: Prototypes = field(default_factory=Prototypes)
 
     def build_on(self, image: FrozenEncoder, text: FrozenEncoder, facts: Facts) -> DPLNetwork:
         """Build the network.

@@ -7,6 +7,7 @@ Modalities" (CVPR 2026, arXiv 2505.08283).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -21,13 +22,19 @@ from robusttune.models.clip_network import COMPLETE, IMAGE_ALONE, TEXT_ALONE
 
 Missing = Literal["both", "text", "image", "none"]
 IMAGE, LONE_IMAGE, TEXT, LONE_TEXT = range(4)  # groups of prototypes: w_mi_c, w_mi_tm, w_mt_c, w_mt_im
-GROUPS: dict[Missing, tuple[int, ...]] = {  # that are trained, by the modalities that training samples lack
+GROUPS: dict[str, tuple[int, ...]] = {  # that are trained, by the modalities that training samples lack
     "both": (IMAGE, LONE_IMAGE, TEXT, LONE_TEXT),
     "text": (IMAGE, LONE_IMAGE, TEXT),
     "image": (IMAGE, TEXT, LONE_TEXT),
     "none": (IMAGE, TEXT),
 }
 COMPLETE_OF = {LONE_IMAGE: IMAGE, LONE_TEXT: TEXT}
+PAIR_KINDS = {(IMAGE, LONE_IMAGE): 0, (TEXT, LONE_TEXT): 0, (IMAGE, TEXT): 1}  # of `Prototypes.pairwise`; others: 2
+RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    **dict.fromkeys(("scale", "temperature", "base_temperature"), ("more than 0", lambda x: 0 < x < math.inf)),
+    **dict.fromkeys(("contrast", "pairwise"), ("at least 0", lambda x: 0 <= x < math.inf)),
+    "margin": ("0 to pi", lambda x: 0 <= x <= math.pi),
+}
 
 
 @dataclass(frozen=True)
@@ -70,24 +77,16 @@ class Prototypes:
     anchors: Literal["all", "one"] = "all"
 
     def __post_init__(self) -> None:
-        positive = {"scale": self.scale, "temperature": [self.temperature], "base_temperature": [self.base_temperature]}
-        weights = {"contrast": [self.contrast], "pairwise": self.pairwise or ()}
-        for names, low, high in ((positive, math.ulp(0.0), math.inf), (weights, 0, math.inf)):
-            self._check(names, low, high)  # type: ignore[arg-type]
-        self._check({"margin": self.margin}, 0, math.pi)
+        for name, (wanted, fits) in RANGES.items():
+            values = getattr(self, name)
+            for value in values if isinstance(values, tuple) else () if values is None else (values,):
+                if not fits(value):  # NaN fits none.
+                    raise RobustTuneError(f"prototypes.{name} has the value {value}: give {wanted}")
         if self.contrast > 0 and self.pairwise is not None:
             raise RobustTuneError(
                 "prototypes.contrast and prototypes.pairwise are two forms of one loss: set contrast to 0, or leave "
                 "pairwise out"
             )
-
-    def _check(self, values: dict[str, tuple[float, ...]], low: float, high: float) -> None:
-        """Refuse numbers outside of a range; NaN is outside."""
-        for name, numbers in values.items():
-            for number in numbers:
-                if not low <= number <= high or number == math.inf:
-                    wanted = f"0 to {high:.4g}" if high < math.inf else "at least 0" if low == 0 else "more than 0"
-                    raise RobustTuneError(f"prototypes.{name} has the value {number}: give {wanted}")
 
     @property
     def groups(self) -> tuple[int, ...]:
@@ -123,9 +122,9 @@ class PrototypeHead(Head):
     def __init__(self, settings: Prototypes, width: int, classes: int) -> None:
         super().__init__()
         self.settings = settings
-        self.prototypes = nn.Parameter(
-            torch.randn(len(GROUPS["both"]), classes, width) * (2 / (width + classes)) ** 0.5
-        )
+        trained = settings.groups if settings.share_untrained else GROUPS["both"]
+        self.used = [group if group in trained else COMPLETE_OF[group] for group in GROUPS["both"]]
+        self.prototypes = nn.Parameter(torch.randn(4, classes, width) * (2 / (width + classes)) ** 0.5)
         self.register_buffer("scale", torch.tensor(settings.scale), persistent=False)
         self.register_buffer("margin", torch.tensor(settings.margin), persistent=False)
 
@@ -137,7 +136,7 @@ class PrototypeHead(Head):
             # Without the masks, the gradient of a zero feature would be infinite in half precision.
             image = torch.where((pattern != TEXT_ALONE).unsqueeze(1), functional.normalize(image), 0.0)
             text = torch.where((pattern != IMAGE_ALONE).unsqueeze(1), functional.normalize(text), 0.0)
-            directions = self.directions()[[self._used(group) for group in range(len(self.prototypes))]].to(image)
+            directions = self.directions()[self.used].to(image)
             of_images, of_lone_images = (image @ directions[group].T for group in (IMAGE, LONE_IMAGE))
             of_texts, of_lone_texts = (text @ directions[group].T for group in (TEXT, LONE_TEXT))
             return torch.where(complete, (of_images + of_texts) / 2, of_lone_images + of_lone_texts)
@@ -156,31 +155,21 @@ class PrototypeHead(Head):
 
     def extra_losses(self) -> dict[str, Tensor]:
         """Return the contrastive loss of the prototypes, if it has a weight, see `Head.extra_losses`."""
-        settings, groups = self.settings, self.settings.groups
-        if settings.pairwise is None:
-            terms = {groups: settings.contrast}
-        else:
-            terms = {pair: settings.pairwise[_kind(*pair)] for pair in combinations(groups, 2)}
-        terms = {chosen: weight for chosen, weight in terms.items() if weight > 0}
+        weights, groups = self.settings.pairwise, self.settings.groups
+        terms = {groups: self.settings.contrast}
+        if weights is not None:
+            terms = {pair: weights[PAIR_KINDS.get(pair, 2)] for pair in combinations(groups, 2)}
         with torch.autocast(self.prototypes.device.type, enabled=False):
             directions = self.directions()
-            losses = [weight * self._contrast(directions[list(chosen)]) for chosen, weight in terms.items()]
+            losses = [weight * self._contrast(directions[[*chosen]]) for chosen, weight in terms.items() if weight > 0]
         return {"contrastive_loss": torch.stack(losses).sum()} if losses else {}
 
     def directions(self) -> Tensor:
         """Return the prototypes at length 1, shape (4, C, d_e)."""
         return functional.normalize(_float(self.prototypes), dim=-1)
 
-    def _used(self, group: int) -> int:
-        """Return the group whose prototypes stand for those of ``group``."""
-        shared = self.settings.share_untrained and group not in self.settings.groups
-        return COMPLETE_OF[group] if shared else group
-
     def _contrast(self, groups: Tensor) -> Tensor:
-        """Return the supervised contrastive loss of groups of prototypes (V, C, d_e), with one view a group.
-
-        Source: Khosla et al. 2020, arXiv 2004.11362.
-        """
+        """Return the supervised contrastive loss (arXiv 2004.11362) of groups of prototypes, shape (V, C, d_e)."""
         views, classes = groups.shape[:2]
         bank = groups.flatten(0, 1)
         anchors = bank if self.settings.anchors == "all" else bank[:classes]
@@ -191,13 +180,6 @@ class PrototypeHead(Head):
         others = similarity.masked_fill(itself, -torch.inf).logsumexp(1)
         agreement = similarity.masked_fill(~same, 0.0).sum(1) / (views - 1)
         return (others - agreement).mean() * self.settings.temperature / self.settings.base_temperature
-
-
-def _kind(first: int, second: int) -> int:
-    """Return the number of a pair's weight in `Prototypes.pairwise`."""
-    if {first, second} in ({IMAGE, LONE_IMAGE}, {TEXT, LONE_TEXT}):
-        return 0
-    return 1 if {first, second} == {IMAGE, TEXT} else 2
 
 
 def _float(tensor: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class Names:
     describe: Callable[[Mapping[str, Tensor]], str]
     prefix: str = ""
     trained_parts: frozenset[str] = frozenset()
-    optional: re.Pattern[str] = re.compile(r"(?!)")  # noqa: RUF009, patterns are immutable
+    optional: re.Pattern[str] = re.compile(r"(?!)")
     plain: Callable[[str], str] = str
 
     def write(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
