@@ -105,6 +105,23 @@ def mmrl_flags(food101: Path, clip_folder: Path) -> list[str]:
     ]
 
 
+def method_flags(food101: Path, clip_folder: Path, method: str) -> list[str]:
+    """Return the flags of `tiny_flags` for an overlay of ``methods``, with a tiny CLIP of four layers from a folder.
+
+    Args:
+        food101: Folder of the data, see `tiny_flags`.
+        clip_folder: Folder of the CLIP.
+        method: Name of the overlay, such as ``dcp``.
+    """
+    prompted = method in ("dcp", "dpl_dcp")
+    return [
+        *(f"--{modality}_encoder.name={clip_folder}" for modality in ("image", "text")),
+        *(f"--{modality}_encoder.first_layer={1 if prompted else 5}" for modality in ("image", "text")),
+        *(["--model.fusion.prompts=6", "--model.fusion.depth=2"] if prompted else []),
+        *_run_flags(food101),
+    ]
+
+
 def _run_flags(food101: Path) -> list[str]:
     """Return flags for one quiet epoch on the CPU."""
     return [
