@@ -26,7 +26,7 @@ def to_plain(settings: Any) -> dict[str, Any]:
     """
     cls = type(settings)
     room = cls.__module__.rpartition(".")[0]  # The package, not the module: files may move within a package.
-    args = {field.name: plain(getattr(settings, field.name)) for field in fields(settings)}
+    args = {field.name: argument_to_plain(getattr(settings, field.name)) for field in fields(settings)}
     return {"class_path": f"{room}.{cls.__qualname__}", "init_args": args}
 
 
@@ -123,8 +123,14 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
 
 
 def _as_annotated(value: Any, hint: Any) -> Any:
-    """Convert a list to a tuple if the annotation allows a tuple and no list: `plain` has made it a list."""
+    """Undo `argument_to_plain` for a field with the annotation ``hint``.
+
+    A list becomes a tuple if the annotation allows a tuple and no list: `plain` has made it a list.
+    """
     kinds = [get_origin(kind) or kind for kind in (hint, *get_args(hint))]
+    nested = next((kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind)), None)
+    if nested is not None and value is not None:
+        return from_plain(value, nested)
     return tuple(value) if isinstance(value, list) and tuple in kinds and list not in kinds else value
 
 

@@ -96,25 +96,33 @@ def tiny_flags(food101: Path, text_folder: Path) -> list[str]:
 def mmrl_flags(food101: Path, clip_folder: Path) -> list[str]:
     """Return the flags of `tiny_flags` for an MMRL configuration, with a tiny CLIP from a folder."""
     return [
-        *clip_flags(clip_folder),
+        *clip_flags(clip_folder, 3),
         "--model.adapter.space_width=8",
         '--model.templates=["{}"]',
         *_run_flags(food101),
     ]
 
 
-def method_flags(clip_folder: Path) -> list[str]:
-    """Return the flags of `tiny_flags` for a method on CLIP's towers, with a tiny CLIP from a folder."""
-    return [*clip_flags(clip_folder), *_run_flags(Path("none"))]
+def method_flags(food101: Path, clip_folder: Path, method: str) -> list[str]:
+    """Return the flags of `tiny_flags` for an overlay of ``methods``, with a tiny CLIP of four layers from a folder.
 
-
-def clip_flags(clip_folder: Path) -> list[str]:
-    """Return flags for the towers of a tiny CLIP from a folder, from their third layer on."""
-    towers = [
-        f"--{modality}_encoder.{part}"
-        for modality in ("image", "text")
-        for part in (f"name={clip_folder}", "first_layer=3")
+    Args:
+        food101: Folder of the data, see `tiny_flags`.
+        clip_folder: Folder of the CLIP.
+        method: Name of the overlay, such as ``dcp``.
+    """
+    prompted, updated = method in ("dcp", "dpl_dcp"), method.startswith(("mora", "lora"))
+    return [
+        *clip_flags(clip_folder, 1 if prompted else 3 if updated else 5),
+        *(["--model.fusion.prompts=6", "--model.fusion.depth=2"] if prompted else []),
+        *_run_flags(food101),
     ]
+
+
+def clip_flags(clip_folder: Path, first_layer: int) -> list[str]:
+    """Return flags for the towers of a tiny CLIP from a folder, from one of their layers on."""
+    settings = (f"name={clip_folder}", f"first_layer={first_layer}")
+    towers = [f"--{modality}_encoder.{setting}" for modality in ("image", "text") for setting in settings]
     return [*towers, "--text_encoder.max_length=16"]
 
 

@@ -6,6 +6,7 @@ from robusttune.models.baselines import Concatenation, ImageOnly, LateFusion, Te
 from robusttune.models.classifier import Classifier
 from robusttune.models.cross_attention import CrossAttention
 from robusttune.models.dcp import DCP, DCPNetwork
+from robusttune.models.dpl import DPL, DPLNetwork
 from robusttune.models.experts import Experts
 from robusttune.models.fusion_classifier import FusionClassifier
 from robusttune.models.linear import LinearNetwork, LogisticRegression
@@ -15,11 +16,13 @@ from robusttune.models.mmrl import MMRL, MMRLNetwork
 from robusttune.models.mmrl_classifier import MMRLClassifier
 from robusttune.models.molt import MoLT, MoLTNetwork
 from robusttune.models.mora import MoRA
+from robusttune.models.prototypes import Prototypes
 from robusttune.models.stacking import Stacking, StackingNetwork
 from robusttune.models.zero_shot import ZeroShotClassifier
 
 __all__ = [
     "DCP",
+    "DPL",
     "MMRL",
     "Balance",
     "Classifier",
@@ -27,6 +30,7 @@ __all__ = [
     "CorrelationLoss",
     "CrossAttention",
     "DCPNetwork",
+    "DPLNetwork",
     "Experts",
     "Fused",
     "FusionClassifier",
@@ -43,6 +47,7 @@ __all__ = [
     "MoLT",
     "MoLTNetwork",
     "MoRA",
+    "Prototypes",
     "Stacking",
     "StackingNetwork",
     "TextOnly",

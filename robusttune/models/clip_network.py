@@ -14,6 +14,7 @@ from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText, UpperTower
 from robusttune.errors import RobustTuneError
 from robusttune.models.base import Fused, FusionModel
 from robusttune.models.baselines import Baseline
+from robusttune.models.clip_heads import Head
 from robusttune.types import Encoded, Facts, Widths
 
 COMPLETE, IMAGE_ALONE, TEXT_ALONE = range(3)  # patterns of present modalities
@@ -79,11 +80,11 @@ class CLIPNetwork(Baseline):
         facts: Class names and class frequencies of the training data.
 
     Attributes:
-        head: Module from features, shape (B, 2 d_e), image first, and patterns, shape (B,), to logits, shape (B, C).
+        head: Last part, from the features of both modalities to logits.
         reads_pattern: False if features do not depend on the pattern, so that one serves all patterns of a sample.
     """
 
-    head: nn.Module
+    head: Head
     reads_pattern = True
     reads_pooled = False
 
@@ -125,6 +126,20 @@ class CLIPNetwork(Baseline):
     def output_layers(self) -> list[nn.Module]:
         """Return the last layers, see `FusionNetwork.output_layers`."""
         return [self.head]
+
+    @property
+    def gives_cosines(self) -> bool:
+        """Return whether the logits are cosines, see `FusionNetwork.gives_cosines`."""
+        return self.head.gives_cosines
+
+    def training_logits(self, logits: Tensor, label: Tensor, image_present: Tensor, text_present: Tensor) -> Tensor:
+        """Return the head's logits of the loss, see `FusionNetwork.training_logits`; rows without input keep theirs."""
+        of_head = self.head.training_logits(logits, label, pattern_of(image_present, text_present))
+        return torch.where((image_present | text_present).unsqueeze(1), of_head, logits)
+
+    def extra_losses(self) -> dict[str, Tensor]:
+        """Return the losses of the head, see `FusionNetwork.extra_losses`."""
+        return self.head.extra_losses()
 
     def masked_logits(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor

@@ -108,5 +108,4 @@ def test_models_on_a_clip(overlay: str | None, food101: Path, clip_folder: Path,
 @pytest.mark.parametrize("overlay", ["mora_food101", pytest.param("lora", marks=pytest.mark.slow)])
 def test_methods_on_the_towers_of_a_clip(overlay: str, food101: Path, clip_folder: Path, tmp_path: Path) -> None:
     configs = [f"--config={CONFIGS}/{name}.yaml" for name in ("food101", f"methods/{overlay}")]
-    flags = [*configs, *method_flags(clip_folder), f"--data.source.root={food101}"]
-    assert_same(train_and_test(tmp_path, *flags), food101)
+    assert_same(train_and_test(tmp_path, *configs, *method_flags(food101, clip_folder, overlay)), food101)
