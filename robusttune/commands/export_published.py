@@ -32,7 +32,9 @@ def write_published(checkpoint_file: Path, out: Path) -> None:
     items = checkpoint["state_dict"].items()
     own = {name.removeprefix(NETWORK): tensor for name, tensor in items if name.startswith(NETWORK)}
     about = checkpoint[KEY]
-    names = names_of(own, f"the model of {about['task']} in {checkpoint_file}", _data_set(Facts(**about["facts"])))
+    first_layer = about["image_encoder"]["init_args"].get("first_layer", 1)
+    model = f"the model of {about['task']} in {checkpoint_file}"
+    names = names_of(own, model, _data_set(Facts(**about["facts"])), first_layer)
     if out.exists():
         raise RobustTuneError(f"{out} exists: give another --out")
     state = names.write(own)

@@ -22,7 +22,8 @@ from robusttune.counting import counted
 from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
 from robusttune.models.dcp import DCPNetwork
-from robusttune.models.published import METHODS, Matched, names_of
+from robusttune.models.low_rank import LowRankNetwork
+from robusttune.models.published import METHODS, Matched, names_of, refuse_another_alpha
 from robusttune.paths import user_path
 from robusttune.terminal import print_line
 from robusttune.types import Facts
@@ -59,7 +60,7 @@ class ImportCLI(CLIWithoutRun):
         self.parse_settings(parser, args)
         if user_path(self.config.out).exists():
             raise RobustTuneError(f"{self.config.out} exists: give another --out")
-        self.published = read_published(user_path(self.config.published))
+        self.published, self.metadata = read_published(user_path(self.config.published))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Return a Trainer on the CPU that only writes a checkpoint, whatever the configuration's trainer is."""
@@ -84,9 +85,12 @@ def run(args: list[str]) -> None:
     out, published, classifier = user_path(cli.config.out), cli.published, task.classifier
     network = getattr(classifier, "network", nn.Module())
     own = network.state_dict()
-    names = names_of(own, f"the model of {type(task).__name__}")
+    first_layer = getattr(classifier.encoder_settings["image_encoder"], "first_layer", 1)
+    names = names_of(own, f"the model of {type(task).__name__}", first_layer=first_layer)
     names.refuse_another_clip(published, classifier.image_encoder.upper, classifier.text_encoder.upper)
     matched = names.read(published, own)
+    if isinstance(network, LowRankNetwork):
+        refuse_another_alpha(cli.metadata, classifier.fusion.alpha)
     network.load_state_dict(matched.state)
     if matched.left:
         _draw_queries(network, cli.config.queries_seed)
@@ -115,11 +119,14 @@ def _draw_queries(network: DCPNetwork, seed: int | None) -> None:
         network.text_dynamic.draw_queries()
 
 
-def read_published(path: Path) -> dict[str, Tensor]:
+def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the state dict in a file, at its top level or under ``state_dict``. No code in the file is executed.
 
     Args:
         path: Path of a ``.safetensors`` file, or of a file in torch's format.
+
+    Returns:
+        State dict, and its entry ``_metadata``, which MoRA's code writes; empty without one.
 
     Raises:
         RobustTuneError: The file is missing or damaged, or contains no state dict.
@@ -133,11 +140,11 @@ def read_published(path: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals(HARMLESS):
             found = read_plain(path, f"a checkpoint of {METHODS}, or its state_dict alone")
     found = found.get("state_dict", found) if isinstance(found, dict) else None
+    metadata = found.pop("_metadata", {}) if isinstance(found, dict) else {}
     names_to_tensors = isinstance(found, dict) and all(isinstance(name, str) for name in found)
     if not found or not names_to_tensors or not all(isinstance(value, Tensor) for value in found.values()):
         raise RobustTuneError(f"{path} has no state dict: give a checkpoint of {METHODS}")
-    state: dict[str, Tensor] = found
-    return state
+    return found, metadata if isinstance(metadata, dict) else {}
 
 
 def _print_summary(matched: Matched, out: Path) -> None:

@@ -26,7 +26,7 @@ from robusttune.encoders.tokenization import Tokenizer
 from robusttune.errors import RobustTuneError
 from robusttune.models import LoRA, LowRankNetwork, MoRA
 from robusttune.models.low_rank import LowRankModel
-from robusttune.models.published_mora import published_names
+from robusttune.models.published import mora_names
 from robusttune.types import Encoded, Facts
 
 FACTS = Facts([*"abcdefg"], [0.3] * 7, multilabel=True)
@@ -101,7 +101,8 @@ def built(settings: LowRankModel) -> LowRankNetwork:
 
 def plain_of(settings: LowRankModel, network: LowRankNetwork) -> tuple[PlainAdapted, dict[str, Tensor]]:
     """Return the reference with the network's weights, and these by our names."""
-    names = published_names([name for name, _ in network.named_parameters()], FIRST_LAYER)
+    places = mora_names(network.state_dict(), FIRST_LAYER).places
+    names = {place.name: name for name, place in places.items()}
     ours = {name: p.detach().clone().requires_grad_() for name, p in network.named_parameters()}
     scale = settings.alpha / settings.rank if isinstance(settings, LoRA) else settings.alpha  # type: ignore[attr-defined]
     return PlainAdapted(case().clip, {names[name]: t for name, t in ours.items()}, scale), ours

@@ -23,7 +23,7 @@ from robusttune.encoders.adapted_block import AdaptedBlock
 from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText
 from robusttune.encoders.tokenization import Tokenized
 from robusttune.models import LowRankNetwork, MoRA
-from robusttune.models.published_mora import published_names
+from robusttune.models.published import mora_names
 from robusttune.types import Encoded, Facts, Tokens
 
 FILES = sorted((Path(__file__).parents[1] / "golden").glob("mora_*.safetensors"))
@@ -44,15 +44,18 @@ class Case:
         return {name.removeprefix(prefix): t for name, t in self.golden.items() if name.startswith(prefix)}
 
     def names(self) -> dict[str, str]:
-        own = [name for name, _ in self.network.named_parameters()]
-        return published_names(own, self.config["start_layer_index"] + 1)
+        """Return the published name of each of our tensors."""
+        places = mora_names(self.network.state_dict(), self.config["start_layer_index"] + 1).places
+        return {place.name: name for name, place in places.items()}
 
-    def load(self, prefix: str = "adapter.") -> None:
-        published, names = self.of(prefix), self.names()
-        assert {*names.values()} == {*published}
-        with torch.no_grad():
-            for name, parameter in self.network.named_parameters():
-                parameter.copy_(published[names[name]])
+    def load(self) -> None:
+        """Load the published weights, and check that they are written as they were."""
+        published, own = self.of("adapter."), self.network.state_dict()
+        names = mora_names(own, self.config["start_layer_index"] + 1)
+        self.network.load_state_dict(names.read(published, own).state)
+        written = names.write(self.network.state_dict())
+        assert written.keys() == published.keys()
+        assert all(torch.equal(written[name], tensor) for name, tensor in published.items())
 
     def loss(self, logits: Tensor) -> Tensor:
         labels = self.golden["input.labels"]
