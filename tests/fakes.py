@@ -96,13 +96,34 @@ def tiny_flags(food101: Path, text_folder: Path) -> list[str]:
 def mmrl_flags(food101: Path, clip_folder: Path) -> list[str]:
     """Return the flags of `tiny_flags` for an MMRL configuration, with a tiny CLIP from a folder."""
     return [
-        *(f"--{modality}_encoder.name={clip_folder}" for modality in ("image", "text")),
-        *(f"--{modality}_encoder.first_layer=3" for modality in ("image", "text")),
-        "--text_encoder.max_length=16",
+        *clip_flags(clip_folder, 3),
         "--model.adapter.space_width=8",
         '--model.templates=["{}"]',
         *_run_flags(food101),
     ]
+
+
+def method_flags(food101: Path, clip_folder: Path, method: str) -> list[str]:
+    """Return the flags of `tiny_flags` for an overlay of ``methods``, with a tiny CLIP of four layers from a folder.
+
+    Args:
+        food101: Folder of the data, see `tiny_flags`.
+        clip_folder: Folder of the CLIP.
+        method: Name of the overlay, such as ``dcp``.
+    """
+    prompted, updated = method in ("dcp", "dpl_dcp"), method.startswith(("mora", "lora"))
+    return [
+        *clip_flags(clip_folder, 1 if prompted else 3 if updated else 5),
+        *(["--model.fusion.prompts=6", "--model.fusion.depth=2"] if prompted else []),
+        *_run_flags(food101),
+    ]
+
+
+def clip_flags(clip_folder: Path, first_layer: int) -> list[str]:
+    """Return flags for the towers of a tiny CLIP from a folder, from one of their layers on."""
+    settings = (f"name={clip_folder}", f"first_layer={first_layer}")
+    towers = [f"--{modality}_encoder.{setting}" for modality in ("image", "text") for setting in settings]
+    return [*towers, "--text_encoder.max_length=16"]
 
 
 def _run_flags(food101: Path) -> list[str]:
@@ -216,11 +237,11 @@ def write_clip_tokenizer(folder: Path, template: str) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=16, **special).save_pretrained(folder)
 
 
-def write_clip(folder: Path) -> None:
+def write_clip(folder: Path, text_layers: int = 4) -> None:
     """Write a CLIP with seeded random weights, its image processor and its tokenizer to a folder.
 
-    Each tower has 4 layers. Images have 32 x 32 pixels in patches of 8 x 8. The tokenizer splits texts into words and
-    has CLIP's special tokens.
+    The vision tower has 4 layers. Images have 32 x 32 pixels in patches of 8 x 8. The tokenizer splits texts into words
+    and has CLIP's special tokens.
     """
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
@@ -229,7 +250,7 @@ def write_clip(folder: Path) -> None:
     text = {"hidden_size": 32, "vocab_size": len(clip_words()), "max_position_embeddings": 16, "bos_token_id": 0}
     vision = {"hidden_size": 48, "image_size": 32, "patch_size": 8}
     config = CLIPConfig(
-        text_config={**tower, **text, "eos_token_id": 1, "pad_token_id": 1},
+        text_config={**tower, **text, "num_hidden_layers": text_layers, "eos_token_id": 1, "pad_token_id": 1},
         vision_config={**tower, **vision},
         projection_dim=16,
     )

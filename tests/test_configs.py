@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fakes import mmrl_flags, tiny_flags
+from fakes import method_flags, mmrl_flags, tiny_flags
 from layouts import LAYOUTS
 
 from robusttune.cli import main
@@ -137,7 +137,7 @@ def test_complete_configurations(config: Path, text_folder: Path, clip_folder: P
 # One of each folder is trained in every run of the tests, the others in the slow ones: in every run, `test_overlays`
 # checks what they change.
 OFTEN = {"cross_attention", "zero_shot", "no_null_tokens", "quick", "few_shot", "experts", "text"}
-OFTEN |= {"post_hoc", "both_70", "smoke", "oxford_pets"}
+OFTEN |= {"dcp", "post_hoc", "both_70", "smoke", "oxford_pets"}
 
 
 @pytest.mark.parametrize(
@@ -147,10 +147,14 @@ OFTEN |= {"post_hoc", "both_70", "smoke", "oxford_pets"}
 )
 def test_overlays(overlay: Path, text_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
     of_clip = overlay.parent.name in ("clip", "mmrlpp") or overlay.stem == "zero_shot"
-    several_labels = overlay.stem == "positive_weights"
+    several_labels = overlay.stem in ("positive_weights", "mora_mmimdb")
     name = "oxford_pets_mmrl" if of_clip else "table" if several_labels else "food101"
     flags = flags_for(CONFIGS / f"{name}.yaml", text_folder, clip_folder, tmp_path)
     flags += ["--data.source.multilabel=true", "--monitor=val/mean/f1_macro"] if several_labels else []
+    if overlay.parent.name == "methods":
+        flags = [flags[0], *data_flags(CONFIGS / f"{name}.yaml", tmp_path), f"--run_root={tmp_path}"]
+        flags += method_flags(Path("none"), clip_folder, overlay.stem)
+        flags += ["--data.source.multilabel=true"] if several_labels else []
     if overlay.parent.name in ("baselines", "fusion"):  # which have no settings of MoLT or MMRL
         flags = [flag for flag in flags if not flag.startswith(("--model.fusion.", "--model.adapter."))]
     laid_over = [flags[0], f"--config={overlay}", *flags[1:], *ON_THE_CPU.get(overlay.name, [])]

@@ -10,6 +10,7 @@ from torch.nn import functional
 from transformers.activations import QuickGELUActivation
 
 QUICK_GELU = 1.702
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")  # of an attention, by their names in transformers
 
 
 class Block(nn.Module):
@@ -26,7 +27,14 @@ class Block(nn.Module):
 
     Args:
         layer: Layer of transformers, whose weights are taken over. Its tensors are modified in place.
+
+    Attributes:
+        value_bias: Bias of the values, shape (d,).
+        out_bias: Bias of the output projection before that of the values was folded into it, shape (d,).
     """
+
+    value_bias: Tensor
+    out_bias: Tensor
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
@@ -36,9 +44,11 @@ class Block(nn.Module):
         self.query, self.out = attention.q_proj, attention.out_proj
         self.key_value = nn.Linear(attention.embed_dim, 2 * attention.embed_dim, bias=False)
         self.fc1, self.fc2, self.activation = layer.mlp.fc1, layer.mlp.fc2, layer.mlp.activation_fn
+        self.register_buffer("value_bias", attention.v_proj.bias.detach().clone(), persistent=False)
+        self.register_buffer("out_bias", self.out.bias.detach().clone(), persistent=False)
         with torch.no_grad():
             self.key_value.weight.copy_(torch.cat([attention.k_proj.weight, attention.v_proj.weight]))
-            self.out.bias.add_(self.out.weight @ attention.v_proj.bias)
+            self.out.bias.add_(self.out.weight @ self.value_bias)
             if isinstance(self.activation, QuickGELUActivation):
                 self.activation = nn.SiLU()
                 self.fc1.weight.mul_(QUICK_GELU)
@@ -65,6 +75,16 @@ class Block(nn.Module):
             return self.finish(states, self.attend(query, key_value, causal=causal))
         mask = causal_mask(front.shape[1], states) if causal else None
         return self.finish(states, self.attend(query, torch.cat([front, key_value], 1), mask))
+
+    @property
+    def width(self) -> int:
+        """Return the width ``d`` of the tokens."""
+        return len(self.value_bias)
+
+    def weight(self, projection: str) -> Tensor:
+        """Return the weight of a projection in `PROJECTIONS`, shape (d, d)."""
+        key, value = self.key_value.weight.chunk(2)
+        return dict(zip(PROJECTIONS, (self.query.weight, key, value, self.out.weight), strict=True))[projection]
 
     def keys_and_values(self, tokens: Tensor) -> Tensor:
         """Return the keys and values of token states (..., d), concatenated, shape (..., 2 d)."""
@@ -114,10 +134,15 @@ class Block(nn.Module):
         Returns:
             Attention output, shape (B, q, d).
         """
+        return self.attend_to(query, *key_value.chunk(2, -1), mask, causal)
+
+    def attend_to(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """Compute the same as `attend` from separate keys and values, shape (B, n, d) each."""
         size = query.shape[-1] // self.heads
         split, key, value = (
-            tokens.view(*tokens.shape[:2], self.heads, size).transpose(1, 2)
-            for tokens in (query, *key_value.chunk(2, -1))
+            tokens.view(*tokens.shape[:2], self.heads, size).transpose(1, 2) for tokens in (query, key, value)
         )
         attended = functional.scaled_dot_product_attention(split, key, value, mask, is_causal=causal)
         return attended.transpose(1, 2).flatten(2)
@@ -136,14 +161,31 @@ class Block(nn.Module):
         Returns:
             Attention output, without the output projection, shape (B, r, d).
         """
-        size = asking.shape[-1] // self.heads
-        key, value = self.key_value.weight.view(2, self.heads, size, -1)
-        query = self.query(asking).view(*asking.shape[:2], self.heads, size) * size**-0.5
-        scores = torch.einsum("brhs,hsd->bhrd", query, key).flatten(1, 2) @ tokens.mT
+        key, value = self.key_value.weight.chunk(2)
+        return self.attend_with(self.query(asking), (tokens, key), (tokens, value), mask)
+
+    def attend_with(
+        self, query: Tensor, keys: tuple[Tensor, Tensor], values: tuple[Tensor, Tensor], mask: Tensor | None
+    ) -> Tensor:
+        """Compute the same as `attend_few` with given weights.
+
+        Args:
+            query: Queries, shape (B, r, d).
+            keys: Tokens, shape (B, n, d), and the weight that turns them into keys, shape (d, d).
+            values: Tokens, shape (B, n, d), and the weight that turns them into values, shape (d, d).
+            mask: Mask of the tokens, shape (B, n), bool, False on tokens that are ignored; None for none.
+
+        Returns:
+            Attention output, without the output projection, shape (B, r, d).
+        """
+        size = query.shape[-1] // self.heads
+        key, value = (weight.view(self.heads, size, -1) for _, weight in (keys, values))
+        split = query.view(*query.shape[:2], self.heads, size) * size**-0.5
+        scores = torch.einsum("brhs,hsd->bhrd", split, key).flatten(1, 2) @ keys[0].mT
         if mask is not None:
             scores = scores.masked_fill(~mask.unsqueeze(1), -torch.inf)
-        context = scores.softmax(-1).to(tokens.dtype) @ tokens
-        context = context.view(len(context), self.heads, asking.shape[1], context.shape[-1])
+        context = scores.softmax(-1).to(values[0].dtype) @ values[0]
+        context = context.view(len(context), self.heads, query.shape[1], context.shape[-1])
         return torch.einsum("bhrd,hsd->brhs", context, value).flatten(2)
 
     def finish(self, states: Tensor, attended: Tensor) -> Tensor:
@@ -156,7 +198,10 @@ class Block(nn.Module):
         Returns:
             Token states after the layer, shape (..., d).
         """
-        states = states + self.out(attended)
+        return self.feed_forward(states + self.out(attended))
+
+    def feed_forward(self, states: Tensor) -> Tensor:
+        """Apply the MLP and its residual connection to token states after attention, shape (..., d)."""
         change: Tensor = self.fc2(self._activate(self.fc1(self.norm2(states))))
         return states + change
 

@@ -6,18 +6,23 @@ from robusttune.models.baselines import Concatenation, ImageOnly, LateFusion, Te
 from robusttune.models.classifier import Classifier
 from robusttune.models.cross_attention import CrossAttention
 from robusttune.models.dcp import DCP, DCPNetwork
+from robusttune.models.dpl import DPL, DPLNetwork
 from robusttune.models.experts import Experts
 from robusttune.models.fusion_classifier import FusionClassifier
 from robusttune.models.linear import LinearNetwork, LogisticRegression
 from robusttune.models.losses import CorrelationLoss
+from robusttune.models.low_rank import LoRA, LowRankNetwork
 from robusttune.models.mmrl import MMRL, MMRLNetwork
 from robusttune.models.mmrl_classifier import MMRLClassifier
 from robusttune.models.molt import MoLT, MoLTNetwork
+from robusttune.models.mora import MoRA
+from robusttune.models.prototypes import Prototypes
 from robusttune.models.stacking import Stacking, StackingNetwork
 from robusttune.models.zero_shot import ZeroShotClassifier
 
 __all__ = [
     "DCP",
+    "DPL",
     "MMRL",
     "Balance",
     "Classifier",
@@ -25,6 +30,7 @@ __all__ = [
     "CorrelationLoss",
     "CrossAttention",
     "DCPNetwork",
+    "DPLNetwork",
     "Experts",
     "Fused",
     "FusionClassifier",
@@ -33,11 +39,15 @@ __all__ = [
     "ImageOnly",
     "LateFusion",
     "LinearNetwork",
+    "LoRA",
     "LogisticRegression",
+    "LowRankNetwork",
     "MMRLClassifier",
     "MMRLNetwork",
     "MoLT",
     "MoLTNetwork",
+    "MoRA",
+    "Prototypes",
     "Stacking",
     "StackingNetwork",
     "TextOnly",

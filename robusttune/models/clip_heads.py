@@ -3,13 +3,48 @@
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 
 from torch import Tensor, nn
 
 from robusttune.encoders.clip import UpperTower
 
 
-class LinearHead(nn.Linear):
+class Head(nn.Module):
+    """The last part of a network on CLIP towers, from the features of both modalities to logits.
+
+    Attributes:
+        gives_cosines: True if the logits are cosines, in [-1, 1].
+    """
+
+    gives_cosines = False
+
+    @abstractmethod
+    def forward(self, features: Tensor, pattern: Tensor) -> Tensor:
+        """Return logits, shape (B, C).
+
+        Args:
+            features: Features of both modalities, image first, zeros where one is absent, shape (B, 2 d_e).
+            pattern: Pattern of present modalities of each row, shape (B,), int64.
+        """
+
+    def training_logits(self, logits: Tensor, label: Tensor, pattern: Tensor) -> Tensor:
+        """Return the logits that the training loss is computed from; by default the logits themselves.
+
+        Args:
+            logits: Logits, shape (B, C).
+            label: Class indices, shape (B,), or 0/1 per class, shape (B, C).
+            pattern: Pattern of present modalities of each row, shape (B,), int64.
+        """
+        del label, pattern
+        return logits
+
+    def extra_losses(self) -> dict[str, Tensor]:
+        """Return losses of the head's own weights, see `FusionNetwork.extra_losses`."""
+        return {}
+
+
+class LinearHead(nn.Linear, Head):
     """A linear classifier of the features of both modalities, initialised from N(0, 0.02^2).
 
     Args:
@@ -25,7 +60,7 @@ class LinearHead(nn.Linear):
             nn.init.zeros_(self.bias)
 
     def forward(self, features: Tensor, pattern: Tensor) -> Tensor:  # type: ignore[override]
-        """Return logits (B, C), given features (B, 2 d_e); the ``pattern`` of present modalities is not needed."""
+        """Return logits, see `Head.forward`; the ``pattern`` is not needed."""
         del pattern
         return super().forward(features)
 

@@ -14,6 +14,7 @@ from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText, UpperTower
 from robusttune.errors import RobustTuneError
 from robusttune.models.base import Fused, FusionModel
 from robusttune.models.baselines import Baseline
+from robusttune.models.clip_heads import Head
 from robusttune.types import Encoded, Facts, Widths
 
 COMPLETE, IMAGE_ALONE, TEXT_ALONE = range(3)  # patterns of present modalities
@@ -85,10 +86,12 @@ class CLIPNetwork(Baseline):
         facts: Class names and class frequencies of the training data.
 
     Attributes:
-        head: Module from features, shape (B, 2 d_e), image first, and patterns, shape (B,), to logits, shape (B, C).
+        head: Last part, from the features of both modalities to logits.
+        reads_pattern: False if features do not depend on the pattern, so that one serves all patterns of a sample.
     """
 
-    head: nn.Module
+    head: Head
+    reads_pattern = True
     reads_pooled = False
 
     def __init__(self, towers: Towers, facts: Facts) -> None:
@@ -130,6 +133,20 @@ class CLIPNetwork(Baseline):
         """Return the last layers, see `FusionNetwork.output_layers`."""
         return [self.head]
 
+    @property
+    def gives_cosines(self) -> bool:
+        """Return whether the logits are cosines, see `FusionNetwork.gives_cosines`."""
+        return self.head.gives_cosines
+
+    def training_logits(self, logits: Tensor, label: Tensor, image_present: Tensor, text_present: Tensor) -> Tensor:
+        """Return the head's logits of the loss, see `FusionNetwork.training_logits`; rows without input keep theirs."""
+        of_head = self.head.training_logits(logits, label, pattern_of(image_present, text_present))
+        return torch.where((image_present | text_present).unsqueeze(1), of_head, logits)
+
+    def extra_losses(self) -> dict[str, Tensor]:
+        """Return the losses of the head, see `FusionNetwork.extra_losses`."""
+        return self.head.extra_losses()
+
     def masked_logits(
         self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -163,8 +180,9 @@ class CLIPNetwork(Baseline):
             mask = text.mask[0][row].index_fill(1, start, True)  # A batch without texts has a mask without tokens.
             return self.text_features(text.tokens[0][row], mask, pattern)
 
+        read = pattern if self.reads_pattern else torch.zeros_like(pattern)
         features = [
-            each_once(run, *place, pattern) for run, *place in zip((of_images, of_texts), rows, present, strict=True)
+            each_once(run, *place, read) for run, *place in zip((of_images, of_texts), rows, present, strict=True)
         ]
         return self.head(torch.cat(features, 1), pattern), present[0] | present[1]
 

@@ -18,9 +18,10 @@ from torch import Tensor
 from robusttune.encoders import FrozenEncoder
 from robusttune.encoders.clip import FrozenCLIPText, UpperTower
 from robusttune.errors import RobustTuneError
-from robusttune.models.clip_heads import LinearHead, TrainedOutput
+from robusttune.models.clip_heads import Head, LinearHead, TrainedOutput
 from robusttune.models.clip_network import CLIPModel, CLIPNetwork, Towers
 from robusttune.models.dcp_prompts import CorrelatedPrompts, DynamicPrompts, LayerPrompts
+from robusttune.models.prototypes import PrototypeHead, Prototypes
 from robusttune.types import Facts
 
 PAD = 0  # id of the padding token of the published code, whose states the dynamic prompts see
@@ -34,6 +35,8 @@ class DCP(CLIPModel):
         prompts: Number ``P`` of prompts in front of a tower's tokens. A third each is correlated, common and dynamic.
         depth: Number ``J`` of layers that insert correlated prompts of their own, from the first.
         train_queries: True to train the queries of the dynamic prompts; False to keep their random start, as published.
+        prototypes: Settings of prototypes in place of the linear classifier, as in DPL (arXiv 2505.08283); None for
+            the classifier.
 
     Raises:
         RobustTuneError: The number of prompts is no multiple of 3, or the depth is below 1.
@@ -50,6 +53,7 @@ class DCP(CLIPModel):
     prompts: int = 36
     depth: int = 6
     train_queries: bool = False
+    prototypes: Prototypes | None = None
 
     def __post_init__(self) -> None:
         if self.prompts < 3 or self.prompts % 3:
@@ -92,6 +96,7 @@ class DCPNetwork(CLIPNetwork):
         text_dynamic: Dynamic prompts of texts.
         image_output: Trained output of the vision tower.
         text_output: Trained output of the text tower, whose projection is the frozen one, as published.
+        head: Linear classifier, or prototypes.
         padding: States of padding at each position that enter the first layer of the text tower, shape (T, d_t).
     """
 
@@ -106,7 +111,11 @@ class DCPNetwork(CLIPNetwork):
         self.text_dynamic = DynamicPrompts(count, text, settings.train_queries)
         self.image_output = TrainedOutput(self.upper[0], project=True)
         self.text_output = TrainedOutput(self.upper[1], project=False)
-        self.head = LinearHead(2 * self.upper[0].shape.shared_width, len(facts.class_names), zero_bias=True)
+        width, classes = self.upper[0].shape.shared_width, len(facts.class_names)
+        if settings.prototypes is None:
+            self.head: Head = LinearHead(2 * width, classes, zero_bias=True)
+        else:
+            self.head = PrototypeHead(settings.prototypes, width, classes)
         self.register_buffer("padding", padding_states(towers.text), persistent=False)
 
     def image_features(self, states: Tensor, pattern: Tensor) -> Tensor:

@@ -93,11 +93,17 @@ class DynamicPrompts(nn.Module):
         super().__init__()
         self.attention = nn.MultiheadAttention(width, num_heads=1, batch_first=True)
         nn.init.uniform_(self.attention.out_proj.weight, -(width**-0.5), width**-0.5)
-        queries = torch.randn(PATTERNS, count, width) * 0.02
+        queries = torch.empty(PATTERNS, count, width)
         if train_queries:
             self.queries = nn.Parameter(queries)
         else:
             self.register_buffer("queries", queries)
+        self.draw_queries()
+
+    @torch.no_grad()
+    def draw_queries(self) -> None:
+        """Draw the start of the queries, from N(0, 0.02^2)."""
+        self.queries.normal_(std=0.02)
 
     def forward(self, tokens: Tensor, pattern: Tensor) -> Tensor:
         """Return the prompts of ``B`` samples, shape (B, n, d).

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robusttune.encoders import ImageEncoder, TextEncoder
 from robusttune.encoders.presence import nan_if_absent
+from robusttune.errors import RobustTuneError
 from robusttune.models.balance import Balance
 from robusttune.models.base import Fused, FusionModel, FusionNetwork
 from robusttune.models.classifier import Classifier
@@ -33,6 +34,9 @@ class FusionClassifier(Classifier):
         checkpoint_activations: True to recompute activations in the backward pass, which saves memory; results are the
             same.
         balance: Settings for imbalanced classes, whose ``post_hoc`` part adjusts predictions.
+
+    Raises:
+        RobustTuneError: The encoders do not suit the network, or predictions are to be adjusted that are cosines.
 
     Attributes:
         network: Fusion network, the part that is trained.
@@ -60,6 +64,11 @@ class FusionClassifier(Classifier):
         self.fusion = fusion
         self.network = fusion.build_on(self.image_encoder, self.text_encoder, facts)
         self.network.run = Runner(compile, checkpoint_activations)
+        if balance.post_hoc > 0 and self.network.gives_cosines:
+            raise RobustTuneError(
+                f"the logits of {type(fusion).__name__} with prototypes are cosines, which cannot be adjusted to class "
+                "frequencies: use model.balance.logit_adjustment in place of post_hoc"
+            )
 
     def encode(
         self, batch: Batch, variants: tuple[list[str], list[str]] = CLEAN, pooled: bool | None = None

@@ -51,7 +51,10 @@ class RobustTask(LightningModule, ABC):
     Attributes:
         facts: Class names, class frequencies and kind of task, from the training data.
         metrics: Metrics of the validation or test that runs or ran last.
+        decay_biases: False to leave biases out of weight decay, see `parameter_groups`.
     """
+
+    decay_biases = True
 
     free_settings: tuple[str, ...] = ("calibrate",)  # These may differ from the checkpoint unless a fit is resumed.
 
@@ -134,7 +137,7 @@ class RobustTask(LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create the optimiser and its learning rate scheduler, see `optimizer_with_schedule`."""
-        return optimizer_with_schedule(self, self.optimizer, self.schedule)
+        return optimizer_with_schedule(self, self.optimizer, self.schedule, self.decay_biases)
 
     def on_fit_start(self) -> None:
         """Log the number of parameters, a note if imbalanced classes are not balanced yet, and `notes_before_fit`."""

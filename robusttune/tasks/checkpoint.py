@@ -26,9 +26,8 @@ KINDS: tuple[type, type] = (ImageEncoder, TextEncoder)
 FROZEN = tuple(f"classifier.{name}." for name in ENCODERS)  # prefixes of the encoders' weights
 # Constructor arguments that are not among a checkpoint's settings. The encoders and facts are stored on their own;
 # a loaded task is not trained further, so it needs no optimiser and schedule; and the last two change no result.
-UNSTORED = frozenset(
-    {"image_encoder", "text_encoder", "facts", "optimizer", "schedule", "compile", "checkpoint_activations"}
-)
+UNSTORED = frozenset({"image_encoder", "text_encoder", "facts", "optimizer", "decay_biases", "schedule"})
+UNSTORED |= {"compile", "checkpoint_activations"}
 
 
 def without_encoders(state: dict[str, Tensor]) -> dict[str, Tensor]:

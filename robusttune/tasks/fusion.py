@@ -52,6 +52,8 @@ class FusionTask(RobustTask):
             each label is moved towards the frequency of its class by this fraction of the distance.
         balance: Class weights, focal loss and logit adjustment for imbalanced classes.
         optimizer: Function that creates the optimiser of the trained parameters.
+        decay_biases: False to leave parameters with ``bias`` in their names out of the optimiser's weight decay, as the
+            published code of DCP and DPL does.
         schedule: Schedule of the learning rate.
         calibrate: True to fit temperatures, see `RobustTask`.
         threshold: Least probability of a predicted class in multi-label data, in (0, 1); ``fitted`` for thresholds
@@ -89,6 +91,7 @@ class FusionTask(RobustTask):
         label_smoothing: float = 0.0,
         balance: Balance = Balance(),  # noqa: B008, the default is immutable
         optimizer: OptimizerCallable = adamw,
+        decay_biases: bool = True,
         schedule: Schedule = Schedule(),  # noqa: B008, the default is immutable
         calibrate: bool = False,
         threshold: Threshold = "fitted",
@@ -111,6 +114,7 @@ class FusionTask(RobustTask):
         self.beta = beta
         self.correlation_momentum = correlation_momentum
         self.every_pattern = every_pattern
+        self.decay_biases = decay_biases
         self.label_smoothing = label_smoothing
         self.balanced_loss = BalancedLoss(balance, facts, label_smoothing)
         if beta > 0 and classifier.network.view_shape[0] == 0:

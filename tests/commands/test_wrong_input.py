@@ -886,7 +886,7 @@ CASES: dict[str, Row] = {
     ),
     "published weights for another model": (
         lambda p: ["import", f"--config={CONFIGS}/demo.yaml", *p.published({"a": torch.zeros(1)})[-2:]],
-        "FusionTask has no published weights: give a configuration of MMRLTask",
+        "the model of FusionTask has no weights that were ever published: give one of MMRL, MMRL",
     ),
     "export of another model": (
         lambda p: [
@@ -895,7 +895,7 @@ CASES: dict[str, Row] = {
             f"--ckpt_path={p.trained}/checkpoints/best.ckpt",
             f"--out={p.root}/y.pth",
         ],
-        "is of FusionTask, which was never published: give one of MMRLTask",
+        "the model of FusionTask in .* has no weights that were ever published: give one of MMRL, MMRL",
     ),
     "export to nowhere": (
         lambda p: ["export", "--format=published", f"--ckpt_path={p.trained}/checkpoints/best.ckpt"],

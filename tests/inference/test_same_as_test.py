@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from fakes import mmrl_flags, tiny_flags
+from fakes import method_flags, mmrl_flags, tiny_flags
 
 import robusttune
 from robusttune.cli import main
@@ -103,3 +103,9 @@ def test_models_on_a_clip(overlay: str | None, food101: Path, clip_folder: Path,
         flags = [flag for flag in flags if "adapter" not in flag]
         flags.insert(1, f"--config={CONFIGS}/{overlay}.yaml")
     assert_same(train_and_test(tmp_path, *flags), food101)
+
+
+@pytest.mark.parametrize("overlay", ["mora_food101", pytest.param("lora", marks=pytest.mark.slow)])
+def test_methods_on_the_towers_of_a_clip(overlay: str, food101: Path, clip_folder: Path, tmp_path: Path) -> None:
+    configs = [f"--config={CONFIGS}/{name}.yaml" for name in ("food101", f"methods/{overlay}")]
+    assert_same(train_and_test(tmp_path, *configs, *method_flags(food101, clip_folder, overlay)), food101)

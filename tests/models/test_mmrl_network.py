@@ -27,7 +27,7 @@ from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText, TowerShape
 from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL, MMRLNetwork
 from robusttune.models.packed import Packed, common_prefix_length
-from robusttune.models.published import from_published, refuse_another_clip, to_published
+from robusttune.models.published import Matched, mmrl_names
 from robusttune.types import Tokens
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -50,6 +50,16 @@ class Case:
 
     def of(self, prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): t for name, t in self.golden.items() if name.startswith(prefix)}
+
+
+def to_published(network: MMRLNetwork) -> dict[str, Tensor]:
+    own = network.state_dict()
+    return mmrl_names(own).write(own)
+
+
+def from_published(given: dict[str, Tensor], network: MMRLNetwork) -> Matched:
+    own = network.state_dict()
+    return mmrl_names(own).read(given, own)
 
 
 def cut(folder: Path, first_layer: int, settings: MMRL) -> Case:
@@ -316,7 +326,8 @@ def test_published_weights_of_the_other_method() -> None:
 def test_published_weights_of_another_clip(name: str) -> None:
     upper = UpperTower([nn.Identity()], nn.LayerNorm(8), nn.Linear(8, 4, bias=False))  # type: ignore[list-item]
     own = {"image_encoder.proj": upper.projection.weight.T, "text_encoder.ln_final.weight": upper.norm.weight}
-    refuse_another_clip({key: tensor.detach().half() for key, tensor in own.items()}, upper, upper)
+    names = mmrl_names(MMRLNetwork(VARIATIONS["MMRL"], upper.shape, upper.shape).state_dict())
+    names.refuse_another_clip({key: tensor.detach().half() for key, tensor in own.items()}, upper, upper)
     for other in (own[name] + 0.1, torch.zeros(9)):
         with pytest.raises(RobustTuneError, match=f"was trained on another CLIP .{name} differs."):
-            refuse_another_clip({f"module.{name}": other}, upper, upper)
+            names.refuse_another_clip({f"module.{name}": other}, upper, upper)

@@ -17,8 +17,8 @@ from transformers import SiglipModel
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.inference.onnx import write_onnx
-from robusttune.models import DCP, MMRL, MMRLClassifier
-from robusttune.models.published import refuse_another_clip
+from robusttune.models import DCP, MMRL, MMRLClassifier, MMRLNetwork
+from robusttune.models.published import mmrl_names
 from robusttune.models.zero_shot import ZeroShotClassifier
 from robusttune.types import Batch, Facts, Tokens, Variants
 
@@ -139,8 +139,9 @@ def test_mmrlpp_begins_with_the_frozen_pooling_of_one_token(siglip_folder: Path)
 
 def test_published_weights_are_of_clip_alone(siglip_folder: Path) -> None:
     image, text = (settings.load() for settings in encoders(siglip_folder))
-    with pytest.raises(RobustTuneError, match="are of MMRL on CLIP, and the encoders are of a SigLIP: name the CLIP"):
-        refuse_another_clip({}, image.upper, text.upper)
+    names = mmrl_names(MMRLNetwork(VARIATIONS["MMRL"], image.upper.shape, text.upper.shape).state_dict())
+    with pytest.raises(RobustTuneError, match="are of methods on CLIP, and the encoders are of a SigLIP"):
+        names.refuse_another_clip({}, image.upper, text.upper)
 
 
 def test_dcp_is_for_clip_alone(siglip_folder: Path) -> None:

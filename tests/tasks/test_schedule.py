@@ -31,6 +31,16 @@ def test_a_constant_warm_up_is_that_of_the_published_recipe() -> None:
     assert [schedule.factor(epoch, 10) for epoch in range(10)] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("total", [5 * 532, 20 * 237, 20 * 7])
+def test_mora_s_warm_up_and_half_cosine(total: int) -> None:
+    """The published formula rounds the warm-up down; a tenth of the published numbers of steps is a whole number."""
+    schedule, warm = Schedule("cosine", warmup=0.1), int(0.1 * total)
+    rising = [step / warm for step in range(warm)]
+    falling = [(1 + math.cos(math.pi * (step - warm) / (total - warm))) / 2 for step in range(warm, total + 1)]
+    assert [schedule.factor(step, total) for step in range(total + 1)] == pytest.approx([*rising, *falling])
+    assert schedule.factor(0, total) == 0
+
+
 @pytest.mark.parametrize("changes", [{"warmup": -0.1}, {"warmup_rate": 1.1}, {"warmup": float("nan")}])
 def test_shares_out_of_range(changes: dict[str, float]) -> None:
     with pytest.raises(RobustTuneError, match=f"schedule.{next(iter(changes))} is .*: give a share from 0 to 1"):

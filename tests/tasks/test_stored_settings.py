@@ -20,7 +20,7 @@ from robusttune.tasks.checkpoint import UNSTORED, settings_of
 from robusttune.types import Facts
 
 FACTS = Facts(["soup", "apple pie"], [0.25, 0.75], False)
-NOT_IN_CHECKPOINTS = {"optimizer", "schedule", "compile", "checkpoint_activations"}
+NOT_IN_CHECKPOINTS = {"optimizer", "decay_biases", "schedule", "compile", "checkpoint_activations"}
 TRAINING = {"optimizer": lambda parameters: SGD(parameters, 0.5), "schedule": Schedule("linear"), "calibrate": True}
 RUNNING = {"compile": True, "checkpoint_activations": True}
 ARGUMENTS: dict[type[RobustTask], dict[str, Any]] = {
@@ -33,6 +33,7 @@ ARGUMENTS: dict[type[RobustTask], dict[str, Any]] = {
         "label_smoothing": 0.25,
         "balance": Balance("inverse", focal=0.5),
         "threshold": 0.25,
+        "decay_biases": False,
         **TRAINING,
         **RUNNING,
     },
