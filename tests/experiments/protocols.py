@@ -26,6 +26,7 @@ from robusttune.protocols.protocol_file import read_protocol
 from robusttune.protocols.reading import read_states
 from robusttune.protocols.report import document_of
 from robusttune.protocols.results import collect
+from robusttune.protocols.state import RunState
 from robusttune.report.tables import as_markdown
 
 FOLDER = ROOT / "configs/protocols"
@@ -33,22 +34,21 @@ MINIATURES = sorted(path.stem for path in FOLDER.glob("demo_*.yaml"))
 KEPT = ("accuracy", "base_accuracy", "new_accuracy", "harmonic_mean")
 
 
-def run(name: str, runs: Path, parallel: int) -> Results:
-    """Run a miniature, and return the results of its tests.
+def run(path: Path, runs: Path, parallel: int, command: str) -> Results:
+    """Run a protocol, and return the results of its tests.
 
     Args:
-        name: Name of the protocol.
+        path: File of the protocol.
         runs: Folder of the runs of all protocols.
         parallel: Number of runs at a time.
+        command: Command of the study.
 
     Raises:
         RuntimeError: A run has failed.
     """
-    path = str(FOLDER / f"{name}.yaml")
-    if robusttune(["protocol", "run", path, f"--runs={runs}", f"--parallel={parallel}"]):
-        raise RuntimeError(f"a run of {name} has failed")
-    protocol, folder = read_protocol(path), runs / name
-    states = read_states(identify(protocol, protocol.runs(), Resolver(), print), folder, None)
+    if robusttune(["protocol", "run", str(path), f"--runs={runs}", f"--parallel={parallel}"]):
+        raise RuntimeError(f"a run of {path.stem} has failed")
+    states = states_of(path, runs)
     jobs: list[Record] = []
     seconds = {}
     for state in states:
@@ -58,7 +58,13 @@ def run(name: str, runs: Path, parallel: int) -> Results:
     for outcome in outcomes_of(collect(states), states):
         labels = outcome.labels
         jobs.append({"labels": labels, "seconds": seconds[_key(labels)], "metrics": _metrics(outcome)})
-    return Results(f"python -m experiments.protocols {name}", date.today().isoformat(), versions(), jobs)
+    return Results(command, date.today().isoformat(), versions(), jobs)
+
+
+def states_of(path: Path, runs: Path) -> list[RunState]:
+    """Return the state of all runs of a protocol, given its file and the folder of the runs of all protocols."""
+    protocol = read_protocol(str(path))
+    return read_states(identify(protocol, protocol.runs(), Resolver(), print), runs / path.stem, None)
 
 
 def tables(results: Results) -> str:
@@ -86,7 +92,8 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--parallel", type=int, default=os.cpu_count(), help="runs at a time, one core each")
     given = parser.parse_args(args)
     for name in given.names or MINIATURES:
-        results = run(name, given.runs.resolve(), given.parallel)
+        command = f"python -m experiments.protocols {name}"
+        results = run(FOLDER / f"{name}.yaml", given.runs.resolve(), given.parallel, command)
         results.write(RUNS / f"protocol_{name}" / "results.json")
         print(f"{name}, {results.minutes:.1f} minutes in all\n{tables(results)}")
 
