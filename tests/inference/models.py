@@ -18,6 +18,8 @@ from robusttune.encoders import (
     TransformersTextEncoder,
 )
 from robusttune.models import (
+    DCP,
+    DPL,
     MMRL,
     Concatenation,
     CrossAttention,
@@ -29,6 +31,7 @@ from robusttune.models import (
     LogisticRegression,
     MMRLClassifier,
     MoLT,
+    Prototypes,
     Stacking,
     TextOnly,
     ZeroShotClassifier,
@@ -114,6 +117,8 @@ MODELS: dict[str, Callable[[], Classifier]] = {
     "text only": lambda: fusion(TextOnly()),
     "two towers of transformers": lambda: fusion(Experts(), _tower(), text_encoder(pooling="end")),
     "features of a CLIP": lambda: fusion(MoLT(), *clip_encoders()),
+    "DPL": lambda: fusion(DPL(), *clip_encoders(first_layer=5)),  # one more than the tower has layers
+    "DPL on DCP": lambda: fusion(DCP(6, 2, prototypes=Prototypes()), *clip_encoders(first_layer=1)),
     "timm CNN": lambda: fusion(Experts(), timm_encoder(name="test_resnet", layers=2)),
     "MMRL": lambda: prompted(MMRLClassifier),
     "MMRL++": lambda: prompted(MMRLClassifier, adapter=MMRL(beta=0.5, residual_rank=4, projection_rank=4)),

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from fakes import mmrl_flags, tiny_flags
+from fakes import method_flags, mmrl_flags, tiny_flags
 
 import robusttune
 from robusttune.cli import main
 from robusttune.data.sources import Food101
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+METHODS = ("dcp", "dpl", "dpl_dcp")
 EXACT = ["--trainer.precision=32-true", "--data.cache.folder=null"]
 
 
@@ -102,4 +103,13 @@ def test_models_on_a_clip(overlay: str | None, food101: Path, clip_folder: Path,
     if overlay is not None:
         flags = [flag for flag in flags if "adapter" not in flag]
         flags.insert(1, f"--config={CONFIGS}/{overlay}.yaml")
+    assert_same(train_and_test(tmp_path, *flags), food101)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_on_a_clip(method: str, food101: Path, clip_folder: Path, tmp_path: Path) -> None:
+    """After training on samples that lack modalities, and with a temperature for each pattern of modalities."""
+    flags = [f"--config={CONFIGS}/{name}.yaml" for name in ("food101", f"methods/{method}", "missing/both_70")]
+    flags += [*method_flags(food101, clip_folder, method), "--model.calibrate=true", "--data.missing.test=null"]
     assert_same(train_and_test(tmp_path, *flags), food101)
