@@ -173,8 +173,10 @@ class DCPNetwork(CLIPNetwork):
             States, shape (B, T, d_t).
         """
         length = states.shape[1]
-        own = torch.where(mask.unsqueeze(2), states, self.padding[:length].to(states.dtype))
-        return torch.cat([own, self.padding[length:].to(states.dtype).expand(len(states), -1, -1)], 1)
+        padding = self.padding.to(states.dtype)
+        own = torch.where(mask.unsqueeze(2), states, padding[:length])
+        # An exported graph must work for all lengths, which a concatenation would not.
+        return padding.expand(len(own), -1, -1).index_copy(1, torch.arange(length, device=own.device), own)
 
 
 def padding_states(tower: FrozenCLIPText) -> Tensor:
