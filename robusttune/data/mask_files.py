@@ -36,7 +36,13 @@ def write_mask(path: Path, mask: Mask, about: Mapping[str, str]) -> None:
         pa.parquet.write_table(table.replace_schema_metadata({**about, "hash": mask.hash}), partial)
 
 
-def read_mask(path: Path, ids: Sequence[str], codes: Mapping[int, str] | None, split: str) -> Mask:
+def read_mask(
+    path: Path,
+    ids: Sequence[str],
+    codes: Mapping[int, str] | None,
+    split: str,
+    rows: tuple[Sequence[int], int] | None = None,
+) -> Mask:
     """Read a mask from a file.
 
     Args:
@@ -45,6 +51,7 @@ def read_mask(path: Path, ids: Sequence[str], codes: Mapping[int, str] | None, s
         ids: Ids of the split's samples, in the order of its rows.
         codes: Meaning of the codes of an array: ``complete``, ``no_image`` or ``no_text``; None for a Parquet file.
         split: Split of the samples. A file that was written for another split is refused.
+        rows: Row of each sample in an array, and the number of its rows; None if each sample is a row.
 
     Returns:
         Mask of the samples in ``ids``, sorted by id.
@@ -59,7 +66,9 @@ def read_mask(path: Path, ids: Sequence[str], codes: Mapping[int, str] | None, s
         has = "by id, and has no codes: leave out" if codes else f"of codes: say what they mean, {USUAL}, in"
         raise RobustTuneError(f"{path} is a table {has} data.missing's codes")
     with guard_against_changes(path):
-        shown = _by_id(path, ids, split) if codes is None else _by_row(path, ids, codes)
+        shown = (
+            _by_id(path, ids, split) if codes is None else _by_row(path, codes, *(rows or (range(len(ids)), len(ids))))
+        )
     order = sorted(range(len(ids)), key=ids.__getitem__)
     return Mask([ids[row] for row in order], shown[order])
 
@@ -95,16 +104,16 @@ def _by_id(path: Path, ids: Sequence[str], split: str) -> NDArray[np.bool_]:
     return np.array([found[sample_id] for sample_id in ids], dtype=bool).reshape(-1, 2)
 
 
-def _by_row(path: Path, ids: Sequence[str], codes: Mapping[int, str]) -> NDArray[np.bool_]:
-    """Read an array of codes; return the presence of image and text for each row, shape (N, 2), bool."""
+def _by_row(path: Path, codes: Mapping[int, str], rows: Sequence[int], count: int) -> NDArray[np.bool_]:
+    """Read an array of ``count`` codes; return the presence of image and text for each of ``rows``, shape (N, 2)."""
     try:
         values: Any = torch.load(path, weights_only=True) if path.suffix == ".pt" else np.load(path)
         table = np.asarray(values)
     except Exception as error:  # a damaged pickle can raise any exception
         raise RobustTuneError(f"{path} is no table of numbers ({error!s:.120}): give another one") from None
-    if table.shape != (len(ids),):
+    if table.shape != (count,):
         raise RobustTuneError(
-            f"{path} is a table of shape {table.shape}, and the split has {counted(len(ids), 'row')}: give the table "
+            f"{path} is a table of shape {table.shape}, and the split has {counted(count, 'row')}: give the table "
             "of this copy of the data"
         )
     unknown = sorted({float(code) for code in np.unique(table)} - {float(code) for code in codes})
@@ -115,4 +124,5 @@ def _by_row(path: Path, ids: Sequence[str], codes: Mapping[int, str]) -> NDArray
         )
     if len(set(codes.values())) < len(codes):
         raise RobustTuneError(f"two codes of {path} mean the same, {dict(codes)}: usual is {USUAL}")
-    return np.array([SHOWN[codes[int(code)]] for code in table.tolist()], dtype=bool).reshape(-1, 2)
+    shown = np.array([SHOWN[codes[int(code)]] for code in table.tolist()], dtype=bool).reshape(-1, 2)
+    return shown[np.asarray(rows, dtype=np.int64)]

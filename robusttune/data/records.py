@@ -159,7 +159,8 @@ class SplitRecords:
             raise RobustTuneError(
                 f"the {split} split is cut from train, and {path} is a table by row: give a mask by id, in Parquet"
             )
-        whole = read_mask(path, given["id"].to_pylist(), settings.codes, split).by_id()
+        all_ids = given["id"].to_pylist()
+        whole = read_mask(path, all_ids, settings.codes, split, self.source.mask_rows(split, all_ids)).by_id()
         shown = np.array([whole[sample_id] for sample_id in sorted(ids)], dtype=bool)
         return Mask(sorted(ids), shown)
 

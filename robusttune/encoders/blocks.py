@@ -84,7 +84,10 @@ class Block(nn.Module):
     def weight(self, projection: str) -> Tensor:
         """Return the weight of a projection in `PROJECTIONS`, shape (d, d)."""
         key, value = self.key_value.weight.chunk(2)
-        return dict(zip(PROJECTIONS, (self.query.weight, key, value, self.out.weight), strict=True))[projection]
+        found: Tensor = dict(zip(PROJECTIONS, (self.query.weight, key, value, self.out.weight), strict=True))[
+            projection
+        ]
+        return found
 
     def keys_and_values(self, tokens: Tensor) -> Tensor:
         """Return the keys and values of token states (..., d), concatenated, shape (..., 2 d)."""
@@ -134,7 +137,8 @@ class Block(nn.Module):
         Returns:
             Attention output, shape (B, q, d).
         """
-        return self.attend_to(query, *key_value.chunk(2, -1), mask, causal)
+        key, value = key_value.chunk(2, -1)
+        return self.attend_to(query, key, value, mask, causal)
 
     def attend_to(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from robusttune.encoders import FrozenEncoder
 from robusttune.encoders.adapted_block import AdaptedBlock
+from robusttune.encoders.blank_inputs import blank_states
 from robusttune.encoders.blocks import PROJECTIONS, Block
 from robusttune.encoders.clip import UpperTower
 from robusttune.errors import RobustTuneError
@@ -104,25 +105,26 @@ class LowRankNetwork(CLIPNetwork):
         self.head = LinearHead(2 * self.upper[0].shape.shared_width, len(facts.class_names), zero_bias=False)
         image, text = (self._adapted(upper, name) for upper, name in zip(self.upper, Towers._fields, strict=True))
         self._upper = image, text
-        dummies = (None, None) if self.skips_absent else dummy_states(towers)
+        dummies = (None, None) if self.skips_absent else blank_states(*towers)
         for name, states in zip(Towers._fields, dummies, strict=True):
             self.register_buffer(f"{name}_dummy", states, persistent=False)
 
     def image_features(self, states: Tensor, pattern: Tensor) -> Tensor:
         """Compute the features of images, see `CLIPNetwork.image_features`."""
         del pattern
-        upper = self.upper[0]
-        for block in upper.blocks[:-1]:
-            states = self.run(block, states)
-        return upper.projection(upper.norm(upper.state(states, 0, None)))
+        return self._feature(self.upper[0], states, 0, None)
 
     def text_features(self, states: Tensor, mask: Tensor, pattern: Tensor) -> Tensor:
         """Compute the features of texts, see `CLIPNetwork.text_features`."""
         del pattern
-        upper = self.upper[1]
+        return self._feature(self.upper[1], states, mask.sum(1) - 1, mask)
+
+    def _feature(self, upper: UpperTower, states: Tensor, place: Tensor | int, mask: Tensor | None) -> Tensor:
+        """Run a tower, which is causal with a mask, and project the last state of one token, see `UpperTower.state`."""
         for block in upper.blocks[:-1]:
-            states = self.run(block, states, True)
-        return upper.projection(upper.norm(upper.state(states, mask.sum(1) - 1, mask)))
+            states = self.run(block, states, mask is not None)
+        feature: Tensor = upper.projection(upper.norm(upper.state(states, place, mask)))
+        return feature
 
     def _pair_logits(
         self, image: Encoded, text: Encoded, rows: tuple[Tensor, Tensor], present: tuple[Tensor, Tensor]
@@ -221,7 +223,9 @@ class LoRA(LowRankModel):
         """Return the trained part of a layer, see `LowRankModel.adapt`."""
         layer = nn.ModuleDict()
         for name, block in (("image", image), ("text", text)):
-            adapters = {target: LowRank(block.width, self.rank, self.alpha / self.rank) for target in self.targets}
+            adapters: dict[str, nn.Module] = {
+                target: LowRank(block.width, self.rank, self.alpha / self.rank) for target in self.targets
+            }
             layer[name] = AdaptedBlock(block, adapters, self.dropout)
         return layer
 
@@ -235,20 +239,3 @@ def refuse_ranks(**ranks: int) -> None:
     for name, rank in ranks.items():
         if rank < 1:
             raise RobustTuneError(f"model.fusion.{name} is {rank}: give at least 1")
-
-
-@torch.no_grad()
-def dummy_states(towers: Towers) -> tuple[Tensor, Tensor]:
-    """Return the states of a white image, shape (n, d_v), and of an empty text, shape (2, d_t).
-
-    They enter the upper layers in place of an absent modality. They do not change in training, so they are computed
-    once, while the encoders have their weights.
-
-    Args:
-        towers: Towers, from the first adapted layer on.
-    """
-    white = torch.full((1, 3, towers.image.side, towers.image.side), 255, dtype=torch.uint8)
-    empty = towers.text.prompt_tokenizer([""]).tokens
-    encoded = (towers.image.compute(white, False), towers.text.compute(empty, False))
-    image, text = (part.tokens[0][0] for part in encoded)
-    return image, text

@@ -62,7 +62,7 @@ class MoRA(LowRankModel):
         shared = Shared(text.width, image.width, self.shared_rank, NEAR_CLIP if self.near_clip else 1.0)
         layer = nn.ModuleDict({"shared": shared})
         for name, block, rank in (("image", image, self.image_rank), ("text", text, self.text_rank)):
-            adapters = {
+            adapters: dict[str, nn.Module] = {
                 target: MoRAUpdate(block.weight(target), rank, self, shared, name == "image") for target in self.targets
             }
             layer[name] = AdaptedBlock(block, adapters, self.dropout)
@@ -120,9 +120,11 @@ class MoRAUpdate(LowRank):
         """Return the weight that replaces the frozen one, shape (d, d) each."""
         shared = frozen + self.scale * self._shared[0].update(self.of_images)
         specific = super().forward(frozen)
-        return self.shared_magnitude * columns(shared) + self.specific_magnitude * columns(specific)
+        weight: Tensor = self.shared_magnitude * columns(shared) + self.specific_magnitude * columns(specific)
+        return weight
 
 
 def columns(weight: Tensor) -> Tensor:
     """Divide the columns of a weight, shape (d, d), by their norms."""
-    return weight / weight.norm(dim=0, keepdim=True).clamp(min=LEAST_NORM)
+    norms: Tensor = weight.norm(dim=0, keepdim=True)
+    return weight / norms.clamp(min=LEAST_NORM)

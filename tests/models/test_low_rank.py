@@ -25,7 +25,7 @@ from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText, UpperTower
 from robusttune.encoders.tokenization import Tokenizer
 from robusttune.errors import RobustTuneError
 from robusttune.models import LoRA, LowRankNetwork, MoRA
-from robusttune.models.low_rank import LowRankModel
+from robusttune.models.low_rank import LowRankModel, Projection
 from robusttune.models.published import mora_names
 from robusttune.types import Encoded, Facts
 
@@ -95,7 +95,7 @@ def built(settings: LowRankModel) -> LowRankNetwork:
         network = settings.build_on(case().image, case().text, FACTS)
         with torch.no_grad():
             for parameter in network.parameters():
-                parameter += 0.2 * torch.randn_like(parameter)
+                parameter.add_(0.2 * torch.randn_like(parameter))
     return network.eval()
 
 
@@ -128,8 +128,9 @@ def test_logits_and_gradients_equal_those_without_shortcuts(settings: LowRankMod
         functional.binary_cross_entropy_with_logits(found, case().label).backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None
-        assert tensors[name].grad is not None
-        close(parameter.grad, tensors[name].grad, 1e-6)
+        gradient = tensors[name].grad
+        assert gradient is not None
+        close(parameter.grad, gradient, 1e-6)
 
 
 @torch.no_grad()
@@ -251,7 +252,9 @@ def test_lora_starts_at_clip() -> None:
     assert all(torch.equal(weight, block.block.weight(name)) for name, weight in block.weights().items())
 
 
-PUBLISHED = {  # ranks, targets, classes, and the number of trained parameters
+PUBLISHED: dict[
+    str, tuple[int, tuple[Projection, ...], int, int]
+] = {  # ranks, targets, classes, and the number of trained parameters
     "MM-IMDb": (4, ("q_proj", "k_proj"), 23, 85_015),
     "Food-101": (4, ("q_proj", "v_proj"), 101, 164_965),
     "Hateful Memes": (8, ("k_proj", "v_proj"), 2, 114_690),

@@ -79,7 +79,8 @@ class Case:
         return kinds != IMAGE_MISSING, kinds != TEXT_MISSING
 
     def logits(self, encoded: tuple[Encoded, Encoded], present: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        present = present or tuple(torch.ones(len(e), dtype=torch.bool) for e in (encoded[1], encoded[1]))
+        everywhere = torch.ones(len(encoded[1]), dtype=torch.bool)
+        present = present or (everywhere, everywhere)
         return self.network(*encoded, *present).logits
 
 
@@ -97,13 +98,13 @@ def case(path: Path) -> Case:
         CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(
             folder
         )
-        image, texts = (kind(name=folder, **encoders).load() for kind in (CLIPImageEncoder, CLIPTextEncoder))
+        image, texts = CLIPImageEncoder(name=folder, **encoders).load(), CLIPTextEncoder(name=folder, **encoders).load()
     empty = torch.tensor([[text["bos_token_id"], text["eos_token_id"]]])
     tokens = Tokens(empty, torch.ones_like(empty, dtype=torch.bool))
-    texts.prompt_tokenizer = lambda _: Tokenized(tokens, [False])  # the golden CLIP has no tokenizer
+    vars(texts)["prompt_tokenizer"] = lambda _: Tokenized(tokens, [False])  # the golden CLIP has no tokenizer
     normalise = image.normalise
     # The golden images are normalised, and were rounded to float16; so the white one is rounded, too.
-    image.normalise = lambda x: x if x.is_floating_point() else normalise(x).half().float()  # type: ignore[method-assign]
+    vars(image)["normalise"] = lambda x: x if x.is_floating_point() else normalise(x).half().float()
     settings = MoRA(
         targets=tuple(config["targets"]),
         shared_rank=config["shared_rank"],

@@ -12,6 +12,7 @@ from robusttune.data.sources.image_folder import ImageFolder
 from robusttune.data.sources.imagenet import ImageNet, ImageNetVariant
 from robusttune.data.sources.mmimdb import MMIMDb
 from robusttune.data.sources.mmimdb_hdf5 import MMIMDbHDF5
+from robusttune.data.sources.mora_arrow import MoRAArrow
 from robusttune.data.sources.shapes import Shapes, Visibility, World
 from robusttune.data.sources.snli_ve import SNLIVE
 from robusttune.data.sources.split_names import SplitNames
@@ -29,6 +30,7 @@ __all__ = [
     "ImageNetVariant",
     "MMIMDb",
     "MMIMDbHDF5",
+    "MoRAArrow",
     "Problems",
     "Published",
     "Record",

@@ -37,6 +37,23 @@ def read_ipc(path: Path, bad: Problems, columns: set[str], options: TableOptions
     return _read(path, columns, "Arrow", _ipc_batches)
 
 
+def ipc_schema(path: Path) -> pa.Schema:
+    """Return the columns of an Arrow IPC file or stream and their types.
+
+    Raises:
+        RobustTuneError: The file is damaged.
+    """
+    found: list[pa.Schema] = []
+
+    def select(schema: pa.Schema) -> set[str]:
+        found.append(schema)
+        return set()
+
+    with _readable(path, "Arrow"):
+        next(_ipc_batches(path, select, BATCH), None)
+    return found[0]
+
+
 Select = Callable[[pa.Schema], set[str]]  # a function from the schema of a file to the columns that are read
 Batches = Callable[[Path, Select, int], Iterator[pa.RecordBatch]]
 

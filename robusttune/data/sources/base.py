@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -123,6 +123,19 @@ class Source(ABC):
         The order is alphabetical unless the data set defines its own.
         """
         return sorted(names_of_classes(table))
+
+    def mask_rows(self, split: Split, ids: Sequence[str]) -> tuple[Sequence[int], int]:
+        """Return the rows of samples in a published table of missing modalities; by default, each sample is a row.
+
+        Args:
+            split: Split of the samples.
+            ids: Ids of all samples of the split.
+
+        Returns:
+            Row of each sample, from 0, and the number of rows of the table.
+        """
+        del split
+        return range(len(ids)), len(ids)
 
     def bayes_accuracy(self, view: View) -> float | None:
         """Return the Bayes accuracy in [0, 1] of the modalities in a view, or None where it is unknown."""
