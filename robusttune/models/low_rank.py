@@ -167,7 +167,8 @@ class LowRankNetwork(CLIPNetwork):
     def _adapted(self, upper: UpperTower, name: str) -> UpperTower:
         """Return a tower with its adapted layers in place of frozen ones."""
         adapted = [layer[name] for layer in self.layers]  # type: ignore[index]
-        return UpperTower([*adapted, *upper.blocks[len(adapted) :]], upper.norm, upper.projection)
+        blocks = [*adapted, *upper.blocks[len(adapted) :]]
+        return UpperTower(blocks, upper.norm, upper.projection, upper.reads)
 
 
 class LowRank(nn.Module):

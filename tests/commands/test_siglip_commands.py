@@ -27,6 +27,7 @@ def run(food101: Path, siglip_folder: Path, tmp_path_factory: pytest.TempPathFac
     return root / "food101_mmrl/0"
 
 
+@pytest.mark.slow
 def test_a_test_with_a_cache_is_one_without(run: Path) -> None:
     found = []
     for flags in ([], ["--data.cache.folder=null", "--data.cache.views=null"]):

@@ -4,7 +4,7 @@ A tiny SigLIP is pretrained first, with the scenes, captions, tokenizer and size
 of Zhai et al. (2023, arXiv 2303.15343). It starts from the layers of the demo CLIP, which saves most of the steps, or
 from random weights with --from-scratch. The data and the recipe are those of the protocol `demo_base_to_new`.
 
-    python -m experiments.siglip --steps 400 --seeds 1
+    make siglip ARGS="--steps 200 --batch-size 48 --epochs 10 --seeds 1"    # a small part of the study
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def table(results: Results) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=RUNS / "siglip", help="folder of the model, runs and results.json")
-    parser.add_argument("--steps", type=int, default=6000, help="steps of the pretraining; 6000 is the demo CLIP's")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of the pretraining; the demo CLIP had 6000")
     parser.add_argument("--batch-size", type=int, default=128, help="pairs a step of the pretraining")
     parser.add_argument("--from-scratch", action="store_true", help="pretrain from random weights")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
