@@ -9,6 +9,7 @@ of the text encoder.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -88,10 +89,10 @@ class Shared(nn.Module):
         self.a = nn.Parameter(torch.randn(text, rank) * factor * rank**-0.5)
         self.b = nn.Parameter(torch.randn(image, rank) * rank**-0.5)
 
-    def update(self, of_images: bool) -> Tensor:
-        """Return ``C^T C``, shape (d_v, d_v), of the image tower, or ``C C^T``, shape (d_t, d_t), of the text tower."""
+    def factors(self, of_images: bool) -> tuple[Tensor, Tensor]:
+        """Return the factors, shape (d, r), of ``C^T C`` (image tower) or ``C C^T`` (text tower)."""
         own, other = (self.b, self.a) if of_images else (self.a, self.b)
-        return own @ (other.T @ other) @ own.T
+        return own, own @ (other.T @ other)
 
 
 class MoRAUpdate(LowRank):
@@ -117,14 +118,34 @@ class MoRAUpdate(LowRank):
         self.shared_magnitude, self.specific_magnitude = (nn.Parameter(start.clone()) for _ in range(2))
 
     def forward(self, frozen: Tensor) -> Tensor:
-        """Return the weight that replaces the frozen one, shape (d, d) each."""
-        shared = frozen + self.scale * self._shared[0].update(self.of_images)
-        specific = super().forward(frozen)
-        weight: Tensor = self.shared_magnitude * columns(shared) + self.specific_magnitude * columns(specific)
-        return weight
+        """Return the weight that replaces the frozen one, shape (d, d) each.
+
+        The sum of both directions is ``W c + alpha L R^T`` with a factor ``c`` of each column, so that only one matrix
+        of this shape is formed.
+        """
+        with _full_precision(frozen):
+            updates = (self._shared[0].factors(self.of_images), (self.b.T, self.a))
+            magnitudes, squares = (self.shared_magnitude, self.specific_magnitude), frozen.square().sum(0)
+            lefts, rights = zip(*updates, strict=True)
+            factors = [m[0] / self._norms(frozen, squares, *f) for m, f in zip(magnitudes, updates, strict=True)]
+            right = torch.cat([r * factor.unsqueeze(1) for r, factor in zip(rights, factors, strict=True)], 1)
+            return torch.addmm(frozen * sum(factors), torch.cat(lefts, 1), right.T, alpha=self.scale)
+
+    def _norms(self, frozen: Tensor, squares: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """Return the norms of the columns of ``W + alpha L R^T``, shape (d,), from products with thin matrices.
+
+        Args:
+            frozen: Frozen weight ``W``, shape (d, d).
+            squares: Squared norms of its columns, shape (d,).
+            left: Factor ``L``, shape (d, r).
+            right: Factor ``R``, shape (d, r).
+        """
+        mixed = ((frozen.T @ left) * right).sum(1)
+        own = ((right @ (left.T @ left)) * right).sum(1)
+        return (squares + 2 * self.scale * mixed + self.scale**2 * own).clamp(min=LEAST_NORM**2).sqrt()
 
 
-def columns(weight: Tensor) -> Tensor:
-    """Divide the columns of a weight, shape (d, d), by their norms."""
-    norms: Tensor = weight.norm(dim=0, keepdim=True)
-    return weight / norms.clamp(min=LEAST_NORM)
+def _full_precision(weight: Tensor) -> AbstractContextManager[object]:
+    """Return a context without autocast, in which norms keep the precision of the weights."""
+    device = weight.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
