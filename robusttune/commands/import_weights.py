@@ -82,7 +82,7 @@ def run(args: list[str]) -> None:
     cli = launch_without_run(ImportCLI, "import", args)
     task, trainer = cli.model, cli.trainer
     out, published, classifier = user_path(cli.config.out), cli.published, task.classifier
-    network = getattr(classifier, "network", nn.Module())
+    network: Any = getattr(classifier, "network", nn.Module())
     own = network.state_dict()
     names = names_of(own, f"the model of {type(task).__name__}")
     names.refuse_another_clip(published, classifier.image_encoder.upper, classifier.text_encoder.upper)

@@ -44,6 +44,7 @@ def test_margins_with_smoothed_labels_and_class_weights(clip_folder: Path, weigh
     """The margin belongs to the label itself, and the smoothed target to the loss, as torch has it."""
     task = task_of(clip_folder, label_smoothing=0.1, balance=Balance("inverse" if weighted else None))
     batch = random_batch(8)
+    assert batch.label is not None
     parts = task.training_losses(batch, 0)
     weights = task.balanced_loss.class_weights if weighted else None
     logits = margins(task, batch, batch.image_present, batch.text_present)
@@ -57,6 +58,7 @@ def test_margins_with_smoothed_labels_and_class_weights(clip_folder: Path, weigh
 def test_every_pattern_has_the_margin_of_its_modalities(clip_folder: Path) -> None:
     task = task_of(clip_folder, multilabel=True, every_pattern=True)
     batch = random_batch(8, multilabel=True)
+    assert batch.label is not None
     on, off = batch.image_present, torch.zeros(8, dtype=torch.bool)
     pairs = batch.image_present & batch.text_present
     losses = [
