@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from fakes import method_flags
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 import robusttune
 from robusttune.checkpoint_file import read_checkpoint
@@ -59,7 +60,10 @@ def test_a_checkpoint_with_other_margins_is_refused(run: Path, capsys: pytest.Ca
 def test_published_weights_are_imported_and_exported(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The published code does not save the queries of dynamic prompts, and names the classifier by its data."""
+    """The published code does not save the queries of dynamic prompts, and names the classifier by its data.
+
+    The Lightning that it used saves its callbacks by their classes.
+    """
     export = ["export", "--format=published", f"--ckpt_path={run}", f"--out={tmp_path}/whole.pth"]
     assert main(export) == 0
     whole = torch.load(tmp_path / "whole.pth", weights_only=True)["state_dict"]
@@ -68,7 +72,8 @@ def test_published_weights_are_imported_and_exported(
     queries = {name: tensor for name, tensor in renamed.items() if QUERIES in name}
     without = {name: tensor for name, tensor in renamed.items() if name not in queries}
     frozen = {"model.logit_scale": torch.zeros(()), "model.image_encoder.conv1.weight": torch.zeros(1)}
-    torch.save({"state_dict": without | frozen, "epoch": 10}, tmp_path / "last.ckpt")
+    callbacks = {ModelCheckpoint: {"best_model_score": torch.tensor(0.5)}}
+    torch.save({"state_dict": without | frozen, "epoch": 10, "callbacks": callbacks}, tmp_path / "last.ckpt")
     load = ["import", f"--config={run}/config.yaml"]
     assert main([*load, f"--published={tmp_path}/last.ckpt", f"--out={tmp_path}/a.ckpt"]) == 1
     error = capsys.readouterr().err

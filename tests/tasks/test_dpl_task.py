@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from lightning.pytorch import Trainer
 from plain_dcp import plain_margin
 from torch import Tensor
 from torch.nn import functional
+from torch.optim import SGD
 
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.models import DPL, Balance, Prototypes
-from robusttune.tasks import FusionTask
+from robusttune.tasks import FusionTask, Schedule
 from robusttune.types import View
 
 MARGINS = {"arc_m": 0.1, "arc_m_tm": 0.2, "arc_m_im": 0.3, "arc_s": 32.0, "arc_s_tm": 16.0, "arc_s_im": 8.0}
@@ -44,6 +46,7 @@ def test_margins_with_smoothed_labels_and_class_weights(clip_folder: Path, weigh
     """The margin belongs to the label itself, and the smoothed target to the loss, as torch has it."""
     task = task_of(clip_folder, label_smoothing=0.1, balance=Balance("inverse" if weighted else None))
     batch = random_batch(8)
+    assert batch.label is not None
     parts = task.training_losses(batch, 0)
     weights = task.balanced_loss.class_weights if weighted else None
     logits = margins(task, batch, batch.image_present, batch.text_present)
@@ -57,6 +60,7 @@ def test_margins_with_smoothed_labels_and_class_weights(clip_folder: Path, weigh
 def test_every_pattern_has_the_margin_of_its_modalities(clip_folder: Path) -> None:
     task = task_of(clip_folder, multilabel=True, every_pattern=True)
     batch = random_batch(8, multilabel=True)
+    assert batch.label is not None
     on, off = batch.image_present, torch.zeros(8, dtype=torch.bool)
     pairs = batch.image_present & batch.text_present
     losses = [
@@ -77,3 +81,20 @@ def test_metrics_see_the_cosines(clip_folder: Path) -> None:
     assert logits[0][known].abs().max() <= 1
     assert task.classifier.cuts is not None
     assert not task.classifier.cuts.any()
+
+
+@pytest.mark.parametrize("decay_biases", [True, False])
+def test_weight_decay_of_biases(clip_folder: Path, monkeypatch: pytest.MonkeyPatch, decay_biases: bool) -> None:
+    """With gradients of zero, a step of SGD shrinks what decays."""
+    monkeypatch.setattr(Trainer, "estimated_stepping_batches", 10)
+    optimizer = partial(SGD, lr=0.5, weight_decay=0.5)
+    task = task_of(clip_folder, decay_biases=decay_biases, optimizer=optimizer, schedule=Schedule(warmup=0.0))
+    made: Any = task.configure_optimizers()
+    trained = {name: p for name, p in task.named_parameters() if p.requires_grad}
+    for parameter in trained.values():
+        parameter.data.fill_(1.0)
+        parameter.grad = torch.zeros_like(parameter)
+    made["optimizer"].step()
+    shrunk = {name for name, parameter in trained.items() if parameter.max() == 0.75}
+    assert trained.keys() - shrunk == (set() if decay_biases else {name for name in trained if "bias" in name})
+    assert len(trained) == 6
