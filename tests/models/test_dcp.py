@@ -15,6 +15,7 @@ from robusttune.errors import RobustTuneError
 from robusttune.models import DCP, DPL, Balance, FusionClassifier, Prototypes
 from robusttune.models.prototypes import PrototypeHead
 from robusttune.models.published import dcp_names
+from robusttune.models.runner import Runner
 from robusttune.types import Facts
 
 ADAMW = {"optimizer": {"lr": 0.01, "weight_decay": 0.02, "betas": [0.9, 0.98], "eps": 1e-8}}
@@ -171,6 +172,17 @@ def test_texts_of_any_padding_are_the_same(name: str) -> None:
     short, full = (case.encode(samples, longest) for longest in (None, 12))
     assert short[1].tokens[0].shape[1] < 12 or name.startswith("prototypes")
     close(case.network(*short, *samples.present).logits, case.network(*full, *samples.present).logits, 2e-6)
+
+
+def test_recomputed_activations_change_nothing() -> None:
+    case, samples = case_of("prompts in all layers, 4 and 3, several labels")
+    found = []
+    for runner in (Runner(), Runner(checkpoint_activations=True)):
+        case.network.run = runner
+        case.network.zero_grad()
+        case.loss(samples).backward()
+        found.append(case.gradients())
+    assert_near(found[1], found[0], 1e-6)
 
 
 def test_pairs_of_all_patterns_equal_single_passes() -> None:
