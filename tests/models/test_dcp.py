@@ -16,7 +16,7 @@ from robusttune.models import DCP, DPL, Balance, FusionClassifier, Prototypes
 from robusttune.models.prototypes import PrototypeHead
 from robusttune.models.published import dcp_names
 from robusttune.models.runner import Runner
-from robusttune.types import Facts
+from robusttune.types import Batch, Facts, ImageSets, Tokens, Variants
 
 ADAMW = {"optimizer": {"lr": 0.01, "weight_decay": 0.02, "betas": [0.9, 0.98], "eps": 1e-8}}
 SHAPE = {"vision_layers": 3, "text_layers": 3}
@@ -303,6 +303,30 @@ FACTS = Facts(["cat", "dog"], [0.5, 0.5], False)
 def test_settings_that_do_not_work(build: Any, message: str) -> None:
     with pytest.raises(RobustTuneError, match=message):
         build()
+
+
+@pytest.mark.parametrize("settings", [DCP(3, 1), DPL()])
+def test_several_images_of_a_sample(settings: DCP | DPL) -> None:
+    """DPL takes the mean of their class tokens; prompts change the layers that images run through."""
+    classifier = built(settings, 1 if isinstance(settings, DCP) else 5)
+    pixels = torch.randint(0, 256, (1, 2, 3, 64, 64), dtype=torch.uint8)
+    images: dict[str, Any] = {
+        "several": ImageSets(pixels, torch.tensor([2])),
+        "first": pixels[:, 0],
+        "second": pixels[:, 1],
+    }
+    yes, no = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
+    texts = Variants(["clean"], Tokens(torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.bool)))
+    batches = {
+        name: Batch(Variants(["clean"], image), texts, yes, no, None, yes, ["a"], "test", [], [])
+        for name, image in images.items()
+    }
+    if isinstance(settings, DCP):
+        with pytest.raises(RobustTuneError, match="DCP cannot average the features of several images: give one image"):
+            classifier.probabilities(batches["several"])
+        return
+    states = {name: classifier.encode(batch)[0].tokens[0] for name, batch in batches.items()}
+    close(states["several"], (states["first"] + states["second"]) / 2, 1e-5)
 
 
 def built(settings: DCP | DPL, first_layer: int, image: Any = None, **more: Any) -> FusionClassifier:
