@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import pytest
@@ -49,9 +51,14 @@ CASES: dict[str, tuple[dict[str, Any], int, bool]] = {  # configuration, classes
 NAMES = sorted(CASES)
 
 
-def case_of(name: str) -> tuple[Case, Samples]:
+@cache
+def made_once(name: str) -> tuple[Case, Samples]:
     config, classes, several = CASES[name]
     return made_up({**ADAMW, **config}, classes, several)
+
+
+def case_of(name: str) -> tuple[Case, Samples]:
+    return deepcopy(made_once(name))
 
 
 def plain_of(case: Case, samples: Samples) -> tuple[Any, dict[str, nn.Parameter]]:
