@@ -63,6 +63,11 @@ class FusionNetwork(nn.Module, ABC):
         return False
 
     @property
+    def adapts_images(self) -> bool:
+        """Return whether the network runs layers of the image encoder itself, so that it needs one image a sample."""
+        return False
+
+    @property
     @abstractmethod
     def output_layers(self) -> list[nn.Module]:
         """Return the last layers, which compute class scores. Each runs once in a forward pass, on (B, d)."""

@@ -139,6 +139,11 @@ class CLIPNetwork(Baseline):
         """Return whether the logits are cosines, see `FusionNetwork.gives_cosines`."""
         return self.head.gives_cosines
 
+    @property
+    def adapts_images(self) -> bool:
+        """Return whether the vision tower has upper layers, see `FusionNetwork.adapts_images`."""
+        return len(self.upper[0].blocks) > 0
+
     def training_logits(self, logits: Tensor, label: Tensor, image_present: Tensor, text_present: Tensor) -> Tensor:
         """Return the head's logits of the loss, see `FusionNetwork.training_logits`; rows without input keep theirs."""
         of_head = self.head.training_logits(logits, label, pattern_of(image_present, text_present))

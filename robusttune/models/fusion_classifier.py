@@ -17,7 +17,7 @@ from robusttune.models.base import Fused, FusionModel, FusionNetwork
 from robusttune.models.classifier import Classifier
 from robusttune.models.molt import MoLT
 from robusttune.models.runner import Runner
-from robusttune.types import Batch, Encoded, Facts, View, variants_of
+from robusttune.types import Batch, Encoded, Facts, ImageSets, View, variants_of
 
 CLEAN = (["clean"], ["clean"])
 
@@ -83,8 +83,16 @@ class FusionClassifier(Classifier):
         Returns:
             Features of the images, with V x B rows, and of the texts, with U x B rows, all rows of the first variant
             first. Rows without the modality hold arbitrary values.
+
+        Raises:
+            RobustTuneError: A sample has several images, and the network needs one.
         """
         images, texts = variants
+        if self.network.adapts_images and isinstance(batch.images.inputs, ImageSets):
+            raise RobustTuneError(
+                f"{type(self.fusion).__name__} cannot average the features of several images: give one image for each "
+                "sample"
+            )
         pooled = self.network.reads_pooled if pooled is None else pooled
         return (
             self.image_encoder.encode(batch.images.pick(images), batch.image_present.repeat(len(images)), pooled),

@@ -28,6 +28,7 @@ from robusttune.tasks.fitted_on_validation import Threshold
 from robusttune.tasks.losses import Losses, mean_over_ranks
 from robusttune.tasks.optimisation import OptimizerCallable, adamw
 from robusttune.tasks.schedule import Schedule
+from robusttune.tasks.several_images import refuse_averaged_images
 from robusttune.types import Batch, Encoded, Facts, View
 
 
@@ -138,9 +139,12 @@ class FusionTask(RobustTask):
         """Set the classes of the data, see `RobustTask.setup`.
 
         Raises:
-            RobustTuneError: The model cannot predict the data's classes, or the training samples lose modalities by
-                chance although each is trained in every pattern.
+            RobustTuneError: The model cannot predict the data's classes, the training samples lose modalities by chance
+                although each is trained in every pattern, or the data average the features of several images, and the
+                network computes these itself.
         """
+        if self.classifier.network.adapts_images:
+            refuse_averaged_images(self.trainer.datamodule, type(self.classifier.fusion).__name__)  # type: ignore[attr-defined]
         if stage == "fit" and self.every_pattern:
             _refuse_dropout(_modality_dropout(self.trainer.datamodule))  # type: ignore[attr-defined]
         super().setup(stage)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from lightning.pytorch.utilities import rank_zero_info
 from torch.nn import functional
@@ -17,6 +17,7 @@ from robusttune.tasks.base import RobustTask
 from robusttune.tasks.losses import Losses, mean_over_ranks
 from robusttune.tasks.optimisation import OptimizerCallable, adamw
 from robusttune.tasks.schedule import Schedule
+from robusttune.tasks.several_images import refuse_averaged_images
 from robusttune.types import Batch, Facts
 
 
@@ -120,12 +121,7 @@ class MMRLTask(RobustTask):
             RobustTuneError: See `RobustTask.setup`, or the data averages the features of several images: MMRL changes
                 the layers that compute them.
         """
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if hasattr(data, "source") and data.source.averages_images:
-            raise RobustTuneError(
-                "MMRL adapts the image encoder itself, and cannot average features of several images: set "
-                "data.source.several_images to first, or choose another model"
-            )
+        refuse_averaged_images(self.trainer.datamodule, "MMRL")  # type: ignore[attr-defined]
         super().setup(stage)
 
     def set_classes(self, class_names: list[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fakes import mmrl_flags, tiny_flags, write_table
+from fakes import method_flags, mmrl_flags, tiny_flags, write_table
 from layouts import picture
 from PIL import Image
 
@@ -143,4 +143,16 @@ def test_mmrl_refuses_the_mean(
     mmrl = [f"--config={CONFIGS}/food101_mmrl.yaml", *mmrl_flags(Path("none"), clip_folder), f"--run_root={tmp_path}"]
     assert main(["fit", *mmrl, "--data.source=robusttune.data.sources.Table", *source]) == 1
     message = "MMRL adapts the image encoder itself, and cannot average features of several images: set data.source"
+    assert message in capsys.readouterr().err
+
+
+def test_dcp_refuses_the_mean(
+    flags: list[str], clip_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its prompts change the layers that the images run through."""
+    source = [flag for flag in flags if "data.source" in flag]
+    dcp = [f"--config={CONFIGS}/{name}.yaml" for name in ("food101", "methods/dcp")]
+    dcp += [*method_flags(Path("none"), clip_folder, "dcp"), f"--run_root={tmp_path}"]
+    assert main(["fit", *dcp, "--data.source=robusttune.data.sources.Table", *source]) == 1
+    message = "DCP adapts the image encoder itself, and cannot average features of several images: set data.source"
     assert message in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import pytest
@@ -15,7 +17,8 @@ from robusttune.errors import RobustTuneError
 from robusttune.models import DCP, DPL, Balance, FusionClassifier, Prototypes
 from robusttune.models.prototypes import PrototypeHead
 from robusttune.models.published import dcp_names
-from robusttune.types import Facts
+from robusttune.models.runner import Runner
+from robusttune.types import Batch, Facts, ImageSets, Tokens, Variants
 
 ADAMW = {"optimizer": {"lr": 0.01, "weight_decay": 0.02, "betas": [0.9, 0.98], "eps": 1e-8}}
 SHAPE = {"vision_layers": 3, "text_layers": 3}
@@ -48,9 +51,14 @@ CASES: dict[str, tuple[dict[str, Any], int, bool]] = {  # configuration, classes
 NAMES = sorted(CASES)
 
 
-def case_of(name: str) -> tuple[Case, Samples]:
+@cache
+def made_once(name: str) -> tuple[Case, Samples]:
     config, classes, several = CASES[name]
     return made_up({**ADAMW, **config}, classes, several)
+
+
+def case_of(name: str) -> tuple[Case, Samples]:
+    return deepcopy(made_once(name))
 
 
 def plain_of(case: Case, samples: Samples) -> tuple[Any, dict[str, nn.Parameter]]:
@@ -173,6 +181,17 @@ def test_texts_of_any_padding_are_the_same(name: str) -> None:
     close(case.network(*short, *samples.present).logits, case.network(*full, *samples.present).logits, 2e-6)
 
 
+def test_recomputed_activations_change_nothing() -> None:
+    case, samples = case_of("prompts in all layers, 4 and 3, several labels")
+    found = []
+    for runner in (Runner(), Runner(checkpoint_activations=True)):
+        case.network.run = runner
+        case.network.zero_grad()
+        case.loss(samples).backward()
+        found.append(case.gradients())
+    assert_near(found[1], found[0], 1e-6)
+
+
 def test_pairs_of_all_patterns_equal_single_passes() -> None:
     """Views of the same inputs run each image and text once for each pattern."""
     case, samples = case_of("prototypes on prompts")
@@ -291,6 +310,30 @@ FACTS = Facts(["cat", "dog"], [0.5, 0.5], False)
 def test_settings_that_do_not_work(build: Any, message: str) -> None:
     with pytest.raises(RobustTuneError, match=message):
         build()
+
+
+@pytest.mark.parametrize("settings", [DCP(3, 1), DPL()])
+def test_several_images_of_a_sample(settings: DCP | DPL) -> None:
+    """DPL takes the mean of their class tokens; prompts change the layers that images run through."""
+    classifier = built(settings, 1 if isinstance(settings, DCP) else 5)
+    pixels = torch.randint(0, 256, (1, 2, 3, 64, 64), dtype=torch.uint8)
+    images: dict[str, Any] = {
+        "several": ImageSets(pixels, torch.tensor([2])),
+        "first": pixels[:, 0],
+        "second": pixels[:, 1],
+    }
+    yes, no = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
+    texts = Variants(["clean"], Tokens(torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.bool)))
+    batches = {
+        name: Batch(Variants(["clean"], image), texts, yes, no, None, yes, ["a"], "test", [], [])
+        for name, image in images.items()
+    }
+    if isinstance(settings, DCP):
+        with pytest.raises(RobustTuneError, match="DCP cannot average the features of several images: give one image"):
+            classifier.probabilities(batches["several"])
+        return
+    states = {name: classifier.encode(batch)[0].tokens[0] for name, batch in batches.items()}
+    close(states["several"], (states["first"] + states["second"]) / 2, 1e-5)
 
 
 def built(settings: DCP | DPL, first_layer: int, image: Any = None, **more: Any) -> FusionClassifier:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,13 @@ PROMPTS = [path for path in FILES if golden_config(path).get("prompt_length", 0)
 CONTRASTS = [(setting, mode) for setting in ("both", "text", "image") for mode in ("all", "one")]
 
 
+@cache
+def read_once(path: Path) -> Case:
+    return golden_case(path)
+
+
 def load(path: Path) -> tuple[Case, Samples, dict[str, Tensor]]:
-    case = golden_case(path)
+    case = deepcopy(read_once(path))
     return case, Samples(case.of("input.")), case.of("output.")
 
 
