@@ -82,9 +82,10 @@ class Case:
 
     def gradients(self) -> dict[str, Tensor]:
         """Return the gradients by published name, without those of constants."""
-        own = dict(self.network.named_parameters())
-        assert all(parameter.grad is not None for parameter in own.values())
-        state = {n: own[n].grad if n in own else torch.zeros_like(t) for n, t in self.network.state_dict().items()}
+        state = {name: torch.zeros_like(tensor) for name, tensor in self.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            assert parameter.grad is not None, name
+            state[name] = parameter.grad
         return {name: grad for name, grad in self.names.write(state).items() if "prompts_dynamic" not in name}
 
     def encode(self, samples: Samples, longest: int | None = None) -> tuple[Encoded, Encoded]:

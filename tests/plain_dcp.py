@@ -181,13 +181,10 @@ def _sample(
                 front = torch.cat([layers[layer][number][None], front[:, count:]], 1)
             front = block(front, None if mask is None else mask[None, None])
         states.append(front)
-    width = (states[0].shape[2],)
-    head = {part: weights[f"model.image_encoder.ln_post.{part}"] for part in ("weight", "bias")}
-    image = functional.layer_norm(states[0][:, prompts], width, **head) @ weights["model.image_encoder.proj"]
-    width = (states[1].shape[2],)
-    head = {part: weights[f"model.text_encoder.ln_final.{part}"] for part in ("weight", "bias")}
+    of_image, of_text = "model.image_encoder.ln_post", "model.text_encoder.ln_final"
+    image = _norm(weights, of_image, states[0][:, prompts]) @ weights["model.image_encoder.proj"]
     end = states[1][:, prompts + int(ids.argmax())]
-    return image, functional.layer_norm(end, width, **head) @ clip.text_projection.weight.T
+    return image, _norm(weights, of_text, end) @ clip.text_projection.weight.T
 
 
 def _logits(weights: Mapping[str, Tensor], features: Tensor, missing: Tensor) -> Tensor:

@@ -28,13 +28,20 @@ from robusttune.paths import user_path
 from robusttune.terminal import print_line
 from robusttune.types import Facts
 
-# The published trainer also saves its optimiser, its schedule and its last accuracy (a NumPy number) in the file.
+
+class PublishedCallback:
+    """A stand-in for callbacks of the Lightning that DCP and DPL were published with."""
+
+
+# MMRL's trainer also saves its optimiser, its schedule and its last accuracy (a NumPy number) in the file.
 MAKE_NUMBER: Any = np.float64(0).__reduce__()[0]
+CALLBACKS = ("model_checkpoint.ModelCheckpoint", "lr_monitor.LearningRateMonitor", "early_stopping.EarlyStopping")
 HARMLESS: list[Any] = [
     *(torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, CosineAnnealingLR, MultiStepLR, StepLR),
     *(defaultdict, dict, Counter, np.dtype),
     *(type(np.dtype(kind)) for kind in ("float32", "float64", "int64")),
     *((MAKE_NUMBER, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((PublishedCallback, f"pytorch_lightning.callbacks.{name}") for name in CALLBACKS),
 ]
 
 
@@ -83,7 +90,7 @@ def run(args: list[str]) -> None:
     cli = launch_without_run(ImportCLI, "import", args)
     task, trainer = cli.model, cli.trainer
     out, published, classifier = user_path(cli.config.out), cli.published, task.classifier
-    network = getattr(classifier, "network", nn.Module())
+    network: Any = getattr(classifier, "network", nn.Module())
     own = network.state_dict()
     first_layer = getattr(classifier.encoder_settings["image_encoder"], "first_layer", 1)
     names = names_of(own, f"the model of {type(task).__name__}", first_layer=first_layer)

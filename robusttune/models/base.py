@@ -38,13 +38,11 @@ class FusionNetwork(nn.Module, ABC):
         view_shape: Number ``M`` of pairs of views to correlate, which may be 0, and their width ``c``.
         fitted_at_once: True for a `FittedNetwork`, which no gradient step trains.
         reads_pooled: False if the network reads no pooled embedding, so that an encoder need not compute it.
-        gives_cosines: True if the logits are cosines, in [-1, 1], which only a training loss scales.
         run: Runner of the network's parts.
     """
 
     fitted_at_once = False
     reads_pooled = True
-    gives_cosines: bool = False
     view_shape: tuple[int, int]
     run = Runner()
 
@@ -58,6 +56,11 @@ class FusionNetwork(nn.Module, ABC):
             image_present: Mask of the rows with an image, shape (B,), bool.
             text_present: Mask of the rows with a text, shape (B,), bool.
         """
+
+    @property
+    def gives_cosines(self) -> bool:
+        """Return whether the logits are cosines, in [-1, 1], which only a training loss scales."""
+        return False
 
     @property
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,8 @@ class Towers(NamedTuple):
     @property
     def first_layers(self) -> tuple[int, int]:
         """Return the setting ``first_layer`` of both towers."""
-        return self.image.settings.first_layer, self.text.settings.first_layer
+        image: Any = self.image.settings
+        return image.first_layer, self.text.settings.first_layer
 
 
 class CLIPModel(FusionModel):
@@ -176,7 +177,8 @@ class CLIPNetwork(Baseline):
 
         read = pattern if self.reads_pattern else torch.zeros_like(pattern)
         features = [
-            each_once(run, *place, read) for run, *place in zip((of_images, of_texts), rows, present, strict=True)
+            each_once(run, row, shown, read)
+            for run, row, shown in zip((of_images, of_texts), rows, present, strict=True)
         ]
         return self.head(torch.cat(features, 1), pattern), present[0] | present[1]
 

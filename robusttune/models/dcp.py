@@ -123,7 +123,8 @@ class DCPNetwork(CLIPNetwork):
         upper, prompts = self.upper[0], self.prompts()[0]
         states = torch.cat([prompts.common[pattern], self.image_dynamic(states, pattern), states], 1)
         states, front = self._run_layers(upper, prompts, states, pattern, causal=False)
-        return self.image_output(upper, upper.state(states, front, None))
+        features: Tensor = self.image_output(upper, upper.state(states, front, None))
+        return features
 
     def text_features(self, states: Tensor, mask: Tensor, pattern: Tensor) -> Tensor:
         """Compute the features of texts, see `CLIPNetwork.text_features`."""
@@ -132,7 +133,8 @@ class DCPNetwork(CLIPNetwork):
         states = torch.cat([prompts.common[pattern], dynamic, states], 1)
         states, front = self._run_layers(upper, prompts, states, pattern, causal=True)
         real = torch.cat([mask.new_ones(len(mask), front), mask], 1)
-        return self.text_output(upper, upper.state(states, front + mask.sum(1) - 1, real))
+        features: Tensor = self.text_output(upper, upper.state(states, front + mask.sum(1) - 1, real))
+        return features
 
     def _run_layers(
         self, upper: UpperTower, prompts: LayerPrompts, states: Tensor, pattern: Tensor, causal: bool
@@ -173,8 +175,10 @@ class DCPNetwork(CLIPNetwork):
             States, shape (B, T, d_t).
         """
         length = states.shape[1]
-        own = torch.where(mask.unsqueeze(2), states, self.padding[:length].to(states.dtype))
-        return torch.cat([own, self.padding[length:].to(states.dtype).expand(len(states), -1, -1)], 1)
+        padding = self.padding.to(states.dtype)
+        own = torch.where(mask.unsqueeze(2), states, padding[:length])
+        # An exported graph must work for all lengths, which a concatenation would not.
+        return padding.expand(len(own), -1, -1).index_copy(1, torch.arange(length, device=own.device), own)
 
 
 def padding_states(tower: FrozenCLIPText) -> Tensor:

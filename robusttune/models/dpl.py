@@ -77,9 +77,11 @@ class DPLNetwork(CLIPNetwork):
     def image_features(self, states: Tensor, pattern: Tensor) -> Tensor:
         """Compute the features of images from their class tokens, see `CLIPNetwork.image_features`."""
         del pattern
-        return self.image_output(self.upper[0], states[:, 0])
+        features: Tensor = self.image_output(self.upper[0], states[:, 0])
+        return features
 
     def text_features(self, states: Tensor, mask: Tensor, pattern: Tensor) -> Tensor:
         """Compute the features of texts from their end tokens, see `CLIPNetwork.text_features`."""
         del mask, pattern
-        return self.text_output(self.upper[1], states[:, 0])
+        features: Tensor = self.text_output(self.upper[1], states[:, 0])
+        return features

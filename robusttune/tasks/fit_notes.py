@@ -1,4 +1,7 @@
-"""Notes before a fit: few optimiser steps, classes with few samples, few samples to choose the checkpoint by."""
+"""Notes before a fit: few optimiser steps, classes with few samples, few samples to choose the checkpoint by, and more.
+
+A network with prototypes for patterns of modalities that no training sample has gets one, too.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from lightning.pytorch import Trainer
 from robusttune.counting import counted
 from robusttune.data import ImageTextDataModule
 from robusttune.data.balance import training_sizes
+from robusttune.data.records import presence
 from robusttune.data.sources import Shapes
+from robusttune.models.prototypes import GROUPS, LONE_IMAGE, LONE_TEXT, PrototypeHead
 from robusttune.types import Split
 
 if TYPE_CHECKING:
@@ -42,6 +47,7 @@ def notes_before_fit(task: RobustTask) -> list[str]:
         _few_steps(trainer, data) if task.learns_by_steps else None,
         few_samples_note(training_sizes(task.facts)),
         _few_to_choose_by(trainer, data),
+        _untrained_prototypes(task, data),
     ]
     return [note for note in notes if note is not None]
 
@@ -106,6 +112,28 @@ def _few_to_choose_by(trainer: Trainer, data: ImageTextDataModule) -> str | None
     return (
         f"{counted(rows, 'validation sample')} {'is' if rows == 1 else 'are'} few to choose the best checkpoint by, "
         f"since the standard error of an accuracy on them is about {math.sqrt(0.25 / rows):.2f}: {remedy}"
+    )
+
+
+def _untrained_prototypes(task: RobustTask, data: ImageTextDataModule) -> str | None:
+    """Return a note if a network has prototypes of images alone, or of texts alone, that no training sample trains."""
+    head = getattr(getattr(task.classifier, "network", None), "head", None)
+    if not isinstance(head, PrototypeHead) or getattr(task, "every_pattern", False):
+        return None
+    counts, dropout = presence(data.records("train")), data.training.modality_dropout
+    samples = {  # or a probability of some
+        LONE_IMAGE: counts["image_only"] or (dropout is not None and dropout.text_dropout),
+        LONE_TEXT: counts["text_only"] or (dropout is not None and dropout.image_dropout),
+    }
+    trained = tuple(group for group in head.settings.groups if samples.get(group, True))
+    if trained == head.settings.groups:
+        return None
+    names = {LONE_IMAGE: "an image", LONE_TEXT: "a text"}
+    lacking = " or ".join(names[group] for group in head.settings.groups if group not in trained)
+    missing = next(name for name, groups in GROUPS.items() if groups == trained)
+    return (
+        f"no training sample has {lacking} alone, whose prototypes learn nothing: set model.fusion.prototypes.missing "
+        f"to {missing} and share_untrained to true, or let training samples lack modalities by data.missing"
     )
 
 

@@ -207,7 +207,8 @@ class FusionTask(RobustTask):
     def _losses(self, fused: Fused, label: Tensor, image_present: Tensor, text_present: Tensor) -> Tensor:
         """Return the loss of each row, shape (R,), given labels and masks of the modalities that the network saw."""
         logits = self.classifier.network.training_logits(fused.logits, label, image_present, text_present)
-        return self.balanced_loss(logits, label)
+        losses: Tensor = self.balanced_loss(logits, label)
+        return losses
 
     def metric_logits(self, batch: Batch, views: Sequence[View]) -> tuple[Tensor, None]:
         """Compute logits for metrics, see `Classifier.metric_logits`.

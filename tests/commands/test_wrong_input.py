@@ -871,7 +871,7 @@ CASES: dict[str, Row] = {
         lambda p: p.published({"state_dict": Evil()}),
         "holds more than tensors and plain data, and is not",
     ),
-    "published numbers": (lambda p: p.published({"a": 1}), "has no state dict: give a checkpoint of MMRL or MMRL"),
+    "published numbers": (lambda p: p.published({"a": 1}), "has no state dict: give a checkpoint of MMRL, MMRL"),
     "published weights of something else": (
         lambda p: p.published({"weight": torch.zeros(3)}),
         "it lacks representation_learner.compound_rep_tokens, .*; it has besides weight: set .* .it is none of MMRL's.",

@@ -18,6 +18,8 @@ from robusttune.encoders import (
     TransformersTextEncoder,
 )
 from robusttune.models import (
+    DCP,
+    DPL,
     MMRL,
     Concatenation,
     CrossAttention,
@@ -31,6 +33,7 @@ from robusttune.models import (
     MMRLClassifier,
     MoLT,
     MoRA,
+    Prototypes,
     Stacking,
     TextOnly,
     ZeroShotClassifier,
@@ -116,6 +119,8 @@ MODELS: dict[str, Callable[[], Classifier]] = {
     "text only": lambda: fusion(TextOnly()),
     "two towers of transformers": lambda: fusion(Experts(), _tower(), text_encoder(pooling="end")),
     "features of a CLIP": lambda: fusion(MoLT(), *clip_encoders()),
+    "DPL": lambda: fusion(DPL(), *clip_encoders(first_layer=5)),  # one more than the tower has layers
+    "DPL on DCP": lambda: fusion(DCP(6, 2, prototypes=Prototypes()), *clip_encoders(first_layer=1)),
     "timm CNN": lambda: fusion(Experts(), timm_encoder(name="test_resnet", layers=2)),
     "LoRA": lambda: fusion(LoRA(targets=("q_proj", "out_proj")), *clip_encoders()),
     "MoRA": lambda: fusion(MoRA(), *clip_encoders()),

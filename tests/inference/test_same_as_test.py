@@ -16,6 +16,7 @@ from robusttune.cli import main
 from robusttune.data.sources import Food101
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+METHODS = ("dcp", "dpl", "dpl_dcp", "mora_food101", "lora")
 EXACT = ["--trainer.precision=32-true", "--data.cache.folder=null"]
 
 
@@ -105,7 +106,10 @@ def test_models_on_a_clip(overlay: str | None, food101: Path, clip_folder: Path,
     assert_same(train_and_test(tmp_path, *flags), food101)
 
 
-@pytest.mark.parametrize("overlay", ["mora_food101", pytest.param("lora", marks=pytest.mark.slow)])
-def test_methods_on_the_towers_of_a_clip(overlay: str, food101: Path, clip_folder: Path, tmp_path: Path) -> None:
-    configs = [f"--config={CONFIGS}/{name}.yaml" for name in ("food101", f"methods/{overlay}")]
-    assert_same(train_and_test(tmp_path, *configs, *method_flags(food101, clip_folder, overlay)), food101)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_on_a_clip(method: str, food101: Path, clip_folder: Path, tmp_path: Path) -> None:
+    """After training on samples that lack modalities, and with a temperature for each pattern of modalities."""
+    flags = [f"--config={CONFIGS}/{name}.yaml" for name in ("food101", f"methods/{method}", "missing/both_70")]
+    flags += [*method_flags(food101, clip_folder, method), "--model.calibrate=true", "--data.missing.test=null"]
+    assert_same(train_and_test(tmp_path, *flags), food101)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fakes import mmrl_flags, tiny_flags, write_table
+from fakes import method_flags, mmrl_flags, tiny_flags, write_table
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
@@ -98,6 +98,27 @@ def test_two_processes_of_mmrl_equal_one(food101: Path, clip_folder: Path, tmp_p
         fit += ["--data.splits.val_fraction=0.2", "--trainer.precision=64-true", "--model.optimizer=torch.optim.SGD"]
         run("fit", f"--config={CONFIGS}/food101_mmrl.yaml", *fit, f"--name={name}", f"--run_root={tmp_path}")
         found[name] = losses(tmp_path / name / "0", MMRL_LOSSES)
+        metrics[name] = conditions(tmp_path / name / "0")
+    assert len(found["one"]) == 20
+    for one, two in zip(found["one"], found["two"], strict=True):
+        assert two == pytest.approx(one, rel=1e-9)
+    assert_same(metrics["two"], metrics["one"], rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["dcp", "dpl"])
+def test_two_processes_of_a_method_on_clip_equal_one(
+    method: str, food101: Path, clip_folder: Path, tmp_path: Path
+) -> None:
+    """Also in steps in which a process has no image, or no text."""
+    found, metrics = {}, {}
+    configs = [f"--config={CONFIGS}/{name}.yaml" for name in ("food101", f"methods/{method}", "missing/both_70")]
+    for name, flags in (("one", [*ONE, "--data.batch_size=4"]), ("two", [*TWO, "--data.batch_size=2"])):
+        fit = [*method_flags(food101, clip_folder, method), "--trainer.log_every_n_steps=1", *flags]
+        fit += ["--data.cache.folder=null", "--data.splits.val_fraction=0.2", "--trainer.precision=64-true"]
+        fit += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1", "--trainer.accumulate_grad_batches=1"]
+        run("fit", *configs, *fit, f"--name={name}", f"--run_root={tmp_path}")
+        names = ("train/loss", "train/contrastive_loss")[: 1 if method == "dcp" else 2]
+        found[name] = losses(tmp_path / name / "0", names)
         metrics[name] = conditions(tmp_path / name / "0")
     assert len(found["one"]) == 20
     for one, two in zip(found["one"], found["two"], strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from fakes import grouped, tiny_image_encoder, tiny_text_encoder, write_table
 from lightning.pytorch import Callback, Trainer
 
 from robusttune.callbacks import BestCheckpoint
+from robusttune.corruption.dropout import ModalityDropout
 from robusttune.data import ImageTextDataModule, LoaderSettings, Splits
 from robusttune.data.sources import Shapes, Table
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
-from robusttune.models import Concatenation, LogisticRegression
+from robusttune.models import DPL, Concatenation, LogisticRegression, Prototypes
 from robusttune.tasks import FusionTask, ZeroShotTask
 from robusttune.tasks.fit_notes import few_samples_note
 
@@ -145,3 +147,36 @@ def test_a_note_names_the_smallest_classes_only() -> None:
         "1 of 2 classes has fewer than 5 training samples ('a' 4): add samples, or merge classes"
     )
     assert few_samples_note({"a": 5}) is few_samples_note({}) is None
+
+
+@pytest.mark.parametrize(
+    ("missing", "text_dropout", "every_pattern", "told"),
+    [
+        ("both", 0.0, False, "missing to image and share_untrained to true"),
+        ("text", 0.0, False, "missing to none and share_untrained to true"),
+        ("image", 0.0, False, None),
+        ("both", 0.5, False, None),
+        ("both", 0.0, True, None),
+    ],
+)
+def test_prototypes_without_samples_are_told(
+    missing: Any,
+    text_dropout: float,
+    every_pattern: bool,
+    told: str | None,
+    clip_folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Samples are texts: of images alone, there are only those that modality dropout or every pattern would make."""
+    clip: dict[str, Any] = {"name": str(clip_folder), "first_layer": 5}
+    encoders = CLIPImageEncoder(**clip), CLIPTextEncoder(**clip)
+    settings = grouped(workers=0, modality_dropout=ModalityDropout(0.0, text_dropout))
+    table = Table(train=str(write_table(tmp_path, "train", rows_of(40))), image_column=None)
+    data = ImageTextDataModule(table, *encoders, **settings)
+    fusion = DPL(Prototypes(missing=missing))
+    task = FusionTask(*encoders, data.facts, fusion, beta=0.0, every_pattern=every_pattern)
+    found = notes(task, data, tmp_path, caplog)
+    expected = f"no training sample has an image alone, whose prototypes learn nothing: set .*{told}"
+    assert bool(re.search(expected, found)) == (told is not None)
+    assert ("prototypes" in found) == (told is not None)

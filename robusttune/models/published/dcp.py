@@ -59,9 +59,9 @@ def _prompts(depth: int) -> Iterator[tuple[str, Place]]:
         for part in ("weight", "bias"):
             for layer in range(depth):
                 yield f"{LEARNER}layernorm_{modality}.{layer}.{part}", Place(f"{own}maps.{layer}.0.{part}")
-                for theirs, ours in ((0, 1), (2, 3)):
-                    name = f"{LEARNER}compound_prompt_projections_{modality}.{layer}.{theirs}.{part}"
-                    yield name, Place(f"{own}maps.{layer}.{ours}.{part}")
+                for number in (0, 2):  # Ours have the layer norm in front.
+                    name = f"{LEARNER}compound_prompt_projections_{modality}.{layer}.{number}.{part}"
+                    yield name, Place(f"{own}maps.{layer}.{number + 1}.{part}")
             for number in (0, 2):
                 name = f"{LEARNER}common_prompt_projection_{modality}.{number}.{part}"
                 yield name, Place(f"{own}common.{number}.{part}")
