@@ -16,7 +16,7 @@ from robusttune.cli import main
 from robusttune.data.sources import Food101
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-METHODS = ("dcp", "dpl", "dpl_dcp", "lora")
+METHODS = ("dcp", "dpl", "dpl_dcp", "mora_food101", "lora")
 EXACT = ["--trainer.precision=32-true", "--data.cache.folder=null"]
 
 
@@ -106,7 +106,8 @@ def test_models_on_a_clip(overlay: str | None, food101: Path, clip_folder: Path,
     assert_same(train_and_test(tmp_path, *flags), food101)
 
 
-@pytest.mark.parametrize("method", ["mora_food101", *(pytest.param(name, marks=pytest.mark.slow) for name in METHODS)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
 def test_methods_on_a_clip(method: str, food101: Path, clip_folder: Path, tmp_path: Path) -> None:
     """After training on samples that lack modalities, and with a temperature for each pattern of modalities."""
     flags = [f"--config={CONFIGS}/{name}.yaml" for name in ("food101", f"methods/{method}", "missing/both_70")]
