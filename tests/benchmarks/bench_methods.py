@@ -123,7 +123,8 @@ class LowRankStep(Step):
         places = mora_names(self.network.state_dict(), rest[0]).places
         tensors: dict[str, Tensor] = {name: parameters[place.name] for name, place in places.items()}
         alpha: float = settings.alpha  # type: ignore[attr-defined]
-        self.reference = PlainAdapted(self.clip, tensors, alpha / settings.rank if isinstance(settings, LoRA) else alpha)
+        scale = alpha / settings.rank if isinstance(settings, LoRA) else alpha
+        self.reference = PlainAdapted(self.clip, tensors, scale)
         for projection in self.reference.projections.values():
             projection.dropout = nn.Dropout(settings.dropout)
         ids, self.mask = self.full_texts(END)
@@ -179,11 +180,11 @@ def main() -> None:
             settings, first_layer = METHODS[name]
             exact = replace(settings, dropout=0.0) if isinstance(settings, LowRankModel) else settings
             differences = [step.difference() for step in steps(Path(folder), exact, first_layer, given.batch)[:2]]
-            trained = sum(p.numel() for p in steps(Path(folder), settings, first_layer, SAMPLES)[0].network.parameters())
-            print(f"{name}: {trained:,} parameters; gradients differ by {max(differences):.1e}")
             ours = steps(Path(folder), settings, first_layer, given.batch)
+            trained = sum(parameter.numel() for parameter in ours[0].network.parameters())
+            print(f"{name}: {trained:,} parameters; gradients differ by {max(differences):.1e}")
             for way in ("fast", "cached"):
-                ways = {"plain": partial(total, ours, "plain"), way: partial(total, ours, way)}
+                ways: dict[str, Callable[[], float]] = {each: partial(total, ours, each) for each in ("plain", way)}
                 title = f"{name}, {SAMPLES} samples in batches of {given.batch}, 70 % incomplete, {way}"
                 print(f"{compare(title, 's', ways, given.rounds)[f'plain / {way}']:.2f} times as fast\n", flush=True)
 
