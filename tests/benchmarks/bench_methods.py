@@ -101,7 +101,7 @@ class Step(ABC):
         start = perf_counter()
         logits = self.network.training_logits(way(), self.label, *self.present)
         loss = functional.cross_entropy(logits, self.label)
-        sum(self.network.extra_losses().values(), loss).backward()  # type: ignore[no-untyped-call]
+        sum(self.network.extra_losses().values(), loss).backward()
         return perf_counter() - start
 
     def difference(self) -> float:

@@ -425,11 +425,11 @@ def test_first_layer_out_of_range(clip_folder: Path, modality: str, first_layer:
 @pytest.mark.parametrize("modality", ["image", "text"])
 def test_a_tower_without_layers_to_adapt(clip_folder: Path, modality: str) -> None:
     kind = CLIPImageEncoder if modality == "image" else CLIPTextEncoder
-    encoder = kind(name=str(clip_folder), first_layer=5)
+    encoder: dict[str, Any] = {f"{modality}_encoder": kind(name=str(clip_folder), first_layer=5)}
     with pytest.raises(
         RobustTuneError, match="first_layer 5 does not fit '.*', whose tower has 4 layers: give 1 to 4$"
     ):
-        make_task(clip_folder, **{f"{modality}_encoder": encoder})
+        make_task(clip_folder, **encoder)
 
 
 def test_encoders_that_do_not_go_together(clip_folder: Path, text_folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -114,14 +115,22 @@ def spread_table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def results_table(results: Results) -> str:
-    """Return Markdown: the constant answer, logistic regression, and the differences of the other models to it."""
-    return "\n".join(_result_lines(results))
+def results_table(results: Results, only: str | None = None) -> str:
+    """Return Markdown: the constant answer, logistic regression, and the differences of the other models to it.
+
+    Args:
+        results: Results of the study.
+        only: The one model to compare with logistic regression, on the tables that it was trained on; None for all.
+    """
+    if only:
+        trained = [one for one in results.summary if one["splits"][only]]
+        results = replace(results, summary=trained)
+    return "\n".join(_result_lines(results, [only] if only else OTHERS))
 
 
-def _result_lines(results: Results) -> Iterator[str]:
+def _result_lines(results: Results, among: Sequence[str]) -> Iterator[str]:
     shown = [condition.replace("_", " ") for condition in CONDITIONS]
-    models = [model for model in OTHERS if any(_differences(results, model, CONDITIONS[0]))]
+    models = [model for model in among if any(_differences(results, model, CONDITIONS[0]))]
     heads = [f"{name}, {condition}" for name in (FLOOR, *(f"{m} minus {FLOOR}" for m in models)) for condition in shown]
     yield f"| table | constant | {' | '.join(heads)} |"
     yield "| --- " * (len(heads) + 2) + "|"
