@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -122,6 +123,7 @@ def main() -> None:
         print(f"gradients differ by {Step(Path(folder), replace(settings, dropout=0.0), given.batch).difference():.1e}")
         step = Step(Path(folder), settings, given.batch)
         for way in ("fast", "cached"):
+            ways: dict[str, Callable[[], float]]
             ways = {"published": partial(step.seconds, step.plain), way: partial(step.seconds, getattr(step, way))}
             name = f"{given.method} step, batch {given.batch}, 70 % incomplete, {way}"
             print(f"{compare(name, 's', ways, given.rounds)[f'published / {way}']:.2f} times as fast\n")
