@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from robusttune.encoders import FrozenEncoder
 from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText, UpperTower
 from robusttune.errors import RobustTuneError
-from robusttune.models.base import Fused, FusionModel
-from robusttune.models.baselines import Baseline
+from robusttune.models.base import FusionModel
 from robusttune.models.clip_heads import Head
+from robusttune.models.pair_network import PairNetwork
 from robusttune.types import Encoded, Facts, Widths
 
 COMPLETE, IMAGE_ALONE, TEXT_ALONE = range(3)  # patterns of present modalities
@@ -76,7 +76,7 @@ class CLIPModel(FusionModel):
         """Build the network, see `FusionModel.build_on`."""
 
 
-class CLIPNetwork(Baseline):
+class CLIPNetwork(PairNetwork):
     """A network that computes a feature of each image and each text in the towers of a CLIP, and classifies both.
 
     The frozen layers belong to the encoders: the network refers to them, and no checkpoint stores them. The feature of
@@ -153,29 +153,10 @@ class CLIPNetwork(Baseline):
         """Return the losses of the head, see `FusionNetwork.extra_losses`."""
         return self.head.extra_losses()
 
-    def masked_logits(
-        self, image: Encoded, text: Encoded, image_present: Tensor, text_present: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Compute the logits of pairs of the same row, see `Baseline.masked_logits`."""
-        rows = torch.arange(len(image_present), device=image_present.device)
-        return self._pair_logits(image, text, (rows, rows), (image_present, text_present))
-
-    def forward_pairs(
-        self,
-        image: Encoded,
-        text: Encoded,
-        image_rows: Tensor,
-        text_rows: Tensor,
-        image_present: Tensor,
-        text_present: Tensor,
-    ) -> Fused:
-        """Compute the logits of ``R`` pairs, see `FusionNetwork.forward_pairs`."""
-        return self.fused(*self._pair_logits(image, text, (image_rows, text_rows), (image_present, text_present)))
-
-    def _pair_logits(
+    def pair_logits(
         self, image: Encoded, text: Encoded, rows: tuple[Tensor, Tensor], present: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Compute the logits of pairs, shape (R, C), and the mask of pairs with an input, shape (R,)."""
+        """Compute the logits of pairs, see `PairNetwork.pair_logits`."""
         pattern = pattern_of(*present)
         start = torch.zeros(1, dtype=torch.int64, device=pattern.device)
 

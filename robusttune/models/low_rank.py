@@ -126,16 +126,16 @@ class LowRankNetwork(CLIPNetwork):
         feature: Tensor = upper.projection(upper.norm(upper.state(states, place, mask)))
         return feature
 
-    def _pair_logits(
+    def pair_logits(
         self, image: Encoded, text: Encoded, rows: tuple[Tensor, Tensor], present: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Compute the logits of pairs, see `CLIPNetwork`, with a dummy in place of each absent modality."""
+        """Compute the logits of pairs, see `PairNetwork.pair_logits`, with a dummy for each absent modality."""
         if self.skips_absent:
-            return super()._pair_logits(image, text, rows, present)
+            return super().pair_logits(image, text, rows, present)
         image, images = self._with_dummies(image, self.image_dummy, rows[0], present[0])
         text, texts = self._with_dummies(text, self.text_dummy, rows[1], present[1])
         everywhere = torch.ones_like(present[0])
-        logits, _ = super()._pair_logits(image, text, (images, texts), (everywhere, everywhere))
+        logits, _ = super().pair_logits(image, text, (images, texts), (everywhere, everywhere))
         return logits, present[0] | present[1]
 
     def _with_dummies(self, encoded: Encoded, dummy: Tensor, rows: Tensor, present: Tensor) -> tuple[Encoded, Tensor]:
