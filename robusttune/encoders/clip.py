@@ -6,11 +6,10 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from robusttune.encoders.base import (
     FrozenEncoder,
@@ -21,7 +20,7 @@ from robusttune.encoders.base import (
     all_real,
 )
 from robusttune.encoders.blocks import Block
-from robusttune.encoders.clip_parts import AttentionPool, Reads, image_parts, load_clip, load_one_tower, text_parts
+from robusttune.encoders.clip_parts import image_parts, load_clip, load_one_tower, text_parts
 from robusttune.encoders.preprocessing import Preprocessing
 from robusttune.encoders.saved_files import licence_of, save_model
 from robusttune.encoders.text_form import input_form
@@ -29,10 +28,9 @@ from robusttune.encoders.tokenization import Tokenizer
 from robusttune.encoders.transformers_common import location
 from robusttune.encoders.transformers_image import own_preprocessing
 from robusttune.encoders.transformers_tokenizer import fast_tokenizer, save_tokenizer
+from robusttune.encoders.upper_tower import UpperTower, unit
 from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded, EncoderInputs, ImageSets, Tokens, Widths
-
-POSITIONS = {"first": slice(0, 1), "last": slice(-1, None), "all": slice(None)}  # that a feature is read from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,89 +120,6 @@ class CLIPTextEncoder(TextEncoder):
     def licence(self) -> str | None:
         """Return the name of the model's licence, or None if it is not known."""
         return licence_of(location(self))
-
-
-class TowerShape(NamedTuple):
-    """The sizes of a tower's upper layers, which determine the sizes of an adapter's weights.
-
-    Attributes:
-        layers: Number of upper layers.
-        width: Width of their tokens (``d_v`` for images, ``d_t`` for texts).
-        shared_width: Width of the embedding space that both towers share (``d_e``).
-    """
-
-    layers: int
-    width: int
-    shared_width: int
-
-
-class UpperTower(nn.Module):
-    """The upper layers of a tower, which an adapter inserts tokens into, and the output projection.
-
-    Args:
-        blocks: Layers, beginning with the first one that takes inserted tokens.
-        norm: Layer norm after the last layer.
-        projection: Map into the embedding space that both towers share: a linear one, weight of shape (d_e, d), or the
-            attention pooling of SigLIP's vision tower.
-        reads: Positions whose last states the feature is computed from: the ``first`` (CLIP's class token), the ``end``
-            of each text (CLIP, whose text tower is causal), the ``last`` (SigLIP's texts, whose length is fixed) or
-            ``all`` (SigLIP's patches).
-    """
-
-    def __init__(
-        self, blocks: list[Block], norm: nn.Module, projection: nn.Linear | AttentionPool, reads: Reads = "first"
-    ) -> None:
-        super().__init__()
-        self.blocks: Any = nn.ModuleList(blocks)
-        self.norm: Any = norm
-        self.projection: Any = projection
-        self.reads = reads
-
-    @property
-    def shape(self) -> TowerShape:
-        """Return the number of layers and their widths."""
-        return TowerShape(len(self.blocks), self.projection.in_features, self.projection.out_features)
-
-    def state(self, states: Tensor, place: Tensor | int, mask: Tensor | None) -> Tensor:
-        """Run the last layer, if there is one, and return the state of one token of each row, shape (B, d).
-
-        Args:
-            states: States that enter it, shape (B, n, d).
-            place: Position of the token in each row, shape (B,), int64, or in all rows.
-            mask: Mask of the tokens that it attends to, shape (B, n), bool; None for all.
-        """
-        token = states[torch.arange(len(states), device=states.device), place]
-        return self.blocks[-1].read(states, token.unsqueeze(1), mask) if len(self.blocks) else token
-
-    @property
-    def causal(self) -> bool:
-        """Return True if each token attends only to itself and the tokens before it."""
-        return self.reads == "end"
-
-    def read(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the states that the feature is computed from, shape (B, r, d).
-
-        Args:
-            states: States of all tokens but the inserted ones, shape (B, n, d).
-            mask: Mask of real tokens, shape (B, n), bool; needed for the ``end`` of texts alone.
-        """
-        if self.reads == "end":
-            assert mask is not None
-            return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1].unsqueeze(1)
-        return states[:, POSITIONS[self.reads]]
-
-    def project(self, states: Tensor) -> Tensor:
-        """Map normalised states into the shared embedding space, each by itself, from shape (B, d) to (B, d_e)."""
-        projected: Tensor = self.projection(states.unsqueeze(1)).squeeze(1)
-        return projected
-
-    def feature(self, states: Tensor) -> Tensor:
-        """Return features of length 1, shape (B, d_e), from the last states of class or end tokens, shape (B, d)."""
-        return unit(self.project(self.norm(states)))
-
-    def read_out(self, states: Tensor) -> Tensor:
-        """Return features of length 1, shape (B, d_e), from the last states at the positions of `read`, (B, r, d)."""
-        return unit(self.projection(self.norm(states)).squeeze(1))
 
 
 class FrozenCLIP(FrozenEncoder):
@@ -366,11 +281,3 @@ class FrozenCLIPText(FrozenCLIP, FrozenTextEncoder):
             states = self.upper.read(states, tokens.attention_mask)
         mask = tokens.attention_mask if self.upper.causal and len(self.upper.blocks) else all_real([states])[0]
         return Encoded(states.new_zeros(len(states), 0), [states], [mask])
-
-
-def unit(features: Tensor) -> Tensor:
-    """Scale features to length 1, in float32 at least.
-
-    Logits are cosine similarities times 100 or more, which would amplify rounding errors of a lower precision.
-    """
-    return functional.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)

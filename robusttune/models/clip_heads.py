@@ -7,7 +7,7 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from robusttune.encoders.clip import UpperTower
+from robusttune.encoders.upper_tower import UpperTower
 
 
 class Head(nn.Module):

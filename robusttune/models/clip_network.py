@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.encoders import FrozenEncoder
-from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText, UpperTower
+from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText
+from robusttune.encoders.upper_tower import UpperTower
 from robusttune.errors import RobustTuneError
 from robusttune.models.base import FusionModel
 from robusttune.models.clip_heads import Head

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from robusttune.encoders import FrozenEncoder
-from robusttune.encoders.clip import FrozenCLIPText, UpperTower
+from robusttune.encoders.clip import FrozenCLIPText
+from robusttune.encoders.upper_tower import UpperTower
 from robusttune.errors import RobustTuneError
 from robusttune.models.clip_heads import Head, LinearHead, TrainedOutput
 from robusttune.models.clip_network import CLIPModel, CLIPNetwork, Towers

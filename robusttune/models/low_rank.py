@@ -19,7 +19,7 @@ from robusttune.encoders import FrozenEncoder
 from robusttune.encoders.adapted_block import AdaptedBlock
 from robusttune.encoders.blank_inputs import blank_states
 from robusttune.encoders.blocks import PROJECTIONS, Block
-from robusttune.encoders.clip import UpperTower
+from robusttune.encoders.upper_tower import UpperTower
 from robusttune.errors import RobustTuneError
 from robusttune.models.clip_heads import LinearHead
 from robusttune.models.clip_network import CLIPModel, CLIPNetwork, Towers

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from robusttune.encoders.blocks import Block
-from robusttune.encoders.clip import TowerShape, UpperTower, unit
+from robusttune.encoders.upper_tower import TowerShape, UpperTower, unit
 from robusttune.errors import RobustTuneError
 from robusttune.models.mmrl_maps import LayerMaps, Projection, ResidualMaps, ResidualProjection
 from robusttune.models.packed import Packed
@@ -51,7 +51,7 @@ class MMRL:
         RobustTuneError: A number is out of its range.
 
     Example:
-        >>> from robusttune.encoders.clip import TowerShape
+        >>> from robusttune.encoders.upper_tower import TowerShape
         >>> network = MMRLNetwork(MMRL(), TowerShape(7, 768, 512), TowerShape(7, 512, 512))
         >>> sum(parameter.numel() for parameter in network.parameters())
         4992256

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from robusttune.encoders.clip import TowerShape, UpperTower
+from robusttune.encoders.upper_tower import TowerShape, UpperTower
 
 if TYPE_CHECKING:
     from robusttune.models.mmrl import MMRL

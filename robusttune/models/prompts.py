@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from robusttune.counting import counted
-from robusttune.encoders.clip import FrozenCLIPText, unit
+from robusttune.encoders.clip import FrozenCLIPText
 from robusttune.encoders.tokenization import Tokenizer
+from robusttune.encoders.upper_tower import unit
 from robusttune.errors import RobustTuneError
 from robusttune.models.packed import Packed, common_prefix_length
 from robusttune.types import Encoded, Tokens, prompt_name

@@ -36,7 +36,7 @@ from transformers import CLIPModel, SiglipConfig, SiglipImageProcessor, SiglipMo
 
 from robusttune.data.sources.shapes.drawing import SIDE
 from robusttune.demo_clip.pretrain import HERE, Pairs, Pretraining, Settings, make_tokenizer
-from robusttune.encoders.clip import UpperTower, unit
+from robusttune.encoders.upper_tower import UpperTower, unit
 from robusttune.models.mmrl import MMRLNetwork
 
 PROTOCOL = yaml.safe_load((ROOT / "configs/protocols/demo_base_to_new.yaml").read_text())

@@ -21,8 +21,9 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.encoders.blocks import Block
-from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText, UpperTower
+from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText
 from robusttune.encoders.tokenization import Tokenizer
+from robusttune.encoders.upper_tower import UpperTower
 from robusttune.errors import RobustTuneError
 from robusttune.models import LoRA, LowRankNetwork, MoRA
 from robusttune.models.low_rank import LowRankModel, Projection

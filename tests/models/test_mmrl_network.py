@@ -23,7 +23,8 @@ from torch.optim import AdamW
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
-from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText, TowerShape, UpperTower
+from robusttune.encoders.clip import FrozenCLIPImage, FrozenCLIPText
+from robusttune.encoders.upper_tower import TowerShape, UpperTower
 from robusttune.errors import RobustTuneError
 from robusttune.models import MMRL, MMRLNetwork
 from robusttune.models.packed import Packed, common_prefix_length

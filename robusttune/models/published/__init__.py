@@ -40,7 +40,7 @@ def names_of(own: Mapping[str, Tensor], what: str, data_set: str = DATA_SETS[0],
         RobustTuneError: The network is of a method without published weights.
 
     Example:
-        >>> from robusttune.encoders.clip import TowerShape
+        >>> from robusttune.encoders.upper_tower import TowerShape
         >>> from robusttune.models.mmrl import MMRL, MMRLNetwork
         >>> own = MMRLNetwork(MMRL(space_width=8), TowerShape(2, 16, 4), TowerShape(2, 16, 4)).state_dict()
         >>> names = names_of(own, "the model")

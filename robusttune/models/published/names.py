@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from robusttune.encoders.clip import UpperTower
+from robusttune.encoders.upper_tower import UpperTower
 from robusttune.errors import RobustTuneError
 
 
