@@ -60,21 +60,14 @@ class AdaptedBlock(nn.Module):
         attended = self.block.attend_to(self._query(normed, weights), key, value, causal=causal)
         return self._finish(states, attended, weights)
 
-    def read(self, states: Tensor, query_state: Tensor, mask: Tensor | None) -> Tensor:
-        """Run the layer for a single token, see `Block.read`.
-
-        Args:
-            states: States that enter the layer, shape (B, n, d).
-            query_state: State of the token that is read, shape (B, 1, d).
-            mask: Mask of the tokens that it attends to, shape (B, n), bool; None for all.
-
-        Returns:
-            State of the token after the layer, shape (B, d).
-        """
+    def read_some(self, states: Tensor, asking: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Run the layer for some of its tokens, see `Block.read_some`; states and masks have the same shapes."""
+        if asking.shape[1] == states.shape[1] and mask is None:
+            return self(states)  # type: ignore[no-any-return]
         weights, normed = self.weights(), self.block.norm1(states)
-        query = self._query(self.block.norm1(query_state), weights)
+        query = self._query(self.block.norm1(asking), weights)
         keys, values = ((self._drop(name, normed), self._weight(name, weights)) for name in ("k_proj", "v_proj"))
-        return self._finish(query_state, self.block.attend_with(query, keys, values, mask), weights).squeeze(1)
+        return self._finish(asking, self.block.attend_with(query, keys, values, mask), weights)
 
     def _query(self, normed: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         weight = self._weight("q_proj", weights)

@@ -34,23 +34,24 @@ class Towers(NamedTuple):
     text: FrozenCLIPText
 
     @classmethod
-    def of(cls, image: FrozenEncoder, text: FrozenEncoder, what: str) -> Towers:
+    def of(cls, image: FrozenEncoder, text: FrozenEncoder, what: str, siglip: bool = False) -> Towers:
         """Return two encoders as the towers of a CLIP.
 
         Args:
             image: Image encoder.
             text: Text encoder.
             what: What needs them, for the message.
+            siglip: Whether they may be those of a SigLIP.
 
         Raises:
-            RobustTuneError: They are not the towers of a CLIP, or those of a SigLIP.
+            RobustTuneError: They are not the towers of a CLIP.
         """
         if isinstance(image, FrozenCLIPImage) and isinstance(text, FrozenCLIPText):
             for tower in (image, text):
-                if tower.is_siglip:
+                if tower.is_siglip and not siglip:
                     raise RobustTuneError(
                         f"{what} adapts the towers of a CLIP, and {tower.settings.name!r} is a SigLIP: choose a CLIP "
-                        "such as openai/clip-vit-base-patch16, or MMRL"
+                        "such as openai/clip-vit-base-patch16, or MMRL, MoRA or LoRA"
                     )
             return cls(image, text)
         raise RobustTuneError(

@@ -66,7 +66,7 @@ class LowRankModel(CLIPModel):
             RobustTuneError: The encoders are not the towers of a CLIP, their first layers differ, or no layer with such
                 a number is in both.
         """
-        towers = Towers.of(image, text, type(self).__name__)
+        towers = Towers.of(image, text, type(self).__name__, siglip=True)
         first, other = towers.first_layers
         if first != other or not all(len(tower.upper.blocks) for tower in towers):
             raise RobustTuneError(
@@ -80,7 +80,8 @@ class LowRankNetwork(CLIPNetwork):
     """A CLIP whose attention has low-rank updates in the upper layers of both towers, and a linear head.
 
     The features are CLIP's own: projected, not normalised. Layers of the towers are paired by their number. Layers
-    that the other tower does not have run unchanged.
+    that the other tower does not have run unchanged. The towers may be those of a SigLIP, which is our extension: the
+    features are its attention pooling of the patches and its last position of a text, whose pooling is not adapted.
 
     Args:
         settings: Settings of the network.
@@ -112,18 +113,19 @@ class LowRankNetwork(CLIPNetwork):
     def image_features(self, states: Tensor, pattern: Tensor) -> Tensor:
         """Compute the features of images, see `CLIPNetwork.image_features`."""
         del pattern
-        return self._feature(self.upper[0], states, 0, None)
+        return self._feature(self.upper[0], states, None)
 
     def text_features(self, states: Tensor, mask: Tensor, pattern: Tensor) -> Tensor:
         """Compute the features of texts, see `CLIPNetwork.text_features`."""
         del pattern
-        return self._feature(self.upper[1], states, mask.sum(1) - 1, mask)
+        return self._feature(self.upper[1], states, mask)
 
-    def _feature(self, upper: UpperTower, states: Tensor, place: Tensor | int, mask: Tensor | None) -> Tensor:
-        """Run a tower, which is causal with a mask, and project the last state of one token, see `UpperTower.state`."""
+    def _feature(self, upper: UpperTower, states: Tensor, mask: Tensor | None) -> Tensor:
+        """Run a tower and project what it reads, see `UpperTower.read`, without normalisation, shape (B, d_e)."""
         for block in upper.blocks[:-1]:
-            states = self.run(block, states, mask is not None)
-        feature: Tensor = upper.projection(upper.norm(upper.state(states, place, mask)))
+            states = self.run(block, states, upper.causal)
+        last = upper.blocks[-1].read_some(states, upper.read(states, mask), mask if upper.causal else None)
+        feature: Tensor = upper.projection(upper.norm(last)).squeeze(1)
         return feature
 
     def pair_logits(
