@@ -116,7 +116,9 @@ def _hints(made: Any) -> dict[str, Any]:
     hints: dict[str, Any] = {}
     for function in _constructors(made):
         try:
-            found, parameters = get_type_hints(function), inspect.signature(function).parameters
+            # Only the module of a base class may know the types of a dataclass's fields.
+            found = get_type_hints(made if is_dataclass(made) else function)
+            parameters = inspect.signature(function).parameters
         except Exception:  # A name may be imported for type checkers only, a function may be written in C, ...
             continue
         for name, hint in found.items():
