@@ -17,7 +17,7 @@ def blank_states(image: FrozenCLIPImage, text: FrozenCLIPText) -> tuple[Tensor, 
 
     Args:
         image: Vision tower.
-        text: Text tower, in which an empty text has a start and an end token.
+        text: Text tower; its empty text has a start and an end token.
     """
     white = torch.full((1, 3, image.side, image.side), 255, dtype=torch.uint8)
     empty = text.prompt_tokenizer([""]).tokens

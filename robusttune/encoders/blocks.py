@@ -95,7 +95,7 @@ class Block(nn.Module):
         return key_value
 
     def read(self, states: Tensor, query_state: Tensor, mask: Tensor | None) -> Tensor:
-        """Run the layer for a single token; the last layer of a tower, of which no other token is read.
+        """Run the layer for a single token, as the last layer of a tower needs it.
 
         Args:
             states: States that enter the layer, shape (B, n, d).

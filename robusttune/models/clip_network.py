@@ -1,4 +1,4 @@
-"""Networks that run the upper layers of both towers of a frozen CLIP themselves, and classify what the towers read."""
+"""Networks that run the upper layers of both towers of a frozen CLIP themselves, and classify their features."""
 
 from __future__ import annotations
 
@@ -163,9 +163,11 @@ class CLIPNetwork(PairNetwork):
         start = torch.zeros(1, dtype=torch.int64, device=pattern.device)
 
         def of_images(row: Tensor, pattern: Tensor) -> Tensor:
+            """Compute the features of some images."""
             return self.image_features(image.tokens[0][row], pattern)
 
         def of_texts(row: Tensor, pattern: Tensor) -> Tensor:
+            """Compute the features of some texts."""
             mask = text.mask[0][row].index_fill(1, start, True)  # A batch without texts has a mask without tokens.
             return self.text_features(text.tokens[0][row], mask, pattern)
 
@@ -192,7 +194,7 @@ def pattern_of(image_present: Tensor, text_present: Tensor) -> Tensor:
 
 
 def each_once(run: Callable[[Tensor, Tensor], Tensor], rows: Tensor, present: Tensor, pattern: Tensor) -> Tensor:
-    """Compute features of pairs in which a modality is present, once for each different row and pattern.
+    """Compute features of pairs with a modality, once for each different row and pattern.
 
     Args:
         run: Function from rows and their patterns, shape (N,) each, to features, shape (N, d).

@@ -78,7 +78,7 @@ class FusionClassifier(Classifier):
         Args:
             batch: Batch of ``B`` samples.
             variants: Names of the ``V`` variants of the images, and of the ``U`` variants of the texts.
-            pooled: False if pooled embeddings are not needed; None for what the network needs.
+            pooled: False if pooled embeddings are not needed; None if the network decides.
 
         Returns:
             Features of the images, with V x B rows, and of the texts, with U x B rows, all rows of the first variant

@@ -1,4 +1,4 @@
-"""Low-rank updates of both towers of a frozen CLIP: plain LoRA, and what it has in common with MoRA.
+"""Low-rank updates of both towers of a frozen CLIP: plain LoRA, and its common parts with MoRA.
 
 The layers below the first adapted one run once if their features are cached. Texts are cut to the longest of a batch.
 The last layer runs for the token that is read alone. Weights are merged once in each pass. Without dropout, all absent
@@ -36,7 +36,7 @@ class LowRankModel(CLIPModel):
         targets: Projections of the attention that are adapted, in every layer from ``first_layer`` on that both towers
             have: any of ``q_proj``, ``k_proj``, ``v_proj``, ``out_proj``.
         dropout: Dropout probability of the whole input of an adapted projection, in [0, 1).
-        absent: What stands in for an absent modality: ``dummy``, a white image or an empty text that runs through the
+        absent: Replacement of an absent modality: ``dummy``, a white image or an empty text that runs through the
             tower like any other, as MoRA was published; or ``zeros`` for the feature, without a run of the tower.
 
     Raises:
@@ -121,7 +121,7 @@ class LowRankNetwork(CLIPNetwork):
         return self._feature(self.upper[1], states, mask)
 
     def _feature(self, upper: UpperTower, states: Tensor, mask: Tensor | None) -> Tensor:
-        """Run a tower and project what it reads, see `UpperTower.read`, without normalisation, shape (B, d_e)."""
+        """Run a tower and project the states of `UpperTower.read`, without normalisation, shape (B, d_e)."""
         for block in upper.blocks[:-1]:
             states = self.run(block, states, upper.causal)
         last = upper.blocks[-1].read_some(states, upper.read(states, mask), mask if upper.causal else None)

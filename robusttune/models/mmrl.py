@@ -149,7 +149,7 @@ class MMRLNetwork(nn.Module):
         return self.run(self._text_end, upper, start, self._mix_tokens(tokens[-1], space), rest, texts)
 
     def _below_last(self, upper: UpperTower, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Run all layers but the last, in which all tokens attend to each other.
+        """Run all layers but the last; all tokens attend to each other.
 
         Args:
             upper: Upper layers of a tower.
@@ -165,7 +165,7 @@ class MMRLNetwork(nn.Module):
         return self._mix_tokens(tokens[-1].unsqueeze(0), space), states
 
     def _full_layer(self, block: Block, space: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Run one layer in which all tokens attend to each other.
+        """Run one layer; all tokens attend to each other.
 
         Args:
             block: Frozen layer.

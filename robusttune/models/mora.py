@@ -1,4 +1,4 @@
-"""MoRA: low-rank updates of both towers of a frozen CLIP, of which the towers share one part.
+"""MoRA: low-rank updates of both towers of a frozen CLIP, with a part that both share.
 
 Source: "MoRA" (ICLR 2026, arXiv 2511.06225), as its published implementation computes it. The results are the same;
 `robusttune.models.low_rank` lists the shortcuts.
@@ -32,7 +32,7 @@ class MoRA(LowRankModel):
         image_rank: Rank of the image tower's own updates.
         text_rank: Rank of the text tower's own updates.
         alpha: Factor of all updates, which is not divided by their rank.
-        near_clip: False for the published start, at which the new weights are far from CLIP's: two full weights are
+        near_clip: False for the published start, whose weights are far from CLIP's: two full weights are
             added, and one of them is a random direction. True for a start within about a percent of CLIP's weights.
 
     Raises:
@@ -146,6 +146,6 @@ class MoRAUpdate(LowRank):
 
 
 def _full_precision(weight: Tensor) -> AbstractContextManager[object]:
-    """Return a context without autocast, in which norms keep the precision of the weights."""
+    """Return a context without autocast, so that norms keep the precision of the weights."""
     device = weight.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()

@@ -32,7 +32,7 @@ def names_of(own: Mapping[str, Tensor], what: str, data_set: str = DATA_SETS[0],
 
     Args:
         own: State dict of a network.
-        what: What the network belongs to, for the message.
+        what: Name of the model, for the message.
         data_set: Data set whose name the classifier of DCP and DPL has, see `DATA_SETS`. Reading takes any of them.
         first_layer: First layer that MoRA adapts, counted from 1.
 

@@ -63,10 +63,10 @@ def _describe(given: Mapping[str, Tensor]) -> str:
 
 
 def refuse_another_alpha(metadata: Mapping[str, Any], alpha: float) -> None:
-    """Check the factor of the updates, which no tensor tells.
+    """Check the factor of the updates, which no tensor contains.
 
     Args:
-        metadata: Entry ``_metadata`` of a published checkpoint, in which a name with ``alpha`` has the factor.
+        metadata: Entry ``_metadata`` of a published checkpoint; a name with ``alpha`` has the factor.
         alpha: Factor of the network.
 
     Raises:
