@@ -43,6 +43,7 @@ def fit(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
     return run
 
 
+@pytest.mark.slow
 def test_a_fit_from_memory_is_the_fit_from_files(fit: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Losses, metrics and weights, with modality dropout, missing modalities and noise in two random views."""
     in_memory = fit(*RANDOM)
@@ -59,12 +60,13 @@ def validated(run: Path) -> list[int]:
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ((), [1, 3, 5, 7]),
-        (("--trainer.max_steps=24", "--trainer.max_epochs=-1"), [1, 3, 5]),
-        (("--trainer.val_check_interval=4",), [*range(8)]),
-        (("--trainer.check_val_every_n_epoch=8",), [7]),
+        pytest.param((), [1, 3, 5, 7], id="epochs"),
+        pytest.param(
+            ("--trainer.max_steps=24", "--trainer.max_epochs=-1"), [1, 3, 5], id="steps", marks=pytest.mark.slow
+        ),
+        pytest.param(("--trainer.val_check_interval=4",), [*range(8)], id="interval", marks=pytest.mark.slow),
+        pytest.param(("--trainer.check_val_every_n_epoch=8",), [7], id="every", marks=pytest.mark.slow),
     ],
-    ids=["epochs", "steps", "interval", "every"],
 )
 def test_many_short_epochs_are_validated_less_often(
     fit: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], expected: list[int]
@@ -74,7 +76,7 @@ def test_many_short_epochs_are_validated_less_often(
     assert validated(fit("--trainer.max_epochs=8", *flags)) == expected
 
 
-@pytest.mark.parametrize(("apart", "steps"), [(0.0, [4, 8, 12]), (1000.0, [4, 12])])
+@pytest.mark.parametrize(("apart", "steps"), [pytest.param(0.0, [4, 8, 12], marks=pytest.mark.slow), (1000.0, [4, 12])])
 def test_last_checkpoint_is_not_written_after_every_short_epoch(
     fit: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, apart: float, steps: list[int]
 ) -> None:
