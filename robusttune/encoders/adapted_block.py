@@ -62,7 +62,7 @@ class AdaptedBlock(nn.Module):
 
     def read_some(self, states: Tensor, asking: Tensor, mask: Tensor | None = None) -> Tensor:
         """Run the layer for some of its tokens, see `Block.read_some`; states and masks have the same shapes."""
-        if asking.shape[1] == states.shape[1] and mask is None:
+        if mask is None and asking.shape[1] == states.shape[1]:
             return self(states)  # type: ignore[no-any-return]
         weights, normed = self.weights(), self.block.norm1(states)
         query = self._query(self.block.norm1(asking), weights)

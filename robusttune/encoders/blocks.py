@@ -94,21 +94,8 @@ class Block(nn.Module):
         key_value: Tensor = self.key_value(self.norm1(tokens))
         return key_value
 
-    def read(self, states: Tensor, query_state: Tensor, mask: Tensor | None) -> Tensor:
-        """Run the layer for a single token, as the last layer of a tower needs it.
-
-        Args:
-            states: States that enter the layer, shape (B, n, d).
-            query_state: State of the token that is read, shape (B, 1, d).
-            mask: Mask of the tokens that it attends to, shape (B, n), bool; None for all.
-
-        Returns:
-            State of the token after the layer, shape (B, d).
-        """
-        return self.read_some(states, query_state, mask).squeeze(1)
-
     def read_some(self, states: Tensor, asking: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Run the layer for some of its tokens, which are few or all of them.
+        """Run the layer for some of its tokens, few or all; the last layer of a tower is read at few.
 
         Args:
             states: States that enter the layer, shape (B, n, d).
@@ -119,7 +106,7 @@ class Block(nn.Module):
             States of the tokens after the layer, shape (B, r, d).
         """
         normed, normed_asking = self.norm1(states), self.norm1(asking)
-        if asking.shape[1] == states.shape[1] and mask is None:
+        if mask is None and asking.shape[1] == states.shape[1]:
             attended = self.attend(self.query(normed_asking), self.key_value(normed))
         else:
             attended = self.attend_few(normed_asking, normed, mask)

@@ -64,7 +64,7 @@ class UpperTower(nn.Module):
             mask: Mask of the tokens that it attends to, shape (B, n), bool; None for all.
         """
         token = states[torch.arange(len(states), device=states.device), place]
-        return self.blocks[-1].read(states, token.unsqueeze(1), mask) if len(self.blocks) else token
+        return self.blocks[-1].read_some(states, token.unsqueeze(1), mask).squeeze(1) if len(self.blocks) else token
 
     @property
     def causal(self) -> bool:
@@ -87,10 +87,6 @@ class UpperTower(nn.Module):
         """Map normalised states into the shared embedding space, each by itself, from shape (B, d) to (B, d_e)."""
         projected: Tensor = self.projection(states.unsqueeze(1)).squeeze(1)
         return projected
-
-    def feature(self, states: Tensor) -> Tensor:
-        """Return features of length 1, shape (B, d_e), from the last states of class or end tokens, shape (B, d)."""
-        return unit(self.project(self.norm(states)))
 
     def read_out(self, states: Tensor) -> Tensor:
         """Return features of length 1, shape (B, d_e), from the last states at the positions of `read`, (B, r, d)."""

@@ -240,7 +240,7 @@ class MMRLNetwork(nn.Module):
         shared, own = _split(normed, shared_count)
         tokens, mask = texts.pad(own, shared), texts.mask_of_end(count)
         attended = block.attend_few(normed[end].unsqueeze(1), tokens, mask).squeeze(1)
-        return upper.feature(block.finish(states[end], attended))
+        return upper.read_out(block.finish(states[end], attended).unsqueeze(1))
 
     def _mix_tokens(self, new: Tensor, below: Tensor | None) -> Tensor:
         """Return the tokens that enter a layer: ``beta`` new + (1 - ``beta``) below, as in MMRL++.
