@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from robusttune.types import Facts, Widths
 
 SHARES = [0.0, 0.25, 0.5, 0.75]  # of the kernel regression; logistic regression always takes part
 WEIGHTS_ALONE = [0.0, 0.25, 0.5]  # of the logits of each modality alone, which are added to those of both
+REPEATS, FEW_SAMPLES = 3, 500  # divisions into folds that a fit to fewer samples averages over
 
 
 @dataclass(frozen=True)
@@ -51,24 +53,22 @@ class StackingNetwork(LinearNetwork):
 
     @torch.no_grad()
     def fit(self, samples: TrainingFeatures, seed: int, choices: Sequence[Choice | None] | None = None) -> Outcome:
-        """Fit both regressions for each pattern, and weigh them; see `FittedNetwork.fit`."""
-        labels = Labels.of(samples, self.facts, seed, self.device_of_fit)
-        linear = self.fit_regressions(samples, labels, choices)
-        has_image, has_text = samples.present.to(labels.fold.device).unbind(1)
+        """Fit both regressions for each pattern, and weigh them; see `FittedNetwork.fit`.
+
+        With few samples, logits are averaged over several divisions into folds, because each leads to other weights.
+        """
+        seeds = range(seed * REPEATS, seed * REPEATS + (REPEATS if len(samples.label) < FEW_SAMPLES else 1))
+        labels = [Labels.of(samples, self.facts, each, self.device_of_fit) for each in seeds]
+        linear = [self.fit_regressions(samples, each, choices) for each in labels]
+        has_image, has_text = samples.present.to(labels[0].fold.device).unbind(1)
         image = self._basis(self.image, samples.image, has_image, seed)
         text = self._basis(self.text, samples.text, has_text, seed)
         patterns = [(Basis.join([image, text]), [self.image, self.text]), (image, [self.image]), (text, [self.text])]
-        stacked = [
-            each and stack(each, basis, parts, labels, shown)
-            for each, (basis, parts), shown in zip(linear, patterns, SHOWN, strict=True)
-        ]
-        both, *alone = stacked
-        if both is not None:
-            stacked[0] = add_alone(both, [each for each in alone if each is not None], labels)
-        self.set_layers([each and each[:2] for each in stacked])
-        held_out = held_out_logits([each and (each.rows, each.held_out) for each in stacked], self.log_prior)
-        lines = [each.line for each in stacked if each is not None]
-        return Outcome(lines, [each and each.choice for each in linear], held_out)
+        found = [averaged(each) for each in zip(*map(partial(stack_all, patterns), linear, labels), strict=True)]
+        self.set_layers([each and each[:2] for each in found])
+        held_out = held_out_logits([each and (each.rows, each.held_out) for each in found], self.log_prior)
+        lines = [each.line for each in found if each is not None]
+        return Outcome(lines, [median_choice(each) for each in zip(*linear, strict=True)], held_out)
 
     def _basis(self, part: SimilarModality, features: Tensor, rows: Tensor, seed: int) -> Basis:
         """Choose the centres of a modality, and return the coordinates of all samples."""
@@ -106,6 +106,43 @@ class Stacked(NamedTuple):
         cold = 1 / fit_temperature(total("held_out"), labels.label)
         weights, biases, held_out = (cold * total(name) for name in ("weights", "biases", "held_out"))
         return labels.log_loss(held_out), self._replace(weights=weights, biases=biases, held_out=held_out)
+
+
+def stack_all(
+    patterns: Sequence[tuple[Basis, Sequence[SimilarModality]]], linear: Sequence[Regression | None], labels: Labels
+) -> list[Stacked | None]:
+    """Stack the regressions of all patterns, see `stack` and `add_alone`.
+
+    Args:
+        patterns: Coordinates of the similarities and modalities of each pattern, in the order of `SHOWN`.
+        linear: Logistic regression of each pattern; None without samples.
+        labels: Labels and folds of all rows.
+    """
+    both, *alone = [
+        each and stack(each, basis, parts, labels, shown)
+        for each, (basis, parts), shown in zip(linear, patterns, SHOWN, strict=True)
+    ]
+    if both is not None:
+        both = add_alone(both, [each for each in alone if each is not None], labels)
+    return [both, *alone]
+
+
+def averaged(found: Sequence[Stacked | None]) -> Stacked | None:
+    """Return the mean of the logits of several fits to the same rows; None if these rows are none."""
+    known = [each for each in found if each is not None]
+    if len(known) <= 1:
+        return known[0] if known else None
+    weights, biases = (torch.stack([each[number] for each in known]).mean(0) for number in range(2))
+    held_out = [each.held_out for each in known if each.held_out is not None]
+    mean = torch.stack(held_out).mean(0) if held_out else None
+    line = f"{known[0].line} (the first of {len(known)} divisions into folds, whose logits are averaged)"
+    return known[0]._replace(weights=weights, biases=biases, held_out=mean, line=line)
+
+
+def median_choice(found: Sequence[Regression | None]) -> Choice | None:
+    """Return the choice with the median C among those of several fits; None without any."""
+    choices = sorted((each.choice for each in found if each is not None), key=lambda choice: choice.c)
+    return choices[len(choices) // 2] if choices else None
 
 
 def stack(linear: Regression, basis: Basis, parts: Sequence[SimilarModality], labels: Labels, shown: str) -> Stacked:
