@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 import re
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from fakes import grouped, tiny_flags, tiny_image_encoder, tiny_text_encoder, write_table
+from forked import run_command
 from lightning.pytorch import Callback, Trainer
 
 from robusttune.callbacks import BestCheckpoint, LinearBaseline, linear_baseline
@@ -208,7 +207,4 @@ def test_two_processes_print_what_one_does(text_folder: Path, tmp_path: Path, ca
     (tmp_path / "two").mkdir()
     two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=16"]
     flags = flags_of(tmp_path / "two", text_folder, *two, overlay="baselines/concatenation")
-    command = [sys.executable, "-m", "robusttune", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stderr
-    assert [score for _, _, score, _ in LINE.findall(done.stderr)] == [line[3]]
+    assert [score for _, _, score, _ in LINE.findall(run_command(*flags))] == [line[3]]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from fakes import tiny_flags, write_table
+from forked import run_command
 from small_disk import small_disk
 
 from robusttune.cli import main
@@ -93,8 +94,7 @@ def test_two_processes_do_what_one_does(run: Path, table: Path, whole: Path, tmp
     assert process.returncode == 0, error
     assert "(process 1 of 2)" in error
     assert pq.read_table(tmp_path / "out/parts") == pq.read_table(whole / "parts")
-    process = started(command(run, table, tmp_path / "one", *two, "--part_rows=5000"))
-    assert process.wait(timeout=180) == 0
+    run_command(*command(run, table, tmp_path / "one", *two, "--part_rows=5000"))
     assert_all_rows_once(tmp_path / "one")
 
 

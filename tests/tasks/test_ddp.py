@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from fakes import method_flags, mmrl_flags, tiny_flags, write_table
+from forked import run_command
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(*arguments: str, status: int = 0) -> str:
-    """What a command line says on stderr; it must end."""
+    """What a command line, whose ranks Lightning starts, says on stderr; it must end."""
     command = [sys.executable, "-m", "robusttune", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == status, done.stderr
@@ -30,7 +31,7 @@ def run(*arguments: str, status: int = 0) -> str:
 
 def conditions(folder: Path, *flags: str) -> dict[str, dict[str, float]]:
     """What a test of the last checkpoint finds."""
-    run("test", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/checkpoints/last.ckpt", *flags)
+    run_command("test", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/checkpoints/last.ckpt", *flags)
     found: dict[str, dict[str, float]] = json.loads((folder / "report/test.json").read_text())["conditions"]
     return found
 
@@ -89,7 +90,7 @@ def test_two_processes_update_the_encoders_as_one(food101: Path, text_folder: Pa
         fit += [f"--data.cache.folder={tmp_path}/{name} cache"]
         fit += ["--data.splits.val_fraction=0.2", "--trainer.precision=64-true", "--data.cache.dtype=float32"]
         fit += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1", "--model.fusion.dropout=0"]
-        run("fit", f"--config={CONFIGS}/food101.yaml", *fit, f"--name={name}", f"--run_root={tmp_path}")
+        run_command("fit", f"--config={CONFIGS}/food101.yaml", *fit, f"--name={name}", f"--run_root={tmp_path}")
         found[name] = losses(tmp_path / name / "0")
         metrics[name] = conditions(tmp_path / name / "0")
     assert len(found["one"]) == 20
@@ -114,7 +115,7 @@ def test_two_processes_of_mmrl_equal_one(food101: Path, clip_folder: Path, tmp_p
             "--data.training.modality_dropout.text_dropout=0.4",
         ]
         fit += ["--data.splits.val_fraction=0.2", "--trainer.precision=64-true", "--model.optimizer=torch.optim.SGD"]
-        run("fit", f"--config={CONFIGS}/food101_mmrl.yaml", *fit, f"--name={name}", f"--run_root={tmp_path}")
+        run_command("fit", f"--config={CONFIGS}/food101_mmrl.yaml", *fit, f"--name={name}", f"--run_root={tmp_path}")
         found[name] = losses(tmp_path / name / "0", MMRL_LOSSES)
         metrics[name] = conditions(tmp_path / name / "0")
     assert len(found["one"]) == 20
@@ -134,7 +135,7 @@ def test_two_processes_of_a_method_on_clip_equal_one(
         fit = [*method_flags(food101, clip_folder, method), "--trainer.log_every_n_steps=1", *flags]
         fit += ["--data.cache.folder=null", "--data.splits.val_fraction=0.2", "--trainer.precision=64-true"]
         fit += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1", "--trainer.accumulate_grad_batches=1"]
-        run("fit", *configs, *fit, f"--name={name}", f"--run_root={tmp_path}")
+        run_command("fit", *configs, *fit, f"--name={name}", f"--run_root={tmp_path}")
         names = ("train/loss", "train/contrastive_loss")[: 1 if method == "dcp" else 2]
         found[name] = losses(tmp_path / name / "0", names)
         metrics[name] = conditions(tmp_path / name / "0")
@@ -150,7 +151,7 @@ def test_ranks_that_have_less_or_nothing(food101: Path, text_folder: Path, tmp_p
     """A rank whose last batch only fills up, or that has no sample at all: no hang, no NaN, the same metrics."""
     flags = [*tiny_flags(food101, text_folder), f"--data.splits.subset={subset}", "--data.batch_size=4", *TWO]
     flags += ["--trainer.precision=64-true", "--trainer.log_every_n_steps=1", f"--run_root={tmp_path}"]
-    run("fit", f"--config={CONFIGS}/food101.yaml", *flags)
+    run_command("fit", f"--config={CONFIGS}/food101.yaml", *flags)
     folder = tmp_path / "food101/0"
     assert all(value == value for step in losses(folder) for value in step.values())
     two = conditions(folder)
@@ -164,7 +165,7 @@ def test_multilabel_with_an_empty_rank(food101: Path, text_folder: Path, tmp_pat
     flags = [flag for flag in tiny_flags(food101, text_folder) if "source.root" not in flag]
     flags += [f"--data.source.{name}={path}" for name, path in {"train": table, "val": few, "test": few}.items()]
     flags += ["--data.source.image_column=null", "--data.source.multilabel=true", *TWO, f"--run_root={tmp_path}"]
-    run("fit", f"--config={CONFIGS}/table.yaml", *flags)
+    run_command("fit", f"--config={CONFIGS}/table.yaml", *flags)
     assert_same(conditions(tmp_path / "table/0"), conditions(tmp_path / "table/0", *ONE), rel=1e-5)
 
 
@@ -176,7 +177,7 @@ def test_two_processes_fill_and_read_one_cache(food101: Path, text_folder: Path,
         fit += [f"--data.cache.folder={tmp_path}/cache of {name}", "--data.cache.dtype=float32"]
         fit += ["--data.splits.val_fraction=0.2", "--trainer.max_epochs=2", "--trainer.precision=64-true"]
         fit += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1", "--model.fusion.dropout=0"]
-        run("fit", f"--config={CONFIGS}/food101.yaml", *fit, f"--name={name}", f"--run_root={tmp_path}")
+        run_command("fit", f"--config={CONFIGS}/food101.yaml", *fit, f"--name={name}", f"--run_root={tmp_path}")
         found[name] = losses(tmp_path / name / "0")
         metrics[name] = conditions(tmp_path / name / "0")
     for one, two in zip(found["one"], found["two"], strict=True):
@@ -259,7 +260,7 @@ def test_what_was_put_up_with_is_counted_over_ranks(food101: Path, text_folder: 
         f"--run_root={tmp_path}",
         *TWO,
     ]
-    err = run("fit", f"--config={CONFIGS}/food101.yaml", *fit)
+    err = run_command("fit", f"--config={CONFIGS}/food101.yaml", *fit)
     counted = re.findall(r"(\w+): (\d+) (image files? unreadable|texts? cut)", err)
     assert ("train", "2", "image files unreadable") in counted
     assert len(counted) == len(set(counted)) == 3  # no line of the second rank's
@@ -273,7 +274,7 @@ def test_two_processes_take_clip_as_it_is(food101: Path, clip_folder: Path, tmp_
     """Where nothing is trained, there is nothing to reduce."""
     flags = [flag for flag in mmrl_flags(food101, clip_folder) if not flag.startswith("--model.adapter.")]
     configs = [f"--config={CONFIGS}/food101_mmrl.yaml", f"--config={CONFIGS}/baselines/zero_shot.yaml"]
-    run("fit", *configs, *flags, *TWO, f"--run_root={tmp_path}")
+    run_command("fit", *configs, *flags, *TWO, f"--run_root={tmp_path}")
     folder = tmp_path / "zero_shot/0"
     assert_same(conditions(folder, *TWO), conditions(folder, *ONE), rel=1e-5)
 
@@ -292,7 +293,7 @@ def test_two_processes_balance_as_one(food101: Path, text_folder: Path, tmp_path
             fit += ["--data.splits.val_fraction=0.2", "--trainer.precision=64-true", "--model.fusion.dropout=0"]
             fit += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1"]
             fit += [f"--name={kind}_{name}", f"--run_root={tmp_path}"]
-            run("fit", f"--config={CONFIGS}/food101.yaml", *fit)
+            run_command("fit", f"--config={CONFIGS}/food101.yaml", *fit)
             found[name] = losses(tmp_path / f"{kind}_{name}" / "0")
         assert len(found["one"]) == 8
         for one, two in zip(found["one"], found["two"], strict=True):
@@ -307,7 +308,7 @@ def test_two_processes_fit_the_same_logistic_regressions(food101: Path, text_fol
     flags += ["--data.splits.val_fraction=0.2", "--trainer.precision=64-true", f"--run_root={tmp_path}"]
     for name, ranks in (("one", ONE), ("two", TWO)):
         configs = [f"--config={CONFIGS}/{config}.yaml" for config in ("food101", "fusion/linear")]
-        said = run("fit", *configs, *flags, *ranks, f"--name={name}")
+        said = run_command("fit", *configs, *flags, *ranks, f"--name={name}")
         assert said.count("logistic regression on image and text: ") == 1
         found[name] = conditions(tmp_path / name / "0")
     assert_same(found["two"], found["one"], rel=1e-4)
