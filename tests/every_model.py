@@ -14,6 +14,8 @@ from lightning.pytorch import Trainer
 
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder
 from robusttune.models import (
+    DCP,
+    DPL,
     MMRL,
     Balance,
     Concatenation,
@@ -21,9 +23,12 @@ from robusttune.models import (
     Experts,
     ImageOnly,
     LateFusion,
+    LoRA,
     MoLT,
+    MoRA,
     TextOnly,
 )
+from robusttune.models.base import FusionModel
 from robusttune.tasks import FusionTask, MMRLTask, RobustTask, ZeroShotTask
 from robusttune.types import Batch, Facts, Variants, View
 
@@ -47,9 +52,15 @@ PROMPTED: dict[str, Callable[..., RobustTask]] = {
     "MMRL with new classes": MMRLTask,
     "zero-shot": partial(ZeroShotTask, templates=["a photo of a {}", "{}"]),
 }
+ON_TOWERS: dict[str, tuple[FusionModel, int]] = {  # settings, and the first of four layers that the network runs
+    "DCP": (DCP(prompts=6, depth=2), 1),
+    "DPL": (DPL(), 5),
+    "MoRA": (MoRA(shared_rank=2, image_rank=2, text_rank=2), 3),
+    "LoRA on towers": (LoRA(rank=2), 3),
+}
 EVALUATED_ONLY = ("zero-shot", "MMRL with new classes")
 MODELS = ["MoLT, multi-label", *[name for name in FUSION if name != "MoLT"], *PROMPTED]
-TRAINED = [model for model in MODELS if model not in EVALUATED_ONLY]
+TRAINED = [model for model in MODELS if model not in EVALUATED_ONLY] + [*ON_TOWERS]
 VIEWS = [View(), View(text=None), View(image=None), View(None, None), View("blur_2", "typos_4"), View("blur_2", None)]
 
 
@@ -57,12 +68,16 @@ def make_task(model: str, text_folder: Path, clip_folder: Path) -> RobustTask:
     """Return a tiny task with a Trainer on the CPU that logs every step.
 
     Args:
-        model: Name of the model, one of `MODELS`, or ``MoLT`` for single-label data.
+        model: Name of the model, one of `MODELS` or `ON_TOWERS`, or ``MoLT`` for single-label data.
         text_folder: Folder of a tiny text encoder.
         clip_folder: Folder of a tiny CLIP.
     """
     facts = Facts(CLASSES, FACTS.class_frequencies, multilabel=model.endswith("multi-label"))
-    if model in PROMPTED:
+    if model in ON_TOWERS:
+        fusion, first_layer = ON_TOWERS[model]
+        towers: dict[str, Any] = {"name": str(clip_folder), "first_layer": first_layer}
+        task: RobustTask = FusionTask(CLIPImageEncoder(**towers), CLIPTextEncoder(**towers), facts, fusion, beta=0.0)
+    elif model in PROMPTED:
         clip: dict[str, Any] = {"name": str(clip_folder), "first_layer": 3}
         task = PROMPTED[model](CLIPImageEncoder(**clip), CLIPTextEncoder(**clip), facts)
         if model.endswith("new classes"):

@@ -10,6 +10,7 @@ These tests do not cover:
 * Values, kernels, memory and precision.
 * Copies from the host to the GPU, such as ``torch.tensor(values, device="cuda")``, which may wait as well.
 * Code that recognises fake tensors: on a real GPU, transformers reads whether any text of a batch has padding.
+* Networks on towers (`every_model.ON_TOWERS`), which run each different input once and read how many there are.
 * Steps that read values on purpose: the first batch of an epoch, in which the complete pairs are counted; samples with
   several images; the second evaluation batch of MMRL, which compares the weights with those of the first one; and
   everything that metrics compute on the host.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from every_model import EVALUATED_ONLY, MODELS, VIEWS, batch_of, make_task, without_inputs
+from every_model import EVALUATED_ONLY, MODELS, ON_TOWERS, VIEWS, batch_of, make_task, without_inputs
 from torch import Tensor
 
 from gpu_check.context import Context
@@ -45,7 +45,7 @@ def run(context: Context) -> None:
     """Check every model: with inputs and with features, and with a batch that has no inputs at all."""
     torch.backends.cudnn.allow_tf32 = False
     folders = tiny_encoders(context)
-    for model in SMALL if context.small else MODELS:
+    for model in SMALL if context.small else [*MODELS, *ON_TOWERS]:
         for cached in (False, True):
             torch.manual_seed(0)
             task = without_dropout(make_task(model, *folders))

@@ -25,15 +25,18 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from gpu_check.context import Context
 from gpu_check.stepping import clean, copied, loader_of, tiny_encoders, trainer_of
 from robusttune.encoders.transformers_text import FrozenTransformersText
+from robusttune.models import clip_network
 from robusttune.types import Batch
 
 STEPS, SMALL = 5, ("MoLT with momentum", "MMRL")
 WAITING = "called a synchronizing CUDA operation"
 # Functions that wait for a known reason; whatever else waits fails the check.
 # - Singular values: cuSOLVER reports on the host whether it has converged, and torch has no variant that does not.
+# - Networks on towers run each different input of a batch once, so the host reads how many there are.
 # - Texts that are not cached: transformers reads whether the batch has padding, to leave out the mask if it has none.
 KNOWN: dict[str, tuple[Any, str]] = {
     "singular values of the correlation loss": (torch.linalg, "svdvals"),
+    "different inputs of a network on towers": (clip_network, "each_once"),
     "attention mask of a text encoder": (FrozenTransformersText, "forward"),
 }
 
