@@ -50,8 +50,9 @@ TABLES = {
     **{f"protocol_{name}": Table(f"protocol_{name}", protocols.tables) for name in protocols.MINIATURES},
     "small_tables_suite": Table("small_tables", summary.suite_table),
     "small_tables": Table("small_tables", summary.results_table),
-    "small_tables_molt": Table("small_tables_few", partial(summary.results_table, only="MoLT")),
-    "small_tables_spread": Table("small_tables_few", summary.spread_table),
+    "small_tables_spread": Table("small_tables", summary.spread_table),
+    "small_tables_experts": Table("small_tables_experts", partial(summary.results_table, only="Experts")),
+    "small_tables_molt": Table("small_tables_molt", partial(summary.results_table, only="MoLT")),
 }
 PICTURES = {
     "robustness_demo.png": Picture("robustness_demo", partial(pictures.missing_rates, test_set="scenes")),
