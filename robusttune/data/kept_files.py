@@ -11,6 +11,8 @@ from pathlib import Path
 
 from robusttune.errors import RobustTuneError
 
+SETTLED = 2_000_000_000  # age in ns from which a further change of a file certainly gives another change time
+
 
 def key_of_files(name: Path, files: Sequence[Path], settings: str) -> str:
     """Return a key for what is made from some files: a hash of their name, and one of their state and the settings.
@@ -37,6 +39,14 @@ def key_of_files(name: Path, files: Sequence[Path], settings: str) -> str:
             raise RobustTuneError(f"{file} cannot be read ({error.strerror}): check the file") from None
         state += f" {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
     return f"{_hash(str(name.absolute()))}-{_hash(state)}"
+
+
+def settled(files: Iterable[Path]) -> bool:
+    """Return whether a further change of any file would certainly give it another state.
+
+    File systems count time in steps: right after a change, another one may leave the same times.
+    """
+    return all(time.time_ns() - file.stat().st_ctime_ns > SETTLED for file in files)
 
 
 @contextmanager

@@ -158,6 +158,11 @@ class Packing:
         with _storing(self.table):
             self._stack.__exit__(*error)
 
+    @property
+    def is_used(self) -> bool:
+        """Return whether the rows so far have images."""
+        return self._count > 0
+
     def begin(self) -> bool:
         """Begin to write a pack, and return True, unless it exists."""
         path = _path(self.key)
@@ -248,6 +253,4 @@ def _path(key: str) -> Path:
 
 def _remove_outdated(path: Path) -> None:
     """Remove packs and partial files of the same table that were not used for a while, since they take much space."""
-    remove_unused(
-        [*path.parent.glob(f"{path.name[:16]}-*"), *path.parent.glob(f".{path.name[:16]}-*.partial")], UNUSED
-    )
+    remove_unused([*path.parent.glob(f"{path.name[:16]}-*"), *path.parent.glob(f".{path.name[:16]}-*.partial")], UNUSED)

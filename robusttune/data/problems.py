@@ -6,8 +6,6 @@ from collections.abc import Iterable
 
 from robusttune.errors import RobustTuneError
 
-KEPT = 1000  # locations of a kind of problem that are kept; further ones are counted
-
 
 class Problems:
     """The problems of one file or split, grouped by kind.
@@ -17,7 +15,7 @@ class Problems:
         unit: Name of its parts, in the plural, such as ``rows``.
 
     Attributes:
-        found: Locations of each problem, by its description and its remedy. Those after the first `KEPT` are empty.
+        found: Locations of each problem, by its description and its remedy.
 
     Example:
         >>> problems = Problems("captions.csv", "rows")
@@ -39,15 +37,13 @@ class Problems:
             what: Description of the problem, a phrase that continues "3 rows ...".
             remedy: Advice for the user.
         """
-        places = self.found.setdefault((what, remedy), [])
-        places.append(at if len(places) < KEPT else "")
+        self.found.setdefault((what, remedy), []).append(at)
 
     def take(self, other: Problems) -> int:
         """Move the problems of another collection to the end of this one, and return their number."""
         count = len(other)
-        for (what, remedy), places in other.found.items():
-            for at in places:
-                self.add(at, what, remedy)
+        for kind, places in other.found.items():
+            self.found.setdefault(kind, []).extend(places)
         other.found.clear()
         return count
 

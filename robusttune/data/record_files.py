@@ -37,11 +37,13 @@ class Records(NamedTuple):
 
     Attributes:
         table: Table of the records.
-        messages: Messages about them, which are logged whenever they are loaded.
+        warnings: Warnings about them, which are logged whenever they are loaded.
+        note: Note on how they were read, or an empty text.
     """
 
     table: pa.Table
-    messages: list[str]
+    warnings: Sequence[str] = ()
+    note: str = ""
 
 
 class KeptByOthersError(Exception):
@@ -61,7 +63,7 @@ class RecordWriter:
     Example:
         >>> with RecordWriter(pa.schema([("id", pa.string())])) as writer:
         ...     writer.add(pa.record_batch({"id": ["1", "2"]}))
-        ...     len(writer.finish().table)
+        ...     len(writer.table())
         2
     """
 
@@ -75,6 +77,7 @@ class RecordWriter:
         self._file: Any = None
         self._partial: Path | None = None
         self._failed = False
+        self._table: pa.Table | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> RecordWriter:
@@ -97,19 +100,38 @@ class RecordWriter:
         if self._rows > IN_MEMORY and (size >= BATCH_ROWS or sum(b.nbytes for b in self._pending) >= BATCH_BYTES):
             self._flush()
 
-    def finish(self, messages: Sequence[str] = (), keep: bool = True) -> Records:
-        """Return all records.
+    def table(self) -> pa.Table:
+        """Return all records that were added."""
+        if self._table is None:
+            if self._rows > IN_MEMORY:
+                self._flush()
+            batches = _first_batches(self._partial, self._written) if self._partial is not None else []
+            table = pa.Table.from_batches([*batches, *self._done, *self._pending], self.schema)
+            self._table = table if batches or self._done else table.combine_chunks()
+        return self._table
+
+    def keep(self, warnings: Sequence[str] = (), note: str = "") -> None:
+        """Give the file of the records its name, if there is a file and it has a key.
 
         Args:
-            messages: Messages about the records, which are kept with them.
-            keep: Flag, True to give the file the name of its key.
+            warnings: Warnings about the records, which are kept with them.
+            note: Note on how they were read, which is kept with them.
         """
-        if self._rows <= IN_MEMORY:
-            table = pa.Table.from_batches(self._pending, self.schema).combine_chunks()
-            return Records(table, [*messages])
-        self._flush()
-        batches = self._close(messages, keep)
-        return Records(pa.Table.from_batches([*batches, *self._done], self.schema), [*messages])
+        self.table()
+        if self._file is None or self.key is None or self._failed:
+            return
+        partial, path = self._partial, file_of(self.key)
+        assert partial is not None
+        about = json.dumps({"warnings": [*warnings], "note": note})
+
+        def complete() -> None:
+            """Write the end of the file, whose last batch is empty, and rename it."""
+            self._file.write_batch(pa.RecordBatch.from_pylist([], self.schema), custom_metadata={"about": about})
+            self._file.close()
+            sync(partial)
+            partial.replace(path)
+
+        self._try(complete)
 
     def _flush(self) -> None:
         """Write the pending batches as one, or keep it in memory."""
@@ -149,27 +171,6 @@ class RecordWriter:
         with suppress(OSError, pa.ArrowException):
             self._file.close()
 
-    def _close(self, messages: Sequence[str], keep: bool) -> list[pa.RecordBatch]:
-        """Complete the file, and return its batches."""
-        if self._partial is None or not self._written:
-            return []
-        partial = self._partial
-
-        def close() -> None:
-            """Write the messages and the end of the file, and give it its name."""
-            last = pa.RecordBatch.from_pylist([], self.schema)
-            self._file.write_batch(last, custom_metadata={"messages": json.dumps([*messages])})
-            self._file.close()
-            if keep and self.key is not None:
-                sync(partial)
-
-        if not self._failed:
-            self._try(close)
-        batches = _first_batches(partial, self._written)
-        if keep and self.key is not None and not self._failed:
-            partial.replace(file_of(self.key))
-        return batches
-
     def _try(self, write: Callable[[], None]) -> bool:
         """Call a function that writes, and return whether it could. Log a warning the first time it could not."""
         try:
@@ -195,8 +196,8 @@ def load_records(key: str) -> Records | None:
     try:
         file = pa.ipc.open_file(pa.memory_map(os.fspath(path)))
         batches = [file.get_batch(number) for number in range(file.num_record_batches - 1)]
-        messages = json.loads(file.get_batch_with_custom_metadata(len(batches)).custom_metadata[b"messages"])
-        table = pa.Table.from_batches(batches, file.schema)
+        about = json.loads(file.get_batch_with_custom_metadata(len(batches)).custom_metadata[b"about"])
+        records = Records(pa.Table.from_batches(batches, file.schema), **about)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, pa.ArrowException):
@@ -205,7 +206,7 @@ def load_records(key: str) -> Records | None:
         return None
     with suppress(OSError):
         os.utime(path)  # it is in use
-    return Records(table, messages)
+    return records
 
 
 def file_of(key: str) -> Path:
@@ -214,7 +215,9 @@ def file_of(key: str) -> Path:
 
 
 def _first_batches(path: Path, count: int) -> list[pa.RecordBatch]:
-    """Return the first batches of a file, which may have no end. It stays mapped after it is removed."""
+    """Return the first batches of a file, which may have no end yet. It stays mapped when it is removed."""
+    if not count:
+        return []
     mapped = pa.memory_map(os.fspath(path))
     mapped.seek(MAGIC)
     stream = pa.ipc.open_stream(mapped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ from robusttune.encoders.hub import PREFETCH, cached_commit, offline
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
+
+log = logging.getLogger(__name__)
 
 CELL = re.compile(r"(train|val|test|predict)/([0-9]+)(?:/([0-9]+))?(?:/([0-9]+))?")
 ROWS = 100  # rows of image columns that are in memory at a time
@@ -139,7 +142,8 @@ class HuggingFace(Source):
             )
             for row in range(rows)
         ]
-        column.check(where)
+        for warning in column.check(where):
+            log.warning("%s", warning)
         bad.add_repeats((record.id, f"row {row}") for row, record in enumerate(records))
         bad.refuse(rows)
         blanks.warn(where, rows)

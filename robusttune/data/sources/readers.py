@@ -99,7 +99,9 @@ class _Files(NamedTuple):
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows of all files."""
-        return self._chain(lambda found, file: (row._replace(where=file + row.where) if file else row for row in found.rows))
+        return self._chain(
+            lambda found, file: (row._replace(where=file + row.where) if file else row for row in found.rows)
+        )
 
     def batches(self) -> Iterator[RowBatch]:
         """Yield the batches of all files."""

@@ -50,15 +50,23 @@ class RowBatch(NamedTuple):
     reading: Callable[[], AbstractContextManager[None]] = nullcontext
     file: str = ""
 
+    def place(self, number: int) -> str:
+        """Return the location of a row for messages; ``number`` is its number in the batch, from 0."""
+        return f"{self.file}row {self.first + number}"
+
+    def arrays(self) -> dict[str, pa.Array] | None:
+        """Return the columns by name, or None if rows also have embedded images."""
+        return None if self.images else dict(zip(self.columns.schema.names, self.columns.columns, strict=True))
+
     def rows(self) -> Iterator[Row]:
         """Yield the rows."""
         with self.reading():
             for start in range(0, self.columns.num_rows, SLICE):
                 part = self.columns.slice(start, SLICE)
                 cells: list[dict[str, Any]] = part.to_pylist() if part.num_columns else [{}] * part.num_rows
-                for number, row in enumerate(cells, self.first + start):
+                for number, row in enumerate(cells, start):
                     images = {name: next(column) for name, column in self.images.items()}
-                    yield Row(f"{self.file}row {number}", row | images)
+                    yield Row(self.place(number), row | images)
 
 
 class Rows(NamedTuple):

@@ -1,8 +1,8 @@
-"""The records of a table: its rows are converted one by one, and counted on the way."""
+"""The records of a table, whose rows are converted one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,43 +67,6 @@ class RecordReader:
             return cell_text(row, column, self.bad, self.blanks)
 
         return self.text.fill(text_of) if isinstance(self.text, TextTemplate) else text_of(self.text)
-
-
-class CountedRows:
-    """The rows of a table, counted while they are iterated over.
-
-    Args:
-        rows: Rows that can be parsed.
-        bad: Collection of problems, to which the iterator ``rows`` adds one for each row that cannot be parsed.
-        places: Flag, True to keep the location of each row.
-
-    Attributes:
-        total: Number of rows so far, including those that cannot be parsed.
-        unparsed: Number of rows so far that cannot be parsed.
-        places: Locations of the rows so far, if they are kept.
-    """
-
-    def __init__(self, rows: Iterator[Row], bad: Problems, places: bool) -> None:
-        self.total = self.unparsed = 0
-        self.places: list[str] = []
-        self._rows = rows
-        self._bad = bad
-        self._keep = places
-
-    def __iter__(self) -> Iterator[Row]:
-        before = len(self._bad)
-        for row in self._rows:
-            self._count(len(self._bad) - before)
-            self.total += 1
-            if self._keep:
-                self.places.append(row.where)
-            yield row
-            before = len(self._bad)
-        self._count(len(self._bad) - before)
-
-    def _count(self, unparsed: int) -> None:
-        self.unparsed += unparsed
-        self.total += unparsed
 
 
 def require_columns(path: Path, found: Rows, needed: Iterable[str]) -> None:

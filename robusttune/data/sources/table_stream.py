@@ -38,6 +38,7 @@ class TableStream:
     Args:
         path: Path of the table, for messages.
         found: Rows of the table.
+        unparsed: Collection of problems, extended by rows that cannot be parsed.
         reader: Conversion of rows to records.
         packing: Packing of the images that cells embed. It is complete after the last row.
         needed: Names of the columns that the table must have.
@@ -48,11 +49,18 @@ class TableStream:
     """
 
     def __init__(
-        self, path: Path, found: Rows, reader: RecordReader, packing: Packing, needed: Collection[str]
+        self,
+        path: Path,
+        found: Rows,
+        unparsed: Problems,
+        reader: RecordReader,
+        packing: Packing,
+        needed: Collection[str],
     ) -> None:
         self.path = path
         self.found = found
         self.blanks = reader.blanks
+        self._unparsed = unparsed
         self._reader = reader
         self._packing = packing
         self._needed = needed
@@ -63,17 +71,17 @@ class TableStream:
             for row in self.found.rows:
                 if number == 0:
                     self._check_columns()
-                for reason in reasons(bad):  # of rows before this one, which cannot be parsed
+                for reason in reasons(self._unparsed):  # of rows before this one
                     number += 1
-                    yield self._unparsed(number, reason)
+                    yield self._without_record(number, reason)
                 number += 1
                 record = self._reader.record(number, row)
                 found = "; ".join(reasons(bad)) or None
                 has_id = self._reader.id_column is None or record.id != row.where
                 yield StreamedRow(record, record.id if has_id else None, row.cells, found)
-            for reason in reasons(bad):
+            for reason in reasons(self._unparsed):
                 number += 1
-                yield self._unparsed(number, reason)
+                yield self._without_record(number, reason)
         self._check_columns()
 
     def _check_columns(self) -> None:
@@ -81,7 +89,7 @@ class TableStream:
         if self.found.columns:
             require_columns(self.path, self.found, self._needed)
 
-    def _unparsed(self, number: int, reason: str) -> StreamedRow:
+    def _without_record(self, number: int, reason: str) -> StreamedRow:
         return StreamedRow(NOTHING, str(number) if self._reader.id_column is None else None, {}, reason)
 
 
