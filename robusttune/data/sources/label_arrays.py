@@ -113,7 +113,8 @@ def _flagged(labels: LabelColumns, columns: Mapping[str, pa.Array], updates: lis
 
 def _flags(cells: pa.Array) -> NDArray[np.bool_]:
     """Return a column of zeros and ones as flags, see `as_flag`."""
-    encoded = cells.dictionary_encode()
+    is_number = any(is_kind(cells.type) for is_kind in (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating))
+    encoded = (cells if is_number else plain_texts(cells)).dictionary_encode()
     flags = [as_flag(value) for value in encoded.dictionary.to_pylist()]
     if None in flags or encoded.indices.null_count:
         raise UnusualCellsError
