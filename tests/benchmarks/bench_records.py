@@ -81,7 +81,11 @@ class PeakMemory(threading.Thread):
         """Return the memory of this moment."""
         lines = dict(line.split(":", 1) for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
         size = {name: int(value.split()[0]) * 1024 for name, value in lines.items()}
-        return {"resident": size["Rss"], "private": size["Private_Dirty"] + size["Private_Clean"], "dirty": size["Private_Dirty"]}
+        return {
+            "resident": size["Rss"],
+            "private": size["Private_Dirty"] + size["Private_Clean"],
+            "dirty": size["Private_Dirty"],
+        }
 
     def run(self) -> None:
         """Look at the memory until the end."""
