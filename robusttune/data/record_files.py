@@ -177,7 +177,8 @@ class RecordWriter:
             write()
         except (OSError, pa.ArrowException) as error:
             self._failed = True
-            reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+            code = getattr(error, "errno", None)
+            reason = str(error).split("\n")[0] if code is None else os.strerror(code)
             log.warning(
                 "the records of a large table cannot be written to %s (%.160s), and are kept in memory: make room, or "
                 "set XDG_CACHE_HOME to another folder",

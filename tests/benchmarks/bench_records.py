@@ -155,7 +155,8 @@ def main() -> None:
             )
             found = json.loads(result.stdout.splitlines()[-1])
             print(
-                f"{name}: {found['seconds']:.2f} s ({found['cpu']:.2f} s of CPU), class names {found['class names']:.2f} s, peak above imports: "
+                f"{name}: {found['seconds']:.2f} s ({found['cpu']:.2f} s of CPU), "
+                f"class names {found['class names']:.2f} s, peak above imports: "
                 f"{found['resident'] / 1e6:.0f} MB resident, {found['private'] / 1e6:.0f} MB private, "
                 f"{found['dirty'] / 1e6:.0f} MB private and written to, {found['dirty at end'] / 1e6:.0f} MB of it at "
                 f"the end{', ' * bool(found['problem'])}{found['problem']}",

@@ -214,15 +214,29 @@ def test_fine_tables_are_read_by_columns(folder: Path, monkeypatch: pytest.Monke
         ColumnRecords, "records", lambda *args: (found.append((batch := records(*args)) is not None), batch)[1]
     )
     rows = [{"image": f"/photos/{n}.png", "text": f"text {n}", "label": "ab"[n % 2], "key": n} for n in range(12)]
-    for path, write in ((folder / "fine.jsonl", write_jsonl), (folder / "fine.parquet", None)):
-        if write is None:
-            pyarrow.parquet.write_table(pa.Table.from_pylist(rows), path)
-        else:
-            write(path, rows)
-        for settings in (
-            {},
-            {"id_column": "key", "multilabel": True},
-            {"text_column": None, "text_template": "{text}, {key}"},
-        ):
-            outcome(path, 1, **settings)
+    write_jsonl(folder / "fine.jsonl", rows)
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), folder / "fine.parquet")
+    template = {"text_column": None, "text_template": "{text}, {key}"}
+    for name in ("fine.jsonl", "fine.parquet"):
+        for options in ({}, {"id_column": "key", "multilabel": True}, template):
+            outcome(folder / name, 1, **options)
     assert found == [True] * 18
+
+
+ORDERS: dict[str, tuple[dict[str, Any], dict[str, list[Any]]]] = {
+    "warnings": ({}, {"text": ["t", "NA", "t", "null", "NA"], "label": ["None", "x", "nan", "x", "x"]}),
+    "codes": ({"multilabel": True}, {"text": ["t"] * 5, "label": [["0", "1"]] * 5}),
+    "repeated classes": ({"multilabel": True}, {"text": ["t"] * 6, "label": [["x"]] * 5 + [["y", " y"]]}),
+    "separators": ({}, {"text": ["t"] * 5, "label": ["a;b", "b;c", "a;b", "c;a", "a;c"]}),
+    "lists as text": ({"multilabel": True}, {"text": ["t"] * 5, "label": ["x"] * 4 + ["['x', 'y']"]}),
+}
+
+
+@pytest.mark.parametrize(("options", "columns"), ORDERS.values(), ids=[*ORDERS])
+def test_messages_have_one_order(folder: Path, options: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+    path = folder / "order.parquet"
+    pyarrow.parquet.write_table(pa.table(columns), path)
+    options = options | {"image_column": None}
+    found, warnings = outcome(path, 1, **options)
+    assert (found, warnings) == outcome(path, 10**9, **options)
+    assert isinstance(found, str) or warnings

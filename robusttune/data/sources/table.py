@@ -6,7 +6,6 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -25,11 +24,10 @@ from robusttune.data.sources.image_cells import ImageCells, SeveralImages, check
 from robusttune.data.sources.label_cells import LabelColumn
 from robusttune.data.sources.label_columns import LabelColumns
 from robusttune.data.sources.readers import read_rows
-from robusttune.data.sources.repeated_ids import repeated
-from robusttune.data.sources.rows import Rows, TableOptions
-from robusttune.data.sources.table_batches import TableBatches, row_places
+from robusttune.data.sources.rows import TableOptions
+from robusttune.data.sources.table_batches import TableBatches, add_repeats
 from robusttune.data.sources.table_files import PATTERN, ending_of, table_files
-from robusttune.data.sources.table_records import RecordReader, require_columns
+from robusttune.data.sources.table_records import OpenedTable, RecordReader, require_columns
 from robusttune.data.sources.table_stream import TableStream
 from robusttune.data.sources.text_template import TextTemplate
 from robusttune.data.stored_images import StoredImages
@@ -39,24 +37,6 @@ from robusttune.types import Split
 
 FORMAT = 1  # increase it when the same table would give other records
 log = logging.getLogger(__name__)
-
-
-class _Opened(NamedTuple):
-    """The opened table of a split.
-
-    Attributes:
-        path: Path of the table.
-        found: Rows of the table.
-        unparsed: Collection of problems, extended by rows that cannot be parsed.
-        reader: Conversion of rows to records.
-        packing: Packing of the images that cells embed.
-    """
-
-    path: Path
-    found: Rows
-    unparsed: Problems
-    reader: RecordReader
-    packing: Packing
 
 
 @dataclass(frozen=True)
@@ -186,7 +166,7 @@ class Table(Source):
         if found is None:
             try:
                 return self._read(split, key)
-            except KeptByOthersError:
+            except KeptByOthersError:  # another process has read the table meanwhile
                 return self.read(split)
         for warning in found.warnings:
             log.warning("%s", warning)
@@ -199,7 +179,7 @@ class Table(Source):
         labels = self._labels(blanks)
         opened = self._open(split, blanks, labels.columns, labels)
         path, found, bad = opened.path, opened.found, opened.reader.bad
-        batches = TableBatches(found, opened.reader, opened.unparsed)
+        batches = TableBatches(opened)
         with RecordWriter(SCHEMA, key) as writer:
             with opened.packing:
                 for batch in batches:
@@ -210,7 +190,8 @@ class Table(Source):
             for warning in warnings:
                 log.warning("%s", warning)
             if self.id_column is not None:
-                self._add_repeats(split, writer.table()["id"], bad)
+                again = self._open(split, Blanks(self.blank), labels.columns, None).found
+                add_repeats(writer.table()["id"], again, bad)
             bad.refuse(batches.total)
             more = blanks.warnings(path, batches.total)
             for warning in more:
@@ -222,16 +203,6 @@ class Table(Source):
                     raise RobustTuneError(f"{path} changed while it was read: wait until nothing writes to it any more")
                 writer.keep([*warnings, *more], note)
             return writer.table()
-
-    def _add_repeats(self, split: Split, ids: pa.ChunkedArray, bad: Problems) -> None:
-        """Add the rows whose id an earlier row has to a collection of problems."""
-        rows = repeated(ids)
-        if rows:
-            found = self._open(split, Blanks(self.blank), [], None).found
-            first, last = row_places(found, sorted(rows[0]))  # the first repeat and the row before it
-            bad.add(f"{last}, {ids[rows[0][0]].as_py()!r} of {first}", "repeat an id", "make ids unique")
-            for _ in rows[1:]:
-                bad.add("", "repeat an id", "make ids unique")
 
     def _key(self, split: Split) -> str | None:
         """Return the key of the kept records of a split, or None if its table has just been changed."""
@@ -254,7 +225,7 @@ class Table(Source):
         Raises:
             RobustTuneError: If a file as a whole cannot be read; while iterating: also if the table lacks a column.
         """
-        return TableStream(*self._open(split, Blanks(self.blank), columns, None), [*self.inputs, *columns])
+        return TableStream(self._open(split, Blanks(self.blank), columns, None), [*self.inputs, *columns])
 
     @property
     def inputs(self) -> list[str]:
@@ -264,7 +235,7 @@ class Table(Source):
 
     def _open(
         self, split: Split, blanks: Blanks, columns: Collection[str], labels: LabelColumn | LabelColumns | None
-    ) -> _Opened:
+    ) -> OpenedTable:
         """Open the table of a split; ``columns`` are read in addition to `inputs`."""
         path = user_path(getattr(self, split))
         bad, unparsed = Problems(path, "rows"), Problems(path, "rows")
@@ -276,7 +247,9 @@ class Table(Source):
         own_root = self.image_root is not None
         images = ImageCells(packing, self._image_columns, self._root(path), own_root, self.several_images, bad, blanks)
         text = self.text_column if self.text_template is None else TextTemplate(self.text_template)
-        return _Opened(path, found, unparsed, RecordReader(self.id_column, images, text, labels, blanks, bad), packing)
+        return OpenedTable(
+            path, found, unparsed, RecordReader(self.id_column, images, text, labels, blanks, bad), packing
+        )
 
     @property
     def _image_columns(self) -> list[str]:

@@ -9,8 +9,9 @@ import pyarrow as pa
 from robusttune.data.problems import Problems
 from robusttune.data.sources.base import CHUNK, to_batch
 from robusttune.data.sources.column_records import ColumnRecords, columns_of
+from robusttune.data.sources.repeated_ids import repeated
 from robusttune.data.sources.rows import Row, Rows
-from robusttune.data.sources.table_records import RecordReader
+from robusttune.data.sources.table_records import OpenedTable
 
 FEW = 256  # rows that are converted one by one, since that is quicker than by columns
 
@@ -18,10 +19,10 @@ FEW = 256  # rows that are converted one by one, since that is quicker than by c
 class TableBatches:
     """The records of a table, read while they are iterated over, once.
 
+    Problems of rows that can be parsed and of others are added to one collection, in the order of the rows.
+
     Args:
-        found: Rows of the table.
-        reader: Conversion of rows to records. Problems are added to its collection in the order of the rows.
-        unparsed: Collection of problems, to which the iterator of rows adds one for each row that cannot be parsed.
+        opened: Opened table.
 
     Attributes:
         total: Number of rows so far, including those that cannot be parsed.
@@ -29,13 +30,13 @@ class TableBatches:
         has_packs: Flag, True if columns of embedded images were copied to packs, see `robusttune.data.packs`.
     """
 
-    def __init__(self, found: Rows, reader: RecordReader, unparsed: Problems) -> None:
+    def __init__(self, opened: OpenedTable) -> None:
         self.total = self.unparsed_rows = 0
         self.has_packs = False
-        self._found = found
-        self._reader = reader
-        self._unparsed = unparsed
-        self._columns = ColumnRecords(reader)
+        self._found = opened.found
+        self._reader = opened.reader
+        self._unparsed = opened.unparsed
+        self._columns = ColumnRecords(opened.reader)
         self._next = 1  # number of the next row that can be parsed
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
@@ -86,6 +87,23 @@ class TableBatches:
         count = self._reader.bad.take(self._unparsed)
         self.total += count
         self.unparsed_rows += count
+
+
+def add_repeats(ids: pa.ChunkedArray, found: Rows, bad: Problems) -> None:
+    """Add the rows whose id an earlier row has to a collection of problems, only the first one with its location.
+
+    Args:
+        ids: Ids of all rows.
+        found: Rows of the table, which are read again if there are such rows.
+        bad: Collection of problems.
+    """
+    rows = repeated(ids)
+    if rows:
+        repeat, first = rows[0]
+        where, again = row_places(found, [first, repeat])
+        places = [f"{again}, {ids[repeat].as_py()!r} of {where}"] + [""] * (len(rows) - 1)
+        for place in places:
+            bad.add(place, "repeat an id", "make ids unique")
 
 
 def row_places(found: Rows, numbers: Sequence[int]) -> list[str]:

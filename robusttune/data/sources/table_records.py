@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from robusttune.data.packs import Packing
 from robusttune.data.problems import Problems
 from robusttune.data.sources.base import Record
 from robusttune.data.sources.blanks import Blanks
@@ -67,6 +69,24 @@ class RecordReader:
             return cell_text(row, column, self.bad, self.blanks)
 
         return self.text.fill(text_of) if isinstance(self.text, TextTemplate) else text_of(self.text)
+
+
+class OpenedTable(NamedTuple):
+    """A table whose rows can be read.
+
+    Attributes:
+        path: Path of the table.
+        found: Rows of the table.
+        unparsed: Collection of problems, extended by rows that cannot be parsed.
+        reader: Conversion of rows to records.
+        packing: Packing of the images that cells embed. It is complete after the last row.
+    """
+
+    path: Path
+    found: Rows
+    unparsed: Problems
+    reader: RecordReader
+    packing: Packing
 
 
 def require_columns(path: Path, found: Rows, needed: Iterable[str]) -> None:
