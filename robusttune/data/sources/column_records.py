@@ -45,7 +45,7 @@ class ColumnRecords:
             images = self._images(plain, rows, updates)
             texts = self._texts(plain, rows, updates)
             labels = self._labels.read(plain, rows, updates)
-        except UnusualCellsError:
+        except (UnusualCellsError, pa.ArrowException):  # or a type that Arrow has no function for
             return None
         for update in updates:
             update()

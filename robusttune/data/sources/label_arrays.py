@@ -105,9 +105,8 @@ def _flagged(labels: LabelColumns, columns: Mapping[str, pa.Array], updates: lis
     if not labels.multilabel and (flags.sum(axis=1) != 1).any():
         raise UnusualCellsError
     names = pa.array(labels.columns, pa.string())
-    updates.append(
-        partial(labels.use, [name for name, used in zip(labels.columns, flags.any(axis=0), strict=True) if used])
-    )
+    used = [labels.columns[number] for number in np.flatnonzero(flags.any(axis=0)).tolist()]
+    updates.append(partial(labels.use, used))
     return _of_lengths(flags.sum(axis=1), names.take(pa.array(np.nonzero(flags)[1])))
 
 
@@ -118,7 +117,8 @@ def _flags(cells: pa.Array) -> NDArray[np.bool_]:
     flags = [as_flag(value) for value in encoded.dictionary.to_pylist()]
     if None in flags or encoded.indices.null_count:
         raise UnusualCellsError
-    return np.array(flags, dtype=bool)[encoded.indices.to_numpy(zero_copy_only=False)]
+    found: NDArray[np.bool_] = np.array(flags, dtype=bool)[encoded.indices.to_numpy(zero_copy_only=False)]
+    return found
 
 
 def _of_lengths(lengths: NDArray[Any], items: pa.Array) -> pa.Array:

@@ -115,7 +115,7 @@ class _Files(NamedTuple):
         """
         count = 0
         for file in self.files:
-            found = self.first if file == self.files[0] else self._open(file)
+            found: Rows = self.first if file == self.files[0] else self._open(file)
             for part in parts_of(found, f"{file.name}, " if len(self.files) > 1 else ""):
                 count += 1
                 yield part

@@ -190,8 +190,8 @@ class Table(Source):
             for warning in warnings:
                 log.warning("%s", warning)
             if self.id_column is not None:
-                again = self._open(split, Blanks(self.blank), labels.columns, None).found
-                add_repeats(writer.table()["id"], again, bad)
+                ids = writer.table()["id"]
+                add_repeats(ids, lambda: self._open(split, Blanks(self.blank), labels.columns, None).found, bad)
             bad.refuse(batches.total)
             more = blanks.warnings(path, batches.total)
             for warning in more:
@@ -247,9 +247,8 @@ class Table(Source):
         own_root = self.image_root is not None
         images = ImageCells(packing, self._image_columns, self._root(path), own_root, self.several_images, bad, blanks)
         text = self.text_column if self.text_template is None else TextTemplate(self.text_template)
-        return OpenedTable(
-            path, found, unparsed, RecordReader(self.id_column, images, text, labels, blanks, bad), packing
-        )
+        reader = RecordReader(self.id_column, images, text, labels, blanks, bad)
+        return OpenedTable(path, found, unparsed, reader, packing)
 
     @property
     def _image_columns(self) -> list[str]:

@@ -89,18 +89,18 @@ class TableBatches:
         self.unparsed_rows += count
 
 
-def add_repeats(ids: pa.ChunkedArray, found: Rows, bad: Problems) -> None:
+def add_repeats(ids: pa.ChunkedArray, rows_again: Callable[[], Rows], bad: Problems) -> None:
     """Add the rows whose id an earlier row has to a collection of problems, only the first one with its location.
 
     Args:
         ids: Ids of all rows.
-        found: Rows of the table, which are read again if there are such rows.
+        rows_again: Function that opens the table again, which is called if there are such rows.
         bad: Collection of problems.
     """
     rows = repeated(ids)
     if rows:
         repeat, first = rows[0]
-        where, again = row_places(found, [first, repeat])
+        where, again = row_places(rows_again(), [first, repeat])
         places = [f"{again}, {ids[repeat].as_py()!r} of {where}"] + [""] * (len(rows) - 1)
         for place in places:
             bad.add(place, "repeat an id", "make ids unique")
