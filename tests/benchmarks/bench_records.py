@@ -102,6 +102,8 @@ class PeakMemory(threading.Thread):
 
 def read(path: str, id_column: str | None) -> dict[str, Any]:
     """Read the table in this process, and return durations and memory."""
+    import lightning.pytorch.utilities  # noqa: F401, a run imports it, and so does a message about the delimiter
+
     from robusttune.data.sources import Table
     from robusttune.errors import RobustTuneError
 
