@@ -30,6 +30,7 @@ BATCH_ROWS = 1 << 17  # rows of a batch in a file
 BATCH_BYTES = 1 << 26
 MAGIC = 8  # bytes before the first message of an Arrow file
 UNUSED = 30 * 86_400  # seconds
+LEFTOVER = 86_400  # age in seconds from which a partial file is assumed to be abandoned
 
 
 class Records(NamedTuple):
@@ -159,7 +160,8 @@ class RecordWriter:
             self._stack.enter_context(locked(folder / f".{self.key[:16]}.lock"))
             if name.exists():
                 raise KeptByOthersError
-        remove_unused([*folder.glob("*.arrow"), *folder.glob(".*.partial"), *folder.glob(".*.lock")], UNUSED)
+        remove_unused([*folder.glob("*.arrow"), *folder.glob(".*.lock")], UNUSED)
+        remove_unused(folder.glob(".*.partial"), LEFTOVER)
         self._partial = partial_of(name)
         self._stack.callback(self._partial.unlink, missing_ok=True)
         sink = self._stack.enter_context(pa.OSFile(os.fspath(self._partial), "wb"))

@@ -21,7 +21,7 @@ from robusttune.data.images import ImageReader, UnreadableImageError, read_image
 from robusttune.data.packs import Part
 from robusttune.data.problems import Problems
 from robusttune.data.remote import URL, Remote
-from robusttune.data.sources.base import Record, Source, to_table
+from robusttune.data.sources.base import Record, Source, names_of_classes, to_table
 from robusttune.data.sources.blanks import Blanks
 from robusttune.data.sources.extras import import_extra
 from robusttune.data.sources.files import path_kind
@@ -359,7 +359,7 @@ def _names(feature: Any) -> list[str] | None:
 
 def _is_unlabelled(table: pa.Table) -> bool:
     """Return whether no row of a split has a label. Test splits on the hub often have -1 as their label."""
-    return all(labels in (None, [], ["-1"]) for labels in table["labels"].to_pylist())
+    return names_of_classes(table) <= {"-1"}
 
 
 def _cell_name(split: Split, row: int, column: int, item: int) -> str:

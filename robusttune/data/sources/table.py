@@ -167,7 +167,9 @@ class Table(Source):
             try:
                 return self._read(split, key)
             except KeptByOthersError:  # another process has read the table meanwhile
-                return self.read(split)
+                found = load_records(str(key))
+        if found is None:
+            return self._read(split, None)
         for warning in found.warnings:
             log.warning("%s", warning)
         _say(found.note)
@@ -184,14 +186,14 @@ class Table(Source):
             with opened.packing:
                 for batch in batches:
                     writer.add(batch)
+            table = writer.table()
             if not batches.unparsed_rows:
                 require_columns(path, found, [*self.inputs, *(labels.columns if split != "predict" else ())])
             warnings = labels.check(path)
             for warning in warnings:
                 log.warning("%s", warning)
             if self.id_column is not None:
-                ids = writer.table()["id"]
-                add_repeats(ids, lambda: self._open(split, Blanks(self.blank), labels.columns, None).found, bad)
+                add_repeats(table["id"], lambda: self._open(split, Blanks(self.blank), labels.columns, None).found, bad)
             bad.refuse(batches.total)
             more = blanks.warnings(path, batches.total)
             for warning in more:
@@ -202,7 +204,7 @@ class Table(Source):
                 if self._key(split) != key:
                     raise RobustTuneError(f"{path} changed while it was read: wait until nothing writes to it any more")
                 writer.keep([*warnings, *more], note)
-            return writer.table()
+            return table
 
     def _key(self, split: Split) -> str | None:
         """Return the key of the kept records of a split, or None if its table has just been changed."""
@@ -213,7 +215,8 @@ class Table(Source):
         root = self._root(path)
         packages = [scheme for scheme in SCHEMES if missing_package(scheme) is None]
         state = f"{FORMAT} {split} {settings} {root if isinstance(root, str) else root.absolute()} {packages}"
-        return key_of_files(path, files, state) if settled(files) else None
+        key = key_of_files(path, files, state)
+        return key if settled(files) else None
 
     def stream(self, split: Split, columns: Collection[str] = ()) -> TableStream:
         """Return the rows of a split to iterate over, in constant memory and without their labels.

@@ -55,7 +55,7 @@ class TableBatches:
             return self._converted(len(group), lambda: columns_of(group), lambda: group)
 
         for row in self._found.rows:
-            if self._unparsed or len(group) == CHUNK:
+            if self._unparsed.found or len(group) == CHUNK:
                 if group:  # its problems come before those of the rows that cannot be parsed
                     yield convert()
                     group = []
