@@ -7,12 +7,10 @@ positions, and the position of that Arrow file in the last 8 bytes.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
 import re
-import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,6 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 from pyarrow import feather
 
+from robusttune.data.kept_files import key_of_files, locked, remove_unused
 from robusttune.errors import RobustTuneError
 from robusttune.paths import atomic_write, cache_home
 
@@ -146,7 +145,7 @@ class Packing:
 
     def __init__(self, table: Path, files: Sequence[Path], what: str) -> None:
         self.table = table
-        self.key = _key(table, files, what)
+        self.key = key_of_files(table, files, f"{FORMAT} {what}")
         self.row = 0
         self._count = 0
         self._stack = ExitStack()
@@ -159,13 +158,18 @@ class Packing:
         with _storing(self.table):
             self._stack.__exit__(*error)
 
+    @property
+    def is_used(self) -> bool:
+        """Return whether the rows so far have images."""
+        return self._count > 0
+
     def begin(self) -> bool:
         """Begin to write a pack, and return True, unless it exists."""
         path = _path(self.key)
         with _storing(self.table):
             path.parent.mkdir(parents=True, exist_ok=True)
             # Only one of several processes writes the pack; the others wait, and find it.
-            self._stack.enter_context(_locked(path.with_name(f".{self.key[:16]}.lock")))
+            self._stack.enter_context(locked(path.with_name(f".{self.key[:16]}.lock")))
             if not path.exists():
                 _remove_outdated(path)
                 log.info("the images in %s are copied to %s, to be read one by one", self.table, path)
@@ -243,36 +247,10 @@ def _storing(table: Path) -> Iterator[None]:
         ) from None
 
 
-def _key(table: Path, files: Sequence[Path], what: str) -> str:
-    """Return the key of the pack of a table: a hash of its path, and one of its state and the packed images."""
-    state = f"{FORMAT} {what}"
-    for file in files:
-        try:
-            stat = file.stat()
-        except OSError as error:
-            raise RobustTuneError(f"{file} cannot be read ({error.strerror}): check the file") from None
-        state += f" {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
-    return f"{_hash(str(table.absolute()))}-{_hash(state)}"
-
-
-def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).hexdigest()
-
-
 def _path(key: str) -> Path:
     return cache_home() / "images" / "tables" / f"{key}.pack"
 
 
 def _remove_outdated(path: Path) -> None:
     """Remove packs and partial files of the same table that were not used for a while, since they take much space."""
-    for other in [*path.parent.glob(f"{path.name[:16]}-*"), *path.parent.glob(f".{path.name[:16]}-*.partial")]:
-        if time.time() - other.stat().st_mtime > UNUSED:
-            other.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file during a ``with`` block. The system releases it if the process ends."""
-    with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    remove_unused([*path.parent.glob(f"{path.name[:16]}-*"), *path.parent.glob(f".{path.name[:16]}-*.partial")], UNUSED)

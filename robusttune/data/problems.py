@@ -39,6 +39,14 @@ class Problems:
         """
         self.found.setdefault((what, remedy), []).append(at)
 
+    def take(self, other: Problems) -> int:
+        """Move the problems of another collection to the end of this one, and return their number."""
+        count = len(other)
+        for kind, places in other.found.items():
+            self.found.setdefault(kind, []).extend(places)
+        other.found.clear()
+        return count
+
     def add_repeats(self, ids: Iterable[tuple[str, str]], what: str = "an id") -> None:
         """Add a problem for each id that was given before.
 

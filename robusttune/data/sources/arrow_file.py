@@ -17,10 +17,10 @@ from robusttune.data.packs import Part, pack
 from robusttune.data.problems import Problems
 from robusttune.data.sources.files import guard_against_changes
 from robusttune.data.sources.image_cells import holds_content, stored_parts
-from robusttune.data.sources.rows import Row, Rows, TableOptions
+from robusttune.data.sources.rows import RowBatch, Rows, TableOptions
 from robusttune.errors import RobustTuneError
 
-BATCH = 4096  # rows
+BATCH = 16_384  # rows
 IMAGES = 16  # rows of embedded images that are in memory at a time
 BUFFER = 1 << 20  # bytes of a Parquet file that are read at a time
 
@@ -61,10 +61,15 @@ Batches = Callable[[Path, Select, int], Iterator[pa.RecordBatch]]
 
 def _read(path: Path, columns: set[str], kind: str, batches: Batches) -> Rows:
     names: list[str] = []
-    return Rows(_rows(path, columns, kind, batches, names), names)
+
+    def found() -> Iterator[RowBatch]:
+        return _row_batches(path, columns, kind, batches, names)
+
+    # Both are generators, so the file is opened by the one that is used.
+    return Rows((row for batch in found() for row in batch.rows()), names, batches=found())
 
 
-def _rows(path: Path, columns: set[str], kind: str, batches: Batches, names: list[str]) -> Iterator[Row]:
+def _row_batches(path: Path, columns: set[str], kind: str, batches: Batches, names: list[str]) -> Iterator[RowBatch]:
     images: dict[str, Iterator[Any]] = {}  # image cells by column; the contents of images are not held in memory
 
     def select(schema: pa.Schema) -> set[str]:
@@ -76,13 +81,11 @@ def _rows(path: Path, columns: set[str], kind: str, batches: Batches, names: lis
                 images[field.name] = pack(path, field.name, partial(_image_parts, path, field.name, batches))
         return columns - images.keys()
 
-    number = 0
+    number = 1
     with guard_against_changes(path), _readable(path, kind):
-        for batch in batches(path, select, BATCH):
-            cells: list[dict[str, Any]] = batch.to_pylist() if batch.num_columns else [{}] * batch.num_rows
-            for row in cells:
-                number += 1
-                yield Row(f"row {number}", row | {name: next(column) for name, column in images.items()})
+        for batch in filter(len, batches(path, select, BATCH)):
+            yield RowBatch(batch, number, images, partial(_readable, path, kind))
+            number += len(batch)
 
 
 def _image_parts(path: Path, column: str, batches: Batches) -> Iterator[list[Part]]:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from robusttune.data.images import ImageFiles, ImageReader
+from robusttune.data.record_files import RecordWriter
 from robusttune.data.sources.files import path_kind
 from robusttune.errors import RobustTuneError
 from robusttune.types import Split, View
@@ -149,23 +151,36 @@ def names_of_classes(table: pa.Table) -> set[str]:
         >>> sorted(names_of_classes(to_table([Record("1", None, "a", ["cat"]), Record("2", None, "b", None)])))
         ['cat']
     """
-    return {name for labels in table["labels"].to_pylist() for name in labels or []}
+    chunks = table["labels"].chunks  # by itself each, since a column may be larger than memory
+    return {name for labels in chunks for name in pc.unique(pc.list_flatten(labels)).to_pylist()}
 
 
 def to_table(records: Iterable[Record]) -> pa.Table:
     """Convert records to an Arrow table, which is compact in memory and not copied into forked worker processes.
 
-    The records are converted in chunks, so that an iterator of them never needs the memory of all.
+    The records are converted in chunks, so that an iterator of them never needs the memory of all. Many records are
+    written to a file without a name that is mapped into memory, see `robusttune.data.record_files`.
 
     Example:
         >>> to_table([Record("1", "cat.jpg", None, ["cat"])]).column_names
         ['id', 'image', 'text', 'labels', 'more_images']
     """
-    tables, rest = [], iter(records)
-    while chunk := list(islice(rest, CHUNK)):
-        columns = zip(*chunk, strict=True)
-        tables.append(pa.table([pa.array(c, field.type) for c, field in zip(columns, SCHEMA, strict=True)], SCHEMA))
-    return pa.concat_tables(tables).combine_chunks() if tables else SCHEMA.empty_table()
+    rest = iter(records)
+    with RecordWriter(SCHEMA) as writer:
+        while chunk := list(islice(rest, CHUNK)):
+            writer.add(to_batch(chunk))
+        return writer.table()
+
+
+def to_batch(records: Sequence[Record]) -> pa.RecordBatch:
+    """Convert some records to an Arrow batch.
+
+    Example:
+        >>> to_batch([Record("1", "cat.jpg", None, ["cat"])]).num_rows
+        1
+    """
+    columns = zip(*records, strict=True)
+    return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
 
 
 def none_if_blank(value: str | None) -> str | None:

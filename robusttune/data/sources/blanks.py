@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from copy import copy
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,12 @@ class Blanks:
         self.markers = MARKERS if blank is None else frozenset()
         self.found: dict[str, Counter[str]] = {}
 
+    def copy(self) -> Blanks:
+        """Return the same test without counts."""
+        other = copy(self)
+        other.found = {}
+        return other
+
     def is_blank(self, text: str, column: str) -> bool:
         """Return whether a cell is blank, and count it if it only looks blank.
 
@@ -39,26 +46,56 @@ class Blanks:
             text: Text of the cell.
             column: Name of its column; counts are kept per column.
         """
-        plain = text.strip()
-        folded = plain.casefold() if len(plain) < 64 else plain  # no marker is that long
-        if folded in self.blank:
+        if self.is_empty(text):
             return True
-        if folded in self.markers:
-            self.found.setdefault(column, Counter())[plain] += 1
+        plain = self.marker(text)
+        if plain is not None:
+            self.count(plain, column)
         return False
 
+    def is_empty(self, text: str) -> bool:
+        """Return whether a cell is blank, without counting it."""
+        return _forms(text)[1] in self.blank
+
+    def count(self, plain: str, column: str, cells: int = 1) -> None:
+        """Count cells of a column that only look blank; ``plain`` is their text without surrounding spaces."""
+        self.found.setdefault(column, Counter())[plain] += cells
+
+    def marker(self, text: str) -> str | None:
+        """Return the text of a cell without surrounding spaces if it only looks blank, and None otherwise."""
+        plain, folded = _forms(text)
+        return plain if folded in self.markers else None
+
+    @property
+    def texts(self) -> frozenset[str]:
+        """Return the case-folded texts of cells that are blank or look so."""
+        return self.markers | self.blank
+
     def warn(self, place: object, total: int) -> None:
-        """Log a warning for each column that has cells which look blank.
+        """Log the warnings of `warnings`."""
+        for warning in self.warnings(place, total):
+            log.warning("%s", warning)
+
+    def warnings(self, place: object, total: int) -> list[str]:
+        """Return a warning for each column that has cells which look blank.
 
         Args:
             place: File or split, for the message.
             total: Number of rows in it.
         """
-        for column, counts in self.found.items():
-            names = ", ".join([*counts][:SHOWN]) + ", ..." * (len(counts) > SHOWN)
-            count = counts.total()
-            log.warning(
-                "%s: of %d rows, %d %s %s in the column %s, as programs write missing values: "
-                "if they are, set data.source.blank to %s",
-                *(place, total, count, "reads" if count == 1 else "read", names, column, [*counts]),
-            )
+        return [self._warning(column, counts, f"{place}: of {total} rows") for column, counts in self.found.items()]
+
+    @staticmethod
+    def _warning(column: str, counts: Counter[str], of_rows: str) -> str:
+        names = ", ".join([*counts][:SHOWN]) + ", ..." * (len(counts) > SHOWN)
+        count = counts.total()
+        return (
+            f"{of_rows}, {count} {'reads' if count == 1 else 'read'} {names} in the column {column}, as programs write "
+            f"missing values: if they are, set data.source.blank to {[*counts]}"
+        )
+
+
+def _forms(text: str) -> tuple[str, str]:
+    """Return a text without surrounding spaces, and its case-folded form if it is short: no marker is long."""
+    plain = text.strip()
+    return plain, plain.casefold() if len(plain) < 64 else plain

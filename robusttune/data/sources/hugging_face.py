@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from robusttune.data.images import ImageReader, UnreadableImageError, read_image
 from robusttune.data.packs import Part
 from robusttune.data.problems import Problems
 from robusttune.data.remote import URL, Remote
-from robusttune.data.sources.base import Record, Source, to_table
+from robusttune.data.sources.base import Record, Source, names_of_classes, to_table
 from robusttune.data.sources.blanks import Blanks
 from robusttune.data.sources.extras import import_extra
 from robusttune.data.sources.files import path_kind
@@ -42,6 +43,8 @@ from robusttune.encoders.hub import PREFETCH, cached_commit, offline
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
+
+log = logging.getLogger(__name__)
 
 CELL = re.compile(r"(train|val|test|predict)/([0-9]+)(?:/([0-9]+))?(?:/([0-9]+))?")
 ROWS = 100  # rows of image columns that are in memory at a time
@@ -139,7 +142,8 @@ class HuggingFace(Source):
             )
             for row in range(rows)
         ]
-        column.check(where)
+        for warning in column.check(where):
+            log.warning("%s", warning)
         bad.add_repeats((record.id, f"row {row}") for row, record in enumerate(records))
         bad.refuse(rows)
         blanks.warn(where, rows)
@@ -355,7 +359,7 @@ def _names(feature: Any) -> list[str] | None:
 
 def _is_unlabelled(table: pa.Table) -> bool:
     """Return whether no row of a split has a label. Test splits on the hub often have -1 as their label."""
-    return all(labels in (None, [], ["-1"]) for labels in table["labels"].to_pylist())
+    return names_of_classes(table) <= {"-1"}
 
 
 def _cell_name(split: Split, row: int, column: int, item: int) -> str:

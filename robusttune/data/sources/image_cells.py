@@ -26,7 +26,8 @@ from robusttune.data.web import without_secrets
 from robusttune.errors import RobustTuneError
 
 # The first bytes of JPEG, PNG, GIF, WebP, BMP and TIFF files in base64.
-BASE64 = re.compile(r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[0-9]|SUkqA|TU0AK)[A-Za-z0-9+/\s]{32,}={0,2}\s*")
+MAGIC_TEXTS = "/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[0-9]|SUkqA|TU0AK"
+BASE64 = re.compile(rf"(?:{MAGIC_TEXTS})[A-Za-z0-9+/\s]{{32,}}={{0,2}}\s*")
 ANY_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
 SeveralImages = Literal["first", "mean"]  # the image of a row with several that is used
 URL_ROOT = Path("/root")  # stands for a URL that paths are relative to

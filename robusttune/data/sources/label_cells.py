@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from robusttune.data.problems import Problems
 from robusttune.data.sources.blanks import Blanks
@@ -14,10 +13,24 @@ from robusttune.data.sources.readers import as_text
 from robusttune.data.sources.rows import Row
 from robusttune.errors import RobustTuneError
 
-log = logging.getLogger(__name__)
-
 SEPARATORS = ("|", ";", ",", "/")
 BITS = (0, 1, "0", "1", "0.0", "1.0")
+
+
+class PlainLabel(NamedTuple):
+    """The class names of a label cell that has no problem and is not a list.
+
+    Attributes:
+        names: Class names, or None where the sample is unlabelled.
+        is_blank: Flag, True if the cell is blank.
+        text: Text of the cell without surrounding spaces, or None if it is blank or a number.
+        marker: The same text if the cell only looks blank, or None.
+    """
+
+    names: list[str] | None
+    is_blank: bool
+    text: str | None
+    marker: str | None
 
 
 class LabelColumn:
@@ -73,7 +86,7 @@ class LabelColumn:
         """
         text = None if isinstance(value, list) else as_text(value)
         if text is not None and self.blanks.is_blank(text, self.column):
-            return [] if self.multilabel else None
+            return self.of_blank
         items: list[Any] | None
         try:
             items = value if isinstance(value, list) else parse_list(value) if isinstance(value, str) else None
@@ -95,15 +108,57 @@ class LabelColumn:
         parts = text.split(self.separator) if self.multilabel else [text]
         return self._check_repeats([part.strip() for part in parts if part.strip()], where, value, bad)
 
-    def check(self, place: object) -> None:
+    @property
+    def of_blank(self) -> list[str] | None:
+        """Return the class names of a blank cell."""
+        return [] if self.multilabel else None
+
+    @property
+    def may_be_codes(self) -> bool:
+        """Return whether all cells so far may be multi-hot codes."""
+        return self._codes is not None
+
+    def plain(self, value: Any) -> PlainLabel | None:
+        """Read a cell without counting it; return None if it is a list or has a problem.
+
+        Args:
+            value: Content of the cell: a text or a number.
+        """
+        bad, blanks = Problems("", ""), self.blanks.copy()
+        alone = LabelColumn(self.column, self.multilabel, self.separator, blanks, self.names)
+        names = alone.read(value, "", bad)
+        if bad or alone._first_code is not None or alone._written_lists:
+            return None
+        text = next(iter(alone._texts), None)
+        marker = next(iter(blanks.found.get(self.column, ())), None)
+        return PlainLabel(names, alone.may_be_codes, text, marker)
+
+    def count(self, cells: Iterable[tuple[PlainLabel, int]]) -> None:
+        """Count cells as if `read` had read them.
+
+        Args:
+            cells: Distinct cells in the order of their first appearance, and the number of each.
+        """
+        for label, number in cells:
+            if label.marker is not None:
+                self.blanks.count(label.marker, self.column, number)
+            if label.text is not None:
+                self._texts[label.text] += number
+            if not label.is_blank:
+                self._codes = None
+
+    def check(self, place: object) -> list[str]:
         """Check the column as a whole after its last row has been read.
 
         Call this before `Problems.refuse`: a multi-hot column also makes problems in single rows, and its own message
-        is more useful. Warnings are logged for lists that were written as text, and for cells that seem to name several
-        classes but are read as one.
+        is more useful.
 
         Args:
             place: File or split, for messages.
+
+        Returns:
+            Warnings about lists that were written as text, and about cells that seem to name several classes but are
+            read as one.
 
         Raises:
             RobustTuneError: If the column is a multi-hot encoding, which does not name classes.
@@ -115,10 +170,11 @@ class LabelColumn:
                 f"{where}, {first!r:.60}), which is a multi-hot code and names no class: write the names of each "
                 "sample's classes instead"
             )
+        warnings = self._separator_warnings(place)
         if self._written_lists:
-            message = "lists written as text in the column %s are read as lists, of %d rows"
-            log.warning(f"%s: {message}", place, self.column, self._written_lists)
-        self._look_for_separators(place)
+            message = f"lists written as text in the column {self.column} are read as lists, of"
+            warnings.insert(0, f"{place}: {message} {self._written_lists} rows")
+        return warnings
 
     def _read_list(self, items: list[Any], was_text: bool, where: str, bad: Problems) -> list[str] | None:
         if self._codes is not None:
@@ -159,8 +215,8 @@ class LabelColumn:
             bad.add(f"{where}, {value!r:.60}", f"name a class twice in {self.column}", "name each class once")
         return labels
 
-    def _look_for_separators(self, place: object) -> None:
-        """Log a warning if cells seem to name several classes but are read as one."""
+    def _separator_warnings(self, place: object) -> list[str]:
+        """Return a warning if cells seem to name several classes but are read as one."""
         active = self.separator if self.multilabel else None
         whole = Counter({text: count for text, count in self._texts.items() if active is None or active not in text})
         is_unused = active is not None and len(whole) == len(self._texts)
@@ -170,15 +226,14 @@ class LabelColumn:
                 continue
             settings = [] if self.multilabel else ["data.source.multilabel to true"]
             settings += [] if separator == self.separator else [f"data.source.label_separator to {separator!r}"]
-            log.warning(
-                "%s: of the labels in the column %s %d hold %r%s (the first: %.60r), and each is the name of one "
-                "class: if they name several, %s",
-                *(place, self.column, sum(self._texts[text] for text in several), separator),
-                f" and {'none holds' if is_unused else 'not'} {active!r}" if active else "",
-                several[0],
-                "store lists of names" if self.separator is None else f"set {' and '.join(settings)}",
-            )
-            return
+            count = sum(self._texts[text] for text in several)
+            rest = f" and {'none holds' if is_unused else 'not'} {active!r}" if active else ""
+            advice = "store lists of names" if self.separator is None else f"set {' and '.join(settings)}"
+            return [
+                f"{place}: of the labels in the column {self.column} {count} hold {separator!r}{rest} (the first: "
+                f"{several[0]!r:.60}), and each is the name of one class: if they name several, {advice}"
+            ]
+        return []
 
 
 def _recombine(texts: Counter[str], separator: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 from robusttune.data.problems import Problems
 from robusttune.data.sources.blanks import Blanks
 from robusttune.data.sources.rows import Row
-
-log = logging.getLogger(__name__)
 
 TEXTS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 
@@ -58,18 +55,21 @@ class LabelColumns:
             what = "have no 1 in the label columns" if not labels else "have more than one 1 in the label columns"
             at = f"{where}, {', '.join(labels)}" if labels else where
             bad.add(at, what, "write exactly one 1, or set data.source.multilabel to true")
-        self._unused.difference_update(labels)
+        self.use(labels)
         return labels
 
-    def check(self, place: object) -> None:
-        """Log a warning for columns without any 1, after the last row.
+    def use(self, names: Sequence[str]) -> None:
+        """Remember that some columns have a 1."""
+        self._unused.difference_update(names)
+
+    def check(self, place: object) -> list[str]:
+        """Return a warning if columns have no 1, after the last row.
 
         Args:
             place: File or split, for the message.
         """
-        if self._unused:
-            unused = [name for name in self.columns if name in self._unused]
-            log.warning("%s: no row has a 1 in the label columns %s", place, ", ".join(unused)[:300])
+        unused = [name for name in self.columns if name in self._unused]
+        return [f"{place}: no row has a 1 in the label columns {', '.join(unused)[:300]}"] if unused else []
 
 
 def as_flag(value: Any) -> bool | None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from robusttune.data.problems import Problems
 from robusttune.data.sources.blanks import Blanks
 from robusttune.data.sources.compression import split_compression
 from robusttune.data.sources.files import is_unicode
-from robusttune.data.sources.rows import Row, Rows, TableOptions
+from robusttune.data.sources.rows import Row, RowBatch, Rows, TableOptions
 from robusttune.data.sources.table_files import READERS, ending_of, table_files
 from robusttune.errors import RobustTuneError
 
 DEFAULTS = TableOptions()
+Part = TypeVar("Part", Row, RowBatch)
 
 
 def read_rows(path: Path, bad: Problems, columns: Collection[str], options: TableOptions = DEFAULTS) -> Rows:
@@ -36,7 +37,9 @@ def read_rows(path: Path, bad: Problems, columns: Collection[str], options: Tabl
     decision = ", ".join(filter(None, [first.decision, split_compression(files[0].name)[1]]))
     if len(files) > 1:
         decision = ", ".join(filter(None, [decision, f"{len(files)} files from {files[0].name} to {files[-1].name}"]))
-    return Rows(_chain(path, files, first, bad, {*columns}, options), first.columns, decision)
+    files_of_rows = _Files(path, files, first, bad, {*columns}, options)
+    batches = None if first.batches is None else files_of_rows.batches()
+    return Rows(files_of_rows.rows(), first.columns, decision, batches)
 
 
 def as_text(value: Any) -> str | None:
@@ -84,20 +87,45 @@ def cell_text(row: Row, column: str | None, bad: Problems, blanks: Blanks, neede
     return None if text is None or blanks.is_blank(text, column) else text
 
 
-def _chain(
-    path: Path, files: list[Path], first: Rows, bad: Problems, columns: set[str], options: TableOptions
-) -> Iterator[Row]:
-    """Yield the rows of all files of a table."""
-    count = 0
-    for file in files:
-        found = first if file == files[0] else READERS[ending_of(file)](file, bad, columns, options)
-        for row in found.rows:
-            count += 1
-            yield row if len(files) == 1 else Row(f"{file.name}, {row.where}", row.cells)
-        lacks = sorted(columns & ({*first.columns} - {*found.columns}))
-        if lacks and found.columns:
-            raise RobustTuneError(
-                f"{file} has no column {', '.join(lacks)}, unlike {files[0].name}: repair or remove it"
-            )
-    if not count and not bad:
-        raise RobustTuneError(f"{path} has no rows: give a table with samples")
+class _Files(NamedTuple):
+    """The files of a table."""
+
+    path: Path
+    files: list[Path]
+    first: Rows
+    bad: Problems
+    columns: set[str]
+    options: TableOptions
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows of all files."""
+        return self._chain(
+            lambda found, file: (row._replace(where=file + row.where) if file else row for row in found.rows)
+        )
+
+    def batches(self) -> Iterator[RowBatch]:
+        """Yield the batches of all files."""
+        return self._chain(lambda found, file: (batch._replace(file=file) for batch in found.batches or ()))
+
+    def _chain(self, parts_of: Callable[[Rows, str], Iterator[Part]]) -> Iterator[Part]:
+        """Yield the parts of all files.
+
+        Args:
+            parts_of: Function that returns the parts of a file, with the given start of their locations.
+        """
+        count = 0
+        for file in self.files:
+            found: Rows = self.first if file == self.files[0] else self._open(file)
+            for part in parts_of(found, f"{file.name}, " if len(self.files) > 1 else ""):
+                count += 1
+                yield part
+            lacks = sorted(self.columns & ({*self.first.columns} - {*found.columns}))
+            if lacks and found.columns:
+                raise RobustTuneError(
+                    f"{file} has no column {', '.join(lacks)}, unlike {self.files[0].name}: repair or remove it"
+                )
+        if not count and not self.bad:
+            raise RobustTuneError(f"{self.path} has no rows: give a table with samples")
+
+    def _open(self, file: Path) -> Rows:
+        return READERS[ending_of(file)](file, self.bad, self.columns, self.options)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+SLICE = 4096  # rows that are converted to Python objects together
 
 
 class Row(NamedTuple):
@@ -23,6 +29,46 @@ class Row(NamedTuple):
     cells: Mapping[str, Any]
 
 
+class RowBatch(NamedTuple):
+    """Consecutive rows of a table file that is stored in columns.
+
+    Attributes:
+        columns: Requested columns of the rows, without those of embedded images.
+        first: Number of the first row in the file, from 1.
+        images: Iterators over the cells of columns of embedded images, by column name. They go on from batch to batch.
+        reading: Context that turns the errors of a damaged file into one sentence.
+        file: Start of the locations of rows, such as ``train-0.parquet, `` in a table of several files.
+
+    Example:
+        >>> [row.where for row in RowBatch(pa.record_batch({"text": ["soup", "pie"]}), 7).rows()]
+        ['row 7', 'row 8']
+    """
+
+    columns: pa.RecordBatch
+    first: int
+    images: Mapping[str, Iterator[Any]] = MappingProxyType({})
+    reading: Callable[[], AbstractContextManager[None]] = nullcontext
+    file: str = ""
+
+    def place(self, number: int) -> str:
+        """Return the location of a row for messages; ``number`` is its number in the batch, from 0."""
+        return f"{self.file}row {self.first + number}"
+
+    def arrays(self) -> dict[str, pa.Array] | None:
+        """Return the columns by name, or None if rows also have embedded images."""
+        return None if self.images else dict(zip(self.columns.schema.names, self.columns.columns, strict=True))
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows."""
+        with self.reading():
+            for start in range(0, self.columns.num_rows, SLICE):
+                part = self.columns.slice(start, SLICE)
+                cells: list[dict[str, Any]] = part.to_pylist() if part.num_columns else [{}] * part.num_rows
+                for number, row in enumerate(cells, start):
+                    images = {name: next(column) for name, column in self.images.items()}
+                    yield Row(self.place(number), row | images)
+
+
 class Rows(NamedTuple):
     """The rows of a table file, which are read while they are iterated over, once.
 
@@ -32,11 +78,13 @@ class Rows(NamedTuple):
             last row has been read.
         decision: What was detected, such as ``CSV with the delimiter ';'``. It is empty where the file's ending says
             everything.
+        batches: Iterator over the same rows in columns, if the file is stored so; use either this one or ``rows``.
     """
 
     rows: Iterator[Row]
     columns: list[str]
     decision: str = ""
+    batches: Iterator[RowBatch] | None = None
 
 
 @dataclass(frozen=True)

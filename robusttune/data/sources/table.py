@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pyarrow as pa
 
 from robusttune.counting import counted
 from robusttune.data.images import ImageReader
+from robusttune.data.kept_files import key_of_files, settled
 from robusttune.data.packs import Packing
 from robusttune.data.problems import Problems
-from robusttune.data.remote import URL, Remote
-from robusttune.data.sources.base import Source, names_of_classes, require_paths, to_table
+from robusttune.data.record_files import KeptByOthersError, RecordWriter, load_records
+from robusttune.data.remote import SCHEMES, URL, Remote, missing_package
+from robusttune.data.sources.base import SCHEMA, Source, names_of_classes, require_paths
 from robusttune.data.sources.blanks import Blanks
 from robusttune.data.sources.csv_file import delimiter_setting
 from robusttune.data.sources.files import path_kind
@@ -21,15 +24,19 @@ from robusttune.data.sources.image_cells import ImageCells, SeveralImages, check
 from robusttune.data.sources.label_cells import LabelColumn
 from robusttune.data.sources.label_columns import LabelColumns
 from robusttune.data.sources.readers import read_rows
-from robusttune.data.sources.rows import Rows, TableOptions
+from robusttune.data.sources.rows import TableOptions
+from robusttune.data.sources.table_batches import TableBatches, add_repeats
 from robusttune.data.sources.table_files import PATTERN, ending_of, table_files
-from robusttune.data.sources.table_records import CountedRows, RecordReader, require_columns
+from robusttune.data.sources.table_records import OpenedTable, RecordReader, require_columns
 from robusttune.data.sources.table_stream import TableStream
 from robusttune.data.sources.text_template import TextTemplate
 from robusttune.data.stored_images import StoredImages
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
+
+FORMAT = 1  # increase it when the same table would give other records
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -154,22 +161,62 @@ class Table(Source):
         """
         if getattr(self, split) is None:
             return None
+        key = self._key(split)
+        found = None if key is None else load_records(key)
+        if found is None:
+            try:
+                return self._read(split, key)
+            except KeptByOthersError:  # another process has read the table meanwhile
+                found = load_records(str(key))
+        if found is None:
+            return self._read(split, None)
+        for warning in found.warnings:
+            log.warning("%s", warning)
+        _say(found.note)
+        return found.table
+
+    def _read(self, split: Split, key: str | None) -> pa.Table:
+        """Read the records of a split from its table, and keep them in a file with the given key."""
         blanks = Blanks(self.blank)
         labels = self._labels(blanks)
-        path, found, reader, packing = self._open(split, blanks, labels.columns, labels)
-        bad = reader.bad
-        rows = CountedRows(found.rows, bad, places=self.id_column is not None)
-        with packing:
-            table = to_table(reader.record(number, row) for number, row in enumerate(rows, 1))
-        if not rows.unparsed:
-            require_columns(path, found, [*self.inputs, *(labels.columns if split != "predict" else ())])
-        labels.check(path)
-        bad.add_repeats(zip(table["id"].to_pylist(), rows.places, strict=False))
-        bad.refuse(rows.total)
-        blanks.warn(path, rows.total)
-        if found.decision:
-            _say(f"{path}: {found.decision}; {counted(rows.total, 'row')}")
-        return table
+        opened = self._open(split, blanks, labels.columns, labels)
+        path, found, bad = opened.path, opened.found, opened.reader.bad
+        batches = TableBatches(opened)
+        with RecordWriter(SCHEMA, key) as writer:
+            with opened.packing:
+                for batch in batches:
+                    writer.add(batch)
+            table = writer.table()
+            if not batches.unparsed_rows:
+                require_columns(path, found, [*self.inputs, *(labels.columns if split != "predict" else ())])
+            warnings = labels.check(path)
+            for warning in warnings:
+                log.warning("%s", warning)
+            if self.id_column is not None:
+                add_repeats(table["id"], lambda: self._open(split, Blanks(self.blank), labels.columns, None).found, bad)
+            bad.refuse(batches.total)
+            more = blanks.warnings(path, batches.total)
+            for warning in more:
+                log.warning("%s", warning)
+            note = f"{path}: {found.decision}; {counted(batches.total, 'row')}" if found.decision else ""
+            _say(note)
+            if key is not None and not batches.has_packs and not opened.packing.is_used:  # packs may be removed
+                if self._key(split) != key:
+                    raise RobustTuneError(f"{path} changed while it was read: wait until nothing writes to it any more")
+                writer.keep([*warnings, *more], note)
+            return table
+
+    def _key(self, split: Split) -> str | None:
+        """Return the key of the kept records of a split, or None if its table has just been changed."""
+        path = user_path(getattr(self, split))
+        files = table_files(path)
+        others = ("train", "val", "test", "predict", "remote")
+        settings = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in others}
+        root = self._root(path)
+        packages = [scheme for scheme in SCHEMES if missing_package(scheme) is None]
+        state = f"{FORMAT} {split} {settings} {root if isinstance(root, str) else root.absolute()} {packages}"
+        key = key_of_files(path, files, state)
+        return key if settled(files) else None
 
     def stream(self, split: Split, columns: Collection[str] = ()) -> TableStream:
         """Return the rows of a split to iterate over, in constant memory and without their labels.
@@ -181,8 +228,7 @@ class Table(Source):
         Raises:
             RobustTuneError: If a file as a whole cannot be read; while iterating: also if the table lacks a column.
         """
-        path, found, reader, packing = self._open(split, Blanks(self.blank), columns, None)
-        return TableStream(path, found, reader, packing, [*self.inputs, *columns])
+        return TableStream(self._open(split, Blanks(self.blank), columns, None), [*self.inputs, *columns])
 
     @property
     def inputs(self) -> list[str]:
@@ -192,19 +238,20 @@ class Table(Source):
 
     def _open(
         self, split: Split, blanks: Blanks, columns: Collection[str], labels: LabelColumn | LabelColumns | None
-    ) -> tuple[Path, Rows, RecordReader, Packing]:
+    ) -> OpenedTable:
         """Open the table of a split; ``columns`` are read in addition to `inputs`."""
         path = user_path(getattr(self, split))
-        bad = Problems(path, "rows")
+        bad, unparsed = Problems(path, "rows"), Problems(path, "rows")
         options = TableOptions(delimiter_setting(self.delimiter), self.sheet, split)
-        found = read_rows(path, bad, [*self.inputs, *columns], options)
+        found = read_rows(path, unparsed, [*self.inputs, *columns], options)
         # They determine which images are packed.
         settings = f"{self._image_columns} {self.several_images} {self.blank} {options}"
         packing = Packing(path, table_files(path), settings)
         own_root = self.image_root is not None
         images = ImageCells(packing, self._image_columns, self._root(path), own_root, self.several_images, bad, blanks)
         text = self.text_column if self.text_template is None else TextTemplate(self.text_template)
-        return path, found, RecordReader(self.id_column, images, text, labels, blanks, bad), packing
+        reader = RecordReader(self.id_column, images, text, labels, blanks, bad)
+        return OpenedTable(path, found, unparsed, reader, packing)
 
     @property
     def _image_columns(self) -> list[str]:
@@ -229,7 +276,8 @@ def path_of_images(table: Path) -> Path:
 
 
 def _say(line: str) -> None:
-    """Log a line on the first rank only. Lightning is imported here, since reading a table does not need it."""
-    from lightning.pytorch.utilities import rank_zero_info
+    """Log a line on the first rank only, unless it is empty."""
+    if line:  # Lightning is imported here, since reading a table does not need it
+        from lightning.pytorch.utilities import rank_zero_info
 
-    rank_zero_info(line)
+        rank_zero_info(line)

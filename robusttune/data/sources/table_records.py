@@ -1,11 +1,13 @@
-"""The records of a table: its rows are converted one by one, and counted on the way."""
+"""The records of a table, whose rows are converted one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from robusttune.data.packs import Packing
 from robusttune.data.problems import Problems
 from robusttune.data.sources.base import Record
 from robusttune.data.sources.blanks import Blanks
@@ -69,41 +71,22 @@ class RecordReader:
         return self.text.fill(text_of) if isinstance(self.text, TextTemplate) else text_of(self.text)
 
 
-class CountedRows:
-    """The rows of a table, counted while they are iterated over.
-
-    Args:
-        rows: Rows that can be parsed.
-        bad: Collection of problems, to which the iterator ``rows`` adds one for each row that cannot be parsed.
-        places: Flag, True to keep the location of each row.
+class OpenedTable(NamedTuple):
+    """A table whose rows can be read.
 
     Attributes:
-        total: Number of rows so far, including those that cannot be parsed.
-        unparsed: Number of rows so far that cannot be parsed.
-        places: Locations of the rows so far, if they are kept.
+        path: Path of the table.
+        found: Rows of the table.
+        unparsed: Collection of problems, extended by rows that cannot be parsed.
+        reader: Conversion of rows to records.
+        packing: Packing of the images that cells embed. It is complete after the last row.
     """
 
-    def __init__(self, rows: Iterator[Row], bad: Problems, places: bool) -> None:
-        self.total = self.unparsed = 0
-        self.places: list[str] = []
-        self._rows = rows
-        self._bad = bad
-        self._keep = places
-
-    def __iter__(self) -> Iterator[Row]:
-        before = len(self._bad)
-        for row in self._rows:
-            self._count(len(self._bad) - before)
-            self.total += 1
-            if self._keep:
-                self.places.append(row.where)
-            yield row
-            before = len(self._bad)
-        self._count(len(self._bad) - before)
-
-    def _count(self, unparsed: int) -> None:
-        self.unparsed += unparsed
-        self.total += unparsed
+    path: Path
+    found: Rows
+    unparsed: Problems
+    reader: RecordReader
+    packing: Packing
 
 
 def require_columns(path: Path, found: Rows, needed: Iterable[str]) -> None:

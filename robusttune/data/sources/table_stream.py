@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from robusttune.data.packs import Packing
 from robusttune.data.problems import Problems
 from robusttune.data.sources.base import Record
-from robusttune.data.sources.rows import Rows
-from robusttune.data.sources.table_records import RecordReader, require_columns
+from robusttune.data.sources.table_records import OpenedTable, require_columns
 
 NOTHING = Record("", None, None, None)
 
@@ -36,25 +33,22 @@ class TableStream:
     """The rows of a table in their order, read while they are iterated over, once.
 
     Args:
-        path: Path of the table, for messages.
-        found: Rows of the table.
-        reader: Conversion of rows to records.
-        packing: Packing of the images that cells embed. It is complete after the last row.
+        opened: Opened table.
         needed: Names of the columns that the table must have.
 
     Attributes:
+        path: Path of the table, for messages.
         found: Rows of the table, and the names of all its columns, which are complete after the last row.
         blanks: Test for blank cells, which counts cells that look blank.
     """
 
-    def __init__(
-        self, path: Path, found: Rows, reader: RecordReader, packing: Packing, needed: Collection[str]
-    ) -> None:
-        self.path = path
-        self.found = found
-        self.blanks = reader.blanks
-        self._reader = reader
-        self._packing = packing
+    def __init__(self, opened: OpenedTable, needed: Collection[str]) -> None:
+        self.path = opened.path
+        self.found = opened.found
+        self.blanks = opened.reader.blanks
+        self._unparsed = opened.unparsed
+        self._reader = opened.reader
+        self._packing = opened.packing
         self._needed = needed
 
     def __iter__(self) -> Iterator[StreamedRow]:
@@ -63,17 +57,17 @@ class TableStream:
             for row in self.found.rows:
                 if number == 0:
                     self._check_columns()
-                for reason in reasons(bad):  # of rows before this one, which cannot be parsed
+                for reason in reasons(self._unparsed):  # of rows before this one
                     number += 1
-                    yield self._unparsed(number, reason)
+                    yield self._without_record(number, reason)
                 number += 1
                 record = self._reader.record(number, row)
                 found = "; ".join(reasons(bad)) or None
                 has_id = self._reader.id_column is None or record.id != row.where
                 yield StreamedRow(record, record.id if has_id else None, row.cells, found)
-            for reason in reasons(bad):
+            for reason in reasons(self._unparsed):
                 number += 1
-                yield self._unparsed(number, reason)
+                yield self._without_record(number, reason)
         self._check_columns()
 
     def _check_columns(self) -> None:
@@ -81,7 +75,7 @@ class TableStream:
         if self.found.columns:
             require_columns(self.path, self.found, self._needed)
 
-    def _unparsed(self, number: int, reason: str) -> StreamedRow:
+    def _without_record(self, number: int, reason: str) -> StreamedRow:
         return StreamedRow(NOTHING, str(number) if self._reader.id_column is None else None, {}, reason)
 
 

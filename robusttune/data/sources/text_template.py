@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from string import Formatter
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from robusttune.errors import RobustTuneError
 
 
@@ -65,6 +68,21 @@ class TextTemplate:
             if text is not None:
                 filled += (before if filled or number == 0 else "") + text.strip()
         return (filled + (self._suffix if texts[-1] is not None else "")) or None
+
+    def fill_columns(self, texts_of: Callable[[str], pa.Array]) -> pa.Array:
+        """Return the texts of many samples, null where all columns are blank, as `fill` does for one sample.
+
+        Args:
+            texts_of: Function from the name of a column to its texts, null where a cell is blank.
+        """
+        columns = [pc.utf8_trim_whitespace(texts_of(name)) for _, name in self._fields]
+        filled = pa.array([""] * len(columns[0]), pa.string())
+        for number, ((before, _), texts) in enumerate(zip(self._fields, columns, strict=True)):
+            lead = before if number == 0 else pc.if_else(pc.equal(filled, ""), "", before)
+            added = pc.binary_join_element_wise(lead, texts, "")
+            filled = pc.binary_join_element_wise(filled, pc.fill_null(added, ""), "")
+        filled = pc.binary_join_element_wise(filled, pc.if_else(columns[-1].is_valid(), self._suffix, ""), "")
+        return pc.if_else(pc.equal(filled, ""), pa.scalar(None, pa.string()), filled)
 
     @staticmethod
     def _refuse(template: str, problem: str) -> None:
