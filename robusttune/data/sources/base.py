@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from robusttune.data.images import ImageFiles, ImageReader
 from robusttune.data.sources.files import path_kind
@@ -149,7 +150,7 @@ def names_of_classes(table: pa.Table) -> set[str]:
         >>> sorted(names_of_classes(to_table([Record("1", None, "a", ["cat"]), Record("2", None, "b", None)])))
         ['cat']
     """
-    return {name for labels in table["labels"].to_pylist() for name in labels or []}
+    return {*pc.list_flatten(table["labels"]).unique().to_pylist()}
 
 
 def to_table(records: Iterable[Record]) -> pa.Table:
