@@ -42,9 +42,10 @@ class Mask:
         """Return 16 hexadecimal digits that identify the mask: a BLAKE2b hash of the sorted ids and of the entries."""
         digest = hashlib.blake2b(digest_size=8)
         for ids, present in self.sorted():
-            entries = zip(ids.to_pylist(), present.tolist(), strict=True)
-            lines = "".join(f"{sample_id!r} {image:d} {text:d}\n" for sample_id, (image, text) in entries)
-            digest.update(lines.encode(errors="surrogatepass"))
+            flags = [pa.array(column.astype(np.uint8)).cast(pa.string()) for column in present.T]
+            words = pc.binary_join_element_wise(_quoted(ids), *flags, " ")
+            lines = pc.binary_join_element_wise(words, "\n", "").cast(pa.binary())
+            digest.update(b"".join(lines.to_pylist()))
         return digest.hexdigest()
 
     def sorted(self) -> Iterator[tuple[pa.Array, NDArray[np.bool_]]]:
@@ -62,6 +63,13 @@ class Mask:
             for ids, present in self.sorted()
             for sample_id, (image, text) in zip(ids.to_pylist(), present.tolist(), strict=True)
         }
+
+
+def _quoted(ids: pa.Array) -> pa.Array:
+    """Return the ids as Python literals."""
+    if pc.any(pc.match_substring_regex(ids, r"[^ -&(-\[\]-~]")).as_py():  # other than ASCII, or ' or a backslash
+        return pa.array([repr(sample_id) for sample_id in ids.to_pylist()], pa.string())
+    return pc.binary_join_element_wise("'", ids, "'", "")
 
 
 def sorted_by_id(ids: pa.ChunkedArray) -> NDArray[np.uint64]:

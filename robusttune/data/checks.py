@@ -11,7 +11,6 @@ from robusttune.data.images import ImageReader
 from robusttune.data.label_set import LabelSet
 from robusttune.data.look_alikes import look_alikes
 from robusttune.data.records import SplitRecords
-from robusttune.data.row_images import row_images
 from robusttune.data.rows import MODALITIES, Rows
 from robusttune.data.settings import CacheSettings
 from robusttune.encoders import Augmentation
@@ -83,8 +82,7 @@ def _check_image_files(rows: Rows, split: Split, images: ImageReader, unreadable
     """Raise an error or log a warning if image files of a split do not exist."""
     if not rows.present("image").any():
         return
-    parts = rows.chunks("image", "more_images")
-    missing = images.missing(name for part in parts for names in row_images(part) for name in names)
+    missing = images.missing(rows.all_images())
     if not missing:
         return
     problem = (

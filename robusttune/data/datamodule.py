@@ -23,7 +23,6 @@ from robusttune.data.label_set import LabelSet
 from robusttune.data.loaders import Loaders, Processes
 from robusttune.data.preprocessed import Preprocessing
 from robusttune.data.records import SplitRecords, presence
-from robusttune.data.row_images import image_names
 from robusttune.data.rows import Rows
 from robusttune.data.sampler import ResumableLoader
 from robusttune.data.settings import CacheSettings, EvaluationSettings, LoaderSettings, TrainingSettings
@@ -266,8 +265,7 @@ class ImageTextDataModule(LightningDataModule):
 
     def _refuse_unreadable(self, found: list[str]) -> NoReturn:
         """Check all images of the data sets in use, and raise an error that counts the unreadable ones."""
-        rows = [data.records for data in self._datasets.values()]
-        names = image_names(part for each in rows for part in each.chunks("image", "more_images"))
+        names = list(dict.fromkeys(name for data in self._datasets.values() for name in data.records.all_images()))
         refuse_unreadable(names, self.source.images, found, threads=Processes.of(self.trainer).cores)
 
     def _loader(self, split: Split) -> DataLoader[Sample]:

@@ -16,7 +16,6 @@ from robusttune.corruption.dropout import sample_generator
 from robusttune.corruption.noise import ImageNoise, noise_version
 from robusttune.data.images import ImageReader, UnreadableImageError
 from robusttune.data.modalities import Inputs, RawModality, hash_text
-from robusttune.data.row_images import image_names
 from robusttune.data.rows import Rows
 from robusttune.encoders.preprocessing import ImageTransform
 from robusttune.types import ImageSets
@@ -61,12 +60,13 @@ class Pixels:
         self._last: dict[tuple[str, int], Tensor] = {}
 
     @cached_property
-    def own_digests(self) -> dict[str, bytes | None]:
-        """Return the reader's digest of each image by name, or None for a file of its own.
+    def own_digests(self) -> dict[str, bytes]:
+        """Return the reader's digest of each image by name, without those that are files of their own.
 
         The property is cached because a reader may have to read the images for it.
         """
-        return self.reader.digests(image_names(self.records.chunks("image", "more_images")))
+        digests = self.reader.digests(list(dict.fromkeys(self.records.all_images())))
+        return {name: digest for name, digest in digests.items() if digest is not None}
 
     def read(self, row: int, name: str, seed: int) -> Tensor:
         """Read and transform one image. Those of the last row are kept, since its variants are read after each other.
@@ -129,7 +129,8 @@ class Images(RawModality):
 
     def files(self) -> list[str]:
         """Return the paths of the images that are files of their own, each once."""
-        return [name for name, digest in self.pixels.own_digests.items() if digest is None]
+        own = self.pixels.own_digests
+        return [name for name in dict.fromkeys(self.records.all_images()) if name not in own]
 
     def read(self, row: int, epoch: int) -> Tensor | SampleImages:
         """Read the image of a row, or its images, transform them and add noise.
@@ -177,7 +178,10 @@ class Images(RawModality):
             Key of each input, 16 bytes, or None for an unreadable image.
         """
         own = self.pixels.own_digests
-        found = [self._digest([own[name] or digests[name] for name in self.records.images(row)]) for row, _ in inputs]
+        found = [
+            self._digest([own[name] if name in own else digests[name] for name in self.records.images(row)])
+            for row, _ in inputs
+        ]
         if not self.random:
             return found
         version = "" if self.noise is None else noise_version()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -21,7 +21,7 @@ def row_images(table: pa.Table) -> list[list[str]]:
     return [[] if first is None else [first, *(more or [])] for first, more in rows]
 
 
-def image_names(tables: Iterable[pa.Table]) -> list[str]:
+def image_names(tables: Sequence[pa.Table]) -> list[str]:
     """Return the names of all images of some tables, each once, in order.
 
     Args:

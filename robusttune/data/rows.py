@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from robusttune.data.class_indices import ClassIndices
+from robusttune.data.row_images import row_images
 
 CHUNK = 1 << 16  # rows of the table that are read together
 MODALITIES = ("image", "text")
@@ -142,6 +143,15 @@ class Rows:
         """Return the number of images of all rows."""
         present = self.present("image")
         return int(present.sum()) + int(self._more_images()[present].sum())
+
+    def all_images(self) -> Iterator[str]:
+        """Yield the names of the images of all rows, in order."""
+        if self.most_images == 1:
+            for part in self.chunks("image"):
+                yield from part["image"].drop_null().to_pylist()
+            return
+        for part in self.chunks("image", "more_images"):
+            yield from (name for names in row_images(part) for name in names)
 
     def _more_images(self) -> NDArray[np.int32]:
         """Return the number of images after the first of each row, shape (N,), int32."""

@@ -150,7 +150,8 @@ def names_of_classes(table: pa.Table) -> set[str]:
         >>> sorted(names_of_classes(to_table([Record("1", None, "a", ["cat"]), Record("2", None, "b", None)])))
         ['cat']
     """
-    return {*pc.list_flatten(table["labels"]).unique().to_pylist()}
+    chunks = table["labels"].chunks  # by itself each, since a column may be larger than memory
+    return {name for labels in chunks for name in pc.unique(pc.list_flatten(labels)).to_pylist()}
 
 
 def to_table(records: Iterable[Record]) -> pa.Table:
