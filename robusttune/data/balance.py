@@ -66,7 +66,7 @@ def quotas(labels: ClassIndices, sampling: Sampling) -> Quotas:
         >>> quotas(ClassIndices.of([[0], [0], [0], [1]]), "balanced").expected.round(2).tolist()
         [0.67, 0.67, 0.67, 2.0]
     """
-    sizes = np.bincount(labels.flat)
+    sizes = labels.sizes()
     classes = _rarest(labels, sizes)
     largest = sizes.max(initial=1)
     weights = np.append(np.maximum(sizes, 1), largest).astype(np.float64)[classes] ** -POWERS[sampling]

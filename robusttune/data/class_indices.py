@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-CHUNK = 1 << 18  # rows that are sorted together
+CHUNK = 1 << 18  # rows that are handled together, since all of them would need several times the memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +74,30 @@ class ClassIndices:
         """
         if self.offsets is None:
             return ClassIndices(self.flat[rows])
-        starts = self.offsets[rows].astype(np.int64)
-        counts = self.offsets[np.asarray(rows) + 1] - starts
-        ends = np.cumsum(counts)
-        # Position of each entry: that of its row, and its place in the row.
-        places = np.arange(counts.sum()) + np.repeat(starts - (ends - counts), counts)
-        return ClassIndices.from_counts(self.flat[places], counts)
+        counts = self.offsets[rows + 1] - self.offsets[rows]
+        flat, filled = np.empty(counts.sum(), dtype=np.int32), 0
+        for start in range(0, len(rows), CHUNK):
+            part = counts[start : start + CHUNK]
+            # Position of each entry: that of its row, and its place in the row.
+            firsts = self.offsets[rows[start : start + CHUNK]] - (np.cumsum(part) - part)
+            places = np.repeat(firsts, part) + np.arange(part.sum())
+            flat[filled : filled + len(places)] = self.flat[places]
+            filled += len(places)
+        return ClassIndices.from_counts(flat, counts)
+
+    def sizes(self, classes: int = 0) -> NDArray[np.int64]:
+        """Return the number of rows of each class, up to the largest, for at least a number of classes."""
+        sizes = np.zeros(max(classes, int(self.flat.max(initial=-1)) + 1), dtype=np.int64)
+        for start in range(0, len(self.flat), CHUNK):
+            sizes += np.bincount(self.flat[start : start + CHUNK], minlength=len(sizes))
+        return sizes
+
+    def recoded(self, numbers: NDArray[np.int32]) -> ClassIndices:
+        """Return the class indices with ``numbers[index]`` in place of each index."""
+        flat = np.empty_like(self.flat)
+        for start in range(0, len(flat), CHUNK):  # NumPy would make a copy of all indices with 8 bytes each.
+            flat[start : start + CHUNK] = numbers[self.flat[start : start + CHUNK]]
+        return ClassIndices(flat, self.offsets)
 
     def to_lists(self) -> list[list[int]]:
         """Return the class indices of each row as lists, for small data.
@@ -98,12 +116,14 @@ def by_first_appearance(classes: ClassIndices) -> ClassIndices:
         >>> by_first_appearance(ClassIndices.of([[7], [2, 7], []])).to_lists()
         [[0], [1, 0], []]
     """
-    entries, size = len(classes.flat), int(classes.flat.max(initial=-1)) + 1
-    first = np.full(size, entries, dtype=np.int64)
-    first[classes.flat[::-1]] = np.arange(entries)[::-1]  # of repeated indices, the last one assigns
+    flat, size = classes.flat, int(classes.flat.max(initial=-1)) + 1
+    first = np.full(size, len(flat), dtype=np.int64)
+    for start in reversed(range(0, len(flat), CHUNK)):
+        places = np.arange(start, min(start + CHUNK, len(flat)))[::-1]
+        first[flat[places]] = places  # of repeated indices, the last one assigns
     numbers = np.empty(size, dtype=np.int32)
     numbers[np.argsort(first, kind="stable")] = np.arange(size, dtype=np.int32)
-    return ClassIndices(numbers[classes.flat], classes.offsets)
+    return classes.recoded(numbers)
 
 
 def rows_by_class(classes: ClassIndices, order: NDArray[np.integer] | None = None) -> list[NDArray[np.integer]]:
@@ -117,11 +137,11 @@ def rows_by_class(classes: ClassIndices, order: NDArray[np.integer] | None = Non
         >>> [rows.tolist() for rows in rows_by_class(ClassIndices.of([[0], [1, 0], []]))]
         [[0, 1], [1]]
     """
-    sizes = np.bincount(classes.flat)
+    sizes = classes.sizes()
     ends = np.cumsum(sizes)
     members = np.empty(len(classes.flat), dtype=np.int32 if len(classes) < 2**31 else np.int64)
     filled = ends - sizes  # where the next row of each class goes
-    for start in range(0, len(classes), CHUNK):  # A sort of everything would need several times the memory.
+    for start in range(0, len(classes), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(classes))) if order is None else order[start : start + CHUNK]
         part = classes.select(rows)
         by_class = np.argsort(part.flat, kind="stable")

@@ -33,6 +33,7 @@ class LabelSet:
         self.records = records
         self.given = given
         self.classes = classes
+        self._indices: dict[Split, ClassIndices] = {}
 
     @cached_property
     def facts(self) -> Facts:
@@ -79,5 +80,7 @@ class LabelSet:
         return names
 
     def indices(self, rows: Rows, split: Split) -> ClassIndices:
-        """Return the class indices of some rows, see `encode_labels`."""
-        return encode_labels(rows, self.names(split), self.facts.multilabel, split)
+        """Return the class indices of the rows of a split, see `encode_labels`. They are encoded once."""
+        if split not in self._indices:
+            self._indices[split] = encode_labels(rows, self.names(split), self.facts.multilabel, split)
+        return self._indices[split]

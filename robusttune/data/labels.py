@@ -41,7 +41,7 @@ def facts_of(train: Rows, class_names: list[str], multilabel: bool) -> Facts:
             f"({', '.join(class_names) or 'none'}), and {minimum} are needed: check the labels"
         )
     classes = encode_labels(train, class_names, multilabel, "train")
-    counts = np.bincount(classes.flat, minlength=len(class_names))
+    counts = classes.sizes(len(class_names))
     return Facts(class_names, (counts / len(train)).tolist(), multilabel, len(train))
 
 
@@ -69,11 +69,11 @@ def encode_labels(rows: Rows, class_names: list[str], multilabel: bool, split: S
     """
     labels, index = rows.labels, {name: i for i, name in enumerate(class_names)}
     numbers = np.array([index.get(name, -1) for name in labels.names], dtype=np.int32)
-    flat = numbers[labels.classes.flat]
-    miscounted = not multilabel and labels.classes.offsets is not None
-    if not len(rows) or not labels.known.all() or miscounted or flat.min(initial=0) < 0:
-        _refuse(rows, labels, class_names, multilabel, flat < 0, split)
-    return ClassIndices(flat, labels.classes.offsets)
+    classes = labels.classes.recoded(numbers)
+    miscounted = not multilabel and classes.offsets is not None
+    if not len(rows) or not labels.known.all() or miscounted or classes.flat.min(initial=0) < 0:
+        _refuse(rows, labels, class_names, multilabel, classes.flat < 0, split)
+    return classes
 
 
 def _refuse(

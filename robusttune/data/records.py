@@ -15,11 +15,11 @@ from robusttune.corruption.masks import Mask
 from robusttune.corruption.missing import Missing, MissingBySplit, draw_mask, label_scores, rank_scores
 from robusttune.data.class_indices import by_first_appearance
 from robusttune.data.images import ImageReader, UnreadableImageError
+from robusttune.data.kept_samples import kept_stratified_sample
 from robusttune.data.mask_files import read_mask
 from robusttune.data.rows import MODALITIES, Rows
 from robusttune.data.sources.base import Source
 from robusttune.data.splits import VAL_SHOTS, Splits, chosen_classes, draw_shots
-from robusttune.data.stratification import stratified_sample
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.ranks import cores
@@ -198,7 +198,7 @@ class SplitRecords:
 
 def _stratified(rows: Rows, size: int, seed: int) -> NDArray[np.int64]:
     """Draw a stratified sample of rows. Ties between classes are decided by the order of their first rows."""
-    return stratified_sample(by_first_appearance(rows.labels.classes), size, seed)
+    return kept_stratified_sample(by_first_appearance(rows.labels.classes), size, seed)
 
 
 def presence(rows: Rows) -> dict[str, int]:

@@ -62,7 +62,7 @@ def _draw_of_single(classes: ClassIndices, order: NDArray[np.int64], share: floa
         order: Random order of the rows.
         share: Share of each class to draw.
     """
-    sizes = np.bincount(classes.flat)
+    sizes = classes.sizes()
     draw_first, lead = _turns(share * sizes, (1 - share) * sizes)
     drawn, before = np.zeros(len(classes), dtype=bool), np.zeros(len(sizes), dtype=np.int64)
     for start in range(0, len(order), CHUNK):

@@ -45,19 +45,21 @@ class Mapped(Source):
 
 def write_rows(path: Path, rows: int, multilabel: bool, image: str | None) -> None:
     rng, names = np.random.default_rng(0), np.array([f"class {index}" for index in range(CLASSES)])
+    drawn = names[(CLASSES * rng.random((CHUNK, 5 if multilabel else 1)) ** 2).astype(int)].tolist()
+    counts = rng.integers(0, 6, CHUNK) if multilabel else np.ones(CHUNK, dtype=np.int64)
+    labels = [[*dict.fromkeys(of[:count])] for of, count in zip(drawn, counts.tolist(), strict=True)]
+    texts = [" ".join(words) for words in WORDS[rng.integers(0, len(WORDS), (CHUNK, 9))].tolist()]
+    content = pa.table([pa.array(texts), pa.array(labels)], ["text", "labels"])
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
-        for start in range(0, rows, CHUNK):
+        for start in range(0, rows, CHUNK):  # the same texts and labels in another order, each time
             size = min(CHUNK, rows - start)
-            drawn = names[(CLASSES * rng.random((size, 5 if multilabel else 1)) ** 2).astype(int)].tolist()
-            counts = rng.integers(0, 6, size) if multilabel else np.ones(size, dtype=np.int64)
-            labels = [[*dict.fromkeys(of[:count])] for of, count in zip(drawn, counts.tolist(), strict=True)]
-            texts = [" ".join(words) for words in WORDS[rng.integers(0, len(WORDS), (size, 9))].tolist()]
+            part = content.take(pa.array(rng.permutation(CHUNK)[:size])).combine_chunks()
             columns = {
-                "id": [str(row) for row in range(start, start + size)],
-                "image": [image] * size,
-                "text": texts,
-                "labels": labels,
-                "more_images": [None] * size,
+                "id": pa.array(np.arange(start, start + size)).cast(pa.string()),
+                "image": pa.array([image] * size, pa.string()),
+                "text": part["text"].chunk(0),
+                "labels": part["labels"].chunk(0),
+                "more_images": pa.nulls(size, SCHEMA.field("more_images").type),
             }
             writer.write_batch(pa.RecordBatch.from_pydict(columns, SCHEMA))
 
