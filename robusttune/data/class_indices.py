@@ -123,7 +123,7 @@ def by_first_appearance(classes: ClassIndices) -> ClassIndices:
         first[flat[places]] = places  # of repeated indices, the last one assigns
     numbers = np.empty(size, dtype=np.int32)
     numbers[np.argsort(first, kind="stable")] = np.arange(size, dtype=np.int32)
-    return classes.recoded(numbers)
+    return classes if (numbers == np.arange(size)).all() else classes.recoded(numbers)
 
 
 def rows_by_class(classes: ClassIndices, order: NDArray[np.integer] | None = None) -> list[NDArray[np.integer]]:

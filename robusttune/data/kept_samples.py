@@ -46,7 +46,7 @@ def kept_stratified_sample(classes: ClassIndices, size: int, seed: int) -> NDArr
 
 def _key(classes: ClassIndices, size: int, seed: int) -> str:
     """Return a hash of everything that a draw depends on, 32 hexadecimal digits."""
-    digest = hashlib.blake2b(f"{VERSION} {len(classes)} {size} {seed}".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{VERSION} {np.__version__} {len(classes)} {size} {seed}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(classes.flat))
     if classes.offsets is not None:
         digest.update(np.ascontiguousarray(classes.offsets))

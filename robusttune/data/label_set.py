@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Literal
 
 from robusttune.data.class_indices import ClassIndices
-from robusttune.data.labels import encode_labels, facts_of
+from robusttune.data.labels import encode_labels, facts_of, require_classes
 from robusttune.data.records import SplitRecords
 from robusttune.data.rows import Rows
 from robusttune.errors import RobustTuneError
@@ -54,7 +54,10 @@ class LabelSet:
         train = self.records.rows("train")
         if train is None:
             raise RobustTuneError("there is no training split to learn the classes from: give one, or a checkpoint")
-        return facts_of(train, self.records.class_names, multilabel)
+        names = self.records.class_names
+        require_classes(names, multilabel)
+        self._indices["train"] = encode_labels(train, names, multilabel, "train")
+        return facts_of(self._indices["train"], names, multilabel)
 
     def names(self, split: Split) -> list[str]:
         """Return the names of the classes that the label indices of a split refer to, in order.

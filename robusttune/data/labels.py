@@ -13,26 +13,15 @@ from robusttune.errors import RobustTuneError
 from robusttune.types import Facts, Split
 
 
-def facts_of(train: Rows, class_names: list[str], multilabel: bool) -> Facts:
-    """Return the facts about the classes of a training split.
+def require_classes(class_names: list[str], multilabel: bool) -> None:
+    """Check that there are enough classes to learn.
 
     Args:
-        train: Training samples.
-        class_names: Names of the C classes, in label order.
+        class_names: Names of the training classes.
         multilabel: Whether a sample may have any number of classes, instead of exactly one.
 
-    Returns:
-        Class names, the fraction of training samples in each class, ``multilabel``, and the number of training samples.
-
     Raises:
-        RobustTuneError: There are fewer than two classes (fewer than one in multi-label data), or a label is invalid,
-            see `encode_labels`.
-
-    Example:
-        >>> import pyarrow as pa
-        >>> train = Rows(pa.table({"id": ["1", "2"], "labels": [["pie"], ["soup"]]}))
-        >>> facts_of(train, ["pie", "soup"], multilabel=False).class_frequencies
-        [0.5, 0.5]
+        RobustTuneError: There are fewer than two classes (fewer than one in multi-label data).
     """
     minimum = 1 if multilabel else 2
     if len(class_names) < minimum:
@@ -40,9 +29,24 @@ def facts_of(train: Rows, class_names: list[str], multilabel: bool) -> Facts:
             f"the training split has {len(class_names)} class{'es' * (len(class_names) != 1)} "
             f"({', '.join(class_names) or 'none'}), and {minimum} are needed: check the labels"
         )
-    classes = encode_labels(train, class_names, multilabel, "train")
-    counts = classes.sizes(len(class_names))
-    return Facts(class_names, (counts / len(train)).tolist(), multilabel, len(train))
+
+
+def facts_of(train: ClassIndices, class_names: list[str], multilabel: bool) -> Facts:
+    """Return the facts about the classes of a training split.
+
+    Args:
+        train: Class indices of the training samples.
+        class_names: Names of the C classes, in label order.
+        multilabel: Whether a sample may have any number of classes, instead of exactly one.
+
+    Returns:
+        Class names, the fraction of training samples in each class, ``multilabel``, and the number of training samples.
+
+    Example:
+        >>> facts_of(ClassIndices.of([[0], [1]]), ["pie", "soup"], multilabel=False).class_frequencies
+        [0.5, 0.5]
+    """
+    return Facts(class_names, (train.sizes(len(class_names)) / len(train)).tolist(), multilabel, len(train))
 
 
 def encode_labels(rows: Rows, class_names: list[str], multilabel: bool, split: Split) -> ClassIndices:

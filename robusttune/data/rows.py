@@ -46,13 +46,16 @@ class Columns:
     @cached_property
     def labels(self) -> Labels:
         """The labels of all rows; the classes are numbered in the order of their first appearance."""
-        column = self.by_name["labels"]
-        flat = pc.list_flatten(column).dictionary_encode()
-        names = flat.chunk(flat.num_chunks - 1).dictionary.to_pylist() if flat.num_chunks else []
-        numbers = np.concatenate([np.zeros(0, np.int32), *(np.asarray(part.indices) for part in flat.chunks)])
-        known = np.asarray(column.is_valid())
+        column, numbers, filled = self.by_name["labels"], dict[str, int](), 0
         counts = np.asarray(pc.fill_null(pc.list_value_length(column), 0))
-        return Labels(names, ClassIndices.from_counts(numbers, counts), known)
+        flat = np.empty(counts.sum(), dtype=np.int32)
+        for start in range(0, len(column), CHUNK):
+            for part in pc.list_flatten(column.slice(start, CHUNK)).dictionary_encode().chunks:
+                names = part.dictionary.to_pylist()
+                here = np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int32)
+                flat[filled : filled + len(part)] = here[np.asarray(part.indices)]
+                filled += len(part)
+        return Labels([*numbers], ClassIndices.from_counts(flat, counts), np.asarray(column.is_valid()))
 
 
 class Rows:

@@ -36,22 +36,15 @@ def stratified_sample(classes: ClassIndices, size: int, seed: int) -> NDArray[np
     if not 0 <= size <= rows:
         raise RobustTuneError(f"{size} samples cannot be drawn from {rows}: ask for at most {rows}")
     order = np.random.default_rng(seed).permutation(rows)
-    classes = _with_unlabelled(classes)
     share = size / max(rows, 1)
-    drawn = (_draw_of_single if classes.offsets is None else _draw_of_several)(classes, order, share)
+    if classes.offsets is None:
+        drawn = _draw_of_single(classes, order, share)
+    else:
+        drawn = _draw_of_several(classes, order, share)
+        others = order[np.diff(classes.offsets)[order] == 0]  # rows without a class, which are one by themselves
+        drawn[others] = _is_drawn(np.arange(len(others)), *_turns(share * len(others), (1 - share) * len(others)))
     _adjust_size(drawn, order, size)
     return np.flatnonzero(drawn)
-
-
-def _with_unlabelled(classes: ClassIndices) -> ClassIndices:
-    """Return the class indices plus 1, and 0 for rows without a class, which are a class of their own."""
-    if classes.offsets is None:
-        return ClassIndices(classes.flat + np.int32(1))
-    counts = classes.counts
-    filled = np.maximum(counts, 1)
-    flat = np.zeros(filled.sum(), dtype=np.int32)
-    flat[np.repeat(counts > 0, filled)] = classes.flat + 1
-    return ClassIndices.from_counts(flat, filled)
 
 
 def _draw_of_single(classes: ClassIndices, order: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
