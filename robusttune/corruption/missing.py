@@ -148,7 +148,7 @@ def label_scores(
         >>> label_scores(["pie", "soup", "cake"], np.array([0, 1, 2]), np.array([1, 0, 2]), seed=0).tolist()
         [1.0, 0.0, -0.5]
     """
-    found = [names[index] for index in np.flatnonzero(np.bincount(flat, minlength=len(names)))]
+    found = [names[index] for index in np.flatnonzero(np.bincount(flat, minlength=len(names))).tolist()]
     classes = sorted(found, key=lambda name: (_uniform(seed, name), name))
     by_name = {name: 2 * rank / max(len(classes) - 1, 1) - 1 for rank, name in enumerate(classes)}
     by_index = np.array([by_name.get(name, 0.0) for name in names], dtype=np.float64)

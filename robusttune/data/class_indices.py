@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,8 @@ class ClassIndices:
 
     Attributes:
         flat: Class indices of all rows, shape (L,), int32, at least 0. A row has each class at most once.
-        offsets: Position in ``flat`` where each row starts, and the end of the last, shape (N + 1,); None if each row
-            has exactly one class.
+        offsets: Position in ``flat`` where each row starts, and the end of the last one, shape (N + 1,), int32 or
+            int64; None if each row has exactly one class.
 
     Example:
         >>> ClassIndices.of([[0], [2, 1], []]).flat.tolist()
@@ -26,7 +27,7 @@ class ClassIndices:
     """
 
     flat: NDArray[np.int32]
-    offsets: NDArray[np.int64] | NDArray[np.int32] | None = None
+    offsets: NDArray[Any] | None = None
 
     @classmethod
     def of(cls, rows: Iterable[Sequence[int]]) -> ClassIndices:
@@ -40,7 +41,7 @@ class ClassIndices:
         """Return class indices from those of all rows and the number of classes of each row, shape (N,)."""
         if len(flat) == len(counts) and (counts == 1).all():
             return cls(flat)
-        offsets = np.zeros(len(counts) + 1, dtype=np.int32 if len(flat) < 2**31 else np.int64)
+        offsets: NDArray[Any] = np.zeros(len(counts) + 1, dtype=np.int32 if len(flat) < 2**31 else np.int64)
         np.cumsum(counts, out=offsets[1:])
         return cls(flat, offsets)
 

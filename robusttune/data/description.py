@@ -86,5 +86,6 @@ def write_split_mask(data: ImageTextDataModule, split: Split, path: Path) -> Non
         KeyError: The split has no mask.
     """
     about = {"split": split, "protocol": json.dumps(asdict(getattr(data.missing, split)))}
-    counts = {name: str(count) for name, count in presence(data.rows(split)).items()}
+    rows = data.rows(split)
+    counts = {} if rows is None else {name: str(count) for name, count in presence(rows).items()}
     write_mask(path, data.masks[split], about | counts)

@@ -30,10 +30,12 @@ def kept_stratified_sample(classes: ClassIndices, size: int, seed: int) -> NDArr
     if len(classes) < LARGE:
         return stratified_sample(classes, size, seed)
     path = cache_home() / "samples" / f"{_key(classes, size, seed)}.bits"
-    with suppress(OSError, ValueError):  # There is none, or it is damaged.
-        rows = np.flatnonzero(np.unpackbits(np.fromfile(path, np.uint8), count=len(classes)))
-        if len(rows) == size:
-            return rows
+    with suppress(OSError):  # There is none yet.
+        bits = np.fromfile(path, np.uint8)
+        if 8 * len(bits) >= len(classes):  # A damaged file may be shorter, or have another number of rows.
+            rows = np.flatnonzero(np.unpackbits(bits, count=len(classes)))
+            if len(rows) == size:
+                return rows
     rows = stratified_sample(classes, size, seed)
     drawn = np.zeros(len(classes), dtype=bool)
     drawn[rows] = True
@@ -47,7 +49,7 @@ def kept_stratified_sample(classes: ClassIndices, size: int, seed: int) -> NDArr
 def _key(classes: ClassIndices, size: int, seed: int) -> str:
     """Return a hash of everything that a draw depends on, 32 hexadecimal digits."""
     digest = hashlib.blake2b(f"{VERSION} {np.__version__} {len(classes)} {size} {seed}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(classes.flat))
+    digest.update(classes.flat.data)
     if classes.offsets is not None:
-        digest.update(np.ascontiguousarray(classes.offsets))
+        digest.update(classes.offsets.data)
     return digest.hexdigest()

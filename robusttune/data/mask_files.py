@@ -99,11 +99,11 @@ def _by_id(path: Path, ids: pa.ChunkedArray, split: str) -> NDArray[np.bool_]:
     about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     if about.get("split", split) != split:  # ids such as row numbers would match any split
         raise RobustTuneError(f"{path} is the mask of the {about['split']} split, not of {split}: give that of {split}")
-    shown = np.stack([np.asarray(table[modality]) for modality in ("image", "text")], axis=1)
+    shown: NDArray[np.bool_] = np.stack([np.asarray(table[modality]) for modality in ("image", "text")], axis=1)
     content = Mask(table["id"], shown)
     if about.get("hash", content.hash) != content.hash:
         raise RobustTuneError(f"{path} was altered: its mask is {content.hash}, not {about['hash']}: write it again")
-    return shown[np.asarray(places)]
+    return shown[np.asarray(places, dtype=np.int64)]
 
 
 def _by_row(path: Path, codes: Mapping[int, str], rows: Sequence[int], count: int) -> NDArray[np.bool_]:

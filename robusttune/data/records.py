@@ -191,8 +191,8 @@ class SplitRecords:
             lengths = [pc.utf8_length(part["text"]) for part in rows.chunks("text")]
             scores["image"] = rank_scores(pa.chunked_array([part for c in lengths for part in c.chunks]))
         if settings.type != "image":
-            names = (rows.images(row) for row in range(len(rows)))
-            scores["text"] = rank_scores(pa.array(brightness(names, self.source.images), pa.float64()))
+            grey = brightness((rows.images(row) for row in range(len(rows))), self.source.images)
+            scores["text"] = rank_scores(grey)
         return scores
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,7 +44,8 @@ def stratified_sample(classes: ClassIndices, size: int, seed: int) -> NDArray[np
     else:
         drawn = _draw_of_several(classes, order, share)
         others = order[np.diff(classes.offsets)[order] == 0]  # rows without a class, which are one by themselves
-        drawn[others] = _is_drawn(np.arange(len(others)), *_turns(share * len(others), (1 - share) * len(others)))
+        size_of_others = np.array(len(others))
+        drawn[others] = _is_drawn(np.arange(len(others)), *_turns(share * size_of_others, (1 - share) * size_of_others))
     _adjust_size(drawn, order, size)
     return np.flatnonzero(drawn)
 
@@ -89,7 +92,7 @@ def _draw_of_several(classes: ClassIndices, order: NDArray[np.int64], share: flo
     return drawn
 
 
-def _turns(to_draw: NDArray[np.float64], to_leave: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+def _turns(to_draw: NDArray[Any], to_leave: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Return the order of decisions for the rows of classes.
 
     A row is drawn if its class needs more drawn rows than remaining ones, and then needs one fewer. So all rows go to
@@ -97,8 +100,8 @@ def _turns(to_draw: NDArray[np.float64], to_leave: NDArray[np.float64]) -> tuple
     at least half of the number of rows that are left, so the subtractions up to the last row have no rounding errors.
 
     Args:
-        to_draw: Needed number of drawn rows of each class.
-        to_leave: Needed number of remaining rows of each class.
+        to_draw: Needed number of drawn rows of each class, float64.
+        to_leave: Needed number of remaining rows of each class, float64.
 
     Returns:
         Whether the first rows are drawn, and the number of rows before the parts take turns.

@@ -120,7 +120,9 @@ def _untrained_prototypes(task: RobustTask, data: ImageTextDataModule) -> str | 
     head = getattr(getattr(task.classifier, "network", None), "head", None)
     if not isinstance(head, PrototypeHead) or getattr(task, "every_pattern", False):
         return None
-    counts, dropout = presence(data.rows("train")), data.training.modality_dropout
+    rows, dropout = data.rows("train"), data.training.modality_dropout
+    assert rows is not None, "a fit has training samples"
+    counts = presence(rows)
     samples = {  # or a probability of some
         LONE_IMAGE: counts["image_only"] or (dropout is not None and dropout.text_dropout),
         LONE_TEXT: counts["text_only"] or (dropout is not None and dropout.image_dropout),
