@@ -115,11 +115,12 @@ def measure(folder: Path, multilabel: bool, masks: bool) -> None:
     phase("first batch", lambda: next(iter(loader)))
     print(f"{'all until the first batch':<28}{perf_counter() - whole[0]:>9.2f} s{process_time() - whole[1]:>9.2f} s")
     data.loaders.settings = LoaderSettings(workers=1)
-    batches = iter(data.train_dataloader())
-    for _ in range(200):
+    loader = data.train_dataloader()
+    batches, number = iter(loader), min(200, len(loader) // 2)
+    for _ in range(number):
         next(batches)
     added = sum(private_bytes(worker) for worker in children())
-    print(f"{'a worker adds':<48}{added / 1e6:>10.0f} MB after 200 batches")
+    print(f"{'a worker adds':<48}{added / 1e6:>10.0f} MB after {number} batches")
 
 
 def children() -> list[int]:
