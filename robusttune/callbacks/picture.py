@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from itertools import islice
 
-import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from robusttune.data import ImageTextDataModule
@@ -39,11 +39,11 @@ def cards_of(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Score
     Each card has the predictions under the first `CONDITIONS` conditions. See `draw` for the arguments.
     """
     predicted = list(islice(metrics.under_conditions(scores), CONDITIONS))
-    rows, row_of = data.rows("test"), {sample_id: row for row, sample_id in enumerate(scores.sample_id)}
-    assert rows is not None
-    scored = [row for row, sample_id in enumerate(rows.column("id").to_pylist()) if sample_id in row_of]
-    drawn = [scored[index] for index in evenly_spaced(len(scored), SAMPLES)]
-    shown = rows.select(np.array(drawn, dtype=np.int64)).table()
+    table, row_of = data.records("test"), {sample_id: row for row, sample_id in enumerate(scores.sample_id)}
+    assert table is not None
+    scored = [row for row, sample_id in enumerate(table["id"].to_pylist()) if sample_id in row_of]
+    rows = [scored[index] for index in evenly_spaced(len(scored), SAMPLES)]
+    shown = table.take(pa.array(rows, pa.int64()))
     return [
         Card(
             image=_read(data, images),
