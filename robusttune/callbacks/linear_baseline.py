@@ -136,7 +136,7 @@ def _is_cheap(trainer: Trainer, task: LightningModule) -> bool:
         return False
     if data.image_encoder.is_adapted or data.text_encoder.is_adapted:
         return False
-    train = data.records("train")
+    train = data.rows("train")
     if data.feature_cache is None or train is None or trainer.fast_dev_run or not reads_all_batches(trainer):  # type: ignore[attr-defined]
         return False
     return len(train) <= MOST_ROWS and len(train) * len(task.facts.class_names) <= MOST_LABELS

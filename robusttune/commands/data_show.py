@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import get_args
 
-import pyarrow as pa
 from jsonargparse import ArgumentParser
 from PIL import Image
 from torchvision.transforms.v2.functional import to_pil_image
@@ -15,6 +14,7 @@ from robusttune.data import ImageTextDataModule
 from robusttune.data.image_modality import Images, Pixels, SampleImages, unreadable_parts
 from robusttune.data.images import UnreadableImageError
 from robusttune.data.modalities import Texts
+from robusttune.data.rows import Rows
 from robusttune.encoders import ImageTransform
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation.contact_sheet import Strip, draw_strips
@@ -42,13 +42,13 @@ def run(args: list[str]) -> None:
     out = user_path(given.out)
     if out.is_dir():
         raise RobustTuneError(f"--out {given.out} is a folder: give a path of a PNG file")
-    table = data.records(given.split)
-    if table is None:
+    samples = data.rows(given.split)
+    if samples is None:
         raise RobustTuneError(f"the data has no {given.split} split: give another --split")
-    rows = evenly_spaced(len(table), given.samples)
+    rows = evenly_spaced(len(samples), given.samples)
     sheet = draw_strips(
-        [strip_of(data, table, row, given.severity) for row in rows],
-        title=f"{given.split}: {len(rows)} of {len(table):,} samples, noise of severity {given.severity}",
+        [strip_of(data, samples, row, given.severity) for row in rows],
+        title=f"{given.split}: {len(rows)} of {len(samples):,} samples, noise of severity {given.severity}",
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out) as partial:
@@ -63,37 +63,36 @@ def _add(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=str, default="samples.png", help="PNG file to write.")
 
 
-def strip_of(data: ImageTextDataModule, table: pa.Table, row: int, severity: int) -> Strip:
+def strip_of(data: ImageTextDataModule, samples: Rows, row: int, severity: int) -> Strip:
     """Return one sample as encoders receive it in a test, clean and with each kind of noise.
 
     Args:
         data: Data module of the sample.
-        table: Records of the sample's split.
-        row: Row of the sample in the table.
+        samples: Samples of a split.
+        row: Row of the sample.
         severity: Severity of the noise, 1 to 5.
     """
-    labels = table["labels"][row].as_py()
-    images, problem = _images(data, table, row, severity)
-    texts = _texts(data, table, row, severity)
-    return Strip(table["id"][row].as_py(), names_or_none(labels), images, texts, problem)
+    images, problem = _images(data, samples, row, severity)
+    texts = _texts(data, samples, row, severity)
+    return Strip(samples.value("id", row), names_or_none(samples.value("labels", row)), images, texts, problem)
 
 
 def _images(
-    data: ImageTextDataModule, table: pa.Table, row: int, severity: int
+    data: ImageTextDataModule, samples: Rows, row: int, severity: int
 ) -> tuple[dict[str, Image.Image], str | None]:
     """Return the image of a sample by kind of noise, and the reason why a file cannot be read, or None.
 
     Several images of a sample are tiled.
     """
-    pixels = Pixels(table, data.source.images, ImageTransform(data.image_encoder.preprocessing(), None))
+    pixels = Pixels(samples, data.source.images, ImageTransform(data.image_encoder.preprocessing(), None))
     images: dict[str, Image.Image] = {}
     problem: str | None = None
-    if not table["image"][row].is_valid:
+    if samples.value("image", row) is None:
         return images, None
     for kind in (CLEAN, *get_args(ImageNoiseKind)):
         noise = None if kind == CLEAN else ImageNoise([kind], [severity])
         try:
-            image = Images(table, pixels, noise, data.seed, 1).read(row, 0)
+            image = Images(samples, pixels, noise, data.seed, 1).read(row, 0)
         except UnreadableImageError as error:
             return {}, str(error)
         problem = "; ".join(unreadable_parts(image)) or None
@@ -101,13 +100,13 @@ def _images(
     return images, problem
 
 
-def _texts(data: ImageTextDataModule, table: pa.Table, row: int, severity: int) -> dict[str, str]:
+def _texts(data: ImageTextDataModule, samples: Rows, row: int, severity: int) -> dict[str, str]:
     """Return the texts of a sample by kind of noise."""
     texts: dict[str, str] = {}
-    if not table["text"][row].is_valid:
+    if samples.value("text", row) is None:
         return texts
     tokenizer = data.text_encoder.tokenizer()
     for kind in (CLEAN, *get_args(TextNoiseKind)):
         noise = None if kind == CLEAN else TextNoise([kind], [severity])
-        texts[kind] = Texts(table, tokenizer, noise, data.seed, 1).read(row, 0)
+        texts[kind] = Texts(samples, tokenizer, noise, data.seed, 1).read(row, 0)
     return texts

@@ -127,8 +127,8 @@ def _load_encoder(encoder: Encoder) -> None:
 
 
 def _load_data(data: ImageTextDataModule) -> None:
-    tables = {split: data.records(split) for split in get_args(Split)}
-    if tables["train"] is not None:
+    rows = {split: data.rows(split) for split in get_args(Split)}
+    if rows["train"] is not None:
         data.check("fit")
 
 

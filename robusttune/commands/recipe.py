@@ -104,7 +104,7 @@ def _values(verb: str, args: list[str], given: Settings) -> dict[str, Any]:
         return _not_given({"model.optimizer": OPTIMIZER, **stored}, given)
     with _unlogged():  # The command itself reads the data again.
         _, data = read_data(verb, "", with_flags(args, ("config", "data", *ENCODERS)), lambda parser: None)
-        train = data.records("train")
+        train = data.rows("train")
         if train is None:  # The check of the data says so.
             return {}
         recipe = choose(_situation(data, len(train), given))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from robusttune.corruption.masks import CHUNK, Mask, as_column, sorted_by_id
 from robusttune.errors import RobustTuneError
 
 
@@ -85,36 +87,9 @@ class MissingBySplit:
     test: Missing | None = None
 
 
-class Mask(NamedTuple):
-    """A mask of missing modalities over the samples of one split.
-
-    Attributes:
-        ids: Ids of the N samples, sorted.
-        present: Presence of the image (column 0) and of the text (column 1), shape (N, 2), bool.
-
-    Example:
-        >>> mask = Mask(["a", "b"], np.array([[True, False], [True, True]]))
-        >>> mask.by_id()["a"]
-        (True, False)
-    """
-
-    ids: list[str]
-    present: NDArray[np.bool_]
-
-    @property
-    def hash(self) -> str:
-        """Return 16 hexadecimal digits that identify the mask: a BLAKE2b hash of the ids and of the entries."""
-        digest = hashlib.blake2b(digest_size=8)
-        for sample_id, (image, text) in zip(self.ids, self.present.tolist(), strict=True):
-            digest.update(f"{sample_id!r} {image:d} {text:d}\n".encode(errors="surrogatepass"))
-        return digest.hexdigest()
-
-    def by_id(self) -> dict[str, tuple[bool, bool]]:
-        """Return a dictionary from sample id to (image present, text present)."""
-        return {i: (bool(image), bool(text)) for i, (image, text) in zip(self.ids, self.present, strict=True)}
-
-
-def draw_mask(ids: Sequence[str], settings: Missing, scores: Mapping[str, NDArray[np.float64]] | None = None) -> Mask:
+def draw_mask(
+    ids: Sequence[str] | pa.ChunkedArray, settings: Missing, scores: Mapping[str, NDArray[np.float64]] | None = None
+) -> Mask:
     """Draw the mask of a split.
 
     Exactly ``round(rate * N)`` samples lose one modality each. A weighted draw without replacement picks them; each
@@ -122,13 +97,13 @@ def draw_mask(ids: Sequence[str], settings: Missing, scores: Mapping[str, NDArra
     reservoir", 2006.
 
     Args:
-        ids: Ids of the N samples, in any order.
+        ids: Ids of the N samples. Their order does not affect which samples lose a modality.
         settings: Protocol with a rate, not with a table.
         scores: Propensity of each modality to be missing, as a dictionary with the keys ``image`` and ``text`` and
             arrays of shape (N,), float64, in [-1, 1], in the order of ``ids``; None if all samples are equally likely.
 
     Returns:
-        Mask with sorted ids.
+        Mask with the ids in their order.
 
     Example:
         >>> ids = [f"{i}" for i in range(100)]
@@ -137,43 +112,54 @@ def draw_mask(ids: Sequence[str], settings: Missing, scores: Mapping[str, NDArra
         (10, 50, False)
     """
     assert settings.rate is not None
-    order = sorted(range(len(ids)), key=ids.__getitem__)
+    ids = as_column(ids)
+    order = sorted_by_id(ids)
     # Sorting exponential variables that are divided by the weights is a weighted draw without replacement.
-    exponentials = -np.log([_uniform(settings.seed, ids[i]) for i in order])
-    lost = np.zeros((len(ids), 2), dtype=bool)
+    exponentials = -np.log(_uniforms(settings.seed, ids))
     queues = []
     for modality in ("image", "text"):
-        weights = 1.0 if scores is None else np.exp(scores[modality][order])
-        queues.append(_complete_rows(lost, np.argsort(exponentials / weights, kind="stable")))
+        keys = exponentials if scores is None else exponentials / np.exp(scores[modality])
+        queues.append(order[np.argsort(keys[order], kind="stable")])
+        if scores is None or scores["image"] is scores["text"]:
+            queues *= 2
+            break
     share = {"image": 1.0, "text": 0.0, "both": settings.ratio}[settings.type]
-    for count in range(round(settings.rate * len(ids))):
-        column = 0 if _rounded((count + 1) * share) > _rounded(count * share) else 1
-        lost[next(queues[column]), column] = True
-    return Mask([ids[i] for i in order], ~lost)
+    steps = np.floor(np.arange(round(settings.rate * len(ids)) + 1) * share + 0.5)
+    return Mask(ids, ~_lose(queues, np.diff(steps) > 0))
 
 
-def label_scores(labels: Sequence[Sequence[str]], seed: int) -> NDArray[np.float64]:
+def label_scores(
+    names: Sequence[str], flat: NDArray[np.integer], counts: NDArray[np.integer], seed: int
+) -> NDArray[np.float64]:
     """Score samples by their labels, for a mask that depends on the label.
 
     The classes get evenly spaced scores from -1 to 1, in an order that the seed determines.
 
     Args:
-        labels: Class names of each of the N samples.
+        names: Class names.
+        flat: Class indices of all samples, one after the other, shape (L,), int.
+        counts: Number of classes of each of the N samples, shape (N,), int.
         seed: Seed of the order of the classes.
 
     Returns:
         Mean score of each sample's classes, shape (N,), float64, in [-1, 1]; 0 for a sample without a label.
 
     Example:
-        >>> sorted(label_scores([["pie"], ["soup"], ["cake"], []], seed=0).tolist())
-        [-1.0, 0.0, 0.0, 1.0]
+        >>> label_scores(["pie", "soup", "cake"], np.array([0, 1, 2]), np.array([1, 0, 2]), seed=0).tolist()
+        [1.0, 0.0, -0.5]
     """
-    classes = sorted({label for row in labels for label in row}, key=lambda name: (_uniform(seed, name), name))
-    scores = {name: 2 * rank / max(len(classes) - 1, 1) - 1 for rank, name in enumerate(classes)}
-    return np.array([np.mean([scores[label] for label in row]) if row else 0.0 for row in labels], dtype=np.float64)
+    found = [names[index] for index in np.flatnonzero(np.bincount(flat, minlength=len(names))).tolist()]
+    classes = sorted(found, key=lambda name: (_uniform(seed, name), name))
+    by_name = {name: 2 * rank / max(len(classes) - 1, 1) - 1 for rank, name in enumerate(classes)}
+    by_index = np.array([by_name.get(name, 0.0) for name in names], dtype=np.float64)
+    scores, starts = np.zeros(len(counts)), np.cumsum(counts) - counts
+    for count in np.unique(counts[counts > 0]):
+        rows = np.flatnonzero(counts == count)
+        scores[rows] = by_index[flat[starts[rows, None] + np.arange(count)]].mean(axis=1)
+    return scores
 
 
-def rank_scores(values: Sequence[float | None]) -> NDArray[np.float64]:
+def rank_scores(values: Sequence[float | None] | pa.ChunkedArray) -> NDArray[np.float64]:
     """Score samples by the rank of a value, for a mask that depends on the other modality.
 
     Args:
@@ -187,21 +173,43 @@ def rank_scores(values: Sequence[float | None]) -> NDArray[np.float64]:
         >>> rank_scores([3, 10, None, 7, 3]).tolist()
         [-1.0, 1.0, 0.0, 0.0, -1.0]
     """
-    known = sorted({value for value in values if value is not None})
-    scores = {value: 2 * rank / max(len(known) - 1, 1) - 1 for rank, value in enumerate(known)}
-    return np.array([0.0 if value is None else scores[value] for value in values], dtype=np.float64)
+    numbers = np.asarray(pa.array(values, pa.float64()) if isinstance(values, Sequence) else values, dtype=np.float64)
+    is_known = ~np.isnan(numbers)
+    known, ranks = np.unique(numbers[is_known], return_inverse=True)
+    scores = np.zeros(len(numbers))
+    scores[is_known] = 2 * ranks / max(len(known) - 1, 1) - 1
+    return scores
 
 
-def _complete_rows(lost: NDArray[np.bool_], order: NDArray[np.int64]) -> Iterator[int]:
-    """Yield rows in the given order, except those that have lost a modality by the time they are reached."""
-    return (int(row) for row in order if not lost[row].any())
+def _lose(queues: Sequence[NDArray[np.integer]], is_image: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Let samples lose a modality, one after the other, and return what is lost, shape (N, 2), bool.
+
+    Args:
+        queues: Rows in the order in which they lose the image, and in which they lose the text, each of shape (N,).
+        is_image: Whether the image or the text is lost, in the order of the losses.
+    """
+    lost = np.zeros((len(queues[0]), 2), dtype=bool)
+    columns = np.where(is_image, 0, 1)
+    if queues[0] is queues[1] or (columns == columns[:1]).all():  # The next row is the next one of a single queue.
+        lost[queues[columns[0] if len(columns) else 0][: len(columns)], columns] = True
+        return lost
+    waiting = [(row for row in queue.tolist() if not lost[row].any()) for queue in queues]
+    for column in columns.tolist():
+        lost[next(waiting[column]), column] = True
+    return lost
+
+
+def _uniforms(seed: int, ids: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Return the number of `_uniform` for each id, shape (N,), float64."""
+    prefix, parts = f"{seed} ".encode(), [np.zeros(0)]
+    for start in range(0, len(ids), CHUNK):
+        names = ids.slice(start, CHUNK).cast(pa.binary()).to_pylist()
+        digests = b"".join(hashlib.blake2b(prefix + name, digest_size=8).digest() for name in names)
+        parts.append((np.frombuffer(digests, "<u8") + 0.5) / 2**64)
+    return np.concatenate(parts)
 
 
 def _uniform(seed: int, name: str) -> float:
     """Return a number in (0, 1) from a hash: the streams of a random generator may change with its library."""
     digest = hashlib.blake2b(f"{seed} {name}".encode(errors="surrogatepass"), digest_size=8).digest()
     return (int.from_bytes(digest, "little") + 0.5) / 2**64
-
-
-def _rounded(number: float) -> int:
-    return int(number + 0.5)

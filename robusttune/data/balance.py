@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robusttune.counting import counted
+from robusttune.data.class_indices import ClassIndices
 from robusttune.types import Facts
 
 Sampling = Literal["balanced", "square_root"]
@@ -46,7 +47,7 @@ class Quotas(NamedTuple):
         return rng.permutation(np.repeat(rows, times))
 
 
-def quotas(labels: Sequence[Sequence[int]], sampling: Sampling) -> Quotas:
+def quotas(labels: ClassIndices, sampling: Sampling) -> Quotas:
     """Return how often each sample is drawn so that the classes have the probabilities of a kind of sampling.
 
     A class with ``n`` samples is drawn with a probability proportional to ``n ** q``. ``q`` is 0 for ``balanced``
@@ -62,14 +63,25 @@ def quotas(labels: Sequence[Sequence[int]], sampling: Sampling) -> Quotas:
         sampling: Kind of sampling.
 
     Example:
-        >>> quotas([[0], [0], [0], [1]], "balanced").expected.round(2).tolist()
+        >>> quotas(ClassIndices.of([[0], [0], [0], [1]]), "balanced").expected.round(2).tolist()
         [0.67, 0.67, 0.67, 2.0]
     """
-    sizes = np.bincount(np.array([index for row in labels for index in row], dtype=np.int64))
-    classes = np.array([min(row, key=sizes.__getitem__) if row else -1 for row in labels], dtype=np.int64)
+    sizes = labels.sizes()
+    classes = _rarest(labels, sizes)
     largest = sizes.max(initial=1)
     weights = np.append(np.maximum(sizes, 1), largest).astype(np.float64)[classes] ** -POWERS[sampling]
     return Quotas(weights * (len(labels) / weights.sum()), classes)
+
+
+def _rarest(labels: ClassIndices, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the smallest class of each row, the first one of several, shape (N,), int64; -1 for a row without one."""
+    if labels.offsets is None:
+        return labels.flat.astype(np.int64)
+    classes = np.full(len(labels), -1, dtype=np.int64)
+    # The last assignment to a row counts: that of its smallest class, and of the first one among equally large.
+    by_size = np.argsort(-sizes[labels.flat[::-1]], kind="stable")
+    classes[labels.rows[::-1][by_size]] = labels.flat[::-1][by_size]
+    return classes
 
 
 def training_sizes(facts: Facts) -> dict[str, int]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 from typing import Literal, get_args
 
-import pyarrow as pa
-
 from robusttune.corruption.noise import SplitNoise
 from robusttune.counting import counted
 from robusttune.data.images import ImageReader
 from robusttune.data.label_set import LabelSet
 from robusttune.data.look_alikes import look_alikes
 from robusttune.data.records import SplitRecords
-from robusttune.data.row_images import row_images
+from robusttune.data.rows import MODALITIES, Rows
 from robusttune.data.settings import CacheSettings
 from robusttune.encoders import Augmentation
 from robusttune.errors import RobustTuneError
@@ -44,20 +42,20 @@ def check_stage(stage: str, records: SplitRecords, label_set: LabelSet, unreadab
             "test data: for an unbiased result, test last.ckpt"
         )
     for split in STAGE_SPLITS[stage]:
-        if records.table(split) is None:
+        if records.rows(split) is None:
             raise RobustTuneError(f"the data has no {split} split: give one to data.source")
     alike = look_alikes(label_set.facts.class_names) if stage == "fit" else None
     if alike is not None:
         log.warning("%s: correct the labels, unless they are different classes", alike)
     everything = stage == "fit" and records.splits.check_test
     for split in get_args(Split) if everything else STAGE_SPLITS[stage]:
-        table = records.table(split)
-        if table is None:
+        rows = records.rows(split)
+        if rows is None:
             continue
-        _refuse_empty_samples(table, split)
+        _refuse_empty_samples(rows, split)
         if split != "predict":
-            label_set.indices(table, split)
-        _check_image_files(table, split, source.images, unreadable)
+            label_set.indices(rows, split)
+        _check_image_files(rows, split, source.images, unreadable)
 
 
 def refuse_uncacheable_inputs(cache: CacheSettings, noise: SplitNoise, augmentation: Augmentation | None) -> None:
@@ -80,29 +78,28 @@ def refuse_uncacheable_inputs(cache: CacheSettings, noise: SplitNoise, augmentat
         )
 
 
-def _check_image_files(
-    table: pa.Table, split: Split, images: ImageReader, unreadable: Literal["error", "absent"]
-) -> None:
+def _check_image_files(rows: Rows, split: Split, images: ImageReader, unreadable: Literal["error", "absent"]) -> None:
     """Raise an error or log a warning if image files of a split do not exist."""
-    names = [name for row in row_images(table) for name in row]
-    missing = images.missing(names)
+    if not rows.present("image").any():
+        return
+    missing = images.missing(rows.all_images())
     if not missing:
         return
     problem = (
-        f"{counted(len(missing), 'image file')} of the {counted(len(table), f'{split} sample')} "
+        f"{counted(len(missing), 'image file')} of the {counted(len(rows), f'{split} sample')} "
         f"{'does' if len(missing) == 1 else 'do'} not exist, the first is {missing[0]:.300}"
     )
     remedy = "check the folder that image paths are relative to"
     if unreadable == "error":
         raise RobustTuneError(f"{problem}: {remedy}, or set data.unreadable to absent")
-    if len(missing) == len(names):
+    if len(missing) == rows.image_count:
         raise RobustTuneError(f"{problem}, and no other does: {remedy}")
     log.warning("%s; they are treated as missing images", problem)
 
 
-def _refuse_empty_samples(table: pa.Table, split: Split) -> None:
-    """Raise an error if no sample of the table has an image or a text."""
-    if table["image"].null_count == table["text"].null_count == len(table):
+def _refuse_empty_samples(rows: Rows, split: Split) -> None:
+    """Raise an error if no sample has an image or a text."""
+    if not any(rows.present(modality).any() for modality in MODALITIES):
         raise RobustTuneError(
-            f"none of the {counted(len(table), f'{split} sample')} has an image or a text: check the columns"
+            f"none of the {counted(len(rows), f'{split} sample')} has an image or a text: check the columns"
         )

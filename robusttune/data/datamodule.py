@@ -11,7 +11,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from robusttune.corruption.conditions import Conditions
-from robusttune.corruption.missing import Mask, MissingBySplit
+from robusttune.corruption.masks import Mask
+from robusttune.corruption.missing import MissingBySplit
 from robusttune.corruption.noise import NoiseBySplit
 from robusttune.data.cache import CachedEncoder, EncodingSettings, FeatureCache
 from robusttune.data.checks import check_stage, refuse_uncacheable_inputs
@@ -22,7 +23,7 @@ from robusttune.data.label_set import LabelSet
 from robusttune.data.loaders import Loaders, Processes
 from robusttune.data.preprocessed import Preprocessing
 from robusttune.data.records import SplitRecords, presence
-from robusttune.data.row_images import image_names
+from robusttune.data.rows import Rows
 from robusttune.data.sampler import ResumableLoader
 from robusttune.data.settings import CacheSettings, EvaluationSettings, LoaderSettings, TrainingSettings
 from robusttune.data.sources.base import Source
@@ -128,16 +129,20 @@ class ImageTextDataModule(LightningDataModule):
         """Return the evaluation conditions of a split."""
         if self._conditions is not None:
             return self._conditions
-        table = self.records(split)
-        both = table is None or presence(table)["complete"] > 0
+        rows = self.rows(split)
+        both = rows is None or presence(rows)["complete"] > 0
         return Conditions(seed=self.seed) if both else Conditions(["complete"], self.seed)
 
     def check(self, stage: str) -> None:
         """Check the data of a stage, see `check_stage`."""
         check_stage(stage, self._records, self.label_set, self.unreadable)
 
+    def rows(self, split: Split) -> Rows | None:
+        """Return the rows of a split as it is used, or None; see `SplitRecords`."""
+        return self._records.rows(split)
+
     def records(self, split: Split) -> pa.Table | None:
-        """Return the table of a split as it is used, or None; see `SplitRecords`."""
+        """Return the rows of a split as a table, or None. It is a copy in memory if the split is part of a table."""
         return self._records.table(split)
 
     def source_table(self, split: Split) -> pa.Table | None:
@@ -153,12 +158,12 @@ class ImageTextDataModule(LightningDataModule):
         """Check the data and create the data sets of a stage; see `check_stage` for arguments and errors."""
         self.check(stage)
         for split in STAGE_SPLITS[stage]:
-            table = self.records(split)
-            assert table is not None, "check refuses a stage without its splits"
-            rank_zero_info(summary_line(split, table, self.masks.get(split)))
-            labels = None if split == "predict" else self.label_set.indices(table, split)
+            rows = self.rows(split)
+            assert rows is not None, "check refuses a stage without its splits"
+            rank_zero_info(summary_line(split, rows, self.masks.get(split)))
+            labels = None if split == "predict" else self.label_set.indices(rows, split)
             settings = (split, self._records.origin(split), self.conditions(split))
-            self._datasets[split] = self.preprocessing.dataset(table, self._images, labels, *settings)
+            self._datasets[split] = self.preprocessing.dataset(rows, self._images, labels, *settings)
 
     def fill_cache(self, stage: str, encoders: Mapping[str, FrozenEncoder]) -> None:
         """Compute the features that the cache lacks for a stage, and read features from the cache from now on.
@@ -211,7 +216,7 @@ class ImageTextDataModule(LightningDataModule):
 
         It is None, too, if the number of training samples is a setting.
         """
-        if self.source_table("val") is not None or self.splits.shots is not None:
+        if self._records.source_rows("val") is not None or self.splits.shots is not None:
             return None
         return self._loader("val")
 
@@ -260,7 +265,7 @@ class ImageTextDataModule(LightningDataModule):
 
     def _refuse_unreadable(self, found: list[str]) -> NoReturn:
         """Check all images of the data sets in use, and raise an error that counts the unreadable ones."""
-        names = image_names([data.records for data in self._datasets.values()])
+        names = list(dict.fromkeys(name for data in self._datasets.values() for name in data.records.all_images()))
         refuse_unreadable(names, self.source.images, found, threads=Processes.of(self.trainer).cores)
 
     def _loader(self, split: Split) -> DataLoader[Sample]:

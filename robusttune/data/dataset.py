@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
 
-import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from robusttune.corruption.dropout import ModalityDropout, drop_modality, sample_generator
+from robusttune.data.class_indices import ClassIndices
 from robusttune.data.image_modality import unreadable_parts
 from robusttune.data.images import UnreadableImageError
 from robusttune.data.modalities import Modality
+from robusttune.data.rows import Rows
 from robusttune.types import Batch, Draw, Facts, Sample, Split, Variants
 
 # Random views are numbered by epochs, and the later draws of a sample in an epoch take numbers far beyond. The stride
@@ -26,7 +27,7 @@ class SampleDataset(Dataset[Sample]):
     """The samples of one split. A sample's image and text are read when it is drawn.
 
     Args:
-        records: Table of the samples, with the columns of `SCHEMA`.
+        records: Samples.
         labels: Class indices of each row, or None for a split without labels.
         images: Images by variant. The first variant is ``clean``; the others have noise.
         texts: Texts by variant. The first variant is ``clean``; the others have noise.
@@ -36,16 +37,15 @@ class SampleDataset(Dataset[Sample]):
 
     def __init__(
         self,
-        records: pa.Table,
-        labels: list[list[int]] | None,
+        records: Rows,
+        labels: ClassIndices | None,
         images: dict[str, Modality],
         texts: dict[str, Modality],
         modality_dropout: ModalityDropout | None,
         seed: int,
     ) -> None:
         self.records = records
-        self.ids = records["id"]  # Finding the column takes longer than reading a cell.
-        self.labels = None if labels is None else pa.array(labels, pa.list_(pa.int32()))
+        self.labels = labels
         self.images = images
         self.texts = texts
         self.modality_dropout = modality_dropout
@@ -58,8 +58,8 @@ class SampleDataset(Dataset[Sample]):
         # With overfit_batches, Lightning replaces our sampler by one that yields plain row numbers.
         epoch, row, counted, repeat = draw if isinstance(draw, Draw) else Draw(0, draw, True)
         epoch += REPEAT_STRIDE * repeat  # Another view and another modality dropout than in the earlier draws.
-        sample_id = self.ids[row].as_py()
-        labels = None if self.labels is None else self.labels[row].as_py()
+        sample_id = self.records.value("id", row)
+        labels = None if self.labels is None else self.labels.row(row)
         image_kept, text_kept = has_image, has_text = self.images["clean"].has(row), self.texts["clean"].has(row)
         if self.modality_dropout is not None and self.modality_dropout.is_active:
             rng = sample_generator(self.seed, epoch, sample_id, "modality")

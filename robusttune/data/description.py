@@ -7,29 +7,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from robusttune.corruption.missing import Mask
+from robusttune.corruption.masks import Mask
 from robusttune.corruption.noise import SplitNoise
 from robusttune.counting import counted
 from robusttune.data.mask_files import write_mask
 from robusttune.data.records import presence
+from robusttune.data.rows import Rows
 from robusttune.types import Split
 
 if TYPE_CHECKING:
     from robusttune.data.datamodule import ImageTextDataModule
 
 
-def summary_line(split: Split, table: pa.Table, mask: Mask | None) -> str:
+def summary_line(split: Split, rows: Rows, mask: Mask | None) -> str:
     """Return a log line with the number of samples, of images and of texts.
 
     Args:
         split: Name of the split.
-        table: Rows of the split.
+        rows: Rows of the split.
         mask: Mask of the split, or None.
     """
-    counts = presence(table)
-    line = f"{split}: {counted(len(table), 'sample')}, {counts['complete'] + counts['image_only']} with image, "
+    counts = presence(rows)
+    line = f"{split}: {counted(len(rows), 'sample')}, {counts['complete'] + counts['image_only']} with image, "
     line += f"{counts['complete'] + counts['text_only']} with text"
     line += f", {counts['neither']} with neither" if counts["neither"] else ""
     return f"{line} (mask {mask.hash})" if mask else line
@@ -42,7 +41,7 @@ def describe_split(data: ImageTextDataModule, split: Split) -> dict[str, Any]:
         data: Data module.
         split: Split to describe.
     """
-    table, protocol = data.records(split), getattr(data.missing, split)
+    rows, protocol = data.rows(split), getattr(data.missing, split)
     return {
         "splits": asdict(data.splits),
         "classes": data.evaluation.classes,
@@ -50,7 +49,7 @@ def describe_split(data: ImageTextDataModule, split: Split) -> dict[str, Any]:
         "noise": asdict(getattr(data.noise, split)),
         "missing": None if protocol is None else asdict(protocol),
         "mask": None if protocol is None else data.masks[split].hash,
-        "samples": None if table is None else presence(table),
+        "samples": None if rows is None else presence(rows),
     }
 
 
@@ -87,5 +86,6 @@ def write_split_mask(data: ImageTextDataModule, split: Split, path: Path) -> Non
         KeyError: The split has no mask.
     """
     about = {"split": split, "protocol": json.dumps(asdict(getattr(data.missing, split)))}
-    counts = {name: str(count) for name, count in presence(data.records(split)).items()}
+    rows = data.rows(split)
+    counts = {} if rows is None else {name: str(count) for name, count in presence(rows).items()}
     write_mask(path, data.masks[split], about | counts)

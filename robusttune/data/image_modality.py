@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -16,7 +16,7 @@ from robusttune.corruption.dropout import sample_generator
 from robusttune.corruption.noise import ImageNoise, noise_version
 from robusttune.data.images import ImageReader, UnreadableImageError
 from robusttune.data.modalities import Inputs, RawModality, hash_text
-from robusttune.data.row_images import image_names, row_images
+from robusttune.data.rows import Rows
 from robusttune.encoders.preprocessing import ImageTransform
 from robusttune.types import ImageSets
 
@@ -47,12 +47,12 @@ class Pixels:
     """The transformed images of a split. All noise variants of an image share it, so that it is decoded once.
 
     Args:
-        records: Table of the samples, with the columns of `SCHEMA`.
-        reader: Reader of the images that the table names.
+        records: Samples.
+        reader: Reader of the images that the records name.
         transform: Transform from an image to pixels, shape (3, H, W), uint8.
     """
 
-    def __init__(self, records: pa.Table, reader: ImageReader, transform: ImageTransform) -> None:
+    def __init__(self, records: Rows, reader: ImageReader, transform: ImageTransform) -> None:
         self.records = records
         self.reader = reader
         self.transform = transform
@@ -60,16 +60,13 @@ class Pixels:
         self._last: dict[tuple[str, int], Tensor] = {}
 
     @cached_property
-    def own_digests(self) -> dict[str, bytes | None]:
-        """Return the reader's digest of each image by name, or None for a file of its own.
+    def own_digests(self) -> dict[str, bytes]:
+        """Return the reader's digest of each image by name, without those that are files of their own.
 
         The property is cached because a reader may have to read the images for it.
         """
-        return self.reader.digests(image_names([self.records]))
-
-    def names(self, row: int) -> list[str]:
-        """Return the names of the images of a row that has an image."""
-        return [self.records["image"][row].as_py(), *(self.records["more_images"][row].as_py() or [])]
+        digests = self.reader.digests(list(dict.fromkeys(self.records.all_images())))
+        return {name: digest for name, digest in digests.items() if digest is not None}
 
     def read(self, row: int, name: str, seed: int) -> Tensor:
         """Read and transform one image. Those of the last row are kept, since its variants are read after each other.
@@ -96,8 +93,8 @@ class Images(RawModality):
     """The images of a split in one noise variant, read on demand. A row may have several.
 
     Args:
-        records: Table of the samples, with the columns of `SCHEMA`.
-        pixels: Transformed images of the same table.
+        records: Samples.
+        pixels: Transformed images of the same samples.
         noise: Noise on the transformed images, or None.
         seed: Seed of the augmentation and the noise.
         views: Number of random views, see `Modality`; ignored without augmentation and noise, since there is one view.
@@ -105,14 +102,14 @@ class Images(RawModality):
 
     def __init__(
         self,
-        records: pa.Table,
+        records: Rows,
         pixels: Pixels,
         noise: ImageNoise | None,
         seed: int,
         views: int | None,
     ) -> None:
-        self.ids, self.present = records["id"], records["image"].is_valid()
-        self.most_images = 1 + max(pc.max(pc.list_value_length(records["more_images"])).as_py() or 0, 0)
+        self.records = records
+        self.most_images = records.most_images
         self.pixels = pixels
         self.noise = noise
         self.seed = seed
@@ -120,15 +117,20 @@ class Images(RawModality):
         self.views = views if self.random else 1
 
     def __len__(self) -> int:
-        return len(self.present)
+        return len(self.records)
 
     def has(self, row: int) -> bool:
         """Return whether the sample in this row has an image."""
-        return bool(self.present[row].as_py())
+        return bool(self.present_rows()[row])
+
+    def present_rows(self) -> NDArray[np.bool_]:
+        """Return which rows have the modality, shape (N,), bool."""
+        return self.records.present("image")
 
     def files(self) -> list[str]:
         """Return the paths of the images that are files of their own, each once."""
-        return [name for name, digest in self.pixels.own_digests.items() if digest is None]
+        own = self.pixels.own_digests
+        return [name for name in dict.fromkeys(self.records.all_images()) if name not in own]
 
     def read(self, row: int, epoch: int) -> Tensor | SampleImages:
         """Read the image of a row, or its images, transform them and add noise.
@@ -143,7 +145,7 @@ class Images(RawModality):
         Raises:
             UnreadableImageError: The image cannot be read, or none of several.
         """
-        names = self.pixels.names(row)
+        names = self.records.images(row)
         if len(names) == 1:
             return self._read(row, 0, names[0], epoch)
         found, unreadable = [], []
@@ -159,7 +161,7 @@ class Images(RawModality):
     def _read(self, row: int, number: int, name: str, epoch: int) -> Tensor:
         """Return the pixels of the image with this number in the row. Each has random numbers of its own."""
         use = f"image {number}" if number else "image"
-        rng = sample_generator(self.seed, self.view(epoch), self.ids[row].as_py(), use)
+        rng = sample_generator(self.seed, self.view(epoch), self.records.value("id", row), use)
         image = self.pixels.read(row, name, seed=int(rng.integers(2**63)))
         return image if self.noise is None else self.noise.apply(image, rng)
 
@@ -175,14 +177,17 @@ class Images(RawModality):
         Returns:
             Key of each input, 16 bytes, or None for an unreadable image.
         """
-        names, ids = row_images(self.pixels.records), self.ids.to_pylist()
-        found = [self._digest([self.pixels.own_digests[n] or digests[n] for n in names[row]]) for row, _ in inputs]
+        own = self.pixels.own_digests
+        found = [
+            self._digest([own[name] if name in own else digests[name] for name in self.records.images(row)])
+            for row, _ in inputs
+        ]
         if not self.random:
             return found
         version = "" if self.noise is None else noise_version()
         settings = f"{self.pixels.transform.augmentation} {self.noise} {self.seed} {version}"
         return [
-            None if digest is None else hash_text(f"{digest.hex()} {settings} {view} {ids[row]}")
+            None if digest is None else hash_text(f"{digest.hex()} {settings} {view} {self.records.value('id', row)}")
             for digest, (row, view) in zip(found, inputs, strict=True)
         ]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Literal
 
-import pyarrow as pa
-
-from robusttune.data.labels import encode_labels, facts_of
+from robusttune.data.class_indices import ClassIndices
+from robusttune.data.labels import encode_labels, facts_of, require_classes
 from robusttune.data.records import SplitRecords
+from robusttune.data.rows import Rows
 from robusttune.errors import RobustTuneError
 from robusttune.types import Facts, Split
 
@@ -33,6 +33,7 @@ class LabelSet:
         self.records = records
         self.given = given
         self.classes = classes
+        self._indices: dict[Split, ClassIndices] = {}
 
     @cached_property
     def facts(self) -> Facts:
@@ -50,10 +51,13 @@ class LabelSet:
                     f"{multilabel}: use data with the same multilabel setting"
                 )
             return self.given
-        train = self.records.table("train")
+        train = self.records.rows("train")
         if train is None:
             raise RobustTuneError("there is no training split to learn the classes from: give one, or a checkpoint")
-        return facts_of(train, self.records.class_names, multilabel)
+        names = self.records.class_names
+        require_classes(names, multilabel)
+        self._indices["train"] = encode_labels(train, names, multilabel, "train")
+        return facts_of(self._indices["train"], names, multilabel)
 
     def names(self, split: Split) -> list[str]:
         """Return the names of the classes that the label indices of a split refer to, in order.
@@ -65,7 +69,7 @@ class LabelSet:
             RobustTuneError: The test split has a single class, so there is nothing to decide.
         """
         known = self.facts.class_names
-        tested = self.records.origin(split) == "test" and self.records.source_table("test") is not None
+        tested = self.records.origin(split) == "test" and self.records.source_rows("test") is not None
         if self.classes == "training" or not tested:
             return known
         names = test_classes = self.records.test_class_names
@@ -78,6 +82,8 @@ class LabelSet:
             )
         return names
 
-    def indices(self, table: pa.Table, split: Split) -> list[list[int]]:
-        """Return the class indices of each row of a table, see `encode_labels`."""
-        return encode_labels(table, self.names(split), self.facts.multilabel, split)
+    def indices(self, rows: Rows, split: Split) -> ClassIndices:
+        """Return the class indices of the rows of a split, see `encode_labels`. They are encoded once."""
+        if split not in self._indices:
+            self._indices[split] = encode_labels(rows, self.names(split), self.facts.multilabel, split)
+        return self._indices[split]

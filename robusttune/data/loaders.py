@@ -128,7 +128,7 @@ class Loaders:
         """Return how often each training sample is drawn, or None without balanced sampling."""
         if self.balance is None or data.labels is None:
             return None
-        return quotas(data.labels.to_pylist(), self.balance)
+        return quotas(data.labels, self.balance)
 
     def _limited(
         self, data: SampleDataset, split: Split, facts: Facts, workers: Workers, size: int, processes: Processes

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 import torch
 from numpy.typing import NDArray
 
-from robusttune.corruption.missing import Mask
+from robusttune.corruption.masks import Mask, as_column
 from robusttune.counting import counted
 from robusttune.data.sources.files import guard_against_changes
 from robusttune.errors import RobustTuneError
@@ -31,14 +32,15 @@ def write_mask(path: Path, mask: Mask, about: Mapping[str, str]) -> None:
         about: Metadata of the file, such as its split and protocol. The hash of the mask is added.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.table({"id": mask.ids, "image": mask.present[:, 0], "text": mask.present[:, 1]})
+    parts = [pa.table({"id": ids, "image": shown[:, 0], "text": shown[:, 1]}) for ids, shown in mask.sorted()]
+    table = pa.concat_tables(parts).replace_schema_metadata({**about, "hash": mask.hash})
     with atomic_write(path) as partial:
-        pa.parquet.write_table(table.replace_schema_metadata({**about, "hash": mask.hash}), partial)
+        pa.parquet.write_table(table, partial)
 
 
 def read_mask(
     path: Path,
-    ids: Sequence[str],
+    ids: Sequence[str] | pa.ChunkedArray,
     codes: Mapping[int, str] | None,
     split: str,
     rows: tuple[Sequence[int], int] | None = None,
@@ -54,7 +56,7 @@ def read_mask(
         rows: Row of each sample in an array, and the number of its rows; None if each sample is a row.
 
     Returns:
-        Mask of the samples in ``ids``, sorted by id.
+        Mask of the samples in ``ids``, in their order.
 
     Raises:
         RobustTuneError: The file is unreadable, belongs to another split or other samples, was altered, or has a code
@@ -65,15 +67,15 @@ def read_mask(
     if (codes is None) == (path.suffix != ".parquet"):
         has = "by id, and has no codes: leave out" if codes else f"of codes: say what they mean, {USUAL}, in"
         raise RobustTuneError(f"{path} is a table {has} data.missing's codes")
+    ids = as_column(ids)
     with guard_against_changes(path):
         shown = (
             _by_id(path, ids, split) if codes is None else _by_row(path, codes, *(rows or (range(len(ids)), len(ids))))
         )
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    return Mask([ids[row] for row in order], shown[order])
+    return Mask(ids, shown)
 
 
-def _by_id(path: Path, ids: Sequence[str], split: str) -> NDArray[np.bool_]:
+def _by_id(path: Path, ids: pa.ChunkedArray, split: str) -> NDArray[np.bool_]:
     """Read a Parquet mask; return the presence of image and text for each id, shape (N, 2), bool."""
     try:
         table = pa.parquet.read_table(path)
@@ -84,24 +86,24 @@ def _by_id(path: Path, ids: Sequence[str], split: str) -> NDArray[np.bool_]:
         raise RobustTuneError(
             f"{path} needs the columns id (string), image and text (bool), but has {types}: write them"
         )
-    presence = zip(table["image"].to_pylist(), table["text"].to_pylist(), strict=True)
-    found = dict(zip(table["id"].to_pylist(), presence, strict=True))
-    absent = [sample_id for sample_id in ids if sample_id not in found]
-    if absent or len(found) < len(table) or any(None in shown for shown in found.values()):
+    known, has_nulls = pc.unique(table["id"]), any(table[name].null_count for name in ("id", "image", "text"))
+    places = pc.index_in(ids, known)  # rows of the table, if its ids are unique
+    if places.null_count or len(known) < len(table) or has_nulls:
+        absent = ids.filter(places.is_null())
         problem = (
-            f"lacks {len(absent)} of {counted(len(ids), 'sample')}, the first is {absent[0]!r}"
-            if absent
+            f"lacks {len(absent)} of {counted(len(ids), 'sample')}, the first is {absent[0].as_py()!r}"
+            if len(absent)
             else "is ambiguous"
         )
         raise RobustTuneError(f"the mask {path} {problem}: give the mask of this data")
     about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     if about.get("split", split) != split:  # ids such as row numbers would match any split
         raise RobustTuneError(f"{path} is the mask of the {about['split']} split, not of {split}: give that of {split}")
-    entries = sorted(found.items())
-    content = Mask([sample_id for sample_id, _ in entries], np.array([shown for _, shown in entries], dtype=bool))
+    shown: NDArray[np.bool_] = np.stack([np.asarray(table[modality]) for modality in ("image", "text")], axis=1)
+    content = Mask(table["id"], shown)
     if about.get("hash", content.hash) != content.hash:
         raise RobustTuneError(f"{path} was altered: its mask is {content.hash}, not {about['hash']}: write it again")
-    return np.array([found[sample_id] for sample_id in ids], dtype=bool).reshape(-1, 2)
+    return shown[np.asarray(places, dtype=np.int64)]
 
 
 def _by_row(path: Path, codes: Mapping[int, str], rows: Sequence[int], count: int) -> NDArray[np.bool_]:
@@ -124,5 +126,7 @@ def _by_row(path: Path, codes: Mapping[int, str], rows: Sequence[int], count: in
         )
     if len(set(codes.values())) < len(codes):
         raise RobustTuneError(f"two codes of {path} mean the same, {dict(codes)}: usual is {USUAL}")
-    shown = np.array([SHOWN[codes[int(code)]] for code in table.tolist()], dtype=bool).reshape(-1, 2)
+    shown = np.zeros((len(table), 2), dtype=bool)
+    for code, meaning in codes.items():
+        shown[table == code] = SHOWN[meaning]
     return shown[np.asarray(rows, dtype=np.int64)]

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
+from numpy.typing import NDArray
 
 from robusttune.corruption.dropout import sample_generator
 from robusttune.corruption.noise import TextNoise
+from robusttune.data.rows import Rows
 from robusttune.encoders.tokenization import Tokenizer
 from robusttune.types import EncoderInputs
 
@@ -45,6 +46,10 @@ class Modality(ABC):
     @abstractmethod
     def has(self, row: int) -> bool:
         """Return whether the sample in this row has the modality."""
+
+    @abstractmethod
+    def present_rows(self) -> NDArray[np.bool_]:
+        """Return which rows have the modality, shape (N,), bool."""
 
     @abstractmethod
     def read(self, row: int, epoch: int) -> Any:
@@ -104,7 +109,7 @@ class Texts(RawModality):
     """The texts of a split in one noise variant, tokenised batch by batch.
 
     Args:
-        records: Table of the samples, with the columns of `SCHEMA`.
+        records: Samples.
         tokenizer: Tokenizer of the text encoder.
         noise: Noise on the texts, or None.
         seed: Seed of the noise.
@@ -112,21 +117,25 @@ class Texts(RawModality):
     """
 
     def __init__(
-        self, records: pa.Table, tokenizer: Tokenizer, noise: TextNoise | None, seed: int, views: int | None
+        self, records: Rows, tokenizer: Tokenizer, noise: TextNoise | None, seed: int, views: int | None
     ) -> None:
-        self.ids, self.texts = records["id"], records["text"]
+        self.records = records
         self.tokenizer = tokenizer
         self.noise = noise
-        self.present = np.flatnonzero(self.texts.is_valid())
+        self.others = None if noise is None else np.flatnonzero(records.present("text"))  # texts to swap in
         self.seed = seed
         self.views = 1 if noise is None else views
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.records)
 
     def has(self, row: int) -> bool:
         """Return whether the sample in this row has a text."""
-        return bool(self.texts[row].is_valid)
+        return bool(self.present_rows()[row])
+
+    def present_rows(self) -> NDArray[np.bool_]:
+        """Return which rows have the modality, shape (N,), bool."""
+        return self.records.present("text")
 
     def files(self) -> list[str]:
         """Return an empty list: texts are in the table, not in files of their own."""
@@ -139,18 +148,18 @@ class Texts(RawModality):
             row: Row of a sample that has a text.
             epoch: Epoch, from 0, which selects the random view.
         """
-        text: str = self.texts[row].as_py()
+        text: str = self.records.value("text", row)
         if self.noise is None:
             return text
-        rng = sample_generator(self.seed, self.view(epoch), self.ids[row].as_py(), "text")
+        rng = sample_generator(self.seed, self.view(epoch), self.records.value("id", row), "text")
         return self.noise.apply(text, rng, self._other(row, rng))
 
     def _other(self, row: int, rng: np.random.Generator) -> str | None:
         """Draw the text of another sample; return None if no other sample has a text."""
-        if len(self.present) < 2:
+        if self.others is None or len(self.others) < 2:
             return None
-        index = int(rng.integers(len(self.present) - 1))
-        other: str = self.texts[int(self.present[index + (self.present[index] >= row)])].as_py()
+        index = int(rng.integers(len(self.others) - 1))
+        other: str = self.records.value("text", int(self.others[index + (self.others[index] >= row)]))
         return other
 
     def keys(self, inputs: list[tuple[int, int]], digests: Mapping[str, bytes | None]) -> list[bytes | None]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import pyarrow as pa
-
 from robusttune.corruption.conditions import Conditions
 from robusttune.corruption.noise import NoiseBySplit, SplitNoise
+from robusttune.data.class_indices import ClassIndices
 from robusttune.data.dataset import SampleDataset
 from robusttune.data.image_modality import Images, Pixels
 from robusttune.data.images import ImageReader
 from robusttune.data.modalities import Texts
+from robusttune.data.rows import Rows
 from robusttune.data.settings import TrainingSettings
 from robusttune.encoders import ImageEncoder, ImageTransform, TextEncoder
 from robusttune.encoders.preprocessing import Preprocessing as ImagePreprocessing
@@ -52,9 +52,9 @@ class Preprocessing:
 
     def dataset(
         self,
-        table: pa.Table,
+        rows: Rows,
         images: ImageReader,
-        labels: list[list[int]] | None,
+        labels: ClassIndices | None,
         split: Split,
         noise_split: str,
         conditions: Conditions,
@@ -62,8 +62,8 @@ class Preprocessing:
         """Return the preprocessed samples of a split.
 
         Args:
-            table: Rows of the split, with the columns of `SCHEMA`.
-            images: Reader of the images that the table names.
+            rows: Rows of the split.
+            images: Reader of the images that the rows name.
             labels: Class indices of each row, or None for a split without labels.
             split: Split of the rows.
             noise_split: Split whose noise settings apply.
@@ -73,17 +73,17 @@ class Preprocessing:
         noise: SplitNoise = getattr(self.noise, noise_split, SplitNoise())
         more_images, more_texts = conditions.noise if split in ("val", "test") else ({}, {})
         transform = ImageTransform(self.resizing, self.training.augmentation if training else None)
-        pixels = Pixels(table, images, transform)
+        pixels = Pixels(rows, images, transform)
         views = self.views if training else 1
         return SampleDataset(
-            table,
+            rows,
             labels,
             {
-                variant: Images(table, pixels, image_noise, self.seed, views)
+                variant: Images(rows, pixels, image_noise, self.seed, views)
                 for variant, image_noise in {"clean": noise.image, **more_images}.items()
             },
             {
-                variant: Texts(table, self.tokenizer, text_noise, self.seed, views)
+                variant: Texts(rows, self.tokenizer, text_noise, self.seed, views)
                 for variant, text_noise in {"clean": noise.text, **more_texts}.items()
             },
             self.training.modality_dropout if training else None,

@@ -14,6 +14,7 @@ from robusttune.corruption.noise import NoiseBySplit
 from robusttune.data.dataset import Collate, SampleDataset
 from robusttune.data.images import ImageReader
 from robusttune.data.preprocessed import Preprocessing
+from robusttune.data.rows import Rows
 from robusttune.data.settings import TrainingSettings
 from robusttune.data.sources.base import to_table
 from robusttune.encoders import ImageEncoder, TextEncoder
@@ -79,7 +80,7 @@ class Batches:
         self, table: pa.Table, images: ImageReader, batch_size: int, device: torch.device, unreadable_as_missing: bool
     ) -> Iterator[Prepared]:
         """Yield the batches of a table with the columns of `SCHEMA`, whose images a reader knows; see `of`."""
-        data = self.preprocessing.dataset(table, images, None, "predict", "predict", ALL_PRESENT)
+        data = self.preprocessing.dataset(Rows(table), images, None, "predict", "predict", ALL_PRESENT)
         collate = Collate(data.images, data.texts, self.facts, "predict")
         starts = range(0, len(data), batch_size)
 

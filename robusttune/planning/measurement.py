@@ -147,5 +147,5 @@ def _add(trainer: Trainer, *callbacks: Callback) -> None:
 
 def row_count(data: ImageTextDataModule, split: Split) -> int:
     """Return the number of samples in a split, 0 if the data set lacks it."""
-    table = data.records(split)
-    return 0 if table is None else len(table)
+    rows = data.rows(split)
+    return 0 if rows is None else len(rows)

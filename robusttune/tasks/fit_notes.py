@@ -120,7 +120,9 @@ def _untrained_prototypes(task: RobustTask, data: ImageTextDataModule) -> str | 
     head = getattr(getattr(task.classifier, "network", None), "head", None)
     if not isinstance(head, PrototypeHead) or getattr(task, "every_pattern", False):
         return None
-    counts, dropout = presence(data.records("train")), data.training.modality_dropout
+    rows, dropout = data.rows("train"), data.training.modality_dropout
+    assert rows is not None, "a fit has training samples"
+    counts = presence(rows)
     samples = {  # or a probability of some
         LONE_IMAGE: counts["image_only"] or (dropout is not None and dropout.text_dropout),
         LONE_TEXT: counts["text_only"] or (dropout is not None and dropout.image_dropout),
@@ -139,6 +141,6 @@ def _untrained_prototypes(task: RobustTask, data: ImageTextDataModule) -> str | 
 
 def _rows(data: ImageTextDataModule, split: Split) -> int:
     """Return the number of samples of a split that a fit has."""
-    table = data.records(split)
-    assert table is not None, "a fit has training and validation samples"
-    return len(table)
+    rows = data.rows(split)
+    assert rows is not None, "a fit has training and validation samples"
+    return len(rows)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robusttune.data.balance import Quotas, Sampling, imbalance_note, quotas
+from robusttune.data.class_indices import ClassIndices
 from robusttune.data.sampler import ResumableSampler
 from robusttune.types import Draw
 
@@ -43,7 +44,7 @@ def within_one(counts: float, expected: float) -> bool:
 @given(LABELS, SAMPLING)
 def test_classes_have_the_published_probabilities(labels: list[list[int]], sampling: Sampling) -> None:
     """p_c is proportional to n_c ** q, with q = 0 and 1/2 (Kang et al. 2020)."""
-    found, sizes = quotas(labels, sampling), Counter(label for (label,) in labels)
+    found, sizes = quotas(ClassIndices.of(labels), sampling), Counter(label for (label,) in labels)
     powers = {label: size ** {"balanced": 0.0, "square_root": 0.5}[sampling] for label, size in sizes.items()}
     for label, power in powers.items():
         expected = len(labels) * power / sum(powers.values())
@@ -56,7 +57,7 @@ def test_classes_have_the_published_probabilities(labels: list[list[int]], sampl
 def test_rows_and_classes_are_drawn_as_often_as_expected(
     labels: list[list[int]], sampling: Sampling, seed: int, epoch: int
 ) -> None:
-    found = quotas(labels, sampling)
+    found = quotas(ClassIndices.of(labels), sampling)
     drawn = [draw.row for draw in draws(found, 1, seed, epoch)[0]]
     assert len(drawn) == len(labels)
     times = np.bincount(drawn, minlength=len(labels))
@@ -70,7 +71,7 @@ def test_rows_and_classes_are_drawn_as_often_as_expected(
 def test_ranks_share_the_draws_of_one_process(
     labels: list[list[int]], sampling: Sampling, world: int, epoch: int
 ) -> None:
-    found = quotas(labels, sampling)
+    found = quotas(ClassIndices.of(labels), sampling)
     parts = draws(found, world, epoch=epoch)
     assert len({len(part) for part in parts}) == 1
     assert joined(parts) == draws(found, 1, epoch=epoch)[0]
@@ -80,7 +81,7 @@ def test_ranks_share_the_draws_of_one_process(
 def test_an_epoch_continues_where_it_stopped(
     labels: list[list[int]], sampling: Sampling, before: int, after: int, epoch: int, data: st.DataObject
 ) -> None:
-    found = quotas(labels, sampling)
+    found = quotas(ClassIndices.of(labels), sampling)
     start = data.draw(st.integers(0, (len(labels) - 1) // before)) * before
     whole = joined(draws(found, before, epoch=epoch))
     assert joined(draws(found, after, epoch=epoch, start=start)) == whole[start:]
@@ -90,14 +91,14 @@ def test_an_epoch_continues_where_it_stopped(
 def test_repeats_are_numbered(labels: list[list[int]], epoch: int) -> None:
     """So that each draw of a sample has its own augmentation and modality dropout."""
     seen: Counter[int] = Counter()
-    for draw in draws(quotas(labels, "balanced"), 1, epoch=epoch)[0]:
+    for draw in draws(quotas(ClassIndices.of(labels), "balanced"), 1, epoch=epoch)[0]:
         assert (draw.repeat, draw.epoch) == (seen[draw.row], epoch)
         seen[draw.row] += 1
 
 
 def test_epochs_and_seeds_differ_and_cover_the_large_class() -> None:
     """Of 90 samples with an expected 5/9 draws each, every one is drawn sooner or later."""
-    found = quotas([[0]] * 90 + [[1]] * 10, "balanced")
+    found = quotas(ClassIndices.of([[0]] * 90 + [[1]] * 10), "balanced")
     orders = [[draw.row for draw in draws(found, 1, epoch=epoch)[0]] for epoch in range(20)]
     assert len({*map(tuple, orders)}) == 20
     assert draws(found, 1, seed=1)[0] != draws(found, 1, seed=0)[0]
@@ -109,18 +110,18 @@ def test_epochs_and_seeds_differ_and_cover_the_large_class() -> None:
 
 def test_a_sample_has_the_weight_of_its_rarest_class() -> None:
     labels = [[0]] * 6 + [[0, 1]] * 2 + [[]]
-    found = quotas(labels, "balanced")
+    found = quotas(ClassIndices.of(labels), "balanced")
     assert found.classes.tolist() == [0] * 6 + [1] * 2 + [-1]
     weights = np.array([1 / 8] * 6 + [1 / 2] * 2 + [1 / 8])  # of 8 and 2 samples; unlabelled: the smallest
     assert found.expected.tolist() == pytest.approx((9 * weights / weights.sum()).tolist())
 
 
 def test_rows_without_any_label_are_drawn_once_each() -> None:
-    assert sorted(draw.row for draw in draws(quotas([[], [], []], "balanced"), 1)[0]) == [0, 1, 2]
+    assert sorted(draw.row for draw in draws(quotas(ClassIndices.of([[], [], []]), "balanced"), 1)[0]) == [0, 1, 2]
 
 
 def test_a_class_without_samples_is_ignored() -> None:
-    found = quotas([[0], [0], [2], [2]], "balanced")
+    found = quotas(ClassIndices.of([[0], [0], [2], [2]]), "balanced")
     assert found.expected.tolist() == [1, 1, 1, 1]
 
 

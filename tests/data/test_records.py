@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from layouts import LAYOUTS, jsonl, picture, write_table_copy
 
-from robusttune.corruption.missing import Mask
+from robusttune.corruption.masks import Mask
 from robusttune.data import ImageTextDataModule, Missing, MissingBySplit, Splits
+from robusttune.data.class_indices import ClassIndices
 from robusttune.data.mask_files import write_mask
 from robusttune.data.records import SplitRecords
 from robusttune.data.sources import Shapes, Table, World
@@ -42,7 +43,7 @@ def counts(table: pa.Table | None) -> dict[str, int]:
 @given(st.lists(st.integers(0, 4), max_size=60), st.integers(1, 6), st.integers(0, 3))
 def test_shots_are_those_of_the_published_draw(labels: list[int], shots: int, seed: int) -> None:
     """Computed another way: class by class, as they come up, from one generator."""
-    found = draw_shots([[label] for label in labels], shots, random.Random(seed))
+    found = draw_shots(ClassIndices.of([[label] for label in labels]), shots, random.Random(seed)).tolist()
     generator, expected = random.Random(seed), []
     for label in dict.fromkeys(labels):
         rows = [row for row, other in enumerate(labels) if other == label]
@@ -53,7 +54,7 @@ def test_shots_are_those_of_the_published_draw(labels: list[int], shots: int, se
 
 def test_shots_of_a_seed() -> None:
     """What Python's generator gives, for good: 2 of 5 of each of two classes, one after the other."""
-    assert draw_shots([[0]] * 5 + [[1]] * 5, 2, random.Random(1)) == [0, 1, 5, 7]
+    assert draw_shots(ClassIndices.of([[0]] * 5 + [[1]] * 5), 2, random.Random(1)).tolist() == [0, 1, 5, 7]
 
 
 def test_what_is_trained_and_distinguished_are_the_classes_that_are_used(tmp_path: Path, text_folder: Path) -> None:
@@ -93,7 +94,7 @@ def test_new_classes_alone_are_distinguished_from_their_own_kind(
 
 def test_shots_are_for_one_label_each() -> None:
     with pytest.raises(RobustTuneError, match=r"data\.splits\.shots is for samples of one class each"):
-        draw_shots([[0, 1]], 1, random.Random(0))
+        draw_shots(ClassIndices.of([[0, 1]]), 1, random.Random(0))
 
 
 def test_shots_of_both_splits(tmp_path: Path) -> None:
@@ -172,7 +173,7 @@ def test_masks_are_of_the_samples_that_are_used() -> None:
     found = records(Shapes(train=100, val=30, test=60), subset=20, missing={"test": Missing(rate=0.5)})
     table = found.table("test")
     assert table is not None
-    assert found.masks["test"].ids == sorted(table["id"].to_pylist())
+    assert found.masks["test"].ids.to_pylist() == table["id"].to_pylist()
     assert (~found.masks["test"].present).sum() == 10
 
 
@@ -245,7 +246,7 @@ def test_missing_by_label_is_of_this_split() -> None:
 
 
 def test_a_mask_is_read_as_it_was_written() -> None:
-    mask = Mask(["a", "b"], np.array([[True, False], [False, True]]))
+    mask = Mask.of(["a", "b"], [[True, False], [False, True]])
     assert mask.by_id() == {"a": (True, False), "b": (False, True)}
 
 

@@ -19,6 +19,7 @@ from robusttune.data.labels import encode_labels
 from robusttune.data.look_alikes import look_alikes
 from robusttune.data.records import presence
 from robusttune.data.row_images import image_names, row_images
+from robusttune.data.rows import Rows
 from robusttune.data.sources.base import Published, names_of_classes
 from robusttune.data.verify.duplicates import find_duplicates, find_near_duplicates
 from robusttune.data.verify.findings import Verification
@@ -68,7 +69,7 @@ def verify(data: ImageTextDataModule, near_bits: int | None, threads: int, watch
         found.problems.append(f"{len(broken)} of {counted(len(names), 'image')} unreadable, the first: {broken[0]}")
     tokenizer = _tokenizer(data, tables.values(), found)
     for split, table in tables.items():
-        counts = {"samples": len(table)} | presence(table) | {"unlabelled": table["labels"].null_count}
+        counts = {"samples": len(table)} | presence(Rows(table)) | {"unlabelled": table["labels"].null_count}
         found.splits[split] = counts | _texts(table, tokenizer) | {"hash": _hash(table, checks)}
     _count_classes(data, tables, found)
     _compare_with_published(data.source.published, found)
@@ -226,7 +227,7 @@ def _check_labels(data: ImageTextDataModule, tables: dict[str, pa.Table], found:
             continue
         known = [*found.classes] if split == "test" and data.evaluation.classes != "training" else trained
         try:
-            encode_labels(table, known, data.source.multilabel, split)  # type: ignore[arg-type]
+            encode_labels(Rows(table), known, data.source.multilabel, split)  # type: ignore[arg-type]
         except RobustTuneError as error:
             found.problems.append(str(error))
 
@@ -237,12 +238,12 @@ def _apply_masks(data: ImageTextDataModule, found: Verification) -> None:
         if getattr(data.missing, split, None) is None:
             continue
         try:
-            table = data.records(split)
+            rows = data.rows(split)
         except RobustTuneError as error:
             found.problems.append(str(error))
             continue
-        if table is not None:
-            found.masks[split] = {"hash": data.masks[split].hash, "samples": len(table)} | presence(table)
+        if rows is not None:
+            found.masks[split] = {"hash": data.masks[split].hash, "samples": len(rows)} | presence(rows)
 
 
 def _check_as_a_fit_would(data: ImageTextDataModule, found: Verification) -> None:

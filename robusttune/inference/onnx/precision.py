@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from robusttune.data.labels import encode_labels
+from robusttune.data.rows import Rows
 from robusttune.data.sources import Table
 from robusttune.errors import RobustTuneError
 from robusttune.inference.batches import Batches
@@ -138,7 +139,8 @@ def _batches(classifier: Classifier, path: str) -> Iterator[tuple[Batch, list[li
     table = source.read("test")
     if len(table) == 0:
         raise RobustTuneError(f"{path} has no samples: give a table of labelled ones")
-    labels = encode_labels(table, classifier.class_names, classifier.facts.multilabel, "test")
+    classes = encode_labels(Rows(table), classifier.class_names, classifier.facts.multilabel, "test")
+    labels = classes.to_lists()
     prepared = Batches(classifier).of_table(table, source.images, BATCH_SIZE, classifier.device, True)
     for number, (batch, _) in enumerate(prepared):
         yield batch, labels[number * BATCH_SIZE : number * BATCH_SIZE + len(batch)]

@@ -16,6 +16,7 @@ from robusttune.corruption.noise import NoiseBySplit
 from robusttune.counting import counted
 from robusttune.data.loaders import Loaders, Processes
 from robusttune.data.preprocessed import Preprocessing
+from robusttune.data.rows import Rows
 from robusttune.data.settings import LoaderSettings, TrainingSettings, require_minimum
 from robusttune.data.sources import Source
 from robusttune.encoders import ImageEncoder, TextEncoder
@@ -137,7 +138,8 @@ class PartsLoader:
         processes = Processes.of(data.trainer)._replace(rank=0, world_size=1)  # No other process has rows of the part.
         for piece in data.input.pieces(self.parts):
             data.pieces.append(piece)
-            samples = data.preprocessing.dataset(piece.records, data.input.images, None, "predict", "predict", complete)
+            rows = Rows(piece.records)
+            samples = data.preprocessing.dataset(rows, data.input.images, None, "predict", "predict", complete)
             yield from data.loaders.build(samples, "predict", data.facts, processes, shuffle=False)
 
 

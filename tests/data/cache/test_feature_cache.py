@@ -431,7 +431,7 @@ def test_noise_of_other_code_is_another_input(make: Callable[..., Any], monkeypa
         data = make(noise=NOISY, views=1)
         data.setup("fit")
         images = data._datasets["train"].images["clean"]
-        names = data._datasets["train"].records["image"].drop_null().to_pylist()
+        names = data._datasets["train"].records.column("image").drop_null().to_pylist()
         rows = [(row, 0) for row in range(len(images)) if images.has(row)]
         found: list[bytes | None] = images.keys(rows, dict.fromkeys(names, b"content"))
         return found

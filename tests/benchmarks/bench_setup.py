@@ -1,0 +1,151 @@
+"""Setup of a fit on a large table: durations, memory of the process and of a worker, first batch of texts.
+
+The table is a memory-mapped Arrow file with texts of about 60 characters and one of 1,000 classes, or with
+``--multilabel`` 0 to 5 of them; ``--masks`` adds a missing-modality protocol, and one image to all rows.
+
+`python tests/benchmarks/bench_setup.py [--rows 1000000] [--multilabel] [--masks]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import pyarrow as pa
+from dishes import DISHES, FILLERS, write_text_encoder
+from fakes import tiny_image_encoder, tiny_text_encoder
+from PIL import Image
+
+from robusttune.data import ImageTextDataModule, LoaderSettings, Missing, MissingBySplit
+from robusttune.data.sources.base import SCHEMA, Source
+
+CLASSES, CHUNK = 1_000, 1 << 16
+WORDS = np.array([word for _, _, words in DISHES.values() for word in words] + FILLERS)
+
+
+class Mapped(Source):
+    """A source whose training table is a memory-mapped Arrow file."""
+
+    def __init__(self, path: Path, multilabel: bool) -> None:
+        self.path = path
+        self.multilabel = multilabel
+
+    def read(self, split: str) -> pa.Table | None:
+        return pa.ipc.open_file(pa.memory_map(str(self.path))).read_all() if split == "train" else None
+
+
+def write_rows(path: Path, rows: int, multilabel: bool, image: str | None) -> None:
+    rng, names = np.random.default_rng(0), np.array([f"class {index}" for index in range(CLASSES)])
+    drawn = names[(CLASSES * rng.random((CHUNK, 5 if multilabel else 1)) ** 2).astype(int)].tolist()
+    counts = rng.integers(0, 6, CHUNK) if multilabel else np.ones(CHUNK, dtype=np.int64)
+    labels = [[*dict.fromkeys(of[:count])] for of, count in zip(drawn, counts.tolist(), strict=True)]
+    texts = [" ".join(words) for words in WORDS[rng.integers(0, len(WORDS), (CHUNK, 9))].tolist()]
+    content = pa.table([pa.array(texts), pa.array(labels)], ["text", "labels"])
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
+        for start in range(0, rows, CHUNK):  # the same texts and labels in another order, each time
+            size = min(CHUNK, rows - start)
+            part = content.take(pa.array(rng.permutation(CHUNK)[:size])).combine_chunks()
+            columns = {
+                "id": pa.array(np.arange(start, start + size)).cast(pa.string()),
+                "image": pa.array([image] * size, pa.string()),
+                "text": part["text"].chunk(0),
+                "labels": part["labels"].chunk(0),
+                "more_images": pa.nulls(size, SCHEMA.field("more_images").type),
+            }
+            writer.write_batch(pa.RecordBatch.from_pydict(columns, SCHEMA))
+
+
+def private_bytes(process: int | str = "self") -> int:
+    """Memory that a process shares with no other. Pages of a mapped file are clean, and not counted."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
+
+
+class Peak:
+    """The greatest private memory during a ``with`` block, looked at ten times a second."""
+
+    def __enter__(self) -> Peak:
+        self.bytes, self._over = private_bytes(), threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.1):
+            self.bytes = max(self.bytes, private_bytes())
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def measure(folder: Path, multilabel: bool, masks: bool) -> None:
+    missing = MissingBySplit(train=Missing(rate=0.7)) if masks else MissingBySplit()
+    encoders = tiny_image_encoder(), tiny_text_encoder(folder / "bert")
+    data = ImageTextDataModule(
+        Mapped(folder / "rows.arrow", multilabel), *encoders, loader=LoaderSettings(workers=0), missing=missing
+    )
+    data.preprocessing.tokenizer([""])  # loads it
+    before, whole = private_bytes(), (perf_counter(), process_time())
+
+    def phase(name: str, work: Any) -> Any:
+        with Peak() as peak:
+            start = perf_counter(), process_time()
+            result = work()
+            seconds, computing = perf_counter() - start[0], process_time() - start[1]
+        kept, most = (private_bytes() - before) / 1e6, (peak.bytes - before) / 1e6
+        print(f"{name:<28}{seconds:>9.2f} s{computing:>9.2f} s{kept:>9.0f} MB{most:>9.0f} MB", flush=True)
+        return result
+
+    print(f"{'':<28}{'duration':>11}{'CPU':>11}{'private':>12}{'peak':>12}")
+    phase("read", lambda: data.source_table("train"))
+    phase("classes, split, frequencies", lambda: data.facts)
+    phase("check", lambda: data.check("fit"))
+    phase("setup", lambda: data.setup("fit"))
+    loader = phase("loader", data.train_dataloader)
+    phase("first batch", lambda: next(iter(loader)))
+    print(f"{'all until the first batch':<28}{perf_counter() - whole[0]:>9.2f} s{process_time() - whole[1]:>9.2f} s")
+    data.loaders.settings = LoaderSettings(workers=1)
+    loader = data.train_dataloader()
+    batches, number = iter(loader), min(200, len(loader) // 2)
+    for _ in range(number):
+        next(batches)
+    added = sum(private_bytes(worker) for worker in children())
+    print(f"{'a worker adds':<48}{added / 1e6:>10.0f} MB after {number} batches")
+
+
+def children() -> list[int]:
+    """Processes that this one has started."""
+    return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--multilabel", action="store_true")
+    parser.add_argument("--masks", action="store_true")
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # of the process that is measured
+    given = parser.parse_args()
+    if given.folder is not None:
+        measure(given.folder, given.multilabel, given.masks)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_text_encoder(folder / "bert", width=32, layers=2)
+        Image.new("RGB", (32, 32)).save(folder / "a.png")
+        write_rows(folder / "rows.arrow", given.rows, given.multilabel, str(folder / "a.png") if given.masks else None)
+        print(f"{given.rows:,} rows, {(folder / 'rows.arrow').stat().st_size / 1e6:.0f} MB")
+        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--folder", name], check=True)
+
+
+if __name__ == "__main__":
+    main()
