@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -125,6 +127,10 @@ class Images(RawModality):
     def has(self, row: int) -> bool:
         """Return whether the sample in this row has an image."""
         return bool(self.present[row].as_py())
+
+    def present_rows(self) -> NDArray[np.bool_]:
+        """Return which rows have the modality, shape (N,), bool."""
+        return np.asarray(self.present)
 
     def files(self) -> list[str]:
         """Return the paths of the images that are files of their own, each once."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from robusttune.corruption.dropout import sample_generator
 from robusttune.corruption.noise import TextNoise
@@ -45,6 +46,10 @@ class Modality(ABC):
     @abstractmethod
     def has(self, row: int) -> bool:
         """Return whether the sample in this row has the modality."""
+
+    @abstractmethod
+    def present_rows(self) -> NDArray[np.bool_]:
+        """Return which rows have the modality, shape (N,), bool."""
 
     @abstractmethod
     def read(self, row: int, epoch: int) -> Any:
@@ -127,6 +132,10 @@ class Texts(RawModality):
     def has(self, row: int) -> bool:
         """Return whether the sample in this row has a text."""
         return bool(self.texts[row].is_valid)
+
+    def present_rows(self) -> NDArray[np.bool_]:
+        """Return which rows have the modality, shape (N,), bool."""
+        return np.asarray(self.texts.is_valid())
 
     def files(self) -> list[str]:
         """Return an empty list: texts are in the table, not in files of their own."""

@@ -46,6 +46,10 @@ class CachedModality(Modality):
         """Return whether the sample in this row has the modality."""
         return self.raw.has(row)
 
+    def present_rows(self) -> NDArray[np.bool_]:
+        """Return which rows have the modality, shape (N,), bool."""
+        return self.raw.present_rows()
+
     def read(self, row: int, epoch: int) -> int:
         """Return the location of a row's features in the store.
 
