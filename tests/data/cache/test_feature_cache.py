@@ -24,6 +24,7 @@ from robusttune.corruption.noise import NoiseBySplit, SplitNoise
 from robusttune.data import ImageTextDataModule, ModalityDropout
 from robusttune.data.cache import build as build_module
 from robusttune.data.cache import feature_cache
+from robusttune.data.cache import store as store_module
 from robusttune.data.cache.fingerprint import fingerprint
 from robusttune.data.cache.shard import Shard, write_shard
 from robusttune.data.sources import Food101, Source, Table
@@ -165,8 +166,8 @@ def test_what_is_dropped_is_not_read(
 ) -> None:
     data = make(modality_dropout=ModalityDropout(image_dropout=1, text_dropout=0))
     epochs(data, encoders)
-    read, read_into = [], Shard.read_into
-    monkeypatch.setattr(Shard, "read_into", lambda self, *args: [read.append(self), read_into(self, *args)][1])
+    read, read_features = [], store_module.read_features
+    monkeypatch.setattr(store_module, "read_features", lambda *args: [read.append(args), read_features(*args)][1])
     batches = list(data.train_dataloader())
     with_text = [row for batch in batches for row in batch.text_present.tolist()]
     assert sum(with_text) > 80
@@ -312,8 +313,9 @@ def test_jobs_that_fill_one_folder_may_be_killed(
             process.kill()
             process.join()
         for path in shards(folder):
-            about = json.loads((path.parent / "about.json").read_text())
-            encoder = encoders["image_encoder" if path.parent.name.startswith("images") else "text_encoder"]
+            store = path.parents[1]
+            about = json.loads((store / "about.json").read_text())
+            encoder = encoders["image_encoder" if store.name.startswith("images") else "text_encoder"]
             Shard.read(path, fingerprint(about), encoder.widths).verify()
     assert list(folder.rglob("*.partial"))
     left = shards(folder)
