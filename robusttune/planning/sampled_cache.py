@@ -167,7 +167,7 @@ class SampledCache(FeatureCache):
         ):
             chunk, rest = rest[:size], rest[size:]
             start = perf_counter()
-            unreadable += builder.fill(requests.only(chunk))
+            unreadable += builder.fill(requests.only(chunk)).unreadable
             seconds = (perf_counter() - start) / len(chunk)
             elapsed = 0.0 if size == FIRST else seconds * len(chunk)  # the first chunk is the warm-up
             done += chunk.tolist()

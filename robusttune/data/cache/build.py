@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,6 +44,18 @@ PATIENCE = 60  # seconds after which a shard that one rank wrote must be visible
 LEFTOVER = 86_400  # age in seconds from which a partial file is assumed to be abandoned
 
 
+class Filled(NamedTuple):
+    """The features of requested inputs.
+
+    Attributes:
+        locations: Location of each input's features in the store, shape (R,), int64; `ABSENT` for an unreadable input.
+        unreadable: Error messages of the unreadable images. If they stop the computation, those found before the stop.
+    """
+
+    locations: NDArray[np.int64]
+    unreadable: list[str]
+
+
 @dataclass
 class Builder:
     """A builder that computes features and writes them to the folder of a store.
@@ -70,14 +82,11 @@ class Builder:
     threads: int
     stop_at_unreadable: bool
 
-    def fill(self, requests: Requests) -> list[str]:
+    def fill(self, requests: Requests) -> Filled:
         """Compute the features that the store lacks; every rank must take part.
 
         Args:
             requests: Requested inputs, the same on all ranks. Those that are unreadable are ignored.
-
-        Returns:
-            Error messages of the unreadable images. With ``stop_at_unreadable``, only those found before the stop.
 
         Raises:
             RobustTuneError: The folder cannot be written, or the disk has too little space.
@@ -89,11 +98,13 @@ class Builder:
             while (work := on_rank_zero(report, rounds.next_round)).chunks:
                 mine = work.chunks[rank() :: world_size()]
                 report = self._compute(requests, [chunks[n] for n in mine], rounds)
+        locations = np.full(len(requests), ABSENT)
         if not (work.unreadable and self.stop_at_unreadable):
             if chunks:
-                on_rank_zero(None, lambda _: self._finish(requests))
-            self._wait_for_shards(requests, {requests.keys[number].tobytes() for number in work.unreadable})
-        return list(work.unreadable.values())
+                on_rank_zero(None, lambda _: self.store.save())
+            unreadable = {requests.keys[number].tobytes() for number in work.unreadable}
+            locations[requests.readable] = self._wait_for_shards(requests.keys[requests.readable], unreadable)
+        return Filled(locations, list(work.unreadable.values()))
 
     def _plan(self, requests: Requests) -> list[NDArray[np.int64]]:
         """Divide the inputs without features into chunks; each chunk becomes a shard.
@@ -104,11 +115,13 @@ class Builder:
         Raises:
             RobustTuneError: The disk has too little space, or the folder cannot be created.
         """
-        missing = self._missing(requests)
+        numbers = np.flatnonzero(requests.readable)
+        locations = self.store.refresh(requests.keys[numbers], self.threads)
+        missing = self._distinct(requests, numbers[locations == ABSENT])
         if not len(missing):
             self.store.save()
-            if requests.readable.any():
-                found = np.unique(self.store.locations(requests.keys[requests.readable])).size
+            if len(numbers):
+                found = np.unique(locations).size
                 rank_zero_info(f"the features of {found:,} {self.what} are read from {self.store.folder}")
             return []
         lengths = requests.lengths(missing)
@@ -130,20 +143,12 @@ class Builder:
         # Texts of similar length follow each other, so that batches need little padding.
         return [missing[chunk][np.argsort(lengths[chunk], kind="stable")] for chunk in chunks]
 
-    def _missing(self, requests: Requests) -> NDArray[np.int64]:
-        """Return the numbers of the inputs without features; for images, in the order of their rows."""
-        numbers = np.flatnonzero(requests.readable)
-        self.store.refresh(requests.keys[numbers], self.threads)
-        numbers = numbers[self.store.locations(requests.keys[numbers]) == ABSENT]
+    def _distinct(self, requests: Requests, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the numbers of the first input with each key; for images, in the order of their rows."""
         numbers = numbers[first_occurrences(requests.keys[numbers])]
         if self.what == "images":  # Variants of an image follow each other, so that it is read once.
             numbers = numbers[np.argsort(requests.rows_of(numbers), kind="stable")]
         return numbers
-
-    def _finish(self, requests: Requests) -> None:
-        """Save the index, so that the other ranks and later runs need not read every shard."""
-        self.store.refresh(requests.keys[requests.readable], self.threads)
-        self.store.save()
 
     def _open(self) -> None:
         """Create the folder with a description of its features for people, and remove abandoned partial files."""
@@ -224,31 +229,30 @@ class Builder:
             path.parent.mkdir(exist_ok=True)
             write_shard(path, self.store.fingerprint, rows)
 
-    def _wait_for_shards(self, requests: Requests, unreadable: set[bytes]) -> None:
+    def _wait_for_shards(self, keys: Keys, unreadable: set[bytes]) -> NDArray[np.int64]:
         """Wait for the shards of other ranks, which a network file system may show with a delay.
 
         Args:
-            requests: Requested inputs.
+            keys: Keys of the requested inputs, shape (N, 2).
             unreadable: Keys of the unreadable images, which may have no features.
+
+        Returns:
+            Locations of the features, shape (N,).
 
         Raises:
             RobustTuneError: A shard is not visible after `PATIENCE` seconds.
         """
         deadline = time.monotonic() + PATIENCE
-        keys = requests.keys[requests.readable]
-        while not self._has_all(keys, unreadable):
-            self.store.refresh(keys, self.threads)
+        while True:
+            locations = self.store.refresh(keys, self.threads)
+            if {key.tobytes() for key in keys[locations == ABSENT]} <= unreadable:
+                return locations
             if time.monotonic() > deadline:
                 raise RobustTuneError(
                     f"{self.store.folder} lacks features that other processes wrote: give a data.cache.folder that "
                     "all machines share"
                 )
             time.sleep(0.1)
-
-    def _has_all(self, keys: Keys, unreadable: set[bytes]) -> bool:
-        """Return whether the store has the features of all inputs but the unreadable ones."""
-        absent = keys[self.store.locations(keys) == ABSENT]
-        return {key.tobytes() for key in absent} <= unreadable
 
     def _cannot_write(self, error: OSError) -> str:
         """Return the message for an error while writing."""

@@ -165,6 +165,7 @@ class FeatureCache:
         store = Store(self.root / f"{what}-{name[:16]}", name, encoder.widths)
         requests = Requests.of(modalities, self._digests(modalities, running.threads))
         unreadable = [_reason(requests[number]) for number in np.flatnonzero(~requests.readable).tolist()]
+        locations = np.full(len(requests), ABSENT)
         if not (unreadable and stop_at_unreadable):
             builder = Builder(
                 what,
@@ -177,8 +178,8 @@ class FeatureCache:
                 running.threads,
                 stop_at_unreadable,
             )
-            unreadable += builder.fill(requests)
-        locations = np.where(requests.readable, store.locations(requests.keys), ABSENT)
+            locations, found = builder.fill(requests)
+            unreadable += found
         by_modality = zip(modalities, requests.by_modality(locations, fill=ABSENT), strict=True)
         return [CachedModality(modality, store, own) for modality, own in by_modality], unreadable
 

@@ -183,7 +183,7 @@ class Index:
                 batch = file.get_batch(0)
             metadata = batch.schema.metadata
             about = metadata[b"about"].decode()
-            columns = {name: column.to_numpy() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+            columns = {field.name: _array(column) for field, column in zip(batch.schema, batch.columns, strict=True)}
             if metadata[b"checksum"].decode() != _checksum(about, columns):
                 return None
             given = json.loads(about)
@@ -201,6 +201,11 @@ class Index:
         names = ("first", "second", "places", "positions", "cut")
         counts = {f"tokens {layer}": column for layer, column in enumerate(self.counts)}
         return {name: getattr(self, name) for name in names} | counts
+
+
+def _array(column: pa.Array) -> NDArray[Any]:
+    """Return the numbers of a mapped column as an array. The column's own method for it imports pandas."""
+    return np.frombuffer(column.buffers()[1], column.type.to_pandas_dtype(), count=len(column), offset=0)
 
 
 def _checksum(about: str, columns: dict[str, NDArray[Any]]) -> str:

@@ -122,8 +122,7 @@ class Rounds:
     def _remaining(self) -> list[int]:
         """Return the chunks of which some inputs have no features yet, in the order of this job."""
         keys = self.requests.keys[self.pending]
-        self.store.refresh(keys, self.threads)
-        left = self.store.locations(keys) == ABSENT
+        left = self.store.refresh(keys, self.threads) == ABSENT
         left &= ~np.isin(self.pending, [*self.unreadable])
         self.pending, self.chunk_of = self.pending[left], self.chunk_of[left]
         found: list[int] = self.order[np.isin(self.order, self.chunk_of)].tolist()

@@ -63,23 +63,28 @@ class ShardFolder:
         with ThreadPoolExecutor(threads) as pool:
             self._update(pool, remove=False)
 
-    def refresh(self, requested: Keys, threads: int) -> None:
+    def refresh(self, requested: Keys, threads: int) -> NDArray[np.int64]:
         """Bring the index up to date, and compare shards with their checksums; remove damaged shards.
 
         A shard is compared when an input of it is requested for the first time in its life. It is compared again if the
         file has changed since. The index remembers this, see `save`.
 
         Args:
-            requested: Keys of the requested inputs, shape (N, 2).
+            requested: Keys of the N requested inputs, shape (N, 2).
             threads: Number of threads that check shards.
+
+        Returns:
+            Locations of the inputs, see `locations`.
         """
         with ThreadPoolExecutor(threads) as pool:
             self._update(pool, remove=True)
-            while self._damaged(pool, requested):
-                pass  # Another shard may have the same inputs.
-        for number in self._numbers(requested):
+            found = self.locations(requested)
+            while not self._are_intact(pool, numbers := _shards_at(found)):
+                found = self.locations(requested)  # Another shard may have the same inputs.
+        for number in numbers:
             longest = np.array(self.index.shards[number].longest, dtype=np.int64)
             self.longest = longest if self.longest is None else np.maximum(self.longest, longest)
+        return found
 
     def save(self) -> None:
         """Save the index for later runs and other processes, and map it, unless the folder cannot be written."""
@@ -145,14 +150,13 @@ class ShardFolder:
         longest = shard.counts.max(0, initial=0).tolist()
         return IndexedShard(name, len(shard.keys), longest, state), shard
 
-    def _damaged(self, pool: ThreadPoolExecutor, requested: Keys) -> bool:
-        """Compare the shards of requested inputs with their checksums, if that was not done before.
+    def _are_intact(self, pool: ThreadPoolExecutor, numbers: list[int]) -> bool:
+        """Compare shards with their checksums, if that was not done before, and return whether all are intact.
 
-        Returns:
-            Whether some shards were damaged. They are removed.
+        Damaged shards are removed, which changes the numbers of the others.
         """
         shards = self.index.shards.copy()
-        numbers = [number for number in self._numbers(requested) if not shards[number].verified]
+        numbers = [number for number in numbers if not shards[number].verified]
         paths = [self.folder / shards[number].name for number in numbers]
         checked = pool.map(lambda path: self.intact(path, remove=True, verify=True), paths)
         damaged = [number for number, shard in zip(numbers, checked, strict=True) if shard is None]
@@ -162,13 +166,7 @@ class ShardFolder:
             self.index = replace(self.index, shards=shards)
             self._is_saved = False
         self._leave_out(damaged)
-        return bool(damaged)
-
-    def _numbers(self, keys: Keys) -> list[int]:
-        """Return the numbers of the shards with some inputs, each once."""
-        locations = self.locations(keys)
-        found: list[int] = np.unique(locations[locations != ABSENT] >> 32).tolist()
-        return found
+        return not damaged
 
     def intact(self, path: Path, remove: bool, verify: bool) -> Shard | None:
         """Read the index of a shard and compare the shard with its checksums if ``verify`` is set.
@@ -187,3 +185,11 @@ class ShardFolder:
                 path.unlink(missing_ok=True)
             return None
         return shard
+
+
+def _shards_at(locations: NDArray[np.int64]) -> list[int]:
+    """Return the numbers of the shards at some locations, each once."""
+    numbers = np.zeros(int(locations.max(initial=0) >> 32) + 1, dtype=bool)
+    numbers[locations[locations != ABSENT] >> 32] = True
+    found: list[int] = np.flatnonzero(numbers).tolist()
+    return found
