@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +35,7 @@ def permuted(
         >>> sorted(permuted(np.arange(5), 5, key=[0, 1]).tolist())
         [0, 1, 2, 3, 4]
     """
-    rounds = np.random.SeedSequence(key).generate_state(ROUNDS, np.uint64)
+    rounds = np.random.SeedSequence(key).generate_state(ROUNDS, np.uint64).astype(np.uint64)
     limits, families = (np.broadcast_to(np.asarray(each, np.uint64), numbers.shape) for each in (sizes, tweaks))
     found = _feistel(numbers.astype(np.uint64), limits, families, rounds)
     while (outside := np.flatnonzero(found >= limits)).size:
@@ -63,7 +62,7 @@ def _shifted(values: NDArray[np.uint64], hashes: NDArray[np.uint64], ranges: NDA
     return np.where(shifted < ranges, shifted, shifted - ranges)
 
 
-def _hash(values: NDArray[np.uint64], tweaks: NDArray[np.uint64], key: Any) -> NDArray[np.uint64]:
+def _hash(values: NDArray[np.uint64], tweaks: NDArray[np.uint64], key: np.uint64) -> NDArray[np.uint64]:
     """Return 64-bit hashes by the finaliser of SplitMix64, in which each bit depends on all bits of the value."""
     mixed = (values + tweaks * np.uint64(0x9E3779B97F4A7C15)) ^ key
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -209,7 +209,8 @@ def _bytes_of(requests: Requests, numbers: NDArray[np.int64], encoder: FrozenEnc
     """Return the size of the inputs' features in bytes, from their token lengths, without encoding them."""
     lengths, counts = np.unique(requests.lengths(numbers), return_counts=True)
     pairs = zip(lengths.tolist(), counts.tolist(), strict=True)
-    return sum(encoder.feature_count(length) * count for length, count in pairs) * itemsize
+    numbers_in_all: int = sum(encoder.feature_count(length) * count for length, count in pairs)
+    return numbers_in_all * itemsize
 
 
 def _flops(items: list[Request], encoder: FrozenEncoder) -> int:

@@ -1,6 +1,6 @@
 """The feature cache of many inputs: time and memory to open it, to find the inputs, and to read batches.
 
-The features are made up: 16 numbers of an input, in shards of 2^15 inputs.
+The features are made up: 16 numbers of an input, in shards of 2^12 inputs.
 
 `python tests/benchmarks/bench_cache_index.py [--rows 10000 1000000 10000000] [--folder /path/to/scratch]`
 """
@@ -8,7 +8,6 @@ The features are made up: 16 numbers of an input, in shards of 2^15 inputs.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import subprocess
 import sys
 import tempfile
@@ -16,18 +15,20 @@ import time
 from pathlib import Path
 from time import perf_counter
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import numpy as np
-import psutil
 import torch
+from benchmarks.process_memory import peak, private, reset_peak, resident
 from rich.console import Console
 from rich.table import Table
 
 from robusttune.data.cache.keys import Keys
-from robusttune.data.cache.shard import Row, write_shard
+from robusttune.data.cache.shard import Row, shard_name, write_shard
 from robusttune.data.cache.store import Store
 from robusttune.types import Widths
 
-WIDTHS, SHARD, BATCH, BATCHES = Widths((8,), 8), 1 << 15, 64, 500
+WIDTHS, SHARD, BATCH, BATCHES = Widths((8,), 8), 1 << 12, 64, 500
 STEPS = ("first start", "second start")
 
 
@@ -42,7 +43,7 @@ def write(folder: Path, rows: int) -> None:
     for start in range(0, rows, SHARD):
         keys = keys_of(rows)[start : start + SHARD]
         numbers = torch.randn(len(keys), 16, dtype=torch.bfloat16).unbind()
-        path = store.path(hashlib.blake2b(keys.tobytes(), digest_size=16).hexdigest())
+        path = store.path(shard_name(keys))
         path.parent.mkdir(exist_ok=True)
         rows_of_shard = [Row(key.tobytes(), own, [1], False) for key, own in zip(keys, numbers, strict=True)]
         write_shard(path, "made up", rows_of_shard)
@@ -50,9 +51,9 @@ def write(folder: Path, rows: int) -> None:
 
 def measure(folder: Path, rows: int) -> None:
     """Print seconds to open and to find all inputs, inputs a second, and bytes: private, mapped, most of both."""
-    keys, process = keys_of(rows), psutil.Process()
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before = process.memory_full_info()
+    keys = keys_of(rows)
+    reset_peak()
+    before, own = resident(), private()
     start = perf_counter()
     store = Store(folder, "made up", WIDTHS)
     store.refresh(keys, threads=2)
@@ -67,11 +68,8 @@ def measure(folder: Path, rows: int) -> None:
     for batch in order:
         store.gather(batch)
     each = BATCHES * BATCH / (perf_counter() - start)
-    now, peak = process.memory_full_info(), process.memory_info()
-    private = now.uss - before.uss
-    lines = Path("/proc/self/status").read_text().splitlines()
-    most = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
-    print(opened, found, each, private, peak.rss - before.rss - private, most - before.rss)
+    own = private() - own
+    print(opened, found, each, own, resident() - before - own, peak() - before)
 
 
 def main() -> None:

@@ -12,8 +12,10 @@ from itertools import islice
 from pathlib import Path
 from time import perf_counter
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import numpy as np
-import psutil
+from benchmarks.process_memory import peak, private, reset_peak
 from rich.console import Console
 from rich.table import Table
 
@@ -36,9 +38,8 @@ def measure(kind: str, rows: int, balanced: bool) -> None:
     """Print seconds to the first batch, microseconds of a sample after it, and bytes of memory, kept and at most."""
     orders.DRAWN = LIMITS[kind]
     quotas = quotas_of(rows) if balanced else None
-    process = psutil.Process()
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before, peak_before = process.memory_full_info().uss, peak()
+    reset_peak()
+    before, peak_before = private(), peak()
     start = perf_counter()
     sampler = ResumableSampler(rows, shuffle=True, seed=0, rank=0, world_size=1, quotas=quotas)
     sampler.resume(0, rows // 2)
@@ -48,13 +49,7 @@ def measure(kind: str, rows: int, balanced: bool) -> None:
     start = perf_counter()
     count = sum(1 for _ in islice(draws, MANY))
     each = (perf_counter() - start) / count
-    print(first, each * 1e6, process.memory_full_info().uss - before, max(0, peak() - peak_before))
-
-
-def peak() -> int:
-    """Return the most resident memory so far, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+    print(first, each * 1e6, private() - before, max(0, peak() - peak_before))
 
 
 def main() -> None:

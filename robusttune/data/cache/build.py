@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import logging
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from rich.filesize import decimal
 
 from robusttune.data.cache.index import ABSENT
-from robusttune.data.cache.keys import Keys, first_occurrences
+from robusttune.data.cache.keys import Keys, first_occurrences, key_array
 from robusttune.data.cache.requests import RequestedInputs, Requests
 from robusttune.data.cache.rounds import Report, Rounds
-from robusttune.data.cache.shard import Row, rows_of, write_shard
+from robusttune.data.cache.shard import Row, rows_of, shard_name, write_shard
 from robusttune.data.cache.store import Store
 from robusttune.data.modalities import Inputs
 from robusttune.data.workers import WatchedLoader, Workers, limited_by_memory
@@ -38,6 +38,7 @@ from robusttune.settings import differences
 log = logging.getLogger(__name__)
 
 SHARD = 1 << 25  # approximate size of a shard in bytes, which is the most that an interruption can lose per rank
+MOST_INPUTS = 1 << 12  # most inputs of a shard, so that jobs which fill the same folder have many to share
 BATCH = 64  # number of inputs per forward pass
 PREFETCH = 2  # number of batches that each worker loads ahead
 PATIENCE = 60  # seconds after which a shard that one rank wrote must be visible to all ranks
@@ -138,7 +139,7 @@ class Builder:
         self._open()
         self.store.save()
         rank_zero_info(f"{summary}; they are computed once, and kept in {folder} ({decimal(free)} free)")
-        each = min(max(1, SHARD * len(missing) // size), -(-len(missing) // world_size()))
+        each = min(max(1, SHARD * len(missing) // size), MOST_INPUTS, -(-len(missing) // world_size()))
         chunks = [slice(start, start + each) for start in range(0, len(missing), each)]
         # Texts of similar length follow each other, so that batches need little padding.
         return [missing[chunk][np.argsort(lengths[chunk], kind="stable")] for chunk in chunks]
@@ -169,15 +170,11 @@ class Builder:
     def _compute(self, requests: Requests, chunks: list[NDArray[np.int64]], rounds: Rounds) -> Report:
         """Compute the features of some chunks, and write a shard for each chunk."""
         items = RequestedInputs(requests, np.concatenate([np.zeros(0, np.int64), *chunks]))
-        ends = [0, *itertools.accumulate(map(len, chunks))]
         workers = self._workers(items)
-        batches = [
-            [list(range(i, min(i + BATCH, end))) for i in range(start, end, BATCH)]
-            for start, end in itertools.pairwise(ends)
-        ]
+        todo = _Batches(chunks, skip=lambda chunk: self.store.path(shard_name(requests.keys[chunk])).exists())
         loader = WatchedLoader(
             items,
-            batch_sampler=[batch for chunk in batches for batch in chunk],
+            batch_sampler=todo,
             collate_fn=items.collate,
             num_workers=workers.number,
             prefetch_factor=workers.prefetch if workers.number > 0 else None,
@@ -185,21 +182,20 @@ class Builder:
             worker_init_fn=ignore_signals_in_worker,
         )
         unreadable: dict[int, str] = {}
-        loaded = iter(loader)
-        for chunk in batches:
-            rows: list[Row] = []
-            for batch in chunk:
-                numbers, inputs, problems = next(loaded)
-                rows += self._encode([requests.keys[number].tobytes() for number in numbers], inputs)
-                unreadable |= problems
-                rounds.advance(len(batch))
-                if unreadable and self.stop_at_unreadable:
-                    break
-            try:
-                self._write(rows)
-            except OSError as error:
-                return Report(unreadable, self._cannot_write(error))
-            if unreadable and self.stop_at_unreadable:
+        rows: list[Row] = []
+        for numbers, inputs, problems in loader:
+            rows += self._encode([requests.keys[number].tobytes() for number in numbers], inputs)
+            unreadable |= problems
+            batch = todo.loading.popleft()
+            rounds.advance(batch.size)
+            stop = bool(unreadable) and self.stop_at_unreadable
+            if stop or batch.is_last:
+                try:
+                    self._write(rows)
+                except OSError as error:
+                    return Report(unreadable, self._cannot_write(error))
+                rows = []
+            if stop:
                 break
         return Report(unreadable, None)
 
@@ -222,10 +218,9 @@ class Builder:
                 yield from rows_of(self.encoder(values), keys, inputs.cut, self.dtype)
 
     def _write(self, rows: list[Row]) -> None:
-        """Write a shard whose name is a hash of its keys; nothing without rows."""
+        """Write a shard; nothing without rows."""
         if rows:
-            name = hashlib.blake2b(b"".join(row.key for row in rows), digest_size=16).hexdigest()
-            path = self.store.path(name)
+            path = self.store.path(shard_name(key_array([row.key for row in rows])))
             path.parent.mkdir(exist_ok=True)
             write_shard(path, self.store.fingerprint, rows)
 
@@ -261,6 +256,46 @@ class Builder:
             f"the feature cache {folder} cannot be written ({error.strerror}), and its features are kept: make room, "
             "or give another data.cache.folder"
         )
+
+
+class _Loading(NamedTuple):
+    """A batch that is being loaded.
+
+    Attributes:
+        size: Number of inputs.
+        is_last: Whether it is the last of its chunk.
+    """
+
+    size: int
+    is_last: bool
+
+
+class _Batches:
+    """The batches of some chunks for a loader: lists of indices into the inputs of all chunks.
+
+    Args:
+        chunks: Numbers of the requests of each chunk.
+        skip: Function that returns whether a chunk is skipped. It is called when the loader reaches the chunk, so that
+            a chunk which another job has computed in the meantime is not computed again.
+
+    Attributes:
+        loading: Batches that the loader has asked for. It returns them in the same order.
+    """
+
+    def __init__(self, chunks: list[NDArray[np.int64]], skip: Callable[[NDArray[np.int64]], bool]) -> None:
+        self.chunks = chunks
+        self.skip = skip
+        self.loading: deque[_Loading] = deque()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        ends = itertools.accumulate(map(len, self.chunks))
+        for chunk, end in zip(self.chunks, ends, strict=True):
+            if self.skip(chunk):
+                continue
+            for first in range(end - len(chunk), end, BATCH):
+                batch = list(range(first, min(first + BATCH, end)))
+                self.loading.append(_Loading(len(batch), is_last=first + BATCH >= end))
+                yield batch
 
 
 def _warn_of_differences(ours: dict[str, Any], others: list[Path]) -> None:

@@ -203,9 +203,15 @@ class Index:
         return {name: getattr(self, name) for name in names} | counts
 
 
+# pyarrow's own conversions from and to NumPy import pandas, which takes a second and 60 MB.
+def _column(array: NDArray[Any]) -> pa.Array:
+    """Return a column that shares the memory of an array."""
+    return pa.Array.from_buffers(pa.from_numpy_dtype(array.dtype), len(array), [None, pa.py_buffer(array)])
+
+
 def _array(column: pa.Array) -> NDArray[Any]:
-    """Return the numbers of a mapped column as an array. The column's own method for it imports pandas."""
-    return np.frombuffer(column.buffers()[1], column.type.to_pandas_dtype(), count=len(column), offset=0)
+    """Return an array that shares the memory of a column."""
+    return np.frombuffer(column.buffers()[1], column.type.to_pandas_dtype(), count=len(column))
 
 
 def _checksum(about: str, columns: dict[str, NDArray[Any]]) -> str:

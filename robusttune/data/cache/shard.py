@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zlib
@@ -44,6 +45,19 @@ class Row(NamedTuple):
     numbers: Tensor
     counts: list[int]
     cut: bool
+
+
+def shard_name(keys: Keys) -> str:
+    """Return the name of the shard of some inputs in this order, as hexadecimal digits.
+
+    Args:
+        keys: Keys of the inputs, shape (E, 2).
+
+    Example:
+        >>> shard_name(np.zeros((1, 2), np.uint64))[:8]
+        '463be1d5'
+    """
+    return hashlib.blake2b(keys.tobytes(), digest_size=16).hexdigest()
 
 
 def rows_of(encoded: Encoded, keys: list[bytes], cut: list[bool], dtype: torch.dtype) -> Iterator[Row]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from robusttune.data.cache.digests import state_of
 from robusttune.data.cache.index import ABSENT, Index, IndexedShard
 from robusttune.data.cache.keys import Keys
-from robusttune.data.cache.shard import SUFFIX, DamagedShardError, Shard
+from robusttune.data.cache.shard import SUFFIX, DamagedShardError, Shard, shard_name
 from robusttune.types import Widths
 
 log = logging.getLogger(__name__)
@@ -114,18 +114,13 @@ class ShardFolder:
 
     def _update(self, pool: ThreadPoolExecutor, remove: bool) -> None:
         """Load the index, leave out shards that are gone or have changed, and add new ones."""
-        shards = self.index.shards
-        # A shard that nobody has checked may be damaged, even in its keys, and be computed anew by this job or another.
-        suspects = [number for number, shard in enumerate(shards) if not shard.verified]
         if not self._is_loaded:
             index = Index.load(self.folder / INDEX, self.fingerprint, len(self.widths.layers))
             self._is_loaded, self._is_saved = True, index is not None
             self.index = index or self.index
-            shards = self.index.shards
-            suspects = [*range(len(shards))]
-        states = pool.map(lambda number: state_of(self.folder / shards[number].name), suspects)
-        pairs = zip(suspects, states, strict=True)
-        self._leave_out([number for number, state in pairs if state is None or state != shards[number].stat])
+            states = pool.map(state_of, [self.folder / shard.name for shard in self.index.shards])
+            pairs = enumerate(zip(self.index.shards, states, strict=True))
+            self._leave_out([number for number, (shard, state) in pairs if state is None or state != shard.stat])
         known = {shard.name for shard in self.index.shards}
         found = glob(f"**/*{SUFFIX}", root_dir=self.folder, recursive=True)  # noqa: PTH207, it is faster
         new = pool.map(lambda name: self._read(name, remove), sorted({*found} - known))
@@ -175,6 +170,8 @@ class ShardFolder:
         """
         try:
             shard = Shard.read(path, self.fingerprint, self.widths)
+            if shard_name(shard.keys) != path.stem:
+                raise DamagedShardError("its keys are not those of its name")
             if verify:
                 shard.verify()
         except FileNotFoundError:  # another process has removed it

@@ -75,9 +75,9 @@ class Store(ShardFolder):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if not isinstance(self.index, Index):
-            shards: list[IndexedShard] = self.index
-            self.index = self.mapped(shards) or self._index_of(shards)
+        index: Any = state["index"]
+        if not isinstance(index, Index):
+            self.index = self.mapped(index) or self._index_of(index)
 
     def _index_of(self, shards: list[IndexedShard]) -> Index:
         """Return the index of these shards in this order, from the shards themselves."""

@@ -10,7 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data.cache.test_store import WIDTHS, assert_holds, encoded, has, keys, locations, opened, written
+from data.cache.test_store import (
+    WIDTHS,
+    altered,
+    assert_holds,
+    encoded,
+    has,
+    keys,
+    locations,
+    opened,
+    shard_path,
+    written,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,7 +89,7 @@ def test_new_shards_are_added_and_those_that_are_gone_left_out(tmp_path: Path) -
     names, values = saved(tmp_path)
     new, more = keys(2, first=9), encoded([(2, 3), (2, 3)])
     written(tmp_path, more, new)
-    next(tmp_path.glob(f"{names[2].hex()}*")).unlink()
+    shard_path(tmp_path, names[2:4]).unlink()
     store = opened(tmp_path, [*names, *new])
     assert [has(store, name) for name in [*names, *new]] == [True] * 2 + [False] * 2 + [True] * 4
     for _ in range(2):
@@ -89,8 +100,8 @@ def test_new_shards_are_added_and_those_that_are_gone_left_out(tmp_path: Path) -
 
 def test_a_shard_that_has_changed_is_checked_again(tmp_path: Path) -> None:
     names, _ = saved(tmp_path)
-    path = next(tmp_path.glob(f"{names[0].hex()}*"))
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    path = shard_path(tmp_path, names[0:2])
+    path.write_bytes(altered(path))
     store = opened(tmp_path, names)
     assert [has(store, name) for name in names] == [False] * 2 + [True] * 4
     assert not path.exists()
@@ -170,7 +181,7 @@ def test_another_process_finds_the_same_when_the_index_was_replaced(tmp_path: Pa
 def test_a_shard_that_another_job_computed_again_is_used(tmp_path: Path) -> None:
     names, values = saved(tmp_path)
     store = opened(tmp_path, names)
-    path = next(tmp_path.glob(f"{names[0].hex()}*"))
+    path = shard_path(tmp_path, names[0:2])
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(content)
@@ -181,11 +192,11 @@ def test_a_shard_that_another_job_computed_again_is_used(tmp_path: Path) -> None
 def test_damage_after_the_check_is_found_before_the_features_are_used(tmp_path: Path, damage: str) -> None:
     names, values = saved(tmp_path)
     store = opened(tmp_path, names)
-    path = next(tmp_path.glob(f"{names[0].hex()}*"))
-    whole = path.read_bytes()
+    path = shard_path(tmp_path, names[0:2])
+    content = altered(path)
     path.unlink()
     if damage == "altered":
-        path.write_bytes(whole[:-1] + b"x")
+        path.write_bytes(content)
     elif damage == "of another size":  # a whole shard, but another one
         written(tmp_path, encoded([(1, 1), (1, 1)]), names[:2])
     assert_holds(store, names[2:], joined(values[1:]))
