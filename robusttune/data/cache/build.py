@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -22,7 +20,8 @@ from rich.filesize import decimal
 
 from robusttune.data.cache.index import ABSENT
 from robusttune.data.cache.keys import Keys, first_occurrences, key_array
-from robusttune.data.cache.requests import RequestedInputs, Requests
+from robusttune.data.cache.loading import BATCH, ChunkBatches, RequestedInputs
+from robusttune.data.cache.requests import Requests
 from robusttune.data.cache.rounds import Report, Rounds
 from robusttune.data.cache.shard import Row, rows_of, shard_name, write_shard
 from robusttune.data.cache.store import Store
@@ -39,7 +38,6 @@ log = logging.getLogger(__name__)
 
 SHARD = 1 << 25  # approximate size of a shard in bytes, which is the most that an interruption can lose per rank
 MOST_INPUTS = 1 << 12  # most inputs of a shard, so that jobs which fill the same folder have many to share
-BATCH = 64  # number of inputs per forward pass
 PREFETCH = 2  # number of batches that each worker loads ahead
 PATIENCE = 60  # seconds after which a shard that one rank wrote must be visible to all ranks
 LEFTOVER = 86_400  # age in seconds from which a partial file is assumed to be abandoned
@@ -126,23 +124,32 @@ class Builder:
                 rank_zero_info(f"the features of {found:,} {self.what} are read from {self.store.folder}")
             return []
         lengths = requests.lengths(missing)
-        counts = {length: self.encoder.feature_count(length) for length in np.unique(lengths).tolist()}
-        size = sum(counts[length] * int((lengths == length).sum()) for length in counts) * self.dtype.itemsize
+        size = self._require_room(lengths)
+        self._open()
+        self.store.save()
+        each = min(max(1, SHARD * len(missing) // size), MOST_INPUTS, -(-len(missing) // world_size()))
+        chunks = [slice(start, start + each) for start in range(0, len(missing), each)]
+        # Texts of similar length follow each other, so that batches need little padding.
+        return [missing[chunk][np.argsort(lengths[chunk], kind="stable")] for chunk in chunks]
+
+    def _require_room(self, lengths: NDArray[np.int64]) -> int:
+        """Return the size of the features of inputs with these numbers of tokens, in bytes, and log it.
+
+        Raises:
+            RobustTuneError: The disk has less space.
+        """
+        counts = zip(*(each.tolist() for each in np.unique(lengths, return_counts=True)), strict=True)
+        size = sum(self.encoder.feature_count(length) * count for length, count in counts) * self.dtype.itemsize
         folder = self.store.folder
         free = shutil.disk_usage(next(path for path in folder.parents if path.exists())).free
-        summary = f"the features of {len(missing):,} {self.what} take {decimal(size)}"
+        summary = f"the features of {len(lengths):,} {self.what} take {decimal(size)}"
         if size > free:
             raise RobustTuneError(
                 f"{summary}, and {folder.parent} has {decimal(free)} free: give another data.cache.folder, fewer "
                 "layers, a coarser image_encoder.grid, or data.cache.dtype bfloat16"
             )
-        self._open()
-        self.store.save()
         rank_zero_info(f"{summary}; they are computed once, and kept in {folder} ({decimal(free)} free)")
-        each = min(max(1, SHARD * len(missing) // size), MOST_INPUTS, -(-len(missing) // world_size()))
-        chunks = [slice(start, start + each) for start in range(0, len(missing), each)]
-        # Texts of similar length follow each other, so that batches need little padding.
-        return [missing[chunk][np.argsort(lengths[chunk], kind="stable")] for chunk in chunks]
+        return size
 
     def _distinct(self, requests: Requests, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the numbers of the first input with each key; for images, in the order of their rows."""
@@ -171,7 +178,7 @@ class Builder:
         """Compute the features of some chunks, and write a shard for each chunk."""
         items = RequestedInputs(requests, np.concatenate([np.zeros(0, np.int64), *chunks]))
         workers = self._workers(items)
-        todo = _Batches(chunks, skip=lambda chunk: self.store.path(shard_name(requests.keys[chunk])).exists())
+        todo = ChunkBatches(chunks, skip=lambda chunk: self.store.path(shard_name(requests.keys[chunk])).exists())
         loader = WatchedLoader(
             items,
             batch_sampler=todo,
@@ -256,46 +263,6 @@ class Builder:
             f"the feature cache {folder} cannot be written ({error.strerror}), and its features are kept: make room, "
             "or give another data.cache.folder"
         )
-
-
-class _Loading(NamedTuple):
-    """A batch that is being loaded.
-
-    Attributes:
-        size: Number of inputs.
-        is_last: Whether it is the last of its chunk.
-    """
-
-    size: int
-    is_last: bool
-
-
-class _Batches:
-    """The batches of some chunks for a loader: lists of indices into the inputs of all chunks.
-
-    Args:
-        chunks: Numbers of the requests of each chunk.
-        skip: Function that returns whether a chunk is skipped. It is called when the loader reaches the chunk, so that
-            a chunk which another job has computed in the meantime is not computed again.
-
-    Attributes:
-        loading: Batches that the loader has asked for. It returns them in the same order.
-    """
-
-    def __init__(self, chunks: list[NDArray[np.int64]], skip: Callable[[NDArray[np.int64]], bool]) -> None:
-        self.chunks = chunks
-        self.skip = skip
-        self.loading: deque[_Loading] = deque()
-
-    def __iter__(self) -> Iterator[list[int]]:
-        ends = itertools.accumulate(map(len, self.chunks))
-        for chunk, end in zip(self.chunks, ends, strict=True):
-            if self.skip(chunk):
-                continue
-            for first in range(end - len(chunk), end, BATCH):
-                batch = list(range(first, min(first + BATCH, end)))
-                self.loading.append(_Loading(len(batch), is_last=first + BATCH >= end))
-                yield batch
 
 
 def _warn_of_differences(ours: dict[str, Any], others: list[Path]) -> None:

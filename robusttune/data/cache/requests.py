@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
 from robusttune.data.cache.keys import Keys, key_array
-from robusttune.data.image_modality import unreadable_parts
-from robusttune.data.images import UnreadableImageError
-from robusttune.data.modalities import Inputs, RawModality
-from robusttune.data.workers import share
+from robusttune.data.modalities import RawModality
 
 BLOCK = 1 << 16  # number of inputs whose keys or lengths are computed together
 
@@ -134,45 +130,3 @@ class Requests:
             index, views[own] = np.divmod(numbers[own] - starts[part], self.modalities[part].views or 1)
             rows[own] = self.rows[part][index]
         return parts, rows, views
-
-
-class RequestedInputs(Dataset[Any]):
-    """A data set of requested inputs: their numbers, the inputs, and the reasons why images are unreadable.
-
-    An unreadable input is None. An input of several images, of which some are unreadable, has a reason, too.
-
-    Args:
-        requests: All requested inputs.
-        numbers: Numbers of the inputs of the data set, at least one.
-    """
-
-    def __init__(self, requests: Requests, numbers: NDArray[np.int64]) -> None:
-        self.requests = requests
-        self.numbers = numbers
-
-    def __getitem__(self, index: int) -> tuple[int, Any, str | None]:
-        number = int(self.numbers[index])
-        item = self.requests[number]
-        try:
-            value = item.modality.read(item.row, item.view)
-        except UnreadableImageError as error:
-            return number, None, str(error)
-        return number, value, "; ".join(unreadable_parts(value)) or None
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def collate(self, read: list[tuple[int, Any, str | None]]) -> tuple[list[int], Inputs, dict[int, str]]:
-        """Collate inputs.
-
-        Args:
-            read: Items of the data set.
-
-        Returns:
-            Numbers of the readable inputs, these inputs in shared memory, and the reasons by number.
-        """
-        good = [(number, value) for number, value, _ in read if value is not None]
-        problems = {number: problem for number, _, problem in read if problem is not None}
-        modality = self.requests.modalities[0]  # all modalities of an encoder collate its inputs in the same way
-        inputs = modality.collate([value for _, value in good])
-        return [number for number, _ in good], inputs._replace(values=share(inputs.values)), problems
