@@ -24,7 +24,7 @@ from robusttune.data.cache.loading import BATCH, ChunkBatches, RequestedInputs
 from robusttune.data.cache.requests import Requests
 from robusttune.data.cache.rounds import Report, Rounds
 from robusttune.data.cache.shard import Row, rows_of, shard_name, write_shard
-from robusttune.data.cache.store import Store
+from robusttune.data.cache.store import OPEN, Store
 from robusttune.data.modalities import Inputs
 from robusttune.data.workers import WatchedLoader, Workers, limited_by_memory
 from robusttune.encoders import FrozenEncoder
@@ -37,7 +37,7 @@ from robusttune.settings import differences
 log = logging.getLogger(__name__)
 
 SHARD = 1 << 25  # approximate size of a shard in bytes, which is the most that an interruption can lose per rank
-MOST_INPUTS = 1 << 12  # most inputs of a shard, so that jobs which fill the same folder have many to share
+LEAST_INPUTS = 1 << 10  # a shard of so many inputs is not divided any further to share it between jobs
 PREFETCH = 2  # number of batches that each worker loads ahead
 PATIENCE = 60  # seconds after which a shard that one rank wrote must be visible to all ranks
 LEFTOVER = 86_400  # age in seconds from which a partial file is assumed to be abandoned
@@ -127,7 +127,10 @@ class Builder:
         size = self._require_room(lengths)
         self._open()
         self.store.save()
-        each = min(max(1, SHARD * len(missing) // size), MOST_INPUTS, -(-len(missing) // world_size()))
+        # Small features are divided into more shards, so that jobs which fill the same folder have many to share, but
+        # not into more than can be open at a time.
+        most = max(LEAST_INPUTS, len(missing) // OPEN)
+        each = min(max(1, SHARD * len(missing) // size), most, -(-len(missing) // world_size()))
         chunks = [slice(start, start + each) for start in range(0, len(missing), each)]
         # Texts of similar length follow each other, so that batches need little padding.
         return [missing[chunk][np.argsort(lengths[chunk], kind="stable")] for chunk in chunks]
