@@ -1,6 +1,6 @@
 """The feature cache of many inputs: time and memory to open it, to find the inputs, and to read batches.
 
-The features are made up: 16 numbers of an input, in shards of 2^12 inputs.
+The features are made up: 16 numbers of an input, in up to 256 shards.
 
 `python tests/benchmarks/bench_cache_index.py [--rows 10000 1000000 10000000] [--folder /path/to/scratch]`
 """
@@ -28,7 +28,7 @@ from robusttune.data.cache.shard import Row, shard_name, write_shard
 from robusttune.data.cache.store import Store
 from robusttune.types import Widths
 
-WIDTHS, SHARD, BATCH, BATCHES = Widths((8,), 8), 1 << 12, 64, 500
+WIDTHS, BATCH, BATCHES = Widths((8,), 8), 64, 500
 STEPS = ("first start", "second start")
 
 
@@ -39,9 +39,9 @@ def keys_of(rows: int) -> Keys:
 
 def write(folder: Path, rows: int) -> None:
     """Write the shards."""
-    store = Store(folder, "made up", WIDTHS)
-    for start in range(0, rows, SHARD):
-        keys = keys_of(rows)[start : start + SHARD]
+    store, every, size = Store(folder, "made up", WIDTHS), keys_of(rows), max(1 << 10, rows // 256)
+    for start in range(0, rows, size):
+        keys = every[start : start + size]
         numbers = torch.randn(len(keys), 16, dtype=torch.bfloat16).unbind()
         path = store.path(shard_name(keys))
         path.parent.mkdir(exist_ok=True)
