@@ -46,7 +46,7 @@ class Draw(NamedTuple):
         epoch: Epoch that the sample is drawn for, from 0.
         row: Row in the split's records, from 0.
         counted: False for a padding row, which fills a batch so that all ranks take the same number of steps.
-        repeat: Number of earlier draws of the same row in this epoch, from 0. Each has its own random view.
+        repeat: Number of this draw among those of the same row in this epoch, from 0. Each has its own random view.
     """
 
     epoch: int

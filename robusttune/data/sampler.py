@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
 from robusttune.data.balance import Quotas
+from robusttune.data.orders import Balanced, Order, in_row_order, shuffled
 from robusttune.data.workers import WatchedLoader
 from robusttune.errors import RobustTuneError
 from robusttune.types import Batch, Draw
+
+AT_ONCE = 1 << 12  # number of positions whose rows are computed together
 
 
 class ResumableSampler(DistributedSampler[Draw]):
@@ -43,23 +45,25 @@ class ResumableSampler(DistributedSampler[Draw]):
     ) -> None:
         super().__init__(range(rows), num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
         self.rows = rows
-        self.quotas = quotas
+        self.balanced = None if quotas is None else Balanced(quotas, seed)
         self.resumed_epoch, self.resumed_position = 0, 0
 
     def __iter__(self) -> Iterator[Draw]:
-        epoch, order = self.epoch, self._order()
-        repeats = None if self.quotas is None else _earlier_occurrences(order)
-        for position in range(self.start + self.rank, self.total_size, self.num_replicas):
-            place = position % self.rows
-            repeat = 0 if repeats is None else int(repeats[place])
-            yield Draw(epoch, int(order[place]), counted=position < self.rows, repeat=repeat)
+        epoch, order, step = self.epoch, self._order(), self.num_replicas
+        for first in range(self.start + self.rank, self.total_size, step * AT_ONCE):
+            positions = np.arange(first, min(first + step * AT_ONCE, self.total_size), step)
+            rows, repeats = order(positions % self.rows)
+            columns = (rows.tolist(), (positions < self.rows).tolist(), repeats.tolist())
+            for row, counted, repeat in zip(*columns, strict=True):
+                yield Draw(epoch, row, counted, repeat)
 
-    def _order(self) -> NDArray[np.int64]:
-        """Return the rows of the epoch in their order, over all ranks, shape (rows,)."""
+    def _order(self) -> Order:
+        """Return the order of the epoch, over all ranks."""
         if not self.shuffle:
-            return np.arange(self.rows)
-        rng = np.random.default_rng([self.seed, self.epoch])
-        return rng.permutation(self.rows) if self.quotas is None else self.quotas.draw(rng)
+            return in_row_order
+        if self.balanced is not None:
+            return self.balanced.order(self.epoch)
+        return shuffled(self.rows, self.seed, self.epoch)
 
     @property
     def start(self) -> int:
@@ -75,15 +79,6 @@ class ResumableSampler(DistributedSampler[Draw]):
         """
         self.set_epoch(epoch)
         self.resumed_epoch, self.resumed_position = epoch, position
-
-
-def _earlier_occurrences(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return for each value how often it occurs at earlier positions, shape (N,)."""
-    by_value = np.argsort(values, kind="stable")
-    ordered = values[by_value]
-    found = np.empty_like(values)
-    found[by_value] = np.arange(len(values)) - np.searchsorted(ordered, ordered)
-    return found
 
 
 class ResumableLoader(WatchedLoader):

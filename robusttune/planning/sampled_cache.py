@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robusttune.data.cache import CachedModality, EncodingSettings, FeatureCache
-from robusttune.data.cache.build import Builder, Request
+from robusttune.data.cache.build import Builder
 from robusttune.data.cache.digests import file_digests
 from robusttune.data.cache.fingerprint import describe, fingerprint
-from robusttune.data.cache.shard import SUFFIX, DamagedShardError, Shard
-from robusttune.data.cache.store import ABSENT, Store
+from robusttune.data.cache.index import ABSENT
+from robusttune.data.cache.keys import Keys, first_occurrences
+from robusttune.data.cache.requests import Request, Requests
+from robusttune.data.cache.store import Store
 from robusttune.data.modalities import RawModality
 from robusttune.encoders import Encoder, FrozenEncoder
 from robusttune.planning.flops import counted_flops
-from robusttune.types import Widths
 
 FIRST, GROWTH = 8, 4  # number of inputs in the first chunk, and factor from each chunk to the next
 SECONDS = 3.0  # encoding time of a chunk that is long enough for a reliable measurement
@@ -91,7 +91,7 @@ class SampledCache(FeatureCache):
         self.dtype = cache.dtype
         self.planned = cache.root
         self.found: list[Features] = []
-        self._counted: set[tuple[str, bytes]] = set()
+        self._counted: dict[str, Keys] = {}
         self._samples: dict[str, _Sample] = {}
 
     def fill(
@@ -111,6 +111,8 @@ class SampledCache(FeatureCache):
         name = fingerprint(about)
         folder = f"{what}-{name[:16]}"
         requests = self._requests(modalities, self.planned / folder, running.threads)
+        inputs = np.flatnonzero(requests.readable)
+        inputs = inputs[first_occurrences(requests.keys[inputs])]
         unreadable: list[str] = []
         if what not in self._samples:
             store = Store(self.root / folder, name, encoder.widths)
@@ -119,12 +121,14 @@ class SampledCache(FeatureCache):
                 *(what, store, about, encoder, self.dtype, running.context, workers, running.threads),
                 stop_at_unreadable,
             )
-            self._samples[what], unreadable = self._encode(builder, requests)
-        self._count(what, requests, _keys_in(self.planned / folder, name, encoder.widths), encoder)
+            self._samples[what], unreadable = self._encode(builder, requests, inputs)
+        planned = Store(self.planned / folder, name, encoder.widths)
+        planned.look(running.threads)
+        self._count(what, requests, inputs, planned, encoder)
         return [_with_sampled_features(modality, self._samples[what]) for modality in modalities], unreadable
 
-    def _requests(self, modalities: Sequence[RawModality], folder: Path, threads: int) -> list[Request]:
-        """Return a request for each different input.
+    def _requests(self, modalities: Sequence[RawModality], folder: Path, threads: int) -> Requests:
+        """Return all inputs.
 
         Image files are identified by their contents only if the planned cache may hold some of them. Otherwise their
         paths identify them, because reading all files would take long.
@@ -136,52 +140,59 @@ class SampledCache(FeatureCache):
             if not memory.exists() and (self.planned / memory.name).exists():
                 shutil.copyfile(self.planned / memory.name, memory)
             digests = file_digests(files, memory, threads).by_path
-        requests: dict[bytes, Request] = {}
-        for modality in modalities:
-            rows = (row for row in range(len(modality)) if modality.has(row))
-            inputs = [(row, view) for row in rows for view in range(modality.views or 0)]
-            for (row, view), key in zip(inputs, modality.keys(inputs, digests), strict=True):
-                if key is not None:
-                    requests.setdefault(key, Request(key, modality, row, view))
-        return list(requests.values())
+        return Requests.of(modalities, digests)
 
-    def _encode(self, builder: Builder, requests: list[Request]) -> tuple[_Sample, list[str]]:
+    def _encode(self, builder: Builder, requests: Requests, inputs: NDArray[np.int64]) -> tuple[_Sample, list[str]]:
         """Encode growing chunks of random inputs until one takes long enough to measure the time per input.
+
+        Args:
+            builder: Builder that encodes inputs into the temporary folder.
+            requests: All inputs.
+            inputs: Numbers of the different readable inputs.
 
         Returns:
             The encoded inputs, and a sentence for each unreadable image among them.
         """
-        rest = random.Random(0).sample(requests, len(requests))
+        rest = np.random.default_rng(0).permutation(inputs)
         first = rest[:FIRST]
-        bytes_per_input = _bytes_of(first, builder.encoder, self.dtype.itemsize) // FIRST
-        keys: list[bytes] = []
+        bytes_per_input = _bytes_of(requests, first, builder.encoder, self.dtype.itemsize) // FIRST
+        done: list[int] = []
         unreadable: list[str] = []
         size, elapsed, seconds = FIRST, 0.0, 0.0
         while (
-            rest
+            len(rest)
             and elapsed < SECONDS
-            and len(keys) * bytes_per_input < ROOM
+            and len(done) * bytes_per_input < ROOM
             and not (unreadable and builder.stop_at_unreadable)
         ):
             chunk, rest = rest[:size], rest[size:]
             start = perf_counter()
-            unreadable += builder.fill(chunk)
+            unreadable += builder.fill(requests.only(chunk)).unreadable
             seconds = (perf_counter() - start) / len(chunk)
             elapsed = 0.0 if size == FIRST else seconds * len(chunk)  # the first chunk is the warm-up
-            keys += [item.key for item in chunk]
+            done += chunk.tolist()
             size *= GROWTH
-        locations = builder.store.locations(keys)
-        flops = _flops([item for item in first if item.key in builder.store], builder.encoder)
+        locations = builder.store.locations(requests.keys[done])
+        encoded = first[builder.store.locations(requests.keys[first]) != ABSENT]
+        flops = _flops([requests[number] for number in encoded.tolist()], builder.encoder)
         return _Sample(builder.store, locations[locations != ABSENT], seconds, flops), unreadable
 
     def _count(
-        self, what: Literal["images", "texts"], requests: list[Request], cached: set[bytes], encoder: FrozenEncoder
+        self,
+        what: Literal["images", "texts"],
+        requests: Requests,
+        inputs: NDArray[np.int64],
+        planned: Store,
+        encoder: FrozenEncoder,
     ) -> None:
-        """Append the cost of the inputs that no earlier call of `fill` had; ``cached`` holds the keys in the cache."""
-        new = [item for item in requests if (what, item.key) not in self._counted]
-        self._counted |= {(what, item.key) for item in new}
-        missing, sample = [item for item in new if item.key not in cached], self._samples[what]
-        sizes = [_bytes_of(items, encoder, self.dtype.itemsize) for items in (new, missing)]
+        """Append the cost of the inputs that no earlier call of `fill` had; ``planned`` is the planned cache."""
+        counted = self._counted.get(what, np.zeros((0, 2), np.uint64))
+        keys = np.concatenate([counted, requests.keys[inputs]])
+        first = first_occurrences(keys)
+        new = inputs[first[first >= len(counted)] - len(counted)]
+        self._counted[what] = keys[first]
+        missing, sample = new[planned.locations(requests.keys[new]) == ABSENT], self._samples[what]
+        sizes = [_bytes_of(requests, numbers, encoder, self.dtype.itemsize) for numbers in (new, missing)]
         seconds = sample.seconds * len(missing)
         self.found.append(Features(what, len(new), sizes[0], len(missing), sizes[1], seconds, sample.flops))
 
@@ -194,13 +205,12 @@ def _with_sampled_features(modality: RawModality, sample: _Sample) -> CachedModa
     return CachedModality(modality, sample.store, np.random.default_rng(0).choice(sample.locations, shape))
 
 
-def _bytes_of(items: list[Request], encoder: FrozenEncoder, itemsize: int) -> int:
+def _bytes_of(requests: Requests, numbers: NDArray[np.int64], encoder: FrozenEncoder, itemsize: int) -> int:
     """Return the size of the inputs' features in bytes, from their token lengths, without encoding them."""
-    by_modality: dict[int, tuple[RawModality, list[tuple[int, int]]]] = {}
-    for item in items:
-        by_modality.setdefault(id(item.modality), (item.modality, []))[1].append((item.row, item.view))
-    lengths = (length for modality, inputs in by_modality.values() for length in modality.lengths(inputs))
-    return sum(encoder.feature_count(length) for length in lengths) * itemsize
+    lengths, counts = np.unique(requests.lengths(numbers), return_counts=True)
+    pairs = zip(lengths.tolist(), counts.tolist(), strict=True)
+    numbers_in_all: int = sum(encoder.feature_count(length) * count for length, count in pairs)
+    return numbers_in_all * itemsize
 
 
 def _flops(items: list[Request], encoder: FrozenEncoder) -> int:
@@ -213,17 +223,6 @@ def _flops(items: list[Request], encoder: FrozenEncoder) -> int:
     with torch.no_grad(), counted_flops() as flops:
         encoder(values)
     return flops.total // len(items)
-
-
-def _keys_in(folder: Path, name: str, widths: Widths) -> set[bytes]:
-    """Return the keys of the inputs in a folder of the cache, without verifying the checksums as a fit does."""
-    keys: set[bytes] = set()
-    for path in folder.glob(f"*{SUFFIX}"):
-        try:
-            keys |= {*Shard.read(path, name, widths).keys}
-        except (DamagedShardError, FileNotFoundError):
-            continue
-    return keys
 
 
 def _digest(path: str) -> bytes:

@@ -124,7 +124,7 @@ def say_limit(folder: Path, task: FusionTask, seconds: float) -> None:
     with FlopCounterMode(display=False) as counter:
         step(batch)
     flops = counter.get_total_flops() / len(batch)
-    size = sum(path.stat().st_size for path in (folder / "cache").glob("*/*.safetensors")) / SAMPLES
+    size = sum(path.stat().st_size for path in (folder / "cache").rglob("*.safetensors")) / SAMPLES
     peak = peak_flops()
     print(
         f"a sample: {flops / 1e6:.0f} MFLOP in the trained part, {size / 1e3:.0f} kB in the cache; "

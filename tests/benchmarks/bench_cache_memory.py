@@ -91,7 +91,7 @@ def main() -> None:
     for samples in SIZES:
         with tempfile.TemporaryDirectory() as name:
             build(Path(name), samples)
-            size = sum(path.stat().st_size for path in Path(name).rglob("cache/*/*.safetensors"))
+            size = sum(path.stat().st_size for path in Path(name).rglob("cache/*/*/*.safetensors"))
             command = [sys.executable, __file__, name]
             out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             found[samples] = {"cache": size, "resident": int(out.split()[-1])}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import zip_longest
+from collections.abc import Iterator
+from itertools import islice, zip_longest
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robusttune.data import orders
 from robusttune.data.balance import Quotas, Sampling, imbalance_note, quotas
 from robusttune.data.class_indices import ClassIndices
 from robusttune.data.sampler import ResumableSampler
@@ -18,6 +20,15 @@ from robusttune.types import Draw
 LABELS = st.lists(st.integers(0, 5).map(lambda label: [label]), min_size=1, max_size=60)
 MULTILABELS = st.lists(st.lists(st.integers(0, 5), max_size=4, unique=True), min_size=1, max_size=60)
 SAMPLING: st.SearchStrategy[Sampling] = st.sampled_from(["balanced", "square_root"])
+
+
+@pytest.fixture(autouse=True, params=["drawn", "keyed"], scope="module")
+def kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The orders of small tables, which are drawn as arrays, and those of large ones, which are computed."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "keyed":
+            patch.setattr(orders, "DRAWN", 0)
+        yield request.param
 
 
 def draws(found: Quotas, world: int, seed: int = 0, epoch: int = 0, start: int = 0) -> list[list[Draw]]:
@@ -88,12 +99,14 @@ def test_an_epoch_continues_where_it_stopped(
 
 
 @given(LABELS, st.integers(0, 9))
-def test_repeats_are_numbered(labels: list[list[int]], epoch: int) -> None:
+def test_repeats_are_numbered(kind: str, labels: list[list[int]], epoch: int) -> None:
     """So that each draw of a sample has its own augmentation and modality dropout."""
-    seen: Counter[int] = Counter()
+    repeats: dict[int, list[int]] = {}
     for draw in draws(quotas(ClassIndices.of(labels), "balanced"), 1, epoch=epoch)[0]:
-        assert (draw.repeat, draw.epoch) == (seen[draw.row], epoch)
-        seen[draw.row] += 1
+        assert draw.epoch == epoch
+        repeats.setdefault(draw.row, []).append(draw.repeat)
+    for found in repeats.values():
+        assert (found if kind == "drawn" else sorted(found)) == [*range(len(found))]
 
 
 def test_epochs_and_seeds_differ_and_cover_the_large_class() -> None:
@@ -106,6 +119,22 @@ def test_epochs_and_seeds_differ_and_cover_the_large_class() -> None:
     assert all(sum(row >= 90 for row in order) == 50 for order in orders)
     # The number of draws has no drift: its mean over epochs is that expected.
     assert np.mean([np.isin(range(90), order).sum() for order in orders]) == pytest.approx(50)
+
+
+def test_a_large_table_is_balanced(kind: str) -> None:
+    """Each class has its share in every part of the epoch, and the rows of a class are drawn equally often."""
+    rows = orders.DRAWN + 9 if kind == "drawn" else 50_000
+    large = np.zeros(rows, np.int64)
+    large[5::100], large[7::1000] = 1, 2
+    sizes = np.bincount(large)
+    found = Quotas((rows / 3 / sizes)[large], large)
+    sampler = ResumableSampler(rows, shuffle=True, seed=0, rank=0, world_size=1, quotas=found)
+    drawn = np.array([draw.row for draw in islice(sampler, 30_000)])
+    for part in np.split(large[drawn], 3):
+        assert np.bincount(part) == pytest.approx(10_000 / 3, abs=5 * (10_000 * 2 / 9) ** 0.5)
+    of_rare = np.bincount(drawn[large[drawn] == 2] // 1000)
+    assert of_rare.mean() - 6 * of_rare.mean() ** 0.5 < of_rare.min()
+    assert of_rare.max() < of_rare.mean() + 6 * of_rare.mean() ** 0.5
 
 
 def test_a_sample_has_the_weight_of_its_rarest_class() -> None:

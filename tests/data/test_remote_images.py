@@ -384,7 +384,7 @@ def test_features_are_shared_wherever_an_image_is(site: Site, tmp_path: Path, te
         )
         data.setup("test")
         data.fill_cache("test", encoders)
-        shards.append({*tmp_path.glob("cache/images-*/*.safetensors")})
+        shards.append({*tmp_path.glob("cache/images-*/*/*.safetensors")})
         inputs = next(iter(data.test_dataloader())).images["clean"]
         assert isinstance(inputs, Encoded)
         pooled.append(inputs.pooled)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
+import tracemalloc
+from itertools import islice, zip_longest
 
+import numpy as np
 import pytest
 
+from robusttune.data import orders
 from robusttune.data.sampler import ResumableSampler
 from robusttune.types import Draw
 
@@ -50,3 +53,45 @@ def test_the_epoch_after_the_resumed_one_is_whole() -> None:
     sampler.set_epoch(4)
     assert len(list(sampler)) == 10
     assert len(sampler) == 10
+
+
+LARGE = orders.DRAWN + 7  # rows whose order is not drawn as an array
+
+
+def test_a_large_table_is_complete_and_the_same_for_any_number_of_ranks() -> None:
+    whole = np.array([draw.row for draw in draws(LARGE, 1, epoch=2)[0]])
+    assert np.array_equal(np.sort(whole), np.arange(LARGE))
+    for rank in (0, 2):
+        sampler = ResumableSampler(LARGE, shuffle=True, seed=5, rank=rank, world_size=3)
+        assert [draw.row for draw in islice(sampler, 3000)] != whole[rank:9000:3].tolist()  # of another epoch
+        sampler.set_epoch(2)
+        part = list(sampler)
+        assert len(part) == len(sampler)
+        assert [draw.row for draw in part if draw.counted] == whole[rank::3].tolist()
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (2, 3)])
+def test_a_large_table_goes_on_where_it_stopped(before: int, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders, "DRAWN", 1000)
+    whole = [d for step in zip_longest(*draws(10_007, before)) for d in step if d and d.counted]
+    rest = [d for step in zip_longest(*draws(10_007, after, start=6000)) for d in step if d and d.counted]
+    assert rest == whole[6000:]
+    assert {draw.row for draw in whole} == {*range(10_007)}
+
+
+def test_a_billion_rows_take_no_memory() -> None:
+    """Neither the first samples nor the last ones of an epoch need an array of all."""
+    rows = 10**9
+    tracemalloc.start()
+    sampler = ResumableSampler(rows, shuffle=True, seed=0, rank=1, world_size=2)
+    first = [draw.row for draw in islice(sampler, 64)]
+    sampler.resume(3, rows - 4)
+    last = list(iter(sampler))  # a list of the sampler itself would reserve memory for its length
+    in_order = ResumableSampler(rows, shuffle=False, seed=0, rank=0, world_size=2)
+    assert [draw.row for draw in islice(in_order, 2)] == [0, 2]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len({*first}) == 64
+    assert max(first) > rows / 2 > min(first)
+    assert [(draw.epoch, draw.counted) for draw in last] == [(3, True)] * 2
+    assert peak < 4 << 20

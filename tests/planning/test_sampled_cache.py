@@ -57,7 +57,7 @@ def filled(data: ImageTextDataModule, encoders: dict[str, FrozenEncoder], *stage
 
 
 def size_on_disk(folder: Path, what: str) -> int:
-    return sum(path.stat().st_size for path in folder.glob(f"{what}-*/*.safetensors"))
+    return sum(path.stat().st_size for path in folder.glob(f"{what}-*/*/*.safetensors"))
 
 
 @pytest.mark.parametrize("changes", [{}, {"noise": NOISY, "views": 3}, {"dtype": "float32"}])

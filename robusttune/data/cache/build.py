@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
 import logging
-import random
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -16,19 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from rich.console import Console
+from numpy.typing import NDArray
 from rich.filesize import decimal
-from rich.progress import Progress
-from torch.utils.data import Dataset
 
-from robusttune.data.cache.shard import SUFFIX, Row, rows_of, write_shard
-from robusttune.data.cache.store import Store
-from robusttune.data.image_modality import unreadable_parts
-from robusttune.data.images import UnreadableImageError
-from robusttune.data.modalities import Inputs, RawModality
-from robusttune.data.workers import WatchedLoader, Workers, limited_by_memory, share
+from robusttune.data.cache.index import ABSENT
+from robusttune.data.cache.keys import Keys, first_occurrences, key_array
+from robusttune.data.cache.loading import BATCH, ChunkBatches, RequestedInputs
+from robusttune.data.cache.requests import Requests
+from robusttune.data.cache.rounds import Report, Rounds
+from robusttune.data.cache.shard import Row, rows_of, shard_name, write_shard
+from robusttune.data.cache.store import OPEN, Store
+from robusttune.data.modalities import Inputs
+from robusttune.data.workers import WatchedLoader, Workers, limited_by_memory
 from robusttune.encoders import FrozenEncoder
 from robusttune.errors import RobustTuneError
 from robusttune.interruption import ignore_signals_in_worker
@@ -39,52 +37,22 @@ from robusttune.settings import differences
 log = logging.getLogger(__name__)
 
 SHARD = 1 << 25  # approximate size of a shard in bytes, which is the most that an interruption can lose per rank
-BATCH = 64  # number of inputs per forward pass
+LEAST_INPUTS = 1 << 10  # a shard of so many inputs is not divided any further to share it between jobs
 PREFETCH = 2  # number of batches that each worker loads ahead
-ROUND_SECONDS = 20  # approximate duration of a round; then the ranks synchronise and look for shards of other jobs
-TRIES = 3  # number of rounds without progress, in which another job may remove the shards of this one
 PATIENCE = 60  # seconds after which a shard that one rank wrote must be visible to all ranks
 LEFTOVER = 86_400  # age in seconds from which a partial file is assumed to be abandoned
 
 
-class Request(NamedTuple):
-    """An input whose features are requested.
+class Filled(NamedTuple):
+    """The features of requested inputs.
 
     Attributes:
-        key: Key of the input, 16 bytes.
-        modality: Modality that reads the input.
-        row: Row of the sample.
-        view: Index of the random view.
+        locations: Location of each input's features in the store, shape (R,), int64; `ABSENT` for an unreadable input.
+        unreadable: Error messages of the unreadable images. If they stop the computation, those found before the stop.
     """
 
-    key: bytes
-    modality: RawModality
-    row: int
-    view: int
-
-
-class Round(NamedTuple):
-    """The work of all ranks until the next synchronisation.
-
-    Attributes:
-        chunks: Numbers of the chunks to compute; empty at the end.
-        unreadable: Error messages of the unreadable images so far, by key.
-    """
-
-    chunks: list[int]
-    unreadable: dict[bytes, str]
-
-
-class Report(NamedTuple):
-    """The result of a rank's work in one round.
-
-    Attributes:
-        unreadable: Error messages of the unreadable images in this round, by key.
-        problem: Message of the error that stopped the rank, or None.
-    """
-
-    unreadable: dict[bytes, str]
-    problem: str | None
+    locations: NDArray[np.int64]
+    unreadable: list[str]
 
 
 @dataclass
@@ -113,66 +81,85 @@ class Builder:
     threads: int
     stop_at_unreadable: bool
 
-    def fill(self, requests: list[Request]) -> list[str]:
+    def fill(self, requests: Requests) -> Filled:
         """Compute the features that the store lacks; every rank must take part.
 
         Args:
-            requests: Requested inputs, the same on all ranks, each key once.
-
-        Returns:
-            Error messages of the unreadable images. With ``stop_at_unreadable``, only those found before the stop.
+            requests: Requested inputs, the same on all ranks. Those that are unreadable are ignored.
 
         Raises:
             RobustTuneError: The folder cannot be written, or the disk has too little space.
         """
-        keys = {item.key for item in requests}
-        self.store.refresh(keys, self.threads)
         chunks = on_rank_zero(None, lambda _: self._plan(requests))
-        synchronisation = _Synchronisation(self, keys, [[requests[i].key for i in chunk] for chunk in chunks])
+        rounds = Rounds(self.what, self.store, requests, chunks, self.threads, self.stop_at_unreadable)
         report = Report({}, None)
-        with synchronisation.progress:
-            while (work := on_rank_zero(report, synchronisation.next_round)).chunks:
+        with rounds.progress:
+            while (work := on_rank_zero(report, rounds.next_round)).chunks:
                 mine = work.chunks[rank() :: world_size()]
-                report = self._compute([[requests[i] for i in chunks[n]] for n in mine], synchronisation)
+                report = self._compute(requests, [chunks[n] for n in mine], rounds)
+        locations = np.full(len(requests), ABSENT)
         if not (work.unreadable and self.stop_at_unreadable):
-            self._wait_for_shards(keys - work.unreadable.keys())
-        return list(work.unreadable.values())
+            if chunks:
+                on_rank_zero(None, lambda _: self.store.save())
+            unreadable = {requests.keys[number].tobytes() for number in work.unreadable}
+            locations[requests.readable] = self._wait_for_shards(requests.keys[requests.readable], unreadable)
+        return Filled(locations, list(work.unreadable.values()))
 
-    def _plan(self, requests: list[Request]) -> list[list[int]]:
+    def _plan(self, requests: Requests) -> list[NDArray[np.int64]]:
         """Divide the inputs without features into chunks; each chunk becomes a shard.
 
         Returns:
-            Indices into ``requests``, chunk by chunk.
+            Numbers of requests, chunk by chunk. Of several inputs with the same key, only one is in a chunk.
 
         Raises:
             RobustTuneError: The disk has too little space, or the folder cannot be created.
         """
-        missing = [i for i, item in enumerate(requests) if item.key not in self.store]
-        if not missing:
-            if requests:
-                rank_zero_info(f"the features of {len(requests):,} {self.what} are read from {self.store.folder}")
+        numbers = np.flatnonzero(requests.readable)
+        locations = self.store.refresh(requests.keys[numbers], self.threads)
+        missing = self._distinct(requests, numbers[locations == ABSENT])
+        if not len(missing):
+            self.store.save()
+            if len(numbers):
+                found = np.unique(locations).size
+                rank_zero_info(f"the features of {found:,} {self.what} are read from {self.store.folder}")
             return []
-        lengths = self._lengths([requests[i] for i in missing])
-        sizes = [self.encoder.feature_count(length) * self.dtype.itemsize for length in lengths]
+        lengths = requests.lengths(missing)
+        size = self._require_room(lengths)
+        self._open()
+        self.store.save()
+        # Small features are divided into more shards, so that jobs which fill the same folder have many to share, but
+        # not into more than can be open at a time.
+        most = max(LEAST_INPUTS, len(missing) // OPEN)
+        each = min(max(1, SHARD * len(missing) // size), most, -(-len(missing) // world_size()))
+        chunks = [slice(start, start + each) for start in range(0, len(missing), each)]
+        # Texts of similar length follow each other, so that batches need little padding.
+        return [missing[chunk][np.argsort(lengths[chunk], kind="stable")] for chunk in chunks]
+
+    def _require_room(self, lengths: NDArray[np.int64]) -> int:
+        """Return the size of the features of inputs with these numbers of tokens, in bytes, and log it.
+
+        Raises:
+            RobustTuneError: The disk has less space.
+        """
+        counts = zip(*(each.tolist() for each in np.unique(lengths, return_counts=True)), strict=True)
+        size = sum(self.encoder.feature_count(length) * count for length, count in counts) * self.dtype.itemsize
         folder = self.store.folder
         free = shutil.disk_usage(next(path for path in folder.parents if path.exists())).free
-        summary = f"the features of {len(missing):,} {self.what} take {decimal(sum(sizes))}"
-        if sum(sizes) > free:
+        summary = f"the features of {len(lengths):,} {self.what} take {decimal(size)}"
+        if size > free:
             raise RobustTuneError(
                 f"{summary}, and {folder.parent} has {decimal(free)} free: give another data.cache.folder, fewer "
                 "layers, a coarser image_encoder.grid, or data.cache.dtype bfloat16"
             )
-        self._open()
         rank_zero_info(f"{summary}; they are computed once, and kept in {folder} ({decimal(free)} free)")
-        each = min(max(1, SHARD * len(missing) // sum(sizes)), -(-len(missing) // world_size()))
-        chunks = [range(start, min(start + each, len(missing))) for start in range(0, len(missing), each)]
-        # Texts of similar length follow each other, so that batches need little padding.
-        return [[missing[i] for i in sorted(chunk, key=lengths.__getitem__)] for chunk in chunks]
+        return size
 
-    def _lengths(self, items: list[Request]) -> list[int]:
-        """Return the number of tokens of each input; 0 for images."""
-        groups = itertools.groupby(items, key=lambda item: item.modality)
-        return [n for modality, group in groups for n in modality.lengths([(item.row, item.view) for item in group])]
+    def _distinct(self, requests: Requests, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the numbers of the first input with each key; for images, in the order of their rows."""
+        numbers = numbers[first_occurrences(requests.keys[numbers])]
+        if self.what == "images":  # Variants of an image follow each other, so that it is read once.
+            numbers = numbers[np.argsort(requests.rows_of(numbers), kind="stable")]
+        return numbers
 
     def _open(self) -> None:
         """Create the folder with a description of its features for people, and remove abandoned partial files."""
@@ -184,56 +171,51 @@ class Builder:
                 _warn_of_differences(self.about, others)
                 with atomic_write(folder / "about.json") as partial:
                     partial.write_text(json.dumps(self.about, indent=2) + "\n", encoding="utf-8")
-            for path in folder.glob(".*.partial"):
+            for path in folder.rglob(".*.partial"):
                 if time.time() - path.stat().st_mtime > LEFTOVER:
                     path.unlink(missing_ok=True)
         except OSError as error:
             raise RobustTuneError(self._cannot_write(error)) from error
 
-    def _compute(self, chunks: list[list[Request]], synchronisation: _Synchronisation) -> Report:
+    def _compute(self, requests: Requests, chunks: list[NDArray[np.int64]], rounds: Rounds) -> Report:
         """Compute the features of some chunks, and write a shard for each chunk."""
-        items = _Inputs([item for chunk in chunks for item in chunk])
-        ends = [0, *itertools.accumulate(map(len, chunks))]
+        items = RequestedInputs(requests, np.concatenate([np.zeros(0, np.int64), *chunks]))
         workers = self._workers(items)
-        batches = [
-            [list(range(i, min(i + BATCH, end))) for i in range(start, end, BATCH)]
-            for start, end in itertools.pairwise(ends)
-        ]
+        todo = ChunkBatches(chunks, skip=lambda chunk: self.store.path(shard_name(requests.keys[chunk])).exists())
         loader = WatchedLoader(
             items,
-            batch_sampler=[batch for chunk in batches for batch in chunk],
+            batch_sampler=todo,
             collate_fn=items.collate,
             num_workers=workers.number,
             prefetch_factor=workers.prefetch if workers.number > 0 else None,
             generator=torch.Generator(),  # a generator of its own, so that the random numbers of training stay the same
             worker_init_fn=ignore_signals_in_worker,
         )
-        unreadable: dict[bytes, str] = {}
-        loaded = iter(loader)
-        for chunk in batches:
-            rows: list[Row] = []
-            for batch in chunk:
-                keys, inputs, problems = next(loaded)
-                rows += self._encode(keys, inputs)
-                unreadable |= problems
-                synchronisation.advance(len(batch))
-                if unreadable and self.stop_at_unreadable:
-                    break
-            try:
-                self._write(rows)
-            except OSError as error:
-                return Report(unreadable, self._cannot_write(error))
-            if unreadable and self.stop_at_unreadable:
+        unreadable: dict[int, str] = {}
+        rows: list[Row] = []
+        for numbers, inputs, problems in loader:
+            rows += self._encode([requests.keys[number].tobytes() for number in numbers], inputs)
+            unreadable |= problems
+            batch = todo.loading.popleft()
+            rounds.advance(batch.size)
+            stop = bool(unreadable) and self.stop_at_unreadable
+            if stop or batch.is_last:
+                try:
+                    self._write(rows)
+                except OSError as error:
+                    return Report(unreadable, self._cannot_write(error))
+                rows = []
+            if stop:
                 break
         return Report(unreadable, None)
 
-    def _workers(self, items: _Inputs) -> Workers:
+    def _workers(self, items: RequestedInputs) -> Workers:
         """Return the workers that load the inputs.
 
         Their number may be less than the user's choice, because the batch size is not the user's.
         """
         number = min(self.workers, -(-len(items) // BATCH))
-        batch = BATCH * max((item.modality.most_bytes for item in items.items[:1]), default=0)
+        batch = BATCH * max(modality.most_bytes for modality in items.requests.modalities)
         return limited_by_memory(Workers(number, PREFETCH), batch, world_size(), False, f"{BATCH} {self.what}")
 
     def _encode(self, keys: list[bytes], inputs: Inputs) -> Iterator[Row]:
@@ -246,20 +228,30 @@ class Builder:
                 yield from rows_of(self.encoder(values), keys, inputs.cut, self.dtype)
 
     def _write(self, rows: list[Row]) -> None:
-        """Write a shard whose name is a hash of its keys; nothing without rows."""
+        """Write a shard; nothing without rows."""
         if rows:
-            name = hashlib.blake2b(b"".join(row.key for row in rows), digest_size=16).hexdigest()
-            write_shard(self.store.folder / f"{name}{SUFFIX}", self.store.fingerprint, rows)
+            path = self.store.path(shard_name(key_array([row.key for row in rows])))
+            path.parent.mkdir(exist_ok=True)
+            write_shard(path, self.store.fingerprint, rows)
 
-    def _wait_for_shards(self, keys: set[bytes]) -> None:
+    def _wait_for_shards(self, keys: Keys, unreadable: set[bytes]) -> NDArray[np.int64]:
         """Wait for the shards of other ranks, which a network file system may show with a delay.
+
+        Args:
+            keys: Keys of the requested inputs, shape (N, 2).
+            unreadable: Keys of the unreadable images, which may have no features.
+
+        Returns:
+            Locations of the features, shape (N,).
 
         Raises:
             RobustTuneError: A shard is not visible after `PATIENCE` seconds.
         """
         deadline = time.monotonic() + PATIENCE
-        while not all(key in self.store for key in keys):
-            self.store.refresh(keys, self.threads)
+        while True:
+            locations = self.store.refresh(keys, self.threads)
+            if {key.tobytes() for key in keys[locations == ABSENT]} <= unreadable:
+                return locations
             if time.monotonic() > deadline:
                 raise RobustTuneError(
                     f"{self.store.folder} lacks features that other processes wrote: give a data.cache.folder that "
@@ -274,112 +266,6 @@ class Builder:
             f"the feature cache {folder} cannot be written ({error.strerror}), and its features are kept: make room, "
             "or give another data.cache.folder"
         )
-
-
-class _Synchronisation:
-    """The synchronisation of the ranks: after each round, rank 0 distributes the next chunks.
-
-    The order of the chunks is random in each job, so that jobs that fill the same folder rarely compute the same chunk.
-
-    Args:
-        builder: Builder whose store is filled.
-        keys: Keys of all requested inputs.
-        chunks: Keys of the inputs of each chunk.
-    """
-
-    def __init__(self, builder: Builder, keys: set[bytes], chunks: list[list[bytes]]) -> None:
-        self.builder = builder
-        self.keys = keys
-        self.chunks = chunks
-        self.order = random.Random().sample(range(len(chunks)), len(chunks))
-        self.unreadable: dict[bytes, str] = {}
-        self.chunks_per_rank = 1  # number of chunks per rank in the next round
-        self.tries = 0  # number of rounds without progress in a row
-        self.remaining = len(chunks)
-        self.started = time.monotonic()
-        shown = rank() == 0 and sys.stderr.isatty() and bool(chunks)
-        self.progress = Progress(console=Console(stderr=True), transient=True, disable=not shown)
-        self.task = self.progress.add_task(f"{builder.what}: features", total=sum(map(len, chunks)))
-
-    def next_round(self, reports: list[Report]) -> Round:
-        """Return the work of the next round; it has no chunks if all features exist.
-
-        The number of chunks per rank adapts so that a round takes about `ROUND_SECONDS` seconds.
-
-        Args:
-            reports: Results of all ranks in the last round.
-
-        Raises:
-            RobustTuneError: A rank has stopped with an error, or several rounds in a row made no progress.
-        """
-        for report in reports:
-            if report.problem is not None:
-                raise RobustTuneError(report.problem)
-            self.unreadable |= report.unreadable
-        store = self.builder.store
-        store.refresh(self.keys, self.builder.threads)
-        remaining = [n for n in self.order if any(k not in store and k not in self.unreadable for k in self.chunks[n])]
-        if self.unreadable and self.builder.stop_at_unreadable:
-            remaining = []
-        self.tries = self.tries + 1 if len(remaining) == self.remaining else 0
-        self.remaining = len(remaining)
-        if self.tries > TRIES:
-            raise RobustTuneError(f"features written to {store.folder} are not found afterwards: check the disk")
-        took, self.started = time.monotonic() - self.started, time.monotonic()
-        self.chunks_per_rank = (
-            self.chunks_per_rank * 2
-            if took < ROUND_SECONDS / 2
-            else max(1, self.chunks_per_rank // 2)
-            if took > ROUND_SECONDS * 2
-            else self.chunks_per_rank
-        )
-        done = sum(map(len, self.chunks)) - sum(len(self.chunks[n]) for n in remaining)
-        self.progress.update(self.task, completed=done)
-        return Round(remaining[: self.chunks_per_rank * world_size()], self.unreadable)
-
-    def advance(self, inputs: int) -> None:
-        """Advance the progress bar.
-
-        Args:
-            inputs: Number of inputs that this rank has computed. The other ranks have probably computed as many.
-        """
-        self.progress.advance(self.task, inputs * world_size())
-
-
-class _Inputs(Dataset[Any]):
-    """A data set of the requested inputs: keys, inputs, and the reasons why images are unreadable.
-
-    An unreadable input is None. An input of several images, of which some are unreadable, has a reason, too.
-    """
-
-    def __init__(self, items: list[Request]) -> None:
-        self.items = items
-
-    def __getitem__(self, number: int) -> tuple[bytes, Any, str | None]:
-        item = self.items[number]
-        try:
-            value = item.modality.read(item.row, item.view)
-        except UnreadableImageError as error:
-            return item.key, None, str(error)
-        return item.key, value, "; ".join(unreadable_parts(value)) or None
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def collate(self, read: list[tuple[bytes, Any, str | None]]) -> tuple[list[bytes], Inputs, dict[bytes, str]]:
-        """Collate inputs.
-
-        Args:
-            read: Items of the data set.
-
-        Returns:
-            Keys of the readable inputs, these inputs in shared memory, and the reasons by key.
-        """
-        good = [(key, value) for key, value, _ in read if value is not None]
-        problems = {key: problem for key, _, problem in read if problem is not None}
-        modality = self.items[0].modality  # all modalities of an encoder collate its inputs in the same way
-        inputs = modality.collate([value for _, value in good])
-        return [key for key, _ in good], inputs._replace(values=share(inputs.values)), problems
 
 
 def _warn_of_differences(ours: dict[str, Any], others: list[Path]) -> None:

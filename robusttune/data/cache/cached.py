@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from robusttune.data.cache.store import ABSENT
+from robusttune.data.cache.index import ABSENT
 from robusttune.data.images import UnreadableImageError
 from robusttune.data.modalities import Inputs, Modality, RawModality
 

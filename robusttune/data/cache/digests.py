@@ -64,16 +64,26 @@ def _digest(path: str, known: tuple[Stat | None, bytes | None] | None) -> tuple[
     The `Stat` is None if the file has just been changed: another change could leave it the same. The digest is None if
     the file is unreadable.
     """
+    now = state_of(path)
+    if now is None:
+        return None, None
+    if known is not None and known[0] == now:
+        return known
     try:
-        stat = os.stat(path)  # noqa: PTH116
-        now = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-        if known is not None and known[0] == now:
-            return known
         with open_regular(path) as file:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return None, None
-    return now if time.time_ns() - stat.st_ctime_ns > SETTLED else None, digest
+    return now if time.time_ns() - now[2] > SETTLED else None, digest
+
+
+def state_of(path: str | Path) -> Stat | None:
+    """Return what changes whenever a file changes; None if there is no such file."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return None
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _load_memory(memory: Path) -> dict[str, tuple[Stat | None, bytes | None]]:

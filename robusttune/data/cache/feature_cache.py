@@ -8,13 +8,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
+import numpy as np
 import torch
 
-from robusttune.data.cache.build import Builder, Request
+from robusttune.data.cache.build import Builder
 from robusttune.data.cache.cached import CachedModality
 from robusttune.data.cache.digests import file_digests
 from robusttune.data.cache.fingerprint import describe, fingerprint
+from robusttune.data.cache.index import ABSENT
 from robusttune.data.cache.memory import keep_in_memory
+from robusttune.data.cache.requests import Request, Requests
 from robusttune.data.cache.store import Store
 from robusttune.data.dataset import SampleDataset
 from robusttune.data.images import UnreadableImageError
@@ -160,15 +163,9 @@ class FeatureCache:
         about = describe(settings, encoder, running.precision, self.dtype)
         name = fingerprint(about)
         store = Store(self.root / f"{what}-{name[:16]}", name, encoder.widths)
-        keys = self._keys(modalities, running.threads)
-        requests: dict[bytes, Request] = {}
-        unreadable: list[str] = []
-        for modality, by_input in zip(modalities, keys, strict=True):
-            for (row, view), key in by_input.items():
-                if key is None:
-                    unreadable.append(_reason(modality, row, view))
-                else:
-                    requests.setdefault(key, Request(key, modality, row, view))
+        requests = Requests.of(modalities, self._digests(modalities, running.threads))
+        unreadable = [_reason(requests[number]) for number in np.flatnonzero(~requests.readable).tolist()]
+        locations = np.full(len(requests), ABSENT)
         if not (unreadable and stop_at_unreadable):
             builder = Builder(
                 what,
@@ -181,15 +178,13 @@ class FeatureCache:
                 running.threads,
                 stop_at_unreadable,
             )
-            items = list(requests.values())
-            if what == "images":  # variants of an image follow each other, so that it is read once
-                items.sort(key=lambda item: item.row)
-            unreadable += builder.fill(items)
-        cached = [_cached(modality, store, by_input) for modality, by_input in zip(modalities, keys, strict=True)]
-        return cached, unreadable
+            locations, found = builder.fill(requests)
+            unreadable += found
+        by_modality = zip(modalities, requests.by_modality(locations, fill=ABSENT), strict=True)
+        return [CachedModality(modality, store, own) for modality, own in by_modality], unreadable
 
-    def _keys(self, modalities: Sequence[RawModality], threads: int) -> list[dict[tuple[int, int], bytes | None]]:
-        """Return, for each modality, the key of each (row, view) of a present input; None for an unreadable one."""
+    def _digests(self, modalities: Sequence[RawModality], threads: int) -> dict[str, bytes | None]:
+        """Return the digests of the image files of modalities by path, and log a warning about changed files."""
         files = sorted({path for modality in modalities for path in modality.files()})
         digests = file_digests(files, self.root / "files.arrow", threads)
         if digests.changed and rank() == 0:
@@ -198,27 +193,13 @@ class FeatureCache:
                 len(digests.changed),
                 digests.changed[0],
             )
-        inputs = [
-            [(row, view) for row in range(len(modality)) if modality.has(row) for view in range(modality.views or 0)]
-            for modality in modalities
-        ]
-        return [
-            dict(zip(pairs, modality.keys(pairs, digests.by_path), strict=True))
-            for modality, pairs in zip(modalities, inputs, strict=True)
-        ]
+        return digests.by_path
 
 
-def _cached(modality: RawModality, store: Store, keys: dict[tuple[int, int], bytes | None]) -> CachedModality:
-    """Return the modality with the features of the store; ``keys`` has the key of each (row, view)."""
-    inputs = [(row, view) for row in range(len(modality)) for view in range(modality.views or 0)]
-    locations = store.locations(keys.get(pair) for pair in inputs)
-    return CachedModality(modality, store, locations.reshape(len(modality), -1))
-
-
-def _reason(modality: RawModality, row: int, view: int) -> str:
+def _reason(item: Request) -> str:
     """Return the error message of an unreadable image."""
     try:
-        modality.read(row, view)
+        item.modality.read(item.row, item.view)
     except UnreadableImageError as error:
         return str(error)
-    return f"the image of row {row} could not be read when it was looked for"
+    return f"the image of row {item.row} could not be read when it was looked for"

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from robusttune.data.cache.cached import CachedModality
-from robusttune.data.cache.store import ABSENT, Store
+from robusttune.data.cache.index import ABSENT
+from robusttune.data.cache.store import Store
 from robusttune.data.modalities import Inputs
 from robusttune.types import Encoded
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zlib
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
-from robusttune.errors import RobustTuneError
+from robusttune.data.cache.keys import Keys
 from robusttune.paths import atomic_write
 from robusttune.types import Encoded, Widths
 
@@ -44,6 +45,19 @@ class Row(NamedTuple):
     numbers: Tensor
     counts: list[int]
     cut: bool
+
+
+def shard_name(keys: Keys) -> str:
+    """Return the name of the shard of some inputs in this order, as hexadecimal digits.
+
+    Args:
+        keys: Keys of the inputs, shape (E, 2).
+
+    Example:
+        >>> shard_name(np.zeros((1, 2), np.uint64))[:8]
+        '463be1d5'
+    """
+    return hashlib.blake2b(keys.tobytes(), digest_size=16).hexdigest()
 
 
 def rows_of(encoded: Encoded, keys: list[bytes], cut: list[bool], dtype: torch.dtype) -> Iterator[Row]:
@@ -90,22 +104,20 @@ class Shard:
 
     Attributes:
         path: Path of the file.
-        keys: Keys of the inputs, 16 bytes each.
+        keys: Keys of the inputs, shape (E, 2), uint64.
         counts: Number of tokens of each input in each of M layers, shape (E, M), int32.
         cut: Flags of the inputs that were cut, shape (E,), bool.
-        start: Position of the first feature in the file, in bytes.
         dtype: NumPy type of the features.
-        offsets: Index of each input's first feature, and the number of all features, shape (E + 1,), int64.
+        positions: Position of each input's features in the file, in bytes, shape (E,), int64.
         spans: Begin, end and checksum of each tensor in the file, in bytes.
     """
 
     path: Path
-    keys: list[bytes]
+    keys: Keys
     counts: Array
     cut: Array
-    start: int
     dtype: str
-    offsets: Array
+    positions: Array
     spans: list[tuple[int, int, int]]
 
     @classmethod
@@ -135,7 +147,8 @@ class Shard:
             start = header["numbers"]["data_offsets"][0]
             spans = [(*entry["data_offsets"], int(about[name])) for name, entry in header.items()]
             dtype = NUMPY[header["numbers"]["dtype"]]
-            return cls(path, [key.tobytes() for key in keys], counts, cut != 0, start, dtype, offsets, spans)
+            positions = start + offsets[:-1] * np.dtype(dtype).itemsize
+            return cls(path, keys.view(np.uint64), counts, cut != 0, dtype, positions, spans)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedShardError("it is torn") from error
 
@@ -154,23 +167,21 @@ class Shard:
                 if left or checksum != expected:
                     raise DamagedShardError("its checksum does not match")
 
-    def read_into(self, file: BinaryIO, row: int, parts: list[Array]) -> None:
-        """Read the features of one input into arrays.
 
-        The file is not mapped into memory, because the accessed pages of a map count as resident memory.
+def read_features(file: BinaryIO, position: int, parts: list[Array]) -> bool:
+    """Read the features of one input into arrays.
 
-        Args:
-            file: Open shard file.
-            row: Index of the input in the shard.
-            parts: Arrays to fill, in the order of the file: the pooled embedding, then the tokens of each layer.
+    The file is not mapped into memory, because the accessed pages of a map count as resident memory.
 
-        Raises:
-            RobustTuneError: The file is shorter than its index says.
-        """
-        size = sum(part.nbytes for part in parts)
-        start = self.start + int(self.offsets[row]) * parts[0].itemsize
-        if os.preadv(file.fileno(), [part.data for part in parts], start) != size:
-            raise RobustTuneError(f"{self.path} of the feature cache was changed while it was read: start again")
+    Args:
+        file: Open shard file.
+        position: Position of the features in the file, in bytes.
+        parts: Arrays to fill, in the order of the file: the pooled embedding, then the tokens of each layer.
+
+    Returns:
+        False if the file is too short.
+    """
+    return os.preadv(file.fileno(), [part.data for part in parts], position) == sum(part.nbytes for part in parts)
 
 
 def _header(file: BinaryIO) -> dict[str, Any]:

@@ -1,10 +1,7 @@
-"""A store of the features of one encoder: a folder of shards with an index by the inputs' keys."""
+"""The features of one encoder in a folder of shards, read by location."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,129 +9,113 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from robusttune.data.cache.shard import SUFFIX, DamagedShardError, Shard
+from robusttune.data.cache.digests import state_of
+from robusttune.data.cache.index import ROW, Index, IndexedShard
+from robusttune.data.cache.shard import Shard, read_features
+from robusttune.data.cache.shard_folder import ShardFolder
 from robusttune.data.modalities import Inputs
+from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded, Widths
 
-log = logging.getLogger(__name__)
-
 OPEN = 256  # maximum number of open files
-ABSENT = -1  # location of an input without features
 
 
-class Store:
-    """A folder of shards with the features of one encoder.
-
-    Args:
-        folder: Folder of the shards. It does not have to exist.
-        fingerprint: Fingerprint of the encoder and the settings that the features depend on.
-        widths: Widths of the encoder's outputs.
-
-    Attributes:
-        shards: Indices of the shards with requested inputs.
-    """
+class Store(ShardFolder):
+    """A folder of shards whose features can be read; see `ShardFolder` for the arguments."""
 
     def __init__(self, folder: Path, fingerprint: str, widths: Widths) -> None:
-        self.folder = folder
-        self.fingerprint = fingerprint
-        self.widths = widths
-        self.shards: list[Shard] = []
-        self._locations: dict[bytes, tuple[int, int]] = {}
-        self._known: set[Path] = set()
+        super().__init__(folder, fingerprint, widths)
         self._files: dict[int, BinaryIO] = {}
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._locations
-
-    def refresh(self, requested: set[bytes], threads: int) -> None:
-        """Add the new shards of the folder that have requested inputs, after a check; remove damaged shards.
-
-        Args:
-            requested: Keys of the requested inputs.
-            threads: Number of threads that check shards.
-        """
-        new = sorted(path for path in self.folder.glob(f"*{SUFFIX}") if path not in self._known)
-        with ThreadPoolExecutor(threads) as pool:
-            for path, shard in zip(new, pool.map(lambda path: self._read(path, requested), new), strict=True):
-                if shard is None:
-                    continue  # a shard that is computed again gets the same name
-                self._known.add(path)
-                if not requested.isdisjoint(shard.keys):
-                    self._locations |= {key: (len(self.shards), row) for row, key in enumerate(shard.keys)}
-                    self.shards.append(shard)
-
-    def locations(self, keys: Iterable[bytes | None]) -> NDArray[np.int64]:
-        """Return the location of each key for `gather`: the shard's number times 2^32, plus the row in the shard.
-
-        Args:
-            keys: Keys of N inputs; None for an input without a key.
-
-        Returns:
-            Locations, shape (N,), int64; `ABSENT` for an input without features.
-        """
-        found = (None if key is None else self._locations.get(key) for key in keys)
-        return np.array([ABSENT if pair is None else pair[0] << 32 | pair[1] for pair in found], dtype=np.int64)
 
     def gather(self, locations: list[int]) -> Inputs:
         """Read the features at some locations, in this order, and pad the tokens to the longest input of each layer.
 
         Args:
             locations: Results of `locations`, none of them `ABSENT`.
+
+        Raises:
+            RobustTuneError: A shard was changed since it was compared with its checksums, and is damaged.
         """
-        pairs = [(location >> 32, location & 0xFFFFFFFF) for location in locations]
-        counts = np.array([self.shards[number].counts[row] for number, row in pairs], dtype=np.int64)
-        counts = counts.reshape(len(pairs), len(self.widths.layers))
-        dtype = self.shards[0].dtype if self.shards else "<f4"
-        pooled = np.empty((len(pairs), self.widths.pooled), dtype)
+        places = np.array(locations, dtype=np.int64)
+        shards = places >> 32
+        rows = self.index.starts[shards] + (places & ROW)
+        counts = [column[rows] for column in self.index.counts]
+        dtype = self.index.dtype
+        pooled = np.empty((len(rows), self.widths.pooled), dtype)
         tokens = [
-            np.zeros((len(pairs), int(column.max(initial=0)), width), dtype)
-            for column, width in zip(counts.T, self.widths.layers, strict=True)
+            np.zeros((len(rows), int(column.max(initial=0)), width), dtype)
+            for column, width in zip(counts, self.widths.layers, strict=True)
         ]
-        for i, (number, row) in enumerate(pairs):
-            parts = [padded[i, :count] for padded, count in zip(tokens, counts[i].tolist(), strict=True)]
-            self.shards[number].read_into(self._file(number), row, [pooled[i], *parts])
-        masks = [np.arange(padded.shape[1]) < column[:, None] for padded, column in zip(tokens, counts.T, strict=True)]
+        each = zip(shards.tolist(), self.index.positions[rows].tolist(), *(c.tolist() for c in counts), strict=True)
+        for i, (number, position, *lengths) in enumerate(each):
+            parts = [pooled[i], *(padded[i, :count] for padded, count in zip(tokens, lengths, strict=True))]
+            if not read_features(self._file(number), position, parts):
+                raise self._changed(number)
+        masks = [np.arange(padded.shape[1]) < column[:, None] for padded, column in zip(tokens, counts, strict=True)]
         encoded = Encoded(_as_torch(pooled), [_as_torch(t) for t in tokens], [torch.from_numpy(m) for m in masks])
-        return Inputs(encoded, [bool(self.shards[number].cut[row]) for number, row in pairs])
+        return Inputs(encoded, (self.index.cut[rows] != 0).tolist())
 
     @property
     def most_bytes(self) -> int:
-        """Return the greatest number of bytes of one input's features in a batch, with padding; 0 without shards."""
-        if not self.shards:
+        """Return the greatest number of bytes of a requested input's features in a batch, with padding.
+
+        The shards with requested inputs are considered; the result is 0 without such shards.
+        """
+        if self.longest is None:
             return 0
-        size = np.dtype(self.shards[0].dtype).itemsize
-        longest = np.max([shard.counts.max(0, initial=0) for shard in self.shards], axis=0)
-        tokens = sum(int(count) * (width * size + 1) for count, width in zip(longest, self.widths.layers, strict=True))
-        return self.widths.pooled * size + tokens
+        size = np.dtype(self.index.dtype).itemsize
+        longest = self.longest.tolist()
+        tokens = sum(count * (width * size + 1) for count, width in zip(longest, self.widths.layers, strict=True))
+        return self.widths.pooled * size + int(tokens)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state without open files: the process that unpickles it opens them again."""
-        return self.__dict__ | {"_files": {}}
+        """Return the state without open files and mapped arrays: the process that unpickles it opens them again."""
+        index: Any = self.index.shards if self.index.is_mapped else self.index
+        return self.__dict__ | {"_files": {}, "index": index}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        index: Any = state["index"]
+        if not isinstance(index, Index):
+            self.index = self.mapped(index) or self._index_of(index)
+
+    def _index_of(self, shards: list[IndexedShard]) -> Index:
+        """Return the index of these shards in this order, from the shards themselves."""
+        read = [(shard, Shard.read(self.folder / shard.name, self.fingerprint, self.widths)) for shard in shards]
+        return Index.of(read, len(self.widths.layers))
 
     def _file(self, number: int) -> BinaryIO:
         """Return the open file of a shard; the file that was opened first is closed if there are too many."""
         if number not in self._files:
             if len(self._files) == OPEN:
                 self._files.pop(next(iter(self._files))).close()
-            self._files[number] = self.shards[number].path.open("rb", buffering=0)
+            self._files[number] = self._opened(number)
         return self._files[number]
 
-    def _read(self, path: Path, requested: set[bytes]) -> Shard | None:
-        """Read the index of a shard, and check the shard if it has requested inputs.
+    def _opened(self, number: int) -> BinaryIO:
+        """Open the file of a shard. If it has changed since it was checked, check it again.
 
-        A damaged shard is removed. The result is None if the shard is removed, by this or another process.
+        Another job may have computed the same shard and replaced the file.
+
+        Raises:
+            RobustTuneError: The shard is gone or damaged.
         """
-        try:
-            shard = Shard.read(path, self.fingerprint, self.widths)
-            if not requested.isdisjoint(shard.keys):
-                shard.verify()
-        except FileNotFoundError:  # another process has removed it
-            return None
-        except DamagedShardError as error:
-            log.warning("%s of the feature cache cannot be used (%s): it is built anew", path, error)
-            path.unlink(missing_ok=True)
-            return None
-        return shard
+        indexed = self.index.shards[number]
+        path = self.folder / indexed.name
+        if state_of(path) != indexed.stat:
+            shard = self.intact(path, remove=True, verify=True)
+            start = int(self.index.starts[number])
+            if shard is None or not np.array_equal(shard.positions, self.index.positions[start : start + indexed.rows]):
+                raise self._changed(number)
+        return path.open("rb", buffering=0)
+
+    def _changed(self, number: int) -> RobustTuneError:
+        """Return the error for a shard that is not what it was when it was checked."""
+        path = self.folder / self.index.shards[number].name
+        return RobustTuneError(
+            f"{path} of the feature cache was changed while it was read: start again, and it is checked and, if "
+            "necessary, computed anew"
+        )
 
 
 def _as_torch(array: NDArray[Any]) -> torch.Tensor:

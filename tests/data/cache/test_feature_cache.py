@@ -25,7 +25,8 @@ from robusttune.data import ImageTextDataModule, ModalityDropout
 from robusttune.data.cache import build as build_module
 from robusttune.data.cache import feature_cache
 from robusttune.data.cache.fingerprint import fingerprint
-from robusttune.data.cache.shard import Shard, write_shard
+from robusttune.data.cache.rounds import Rounds
+from robusttune.data.cache.shard import Shard, read_features, write_shard
 from robusttune.data.sources import Food101, Source, Table
 from robusttune.encoders import Augmentation, Encoder, FrozenEncoder
 from robusttune.errors import RobustTuneError
@@ -165,8 +166,9 @@ def test_what_is_dropped_is_not_read(
 ) -> None:
     data = make(modality_dropout=ModalityDropout(image_dropout=1, text_dropout=0))
     epochs(data, encoders)
-    read, read_into = [], Shard.read_into
-    monkeypatch.setattr(Shard, "read_into", lambda self, *args: [read.append(self), read_into(self, *args)][1])
+    read: list[Any] = []
+    patched = "robusttune.data.cache.store.read_features"
+    monkeypatch.setattr(patched, lambda *args: [read.append(args), read_features(*args)][1])
     batches = list(data.train_dataloader())
     with_text = [row for batch in batches for row in batch.text_present.tolist()]
     assert sum(with_text) > 80
@@ -283,6 +285,27 @@ def test_two_jobs_fill_one_folder(
     assert not list((tmp_path / "cache").rglob("*.partial"))
 
 
+def test_what_another_job_has_computed_in_the_meantime_is_not_computed_again(
+    make: Callable[..., Any], encoders: Encoders, inputs: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also within a round: here, another job fills the folder right after the first chunks were distributed."""
+    monkeypatch.setattr(build_module, "SHARD", 1 << 13)
+    epochs(make(folder=str(tmp_path / "theirs")), encoders)
+    inputs.clear()
+    next_round = Rounds.next_round
+
+    def overtaken(self: Rounds, reports: Any) -> Any:
+        work = next_round(self, reports)
+        leave = shutil.ignore_patterns("index.arrow")  # which this job has mapped
+        shutil.copytree(tmp_path / "theirs", tmp_path / "ours", ignore=leave, dirs_exist_ok=True)
+        return work
+
+    monkeypatch.setattr(Rounds, "next_round", overtaken)
+    found = epochs(make(folder=str(tmp_path / "ours")), encoders)
+    assert not inputs
+    assert_same(found, epochs(make(folder=None), encoders))
+
+
 @pytest.mark.slow
 def test_jobs_that_fill_one_folder_may_be_killed(
     make: Callable[..., Any], encoders: Encoders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -312,8 +335,9 @@ def test_jobs_that_fill_one_folder_may_be_killed(
             process.kill()
             process.join()
         for path in shards(folder):
-            about = json.loads((path.parent / "about.json").read_text())
-            encoder = encoders["image_encoder" if path.parent.name.startswith("images") else "text_encoder"]
+            store = path.parents[1]
+            about = json.loads((store / "about.json").read_text())
+            encoder = encoders["image_encoder" if store.name.startswith("images") else "text_encoder"]
             Shard.read(path, fingerprint(about), encoder.widths).verify()
     assert list(folder.rglob("*.partial"))
     left = shards(folder)

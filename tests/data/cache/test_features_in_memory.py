@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from data.cache.test_store import WIDTHS, encoded, keys, opened, written
+from data.cache.test_store import WIDTHS, encoded, keys, locations, opened, written
 from fakes import grouped, tiny_image_encoder, tiny_text_encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
 from robusttune.data import ImageTextDataModule
 from robusttune.data.cache import CachedModality, MemoryStore
+from robusttune.data.cache.index import ABSENT
 from robusttune.data.cache.memory import keep_in_memory
-from robusttune.data.cache.store import ABSENT, Store
+from robusttune.data.cache.store import Store
 from robusttune.data.modalities import Texts
 from robusttune.data.sources import Food101
 from robusttune.types import Encoded
@@ -43,10 +44,10 @@ def test_memory_returns_what_the_files_return(
     folder, names = tmp_path_factory.mktemp("store"), keys(len(lengths))
     written(folder, encoded(lengths, dtype), names)
     store = opened(folder, names)
-    locations = data.draw(st.permutations(store.locations(names).tolist()))
-    kept = MemoryStore(store, locations, CPU)
+    places = data.draw(st.permutations(locations(store, names)))
+    kept = MemoryStore(store, places, CPU)
     order = data.draw(st.lists(st.integers(0, len(names) - 1), max_size=12))
-    found, expected = kept.gather(order), store.gather([locations[i] for i in order])
+    found, expected = kept.gather(order), store.gather([places[i] for i in order])
     assert isinstance(found.values, Encoded)
     assert isinstance(expected.values, Encoded)
     assert same(found.values, expected.values)
@@ -54,16 +55,16 @@ def test_memory_returns_what_the_files_return(
     assert kept.most_bytes == store.most_bytes
 
 
-def modality(store: Store, locations: list[int]) -> CachedModality:
+def modality(store: Store, places: list[int]) -> CachedModality:
     raw: Texts = None  # type: ignore[assignment]  # It is asked for absent rows only.
-    return CachedModality(raw, store, np.array(locations).reshape(-1, 1))
+    return CachedModality(raw, store, np.array(places).reshape(-1, 1))
 
 
 def test_all_features_are_kept_or_none(tmp_path: Path) -> None:
     """A limit holds for all modalities together; inputs without features do not count, and shared ones count once."""
     written(tmp_path, encoded([(1, 2), (3, 1), (2, 2)]), keys(3))
     store = opened(tmp_path, keys(3))
-    places = store.locations(keys(3)).tolist()
+    places = locations(store, keys(3))
     both = [modality(store, [places[0], ABSENT, places[2]]), modality(store, places[1:])]
     keep_in_memory(both, CPU, limit=3 * store.most_bytes - 1)
     assert all(each.store is store for each in both)
@@ -75,7 +76,7 @@ def test_all_features_are_kept_or_none(tmp_path: Path) -> None:
 def test_a_batch_reads_the_noisy_variant_from_the_store_of_the_clean_one(tmp_path: Path) -> None:
     written(tmp_path, encoded([(1, 2), (3, 1), (2, 2), (1, 1)]), keys(4))
     store = opened(tmp_path, keys(4))
-    places = store.locations(keys(4)).tolist()
+    places = locations(store, keys(4))
     clean, noisy = modality(store, [places[2], ABSENT, places[0]]), modality(store, [places[3], ABSENT, places[1]])
     keep_in_memory([clean, noisy], CPU)
     found = clean.collate([each.read(row, 0) for each in (clean, noisy) for row in (0, 2)])
@@ -88,7 +89,7 @@ def test_a_batch_reads_the_noisy_variant_from_the_store_of_the_clean_one(tmp_pat
 def test_features_are_kept_on_the_device_of_the_run(tmp_path: Path) -> None:
     written(tmp_path, encoded([(1, 2), (3, 1)]), keys(2))
     store = opened(tmp_path, keys(2))
-    kept = MemoryStore(store, store.locations(keys(2)).tolist(), torch.device("meta"))
+    kept = MemoryStore(store, locations(store, keys(2)), torch.device("meta"))
     found = kept.gather([1, 0, 1]).values
     assert isinstance(found, Encoded)
     assert [part.shape for part in found.tokens] == [(3, 3, WIDTHS.layers[0]), (3, 2, WIDTHS.layers[1])]

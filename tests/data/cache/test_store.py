@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from robusttune.data.cache import store as store_module
-from robusttune.data.cache.shard import Row, rows_of, write_shard
-from robusttune.data.cache.store import ABSENT, Store
+from robusttune.data.cache.index import ABSENT
+from robusttune.data.cache.keys import key_array
+from robusttune.data.cache.shard import Row, Shard, rows_of, shard_name, write_shard
+from robusttune.data.cache.store import Store
 from robusttune.errors import RobustTuneError
 from robusttune.types import Encoded, Widths
 
@@ -34,22 +36,41 @@ def keys(count: int, first: int = 0) -> list[bytes]:
     return [bytes([first + i] * 16) for i in range(count)]
 
 
+def shard_path(folder: Path, names: list[bytes]) -> Path:
+    return folder / f"{shard_name(key_array(names))}.safetensors"
+
+
 def written(folder: Path, values: Encoded, names: list[bytes], fingerprint: str = "ours") -> Path:
     """A shard of these features."""
     folder.mkdir(exist_ok=True)
-    path = folder / f"{names[0].hex()}.safetensors"
+    path = shard_path(folder, names)
     write_shard(path, fingerprint, list(rows_of(values, names, [False] * len(names), values.pooled.dtype)))
     return path
 
 
+def altered(path: Path) -> bytes:
+    """The content of a shard with another number in the first features."""
+    at, content = int(Shard.read(path, "ours", WIDTHS).positions[0]), path.read_bytes()
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
 def opened(folder: Path, names: list[bytes]) -> Store:
     store = Store(folder, "ours", WIDTHS)
-    store.refresh(set(names), threads=2)
+    store.refresh(key_array(names), threads=2)
     return store
 
 
+def locations(store: Store, names: list[bytes]) -> list[int]:
+    found: list[int] = store.locations(key_array(names)).tolist()
+    return found
+
+
+def has(store: Store, name: bytes) -> bool:
+    return locations(store, [name]) != [ABSENT]
+
+
 def assert_holds(store: Store, names: list[bytes], expected: Encoded) -> None:
-    found = store.gather(store.locations(names).tolist()).values
+    found = store.gather(locations(store, names)).values
     assert isinstance(found, Encoded)
     assert torch.equal(found.pooled, expected.pooled)
     for tokens, mask, like, real in zip(found.tokens, found.mask, expected.tokens, expected.mask, strict=True):
@@ -84,9 +105,10 @@ def test_what_goes_in_comes_out(
 
 def test_whether_an_input_was_cut_is_kept(tmp_path: Path) -> None:
     row = next(rows_of(encoded([(1, 2)]), keys(1), [True], torch.float32))
-    write_shard(tmp_path / "a.safetensors", "ours", [row, Row(b"b" * 16, row.numbers, row.counts, False)])
+    path = shard_path(tmp_path, [*keys(1), b"b" * 16])
+    write_shard(path, "ours", [row, Row(b"b" * 16, row.numbers, row.counts, False)])
     store = opened(tmp_path, [*keys(1), b"b" * 16])
-    assert store.gather(store.locations([b"b" * 16, *keys(1)]).tolist()).cut == [False, True]
+    assert store.gather(locations(store, [b"b" * 16, *keys(1)])).cut == [False, True]
 
 
 def test_nothing_may_be_asked_for(tmp_path: Path) -> None:
@@ -98,9 +120,8 @@ def test_nothing_may_be_asked_for(tmp_path: Path) -> None:
 def test_what_is_not_there_has_no_place(tmp_path: Path) -> None:
     written(tmp_path, encoded([(1, 2)]), keys(1))
     store = opened(tmp_path, keys(3))
-    assert (store.locations([*keys(3), None]) == ABSENT).tolist() == [False, True, True, True]
-    assert keys(1)[0] in store
-    assert keys(2)[1] not in store
+    assert [place == ABSENT for place in locations(store, keys(3))] == [False, True, True]
+    assert not locations(store, [])
 
 
 def test_shards_are_safetensors(tmp_path: Path) -> None:
@@ -126,7 +147,7 @@ def test_a_shard_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
     store = opened(tmp_path, keys(1))
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(RobustTuneError, match="was changed while it was read: start again"):
-        store.gather(store.locations(keys(1)).tolist())
+        store.gather(locations(store, keys(1)))
 
 
 def damages(path: Path) -> dict[str, bytes]:
@@ -148,11 +169,11 @@ def test_damage_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             store = opened(tmp_path, keys(2))
-        assert keys(1)[0] not in store, name
+        assert not has(store, keys(1)[0]), name
         assert f"{path} of the feature cache cannot be used" in caplog.text, name
         assert not path.exists(), name
     path.write_bytes(whole)
-    assert keys(1)[0] in opened(tmp_path, keys(2))
+    assert has(opened(tmp_path, keys(2)), keys(1)[0])
 
 
 def test_a_shard_that_cannot_be_read_now_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,23 +187,33 @@ def test_a_shard_that_cannot_be_read_now_is_left_alone(tmp_path: Path, monkeypat
         patch.setattr(Path, "open", denied)
         with pytest.raises(PermissionError):
             opened(tmp_path, keys(1))
-    assert keys(1)[0] in opened(tmp_path, keys(1))
+    assert has(opened(tmp_path, keys(1)), keys(1)[0])
 
 
 def test_features_of_something_else_are_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     written(tmp_path, encoded([(2, 3)]), keys(1), fingerprint="theirs")
     with caplog.at_level(logging.WARNING):
-        assert keys(1)[0] not in opened(tmp_path, keys(1))
+        assert not has(opened(tmp_path, keys(1)), keys(1)[0])
     assert "it holds features of something else" in caplog.text
 
 
 def test_a_shard_that_nobody_wants_is_not_checked(tmp_path: Path) -> None:
     """A folder may hold much more than this data."""
     path = written(tmp_path, encoded([(2, 3)]), keys(1))
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    path.write_bytes(altered(path))
     store = opened(tmp_path, keys(1, first=7))
     assert path.exists()
-    assert not store.shards
+    assert store.most_bytes == 0
+
+
+def test_a_shard_with_a_damaged_key_is_found_though_nobody_asks_for_that_key(tmp_path: Path) -> None:
+    """Jobs take the file of that name for the features of the right keys."""
+    path = written(tmp_path, encoded([(2, 3)]), keys(1))
+    whole = path.read_bytes()
+    at = whole.index(keys(1)[0], 8 + int.from_bytes(whole[:8], "little"))
+    path.write_bytes(whole[: at + 15] + b"x" + whole[at + 16 :])
+    assert not has(opened(tmp_path, keys(1)), keys(1)[0])
+    assert not path.exists()
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
