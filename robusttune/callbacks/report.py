@@ -6,6 +6,7 @@ import csv
 import math
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from robusttune.callbacks.file_set import Writers, replace_together
-from robusttune.callbacks.picture import draw
+from robusttune.callbacks.picture import chosen_predictions, draw
 from robusttune.callbacks.run_folder import run_folder_of
 from robusttune.corruption.conditions import Conditions
 from robusttune.data import ImageTextDataModule
@@ -27,8 +29,9 @@ from robusttune.errors import RobustTuneError
 from robusttune.escaping import csv_cell
 from robusttune.evaluation.metric_names import LOWER_IS_BETTER
 from robusttune.evaluation.robustness import curves, relative
-from robusttune.evaluation.scores import Scores
 from robusttune.evaluation.tables import class_rows, recalls, sample_tables
+from robusttune.paths import partial_of, sync
+from robusttune.ranks import is_rank_zero, on_rank_zero, rank, total_over_ranks
 from robusttune.tasks import RobustTask
 from robusttune.terminal import cell, print_line
 from robusttune.types import Split
@@ -54,8 +57,9 @@ class ConditionReport(Callback):
 
     The files are in ``report/`` in the folder of the checkpoint's run: ``test.json`` has all results, ``test.csv`` one
     row a condition, ``test_classes.csv`` one row a condition and class, ``test.parquet`` one row a condition and
-    sample, ``test.png`` some samples, and ``missing/test.parquet`` the masks of missing modalities. First the files are
-    written, all or none of them, then the table is printed.
+    sample, ``test.png`` some samples, and ``missing/test.parquet`` the masks of missing modalities. ``test.parquet`` is
+    a folder with a Parquet file of each process's samples. First the files are written, all or none of them, then the
+    table is printed.
 
     Args:
         name: Name of a test's files, in place of ``test``, so that several tests of a checkpoint keep their reports.
@@ -83,13 +87,13 @@ class ConditionReport(Callback):
 
     def _report(self, trainer: Trainer, task: LightningModule, split: Split, verb: str, name: str) -> None:
         assert isinstance(task, RobustTask)
-        if task.metrics.gathered is None:  # Only rank 0 has the scores.
-            return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         results, checkpoint = _results(trainer, task, split), trainer.ckpt_path
         files = (
             [] if checkpoint is None else _write(run_folder_of(checkpoint) / "report", results, task, data, split, name)
         )
+        if not is_rank_zero():
+            return
         changed = isinstance(data, ImageTextDataModule) and not is_unchanged(data, split)
         title = f"{verb}: {checkpoint or 'untrained'}{', with noise or missing modalities' * changed}"
         lead = {condition: row.get(results["headline"]) for condition, row in results["intervals"].items()}
@@ -99,23 +103,22 @@ class ConditionReport(Callback):
 
 
 def _results(trainer: Trainer, task: RobustTask, split: Split) -> dict[str, Any]:
-    """Return the results of a test or validation as plain data."""
-    metrics, scores = task.metrics, task.metrics.gathered
-    assert scores is not None
+    """Return the results of a test or validation as plain data. Every rank must call this."""
+    metrics = task.metrics
     values = by_condition(metrics.values)
     data = trainer.datamodule  # type: ignore[attr-defined]
     results: dict[str, Any] = {"checkpoint": str(trainer.ckpt_path)}
     if isinstance(data, ImageTextDataModule):
         results["data"] = describe_split(data, split)
         if is_unchanged(data, split):
-            values = with_bayes_accuracy(values, bayes_accuracy(data.source, metrics.conditions, scores))
+            values = with_bayes_accuracy(values, bayes_accuracy(data.source, metrics.conditions, metrics.own.views))
     of_headline = {condition: row[metrics.headline] for condition, row in values.items() if condition != "mean"}
     return results | {
         "headline": metrics.headline,
-        "samples": len(scores.sample_id),
+        "samples": len(metrics.own.of_all),
         "conditions": values,
-        "intervals": metrics.intervals(scores),
-        "class_recall": recalls(metrics, scores),
+        "intervals": metrics.intervals(),
+        "class_recall": recalls(metrics.measured, metrics.classes.names),
         "robustness": {"relative": relative(of_headline), "curves": curves(metrics.conditions.all, of_headline)},
         **task.extra_results(),
     }
@@ -124,35 +127,67 @@ def _results(trainer: Trainer, task: RobustTask, split: Split) -> dict[str, Any]
 def _write(folder: Path, results: dict[str, Any], task: RobustTask, data: Any, split: Split, name: str) -> list[str]:
     """Write the report of a test or validation, and return one line of output for each kind of file.
 
+    Every rank must call this. Each writes its own samples, and rank 0 the rest.
+
     Raises:
         RobustTuneError: The folder cannot be written. The earlier report stays unchanged.
     """
-    metrics, scores = task.metrics, task.metrics.gathered
+    metrics, samples = task.metrics, f"{name}.parquet"
     mask = f"missing/{split if split == 'val' else name}.parquet"
-    assert scores is not None
     writers: Writers = {
         f"{name}.csv": lambda path: _write_rows(path, condition_rows(results["conditions"])),
-        f"{name}_classes.csv": lambda path: write_classes(path, class_rows(metrics, scores)),
-        f"{name}.parquet": lambda path: write_samples(path, sample_tables(metrics, scores)),
+        f"{name}_classes.csv": lambda path: write_classes(path, class_rows(metrics.measured, metrics.classes.names)),
     }
     lines = [f"All metrics, classes and samples: {folder / name}*"]
     if isinstance(data, ImageTextDataModule) and split == "test":
-        writers[f"{name}.png"] = lambda path: draw(data, metrics, scores, results["checkpoint"]).save(
-            path, format="PNG"
-        )
+        shown = chosen_predictions(data, metrics)
+        writers[f"{name}.png"] = lambda path: draw(data, shown, results["checkpoint"]).save(path, format="PNG")
         lines.append(f"Samples and predictions drawn in {folder / f'{name}.png'}")
     if isinstance(data, ImageTextDataModule) and split in data.masks:
         writers[mask] = lambda path: write_split_mask(data, split, path)
         lines.append(f"Masks written to {folder / 'missing'}")
+
+    def finish(parts: list[tuple[str, Path, OSError | None]]) -> None:
+        """Write everything else on rank 0, and replace the earlier report."""
+        for _, path, error in parts:
+            if error is not None:
+                raise error
+            if not path.exists():
+                raise RobustTuneError(
+                    f"{path} of another node is not here: put the runs on a disk that all nodes share"
+                )
+        stale = [mask, *(str(path.relative_to(folder)) for path in (folder / samples).glob("*.parquet"))]
+        written = {shard: path for shard, path, _ in parts}
+        replace_together(folder, writers, f"{name}.json", results, stale, written)
+
+    shard, problem = f"{samples}/{rank():05}.parquet", None
+    partial = partial_of(folder / shard)
     try:
-        replace_together(folder, writers, f"{name}.json", results, stale=[mask])
+        try:
+            _make_folder(folder / samples)
+            write_samples(partial, sample_tables(metrics))
+            sync(partial)
+        except OSError as error:
+            problem = OSError(error.errno, error.strerror or str(error))
+        on_rank_zero((shard, partial, problem), finish)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)  # pyarrow writes a whole sentence to strerror.
         raise RobustTuneError(
             f"the report in {folder} cannot be written ({reason}), and the previous one is unchanged: "
             f"make room, and {'validate' if split == 'val' else 'test'} again"
         ) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
     return lines
+
+
+def _make_folder(folder: Path) -> None:
+    """Create the folder of the samples; earlier versions wrote a file of that name."""
+    if folder.is_file():
+        with suppress(OSError):  # Another rank may have replaced it.
+            folder.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def by_condition(metrics: Mapping[str, float]) -> Values:
@@ -201,13 +236,21 @@ def with_bayes_accuracy(values: Values, best: dict[str, float | None]) -> Values
     return found
 
 
-def bayes_accuracy(source: Source, conditions: Conditions, scores: Scores) -> dict[str, float | None]:
+def bayes_accuracy(source: Source, conditions: Conditions, views: Tensor) -> dict[str, float | None]:
     """Return the Bayes accuracy under each condition: the best that any model can reach, in (0, 1].
 
-    A condition shows each sample in one view; its value is the average over the samples, or None if it is unknown.
+    A condition shows each sample in one view; its value is the average over the samples of all ranks, or None if it is
+    unknown. Every rank must call this.
+
+    Args:
+        source: Source of the samples.
+        conditions: Conditions of the test.
+        views: View of each of this rank's samples under each condition, see `OwnSamples.views`.
     """
-    best = torch.tensor([math.nan if (b := source.bayes_accuracy(v)) is None else b for v in conditions.views])
-    found = best.double()[torch.from_numpy(conditions.view_indices(scores.sample_id))].mean(1).tolist()
+    best = torch.tensor([math.nan if (b := source.bayes_accuracy(v)) is None else b for v in conditions.views]).double()
+    counts = [torch.bincount(row.long(), minlength=len(best)) for row in views]
+    shares = total_over_ranks(torch.stack(counts)).double()
+    found = (torch.where(shares > 0, best * shares, 0.0).sum(1) / shares.sum(1)).tolist()
     return {name: None if math.isnan(value) else value for name, value in zip(conditions.names, found, strict=True)}
 
 
