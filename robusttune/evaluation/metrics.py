@@ -14,10 +14,9 @@ from torch import Tensor
 
 from robusttune.evaluation.calibration import BINS, binned, calibration_error
 from robusttune.evaluation.classes import Classes, Shown
-from robusttune.evaluation.outcomes import Outcomes, joined, outcomes_of
+from robusttune.evaluation.outcomes import Outcomes, chances, joined, outcomes_of
 from robusttune.evaluation.ranking import ranking_metrics
 from robusttune.evaluation.sums import Sums, metrics_of, sums_of
-from robusttune.predictions import probabilities
 from robusttune.ranks import total_over_ranks
 from robusttune.score_counts import count_scores, positive_scores
 
@@ -62,15 +61,15 @@ def measure(blocks: Blocks, classes: Classes) -> Measured:
         parts.append(part)
         labels.append(shown.label)
         if classes.multilabel:
-            chances = probabilities(shown.unknown, multilabel=True)
+            scores = chances(shown.unknown, multilabel=True)
             rows, of_rows = shown.label.nonzero().T
-            positives.append((of_rows, chances[rows, of_rows]))
-            bins += binned(chances.flatten(), shown.label.flatten().bool())
+            positives.append((of_rows, scores[rows, of_rows]))
+            bins += binned(scores.flatten(), shown.label.flatten().bool())
         else:
             bins += binned(part.details["confidence"], part.hits)
             if not classes.mixed:
-                chances = probabilities(shown.unknown, multilabel=False)
-                positives.append((shown.label, chances.gather(1, shown.label.unsqueeze(1)).squeeze(1)))
+                scores = chances(shown.unknown, multilabel=False)
+                positives.append((shown.label, scores.gather(1, shown.label.unsqueeze(1)).squeeze(1)))
     outcomes = joined(parts)
     sums = sums_of(outcomes, torch.cat(labels), classes)
     found = {name: float(value) for name, value in metrics_of(sums, classes).items()}
@@ -86,5 +85,5 @@ def _ranking(
     """Compute the ranking metrics in a second pass, from the class and the probability of each positive."""
     of_classes, scores = (torch.cat(column) for column in zip(*positives, strict=True))
     known = positive_scores(of_classes, scores, len(classes.names))
-    counts = count_scores(known, (probabilities(shown.unknown, classes.multilabel) for shown in blocks()))
+    counts = count_scores(known, (chances(shown.unknown, classes.multilabel) for shown in blocks()))
     return ranking_metrics(known, counts, samples)

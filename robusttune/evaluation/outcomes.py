@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robusttune.evaluation.classes import Classes, Shown
 from robusttune.evaluation.per_sample import label_ranks, sample_briers, sample_losses, samples_f1
-from robusttune.predictions import predicted_classes
+from robusttune.predictions import predicted_classes, probabilities
 
 
 class Outcomes(NamedTuple):
@@ -79,13 +79,21 @@ def _multilabel(shown: Shown) -> Outcomes:
     is_predicted, label = predicted_classes(shown.unknown, True, shown.cuts), shown.label.bool()
     rows, predicted = is_predicted.nonzero().T
     hits = label[rows, predicted]
-    target = shown.label.to(shown.unknown)
+    wide, target = shown.unknown.double(), shown.label.double()
     values = {
         "f1_samples": samples_f1(is_predicted, label),
-        "brier": sample_briers(shown.unknown, target),
-        "loss": sample_losses(shown.unknown, target),
+        "brier": sample_briers(wide, target).to(shown.unknown),
+        "loss": sample_losses(wide, target).to(shown.unknown),
     }
     return Outcomes(rows.int(), predicted.int(), hits, values, {})
+
+
+def chances(logits: Tensor, multilabel: bool) -> Tensor:
+    """Return the probabilities of logits (n, C), which do not depend on the place of a sample in its block.
+
+    In float32 the last digit of a sigmoid depends on whether the processor computes it in a vector or by itself.
+    """
+    return probabilities(logits.double(), True).to(logits) if multilabel else probabilities(logits, False)
 
 
 def joined(parts: Sequence[Outcomes]) -> Outcomes:

@@ -193,7 +193,9 @@ def assert_files_agree(run: Path, report: dict[str, Any]) -> dict[str, Any]:
     assert [*rows] == [*values]
     for condition, row in rows.items():
         assert {k: float(v) if v else None for k, v in row.items()} == pytest.approx(values[condition])
-    about: dict[str, Any] = json.loads(pq.read_schema(run / "report/test.parquet").metadata[b"robusttune"])
+    about: dict[str, Any] = json.loads(
+        pq.read_schema(run / "report/test.parquet/00000.parquet").metadata[b"robusttune"]
+    )
     classes = about["class_names"]
     names = [name for name in values if name != "mean"]
     told = read(run, "_classes.csv")
