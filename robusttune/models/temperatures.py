@@ -17,7 +17,7 @@ from robusttune.types import PATTERNS, View
 VIEWS = (View(), View(text=None), View(image=None))  # the view of each pattern, for all samples that can show it
 COLDEST, HOTTEST = 0.05, 20.0
 STEPS = 60  # at most; bisection alone, which a step falls back on, would need 40
-TOLERANCE = 1e-11  # relative change of the inverse temperature after which it is found
+TOLERANCE = 1e-7  # relative size of the last step of Newton's method; the error is about its square
 
 Blocks = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # number of a pattern -> logits (n, C), labels (n,) or (n, C)
 
@@ -127,17 +127,20 @@ def fit_to_blocks(blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> floa
     samples = total_over_ranks(torch.tensor(sum(len(logits) for logits, _ in blocks())))
     if samples == 0 or _are_equal(blocks()):
         return 1.0
-    low, high = 1 / HOTTEST, 1 / COLDEST
-    middle, smooth = sqrt(low * high), 1 / (int(samples) + 1)
+    low, high, smooth = 1 / HOTTEST, 1 / COLDEST, 1 / (int(samples) + 1)
+    middle, limits, tried = sqrt(low * high), (low, high), set[float]()
     for _ in range(STEPS):
         parts = [_derivatives(middle, smooth, logits, label) for logits, label in blocks()]
         slope, curvature = total_over_ranks(torch.stack(parts).sum(0)).tolist()
         low, high = (middle, high) if slope < 0 else (low, middle)
+        tried.add(middle)
         newton = middle - slope / curvature if curvature > 0 else 0.0
-        following = newton if low < newton < high else sqrt(low * high)
-        if abs(following - middle) <= TOLERANCE * middle:
-            return 1 / following
-        middle = following
+        if abs(newton - middle) <= TOLERANCE * middle:
+            return 1 / min(max(newton, limits[0]), limits[1])
+        if low == high:  # The zero lies beyond this limit.
+            return 1 / low
+        inside = min(max(newton, low), high)
+        middle = sqrt(low * high) if inside in tried else inside
     return 1 / middle
 
 

@@ -2,8 +2,8 @@
 
 `python tests/benchmarks/bench_evaluation.py [--samples 50000] [--classes 1000] [--conditions full] [--multilabel]`
 
-`--conditions` is a list in `configs/conditions`. The logits that do not fit into memory are in a file in `TMPDIR`, whose
-pages the system keeps in memory while there is room; they are not counted.
+`--conditions` is a list in `configs/conditions`. Logits that do not fit into memory are in a file in `TMPDIR`,
+whose pages the system keeps in memory while there is room; they are not counted.
 """
 
 from __future__ import annotations
