@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robusttune.evaluation.by_condition import ConditionMetrics
 from robusttune.evaluation.metrics import Measured
-from robusttune.evaluation.outcomes import Outcomes
+from robusttune.evaluation.outcomes import Outcomes, chances
 
 
 def sample_tables(metrics: ConditionMetrics) -> Iterator[pa.Table]:
@@ -58,7 +58,7 @@ def _probabilities(metrics: ConditionMetrics, condition: int) -> Iterator[tuple[
         return
     done = 0
     for shown in metrics.blocks(condition):
-        values = shown.unknown.sigmoid()
+        values = chances(shown.unknown, multilabel=True)
         offsets = torch.arange(len(values) + 1, dtype=torch.int32) * values.shape[1]
         lists = pa.ListArray.from_arrays(pa.array(offsets.numpy()), pa.array(values.flatten().numpy()))
         yield slice(done, done + len(values)), {"probabilities": lists}

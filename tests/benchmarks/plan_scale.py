@@ -150,8 +150,7 @@ def of_a_sample(folder: Path) -> dict[str, float]:
         torch.randn(3, few, 100),
     )
     metrics.compute()
-    assert metrics.gathered is not None
-    write_samples(folder / "test.parquet", sample_tables(metrics, metrics.gathered))
+    write_samples(folder / "test.parquet", sample_tables(metrics))
     return {
         "records": table.nbytes / MANY,
         "reading": seconds(lambda: source.read("train")) / MANY,
