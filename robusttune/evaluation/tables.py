@@ -15,7 +15,7 @@ from robusttune.evaluation.outcomes import Outcomes, chances
 
 
 def sample_tables(metrics: ConditionMetrics) -> Iterator[pa.Table]:
-    """Yield tables of this rank's samples, one or more for each condition, with one row per sample.
+    """Yield a table of this rank's samples for each condition, with one row per sample, sorted by id.
 
     All tables have the columns ``condition``, ``id``, ``image_present``, ``text_present``, ``label`` and
     ``prediction``. In multi-class data there are also ``confidence`` (the probability of the prediction),
@@ -34,21 +34,19 @@ def sample_tables(metrics: ConditionMetrics) -> Iterator[pa.Table]:
     metadata = json.dumps({"multilabel": classes.multilabel, "class_names": classes.names}).encode()
     present = torch.stack([torch.stack(view.present(*own.present.T), 1) for view in metrics.conditions.views])
     for number, (condition, measured) in enumerate(metrics.measured.items()):
+        parts = []
         for rows, probabilities in _probabilities(metrics, number):
             image, text = present[own.views[number, rows].long(), torch.arange(len(ids))[rows]].T
             count = len(image)
+            about = {
+                "condition": pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), [condition]),
+                "id": ids.slice(rows.start, count),
+                "image_present": pa.array(image.numpy()),
+                "text_present": pa.array(text.numpy()),
+            }
             of_outcomes = _columns(measured.outcomes, own.label, classes.base, names, rows)
-            table = pa.table(
-                {
-                    "condition": pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), [condition]),
-                    "id": ids.slice(rows.start, count),
-                    "image_present": pa.array(image.numpy()),
-                    "text_present": pa.array(text.numpy()),
-                }
-                | of_outcomes
-                | probabilities
-            )
-            yield table.replace_schema_metadata({b"robusttune": metadata})
+            parts.append(pa.table(about | of_outcomes | probabilities))
+        yield pa.concat_tables(parts).sort_by("id").replace_schema_metadata({b"robusttune": metadata})
 
 
 def _probabilities(metrics: ConditionMetrics, condition: int) -> Iterator[tuple[slice, dict[str, pa.Array]]]:
