@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -74,22 +74,28 @@ def _resampled(
     """Yield the sums of each condition in the resamples that ``which`` gives: the first, their number, and the seed."""
     first, count, seed = which
     names = {name: [*outcomes.values] for name, outcomes in conditions.items()}
-    columns = sum(map(len, names.values()))
-    means = torch.zeros(columns + 1, count, dtype=torch.float64)
+    samples = torch.zeros(count, dtype=torch.float64)
+    values = torch.zeros(sum(map(len, names.values())), count, dtype=torch.float64)
     of_classes = torch.zeros(2 * len(conditions) + 1, len(classes.names), count)
     for start in range(0, len(label), max(1, CHUNK // count)):
         rows = slice(start, min(start + max(1, CHUNK // count), len(label)))
-        weights = poisson_weights(hashes[rows], first, count, seed).float()
-        values = [value[rows].double() for o in conditions.values() for value in o.values.values()]
-        means += torch.stack([torch.ones(len(weights), dtype=torch.float64), *values]) @ weights.double()
+        weights = poisson_weights(hashes[rows], first, count, seed).double()
+        samples += weights.sum(0)
+        for own, outcomes in zip(_split(values, names), conditions.values(), strict=True):
+            own += torch.stack([value[rows].double() for value in outcomes.values.values()]) @ weights
         if not classes.mixed:  # No metric of base and new classes needs them.
-            _add_classes(of_classes, conditions, label, rows, weights)
-    means, of_classes = total_over_ranks(means), total_over_ranks(of_classes)
-    samples, parts = means[0], torch.split(means[1:], [len(own) for own in names.values()])
+            _add_classes(of_classes, conditions, label, rows, weights.float())
+    samples, values, of_classes = (total_over_ranks(part) for part in (samples, values, of_classes))
     actual = of_classes[-1].T.double()
-    for number, (name, values) in enumerate(zip(conditions, parts, strict=True)):
+    for number, (name, own) in enumerate(zip(conditions, _split(values, names), strict=True)):
         hits, predicted = of_classes[2 * number].T.double(), of_classes[2 * number + 1].T.double()
-        yield name, Sums(samples, dict(zip(names[name], values, strict=True)), hits, predicted, actual)
+        yield name, Sums(samples, dict(zip(names[name], own, strict=True)), hits, predicted, actual)
+
+
+def _split(values: Tensor, names: Mapping[str, list[str]]) -> Sequence[Tensor]:
+    """Return views of the rows that belong to each condition, as many as it has names."""
+    parts: Sequence[Tensor] = torch.split(values, [len(own) for own in names.values()])
+    return parts
 
 
 def _add_classes(sums: Tensor, conditions: Mapping[str, Outcomes], label: Tensor, rows: slice, weights: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -119,10 +120,8 @@ def test_no_room_for_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**_: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(score_store.tempfile, "TemporaryFile", fail)
-    with pytest.raises(
-        RobustTuneError, match=r"do not fit into .* \(No space left on device\): set TMPDIR"
-    ):
+    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+    with pytest.raises(RobustTuneError, match=r"do not fit into .* \(No space left on device\): set TMPDIR"):
         evaluated("one label", [*range(SAMPLES)])
 
 
