@@ -66,7 +66,7 @@ class ScoreStore:
             RobustTuneError: The temporary file cannot be written.
         """
         self.sample_id += scores.sample_id
-        self._finite.append(scores.logits.isfinite().all(2).all(0))
+        self._finite.append(torch.stack([view.isfinite().all(1) for view in scores.logits]).all(0))
         self._labels.append(scores.label if scores.label.dim() == 1 else scores.label.bool())
         self._present.append(scores.present)
         piece = _Piece(scores.logits, None if scores.unknown is scores.logits else scores.unknown)
