@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import torch
@@ -40,9 +40,10 @@ def peak() -> float:
 
 def timed(name: str, do: Callable[[], Any]) -> None:
     """Print the time of a step, and the highest memory until its end."""
-    begun = perf_counter()
+    begun, worked = perf_counter(), process_time()
     do()
-    print(f"| {name} | {perf_counter() - begun:.1f} s | {peak():.2f} GB |", flush=True)
+    took, work = perf_counter() - begun, process_time() - worked
+    print(f"| {name} | {took:.1f} s | {work:.1f} s | {peak():.2f} GB |", flush=True)
 
 
 def conditions_of(name: str) -> Conditions:
@@ -78,7 +79,9 @@ def main() -> None:
     conditions = conditions_of(options.conditions)
     metrics = ConditionMetrics(facts, conditions.with_views(VIEWS))
     print(f"{options.samples} samples, {options.classes} classes, {len(conditions.all)} conditions", file=sys.stderr)
-    print(f"\n| step | time | peak memory |\n| --- | --- | --- |\n| imports | | {peak():.2f} GB |")
+    print(
+        f"\n| step | time | of a processor | peak memory |\n| --- | --- | --- | --- |\n| imports | | | {peak():.2f} GB |"
+    )
     timed("update", lambda: fill(metrics, options.samples))
     blocks = lambda number: metrics.blocks_of_view(VIEWS[number], number)  # noqa: E731
     timed("temperatures", lambda: Temperatures().fit(blocks))
