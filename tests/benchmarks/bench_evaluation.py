@@ -20,7 +20,7 @@ import torch
 import yaml
 from torch.nn import functional
 
-from robusttune.callbacks.report import write_samples
+from robusttune.callbacks.report_files import write_samples
 from robusttune.corruption.conditions import Conditions
 from robusttune.evaluation import ConditionMetrics
 from robusttune.evaluation.tables import sample_tables

@@ -31,7 +31,7 @@ from dishes import DISHES, FILLERS
 from fakes import write_table
 from lightning.pytorch import Trainer
 
-from robusttune.callbacks.report import write_samples
+from robusttune.callbacks.report_files import write_samples
 from robusttune.commands.plan_table import size, span
 from robusttune.commands.quiet import quiet
 from robusttune.corruption.conditions import Conditions

@@ -10,7 +10,7 @@ import pytest
 import torch
 from fakes import FACTS
 
-from robusttune.callbacks.report import write_samples
+from robusttune.callbacks.report_files import write_samples
 from robusttune.corruption.conditions import Conditions
 from robusttune.evaluation import ConditionMetrics
 from robusttune.evaluation.bootstrap import id_hashes, poisson_weights
