@@ -79,9 +79,8 @@ def main() -> None:
     conditions = conditions_of(options.conditions)
     metrics = ConditionMetrics(facts, conditions.with_views(VIEWS))
     print(f"{options.samples} samples, {options.classes} classes, {len(conditions.all)} conditions", file=sys.stderr)
-    print(
-        f"\n| step | time | of a processor | peak memory |\n| --- | --- | --- | --- |\n| imports | | | {peak():.2f} GB |"
-    )
+    print("\n| step | time | of a processor | peak memory |\n| --- | --- | --- | --- |")
+    print(f"| imports | | | {peak():.2f} GB |")
     timed("update", lambda: fill(metrics, options.samples))
     blocks = lambda number: metrics.blocks_of_view(VIEWS[number], number)  # noqa: E731
     timed("temperatures", lambda: Temperatures().fit(blocks))
