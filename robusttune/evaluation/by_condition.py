@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -208,15 +208,11 @@ class ConditionMetrics:
 
     def _shown(self, block: Block | None, samples: slice, rows: Tensor, views: Tensor) -> Shown:
         """Return the samples in some rows of a block, each in a view."""
-        logits = unknown = torch.empty(len(rows), len(self.classes.names))
-        if block is not None and not block.is_known:
-            unknown = torch.empty_like(logits)
-        for view in torch.unique(views).tolist():
-            assert block is not None, "a view belongs to a sample"
-            places = views == view
-            logits[places] = block.logits(view)[rows[places]]
-            if unknown is not logits:
-                unknown[places] = block.unknown(view)[rows[places]]
+        logits = unknown = torch.empty(0, len(self.classes.names))
+        if block is not None:
+            logits = unknown = _in_views(block.logits, rows, views)
+            if not block.is_known:
+                unknown = _in_views(block.unknown, rows, views)
         cuts = torch.zeros(())
         if self.cuts is not None:
             patterns = torch.stack([view.patterns(self.own.present[samples]) for view in self.conditions.views])
@@ -241,3 +237,19 @@ class ConditionMetrics:
                 )
 
         on_rank_zero((len(bad), min(bad, default=None)), refuse)
+
+
+def _in_views(read: Callable[[int], Tensor], rows: Tensor, views: Tensor) -> Tensor:
+    """Return the logits of some rows, each in its view, shape (n, C).
+
+    Args:
+        read: Function that returns the logits of all rows of a block in a view.
+        rows: Rows of the block, shape (n,).
+        views: View of each of them, shape (n,).
+    """
+    first, *others = torch.unique(views).tolist() or [0]
+    found = read(first)[rows]
+    for view in others:
+        places = views == view
+        found[places] = read(view)[rows[places]]
+    return found

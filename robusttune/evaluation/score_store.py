@@ -16,7 +16,7 @@ from robusttune.evaluation.classes import Classes
 from robusttune.evaluation.scores import Scores
 
 IN_MEMORY = 256_000_000  # bytes of logits in memory; more of them are written to a file
-AT_ONCE = 4_000_000  # numbers of one view in a block: 16 MB
+AT_ONCE = 2_000_000  # numbers of one view in a block: 8 MB
 
 
 class ScoreStore:
@@ -119,16 +119,24 @@ class Block:
 
     def logits(self, view: int) -> Tensor:
         """Return the logits of the samples in a view, shape (n, C)."""
-        return torch.cat([piece.read(view, unknown=False) for piece in self._pieces])
+        return self._read(view, unknown=False)
 
     def unknown(self, view: int) -> Tensor:
         """Return the logits without knowledge of base and new classes, shape (n, C)."""
-        return torch.cat([piece.read(view, unknown=True) for piece in self._pieces])
+        return self._read(view, unknown=True)
 
     @property
     def is_known(self) -> bool:
         """Return whether `unknown` equals `logits`."""
         return all(piece.is_known for piece in self._pieces)
+
+    def _read(self, view: int, unknown: bool) -> Tensor:
+        """Return logits of all pieces in one tensor, without copies of the pieces."""
+        rows = [piece.rows for piece in self._pieces]
+        whole = torch.empty(sum(rows), self._pieces[0].classes)
+        for piece, part in zip(self._pieces, whole.split(rows), strict=True):
+            piece.read(view, unknown, part)
+        return whole
 
 
 class _Piece:
@@ -154,12 +162,11 @@ class _Piece:
                 file.write(tensor.contiguous().numpy().data)
             self._file, self._tensors = file, None
 
-    def read(self, view: int, unknown: bool) -> Tensor:
-        """Return the logits of a view, shape (n, C)."""
+    def read(self, view: int, unknown: bool, into: Tensor) -> None:
+        """Copy the logits of a view into a tensor, shape (n, C)."""
         part = 1 if unknown and not self.is_known else 0
         if self._tensors is not None:
-            return self._tensors[part][view]
+            into.copy_(self._tensors[part][view])
+            return
         length = 4 * self.rows * self.classes  # bytes of a view in float32
-        content = bytearray(length)
-        os.preadv(self._file.fileno(), [content], self._offset + (part * self.views + view) * length)
-        return torch.frombuffer(content, dtype=torch.float32).view(self.rows, self.classes)
+        os.preadv(self._file.fileno(), [into.numpy()], self._offset + (part * self.views + view) * length)
