@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, TypeVar
 
@@ -17,6 +19,7 @@ from robusttune.errors import RobustTuneError
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # those of Lightning, in its order
 T = TypeVar("T")
 R = TypeVar("R")
+_is_alone = ContextVar("_is_alone", default=False)
 
 
 def rank() -> int:
@@ -55,11 +58,48 @@ def any_over_ranks(flag: bool) -> bool:
 
 def max_over_ranks(number: int) -> int:
     """Return the maximum over all ranks. Every rank must call this; it does not synchronise a device."""
+    return int(highest_over_ranks(torch.tensor(number)))
+
+
+def total_over_ranks(numbers: Tensor) -> Tensor:
+    """Return the sum over all ranks of a tensor on the CPU. Every rank must call this.
+
+    Args:
+        numbers: Values of this rank, of the same shape and dtype on all ranks.
+    """
+    return _reduced(numbers, dist.ReduceOp.SUM)
+
+
+def highest_over_ranks(numbers: Tensor) -> Tensor:
+    """Return the maximum over all ranks of each value of a tensor on the CPU. Every rank must call this.
+
+    Args:
+        numbers: Values of this rank, of the same shape and dtype on all ranks.
+    """
+    return _reduced(numbers, dist.ReduceOp.MAX)
+
+
+def gather(value: T) -> list[T]:
+    """Return every rank's value, in the order of ranks. Every rank must call this.
+
+    Args:
+        value: Value of this rank, which must be picklable.
+    """
     if world_size() == 1:
-        return number
-    numbers = torch.tensor(number)
-    dist.all_reduce(numbers, dist.ReduceOp.MAX, group=_cpu_group(dist.group.WORLD))
-    return int(numbers)
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value, group=_cpu_group(dist.group.WORLD))
+    return values
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Make the functions of this module treat this process as the only one, so that they send nothing."""
+    token = _is_alone.set(True)
+    try:
+        yield
+    finally:
+        _is_alone.reset(token)
 
 
 def on_rank_zero(value: T, fn: Callable[[list[T]], R]) -> R:
@@ -67,7 +107,7 @@ def on_rank_zero(value: T, fn: Callable[[list[T]], R]) -> R:
 
     Args:
         value: Value of this rank, which must be picklable.
-        fn: Function of the list of values in the order of ranks. It runs on rank 0 only.
+        fn: Function of the list of values in the order of ranks. It runs on rank 0 only, see `alone`.
 
     Returns:
         Result of ``fn``, the same on all ranks.
@@ -89,7 +129,8 @@ def on_rank_zero(value: T, fn: Callable[[list[T]], R]) -> R:
     raised: Exception | None = None
     if values is not None:
         try:
-            message[0] = fn(values)
+            with alone():
+                message[0] = fn(values)
         except Exception as error:  # Broadcast it, because the other ranks would wait for a result forever.
             raised, message[1] = error, str(error)
     dist.broadcast_object_list(message, group=group)
@@ -126,7 +167,16 @@ def leave() -> None:
 
 
 def _distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return not _is_alone.get() and dist.is_available() and dist.is_initialized()
+
+
+def _reduced(numbers: Tensor, operation: Any) -> Tensor:
+    """Return a tensor that is reduced over all ranks with an operation; the argument is unchanged."""
+    if world_size() == 1:
+        return numbers
+    reduced = numbers.clone()
+    dist.all_reduce(reduced, operation, group=_cpu_group(dist.group.WORLD))
+    return reduced
 
 
 @cache

@@ -32,6 +32,7 @@ RANK = {
     "predictions": 0,
     "ranks": 0,
     "run_names": 1,
+    "score_counts": 1,
     "settings": 1,
     "yaml_files": 1,
     "terminal": 1,

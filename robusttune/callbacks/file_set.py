@@ -13,7 +13,12 @@ Writers = dict[str, Callable[[Path], object]]  # file name -> function that writ
 
 
 def replace_together(
-    folder: Path, writers: Writers, listing: str, about: Mapping[str, Any], stale: Iterable[str] = ()
+    folder: Path,
+    writers: Writers,
+    listing: str,
+    about: Mapping[str, Any],
+    stale: Iterable[str] = (),
+    written: Mapping[str, Path] | None = None,
 ) -> None:
     """Write a set of files to temporary paths, then replace the files of an earlier set one after the other.
 
@@ -26,18 +31,20 @@ def replace_together(
         writers: Functions that write the files, by path relative to the folder.
         listing: Relative path of the JSON file that lists the others.
         about: Further content of the listing, JSON values by key.
-        stale: Relative paths of files that an earlier set may have. Those that are not in ``writers`` are removed.
+        stale: Relative paths of files that an earlier set may have. Those that the new set lacks are removed.
+        written: Temporary paths of further files of the set, which are written already, by relative path.
 
     Raises:
         OSError: A file cannot be written.
     """
-    partials = {name: partial_of(folder / name) for name in (*writers, listing)}
+    partials = {**(written or {}), **{name: partial_of(folder / name) for name in (*writers, listing)}}
     try:
         for name, write in writers.items():
             partials[name].parent.mkdir(parents=True, exist_ok=True)
             write(partials[name])
             sync(partials[name])
-        content = {**about, "files": {name: digest_of_file(partials[name]) for name in writers}}
+        digests = {name: digest_of_file(path) for name, path in partials.items() if name != listing}
+        content = {**about, "files": digests}
         partials[listing].parent.mkdir(parents=True, exist_ok=True)
         partials[listing].write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         sync(partials[listing])
@@ -46,5 +53,5 @@ def replace_together(
     finally:
         for partial in partials.values():
             partial.unlink(missing_ok=True)
-    for name in {*stale} - {*writers}:
+    for name in {*stale} - {*partials}:
         (folder / name).unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from robusttune.evaluation import ConditionMetrics
 from robusttune.evaluation.metric_names import LOWER_IS_BETTER
 from robusttune.models import LinearNetwork, LogisticRegression
 from robusttune.models.fitted import TrainingFeatures
+from robusttune.models.temperatures import Blocks
 from robusttune.models.thresholds import Thresholds
 from robusttune.ranks import on_rank_zero
 from robusttune.tasks import FusionTask
@@ -100,16 +101,15 @@ def score_of_linear_model(task: FusionTask, monitor: str) -> float:
     assert isinstance(network, LinearNetwork)
     fits_thresholds = task.validation_fit.thresholds(trainer)
 
-    def calibrate(*scores: Any) -> Fitted:
+    def calibrate(blocks: Blocks) -> Fitted:
         """Fit thresholds alone, which do not depend on temperatures."""
-        *parts, views = scores
-        return fit_to_scores(task.classifier, (parts[0], parts[1], parts[2]), views, False, fits_thresholds)
+        return fit_to_scores(task.classifier, blocks, False, fits_thresholds)
 
     own = _on_every_rank(lambda: TrainingFeatures.join([*features_of(task, network, data.complete_dataloader())]))
     _, fitted = fit_network(network, own, data.seed, calibrate)
     metrics = _on_every_rank(lambda: _evaluated(task, network, data))
     if fitted.thresholds is not None:
-        thresholds = Thresholds(len(metrics.class_names))
+        thresholds = Thresholds(len(metrics.classes.names))
         thresholds.keep(fitted.thresholds)
         metrics.cuts = thresholds.cuts
     return metrics.compute()[monitor.removeprefix("val/")]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
-from itertools import islice
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image
 
 from robusttune.data import ImageTextDataModule
 from robusttune.data.images import UnreadableImageError
 from robusttune.data.row_images import row_images
-from robusttune.evaluation import ConditionMetrics, Scores
-from robusttune.evaluation.by_condition import Shown
+from robusttune.evaluation import ConditionMetrics
+from robusttune.evaluation.bootstrap import id_hashes
 from robusttune.evaluation.cards import Card, Prediction, draw_cards
+from robusttune.evaluation.classes import Classes, Shown
 from robusttune.evaluation.drawing import tiled
 from robusttune.evaluation.sample_text import evenly_spaced, names_or_none
 from robusttune.predictions import predicted_classes, probabilities
@@ -21,48 +23,64 @@ from robusttune.predictions import predicted_classes, probabilities
 SAMPLES, CONDITIONS = 12, 3  # largest numbers that fit into a picture
 
 
-def draw(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Scores, checkpoint: str) -> Image.Image:
-    """Draw samples, spread evenly over the test split and not selected by hand, with a checkpoint's predictions.
+def chosen_predictions(data: ImageTextDataModule, metrics: ConditionMetrics) -> dict[int, list[Prediction]]:
+    """Choose samples for a picture, spread evenly over the evaluated samples of the test split.
+
+    Every rank must call this.
 
     Args:
         data: Data module with a test split.
-        metrics: Metrics of the test, which define conditions and classes.
-        scores: Logits of all test samples.
+        metrics: Metrics of the test.
+
+    Returns:
+        Predictions under the first `CONDITIONS` conditions for up to `SAMPLES` samples, by row in the test split.
+    """
+    table = data.records("test")
+    assert table is not None
+    ids = table["id"].to_pylist()
+    evaluated = np.flatnonzero(np.isin(id_hashes(ids), metrics.own.of_all))
+    rows = [int(evaluated[number]) for number in evenly_spaced(len(evaluated), SAMPLES)]
+    labels = table["labels"].take(pa.array(rows, pa.int64())).to_pylist()
+    picked = metrics.picked([ids[row] for row in rows], CONDITIONS)
+    return {
+        row: [
+            _prediction(name, shown[ids[row]], own_labels, metrics.classes)
+            for name, shown in zip(metrics.conditions.names, picked, strict=False)
+        ]
+        for row, own_labels in zip(rows, labels, strict=True)
+    }
+
+
+def draw(data: ImageTextDataModule, predictions: Mapping[int, list[Prediction]], checkpoint: str) -> Image.Image:
+    """Draw samples, which are not selected by hand, with a checkpoint's predictions.
+
+    Args:
+        data: Data module with a test split.
+        predictions: Predictions for each sample, by row in the test split, see `chosen_predictions`.
         checkpoint: Path of the checkpoint, for the title.
     """
-    return draw_cards(cards_of(data, metrics, scores), title=f"test: {checkpoint}")
+    return draw_cards(cards_of(data, predictions), title=f"test: {checkpoint}")
 
 
-def cards_of(data: ImageTextDataModule, metrics: ConditionMetrics, scores: Scores) -> list[Card]:
-    """Return cards of up to `SAMPLES` samples, spread evenly over the scored samples of the test split.
-
-    Each card has the predictions under the first `CONDITIONS` conditions. See `draw` for the arguments.
-    """
-    predicted = list(islice(metrics.under_conditions(scores), CONDITIONS))
-    table, row_of = data.records("test"), {sample_id: row for row, sample_id in enumerate(scores.sample_id)}
+def cards_of(data: ImageTextDataModule, predictions: Mapping[int, list[Prediction]]) -> list[Card]:
+    """Return a card for each sample. See `draw` for the arguments."""
+    table = data.records("test")
     assert table is not None
-    scored = [row for row, sample_id in enumerate(table["id"].to_pylist()) if sample_id in row_of]
-    rows = [scored[index] for index in evenly_spaced(len(scored), SAMPLES)]
-    shown = table.take(pa.array(rows, pa.int64()))
+    shown = table.take(pa.array([*predictions], pa.int64()))
     return [
-        Card(
-            image=_read(data, images),
-            text=record["text"],
-            label=names_or_none(record["labels"]),
-            predictions=[_prediction(shown, row_of[record["id"]], record["labels"], metrics) for shown in predicted],
-        )
-        for record, images in zip(shown.to_pylist(), row_images(shown), strict=True)
+        Card(_read(data, images), record["text"], names_or_none(record["labels"]), found)
+        for record, images, found in zip(shown.to_pylist(), row_images(shown), predictions.values(), strict=True)
     ]
 
 
-def _prediction(shown: Shown, row: int, labels: list[str], metrics: ConditionMetrics) -> Prediction:
-    """Return the prediction for the sample in a row."""
-    logits, cuts = shown.unknown[row], shown.cuts if shown.cuts.dim() == 0 else shown.cuts[row]
-    is_predicted = predicted_classes(logits.unsqueeze(0), metrics.multilabel, cuts)[0]
+def _prediction(condition: str, shown: Shown, labels: list[str], classes: Classes) -> Prediction:
+    """Return the prediction for one sample."""
+    logits = shown.unknown[0]
+    is_predicted = predicted_classes(shown.unknown, classes.multilabel, shown.cuts)[0]
     order = logits.argsort(descending=True, stable=True).tolist()
-    predicted = [metrics.class_names[index] for index in order if is_predicted[index]]
-    highest = float(probabilities(logits, metrics.multilabel).max())
-    return Prediction(shown.condition, names_or_none(predicted), highest, {*predicted} == {*labels})
+    predicted = [classes.names[index] for index in order if is_predicted[index]]
+    highest = float(probabilities(logits, classes.multilabel).max())
+    return Prediction(condition, names_or_none(predicted), highest, {*predicted} == {*labels})
 
 
 def _read(data: ImageTextDataModule, names: list[str]) -> Image.Image | None:

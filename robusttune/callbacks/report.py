@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import os
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
-from robusttune.callbacks.file_set import Writers, replace_together
-from robusttune.callbacks.picture import draw
+from robusttune.callbacks.report_files import Values, write_report
 from robusttune.callbacks.run_folder import run_folder_of
 from robusttune.corruption.conditions import Conditions
 from robusttune.data import ImageTextDataModule
-from robusttune.data.description import describe_split, is_unchanged, write_split_mask
+from robusttune.data.description import describe_split, is_unchanged
 from robusttune.data.sources.base import Source
-from robusttune.errors import RobustTuneError
-from robusttune.escaping import csv_cell
 from robusttune.evaluation.metric_names import LOWER_IS_BETTER
 from robusttune.evaluation.robustness import curves, relative
-from robusttune.evaluation.scores import Scores
-from robusttune.evaluation.tables import class_rows, recalls, sample_tables
+from robusttune.evaluation.tables import recalls
+from robusttune.ranks import is_rank_zero, total_over_ranks
 from robusttune.tasks import RobustTask
 from robusttune.terminal import cell, print_line
 from robusttune.types import Split
 
-Values = dict[str, dict[str, float | None]]  # condition -> metric -> value, None if it is unknown
 HEADERS = {
     "base_accuracy": "base",
     "new_accuracy": "new",
@@ -54,8 +46,9 @@ class ConditionReport(Callback):
 
     The files are in ``report/`` in the folder of the checkpoint's run: ``test.json`` has all results, ``test.csv`` one
     row a condition, ``test_classes.csv`` one row a condition and class, ``test.parquet`` one row a condition and
-    sample, ``test.png`` some samples, and ``missing/test.parquet`` the masks of missing modalities. First the files are
-    written, all or none of them, then the table is printed.
+    sample, ``test.png`` some samples, and ``missing/test.parquet`` the masks of missing modalities. ``test.parquet`` is
+    a folder with a Parquet file of each process's samples. First the files are written, all or none of them, then the
+    table is printed.
 
     Args:
         name: Name of a test's files, in place of ``test``, so that several tests of a checkpoint keep their reports.
@@ -83,13 +76,15 @@ class ConditionReport(Callback):
 
     def _report(self, trainer: Trainer, task: LightningModule, split: Split, verb: str, name: str) -> None:
         assert isinstance(task, RobustTask)
-        if task.metrics.gathered is None:  # Only rank 0 has the scores.
-            return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         results, checkpoint = _results(trainer, task, split), trainer.ckpt_path
         files = (
-            [] if checkpoint is None else _write(run_folder_of(checkpoint) / "report", results, task, data, split, name)
+            []
+            if checkpoint is None
+            else write_report(run_folder_of(checkpoint) / "report", results, task.metrics, data, split, name)
         )
+        if not is_rank_zero():
+            return
         changed = isinstance(data, ImageTextDataModule) and not is_unchanged(data, split)
         title = f"{verb}: {checkpoint or 'untrained'}{', with noise or missing modalities' * changed}"
         lead = {condition: row.get(results["headline"]) for condition, row in results["intervals"].items()}
@@ -99,60 +94,25 @@ class ConditionReport(Callback):
 
 
 def _results(trainer: Trainer, task: RobustTask, split: Split) -> dict[str, Any]:
-    """Return the results of a test or validation as plain data."""
-    metrics, scores = task.metrics, task.metrics.gathered
-    assert scores is not None
+    """Return the results of a test or validation as plain data. Every rank must call this."""
+    metrics = task.metrics
     values = by_condition(metrics.values)
     data = trainer.datamodule  # type: ignore[attr-defined]
     results: dict[str, Any] = {"checkpoint": str(trainer.ckpt_path)}
     if isinstance(data, ImageTextDataModule):
         results["data"] = describe_split(data, split)
         if is_unchanged(data, split):
-            values = with_bayes_accuracy(values, bayes_accuracy(data.source, metrics.conditions, scores))
+            values = with_bayes_accuracy(values, bayes_accuracy(data.source, metrics.conditions, metrics.own.views))
     of_headline = {condition: row[metrics.headline] for condition, row in values.items() if condition != "mean"}
     return results | {
         "headline": metrics.headline,
-        "samples": len(scores.sample_id),
+        "samples": len(metrics.own.of_all),
         "conditions": values,
-        "intervals": metrics.intervals(scores),
-        "class_recall": recalls(metrics, scores),
+        "intervals": metrics.intervals(),
+        "class_recall": recalls(metrics.measured, metrics.classes.names),
         "robustness": {"relative": relative(of_headline), "curves": curves(metrics.conditions.all, of_headline)},
         **task.extra_results(),
     }
-
-
-def _write(folder: Path, results: dict[str, Any], task: RobustTask, data: Any, split: Split, name: str) -> list[str]:
-    """Write the report of a test or validation, and return one line of output for each kind of file.
-
-    Raises:
-        RobustTuneError: The folder cannot be written. The earlier report stays unchanged.
-    """
-    metrics, scores = task.metrics, task.metrics.gathered
-    mask = f"missing/{split if split == 'val' else name}.parquet"
-    assert scores is not None
-    writers: Writers = {
-        f"{name}.csv": lambda path: _write_rows(path, condition_rows(results["conditions"])),
-        f"{name}_classes.csv": lambda path: write_classes(path, class_rows(metrics, scores)),
-        f"{name}.parquet": lambda path: write_samples(path, sample_tables(metrics, scores)),
-    }
-    lines = [f"All metrics, classes and samples: {folder / name}*"]
-    if isinstance(data, ImageTextDataModule) and split == "test":
-        writers[f"{name}.png"] = lambda path: draw(data, metrics, scores, results["checkpoint"]).save(
-            path, format="PNG"
-        )
-        lines.append(f"Samples and predictions drawn in {folder / f'{name}.png'}")
-    if isinstance(data, ImageTextDataModule) and split in data.masks:
-        writers[mask] = lambda path: write_split_mask(data, split, path)
-        lines.append(f"Masks written to {folder / 'missing'}")
-    try:
-        replace_together(folder, writers, f"{name}.json", results, stale=[mask])
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)  # pyarrow writes a whole sentence to strerror.
-        raise RobustTuneError(
-            f"the report in {folder} cannot be written ({reason}), and the previous one is unchanged: "
-            f"make room, and {'validate' if split == 'val' else 'test'} again"
-        ) from error
-    return lines
 
 
 def by_condition(metrics: Mapping[str, float]) -> Values:
@@ -201,13 +161,21 @@ def with_bayes_accuracy(values: Values, best: dict[str, float | None]) -> Values
     return found
 
 
-def bayes_accuracy(source: Source, conditions: Conditions, scores: Scores) -> dict[str, float | None]:
+def bayes_accuracy(source: Source, conditions: Conditions, views: Tensor) -> dict[str, float | None]:
     """Return the Bayes accuracy under each condition: the best that any model can reach, in (0, 1].
 
-    A condition shows each sample in one view; its value is the average over the samples, or None if it is unknown.
+    A condition shows each sample in one view; its value is the average over the samples of all ranks, or None if it is
+    unknown. Every rank must call this.
+
+    Args:
+        source: Source of the samples.
+        conditions: Conditions of the test.
+        views: View of each of this rank's samples under each condition, see `OwnSamples.views`.
     """
-    best = torch.tensor([math.nan if (b := source.bayes_accuracy(v)) is None else b for v in conditions.views])
-    found = best.double()[torch.from_numpy(conditions.view_indices(scores.sample_id))].mean(1).tolist()
+    best = torch.tensor([math.nan if (b := source.bayes_accuracy(v)) is None else b for v in conditions.views]).double()
+    counts = [torch.bincount(row.long(), minlength=len(best)) for row in views]
+    shares = total_over_ranks(torch.stack(counts)).double()
+    found = (torch.where(shares > 0, best * shares, 0.0).sum(1) / shares.sum(1)).tolist()
     return {name: None if math.isnan(value) else value for name, value in zip(conditions.names, found, strict=True)}
 
 
@@ -245,38 +213,3 @@ def as_table(values: Values, intervals: Mapping[str, tuple[float, float] | None]
                 cells.append("" if interval is None else f"{interval[0]:.3f}-{interval[1]:.3f}")
         table.add_row(cell(condition), *cells)
     return table
-
-
-def condition_rows(values: Values) -> Iterable[dict[str, Any]]:
-    """Yield one row a condition, with its name under ``condition`` and its metrics.
-
-    Example:
-        >>> list(condition_rows({"complete": {"accuracy": 0.9}}))
-        [{'condition': 'complete', 'accuracy': 0.9}]
-    """
-    return ({"condition": name, **row} for name, row in values.items())
-
-
-def write_classes(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write the table of classes as CSV. Floats have six significant digits."""
-    _write_rows(path, ({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows))
-
-
-def write_samples(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Write all tables to one Parquet file, one after the other, so that memory holds only one of them."""
-    writer = None
-    for table in tables:
-        writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
-        writer.write_table(table)
-    if writer is not None:
-        writer.close()
-
-
-def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = None
-        for row in rows:
-            if writer is None:
-                writer = csv.DictWriter(file, list(row))
-                writer.writeheader()
-            writer.writerow({name: csv_cell(value) for name, value in row.items()})

@@ -163,4 +163,4 @@ def _between(steps: Steps) -> str:
 
 def _traffic(plan: Plan) -> Iterator[Row]:
     yield "gradients", size(plan.traffic.step), "of each device, averaged in every step"
-    yield "validation", size(plan.traffic.validation), "gathered by one process"
+    yield "validation", size(plan.traffic.validation), "scores of labels and counts, for each process"

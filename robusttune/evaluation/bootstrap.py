@@ -1,49 +1,56 @@
-"""Bootstrap resampling of means over test samples (Efron 1979)."""
+"""The Poisson bootstrap: resamples in which each sample has a random weight that follows from its id.
+
+A resample of N of N samples draws each one about Poisson(1) times. With weights from a hash of the sample's id, each
+process weighs its own samples, and sums are added over the processes (Chamandy et al., "Estimating uncertainty for
+massive data streams", 2012). So the resamples depend neither on the number of processes nor on the order of samples.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
+import hashlib
+from collections.abc import Sequence
+from math import exp, factorial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-MAX_CACHED_COUNTS = 50_000_000  # largest number of counts to cache, as int16: 100 MB
-CHUNK = 8_000_000  # largest number of float64 values in one block: 64 MB
+RESAMPLES = 1000
+PER_HASH = 4  # weights from the 64 bits of one hash
+LEVELS = 2**16  # values of the 16 bits behind a weight
+GOLDEN = 0x9E3779B97F4A7C15  # steps of SplitMix64 (Steele et al. 2014)
 
 
-def resampled_means(parts: Tensor, resamples: int = 1000, seed: int = 0) -> Tensor:
-    """Bootstrap means over samples: draw N of N samples with replacement, and average their values.
+def id_hashes(ids: Sequence[str]) -> NDArray[np.uint64]:
+    """Return a hash of each sample id, shape (N,), the same on every machine."""
+    digests = (hashlib.blake2b(i.encode(errors="surrogatepass"), digest_size=8).digest() for i in ids)
+    return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
-    The draws depend only on N and the seed. So values that were measured on the same samples share their resamples, and
-    differences between their means are those of a paired bootstrap.
+
+def poisson_weights(hashes: NDArray[np.uint64], first: int, count: int, seed: int = 0) -> Tensor:
+    """Return how often each sample is in some resamples: independent draws from the Poisson distribution of mean 1.
 
     Args:
-        parts: Values of each sample for each of J means, shape (N, J), floating point; N is at least 1.
-        resamples: Number of resamples R.
-        seed: Seed of the draws.
+        hashes: Hashes of the ids of N samples, see `id_hashes`.
+        first: Number of the first resample, from 0, a multiple of 4.
+        count: Number of resamples.
+        seed: Seed of the weights.
 
     Returns:
-        Means, shape (R, J), float64. The function needs less than 200 MB besides ``parts`` and the result.
+        Weights, shape (N, count), uint8.
 
     Example:
-        >>> import torch
-        >>> means = resampled_means(torch.tensor([[1.0], [0.0], [1.0], [1.0]]), resamples=500)
-        >>> tuple(means.shape), bool((means >= 0).all() and (means <= 1).all())
-        ((500, 1), True)
+        >>> weights = poisson_weights(id_hashes([f"{number}" for number in range(100)]), 0, 200).double()
+        >>> round(float(weights.mean()), 1), round(float(weights.var()), 1)
+        (1.0, 1.0)
     """
-    samples, columns = parts.shape
-    width = max(1, CHUNK // samples)
-    means = torch.empty(resamples, columns, dtype=torch.float64)
-    done = 0
-    fits_cache = samples * resamples <= MAX_CACHED_COUNTS
-    for drawn in _cached_counts(samples, resamples, seed) if fits_cache else _counts(samples, resamples, seed):
-        counts = drawn.double()
-        rows = slice(done, done + len(counts))
-        for start in range(0, columns, width):
-            means[rows, start : start + width] = counts @ parts[:, start : start + width].double() / samples
-        done += len(counts)
-    return means
+    assert first % PER_HASH == 0
+    numbers = np.arange(first // PER_HASH, -(-(first + count) // PER_HASH), dtype=np.uint64)
+    salt = _mixed(np.array([seed], np.uint64))
+    mixed = _mixed(_mixed(hashes ^ salt)[:, None] + (numbers + np.uint64(1)) * np.uint64(GOLDEN))
+    bits = mixed.astype("<u8").view("<u2")  # shape (N, count rounded up)
+    return torch.from_numpy(_TABLE[bits[:, :count]])
 
 
 def interval(values: Tensor, level: float = 0.95) -> tuple[float, float]:
@@ -66,19 +73,17 @@ def interval(values: Tensor, level: float = 0.95) -> tuple[float, float]:
     return low, high
 
 
-@lru_cache(maxsize=1)
-def _cached_counts(samples: int, resamples: int, seed: int) -> list[Tensor]:
-    """Return the results of `_counts`, cached for the next condition on the same samples."""
-    return [counts.to(torch.int16) for counts in _counts(samples, resamples, seed)]
+def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the finaliser of SplitMix64 of each number; arithmetic is modulo 2^64."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
 
 
-def _counts(samples: int, resamples: int, seed: int) -> Iterator[Tensor]:
-    """Yield how often each sample is drawn, in blocks of resamples, shape (rows, N), float64."""
-    generator = torch.Generator().manual_seed(seed)
-    height = max(1, CHUNK // (2 * samples))  # the indices of the draws need as much memory as the counts
-    for done in range(0, resamples, height):
-        rows = min(height, resamples - done)
-        drawn = torch.randint(samples, (rows, samples), generator=generator)
-        yield torch.zeros(rows, samples, dtype=torch.float64).scatter_add_(
-            1, drawn, torch.ones(rows, samples, dtype=torch.float64)
-        )
+def _table() -> NDArray[np.uint8]:
+    """Return the weight for each value of 16 bits, by the inverse of the distribution function."""
+    reached = np.cumsum([exp(-1) / factorial(k) for k in range(12)])
+    return np.searchsorted(reached, (np.arange(LEVELS) + 0.5) / LEVELS).astype(np.uint8)
+
+
+_TABLE = _table()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -11,45 +12,27 @@ from torch import Tensor
 from robusttune.corruption.conditions import Conditions
 from robusttune.counting import counted
 from robusttune.errors import RobustTuneError
-from robusttune.evaluation.intervals import (
-    base_and_new_parts,
-    bootstrap_metrics,
-    confidence_intervals,
-    multiclass_parts,
-    multilabel_parts,
-)
+from robusttune.evaluation.bootstrap import id_hashes
+from robusttune.evaluation.classes import Classes, Shown
+from robusttune.evaluation.intervals import bootstrapped, confidence_intervals
 from robusttune.evaluation.metric_names import headline, names_of_metrics
-from robusttune.evaluation.metrics import base_and_new_metrics, multiclass_metrics, multilabel_metrics
-from robusttune.evaluation.scores import Scores, by_id, join
-from robusttune.ranks import on_rank_zero
-from robusttune.types import Facts
-
-
-class Shown(NamedTuple):
-    """The logits of ``N`` samples as a condition shows them.
-
-    Attributes:
-        condition: Name of the condition.
-        logits: Class scores, shape (N, C).
-        unknown: Class scores of a model without knowledge of base and new classes, shape (N, C), see `Scores`.
-        cuts: Logits from which classes are predicted in multi-label data, shape (N, C), or () with 0 for all.
-    """
-
-    condition: str
-    logits: Tensor
-    unknown: Tensor
-    cuts: Tensor
+from robusttune.evaluation.metrics import Measured, measure
+from robusttune.evaluation.own_samples import OwnSamples, own_samples
+from robusttune.evaluation.score_store import Block, ScoreStore
+from robusttune.evaluation.scores import Scores
+from robusttune.ranks import gather, on_rank_zero
+from robusttune.types import Facts, View
 
 
 class ConditionMetrics:
     """A collector of predictions that computes one set of metrics per condition, over all samples of all ranks.
 
-    Samples are identified by their ids: each one counts once, even if it was added several times, and they are sorted
-    by id. So the result does not depend on the number of processes, loader workers or samples per batch. Logits are
-    stored per view. A condition that shows views of other conditions, for different samples, needs no further logits.
+    Samples are identified by their ids: each one counts once, even if it was added several times. Each rank keeps the
+    logits of its own samples, and adds up what metrics, intervals and fits need of them. Only such sums are sent. They
+    do not depend on the number of processes, loader workers or samples per batch. Logits are stored per view. A
+    condition that shows views of other conditions, for different samples, needs no further logits.
 
-    The metrics are those of `multiclass_metrics` or `multilabel_metrics`. If some classes were trained on (base) and
-    others were not (new), they are those of `base_and_new_metrics`.
+    The metrics are those of `measure`.
 
     Args:
         facts: Facts of the training data.
@@ -60,9 +43,10 @@ class ConditionMetrics:
             0, a probability of 0.5.
 
     Attributes:
-        base: Mask of the base classes, shape (C,), bool.
+        classes: Evaluated classes.
         values: Metrics that `compute` returned last.
-        gathered: Scores of all ranks that `compute` has used, on rank 0; None before, and on other ranks.
+        measured: Results of `compute` by condition: metrics, sums over all ranks, and the outcomes of this rank's
+            samples.
 
     Example:
         >>> from robusttune.corruption.conditions import Conditions
@@ -80,32 +64,32 @@ class ConditionMetrics:
         alike: bool = False,
         cuts: Tensor | None = None,
     ) -> None:
-        self.class_names = facts.class_names if class_names is None else class_names
-        self.conditions = conditions
-        self.multilabel = facts.multilabel
+        names = facts.class_names if class_names is None else class_names
         trained = {*facts.class_names}
-        self.base = torch.tensor([alike or name in trained for name in self.class_names])
-        self.scores: list[Scores] = []
-        self.values: dict[str, float] = {}
-        self.gathered: Scores | None = None
+        self.classes = Classes(names, torch.tensor([alike or name in trained for name in names]), facts.multilabel)
+        self.conditions = conditions
         self.cuts = cuts
-        self._is_gathered = False
-
-    @property
-    def mixed(self) -> bool:
-        """Return True if some of the classes were trained on and others were not."""
-        return bool(self.base.any()) and not bool(self.base.all())
+        self.values: dict[str, float] = {}
+        self.measured: dict[str, Measured] = {}
+        self._store = ScoreStore(self.classes)
+        self._own: OwnSamples | None = None
 
     @property
     def headline(self) -> str:
         """Return the name of the main metric."""
-        return headline(self.multilabel, self.mixed)
+        return headline(self.classes.multilabel, self.classes.mixed)
 
     @property
     def names(self) -> list[str]:
         """Return the keys of the result of `compute`."""
-        metrics = names_of_metrics(self.multilabel, len(self.class_names), self.mixed)
-        return [f"{condition}/{name}" for condition in [*self.conditions.names, "mean"] for name in metrics]
+        return [f"{condition}/{name}" for condition in [*self.conditions.names, "mean"] for name in self._metrics]
+
+    @property
+    def own(self) -> OwnSamples:
+        """Return the samples that this rank counts. All ranks must access this first after the last `update`."""
+        if self._own is None:
+            self._own = own_samples(self._store, self.conditions)
+        return self._own
 
     def update(
         self, sample_id: list[str], label: Tensor, present: Tensor, logits: Tensor, unknown: Tensor | None = None
@@ -119,14 +103,17 @@ class ConditionMetrics:
             logits: Class scores in each of the conditions' views, shape (W, B, C).
             unknown: Class scores of a model without knowledge of base and new classes, shape (W, B, C), see `Scores`;
                 None if they equal ``logits``.
+
+        Raises:
+            RobustTuneError: There is no room for the logits.
         """
         known = logits.float().cpu()
         others = known if unknown is None else unknown.float().cpu()
-        self.scores.append(Scores(sample_id, label.cpu(), present.cpu(), known, others))
-        self._is_gathered = False
+        self._store.add(Scores(sample_id, label.cpu(), present.cpu(), known, others))
+        self._own = None
 
     def compute(self) -> dict[str, float]:
-        """Compute the metrics over all samples of all ranks.
+        """Compute the metrics over all samples of all ranks. Every rank must call this.
 
         Returns:
             Metrics by ``<condition>/<metric>``, and ``mean/<metric>``, the mean over the conditions.
@@ -134,84 +121,135 @@ class ConditionMetrics:
         Raises:
             RobustTuneError: A logit is not finite.
         """
-        self.gather()
-
-        def measured(_: list[None]) -> dict[str, float]:
-            """Compute the metrics on rank 0, which alone has the scores of all ranks."""
-            assert self.gathered is not None
-            return self._all_metrics(self.gathered)
-
-        self.values = on_rank_zero(None, measured)
+        self._refuse_not_finite()
+        self.measured = {
+            name: measure(lambda number=number: self.blocks(number), self.classes)  # type: ignore[misc]
+            for number, name in enumerate(self.conditions.names)
+        }
+        found = {name: measured.metrics for name, measured in self.measured.items()}
+        found["mean"] = {m: sum(values[m] for values in found.values()) / len(found) for m in self._metrics}
+        self.values = {f"{name}/{metric}": values[metric] for name, values in found.items() for metric in self._metrics}
         return self.values
 
-    def gather(self) -> None:
-        """Gather the scores of all ranks on rank 0, unless it has them. Every rank must call this."""
-        if self._is_gathered:
-            return
-        own_scores = join(self.scores) if self.scores else None
-        # Keep only the joined scores: two copies of all logits would need too much memory.
-        self.scores = [] if own_scores is None else [own_scores]
+    def intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """Bootstrap 95 % intervals of the metrics of each condition, and of their mean over the conditions.
 
-        def joined(parts: list[Scores | None]) -> None:
-            """Join the scores of all ranks."""
-            self.gathered = by_id([part for part in parts if part is not None])
-
-        on_rank_zero(own_scores, joined)
-        self._is_gathered = True
-
-    def under_conditions(self, scores: Scores) -> Iterator[Shown]:
-        """Yield the logits of each condition, each sample in the view that the condition shows."""
-        rows = torch.arange(len(scores.sample_id))
-        view_indices = torch.from_numpy(self.conditions.view_indices(scores.sample_id))
-        patterns = torch.stack([view.patterns(scores.present) for view in self.conditions.views])
-        for name, views in zip(self.conditions.names, view_indices, strict=True):
-            cuts = torch.zeros(()) if self.cuts is None else self.cuts.cpu()[patterns[views, rows]]
-            yield Shown(name, scores.logits[views, rows], scores.unknown[views, rows], cuts)
-
-    def intervals(self, scores: Scores) -> dict[str, dict[str, tuple[float, float]]]:
-        """Bootstrap 95 % confidence intervals of the metrics of each condition, and of their mean over the conditions.
-
-        All conditions share their resamples. Metrics that do not follow from means over samples (AUROC, average
-        precision, calibration error) have no interval.
-
-        Args:
-            scores: Predictions of all samples.
+        Every rank must call this after `compute`. All conditions share their resamples. Metrics that do not follow
+        from sums over samples (AUROC, average precision, calibration error) have no interval.
 
         Returns:
             Lower and upper end, by condition (or ``mean``) and metric.
         """
-        found, total = {}, dict[str, Tensor]()
-        for condition, logits, unknown, cuts in self.under_conditions(scores):
-            if self.mixed:
-                parts = base_and_new_parts(logits, scores.label, self.base, unknown)
-            elif self.multilabel:
-                parts = multilabel_parts(logits, scores.label, cuts)
-            else:
-                parts = multiclass_parts(logits, scores.label)
-            values = bootstrap_metrics(parts)
-            found[condition] = confidence_intervals(values)
-            total = {name: value + total.get(name, 0) for name, value in values.items()}
-        return found | {"mean": confidence_intervals({name: value / len(found) for name, value in total.items()})}
+        outcomes = {name: measured.outcomes for name, measured in self.measured.items()}
+        values = bootstrapped(outcomes, self.own.label, id_hashes(self.own.sample_id), self.classes)
+        metrics = next(iter(values.values()))
+        means = {metric: torch.stack([row[metric] for row in values.values()]).mean(0) for metric in metrics}
+        return {name: confidence_intervals(row) for name, row in {**values, "mean": means}.items()}
 
-    def _all_metrics(self, scores: Scores) -> dict[str, float]:
-        """Compute the metrics of all conditions, in the form that `compute` returns."""
-        bad = (~scores.logits.isfinite()).any(2).any(0).nonzero().flatten().tolist()
-        if len(bad) == len(scores.sample_id):
-            raise RobustTuneError("no prediction is finite, so the weights have diverged: lower model.optimizer.lr")
-        if bad:
-            raise RobustTuneError(
-                f"the predictions for {len(bad)} of {counted(len(scores.sample_id), 'sample')} are not finite, the "
-                f"first is {scores.sample_id[bad[0]]!r}: check it, and the encoders' precision"
-            )
-        found = {shown.condition: self._measure(shown, scores.label) for shown in self.under_conditions(scores)}
-        metrics = names_of_metrics(self.multilabel, len(self.class_names), self.mixed)
-        found["mean"] = {name: sum(values[name] for values in found.values()) / len(found) for name in metrics}
-        return {f"{condition}/{name}": values[name] for condition, values in found.items() for name in metrics}
+    def blocks(self, condition: int) -> Iterator[Shown]:
+        """Yield this rank's samples as a condition shows them, block by block, at least one block.
 
-    def _measure(self, shown: Shown, label: Tensor) -> dict[str, float]:
-        """Compute the metrics of one condition."""
-        if self.mixed:
-            return base_and_new_metrics(shown.logits, label, self.base, shown.unknown)
-        if self.multilabel:
-            return multilabel_metrics(shown.logits, label, shown.cuts)
-        return multiclass_metrics(shown.logits, label)
+        Args:
+            condition: Number of the condition.
+        """
+        for block, samples, rows in self._blocks_of_own():
+            yield self._shown(block, samples, rows, self.own.views[condition, samples])
+
+    def blocks_of_view(self, view: View, pattern: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield logits (n, C) and labels of this rank's samples that show a pattern of modalities, block by block.
+
+        Args:
+            view: View of the samples, one of the conditions' views.
+            pattern: Number of the pattern of present modalities that a sample must show in this view.
+        """
+        number, patterns = self.conditions.views.index(view), view.patterns(self.own.present)
+        for block, samples, rows in self._blocks_of_own():
+            chosen = patterns[samples] == pattern
+            shown = self._shown(block, samples, rows, torch.full_like(rows, number))
+            yield shown.logits[chosen], shown.label[chosen]
+
+    def picked(self, ids: Sequence[str], conditions: int) -> list[dict[str, Shown]]:
+        """Return some samples as the first conditions show them. Every rank must call this.
+
+        Args:
+            ids: Ids of evaluated samples.
+            conditions: Number of conditions.
+
+        Returns:
+            One sample each by id, for each condition.
+        """
+        wanted, found = {*ids}, []
+        for number in range(min(conditions, len(self.conditions.all))):
+            names, own = iter(self.own.sample_id), {}
+            for shown in self.blocks(number):
+                for place, sample_id in enumerate(islice(names, len(shown.label))):
+                    if sample_id in wanted:
+                        own[sample_id] = shown.row(place)
+            found.append(own)
+        return [dict(ChainMap(*of_ranks)) for of_ranks in zip(*gather(found), strict=True)]
+
+    def free(self) -> None:
+        """Free the memory and the disk space of all scores and outcomes."""
+        self._store, self._own, self.measured = ScoreStore(self.classes), None, {}
+
+    @property
+    def _metrics(self) -> list[str]:
+        """Return the names of the metrics of a condition."""
+        return names_of_metrics(self.classes.multilabel, len(self.classes.names), self.classes.mixed)
+
+    def _blocks_of_own(self) -> Iterator[tuple[Block | None, slice, Tensor]]:
+        """Yield blocks of the store, which of this rank's samples each has, and their rows within the block."""
+        if not len(self._store):
+            yield None, slice(0, 0), self.own.rows
+        for block in self._store.blocks():
+            ends = torch.tensor([block.rows.start, block.rows.stop])
+            samples = slice(*torch.searchsorted(self.own.rows, ends).tolist())
+            yield block, samples, self.own.rows[samples] - block.rows.start
+
+    def _shown(self, block: Block | None, samples: slice, rows: Tensor, views: Tensor) -> Shown:
+        """Return the samples in some rows of a block, each in a view."""
+        logits = unknown = torch.empty(0, len(self.classes.names))
+        if block is not None:
+            logits = unknown = _in_views(block.logits, rows, views)
+            if not block.is_known:
+                unknown = _in_views(block.unknown, rows, views)
+        cuts = torch.zeros(())
+        if self.cuts is not None:
+            patterns = torch.stack([view.patterns(self.own.present[samples]) for view in self.conditions.views])
+            cuts = self.cuts.cpu()[patterns[views.long(), torch.arange(len(rows))]]
+        return Shown(self.own.label[samples], logits, unknown, cuts)
+
+    def _refuse_not_finite(self) -> None:
+        """Check the logits of all ranks, see `compute`."""
+        finite = self._store.finite[self.own.rows]
+        bad = [self.own.sample_id[row] for row in (~finite).nonzero().flatten().tolist()]
+
+        def refuse(parts: list[tuple[int, str | None]]) -> None:
+            """Raise the error on rank 0."""
+            count, samples = sum(part[0] for part in parts), len(self.own.of_all)
+            if count and count == samples:
+                raise RobustTuneError("no prediction is finite, so the weights have diverged: lower model.optimizer.lr")
+            if count:
+                first = min(name for _, name in parts if name is not None)
+                raise RobustTuneError(
+                    f"the predictions for {count} of {counted(samples, 'sample')} are not finite, the first is "
+                    f"{first!r}: check it, and the encoders' precision"
+                )
+
+        on_rank_zero((len(bad), min(bad, default=None)), refuse)
+
+
+def _in_views(read: Callable[[int], Tensor], rows: Tensor, views: Tensor) -> Tensor:
+    """Return the logits of some rows, each in its view, shape (n, C).
+
+    Args:
+        read: Function that returns the logits of all rows of a block in a view.
+        rows: Rows of the block, shape (n,).
+        views: View of each of them, shape (n,).
+    """
+    first, *others = torch.unique(views).tolist() or [0]
+    found = read(first)[rows]
+    for view in others:
+        places = views == view
+        found[places] = read(view)[rows[places]]
+    return found

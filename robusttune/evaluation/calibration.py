@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import binary_calibration_error
+
+from robusttune.evaluation.exact import as_integers, from_integers
 
 BINS = 15  # number of confidence bins (Guo et al. 2017, arXiv 1706.04599)
 
 
-def calibration_error(logits: Tensor, label: Tensor) -> float:
+def binned(confidence: Tensor, right: Tensor) -> Tensor:
+    """Add up predictions in each confidence bin. The sums are exact, so those of parts of the data can be added.
+
+    Args:
+        confidence: Probabilities of predictions, shape (Q,), floating point.
+        right: Flags of right predictions, shape (Q,), bool.
+
+    Returns:
+        Number of predictions, number of right ones, and summed confidence (as in `as_integers`) of each bin, shape
+        (15, 4), int64.
+    """
+    values = torch.stack([torch.ones_like(right, dtype=torch.int64), right.long()], 1)
+    values = torch.cat([values, as_integers(confidence)], 1)
+    return torch.zeros(BINS, 4, dtype=torch.int64).index_add_(0, confidence_bins(confidence.double()), values)
+
+
+def calibration_error(bins: Tensor) -> float:
     """Compute the expected calibration error (Guo et al. 2017, arXiv 1706.04599), in [0, 1]; lower is better.
 
     It is the mean absolute difference of confidence and accuracy over confidence bins, weighted by their size. The
@@ -17,24 +34,13 @@ def calibration_error(logits: Tensor, label: Tensor) -> float:
     prediction, and its confidence is the probability of the class.
 
     Args:
-        logits: Class scores, shape (N, C).
-        label: Class indices, shape (N,), or 0/1 per class, shape (N, C).
+        bins: Sums of the predictions in each bin, see `binned`; at least one prediction.
 
     Example:
-        >>> import torch
-        >>> round(calibration_error(torch.tensor([[100.0, 0.0], [100.0, 0.0]]), torch.tensor([0, 1])), 6)
+        >>> round(calibration_error(binned(torch.tensor([1.0, 1.0]), torch.tensor([True, False]))), 6)
         0.5
     """
-    if label.dim() == 2:
-        confidence, right = logits.sigmoid(), label
-    else:
-        predicted = logits.argmax(1, keepdim=True)
-        confidence, right = logits.softmax(1).gather(1, predicted), predicted == label.unsqueeze(1)
-    # torchmetrics gives a confidence of exactly 1 a bin of its own, and in float32 its sums over many samples lose
-    # digits: its counts stop at 2^24.
-    below_one = confidence.flatten().double().clamp(max=1 - torch.finfo(torch.float64).eps)
-    error = binary_calibration_error(below_one, right.flatten().long(), n_bins=BINS, norm="l1", validate_args=False)
-    return float(error)
+    return float((bins[:, 1] - from_integers(bins[:, 2:])).abs().sum() / bins[:, 0].sum())
 
 
 def confidence_bins(confidence: Tensor) -> Tensor:
@@ -44,7 +50,6 @@ def confidence_bins(confidence: Tensor) -> Tensor:
         confidence: Probabilities, any shape, floating point.
 
     Example:
-        >>> import torch
         >>> confidence_bins(torch.tensor([0.0, 0.1, 0.95, 1.0]))
         tensor([ 0,  1, 14, 14])
     """

@@ -1,55 +1,56 @@
-"""95 % bootstrap confidence intervals of metrics over test samples."""
+"""95 % bootstrap confidence intervals of metrics over the samples of all ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from robusttune.evaluation.bootstrap import interval, resampled_means
-from robusttune.evaluation.f1 import Average, macro, macro_of_all, macro_recall, micro, weighted
-from robusttune.evaluation.per_sample import label_ranks, sample_briers, sample_losses, samples_f1
-from robusttune.predictions import predicted_classes
+from robusttune.evaluation.bootstrap import PER_HASH, RESAMPLES, interval, poisson_weights
+from robusttune.evaluation.classes import Classes
+from robusttune.evaluation.outcomes import Outcomes
+from robusttune.evaluation.sums import Sums, metrics_of
+from robusttune.ranks import total_over_ranks
 
-
-class MeanBasedMetric(NamedTuple):
-    """A metric that is a function of means over samples.
-
-    Attributes:
-        values: Values of each sample for each of J means, shape (N, J).
-        of: Function that computes the metric, shape (R,), from means, shape (R, J).
-
-    Example:
-        >>> import torch
-        >>> accuracy = MeanBasedMetric(torch.tensor([[1.0], [0.0]]), of=lambda means: means[:, 0])
-        >>> accuracy.of(accuracy.values.mean(0, keepdim=True))
-        tensor([0.5000])
-    """
-
-    values: Tensor
-    of: Callable[[Tensor], Tensor]
+CHUNK = 4_000_000  # largest number of weights, and of sums, in one block: 32 MB as float64
 
 
-def bootstrap_metrics(parts: dict[str, MeanBasedMetric]) -> dict[str, Tensor]:
-    """Bootstrap each metric. Metrics over the same number of samples share their resample indices.
+def bootstrapped(
+    conditions: Mapping[str, Outcomes],
+    label: Tensor,
+    hashes: NDArray[np.uint64],
+    classes: Classes,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, dict[str, Tensor]]:
+    """Bootstrap the metrics of some conditions, which share their resamples. Every rank must call this.
 
     Args:
-        parts: Metrics by name.
+        conditions: Outcomes of this rank's N samples, by condition.
+        label: Labels of the samples, shape (N,) or (N, C). An index of -1 stands for none of the classes.
+        hashes: Hashes of the samples' ids, shape (N,), see `id_hashes`.
+        classes: Classes of the evaluation.
+        resamples: Number of resamples R.
+        seed: Seed of the resamples.
 
     Returns:
-        Values of each metric in all resamples, shape (R,).
+        Values in all resamples, shape (R,), float64, by condition and metric; NaN where a metric is not defined.
     """
-    means = {
-        id(part.values): resampled_means(part.values) for part in {id(p.values): p for p in parts.values()}.values()
-    }
-    return {name: part.of(means[id(part.values)]) for name, part in parts.items()}
+    found: dict[str, dict[str, list[Tensor]]] = {name: {} for name in conditions}
+    sums_of_a_resample = (2 * len(conditions) + 1) * len(classes.names)
+    step = max(1, min(resamples, CHUNK // sums_of_a_resample) // PER_HASH) * PER_HASH
+    for first in range(0, resamples, step):
+        count = min(step, resamples - first)
+        for name, sums in _resampled(conditions, label, hashes, classes, (first, count, seed)):
+            for metric, values in metrics_of(sums, classes).items():
+                found[name].setdefault(metric, []).append(values)
+    return {name: {metric: torch.cat(parts) for metric, parts in row.items()} for name, row in found.items()}
 
 
-def confidence_intervals(values: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
+def confidence_intervals(values: Mapping[str, Tensor]) -> dict[str, tuple[float, float]]:
     """Return the 95 % percentile interval of each metric.
 
     Args:
@@ -63,97 +64,63 @@ def confidence_intervals(values: dict[str, Tensor]) -> dict[str, tuple[float, fl
     return {name: interval(value) for name, value in defined.items() if len(value)}
 
 
-def multiclass_parts(logits: Tensor, label: Tensor) -> dict[str, MeanBasedMetric]:
-    """Return the metrics of multi-class data that follow from means over samples.
+def _resampled(
+    conditions: Mapping[str, Outcomes],
+    label: Tensor,
+    hashes: NDArray[np.uint64],
+    classes: Classes,
+    which: tuple[int, int, int],
+) -> Iterator[tuple[str, Sums]]:
+    """Yield the sums of each condition in the resamples that ``which`` gives: the first, their number, and the seed."""
+    first, count, seed = which
+    names = {name: [*outcomes.values] for name, outcomes in conditions.items()}
+    samples = torch.zeros(count, dtype=torch.float64)
+    values = torch.zeros(sum(map(len, names.values())), count, dtype=torch.float64)
+    of_classes = torch.zeros(2 * len(conditions) + 1, len(classes.names), count)
+    for start in range(0, len(label), max(1, CHUNK // count)):
+        rows = slice(start, min(start + max(1, CHUNK // count), len(label)))
+        weights = poisson_weights(hashes[rows], first, count, seed).double()
+        samples += weights.sum(0)
+        for own, outcomes in zip(_split(values, names), conditions.values(), strict=True):
+            own += torch.stack([value[rows].double() for value in outcomes.values.values()]) @ weights
+        if not classes.mixed:  # No metric of base and new classes needs them.
+            _add_classes(of_classes, conditions, label, rows, weights.float())
+    samples, values, of_classes = (total_over_ranks(part) for part in (samples, values, of_classes))
+    actual = of_classes[-1].T.double()
+    for number, (name, own) in enumerate(zip(conditions, _split(values, names), strict=True)):
+        hits, predicted = of_classes[2 * number].T.double(), of_classes[2 * number + 1].T.double()
+        yield name, Sums(samples, dict(zip(names[name], own, strict=True)), hits, predicted, actual)
+
+
+def _split(values: Tensor, names: Mapping[str, list[str]]) -> Sequence[Tensor]:
+    """Return views of the rows that belong to each condition, as many as it has names."""
+    parts: Sequence[Tensor] = torch.split(values, [len(own) for own in names.values()])
+    return parts
+
+
+def _add_classes(sums: Tensor, conditions: Mapping[str, Outcomes], label: Tensor, rows: slice, weights: Tensor) -> None:
+    """Add the weights of some samples to the sums of the classes that they have and that are predicted for them.
 
     Args:
-        logits: Class scores, shape (N, C).
-        label: Class indices, shape (N,), int64.
-
-    Example:
-        >>> import torch
-        >>> logits, label = torch.eye(3).repeat(20, 1), torch.arange(3).repeat(20)
-        >>> confidence_intervals(bootstrap_metrics(multiclass_parts(logits, label)))["accuracy"]
-        (1.0, 1.0)
+        sums: Sums to add to, shape (2 K + 1, C, R): hits and predictions of each condition, and labels. They are whole
+            numbers, which float32 holds exactly up to 2^24.
+        conditions: Outcomes of all samples, by condition.
+        label: Labels of all samples.
+        rows: Samples to add.
+        weights: Their weights, shape (n, R).
     """
-    classes = logits.shape[1]
-    predicted, actual = predicted_classes(logits, multilabel=False), functional.one_hot(label, classes).bool()
-    averages = _class_parts(
-        predicted, actual, {"balanced_accuracy": macro_recall, "f1_macro": macro, "f1_weighted": weighted}
-    )
-    found = {"accuracy": _mean((predicted & actual).any(1)), **averages}
-    if classes > 5:
-        found["top5_accuracy"] = _mean(label_ranks(logits, label) <= 5)
-    return found | probability_metric_parts(logits, label)
+    ends = torch.tensor([rows.start, rows.stop], dtype=torch.int32)
+    for number, outcomes in enumerate(conditions.values()):
+        own = slice(*torch.searchsorted(outcomes.rows, ends).tolist())
+        _add(sums[2 * number + 1], outcomes.predicted[own], outcomes.rows[own] - rows.start, weights)
+        hits = outcomes.hits[own]
+        _add(sums[2 * number], outcomes.predicted[own][hits], outcomes.rows[own][hits] - rows.start, weights)
+    own_label = label[rows]
+    samples, actual = own_label.nonzero().T if label.dim() == 2 else (torch.arange(len(own_label)), own_label)
+    _add(sums[-1], actual, samples, weights)
 
 
-def multilabel_parts(logits: Tensor, label: Tensor, cuts: Tensor | float = 0.0) -> dict[str, MeanBasedMetric]:
-    """Return the metrics of multi-label data that follow from means over samples.
-
-    Args:
-        logits: Class scores, shape (N, C).
-        label: Labels, shape (N, C), 0 or 1.
-        cuts: Logits from which a class is predicted, see `predicted_classes`.
-    """
-    predicted, actual = predicted_classes(logits, True, cuts), label.bool()
-    averages = _class_parts(predicted, actual, {"f1_macro": macro_of_all, "f1_micro": micro, "f1_weighted": weighted})
-    return averages | {"f1_samples": _mean(samples_f1(predicted, actual)), **probability_metric_parts(logits, label)}
-
-
-def base_and_new_parts(logits: Tensor, label: Tensor, base: Tensor, unknown: Tensor) -> dict[str, MeanBasedMetric]:
-    """Return the metrics of `base_and_new_metrics` that follow from means over samples.
-
-    Args:
-        logits: Class scores, shape (N, C).
-        label: Class indices, shape (N,), int64.
-        base: Mask of the classes of training, shape (C,), bool.
-        unknown: Class scores of a model without knowledge of base and new classes, shape (N, C), see `Scores`.
-    """
-    kinds = []
-    for group in (base, ~base):
-        in_group = group[label]
-        right = logits.masked_fill(~group, -torch.inf).argmax(1) == label
-        kinds.append(torch.stack([in_group & right, in_group], 1).float())
-    both = torch.cat(kinds, 1)
-
-    def mean(means: Tensor) -> Tensor:
-        """Compute the harmonic mean of base and new accuracy, shape (R,), from means, shape (R, 4)."""
-        accuracies = means[:, ::2] / means[:, 1::2]
-        return 2 * accuracies.prod(1) / accuracies.sum(1).clamp(min=1e-12)
-
-    return {
-        "base_accuracy": MeanBasedMetric(kinds[0], lambda means: means[:, 0] / means[:, 1]),
-        "new_accuracy": MeanBasedMetric(kinds[1], lambda means: means[:, 0] / means[:, 1]),
-        "harmonic_mean": MeanBasedMetric(both, mean),
-        "unknown_accuracy": _mean(unknown.argmax(1) == label),
-        **probability_metric_parts(unknown, label),
-    }
-
-
-def probability_metric_parts(logits: Tensor, label: Tensor) -> dict[str, MeanBasedMetric]:
-    """Return the Brier score and the loss of `trust_metrics`.
-
-    The calibration error is excluded: resampling biases absolute gaps upwards.
-
-    Args:
-        logits: Class scores, shape (N, C).
-        label: Class indices, shape (N,), or 0/1 per class, shape (N, C).
-    """
-    return {"brier": _mean(sample_briers(logits, label)), "loss": _mean(sample_losses(logits, label))}
-
-
-def _class_parts(predicted: Tensor, actual: Tensor, averages: dict[str, Average]) -> dict[str, MeanBasedMetric]:
-    """Return averages over classes, such as that of F1, from predicted and true classes, shape (N, C), bool each."""
-    # All averages share this tensor, so that it is resampled once.
-    counts = torch.cat([predicted & actual, predicted, actual], 1).float()
-
-    def of(average: Average, means: Tensor) -> Tensor:
-        """Compute an average over classes, shape (R,), from means, shape (R, 3 C)."""
-        hits, predicted, actual = means.chunk(3, 1)
-        return average(hits, predicted + actual, actual)
-
-    return {name: MeanBasedMetric(counts, partial(of, average)) for name, average in averages.items()}
-
-
-def _mean(values: Tensor) -> MeanBasedMetric:
-    return MeanBasedMetric(values.float().unsqueeze(1), lambda means: means[:, 0])
+def _add(sums: Tensor, classes: Tensor, samples: Tensor, weights: Tensor) -> None:
+    """Add the weights (n, R) of samples to the sums (C, R) of their classes; a class of -1 is none."""
+    known = classes >= 0
+    sums.index_add_(0, classes[known], weights[samples[known]])

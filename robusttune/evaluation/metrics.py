@@ -1,156 +1,89 @@
-"""Metrics of the predictions under one condition, for multi-class, multi-label and base-to-new evaluation.
+"""Metrics of the predictions under one condition, over the samples of all ranks.
 
-They come from torchmetrics, apart from those that it lacks (loss, Brier score) or computes in another way (top-5
-accuracy, F1 of samples). Its argument checks are off, because they sort whole tensors to find invalid values.
+Each rank adds up its own samples, block by block, and the sums are added over the ranks. So no process holds the logits
+of all samples. torchmetrics computes the same values from all logits at once, and the tests compare with it.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torchmetrics.functional import classification
 
-from robusttune.evaluation.calibration import calibration_error
-from robusttune.evaluation.per_sample import label_ranks, sample_briers, sample_losses, samples_f1
+from robusttune.evaluation.calibration import BINS, binned, calibration_error
+from robusttune.evaluation.classes import Classes, Shown
+from robusttune.evaluation.outcomes import Outcomes, chances, joined, outcomes_of
 from robusttune.evaluation.ranking import ranking_metrics
-from robusttune.predictions import predicted_classes
+from robusttune.evaluation.sums import Sums, metrics_of, sums_of
+from robusttune.ranks import total_over_ranks
+from robusttune.score_counts import count_scores, positive_scores
 
-multiclass_accuracy = partial(classification.multiclass_accuracy, average="micro", validate_args=False)
-multiclass_recall = partial(classification.multiclass_recall, average="none", validate_args=False)
-multiclass_f1_score = partial(classification.multiclass_f1_score, validate_args=False)
-multilabel_f1_score = partial(classification.multilabel_f1_score, validate_args=False)
+Blocks = Callable[[], Iterator[Shown]]  # passes over this rank's samples: at least one block, which may be empty
 
 
-def multiclass_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
-    """Compute all metrics of multi-class data.
+class Measured(NamedTuple):
+    """The metrics of a condition.
+
+    Attributes:
+        metrics: Values by name, over all samples of all ranks; NaN for a metric that is not defined. With base and new
+            classes they are those of base-to-new generalisation (CoCoOp, arXiv 2203.05557): ``base_accuracy`` on
+            samples of base classes, with base classes as the only candidates, ``new_accuracy`` in the same way, their
+            ``harmonic_mean``, and ``unknown_accuracy`` on all samples among all classes.
+        outcomes: Outcomes of this rank's samples.
+        sums: Sums over the samples of all ranks.
+    """
+
+    metrics: dict[str, float]
+    outcomes: Outcomes
+    sums: Sums
+
+
+def measure(blocks: Blocks, classes: Classes) -> Measured:
+    """Compute the metrics of a condition over the samples of all ranks. Every rank must call this.
 
     Args:
-        logits: Class scores, shape (N, C).
-        label: Class indices, shape (N,), int64.
-
-    Returns:
-        Metrics by name, see `names_of_metrics`.
+        blocks: Function that starts a pass over the samples of this rank, in the same order in each pass.
+        classes: Classes of the evaluation.
 
     Example:
-        >>> import torch
-        >>> multiclass_metrics(torch.eye(3), torch.tensor([0, 1, 1]))["f1_weighted"]
-        0.777...
+        >>> logits = torch.eye(3)
+        >>> block = Shown(torch.tensor([0, 1, 1]), logits, logits, torch.zeros(()))
+        >>> classes = Classes(["a", "b", "c"], torch.ones(3, dtype=torch.bool), multilabel=False)
+        >>> round(measure(lambda: iter([block]), classes).metrics["f1_weighted"], 3)
+        0.778
     """
-    predicted, classes = logits.argmax(1), logits.shape[1]
-    found = {
-        "accuracy": accuracy(predicted, label, classes),
-        "balanced_accuracy": balanced_accuracy(predicted, label, classes),
-        "f1_macro": float(multiclass_f1_score(predicted, label, classes, average="macro")),
-        "f1_weighted": float(multiclass_f1_score(predicted, label, classes, average="weighted")),
-        **ranking_metrics(logits.softmax(1), functional.one_hot(label, classes).bool()),
-        **probability_metrics(logits, label),
-    }
-    if classes > 5:
-        # torchmetrics breaks ties in an order that torch.topk does not define, and takes eight times as long.
-        found["top5_accuracy"] = float((label_ranks(logits, label) <= 5).double().mean())
-    return found
+    parts, labels, positives = [], [], []
+    bins = torch.zeros(BINS, 4, dtype=torch.int64)
+    for shown in blocks():
+        part = outcomes_of(shown, classes)
+        parts.append(part)
+        labels.append(shown.label)
+        if classes.multilabel:
+            scores = chances(shown.unknown, multilabel=True)
+            rows, of_rows = shown.label.nonzero().T
+            positives.append((of_rows, scores[rows, of_rows]))
+            bins += binned(scores.flatten(), shown.label.flatten().bool())
+        else:
+            bins += binned(part.details["confidence"], part.hits)
+            if not classes.mixed:
+                scores = chances(shown.unknown, multilabel=False)
+                positives.append((shown.label, scores.gather(1, shown.label.unsqueeze(1)).squeeze(1)))
+    outcomes = joined(parts)
+    sums = sums_of(outcomes, torch.cat(labels), classes)
+    found = {name: float(value) for name, value in metrics_of(sums, classes).items()}
+    found["calibration_error"] = calibration_error(total_over_ranks(bins))
+    if not classes.mixed:
+        found |= _ranking(positives, blocks, classes, int(sums.samples))
+    return Measured(found, outcomes, sums)
 
 
-def multilabel_metrics(logits: Tensor, label: Tensor, cuts: Tensor | float = 0.0) -> dict[str, float]:
-    """Compute all metrics of multi-label data.
-
-    Args:
-        logits: Class scores, shape (N, C).
-        label: Labels, shape (N, C), 0 or 1.
-        cuts: Logits from which a class is predicted, see `predicted_classes`.
-
-    Returns:
-        Metrics by name, see `names_of_metrics`.
-
-    Example:
-        >>> import torch
-        >>> multilabel_metrics(torch.tensor([[2.0, -2.0]]), torch.tensor([[1, 1]]))["f1_macro"]
-        0.5
-    """
-    predicted, actual, classes = predicted_classes(logits, True, cuts).long(), label.long(), logits.shape[1]
-    averages = {
-        f"f1_{average}": float(multilabel_f1_score(predicted, actual, classes, average=average))
-        for average in ("macro", "micro", "weighted")
-    }
-    # torchmetrics has the F1 of each sample, too, but fails if there is only one sample.
-    of_samples = float(samples_f1(predicted.bool(), actual.bool()).mean())
-    ranking = ranking_metrics(logits.sigmoid(), actual.bool())
-    return averages | {"f1_samples": of_samples, **ranking, **probability_metrics(logits, label)}
-
-
-def base_and_new_metrics(logits: Tensor, label: Tensor, base: Tensor, unknown: Tensor) -> dict[str, float]:
-    """Compute the metrics of base-to-new generalisation (CoCoOp, arXiv 2203.05557).
-
-    Args:
-        logits: Class scores, shape (N, C).
-        label: Class indices, shape (N,), int64.
-        base: Mask of the classes of training, shape (C,), bool.
-        unknown: Class scores of a model without knowledge of base and new classes, shape (N, C), see `Scores`.
-
-    Returns:
-        Metrics by name. ``base_accuracy`` is the accuracy on samples of base classes, with base classes as the only
-        candidates. ``new_accuracy`` is the same for new classes. ``harmonic_mean`` is their harmonic mean.
-        ``unknown_accuracy`` is the accuracy on all samples among all classes, according to ``unknown``. The metrics of
-        `trust_metrics` are also computed from ``unknown``. An accuracy without samples is NaN.
-
-    Example:
-        >>> import torch
-        >>> base, label = torch.tensor([True, True, False]), torch.tensor([0, 2])
-        >>> logits = torch.tensor([[2.0, 1.0, 3.0], [2.0, 1.0, 0.0]])
-        >>> [round(value, 2) for value in base_and_new_metrics(logits, label, base, logits).values()][:4]
-        [1.0, 1.0, 1.0, 0.0]
-    """
-    found, classes = {}, len(base)
-    for name, group in (("base_accuracy", base), ("new_accuracy", ~base)):
-        in_group = group[label]
-        predicted = logits[in_group].masked_fill(~group, -torch.inf).argmax(1)
-        found[name] = accuracy(predicted, label[in_group], classes)
-    both = [*found.values()]
-    found["harmonic_mean"] = 2 * both[0] * both[1] / sum(both) if sum(both) != 0 else 0.0
-    found["unknown_accuracy"] = accuracy(unknown.argmax(1), label, classes)
-    return found | probability_metrics(unknown, label)
-
-
-def probability_metrics(logits: Tensor, label: Tensor) -> dict[str, float]:
-    """Compute how reliable the probabilities are: expected calibration error, Brier score and cross-entropy.
-
-    Args:
-        logits: Class scores, shape (N, C).
-        label: Class indices, shape (N,), or 0/1 per class, shape (N, C).
-
-    Returns:
-        Values of ``calibration_error``, ``brier`` and ``loss``; lower is better.
-    """
-    return {
-        "calibration_error": calibration_error(logits, label),
-        "brier": float(sample_briers(logits, label).double().mean()),
-        "loss": float(sample_losses(logits, label).double().mean()),
-    }
-
-
-def accuracy(predicted: Tensor, label: Tensor, classes: int) -> float:
-    """Return the fraction of samples whose prediction is right, in [0, 1], or NaN without samples.
-
-    Args:
-        predicted: Predicted class indices, shape (N,), int64.
-        label: Class indices, shape (N,), int64.
-        classes: Number of classes.
-    """
-    # torchmetrics returns 0 without samples.
-    return float(multiclass_accuracy(predicted, label, classes)) if len(label) else float("nan")
-
-
-def balanced_accuracy(predicted: Tensor, label: Tensor, classes: int) -> float:
-    """Return the mean recall of the classes that have samples, in [0, 1] (Brodersen et al. 2010).
-
-    Args:
-        predicted: Predicted class indices, shape (N,), int64.
-        label: Class indices, shape (N,), int64.
-        classes: Number of classes.
-    """
-    # The macro average of torchmetrics counts a class without samples as 0 if it is predicted.
-    recall, sizes = multiclass_recall(predicted, label, classes), torch.bincount(label, minlength=classes)
-    return float(recall[sizes > 0].mean())
+def _ranking(
+    positives: list[tuple[Tensor, Tensor]], blocks: Blocks, classes: Classes, samples: int
+) -> dict[str, float]:
+    """Compute the ranking metrics in a second pass, from the class and the probability of each positive."""
+    of_classes, scores = (torch.cat(column) for column in zip(*positives, strict=True))
+    known = positive_scores(of_classes, scores, len(classes.names))
+    counts = count_scores(known, (chances(shown.unknown, classes.multilabel) for shown in blocks()))
+    return ranking_metrics(known, counts, samples)

@@ -171,7 +171,7 @@ def _result(metrics: Any) -> Evaluation:
     for name, value in metrics.compute().items():
         condition, metric = name.rsplit("/", 1)
         found.setdefault(condition, {})[metric] = value
-    return Evaluation(found, metrics.intervals(metrics.gathered), len(metrics.gathered.sample_id))
+    return Evaluation(found, metrics.intervals(), len(metrics.own.of_all))
 
 
 @torch.inference_mode()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from robusttune.models.temperatures import VIEWS
-from robusttune.types import PATTERNS, View
+from robusttune.models.temperatures import Blocks
+from robusttune.ranks import total_over_ranks
+from robusttune.score_counts import count_scores, next_below, positive_scores
+from robusttune.types import PATTERNS
 
 DEFAULT = 0.5
 LEAST_POSITIVES = 10  # samples of a class, and samples without it, for a threshold of its own
@@ -44,24 +46,24 @@ class Thresholds(nn.Module):
         """Return the least calibrated logit of each class if it is predicted, shape (4, C)."""
         return self.values.float().logit()
 
-    def fit(self, logits: Tensor, label: Tensor, present: Tensor, views: Sequence[View]) -> Tensor:
-        """Fit the thresholds of each pattern, see `fit_thresholds`. A sample counts once per pattern it can show.
+    def fit(self, blocks: Blocks) -> Tensor:
+        """Fit the thresholds of each pattern, see `fit_thresholds`. Every rank must call this.
 
         Args:
-            logits: Calibrated logits, shape (W, N, C).
-            label: 0/1 per class, shape (N, C).
-            present: Flags that the sample has an image and that it has a text, shape (N, 2), bool.
-            views: Views of the logits, which include `VIEWS`.
+            blocks: Function that starts a pass over this rank's samples that can show a pattern: calibrated logits and
+                labels, such as `blocks_of`.
 
         Returns:
             Fitted thresholds in the order of `PATTERNS`, shape (3, C), for `keep`. A pattern without samples keeps its
             thresholds.
         """
         found = self.values[: len(PATTERNS)].cpu().clone()
-        for number, view in enumerate(VIEWS):
-            rows = view.patterns(present) == number
-            if rows.any():
-                found[number] = fit_thresholds(logits[views.index(view)][rows].sigmoid(), label[rows])
+        for number in range(len(PATTERNS)):
+            fitted = fit_thresholds(
+                lambda number=number: ((logits.sigmoid(), label) for logits, label in blocks(number))  # type: ignore[misc]
+            )
+            if fitted is not None:
+                found[number] = fitted
         return found
 
     def describe(self) -> str:
@@ -84,48 +86,62 @@ class Thresholds(nn.Module):
         self.values[: len(PATTERNS)] = fitted.to(self.values)
 
 
-def fit_thresholds(probability: Tensor, label: Tensor) -> Tensor:
+def fit_thresholds(blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> Tensor | None:
     """Fit thresholds: one for each class that has enough samples, and a common one for the others.
 
     The threshold of a class maximises its F1, and so all together maximise the macro average. The common one maximises
     the micro F1 of all classes. A threshold that is fitted to few positives would follow their noise (SCutFBR,
-    Yang 2001).
+    Yang 2001). Every rank must call this; the samples of all ranks count.
 
     Args:
-        probability: Class probabilities, shape (N, C).
-        label: 0/1 per class, shape (N, C).
+        blocks: Function that starts a pass over the samples of this rank: class probabilities and labels 0/1, shape
+            (n, C) each. There is at least one block.
 
     Returns:
-        Thresholds, shape (C,), in [0.01, 0.99].
+        Thresholds, shape (C,), in [0.01, 0.99]; None without samples.
 
     Example:
         >>> probability = torch.tensor([[0.1], [0.2], [0.3], [0.4]])
-        >>> fit_thresholds(probability, torch.tensor([[0], [0], [1], [1]]))
+        >>> fit_thresholds(lambda: [(probability, torch.tensor([[0], [0], [1], [1]]))])
         tensor([0.2500])
     """
-    positives = label.sum(0)
-    enough = (positives >= LEAST_POSITIVES) & (len(label) - positives >= LEAST_POSITIVES)
-    common = best_threshold(probability.flatten(), label.flatten())
-    own = [
-        best_threshold(probability[:, number], label[:, number]) if has_enough else common
-        for number, has_enough in enumerate(enough.tolist())
-    ]
-    return torch.tensor(own).clamp(*LIMITS)
+    sizes = torch.stack(
+        [torch.stack([label.long().sum(0), torch.full(label.shape[1:], len(label))]) for _, label in blocks()]
+    )
+    positives, samples = total_over_ranks(sizes.sum(0))
+    if not samples[0]:
+        return None
+    enough = (positives >= LEAST_POSITIVES) & (samples - positives >= LEAST_POSITIVES)
+    common = best_thresholds(lambda: ((p.reshape(-1, 1), label.reshape(-1, 1)) for p, label in blocks()))
+    return torch.where(enough, best_thresholds(blocks), common).float().clamp(*LIMITS)
 
 
-def best_threshold(probability: Tensor, label: Tensor) -> float:
-    """Return the threshold with the highest F1, in the middle between two probabilities; 0.5 without positives.
+def best_thresholds(blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> Tensor:
+    """Return the thresholds with the highest F1, in the middle between two probabilities; 0.5 without positives.
+
+    The highest F1 belongs to a threshold just below the probability of a positive. Every rank must call this.
 
     Args:
-        probability: Probabilities, shape (N,).
-        label: 0 or 1, shape (N,).
+        blocks: Function that starts a pass over the samples of this rank, see `fit_thresholds`.
+
+    Returns:
+        Thresholds, shape (C,), float64.
     """
-    if not label.any():
-        return DEFAULT
-    values, order = probability.double().sort(descending=True, stable=True)
-    hits, predicted = label[order].double().cumsum(0), torch.arange(1, len(values) + 1, device=values.device)
-    f1 = 2 * hits / (predicted + label.sum())
-    below = torch.cat([values[1:], values.new_zeros(1)])
-    f1[values == below] = -1.0  # Samples of equal probability are predicted together.
-    best = int(f1.argmax())
-    return float((values[best] + below[best]) / 2)
+    columns, scores = [], []
+    for probability, label in blocks():
+        rows, classes = label.nonzero().T
+        columns.append(classes)
+        scores.append(probability[rows, classes])
+    count = probability.shape[1]
+    positives = positive_scores(torch.cat(columns), torch.cat(scores), count)
+    counts = count_scores(positives, (probability for probability, _ in blocks()))
+    samples = int(total_over_ranks(torch.tensor(sum(len(probability) for probability, _ in blocks()))))
+    best = torch.full((count,), torch.nan, dtype=torch.float64)
+    for number in range(count):
+        places = positives.of_class(number)
+        hits = positives.counts[places][::-1].cumsum()  # from the highest score down
+        if len(hits):
+            f1 = 2 * hits / (samples - counts.below[places][::-1] + hits[-1])
+            best[number] = float(positives.scores[places][::-1][f1.argmax()])
+    below = next_below(best, (probability for probability, _ in blocks()))
+    return ((best + below) / 2).nan_to_num(DEFAULT)

@@ -65,7 +65,8 @@ class ValidationMeasurement(NamedTuple):
     Attributes:
         steps: Times of the batches; None if there is no validation.
         metrics: Seconds to compute the metrics on one device.
-        bytes: Bytes that rank 0 gathers from all ranks.
+        bytes: Bytes that each rank receives from the others: hashes of ids, and, for each condition, classes and scores
+            of the labels and two counts for each of them.
     """
 
     steps: Steps | None = None
@@ -126,11 +127,11 @@ def measure_validation(
     validated_rows = min(rows, batches * loader.batch_size * extent.world_size)
     conditions = data.conditions("val")
     metrics = ConditionMetrics(task.facts, conditions, task.classifier.class_names)
-    logits_bytes = 4 * len(conditions.views) * len(task.classifier.class_names)  # float32 logits of one sample
+    sent = 8 + len(conditions.all) * (8 + 16)  # bytes for one sample with one label
     return ValidationMeasurement(
         _steps(meter.times, loader, batches),
         computing_metrics(metrics, validated_rows),
-        validated_rows * logits_bytes,
+        validated_rows * sent,
     )
 
 

@@ -128,7 +128,7 @@ class Traffic:
 
     Attributes:
         step: Gradients of each device, which are averaged over all devices in a step.
-        validation: Logits of all samples, which rank 0 gathers in a validation.
+        validation: Scores of labels, and counts, which each rank receives in a validation.
     """
 
     step: int

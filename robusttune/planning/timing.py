@@ -46,10 +46,10 @@ def computing_metrics(metrics: ConditionMetrics, rows: int) -> float:
         metrics: Metrics without any samples. They cannot be used for anything else afterwards.
         rows: Number of samples, at least 1.
     """
-    measured_rows, classes = min(rows, ROWS), len(metrics.class_names)
+    measured_rows, classes = min(rows, ROWS), len(metrics.classes.names)
     generator = torch.Generator().manual_seed(0)
     label = torch.randint(classes, (measured_rows,), generator=generator)
-    if metrics.multilabel:
+    if metrics.classes.multilabel:
         label = functional.one_hot(label, classes).float()
     logits = torch.randn(len(metrics.conditions.views), measured_rows, classes, generator=generator)
     ids = [str(row) for row in range(measured_rows)]

@@ -1,4 +1,4 @@
-"""The predictions of a run for each test sample, read from a Parquet file into arrays."""
+"""The predictions of a run for each test sample, read from Parquet files into arrays."""
 
 from __future__ import annotations
 
@@ -29,17 +29,19 @@ class Predictions:
 
     Attributes:
         conditions: Names of the K conditions.
+        ids: Ids of the N samples.
         samples: Hash of ids and labels. Two runs have the same hash if they were tested on the same samples.
         class_names: Names of the C classes.
         multilabel: Flag for samples with several labels.
         label: Class indices, shape (N,), int; in multi-label data class flags, shape (N, C), bool. An index is -1
             for a class that is not in ``class_names``.
         prediction: Predicted class indices, shape (K, N), int; in multi-label data class flags, shape (K, N, C), bool.
-        table: Whole content of the file, in the file's order.
-        rows: Row of the file for each condition and sample, shape (K, N), int.
+        table: Whole content of the files, in their order.
+        rows: Row of the table for each condition and sample, shape (K, N), int.
     """
 
     conditions: list[str]
+    ids: list[str]
     samples: str
     class_names: list[str]
     multilabel: bool
@@ -49,7 +51,7 @@ class Predictions:
     rows: NDArray[np.int64]
 
     def column(self, name: str) -> NDArray[Any]:
-        """Return a column of the file by condition and sample.
+        """Return a column of the table by condition and sample.
 
         Args:
             name: Name of a column; in multi-label data, of one that holds a list with one number per class.
@@ -73,13 +75,13 @@ def read_predictions(path: Path) -> Predictions:
     """Read the predictions that `robusttune test` has written.
 
     Args:
-        path: Parquet file, ``report/test.parquet`` in the folder of a run.
+        path: Folder of Parquet files, ``report/test.parquet`` in the folder of a run.
 
     Raises:
-        RobustTuneError: The file has another format, or its conditions do not have the same samples.
+        RobustTuneError: The files have another format, or its conditions do not have the same samples.
     """
     try:
-        return _predictions(pq.read_table(path))
+        return _predictions(pa.concat_tables([pq.read_table(shard) for shard in sorted(path.glob("*.parquet"))]))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, pa.ArrowException):
         raise RobustTuneError(
             f"{path} is not what this version of robusttune test writes: test the run again, or leave it out"
@@ -98,10 +100,10 @@ def _predictions(table: pa.Table) -> Predictions:
         raise ValueError("conditions are of other samples")
     read = _class_flags if multilabel else _class_indices
     label, prediction = read(table["label"], names)[rows[0]], read(table["prediction"], names)[rows]
-    sorted_ids = pa.array(ids).take(pa.array(np.argsort(rank_of_id)))
-    digest = hashlib.sha256(json.dumps(sorted_ids.to_pylist()).encode())
+    sorted_ids = pa.array(ids).take(pa.array(np.argsort(rank_of_id))).to_pylist()
+    digest = hashlib.sha256(json.dumps(sorted_ids).encode())
     digest.update(json.dumps(table["label"].take(pa.array(rows[0])).to_pylist()).encode())
-    return Predictions(conditions, digest.hexdigest(), names, multilabel, label, prediction, table, rows)
+    return Predictions(conditions, sorted_ids, digest.hexdigest(), names, multilabel, label, prediction, table, rows)
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str]]:

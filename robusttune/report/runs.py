@@ -88,7 +88,7 @@ class Run:
 
     @property
     def predictions(self) -> Path:
-        """Return the path of the Parquet file with the predictions for each sample."""
+        """Return the folder of Parquet files with the predictions for each sample."""
         return self.folder / "report/test.parquet"
 
 
@@ -158,14 +158,17 @@ def read_tested(folder: Path, name: str = "test") -> TestResults:
         name: Name of the report, see ``robusttune test --report``.
 
     Raises:
-        RobustTuneError: A file has another format, or the two files come from different tests.
+        RobustTuneError: A file has another format, or the files come from different tests.
     """
     path, predictions = (folder / "report" / f"{name}.{suffix}" for suffix in ("json", "parquet"))
     try:
         found = json.loads(read_regular_text(path))
-        refuse_irregular(predictions, predictions.stat().st_mode)
-        same_test = found["files"][predictions.name] == digest_of_file(predictions)
-        metadata = json.loads(pq.read_schema(predictions).metadata[b"robusttune"])
+        digests = {shard.relative_to(path.parent).as_posix(): shard for shard in predictions.glob("*.parquet")}
+        for shard in digests.values():
+            refuse_irregular(shard, shard.stat().st_mode)
+        listed = {shard: digest for shard, digest in found["files"].items() if shard.startswith(f"{predictions.name}/")}
+        same_test = listed == {shard: digest_of_file(where) for shard, where in digests.items()}
+        metadata = json.loads(pq.read_schema(min(digests.values())).metadata[b"robusttune"])
         tested = _tested(found, metadata)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, pa.ArrowException, NotRegularError):
         raise RobustTuneError(

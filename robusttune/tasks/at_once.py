@@ -16,11 +16,11 @@ from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
 from robusttune.models.balance import Balance
 from robusttune.models.fitted import Choice, FittedNetwork, Outcome, TrainingFeatures
-from robusttune.models.temperatures import VIEWS
+from robusttune.models.temperatures import VIEWS, Blocks, blocks_of
 from robusttune.ranks import on_rank_zero
 from robusttune.tasks.fit_notes import notes_before_fit
 from robusttune.tasks.fitted_on_validation import Fitted
-from robusttune.types import Batch, Sample, View
+from robusttune.types import Batch, Sample
 
 if TYPE_CHECKING:
     from robusttune.tasks.fusion import FusionTask
@@ -110,7 +110,7 @@ def fit_network(
     network: FittedNetwork,
     own: TrainingFeatures,
     seed: int,
-    calibrate: Callable[[Tensor, Tensor, Tensor, Sequence[View]], Fitted],
+    calibrate: Callable[[Blocks], Fitted],
     choices: Sequence[Choice | None] | None = None,
 ) -> tuple[Outcome, Fitted]:
     """Fit a network to the training samples of all ranks. Every rank must call this.
@@ -119,8 +119,7 @@ def fit_network(
         network: Network to fit. Rank 0 fits and sends the weights to the others.
         own: Features of the samples of this rank.
         seed: Seed of the folds of the cross-validation.
-        calibrate: Function that fits temperatures and thresholds to held-out logits, labels, flags of present
-            modalities and views, see `fit_to_scores`.
+        calibrate: Function that fits temperatures and thresholds to held-out logits and labels, see `fit_to_scores`.
         choices: Choices of an earlier fit.
 
     Returns:
@@ -136,7 +135,7 @@ def fit_network(
         _refuse_not_finite(samples)
         outcome, fitted = network.fit(samples, seed, choices), Fitted(None, None)
         if outcome.held_out is not None:
-            fitted = calibrate(outcome.held_out, samples.label.cpu(), samples.present.cpu(), VIEWS)
+            fitted = calibrate(blocks_of(outcome.held_out, samples.label.cpu(), samples.present.cpu(), VIEWS))
         weights = {name: value.cpu() for name, value in network.state_dict().items()}
         return weights, outcome._replace(held_out=None), fitted
 

@@ -198,7 +198,7 @@ class RobustTask(LightningModule, ABC):
         self.validation_fit.fit(self.metrics, self.trainer)
         self._log_metrics("val")
         if self.trainer.state.fn == "fit":
-            self.metrics.gathered = None  # Free the scores, which may take gigabytes.
+            self.metrics.free()  # The scores may take gigabytes.
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics."""

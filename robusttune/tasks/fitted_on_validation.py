@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -14,9 +14,7 @@ from robusttune.corruption.conditions import Conditions
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
 from robusttune.models.classifier import Classifier
-from robusttune.models.temperatures import VIEWS, Temperatures
-from robusttune.ranks import on_rank_zero
-from robusttune.types import View
+from robusttune.models.temperatures import VIEWS, Blocks, Temperatures
 
 Threshold = float | Literal["fitted"]
 
@@ -67,10 +65,10 @@ class ValidationFit:
         if temperatures or thresholds:
             fit_to_validation(self.classifier, metrics, temperatures, thresholds)
 
-    def fitted(self, logits: Tensor, label: Tensor, present: Tensor, views: Sequence[View]) -> Fitted:
+    def fitted(self, blocks: Blocks) -> Fitted:
         """Return temperatures and thresholds of the task, fitted to scores; see `fit_to_scores`."""
         thresholds = self.classifier.thresholds is not None and self.threshold == "fitted"
-        return fit_to_scores(self.classifier, (logits, label, present), views, self.calibrate, thresholds)
+        return fit_to_scores(self.classifier, blocks, self.calibrate, thresholds)
 
     def _fits(self, trainer: Trainer) -> bool:
         """Return whether the validation that runs can fit something."""
@@ -95,20 +93,16 @@ def fit_to_validation(classifier: Classifier, metrics: ConditionMetrics, tempera
 
     Args:
         classifier: Classifier that keeps them.
-        metrics: Metrics with the scores, before temperatures, in views that include `VIEWS`.
+        metrics: Metrics with the scores of this rank, before temperatures, in views that include `VIEWS`.
         temperatures: True to fit temperatures.
         thresholds: True to fit thresholds.
     """
-    metrics.gather()
 
-    def fit(_: list[None]) -> Fitted:
-        """Fit to the gathered scores. This runs on rank 0, which alone has them."""
-        scores = metrics.gathered
-        assert scores is not None
-        parts = scores.logits, scores.label, scores.present
-        return fit_to_scores(classifier, parts, metrics.conditions.views, temperatures, thresholds)
+    def blocks(number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Start a pass over the samples that can show a pattern."""
+        return metrics.blocks_of_view(VIEWS[number], number)
 
-    on_rank_zero(None, fit).keep(classifier)
+    fit_to_scores(classifier, blocks, temperatures, thresholds).keep(classifier)
     if classifier.cuts is not None:
         scale = classifier.temperatures.values.unsqueeze(1) if temperatures else 1.0
         metrics.cuts = classifier.cuts * scale
@@ -128,27 +122,24 @@ class Fitted(NamedTuple):
             classifier.thresholds.keep(self.thresholds)
 
 
-def fit_to_scores(
-    classifier: Classifier,
-    scores: tuple[Tensor, Tensor, Tensor],
-    views: Sequence[View],
-    temperatures: bool,
-    thresholds: bool,
-) -> Fitted:
-    """Fit temperatures and thresholds to scores, the thresholds after the temperatures.
+def fit_to_scores(classifier: Classifier, blocks: Blocks, temperatures: bool, thresholds: bool) -> Fitted:
+    """Fit temperatures and thresholds to scores, the thresholds after the temperatures. Every rank must call this.
 
     Args:
         classifier: Classifier, which does not change.
-        scores: Logits before temperatures, shape (W, N, C), labels and flags of present modalities, see
-            `Temperatures.fit`.
-        views: Views of the logits, which include `VIEWS`.
+        blocks: Function that starts a pass over this rank's samples that can show a pattern: logits before
+            temperatures, and labels, see `Temperatures.fit`.
         temperatures: True to fit temperatures.
         thresholds: True to fit thresholds.
     """
-    logits, label, present = scores
     divisors, fitted = Temperatures(), None
     if temperatures:
-        fitted = divisors.fit(logits, label, present, views)
+        fitted = divisors.fit(blocks)
     if not thresholds or classifier.thresholds is None:
         return Fitted(fitted, None)
-    return Fitted(fitted, classifier.thresholds.fit(divisors(logits, present, views), label, present, views))
+
+    def calibrated(number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Start a pass over the calibrated logits of a pattern."""
+        return ((logits / divisors.values[number], label) for logits, label in blocks(number))
+
+    return Fitted(fitted, classifier.thresholds.fit(calibrated))

@@ -31,7 +31,7 @@ from dishes import DISHES, FILLERS
 from fakes import write_table
 from lightning.pytorch import Trainer
 
-from robusttune.callbacks.report import write_samples
+from robusttune.callbacks.report_files import write_samples
 from robusttune.commands.plan_table import size, span
 from robusttune.commands.quiet import quiet
 from robusttune.corruption.conditions import Conditions
@@ -150,8 +150,7 @@ def of_a_sample(folder: Path) -> dict[str, float]:
         torch.randn(3, few, 100),
     )
     metrics.compute()
-    assert metrics.gathered is not None
-    write_samples(folder / "test.parquet", sample_tables(metrics, metrics.gathered))
+    write_samples(folder / "test.parquet", sample_tables(metrics))
     return {
         "records": table.nbytes / MANY,
         "reading": seconds(lambda: source.read("train")) / MANY,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from robusttune.callbacks.report import as_table, by_condition, condition_rows, with_bayes_accuracy
+from robusttune.callbacks.report import as_table, by_condition, with_bayes_accuracy
+from robusttune.callbacks.report_files import condition_rows
 
 METRICS = {"complete/accuracy": 0.5, "complete/loss": 1.25, "mean/accuracy": 0.25}
 LEAD = {"complete": (0.41, 0.592)}

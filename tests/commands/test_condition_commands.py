@@ -18,6 +18,7 @@ from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_su
 
 from robusttune.checkpoint_file import KEY, read_checkpoint
 from robusttune.cli import main
+from robusttune.report.runs import read_tested
 from robusttune.tasks import FusionTask
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -159,6 +160,14 @@ def test_two_processes_find_what_one_does(run: Path, conditions: dict[str, dict[
     found = json.loads((run / "report/test.json").read_text())
     assert found["samples"] == 35
     assert_close(found["conditions"], expected["conditions"])
+    for condition, row in expected["intervals"].items():
+        for metric, ends in row.items():
+            assert found["intervals"][condition][metric] == pytest.approx(ends, rel=1e-4, abs=1e-5)
+    of_ranks = [pq.read_table(run / f"report/test.parquet/0000{rank}.parquet") for rank in range(2)]
+    assert sum(map(len, of_ranks)) == 35 * len(ALL)
+    assert read_tested(run).samples == 35
+    report_of(run, under(*ALL), *test[3:])
+    assert [path.name for path in (run / "report/test.parquet").iterdir()] == ["00000.parquet"]
     for condition, layers in expected["canonical_correlation"].items():
         assert found["canonical_correlation"][condition] == pytest.approx(layers, rel=1e-4, abs=1e-5)
 
@@ -193,7 +202,9 @@ def assert_files_agree(run: Path, report: dict[str, Any]) -> dict[str, Any]:
     assert [*rows] == [*values]
     for condition, row in rows.items():
         assert {k: float(v) if v else None for k, v in row.items()} == pytest.approx(values[condition])
-    about: dict[str, Any] = json.loads(pq.read_schema(run / "report/test.parquet").metadata[b"robusttune"])
+    about: dict[str, Any] = json.loads(
+        pq.read_schema(run / "report/test.parquet/00000.parquet").metadata[b"robusttune"]
+    )
     classes = about["class_names"]
     names = [name for name in values if name != "mean"]
     told = read(run, "_classes.csv")

@@ -3,42 +3,59 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from fakes import FACTS
 from hypothesis import given
 from hypothesis import strategies as st
+from one_condition import measured
 from scipy.stats import binom, norm
 from torch import Tensor
 
 from robusttune.corruption.conditions import Conditions
 from robusttune.evaluation import ConditionMetrics
-from robusttune.evaluation.intervals import (
-    MeanBasedMetric,
-    base_and_new_parts,
-    bootstrap_metrics,
-    confidence_intervals,
-    multiclass_parts,
-    multilabel_parts,
-)
-from robusttune.evaluation.metric_names import names_of_metrics
-from robusttune.evaluation.metrics import base_and_new_metrics, multiclass_metrics, multilabel_metrics
+from robusttune.evaluation.bootstrap import id_hashes, poisson_weights
+from robusttune.evaluation.classes import Classes
+from robusttune.evaluation.intervals import bootstrapped, confidence_intervals
+from robusttune.evaluation.metrics import Measured
 
 SURE = st.sampled_from([0.5, 4.0, 100.0])  # of the last, probabilities are 0 and 1 to the last digit
 
 
-def assert_same(parts: dict[str, MeanBasedMetric], metrics: dict[str, float]) -> None:
-    """With every sample once, each part gives the metric of its name. Ranking metrics and calibration have no parts."""
-    assert {*metrics} - {*parts} <= {"auroc", "average_precision", "calibration_error"}
-    for name, part in parts.items():
-        found = float(part.of(part.values.double().mean(0, keepdim=True)))
-        assert found == pytest.approx(metrics[name], abs=2e-6, rel=1e-5, nan_ok=True), name
+def values_of(found: Measured, label: Tensor, classes: Classes, resamples: int = 1000) -> dict[str, Tensor]:
+    hashes = id_hashes([f"{number}" for number in range(len(label))])
+    return bootstrapped({"complete": found.outcomes}, label, hashes, classes, resamples)["complete"]
 
 
-def between_of(parts: dict[str, MeanBasedMetric]) -> dict[str, tuple[float, float]]:
-    return confidence_intervals(bootstrap_metrics(parts))
+def between_of(logits: Tensor, label: Tensor, **kind: Any) -> dict[str, tuple[float, float]]:
+    return confidence_intervals(values_of(measured(logits, label, **kind), label, classes_of(logits, **kind)))
+
+
+def classes_of(logits: Tensor, multilabel: bool = False, base: Tensor | None = None, **_: Tensor) -> Classes:
+    count = logits.shape[1]
+    everything = torch.ones(count, dtype=torch.bool)
+    return Classes([f"{number}" for number in range(count)], everything if base is None else base, multilabel)
+
+
+def assert_same(logits: Tensor, label: Tensor, **kind: Any) -> None:
+    """The value in a resample is that of the metric, if each sample is there as often as its weight says.
+
+    Ranking metrics and calibration have no values.
+    """
+    found = values_of(measured(logits, label, **kind), label, classes_of(logits, **kind), resamples=2)
+    weights = poisson_weights(id_hashes([f"{number}" for number in range(len(label))]), 0, 2)
+    for number, column in enumerate(weights.T):
+        rows = torch.arange(len(label)).repeat_interleave(column.long())
+        if not len(rows):
+            assert found["loss"][number].isnan()
+            continue
+        again = {name: value[rows] if name == "unknown" else value for name, value in kind.items()}
+        metrics = measured(logits[rows], label[rows], **again).metrics
+        assert {*metrics} - {*found} <= {"auroc", "average_precision", "calibration_error"}
+        for name, values in found.items():
+            assert float(values[number]) == pytest.approx(metrics[name], abs=2e-6, rel=1e-5, nan_ok=True), name
 
 
 def scattered(samples: int, classes: int, sure: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -48,54 +65,52 @@ def scattered(samples: int, classes: int, sure: float, seed: int) -> tuple[Tenso
 
 
 @given(st.integers(0, 999), st.integers(1, 50), st.sampled_from([2, 6, 9]), SURE)
-def test_multiclass_parts_are_the_metrics(seed: int, samples: int, classes: int, sure: float) -> None:
+def test_multiclass_values_are_the_metrics(seed: int, samples: int, classes: int, sure: float) -> None:
     logits, label = scattered(samples, classes, sure, seed)
-    assert_same(multiclass_parts(logits, label), multiclass_metrics(logits, label))
+    assert_same(logits, label)
 
 
 @given(st.integers(0, 999), st.integers(1, 50), SURE)
-def test_multilabel_parts_are_the_metrics(seed: int, samples: int, sure: float) -> None:
+def test_multilabel_values_are_the_metrics(seed: int, samples: int, sure: float) -> None:
     """Also with a class that no sample has and that is never predicted, and with logits of 0."""
     logits, _ = scattered(samples, 5, sure, seed)
     logits[:, 4] = -abs(logits[:, 4])
     logits[torch.rand(logits.shape) < 0.1] = 0.0
     label = (torch.rand(samples, 5) < torch.tensor([0.5, 0.9, 0.1, 0.02, 0.0])).float()
-    assert_same(multilabel_parts(logits, label), multilabel_metrics(logits, label))
+    assert_same(logits, label, multilabel=True)
 
 
 @given(st.integers(0, 999), st.integers(1, 50), SURE)
-def test_base_and_new_parts_are_the_metrics(seed: int, samples: int, sure: float) -> None:
+def test_base_and_new_values_are_the_metrics(seed: int, samples: int, sure: float) -> None:
     """Also if no sample has a class of one kind."""
     logits, label = scattered(samples, 5, sure, seed)
     base, unknown = torch.tensor([True, True, False, True, False]), logits + torch.randn(logits.shape)
-    found = base_and_new_parts(logits, label, base, unknown)
-    assert [*found] == [name for name in names_of_metrics(False, 5, True) if name != "calibration_error"]
-    assert_same(found, base_and_new_metrics(logits, label, base, unknown))
+    assert_same(logits, label, base=base, unknown=unknown)
 
 
 def test_the_interval_of_accuracy_is_that_of_the_binomial_distribution() -> None:
     right, samples = 330, 400
     label = torch.zeros(samples, dtype=torch.int64)
     logits = torch.stack([(torch.arange(samples) < right).float(), torch.full((samples,), 0.5)], 1)
-    low, high = between_of(multiclass_parts(logits, label))["accuracy"]
+    low, high = between_of(logits, label)["accuracy"]
     expected = binom(samples, right / samples).ppf([0.025, 0.975]) / samples
     assert (low, high) == pytest.approx(tuple(expected), abs=0.004)
 
 
 def test_the_interval_of_a_mean_follows_from_its_standard_error() -> None:
     logits, label = scattered(500, 4, 1.0, seed=3)
-    found = between_of(multiclass_parts(logits, label))
+    found = between_of(logits, label)
     losses = torch.nn.functional.cross_entropy(logits, label, reduction="none")
     reach = norm.ppf(0.975) * float(losses.std()) / math.sqrt(500)
     assert found["loss"] == pytest.approx((float(losses.mean()) - reach, float(losses.mean()) + reach), abs=0.1 * reach)
-    for name, value in multiclass_metrics(logits, label).items():
+    for name, value in measured(logits, label).metrics.items():
         if name in ("accuracy", "brier", "f1_weighted"):
             assert found[name][0] < value < found[name][1]
 
 
 def test_a_metric_that_no_resample_defines_has_no_interval() -> None:
     logits, base = torch.randn(20, 3), torch.tensor([True, True, False])
-    found = between_of(base_and_new_parts(logits, torch.arange(20) % 2, base, logits))
+    found = between_of(logits, torch.arange(20) % 2, base=base)
     assert {"base_accuracy", "unknown_accuracy", "loss"} <= {*found}
     assert not {"new_accuracy", "harmonic_mean"} & {*found}
 
@@ -106,7 +121,8 @@ def test_each_condition_has_its_own(kind: str) -> None:
     torch.manual_seed(0)
     names = [*FACTS.class_names, "new"] if kind == "base and new" else FACTS.class_names
     conditions = Conditions(["missing_image_50", "no_image", "complete"])
-    metrics = ConditionMetrics(FACTS._replace(multilabel=kind == "multilabel"), conditions, names)
+    facts = FACTS._replace(multilabel=kind == "multilabel")
+    metrics = ConditionMetrics(facts, conditions, names)
     classes = torch.arange(60) % len(names)
     hot = torch.nn.functional.one_hot(classes, len(names)).float()
     complete, missing = 3 * hot + torch.randn(hot.shape), 3 * hot.roll(1, 1) + torch.randn(hot.shape)
@@ -114,13 +130,12 @@ def test_each_condition_has_its_own(kind: str) -> None:
     label = hot if kind == "multilabel" else classes
     metrics.update([f"{i:02}" for i in range(60)], label, torch.ones(60, 2, dtype=torch.bool), logits)
     values = metrics.compute()
-    assert metrics.gathered is not None
-    found = metrics.intervals(metrics.gathered)
+    found = metrics.intervals()
     assert [*found] == [*conditions.names, "mean"]
-    of_kind: dict[str, Callable[..., dict[str, MeanBasedMetric]]]
-    of_kind = {"multiclass": multiclass_parts, "multilabel": multilabel_parts}
-    if kind in of_kind:
-        assert found["complete"] == between_of(of_kind[kind](complete, label))
+    alone = ConditionMetrics(facts, Conditions(["complete"]), names)
+    alone.update([f"{i:02}" for i in range(60)], label, torch.ones(60, 2, dtype=torch.bool), complete.unsqueeze(0))
+    alone.compute()
+    assert alone.intervals()["complete"] == found["complete"]
     for condition, row in found.items():
         low, high = row[metrics.headline]
         assert low <= values[f"{condition}/{metrics.headline}"] <= high

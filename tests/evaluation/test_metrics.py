@@ -10,6 +10,7 @@ import torch
 from fakes import FACTS
 from hypothesis import given
 from hypothesis import strategies as st
+from one_condition import base_and_new_metrics, multiclass_metrics, multilabel_metrics
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -30,9 +31,7 @@ from torchmetrics.functional.classification import (
 from robusttune.corruption.conditions import Conditions
 from robusttune.errors import RobustTuneError
 from robusttune.evaluation import ConditionMetrics
-from robusttune.evaluation.calibration import calibration_error
 from robusttune.evaluation.metric_names import headline, names_of_metrics
-from robusttune.evaluation.metrics import base_and_new_metrics, multiclass_metrics, multilabel_metrics
 from robusttune.evaluation.per_sample import label_ranks, samples_f1
 
 IDS = [str(i) for i in range(40)]
@@ -215,7 +214,7 @@ def test_confidences_of_1_share_the_last_bin() -> None:
     probability = torch.tensor([1.0, 1.0, 0.95, 0.95])
     label = torch.tensor([1, 0, 1, 1])
     logits = torch.tensor([200.0, 200.0, 0.95, 0.95]).where(probability == 1, probability.logit())
-    found = calibration_error(logits.unsqueeze(1), label.unsqueeze(1))
+    found = multilabel_metrics(logits.unsqueeze(1), label.unsqueeze(1))["calibration_error"]
     assert found == pytest.approx(abs(3 / 4 - 3.9 / 4))
     assert float(binary_calibration_error(probability, label, n_bins=15)) == pytest.approx((2 * 0.5 + 2 * 0.05) / 4)
 
@@ -224,7 +223,8 @@ def test_many_predictions_do_not_exhaust_the_digits() -> None:
     """Sums in float32, which torchmetrics uses for probabilities in float32, are off by one per cent."""
     probability = torch.full((1_000_000, 1), 0.03)
     label = torch.zeros(1_000_000, 1, dtype=torch.int64)
-    assert calibration_error(probability.logit(), label) == pytest.approx(0.03, rel=1e-4)
+    found = multilabel_metrics(probability.logit(), label)["calibration_error"]
+    assert found == pytest.approx(0.03, rel=1e-4)
     theirs = float(binary_calibration_error(probability.flatten(), label.flatten(), n_bins=15))
     assert theirs != pytest.approx(0.03, rel=0.005)
 

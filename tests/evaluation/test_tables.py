@@ -33,20 +33,19 @@ def measured(multilabel: bool, seed: int = 0) -> tuple[ConditionMetrics, Scores]
     present = torch.rand(50, 2, generator=generator) < 0.8
     metrics.update(IDS, label, present, logits)
     metrics.compute()
-    assert metrics.gathered is not None
-    return metrics, metrics.gathered
+    return metrics, Scores(IDS, label, present, logits, logits)
 
 
 def expected_view(condition: str, row: int) -> int:
     return int(CONDITIONS.view_indices(IDS)[NAMES.index(condition), row])
 
 
-def samples_of(metrics: ConditionMetrics, scores: Scores) -> dict[str, list[dict[str, Any]]]:
+def samples_of(metrics: ConditionMetrics) -> dict[str, list[dict[str, Any]]]:
     """By condition the rows, as anybody reads them."""
-    tables = list(sample_tables(metrics, scores))
+    tables = list(sample_tables(metrics))
     assert all(table.schema == tables[0].schema for table in tables)
     about = json.loads(tables[0].schema.metadata[b"robusttune"])
-    assert about == {"multilabel": metrics.multilabel, "class_names": metrics.class_names}
+    assert about == {"multilabel": metrics.classes.multilabel, "class_names": metrics.classes.names}
     found = {table["condition"][0].as_py(): table.to_pylist() for table in tables}
     for name, rows in found.items():
         assert {row["condition"] for row in rows} == {name}
@@ -57,7 +56,7 @@ def samples_of(metrics: ConditionMetrics, scores: Scores) -> dict[str, list[dict
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_a_modality_is_shown_if_it_is_present_and_not_hidden(multilabel: bool) -> None:
     metrics, scores = measured(multilabel)
-    found = samples_of(metrics, scores)
+    found = samples_of(metrics)
     assert [*found] == NAMES
     for name, rows in found.items():
         for number, row in enumerate(rows):
@@ -70,13 +69,13 @@ def test_a_modality_is_shown_if_it_is_present_and_not_hidden(multilabel: bool) -
 
 def test_columns_of_one_label_a_sample() -> None:
     metrics, scores = measured(multilabel=False)
-    for name, rows in samples_of(metrics, scores).items():
+    for name, rows in samples_of(metrics).items():
         for number, row in enumerate(rows):
             logits = scores.logits[expected_view(name, number), number]
             probabilities, label = logits.softmax(0), int(scores.label[number])
             predicted = int(logits.argmax())
-            assert row["label"] == metrics.class_names[label]
-            assert row["prediction"] == metrics.class_names[predicted]
+            assert row["label"] == metrics.classes.names[label]
+            assert row["prediction"] == metrics.classes.names[predicted]
             assert row["confidence"] == pytest.approx(float(probabilities[predicted]))
             assert row["label_probability"] == pytest.approx(float(probabilities[label]))
             order = sorted(range(len(logits)), key=lambda number: (-logits[number], number))  # of equal ones the first
@@ -87,7 +86,7 @@ def test_columns_of_one_label_a_sample() -> None:
 
 def test_columns_of_several_labels_a_sample() -> None:
     metrics, scores = measured(multilabel=True)
-    for name, rows in samples_of(metrics, scores).items():
+    for name, rows in samples_of(metrics).items():
         for number, row in enumerate(rows):
             probabilities = scores.logits[expected_view(name, number), number].sigmoid()
             assert row["probabilities"] == pytest.approx(probabilities.tolist())
@@ -96,14 +95,14 @@ def test_columns_of_several_labels_a_sample() -> None:
 
 
 def names_where(metrics: ConditionMetrics, chosen: Tensor) -> list[str]:
-    return [name for name, kept in zip(metrics.class_names, chosen.tolist(), strict=True) if kept]
+    return [name for name, kept in zip(metrics.classes.names, chosen.tolist(), strict=True) if kept]
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_classes(multilabel: bool) -> None:
     metrics, scores = measured(multilabel)
-    rows = list(class_rows(metrics, scores))
-    assert [(row["condition"], row["class"]) for row in rows] == [(n, c) for n in NAMES for c in metrics.class_names]
+    rows = list(class_rows(metrics.measured, metrics.classes.names))
+    assert [(row["condition"], row["class"]) for row in rows] == [(n, c) for n in NAMES for c in metrics.classes.names]
     for condition, name in enumerate(NAMES):
         views = torch.tensor([expected_view(name, number) for number in range(50)])
         logits = scores.logits[views, torch.arange(50)]
@@ -123,15 +122,13 @@ def test_predictions_that_differ_only_in_the_last_digit() -> None:
     metrics = ConditionMetrics(FACTS._replace(class_names=["a", "b"]), CONDITIONS)
     metrics.update(IDS[:2], label, present, logits)
     assert metrics.compute()["complete/accuracy"] == 0.5
-    assert metrics.gathered is not None
-    table = next(iter(sample_tables(metrics, metrics.gathered)))
+    table = next(iter(sample_tables(metrics)))
     assert table["prediction"].to_pylist() == ["b", "b"]
     several = ConditionMetrics(FACTS._replace(class_names=["a", "b"], multilabel=True), CONDITIONS)
     tiny = torch.tensor([[-1e-9, 1.0], [1e-9, 0.0]]).expand(len(CONDITIONS.views), 2, 2)
     several.update(IDS[:2], torch.ones(2, 2), present, tiny)
     found = several.compute()
-    assert several.gathered is not None
-    predicted = next(iter(sample_tables(several, several.gathered)))["prediction"].to_pylist()
-    recalls: list[Any] = [row["recall"] for row in class_rows(several, several.gathered)][:2]
+    predicted = next(iter(sample_tables(several)))["prediction"].to_pylist()
+    recalls: list[Any] = [row["recall"] for row in class_rows(several.measured, several.classes.names)][:2]
     assert recalls == [sum(name in names for names in predicted) / 2 for name in ("a", "b")]
     assert found["complete/f1_macro"] == pytest.approx(sum(2 * recall / (1 + recall) for recall in recalls) / 2)

@@ -27,10 +27,11 @@ from experiments import emoji
 from experiments.emoji import EXPERTS_STEPS, FOLDS, STYLES, fold_tables
 from experiments.records import RUNS, Record, Results, run_jobs
 from experiments.training import CONDITIONS, evaluate, overlays, train
+from multinomial import resampled_means
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from robusttune.evaluation.bootstrap import interval, resampled_means
+from robusttune.evaluation.bootstrap import interval
 from robusttune.paths import atomic_write
 
 EXPERTS = [*overlays("fusion/experts"), *EXPERTS_STEPS]

@@ -23,11 +23,12 @@ from experiments import emoji
 from experiments.emoji import FOLDS, STYLES
 from experiments.records import RUNS, Record, Results, run_jobs
 from experiments.training import CONDITIONS
+from multinomial import resampled_means
 from torch import Tensor, nn
 from torch.nn import functional
 
 from robusttune.encoders.preprocessing import Augmentation
-from robusttune.evaluation.bootstrap import interval, resampled_means
+from robusttune.evaluation.bootstrap import interval
 
 BATCH, EPOCHS, RATE, DECAY, WARM_UP = 64, 30, 2e-3, 0.05, 0.05
 INPUT_DROPOUT, DROPOUT, SMOOTHING = 0.7, 0.3, 0.2

@@ -9,7 +9,7 @@ from sklearn.metrics import log_loss
 from torch import Tensor
 from torch.nn import functional
 
-from robusttune.models.temperatures import COLDEST, HOTTEST, VIEWS, Temperatures, fit_temperature
+from robusttune.models.temperatures import COLDEST, HOTTEST, VIEWS, Temperatures, blocks_of, fit_temperature
 from robusttune.types import View
 
 
@@ -80,7 +80,7 @@ def test_each_pattern_has_its_own_samples_each_once(lacking: str, multilabel: bo
     of_view = dict(zip(views, logits, strict=True))
     rows = dict(zip(VIEWS, (present.all(1), present[:, 0], present[:, 1]), strict=True))
     expected = [fit_temperature(of_view[view][rows[view]], label[rows[view]]) for view in VIEWS]
-    assert temperatures.fit(logits, label, present, views) == pytest.approx(expected)
+    assert temperatures.fit(blocks_of(logits, label, present, views)) == pytest.approx(expected)
     assert temperatures.values.tolist() == pytest.approx([*expected, 1])
     calibrated, by_pattern = temperatures(logits, present, VIEWS[:1]), temperatures.values
     assert torch.equal(calibrated[0, ~alone], logits[0, ~alone] / by_pattern[0])
@@ -91,7 +91,7 @@ def test_each_pattern_has_its_own_samples_each_once(lacking: str, multilabel: bo
 def test_a_pattern_that_no_sample_has_stays_as_it_is() -> None:
     logits, label = drawn(90, 3)
     present = torch.tensor([[True, False]]).expand(90, 2)
-    both, image, text = Temperatures().fit(logits.expand(3, 90, 3), label, present, VIEWS)
+    both, image, text = Temperatures().fit(blocks_of(logits.expand(3, 90, 3), label, present, VIEWS))
     assert (both, text) == (1, 1)
     assert image == pytest.approx(fit_temperature(logits, label))
 

@@ -7,8 +7,9 @@ import torch
 from sklearn.metrics import f1_score
 from torch import Tensor
 
-from robusttune.models.temperatures import VIEWS
-from robusttune.models.thresholds import LEAST_POSITIVES, Thresholds, best_threshold, fit_thresholds
+from robusttune.models.temperatures import VIEWS, blocks_of
+from robusttune.models.thresholds import LEAST_POSITIVES, Thresholds, best_thresholds
+from robusttune.models.thresholds import fit_thresholds as fit_thresholds_to_blocks
 from robusttune.predictions import predicted_classes
 
 
@@ -17,6 +18,19 @@ def predictions(rows: int = 200, classes: int = 4) -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
     label = (torch.rand(rows, classes) < 0.25).float()
     return (2 * label - 3 + torch.randn(rows, classes)).sigmoid(), label
+
+
+def best_threshold(probability: Tensor, label: Tensor) -> float:
+    """The threshold of one class, with the samples in two blocks."""
+    blocks = [(probability[part].unsqueeze(1), label[part].unsqueeze(1)) for part in (slice(3), slice(3, None))]
+    return float(best_thresholds(lambda: blocks))
+
+
+def fit_thresholds(probability: Tensor, label: Tensor) -> Tensor:
+    """The thresholds of all classes, with the samples in one block."""
+    found = fit_thresholds_to_blocks(lambda: [(probability, label)])
+    assert found is not None
+    return found
 
 
 def test_the_best_threshold_has_the_highest_f1_of_all() -> None:
@@ -55,7 +69,7 @@ def test_each_pattern_has_thresholds_of_its_own() -> None:
     logits = torch.stack([probability.logit(), probability.logit() - 1, probability.logit() + 1])
     present = torch.ones(200, 2, dtype=torch.bool)
     thresholds = Thresholds(4)
-    thresholds.keep(thresholds.fit(logits, label, present, VIEWS))
+    thresholds.keep(thresholds.fit(blocks_of(logits, label, present, VIEWS)))
     for number in range(3):
         expected = fit_thresholds(logits[number].sigmoid(), label)
         torch.testing.assert_close(thresholds.values[number], expected)
@@ -64,6 +78,6 @@ def test_each_pattern_has_thresholds_of_its_own() -> None:
     assert (thresholds.values[3] == 0.5).all()
     present[:, 0] = False
     alone = Thresholds(4, 0.3)
-    alone.keep(alone.fit(logits, label, present, VIEWS))
+    alone.keep(alone.fit(blocks_of(logits, label, present, VIEWS)))
     assert (alone.values[:2] == torch.tensor(0.3)).all()
     assert not (alone.values[2] == torch.tensor(0.3)).any()

@@ -17,6 +17,7 @@ from robusttune.paths import digest_of_file
 
 CONDITIONS = ("complete", "no_image", "no_text")
 CLASSES = ("pie", "soup", "stew")
+SHARD = "test.parquet/00000.parquet"  # predictions of the first process
 
 
 def write_config(folder: Path, name: str, settings: Mapping[str, Any], seed: int) -> None:
@@ -187,7 +188,7 @@ def write_test(
     """Write ``report/test.json``; the intervals extend 0.01 below and above the values.
 
     Args:
-        folder: Folder of the run, which already has ``report/test.parquet``.
+        folder: Folder of the run, which already has its predictions.
         values: Values by condition and metric.
         headline: Name of the headline metric.
         samples: Number of test samples.
@@ -241,7 +242,7 @@ def write_test(
             "curves": curves,
         },
         "canonical_correlation": None,
-        "files": {"test.parquet": digest_of_file(folder / "report/test.parquet")},
+        "files": {SHARD: digest_of_file(folder / "report" / SHARD)},
         **more,
     }
     (folder / "report/test.json").write_text(json.dumps(content))
@@ -250,7 +251,7 @@ def write_test(
 def write_predictions(
     folder: Path, columns: dict[str, list[Any]], types: dict[str, Any], class_names: Sequence[str], multilabel: bool
 ) -> None:
-    """Write ``report/test.parquet``.
+    """Write ``report/test.parquet``, with one file.
 
     Args:
         folder: Folder of the run.
@@ -259,7 +260,7 @@ def write_predictions(
         class_names: Names of the classes.
         multilabel: Flag for samples with several labels.
     """
-    (folder / "report").mkdir(exist_ok=True)
+    (folder / "report" / SHARD).parent.mkdir(parents=True, exist_ok=True)
     metadata = {"multilabel": multilabel, "class_names": [*class_names]}
     schema = pa.schema(list(types.items()), metadata={b"robusttune": json.dumps(metadata).encode()})
     arrays = {
@@ -268,7 +269,7 @@ def write_predictions(
         else pa.array(values, types[name])
         for name, values in columns.items()
     }
-    pq.write_table(pa.table(arrays, schema=schema), folder / "report/test.parquet")
+    pq.write_table(pa.table(arrays, schema=schema), folder / "report" / SHARD)
 
 
 def shares(samples: int, seed: int, **share: float) -> dict[str, NDArray[np.bool_]]:

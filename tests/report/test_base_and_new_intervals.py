@@ -10,10 +10,10 @@ import pytest
 import torch
 from fakes import FACTS
 
-from robusttune.callbacks.report import write_samples
+from robusttune.callbacks.report_files import write_samples
 from robusttune.corruption.conditions import Conditions
 from robusttune.evaluation import ConditionMetrics
-from robusttune.evaluation.bootstrap import resampled_means
+from robusttune.evaluation.bootstrap import id_hashes, poisson_weights
 from robusttune.evaluation.tables import sample_tables
 from robusttune.report.predictions import Predictions, read_predictions
 from robusttune.report.resample import resampled
@@ -39,10 +39,9 @@ def metrics() -> ConditionMetrics:
 
 @pytest.fixture(scope="module")
 def predictions(metrics: ConditionMetrics, tmp_path_factory: pytest.TempPathFactory) -> Predictions:
-    path = tmp_path_factory.mktemp("test") / "test.parquet"
-    assert metrics.gathered is not None
-    write_samples(path, sample_tables(metrics, metrics.gathered))
-    return read_predictions(path)
+    folder = tmp_path_factory.mktemp("test")
+    write_samples(folder / "00000.parquet", sample_tables(metrics))
+    return read_predictions(folder)
 
 
 def test_columns_of_samples(metrics: ConditionMetrics, predictions: Predictions) -> None:
@@ -60,7 +59,8 @@ def test_columns_of_samples(metrics: ConditionMetrics, predictions: Predictions)
 def test_resampled_metrics(metrics: ConditionMetrics, predictions: Predictions, metric: str) -> None:
     found = resampled(predictions, metric)
     assert found is not None
-    weights = resampled_means(torch.eye(SAMPLES), seed=int(predictions.samples[:8], 16)).numpy()
+    hashes = id_hashes([f"s{i:02}" for i in range(SAMPLES)])
+    weights = poisson_weights(hashes, 0, 1000, seed=int(predictions.samples[:8], 16)).numpy().T.astype(float)
     for column, condition in enumerate(predictions.conditions):
         rows = sorted(
             (row for row in predictions.table.to_pylist() if row["condition"] == condition), key=lambda row: row["id"]
@@ -74,5 +74,5 @@ def test_resampled_metrics(metrics: ConditionMetrics, predictions: Predictions, 
 
 
 def test_predictions_without_the_group_have_no_resamples(predictions: Predictions, tmp_path: Path) -> None:
-    pq.write_table(predictions.table.drop_columns(["base", "prediction_in_group"]), tmp_path / "older.parquet")
-    assert resampled(read_predictions(tmp_path / "older.parquet"), "new_accuracy") is None
+    pq.write_table(predictions.table.drop_columns(["base", "prediction_in_group"]), tmp_path / "00000.parquet")
+    assert resampled(read_predictions(tmp_path), "new_accuracy") is None

@@ -249,13 +249,13 @@ def test_f1_of_several_labels(average: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("average", ["macro", "weighted"])
 def test_f1_of_one_label(average: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from robusttune.report import resample
+    from robusttune.evaluation import intervals
 
-    monkeypatch.setattr(resample, "AT_ONCE", 1)  # one condition after the other
+    monkeypatch.setattr(intervals, "CHUNK", 200)  # a few resamples, and some of the samples at a time
     predictions = shares(90, 0, complete=0.8, no_text=0.4)
     predictions_of = read_predictions(write_run(tmp_path / "0", "a", predictions) / "report/test.parquet")
     label = np.arange(90) % 3
-    values = resample.resampled(predictions_of, f"f1_{average}")
+    values = resampled(predictions_of, f"f1_{average}")
     assert values is not None
     for column, condition in enumerate(predictions_of.conditions):
         predicted = np.where(predictions[condition], label, (label + 1) % 3)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from report.made_up import CONDITIONS, shares, write_multilabel_run, write_run
+from report.made_up import CONDITIONS, SHARD, shares, write_multilabel_run, write_run
 from torchmetrics.functional.classification import binary_calibration_error
 
 from robusttune.errors import RobustTuneError
@@ -199,11 +199,11 @@ def test_predictions_are_in_the_bins_of_the_calibration_error(tmp_path: Path) ->
     edges = torch.linspace(0, 1, BINS + 1)[1:-1]
     confidence = torch.cat([edges, edges.nextafter(torch.tensor(0.0)), edges.nextafter(torch.tensor(1.0))])
     right = np.random.default_rng(0).random(len(confidence)) < 0.5
-    predictions = write_run(tmp_path / "0", "a", {"complete": right}) / "report/test.parquet"
+    predictions = write_run(tmp_path / "0", "a", {"complete": right}) / "report" / SHARD
     table = pq.read_table(predictions).sort_by("id")
     column = table.column_names.index("confidence")
     pq.write_table(table.set_column(column, "confidence", pa.array(confidence.numpy())), predictions)
-    bins = bins_of(read_predictions(predictions), "complete")
+    bins = bins_of(read_predictions(predictions.parent), "complete")
     assert bins.size.tolist() == [1, *[3] * (BINS - 2), 2]
     expected = binary_calibration_error(confidence, torch.from_numpy(right).long(), n_bins=BINS, norm="l1")
     assert np.abs(bins.correct - bins.confidence).sum() / len(right) == pytest.approx(float(expected))

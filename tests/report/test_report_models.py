@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report.made_up import CONDITIONS, shares, write_run
+from report.made_up import CONDITIONS, SHARD, shares, write_run
 
 from robusttune.errors import RobustTuneError
 from robusttune.report.models import group
@@ -131,7 +131,7 @@ def test_what_does_not_count(tmp_path: Path) -> None:
     write_run(tmp_path / "interrupted", "a", PREDICTIONS, finished=False)
     write_run(tmp_path / "untested", "a", PREDICTIONS, tested=False)
     half = write_run(tmp_path / "half", "a", PREDICTIONS)
-    (half / "report/test.parquet").unlink()
+    shutil.rmtree(half / "report/test.parquet")
     found = {run.folder.name: (run.finished, run.tested is not None) for run in find_runs([str(tmp_path)])}
     assert found == {"interrupted": (False, False), "untested": (True, False), "half": (True, False)}
 
@@ -159,13 +159,20 @@ def test_files_of_two_tests_are_refused(tmp_path: Path) -> None:
     """As a kill leaves them that comes while one report replaces another."""
     mixed = run(tmp_path / "0")
     other = write_run(tmp_path / "1", "demo", shares(30, 1, **dict.fromkeys(CONDITIONS, 0.6)))
-    shutil.copy(other / "report/test.parquet", mixed / "report/test.parquet")
+    shutil.copy(other / "report" / SHARD, mixed / "report" / SHARD)
+    with pytest.raises(RobustTuneError, match=r"0/report/test.json and test.parquet beside it come from two .*: test"):
+        find_runs([str(tmp_path)])
+
+
+def test_a_file_of_a_test_with_more_processes_is_refused(tmp_path: Path) -> None:
+    folder = run(tmp_path / "0")
+    shutil.copy(folder / "report" / SHARD, folder / "report/test.parquet/00001.parquet")
     with pytest.raises(RobustTuneError, match=r"0/report/test.json and test.parquet beside it come from two .*: test"):
         find_runs([str(tmp_path)])
 
 
 def test_a_foreign_table_is_refused(tmp_path: Path) -> None:
-    (run(tmp_path / "0") / "report/test.parquet").write_bytes(b"nothing of the kind")
+    (run(tmp_path / "0") / "report" / SHARD).write_bytes(b"nothing of the kind")
     with pytest.raises(RobustTuneError, match="test the run again, or leave it out"):
         find_runs([str(tmp_path)])
 

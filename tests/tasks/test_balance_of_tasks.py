@@ -103,9 +103,8 @@ def test_post_hoc_adjusts_predictions_and_metrics_before_temperatures(text_folde
     with torch.no_grad():
         adjusted.validation_step(batch, 0)
     adjusted.metrics.compute()
-    scores = adjusted.metrics.gathered
-    assert scores is not None
-    torch.testing.assert_close(scores.logits[0].softmax(1)[both], expected)
+    shown = next(adjusted.metrics.blocks(0))
+    torch.testing.assert_close(shown.logits.softmax(1)[both], expected)
     assert torch.equal(adjusted.training_losses(batch, 0).loss, plain.training_losses(batch, 0).loss)
 
 

@@ -15,7 +15,7 @@ from robusttune.models import Experts, LogisticRegression, MoLT, Stacking
 from robusttune.models.base import Fused, FusionNetwork
 from robusttune.models.fitted import FittedNetwork, TrainingFeatures
 from robusttune.models.logistic import stratified_folds
-from robusttune.models.temperatures import VIEWS
+from robusttune.models.temperatures import VIEWS, blocks_of
 from robusttune.models.thresholds import Thresholds
 from robusttune.types import Encoded, Facts, View, Widths
 
@@ -80,7 +80,7 @@ def fit(model: str, samples: TrainingFeatures, widths: tuple[Widths, Widths], cl
         logits = found.logits(judged, VIEWS) if multilabel else None
     if found.thresholds is not None:
         assert logits is not None, "too few rows for a cross-validation"
-        found.thresholds.keep(found.thresholds.fit(logits, judged.label, judged.present, VIEWS))
+        found.thresholds.keep(found.thresholds.fit(blocks_of(logits, judged.label, judged.present, VIEWS)))
     return found
 
 
