@@ -20,6 +20,7 @@ from rich.console import Console
 from robusttune.callbacks import (
     BestCheckpoint,
     ConditionReport,
+    HostWatch,
     LastCheckpoint,
     LinearBaseline,
     MaskFiles,
@@ -137,7 +138,8 @@ class TrainerCLI(RobustTuneCLI):
             if config[name] == 0:  # Lightning divides by it.
                 raise RobustTuneError(f"trainer.{name} is 0: give more, or leave it out")
         plugins = [*cluster_plugins(config), SafeCheckpointIO()]
-        callbacks = as_list(config.callbacks) + (self._fit_callbacks(config) if self.subcommand == "fit" else [])
+        callbacks = [HostWatch(), *as_list(config.callbacks)]
+        callbacks += self._fit_callbacks(config) if self.subcommand == "fit" else []
         callbacks += self.resumed
         if self.subcommand != "fit":
             callbacks.append(
