@@ -41,15 +41,7 @@ class Host(NamedTuple):
             environment: Environment variables; those of this process by default.
         """
         with log.open("ab") as file:
-            return subprocess.Popen(self._inside(command), stdout=file, stderr=subprocess.STDOUT, env=environment)
-
-    def run(self, *command: str, environment: Mapping[str, str] | None = None) -> None:
-        """Run a command on this host to its end.
-
-        Raises:
-            subprocess.CalledProcessError: The command has failed.
-        """
-        subprocess.run(self._inside(command), check=True, env=environment)
+            return subprocess.Popen(self.inside(command), stdout=file, stderr=subprocess.STDOUT, env=environment)
 
     def kill(self) -> None:
         """Kill every process on this host, as a power failure does."""
@@ -65,7 +57,8 @@ class Host(NamedTuple):
         """Set the link of this host up or down."""
         _call("ip", "-n", self.namespace, "link", "set", "eth0", "up" if up else "down")
 
-    def _inside(self, command: Sequence[str]) -> list[str]:
+    def inside(self, command: Sequence[str]) -> list[str]:
+        """Return the command that runs a command on this host."""
         named = ["sh", "-c", 'hostname "$0" && exec "$@"', self.name, *command]
         return ["ip", "netns", "exec", self.namespace, "unshare", "--uts", *named]
 

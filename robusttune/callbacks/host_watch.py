@@ -22,7 +22,9 @@ from robusttune.ranks import any_over_ranks, on_rank_zero, rank, world_size
 from robusttune.streams import print_error
 
 GRACE = 10.0  # Seconds for a rank to end by its own error, once another has. Errors such as a signal are those of all.
-AFTER_REPORT = 2.0  # seconds that the silent processes live longer, since a launcher kills the others when one has ended
+AFTER_REPORT = (
+    2.0  # seconds that the silent processes live longer, since a launcher kills the others when one has ended
+)
 
 
 class HostWatch(Callback):
@@ -148,8 +150,8 @@ class HostWatch(Callback):
     def _remedy(self, ending: Ending) -> str:
         """Requeue the SLURM job of a fit, and say what the user can do."""
         job = slurm_job()
-        again = "continue with the same command and --resume auto" if self._trains else "run the command again"
-        look = f"look at the log of {'this host' if len(ending.ranks) == 1 else 'these ranks'} and its network"
+        again = f"start the command again on all hosts{' with --resume auto' if self._trains else ''}"
+        look = "check what became of it, and the network"
         if job is None or not self._trains:
             return f"{look}, then {again}"
         if was_requeued() and not self._has_progressed():
