@@ -193,9 +193,8 @@ def accept(server: socket.socket, count: int, token: str) -> dict[int, socket.so
             connection, _ = server.accept()
             connection.settimeout(5.0)
             with suppress(OSError, ValueError):
-                given, _, rank = (
-                    connection.makefile("rb", buffering=0).readline(LONGEST).decode().strip().rpartition(" ")
-                )
+                line = connection.makefile("rb", buffering=0).readline(LONGEST)  # and nothing of what comes behind it
+                given, _, rank = line.decode().strip().rpartition(" ")
                 if hmac.compare_digest(given.encode(), token.encode()):
                     peers[int(rank)] = connection
                     continue

@@ -8,7 +8,6 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
@@ -22,9 +21,7 @@ from robusttune.ranks import any_over_ranks, on_rank_zero, rank, world_size
 from robusttune.streams import print_error
 
 GRACE = 10.0  # Seconds for a rank to end by its own error, once another has. Errors such as a signal are those of all.
-AFTER_REPORT = (
-    2.0  # seconds that the silent processes live longer, since a launcher kills the others when one has ended
-)
+AFTER_REPORT = 2.0  # Seconds that silent ranks live longer: when one has ended, a launcher kills the others.
 
 
 class HostWatch(Callback):
@@ -102,7 +99,10 @@ class HostWatch(Callback):
         return heartbeat.connect(os.environ["MASTER_ADDR"], port, rank(), token)  # Lightning sets the variable.
 
     def _end(self, ending: Ending) -> None:
-        """End this process since another one has ended, unless all have finished. This runs in the heartbeat's thread."""
+        """End this process since another one has ended, unless its work was done.
+
+        This runs in the thread of the heartbeat.
+        """
         beat = self._heartbeat
         if not ending.reason or beat is None:
             return

@@ -33,6 +33,7 @@ from robusttune.callbacks import (
 )
 from robusttune.checkpoint_file import KEY, checkpoint_path, read_checkpoint
 from robusttune.commands.configs import prepare_arguments
+from robusttune.commands.connections import LostConnectionError, require_reachable_name
 from robusttune.commands.lightning_cli import RobustTuneCLI, launch
 from robusttune.commands.resume import (
     FinishedRunError,
@@ -215,7 +216,8 @@ def leaving_ranks() -> Iterator[None]:
     """Close the process groups at the end of a ``with`` block, also after an error that the user can correct."""
     try:
         yield
-    except DeadWorkerError:  # Other processes of the run may still wait for this one, so it must not wait for them.
+    except (DeadWorkerError, LostConnectionError):
+        # Other processes of the run may still wait for this one, or do not exist, so it must not wait for them.
         raise
     except RobustTuneError as error:
         error.__traceback__ = error.__context__ = error.__cause__ = None  # Their frames keep the process group alive.
@@ -251,7 +253,12 @@ def _is_notebook_without_widgets() -> bool:
 
 
 def cluster_plugins(trainer: Namespace) -> list[Any]:
-    """Return the plugins in the settings of a Trainer, and one for SLURM if the process runs in a job of it."""
+    """Return the plugins in the settings of a Trainer, and one for SLURM if the process runs in a job of it.
+
+    Raises:
+        RobustTuneError: The run has several hosts, and the others cannot reach this one.
+    """
+    require_reachable_name(trainer.num_nodes)
     plugins = as_list(trainer.plugins)
     if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
         plugins.append(SLURMEnvironment(auto_requeue=False))  # Its handler can deadlock; LastCheckpoint requeues.

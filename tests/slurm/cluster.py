@@ -73,7 +73,7 @@ class Machine(Protocol):
 
 
 class ThisMachine(NamedTuple):
-    """This machine as the only one. It is named by its address, which programs find in SLURM_NODELIST and connect to."""
+    """This machine as the only one, named by its address, since programs connect to the hosts in SLURM_NODELIST."""
 
     name: str = "127.0.0.1"
     address: str = "127.0.0.1"
