@@ -151,7 +151,8 @@ class HostWatch(Callback):
         """Requeue the SLURM job of a fit, and say what the user can do."""
         job = slurm_job()
         again = f"start the command again on all hosts{' with --resume auto' if self._trains else ''}"
-        look = "check what became of it, and the network"
+        one = len({self._hosts[each] for each in ending.ranks}) == 1
+        look = f"check {'that host' if one else 'those hosts'} and the network"
         if job is None or not self._trains:
             return f"{look}, then {again}"
         if was_requeued() and not self._has_progressed():

@@ -77,14 +77,14 @@ def test_one_rank_of_a_log_reports(
         (
             Ending([2], CLOSED, lost=True),
             True,
-            "lost rank 2 on host beta (the connection is closed): check what became of it, and the network, then start "
-            "the command again on all hosts with --resume auto",
+            "lost rank 2 on host beta (the connection is closed): check that host and the network, then start the "
+            "command again on all hosts with --resume auto",
         ),
         (
             Ending([2, 3, 4], CLOSED, lost=True),
             False,
-            "lost ranks 2, 3 on host beta and rank 4 on host gamma (the connection is closed): check what became of "
-            "it, and the network, then start the command again on all hosts",
+            "lost ranks 2, 3 on host beta and rank 4 on host gamma (the connection is closed): check those hosts "
+            "and the network, then start the command again on all hosts",
         ),
         (
             Ending([5], "a.jpg is broken: repair it"),
