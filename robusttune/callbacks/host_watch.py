@@ -158,7 +158,7 @@ class HostWatch(Callback):
         if was_requeued() and not self._has_progressed():
             return f"SLURM job {job} is not requeued again, since it has saved nothing since the last time; {look}"
         problem = requeue(job)
-        if problem is None:
+        if problem is None or "pending" in problem:  # SLURM or the other half of a cut network was faster.
             return f"SLURM job {job} is requeued, and continues from its last checkpoint"
         return f"{look}, then {again}, since SLURM job {job} cannot be requeued ({problem})"
 

@@ -111,6 +111,7 @@ def test_a_sentence_names_ranks_and_hosts(
     [
         (0, False, None, "SLURM job 7 is requeued, and continues from its last checkpoint"),
         (1, True, None, "SLURM job 7 is requeued, and continues from its last checkpoint"),
+        (0, False, "Job is pending execution for job 7", "SLURM job 7 is requeued, and continues from its last check"),
         (1, False, None, "SLURM job 7 is not requeued again, since it has saved nothing since the last time"),
         (0, False, "it was submitted with --no-requeue", "since SLURM job 7 cannot be requeued (it was submitted with"),
     ],
