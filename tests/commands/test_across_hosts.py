@@ -44,7 +44,7 @@ class Pair:
         self.hosts = alpha, beta
         self.folder = folder
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
-        self.environment |= {"PYTHONPATH": str(ROOT), "PATH": f"{BIN}:{os.environ['PATH']}"}
+        self.environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PATH": f"{BIN}:{os.environ['PATH']}"}
 
     def start(self, name: str, *flags: str) -> list[Any]:
         """Start a fit with one process on each host, and return both torchruns."""
@@ -113,7 +113,7 @@ def errors(log: str) -> list[str]:
 def test_losses_and_metrics_are_those_of_one_process(pair: Pair, undisturbed: Path) -> None:
     """Sums of floats in another order differ in the last digit. Each step multiplies the difference, up to a limit.
 
-    Only the correlation of shuffled pairs differs at once, since they are shuffled in the order in which a rank has them.
+    Only the correlation of shuffled pairs differs at once, which are shuffled in the order that a rank has them in.
     """
     command = ["robusttune", *FIT, *pair.run("one"), "--trainer.devices=1", "--data.batch_size=32"]
     subprocess.run(command, env=pair.environment, check=True, cwd=ROOT, capture_output=True)
@@ -141,6 +141,18 @@ def test_a_killed_host_ends_the_other_and_the_run_goes_on(pair: Pair, undisturbe
     assert sentence in errors(log)[0]
     assert "[rank" not in log.partition(sentence)[2]  # torch's mark in front of tracebacks
     assert differences(pair.fit(name, "--resume=auto"), undisturbed) == []
+
+
+def test_an_error_of_one_ends_the_other(pair: Pair) -> None:
+    """Not by the error of gloo, which only says that a connection is closed."""
+    pair.environment["AT_STEP"] = "4"
+    processes = pair.start("error", "--trainer.callbacks+=interrupting.LastRankFails")
+    assert [process.wait(600) for process in processes] == [1, 1]
+    found = [errors(pair.log(host, "error").read_text()) for host in pair.hosts]
+    assert found == [
+        ["robusttune: error: rank 1 on host beta has ended: a page of the atlas is torn: mend it"],
+        ["robusttune: error: a page of the atlas is torn: mend it"],
+    ]
 
 
 def test_a_link_that_goes_down_ends_both(pair: Pair) -> None:
