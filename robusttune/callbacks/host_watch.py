@@ -32,7 +32,8 @@ class HostWatch(Callback):
     written a checkpoint is requeued.
 
     Example:
-        >>> Trainer(callbacks=[HostWatch()], num_nodes=2, devices=4)  # doctest: +SKIP
+        >>> HostWatch().state_dict()  # a checkpoint does not depend on the hosts
+        {}
     """
 
     def __init__(self) -> None:
