@@ -10,10 +10,10 @@ from importlib import import_module
 
 from robusttune import __version__
 from robusttune.errors import RobustTuneError, machine_error
-from robusttune.escaping import escape_log_records, visible
+from robusttune.escaping import escape_log_records
 from robusttune.garbage import uncollected
 from robusttune.interruption import Stopped, leaving_at_once, listen_early, stopping_at_once
-from robusttune.streams import lenient_output, problem_with
+from robusttune.streams import lenient_output, print_error, problem_with
 
 VERBS = {
     "fit": "train, validating under every condition",
@@ -69,7 +69,7 @@ def main(args: Sequence[str] | None = None) -> int:
         status = _status(args)
         problem = problem_with(output)
         if problem is not None:
-            _print_error(f"standard output cannot be written ({problem}): the output is lost")
+            print_error(f"standard output cannot be written ({problem}): the output is lost")
             if _name(args)[0] not in LEAVES_FILES:
                 return status or 1
     return status
@@ -95,12 +95,12 @@ def _status(args: list[str]) -> int:
         explained = machine_error(error)
         if explained is None:
             raise
-        _print_error(str(explained))
+        print_error(str(explained))
         return 1
     except RobustTuneError as error:
         if error.reported_elsewhere:  # or the launcher ends the other process before it prints the error
             return 0
-        _print_error(str(error))
+        print_error(str(error))
         return 1
     except Stopped as stopped:
         return _stopped(command, stopped.signal)
@@ -125,15 +125,11 @@ USAGE = f"""{usage()}
 robusttune COMMAND --help lists the options of a command. Start with: robusttune fit --config demo"""
 
 
-def _print_error(sentence: str) -> None:
-    print(f"robusttune: error: {visible(sentence)}", file=sys.stderr)  # noqa: T201
-
-
 def _stopped(command: str, number: signal.Signals) -> int:
     """Print on the first process of a machine that a signal has ended the command, and return the exit status."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         name = "Ctrl-C" if number == signal.SIGINT else number.name
-        _print_error(f"{name} has ended robusttune {command} before it was finished: run it again")
+        print_error(f"{name} has ended robusttune {command} before it was finished: run it again")
     return 128 + number
 
 

@@ -201,7 +201,7 @@ def _is_ignored(number: int) -> bool:
 
 def _stop(number: int, _: FrameType | None) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise an error when the workers end.
-    _kill_workers()
+    kill_workers()
     raise Stopped(number)
 
 
@@ -210,7 +210,8 @@ def _leave(number: int, _: FrameType | None) -> None:
     os._exit(128 + number)
 
 
-def _kill_workers() -> None:
+def kill_workers() -> None:
+    """Kill the loader workers of this process."""
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()
@@ -224,7 +225,7 @@ def _end_waiting() -> None:
         since = _waiting_since
         if since is not None and time.monotonic() - max(since, received_at) >= BATCH_TIMEOUT:
             _gave_up = _pending
-            _kill_workers()  # torch then raises an error in the main thread.
+            kill_workers()  # torch then raises an error in the main thread.
             return
         time.sleep(0.2)
 

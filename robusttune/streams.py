@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
+from robusttune.escaping import visible
+
 
 class LenientStream:
     """A text stream that discards its output after the first write that fails.
@@ -64,6 +66,15 @@ class LenientStream:
         except UnicodeEncodeError:
             encoding = self.stream.encoding or "ascii"
             self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def print_error(sentence: str) -> None:
+    """Print the error of a command to standard error, as one line.
+
+    Example:
+        >>> print_error("--steps is 0: give at least 1")  # robusttune: error: --steps is 0: give at least 1
+    """
+    print(f"robusttune: error: {visible(sentence)}", file=sys.stderr)  # noqa: T201
 
 
 @contextmanager

@@ -13,6 +13,9 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
+from robusttune.errors import RobustTuneError
+from robusttune.ranks import rank, world_size
+
 
 class SignalAt(Callback):
     """A callback that sends ``SIGNAL`` to this process and its workers in training step ``AT_STEP``.
@@ -26,6 +29,15 @@ class SignalAt(Callback):
             number = signal.Signals[os.environ["SIGNAL"]]
             for process in (os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)):
                 os.kill(process, number)  # SLURM and terminals also send signals to the loader's workers
+
+
+class LastRankFails(Callback):
+    """A callback that raises an error on the last rank in training step ``AT_STEP``."""
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Raise the error if this is the rank and the step."""
+        if trainer.global_step + 1 == int(os.environ["AT_STEP"]) and rank() == world_size() - 1:
+            raise RobustTuneError("a page of the atlas is torn: mend it")
 
 
 class WorkersGone(Callback):

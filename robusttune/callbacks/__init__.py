@@ -2,6 +2,7 @@
 
 from robusttune.callbacks.best_checkpoint import BestCheckpoint
 from robusttune.callbacks.checkpoint_io import SafeCheckpointIO
+from robusttune.callbacks.host_watch import HostWatch
 from robusttune.callbacks.last_checkpoint import LastCheckpoint
 from robusttune.callbacks.linear_baseline import LinearBaseline
 from robusttune.callbacks.masks import MaskFiles
@@ -16,6 +17,7 @@ from robusttune.callbacks.validation_interval import ValidationInterval
 __all__ = [
     "BestCheckpoint",
     "ConditionReport",
+    "HostWatch",
     "LastCheckpoint",
     "LinearBaseline",
     "MaskFiles",

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from robusttune.callbacks import PredictionProgress, PredictionWriter
+from robusttune.callbacks import HostWatch, PredictionProgress, PredictionWriter
 from robusttune.checkpoint_file import checkpoint_path
 from robusttune.commands.configs import prepare_arguments
 from robusttune.commands.lightning_cli import launch
@@ -103,7 +103,7 @@ class PredictCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Create the Trainer with the callbacks and plugins of this project."""
         config = self._get(self.config_init, "trainer")
-        callbacks = [*as_list(config.callbacks), PredictionWriter()]
+        callbacks = [HostWatch(), *as_list(config.callbacks), PredictionWriter()]
         if config.enable_progress_bar is not False:
             callbacks.append(PredictionProgress())
         if config.default_root_dir is None:

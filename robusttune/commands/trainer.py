@@ -20,6 +20,7 @@ from rich.console import Console
 from robusttune.callbacks import (
     BestCheckpoint,
     ConditionReport,
+    HostWatch,
     LastCheckpoint,
     LinearBaseline,
     MaskFiles,
@@ -32,6 +33,7 @@ from robusttune.callbacks import (
 )
 from robusttune.checkpoint_file import KEY, checkpoint_path, read_checkpoint
 from robusttune.commands.configs import prepare_arguments
+from robusttune.commands.connections import LostConnectionError, require_reachable_name
 from robusttune.commands.lightning_cli import RobustTuneCLI, launch
 from robusttune.commands.resume import (
     FinishedRunError,
@@ -137,7 +139,8 @@ class TrainerCLI(RobustTuneCLI):
             if config[name] == 0:  # Lightning divides by it.
                 raise RobustTuneError(f"trainer.{name} is 0: give more, or leave it out")
         plugins = [*cluster_plugins(config), SafeCheckpointIO()]
-        callbacks = as_list(config.callbacks) + (self._fit_callbacks(config) if self.subcommand == "fit" else [])
+        callbacks = [HostWatch(), *as_list(config.callbacks)]
+        callbacks += self._fit_callbacks(config) if self.subcommand == "fit" else []
         callbacks += self.resumed
         if self.subcommand != "fit":
             callbacks.append(
@@ -213,7 +216,8 @@ def leaving_ranks() -> Iterator[None]:
     """Close the process groups at the end of a ``with`` block, also after an error that the user can correct."""
     try:
         yield
-    except DeadWorkerError:  # Other processes of the run may still wait for this one, so it must not wait for them.
+    except (DeadWorkerError, LostConnectionError):
+        # Other processes of the run may still wait for this one, or do not exist, so it must not wait for them.
         raise
     except RobustTuneError as error:
         error.__traceback__ = error.__context__ = error.__cause__ = None  # Their frames keep the process group alive.
@@ -249,7 +253,12 @@ def _is_notebook_without_widgets() -> bool:
 
 
 def cluster_plugins(trainer: Namespace) -> list[Any]:
-    """Return the plugins in the settings of a Trainer, and one for SLURM if the process runs in a job of it."""
+    """Return the plugins in the settings of a Trainer, and one for SLURM if the process runs in a job of it.
+
+    Raises:
+        RobustTuneError: The run has several hosts, and the others cannot reach this one.
+    """
+    require_reachable_name(trainer.num_nodes)
     plugins = as_list(trainer.plugins)
     if SLURMEnvironment.detect() and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
         plugins.append(SLURMEnvironment(auto_requeue=False))  # Its handler can deadlock; LastCheckpoint requeues.

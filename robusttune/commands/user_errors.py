@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from robusttune.commands.connections import connection_error
 from robusttune.commands.wording import argument_error, instantiation_error, trainer_error
 from robusttune.commands.workers import worker_error
 from robusttune.errors import RobustTuneError
@@ -22,7 +23,7 @@ def user_errors(command: str, given: Mapping[str, Sequence[Any]] | None = None) 
 
     Raises:
         RobustTuneError: An argument is invalid, a class cannot be made, Lightning refuses a setting, a loader worker
-            has died, or the block itself raises it.
+            has died, another process cannot be reached, or the block itself raises it.
 
     Example:
         >>> from argparse import ArgumentError
@@ -38,7 +39,7 @@ def user_errors(command: str, given: Mapping[str, Sequence[Any]] | None = None) 
     except RobustTuneError:
         raise
     except Exception as error:
-        explained = worker_error(error) or instantiation_error(error) or trainer_error(error)
+        explained = worker_error(error) or connection_error(error) or instantiation_error(error) or trainer_error(error)
         if explained is None:
             raise
         raise explained from error

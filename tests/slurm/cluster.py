@@ -1,4 +1,4 @@
-"""A SLURM cluster with one node on this machine, for tests; only the installation of the packages needs root.
+"""A SLURM cluster on this machine, for tests; only the installation of the packages and several hosts need root.
 
 python tests/slurm/cluster.py up FOLDER     # then: source FOLDER/env.sh
 python tests/slurm/cluster.py down FOLDER
@@ -13,14 +13,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 PROGRAMS = ("slurmctld", "slurmd", "srun", "sbatch", "munged", "mungekey")
 DAEMONS = ("slurmd", "slurmctld", "munged")
 CONFIGURATION = """
 ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={controller}
 SlurmUser={user}
 SlurmdUser={user}
 SlurmctldPort={port}
@@ -46,15 +47,43 @@ FirstJobId={first_job}
 JobRequeue=1
 ReturnToService=2
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
-# The node is named by its address, so that programs can connect to the hosts in SLURM_NODELIST.
-NodeName=127.0.0.1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} CPUs=4 RealMemory={memory} Gres=gpu:4
+SlurmdLogFile={folder}/slurmd-%n.log
+{nodes}
 PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 """
+
+
+class Machine(Protocol):
+    """A computer of the cluster, such as a `two_hosts.Host`."""
+
+    @property
+    def name(self) -> str:
+        """Name that the other machines resolve."""
+
+    @property
+    def address(self) -> str:
+        """IPv4 address."""
+
+    def inside(self, command: Sequence[str]) -> list[str]:
+        """Return the command that runs a command on the machine."""
+
+
+class ThisMachine(NamedTuple):
+    """This machine as the only one, named by its address, since programs connect to the hosts in SLURM_NODELIST."""
+
+    name: str = "127.0.0.1"
+    address: str = "127.0.0.1"
+
+    def inside(self, command: Sequence[str]) -> list[str]:
+        """Return the command itself."""
+        return [*command]
+
+
+HERE = ThisMachine()
 
 
 def installed() -> bool:
@@ -64,35 +93,41 @@ def installed() -> bool:
     return all(map(_program, PROGRAMS))
 
 
-def up(folder: Path) -> dict[str, str]:
+def up(folder: Path, nodes: Sequence[Machine] = (HERE,), controller: Machine = HERE) -> dict[str, str]:
     """Start a cluster and return the environment variables for its commands.
 
     An earlier cluster in the folder is stopped and replaced.
 
     Args:
         folder: Folder for the configuration, state and logs.
+        nodes: Machines that run jobs.
+        controller: Machine of the controller, on which the commands must be run, too.
 
     Raises:
-        RuntimeError: The node did not become idle within 30 seconds.
+        RuntimeError: The nodes did not become idle within 30 seconds.
     """
-    down(folder)
+    down(folder, controller)
     shutil.rmtree(folder, ignore_errors=True)
-    for name in ("state", "spool"):
-        (folder / name).mkdir(parents=True)
+    (folder / "state").mkdir(parents=True)
     folder.chmod(0o755)
     host = socket.gethostname().split(".")[0]
     loopback = socket.gethostbyname(host) == "127.0.0.1"  # daemons bind to the host's address or to all addresses
     port = 6000 + 2 * (os.getpid() % 4000)  # first of two ports, outside of Lightning's range of 15000 to 24999
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    (folder / "spool").mkdir()
+    lines = []
+    for node in nodes:
+        (folder / "spool" / node.name).mkdir()
+        where = f"NodeHostname={host if node is HERE else node.name} NodeAddr={node.address}"
+        lines.append(f"NodeName={node.name} {where} Port={port + 1} CPUs=4 RealMemory={memory} Gres=gpu:4")
     settings = CONFIGURATION.format(
         folder=folder,
-        host=host,
+        controller=f"{host if controller is HERE else controller.name}({controller.address})",
         user=subprocess.check_output(["id", "-un"], text=True).strip(),
         port=port,
-        node_port=port + 1,
-        bind="NoCtldInAddrAny,NoInAddrAny" if loopback else "",
+        nodes="\n".join(lines),
+        bind="NoCtldInAddrAny,NoInAddrAny" if loopback and controller is HERE else "",
         first_job=1000 + os.getpid() % 8000,  # Lightning derives its port from the last digits of the job's number
-        memory=memory,
     )
     (folder / "slurm.conf").write_text(settings.replace("CommunicationParameters=\n", ""))
     for number in range(4):
@@ -106,33 +141,36 @@ def up(folder: Path) -> dict[str, str]:
     environment = {**os.environ, "SLURM_CONF": f"{folder}/slurm.conf"}
     munge = [f"--socket={folder}/munge.socket", f"--key-file={folder}/munge.key", f"--pid-file={folder}/munged.pid"]
     munge += [f"--seed-file={folder}/munged.seed", f"--log-file={folder}/munged.log"]
-    for command in (
-        ["mungekey", "--create", f"--keyfile={folder}/munge.key"],
-        ["munged", *munge],
-        ["slurmctld", "-c"],
-        ["slurmd", "-N", "127.0.0.1"],
-    ):
-        subprocess.run([_program(command[0]) or command[0], *command[1:]], env=environment, check=True)
+    _start(["mungekey", "--create", f"--keyfile={folder}/munge.key"], environment)
+    _start(["munged", *munge], environment)
+    _start(["slurmctld", "-c"], environment, controller)
+    for node in nodes:
+        boot(node, environment)
     for _ in range(150):
-        if _output(["sinfo", "-h", "-o", "%t"], environment).strip() == "idle":
+        if _output(["sinfo", "-h", "-o", "%t"], environment, controller).split() == ["idle"]:
             return environment
         time.sleep(0.2)
-    raise RuntimeError(f"the node did not become idle: see {folder}/*.log")
+    raise RuntimeError(f"the nodes did not become idle: see {folder}/*.log")
 
 
-def down(folder: Path) -> None:
+def boot(node: Machine, environment: dict[str, str]) -> None:
+    """Start the daemon of a node, also after the node was lost."""
+    _start(["slurmd", "-N", node.name], environment, node)
+
+
+def down(folder: Path, controller: Machine = HERE) -> None:
     """Cancel the cluster's jobs, then end the daemons that `up` has started."""
     environment = {**os.environ, "SLURM_CONF": f"{folder}/slurm.conf"}
     if _pid(folder, "slurmctld") is not None:
         queue = ["squeue", "-h", "-o", "%A"]
-        for job in set(_output(queue, environment).split()):
-            subprocess.run(["scancel", job], env=environment, check=False)
-        _wait(lambda: not _output(queue, environment))
-    for name in DAEMONS:
-        pid = _pid(folder, name)
+        for job in set(_output(queue, environment, controller).split()):
+            subprocess.run(controller.inside(["scancel", job]), env=environment, check=False)
+        _wait(lambda: not _output(queue, environment, controller))
+    for file in sorted(folder.glob("*.pid"), key=lambda file: DAEMONS.index(file.stem.partition("-")[0])):
+        pid = _pid(folder, file.stem)
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
-            _wait(lambda name=name: _pid(folder, name) is None)  # type: ignore[misc]
+            _wait(lambda file=file: _pid(folder, file.stem) is None)  # type: ignore[misc]
 
 
 def _pid(folder: Path, name: str) -> int | None:
@@ -142,13 +180,20 @@ def _pid(folder: Path, name: str) -> int | None:
     """
     try:
         pid = int((folder / f"{name}.pid").read_text())
-        return pid if Path(f"/proc/{pid}/comm").read_text().strip() == name else None
+        return pid if Path(f"/proc/{pid}/comm").read_text().strip() == name.partition("-")[0] else None
     except (OSError, ValueError):
         return None
 
 
-def _output(command: list[str], environment: dict[str, str]) -> str:
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
+def _start(command: list[str], environment: dict[str, str], machine: Machine = HERE) -> None:
+    """Run the program that starts a daemon on a machine."""
+    subprocess.run(machine.inside([_program(command[0]) or command[0], *command[1:]]), env=environment, check=True)
+
+
+def _output(command: list[str], environment: dict[str, str], controller: Machine) -> str:
+    return subprocess.run(
+        controller.inside(command), env=environment, capture_output=True, text=True, check=False
+    ).stdout
 
 
 def _wait(done: Callable[[], bool]) -> None:

@@ -34,13 +34,15 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 
 class Slurm(NamedTuple):
-    """The cluster, and where jobs write to."""
+    """The cluster, where jobs write to, and the machine on which they are submitted."""
 
     environment: dict[str, str]
     folder: Path
+    machine: cluster.Machine = cluster.HERE
 
     def call(self, *command: str) -> str:
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False, cwd=ROOT)
+        inside = self.machine.inside(command)
+        done = subprocess.run(inside, env=self.environment, capture_output=True, text=True, check=False, cwd=ROOT)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -54,14 +56,14 @@ class Slurm(NamedTuple):
         shown = dict(part.split("=", 1) for part in self.call("scontrol", "show", "job", job).split() if "=" in part)
         return shown["JobState"], int(shown["Restarts"])
 
-    def ended(self, job: str) -> str:
+    def ended(self, job: str, seconds: float = 300) -> str:
         """The state in which a job ends; one that hangs fails."""
 
         def final() -> str:
             state = self.state(job)[0]
             return state if state in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL") else ""
 
-        return self.wait(final, 300)
+        return self.wait(final, seconds)
 
     def trains(self, folder: Path) -> None:
         """Wait until training has begun in the folder of a run."""
