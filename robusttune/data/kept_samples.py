@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robusttune.data.class_indices import ClassIndices
+from robusttune.data.kept_files import remove_unused
+from robusttune.data.record_files import UNUSED
 from robusttune.data.stratification import stratified_sample
 from robusttune.paths import atomic_write, cache_home
 
@@ -35,12 +38,14 @@ def kept_stratified_sample(classes: ClassIndices, size: int, seed: int) -> NDArr
         if 8 * len(bits) >= len(classes):  # A damaged file may be shorter, or have another number of rows.
             rows = np.flatnonzero(np.unpackbits(bits, count=len(classes)))
             if len(rows) == size:
+                os.utime(path)  # it is in use
                 return rows
     rows = stratified_sample(classes, size, seed)
     drawn = np.zeros(len(classes), dtype=bool)
     drawn[rows] = True
     with suppress(OSError):  # The folder cannot be written: the next run draws again.
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_unused(path.parent.glob("*.bits"), UNUSED)
         with atomic_write(path) as partial:
             np.packbits(drawn).tofile(partial)
     return rows
