@@ -142,8 +142,7 @@ class Builder:
             RobustTuneError: The disk has less space.
         """
         counts = zip(*(each.tolist() for each in np.unique(lengths, return_counts=True)), strict=True)
-        numbers: int = sum(self.encoder.feature_count(length) * count for length, count in counts)
-        size = numbers * self.dtype.itemsize
+        size = sum(self.encoder.feature_count(length) * count for length, count in counts) * self.dtype.itemsize
         folder = self.store.folder
         free = shutil.disk_usage(next(path for path in folder.parents if path.exists())).free
         summary = f"the features of {len(lengths):,} {self.what} take {decimal(size)}"
