@@ -156,9 +156,9 @@ class Index:
         ]
         about = json.dumps({"fingerprint": fingerprint, "dtype": self.dtype, "shards": [*map(asdict, shards)]})
         columns = self._columns()
-        batch = pa.record_batch(columns).replace_schema_metadata(
-            {"about": about, "checksum": _checksum(about, columns)}
-        )
+        arrays = [_column(array) for array in columns.values()]
+        metadata = {"about": about, "checksum": _checksum(about, columns)}
+        batch = pa.RecordBatch.from_arrays(arrays, [*columns], metadata=metadata)
         with (
             atomic_write(path) as partial,
             pa.OSFile(str(partial), "wb") as file,
