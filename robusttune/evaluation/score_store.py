@@ -134,7 +134,7 @@ class Block:
         """Return logits of all pieces in one tensor, without copies of the pieces."""
         rows = [piece.rows for piece in self._pieces]
         whole = torch.empty(sum(rows), self._pieces[0].classes)
-        for piece, part in zip(self._pieces, whole.split(rows), strict=True):
+        for piece, part in zip(self._pieces, torch.split(whole, rows), strict=True):
             piece.read(view, unknown, part)
         return whole
 
@@ -169,4 +169,4 @@ class _Piece:
             into.copy_(self._tensors[part][view])
             return
         length = 4 * self.rows * self.classes  # bytes of a view in float32
-        os.preadv(self._file.fileno(), [into.numpy()], self._offset + (part * self.views + view) * length)
+        os.preadv(self._file.fileno(), [into.numpy().data], self._offset + (part * self.views + view) * length)
