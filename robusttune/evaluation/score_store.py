@@ -16,7 +16,7 @@ from robusttune.evaluation.classes import Classes
 from robusttune.evaluation.scores import Scores
 
 IN_MEMORY = 256_000_000  # bytes of logits in memory; more of them are written to a file
-AT_ONCE = 2_000_000  # numbers of one view in a block: 8 MB
+AT_ONCE = 1_000_000  # numbers of one view in a block: 4 MB
 
 
 class ScoreStore:
