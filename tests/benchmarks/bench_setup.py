@@ -10,6 +10,7 @@ and a second one finds what the first has kept.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import threading
 import time
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -33,6 +34,7 @@ from robusttune.data import ImageTextDataModule, LoaderSettings, Missing, Missin
 from robusttune.data.sources import Table
 
 CLASSES, CHUNK = 1_000, 1 << 16
+READY, WORKER = "all until the first batch", "a worker adds"
 WORDS = np.array([word for _, _, words in DISHES.values() for word in words] + FILLERS)
 
 
@@ -77,43 +79,71 @@ class Peak:
         self._thread.join()
 
 
-def measure(folder: Path, multilabel: bool, masks: bool) -> None:
+class Phase(NamedTuple):
+    """What a part of the setup took: seconds, CPU seconds, and bytes of private memory, kept at its end and at most."""
+
+    name: str
+    seconds: float
+    cpu: float
+    kept: int
+    peak: int
+
+
+def measure(folder: Path, multilabel: bool, masks: bool) -> list[Phase]:
+    """Return all phases, all of them together, and what a worker adds."""
     missing = MissingBySplit(train=Missing(rate=0.7)) if masks else MissingBySplit()
     encoders = tiny_image_encoder(), tiny_text_encoder(folder / "bert")
     source = Table(train=str(folder / "rows.parquet"), image_column="image" if masks else None, multilabel=multilabel)
     data = ImageTextDataModule(source, *encoders, loader=LoaderSettings(workers=0), missing=missing)
     data.preprocessing.tokenizer([""])  # loads it
-    before, whole = private_bytes(), (perf_counter(), process_time())
+    before, phases = private_bytes(), list[Phase]()
 
     def phase(name: str, work: Any) -> Any:
         with Peak() as peak:
             start = perf_counter(), process_time()
             result = work()
-            seconds, computing = perf_counter() - start[0], process_time() - start[1]
-        kept, most = (private_bytes() - before) / 1e6, (peak.bytes - before) / 1e6
-        print(f"{name:<28}{seconds:>9.2f} s{computing:>9.2f} s{kept:>9.0f} MB{most:>9.0f} MB", flush=True)
+            seconds, cpu = perf_counter() - start[0], process_time() - start[1]
+        phases.append(Phase(name, seconds, cpu, private_bytes() - before, peak.bytes - before))
         return result
 
-    print(f"{'':<28}{'duration':>11}{'CPU':>11}{'private':>12}{'peak':>12}")
     phase("read", lambda: data.source_table("train"))
     phase("classes, split, frequencies", lambda: data.facts)
     phase("check", lambda: data.check("fit"))
     phase("setup", lambda: data.setup("fit"))
     loader = phase("loader", data.train_dataloader)
     phase("first batch", lambda: next(iter(loader)))
-    print(f"{'all until the first batch':<28}{perf_counter() - whole[0]:>9.2f} s{process_time() - whole[1]:>9.2f} s")
+    seconds, cpu = sum(each.seconds for each in phases), sum(each.cpu for each in phases)
+    phases.append(Phase(READY, seconds, cpu, phases[-1].kept, max(each.peak for each in phases)))
     data.loaders.settings = LoaderSettings(workers=1)
     loader = data.train_dataloader()
-    batches, number = iter(loader), min(200, len(loader) // 2)
-    for _ in range(number):
+    batches = iter(loader)
+    for _ in range(min(200, len(loader) // 2)):
         next(batches)
     added = sum(private_bytes(worker) for worker in children())
-    print(f"{'a worker adds':<48}{added / 1e6:>10.0f} MB after {number} batches")
+    return [*phases, Phase(WORKER, 0.0, 0.0, added, added)]
 
 
 def children() -> list[int]:
     """Processes that this one has started."""
     return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+
+
+def two_processes(rows: int, *flags: str) -> list[list[Phase]]:
+    """Return the phases of a first process and of a second one, which finds what the first has kept."""
+    multilabel, masks = "--multilabel" in flags, "--masks" in flags
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_text_encoder(folder / "bert", width=32, layers=2)
+        Image.new("RGB", (32, 32)).save(folder / "a.png")
+        write_rows(folder / "rows.parquet", rows, multilabel, str(folder / "a.png") if masks else None)
+        time.sleep(3)  # what is made from a file that has just been written is not kept
+        environment = os.environ | {"XDG_CACHE_HOME": f"{folder}/cache"}
+        command = [sys.executable, __file__, f"--folder={name}", *flags]
+        outputs = [
+            subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
+            for _ in range(2)
+        ]
+    return [[Phase(*each) for each in json.loads(output.splitlines()[-1])] for output in outputs]
 
 
 def main() -> None:
@@ -124,19 +154,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # of the process that is measured
     given = parser.parse_args()
     if given.folder is not None:
-        measure(given.folder, given.multilabel, given.masks)
+        print(json.dumps(measure(given.folder, given.multilabel, given.masks)))
         return
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_text_encoder(folder / "bert", width=32, layers=2)
-        Image.new("RGB", (32, 32)).save(folder / "a.png")
-        path = folder / "rows.parquet"
-        write_rows(path, given.rows, given.multilabel, str(folder / "a.png") if given.masks else None)
-        time.sleep(3)  # what is made from a file that has just been written is not kept
-        for attempt in ("first", "second"):
-            print(f"{given.rows:,} rows, {path.stat().st_size / 1e6:.0f} MB, {attempt} process")
-            environment = os.environ | {"XDG_CACHE_HOME": f"{folder}/cache"}
-            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--folder", name], check=True, env=environment)
+    flags = [f"--{name}" for name in ("multilabel", "masks") if getattr(given, name)]
+    for attempt, phases in zip(("first", "second"), two_processes(given.rows, *flags), strict=True):
+        print(f"{given.rows:,} rows, {attempt} process")
+        print(f"{'':<28}{'duration':>11}{'CPU':>11}{'private':>12}{'peak':>12}")
+        for name, seconds, cpu, kept, peak in phases:
+            print(f"{name:<28}{seconds:>9.2f} s{cpu:>9.2f} s{kept / 1e6:>9.0f} MB{peak / 1e6:>9.0f} MB")
 
 
 if __name__ == "__main__":
