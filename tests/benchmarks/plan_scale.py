@@ -1,7 +1,7 @@
 """How the cost of a training grows with classes, layers, samples and nodes: measured tables.
 
 Steps are measured by `robusttune.planning` on ViT-B/16 and BERT-base (MoLT) or a ViT-B/16 CLIP (MMRL), with random
-weights, from a feature cache. What a sample takes is measured on up to a million of them, and multiplied.
+weights, from a feature cache. What grows with the samples of a table is measured by `python -m experiments.scale`.
 
 `python tests/benchmarks/plan_scale.py [--steps 10]`
 """
@@ -11,19 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import secrets
 import sys
 import tempfile
-import tracemalloc
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import numpy as np
 import torch
 from benchmarks.bench_cache import text_encoder, write_data
 from benchmarks.bench_mmrl import write_clip
@@ -31,26 +26,20 @@ from dishes import DISHES, FILLERS
 from fakes import write_table
 from lightning.pytorch import Trainer
 
-from robusttune.callbacks.report_files import write_samples
 from robusttune.commands.plan_table import size, span
 from robusttune.commands.quiet import quiet
-from robusttune.corruption.conditions import Conditions
 from robusttune.data import CacheSettings, ImageTextDataModule
 from robusttune.data.sources import Table
 from robusttune.encoders import CLIPImageEncoder, CLIPTextEncoder, Encoder, TimmEncoder, TransformersTextEncoder
-from robusttune.evaluation import ConditionMetrics
-from robusttune.evaluation.tables import sample_tables
 from robusttune.planning import TRAINER, Extent, Plan, estimate
 from robusttune.ranks import cores
 from robusttune.tasks import FusionTask, MMRLTask
-from robusttune.types import Facts
 
 FOLDER = Path("runs/benchmarks")
 CLASSES = {"MoLT": (10, 100, 1_000, 10_000), "MMRL": (10, 100, 1_000)}
 LAYERS = (1, 4, 8, 12)
 SAMPLES = tuple(10**power for power in range(4, 10))
 DEVICES = ((1, 1), (8, 1), (8, 8), (8, 64))  # of a node, and nodes
-MANY = 200_000  # records that are measured
 WORDS = [word for _, _, words in DISHES.values() for word in words] + FILLERS
 
 
@@ -116,80 +105,20 @@ def show(head: list[str], rows: list[list[str]]) -> None:
     print(flush=True)
 
 
-def memory_of(make: Callable[[], Any]) -> tuple[int, int]:
-    """Bytes that are kept of what is made, and the most while it is made."""
-    tracemalloc.start()
-    kept = make()
-    now, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    del kept
-    return now, peak
-
-
-def seconds(do: Callable[[], Any]) -> float:
-    begun = perf_counter()
-    do()
-    return perf_counter() - begun
-
-
-def of_a_sample(folder: Path) -> dict[str, float]:
-    """Bytes and seconds of a sample, measured on many."""
-    write_rows(folder, MANY, 100)
-    source = Table(train=str(folder / "train.jsonl"))
-    table = source.read("train")
-    assert table is not None
-    index, _ = memory_of(lambda: {secrets.token_bytes(16): (row % 1000, row) for row in range(MANY)})
-    order = 10**7
-    facts = Facts([f"class {number}" for number in range(100)], [0.01] * 100, False)
-    metrics = ConditionMetrics(facts, Conditions())
-    few = 5_000
-    metrics.update(
-        [f"{row}" for row in range(few)],
-        torch.randint(100, (few,)),
-        torch.ones(few, 2, dtype=torch.bool),
-        torch.randn(3, few, 100),
-    )
-    metrics.compute()
-    write_samples(folder / "test.parquet", sample_tables(metrics))
-    return {
-        "records": table.nbytes / MANY,
-        "reading": seconds(lambda: source.read("train")) / MANY,
-        "index": 2 * index / MANY,  # of images and of texts
-        "places": 2 * 8.0,
-        "order": np.dtype(np.int64).itemsize,
-        "ordering": seconds(lambda: np.random.default_rng(0).permutation(order)) / order,
-        "logits": 4.0 * 3 * 100,
-        "report": (folder / "test.parquet").stat().st_size / few,
-    }
-
-
-def say_samples(plan: Plan, of: dict[str, float]) -> None:
-    """What is proportional to the samples: on disk, on every device, on the first of them."""
+def say_samples(plan: Plan) -> None:
+    """Disk and time that are proportional to the samples."""
     features = plan.disk.features[:2]
     inputs = plan.samples["train"] + plan.samples["val"]
     photos, texts = features
     cached = photos.bytes / photos.inputs + texts.bytes / texts.inputs
     filling = photos.seconds / photos.inputs + texts.seconds / texts.inputs
     epoch = plan.time.step.seconds / plan.batch_size
-    print(f"measured on {inputs} samples: {cached / 1e3:.0f} kB, {filling * 1e3:.1f} ms to encode, and of many: {of}\n")
-    rows = []
-    for count in SAMPLES:
-        memory = (of["records"] + of["index"] + of["places"]) * count
-        rows.append(
-            [
-                f"10^{len(str(count)) - 1}",
-                size(cached * count),
-                span(filling * count),
-                span(epoch * count),
-                span(of["reading"] * count),
-                size(memory),
-                f"{size(of['order'] * count)}, {span(of['ordering'] * count)}",
-                size(of["logits"] * count / 10),
-                size(of["report"] * count / 10),
-            ]
-        )
-    head = ["samples", "cache", "to fill it", "epoch", "to read the table", "table and index", "order of an epoch"]
-    show([*head, "logits of a tenth", "`test.parquet` of a tenth"], rows)
+    print(f"measured on {inputs} samples: {cached / 1e3:.0f} kB, {filling * 1e3:.1f} ms to encode\n")
+    rows = [
+        [f"10^{len(str(count)) - 1}", size(cached * count), span(filling * count), span(epoch * count)]
+        for count in SAMPLES
+    ]
+    show(["samples", "cache", "to fill it", "epoch"], rows)
 
 
 def say_devices(plan: Plan) -> None:
@@ -220,10 +149,9 @@ def main() -> None:
         write_clip(folder / "clip")
         head = ["trained", "operations", "activations", "step"]
         plans: dict[str, Plan] = {}
-        of = of_a_sample(folder)
         for classes in CLASSES["MoLT"]:
             plans[f"MoLT, {classes:,} classes"] = molt(folder, classes, 4, steps)
-        say_samples(plans["MoLT, 100 classes"], of)
+        say_samples(plans["MoLT, 100 classes"])
         say_devices(plans["MoLT, 100 classes"])
         for classes in CLASSES["MMRL"]:
             plans[f"MMRL, {classes:,} classes"] = mmrl(folder, classes, max(3, steps // 3))
@@ -234,7 +162,7 @@ def main() -> None:
             cached = sum(part.bytes / part.inputs for part in plan.disk.features[:2])
             rows.append([case, *cells(plan), f"{cached / 1e3:.0f} kB"])
         show(["", *head, "cache a sample"], rows)
-        found = {name: plan.time.step.seconds for name, plan in {**plans, **by_layers}.items()} | of
+        found = {name: plan.time.step.seconds for name, plan in {**plans, **by_layers}.items()}
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / "plan_scale.json").write_text(json.dumps(found, indent=2) + "\n")
 
