@@ -45,7 +45,7 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     Args:
         tensor: Values of this rank, of the same shape and dtype on all ranks.
     """
-    if world_size() == 1:
+    if not _is_sending():
         return tensor
     summed: Tensor = _AllReduceSum.apply(tensor)
     return summed
@@ -85,7 +85,7 @@ def gather(value: T) -> list[T]:
     Args:
         value: Value of this rank, which must be picklable.
     """
-    if world_size() == 1:
+    if not _is_sending():
         return [value]
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value, group=_cpu_group(dist.group.WORLD))
@@ -94,7 +94,10 @@ def gather(value: T) -> list[T]:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Make the functions of this module treat this process as the only one, so that they send nothing."""
+    """Let the functions of this module that reduce or gather values use those of this process alone.
+
+    The number of processes and the rank stay what they are.
+    """
     token = _is_alone.set(True)
     try:
         yield
@@ -120,7 +123,7 @@ def on_rank_zero(value: T, fn: Callable[[list[T]], R]) -> R:
         >>> on_rank_zero(3, sum)  # one process
         3
     """
-    if world_size() == 1:
+    if not _is_sending():
         return fn([value])
     group = _cpu_group(dist.group.WORLD)
     values: list[Any] | None = [None] * world_size() if rank() == 0 else None
@@ -167,12 +170,17 @@ def leave() -> None:
 
 
 def _distributed() -> bool:
-    return not _is_alone.get() and dist.is_available() and dist.is_initialized()
+    return dist.is_available() and dist.is_initialized()
+
+
+def _is_sending() -> bool:
+    """Return whether values are sent to other processes."""
+    return world_size() > 1 and not _is_alone.get()
 
 
 def _reduced(numbers: Tensor, operation: Any) -> Tensor:
     """Return a tensor that is reduced over all ranks with an operation; the argument is unchanged."""
-    if world_size() == 1:
+    if not _is_sending():
         return numbers
     reduced = numbers.clone()
     dist.all_reduce(reduced, operation, group=_cpu_group(dist.group.WORLD))

@@ -145,7 +145,7 @@ def test_predictions_that_are_not_finite_are_refused_on_all_ranks() -> None:
 def test_nothing_is_sent_alone() -> None:
     def total(rank: int) -> tuple[int, int, int]:
         with alone():
-            inside = int(total_over_ranks(torch.tensor(rank + 1)))
-        return inside, world_size(), int(total_over_ranks(torch.tensor(rank + 1)))
+            inside, size = int(total_over_ranks(torch.tensor(rank + 1))), world_size()
+        return inside, size, int(total_over_ranks(torch.tensor(rank + 1)))
 
     assert in_two_ranks(total) == [(1, 2, 3), (2, 2, 3)]
