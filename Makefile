@@ -42,13 +42,14 @@ test-slow: install ## Run the tests that take long
 	$(PYTEST) -m 'slow and not exhaustive and not compiler'
 
 test-exhaustive: install ## Run the variants of slow tests
-	$(PYTEST) -m 'exhaustive and not compiler'
+	$(PYTEST) -m 'exhaustive and not compiler and not slurm'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm -m 'slurm and exhaustive'
 
 test-compiler: install ## Run the tests of torch.compile that take very long
 	$(PYTEST) -m compiler
 
 test-slurm: install ## Run the batch files on a real SLURM, which is installed (as root) and started: ROUNDS=20 for more
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm -m slurm
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm -m 'slurm and not exhaustive'
 
 bench: install ## Run the benchmarks; tables here, JSON in runs/benchmarks
 	@set -e; for file in tests/benchmarks/bench_*.py; do echo "$$file"; $(BIN)/python $$file; done

@@ -81,8 +81,8 @@ def test_a_signal_saves_and_requeues(two_nodes: Cluster, undisturbed: Path) -> N
     assert differences(two_nodes.slurm.folder / "signal/0", undisturbed) == []
 
 
-@pytest.mark.parametrize("lost", [1, 0], ids=["second", "first"])
-@pytest.mark.parametrize("how", ["killed", "link"])
+@pytest.mark.parametrize("lost", [1, pytest.param(0, marks=pytest.mark.exhaustive)], ids=["second", "first"])
+@pytest.mark.parametrize("how", ["killed", pytest.param("link", marks=pytest.mark.exhaustive)])
 def test_a_lost_node_requeues_the_job_which_goes_on(two_nodes: Cluster, undisturbed: Path, how: str, lost: int) -> None:
     """One sentence names the node. Once it is back, the job continues, and ends with the same bits.
 
