@@ -93,7 +93,7 @@ def _open(identified: Identified, record: StepRecord | None, data_root: str | No
 
 def has_report(folder: Path, report: str) -> bool:
     """Return whether the report of a test is complete; its JSON file is written last."""
-    return all((folder / "report" / f"{report}.{suffix}").is_file() for suffix in ("json", "parquet"))
+    return all((folder / "report" / f"{report}.{suffix}").exists() for suffix in ("json", "parquet"))
 
 
 def _find(folder: Path) -> tuple[Path | None, bool, str | None]:
