@@ -126,7 +126,7 @@ def test_losses_and_metrics_are_those_of_one_process(pair: Pair, undisturbed: Pa
         assert found == pytest.approx(expected, rel=later)
 
 
-@pytest.mark.parametrize("lost", [0, 1], ids=["first", "second"])
+@pytest.mark.parametrize("lost", [pytest.param(0, marks=pytest.mark.exhaustive), 1], ids=["first", "second"])
 def test_a_killed_host_ends_the_other_and_the_run_goes_on(pair: Pair, undisturbed: Path, lost: int) -> None:
     name = f"killed{lost}"
     processes = pair.start(name)
