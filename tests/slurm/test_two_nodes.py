@@ -72,6 +72,7 @@ def undisturbed(two_nodes: Cluster) -> Path:
     return two_nodes.slurm.folder / "undisturbed/0"
 
 
+@pytest.mark.exhaustive
 def test_a_signal_saves_and_requeues(two_nodes: Cluster, undisturbed: Path) -> None:
     job = two_nodes.submit("signal")
     two_nodes.wait_for_checkpoint("signal")
