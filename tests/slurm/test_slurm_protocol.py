@@ -16,16 +16,18 @@ from slurm.test_slurm import SIZES, Slurm, slurm  # noqa: F401, a fixture
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
+# Its epochs are short, and the signal must arrive before the last one.
+LATE_FUSION = {"configs": ["demo", "baselines/late_fusion"], "settings": {"trainer.max_epochs": 30}}
 CONTENT = {
     "settings": {
-        "trainer.max_epochs": 3,
+        "trainer.max_epochs": 6,
         "trainer.accelerator": "cpu",
         "trainer.log_every_n_steps": 2,
         "data.batch_size": 8,
         **{f"data.source.{split}": size for split, size in SIZES.items()},
     },
     "axes": {
-        "method": {"MoLT": {"configs": ["demo"]}, "late fusion": {"configs": ["demo", "baselines/late_fusion"]}},
+        "method": {"MoLT": {"configs": ["demo"]}, "late fusion": LATE_FUSION},
         "seed": {1: {"settings": {"seed_everything": 1}}},
     },
     "tests": [{"checkpoint": "last"}],
