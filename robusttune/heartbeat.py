@@ -3,7 +3,7 @@
 Collective operations do not notice it themselves: if a host loses its power or network, no connection is closed, and
 all others wait for half an hour (gloo) or ten minutes (NCCL). Here, each rank has a connection to rank 0, over which
 both send a byte every second from a thread of their own. A rank is lost if its connection is closed without a farewell,
-or if nothing arrives for `LOST_AFTER` seconds. Rank 0 tells all others, so that all name the same rank.
+or if nothing arrives for `LOST_AFTER` seconds. Rank 0 sends this to all others, so that all name the same rank.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Heartbeat:
 
     @property
     def stopped(self) -> bool:
-        """Whether this rank has said farewell itself."""
+        """Return whether this rank has said farewell itself."""
         return self._own is not None
 
     def _run(self) -> None:

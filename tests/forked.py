@@ -10,7 +10,6 @@ import os
 import re
 import socket
 import sys
-from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,8 +17,9 @@ from time import monotonic
 
 import yaml
 
+from robusttune.protocols.processes import PRELOADED
+
 FORKS = get_context("forkserver")
-IMPORTS = ["robusttune.commands.trainer"]
 TIMEOUT = 180  # seconds after which a hanging command fails
 
 
@@ -34,14 +34,13 @@ def run_command(*arguments: str, status: int = 0) -> str:
         What all ranks have written to both streams, that of rank 0 first.
     """
     count = devices(arguments)
-    FORKS.set_forkserver_preload(IMPORTS)
+    FORKS.set_forkserver_preload(PRELOADED)
     with TemporaryDirectory() as folder:
         logs = [Path(folder) / f"{rank}.log" for rank in range(count)]
-        environments = [{} for _ in logs] if count == 1 else [_environment(rank, count) for rank in range(count)]
-        port = {"MASTER_PORT": str(_free_port())} if count > 1 else {}
+        port = _free_port()
         ranks = [
-            FORKS.Process(target=_run, args=(arguments, environment | port, str(log)), daemon=False)
-            for environment, log in zip(environments, logs, strict=True)
+            FORKS.Process(target=_run, args=(arguments, _environment(rank, count, port), str(log)), daemon=False)
+            for rank, log in enumerate(logs)
         ]
         for process in ranks:
             process.start()
@@ -69,14 +68,12 @@ def devices(arguments: tuple[str, ...]) -> int:
     return 1
 
 
-def _environment(rank: int, count: int) -> dict[str, str]:
-    """Return the variables by which Lightning knows that its processes are started for it."""
-    return {
-        "LOCAL_RANK": str(rank),
-        "NODE_RANK": "0",
-        "WORLD_SIZE": str(count),
-        "MASTER_ADDR": "127.0.0.1",
-    }
+def _environment(rank: int, count: int, port: int) -> dict[str, str]:
+    """Return the variables that tell Lightning not to start processes itself; none for a single rank."""
+    if count == 1:
+        return {}
+    found = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return {name: str(value) for name, value in found.items()}
 
 
 def _free_port() -> int:
@@ -99,10 +96,4 @@ def _run(arguments: tuple[str, ...], environment: dict[str, str], log: str) -> N
     # The server has set it when it imported Lightning.
     rank_zero_only.rank = int(environment.get("LOCAL_RANK", 0))  # type: ignore[attr-defined]
     sys.argv = ["robusttune", *arguments]
-    try:
-        status = main(arguments)
-    finally:
-        with suppress(ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-    sys.exit(status)
+    sys.exit(main(arguments))

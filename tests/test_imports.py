@@ -22,6 +22,7 @@ RANK = {
     "escaping": 0,
     "garbage": 0,
     "heartbeat": 1,
+    "mixing": 1,
     "interruption": 0,
     "lazy": 0,
     "packaged_configs": 1,

@@ -137,7 +137,7 @@ class HostWatch(Callback):
         return next((each for each in group if each not in gone), rank())
 
     def _sentence(self, ending: Ending) -> str:
-        """Say which ranks of which hosts have ended, and why."""
+        """Return a sentence that names the ended ranks, their hosts and the reason."""
         by_host: dict[str, list[str]] = {}
         for each in ending.ranks:
             by_host.setdefault(self._hosts[each], []).append(str(each))
@@ -149,7 +149,7 @@ class HostWatch(Callback):
         return f"{who} has ended: {ending.reason}"
 
     def _remedy(self, ending: Ending) -> str:
-        """Requeue the SLURM job of a fit, and say what the user can do."""
+        """Requeue the SLURM job of a fit, and return the remedy for the user."""
         job = slurm_job()
         again = f"start the command again on all hosts{' with --resume auto' if self._trains else ''}"
         one = len({self._hosts[each] for each in ending.ranks}) == 1

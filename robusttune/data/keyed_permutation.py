@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from robusttune.mixing import GOLDEN, mixed
+
 ROUNDS = 8  # of the Feistel network; from 4 on, no statistic in the tests differs from that of a random permutation
 
 
@@ -63,8 +65,5 @@ def _shifted(values: NDArray[np.uint64], hashes: NDArray[np.uint64], ranges: NDA
 
 
 def _hash(values: NDArray[np.uint64], tweaks: NDArray[np.uint64], key: np.uint64) -> NDArray[np.uint64]:
-    """Return 64-bit hashes by the finaliser of SplitMix64, in which each bit depends on all bits of the value."""
-    mixed = (values + tweaks * np.uint64(0x9E3779B97F4A7C15)) ^ key
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    """Return 64-bit hashes of values under a key."""
+    return mixed((values + tweaks * GOLDEN) ^ key)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robusttune.data.balance import Quotas
+from robusttune.data.class_indices import rank_among_equals
 from robusttune.data.keyed_permutation import permuted
 
 # Up to here, an order is one of all orders with equal probability, drawn as an array of 8 MiB within some milliseconds.
@@ -108,7 +109,6 @@ class Balanced:
 def _earlier_occurrences(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return for each value how often it occurs at earlier positions, shape (N,)."""
     by_value = np.argsort(values, kind="stable")
-    ordered = values[by_value]
     found = np.empty_like(values)
-    found[by_value] = np.arange(len(values)) - np.searchsorted(ordered, ordered)
+    found[by_value] = rank_among_equals(values[by_value])
     return found

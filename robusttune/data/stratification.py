@@ -104,7 +104,7 @@ def _turns(to_draw: NDArray[Any], to_leave: NDArray[Any]) -> tuple[NDArray[np.bo
         to_leave: Needed number of remaining rows of each class, float64.
 
     Returns:
-        Whether the first rows are drawn, and the number of rows before the parts take turns.
+        Flags of classes whose first rows are drawn, and the number of rows before the parts take turns.
     """
     draw_first = to_draw > to_leave
     greater, smaller = np.where(draw_first, to_draw, to_leave), np.where(draw_first, to_leave, to_draw)

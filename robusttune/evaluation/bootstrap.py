@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robusttune.mixing import GOLDEN, mixed
+
 RESAMPLES = 1000
 PER_HASH = 4  # weights from the 64 bits of one hash
 LEVELS = 2**16  # values of the 16 bits behind a weight
-GOLDEN = 0x9E3779B97F4A7C15  # steps of SplitMix64 (Steele et al. 2014)
 
 
 def id_hashes(ids: Sequence[str]) -> NDArray[np.uint64]:
@@ -47,9 +48,9 @@ def poisson_weights(hashes: NDArray[np.uint64], first: int, count: int, seed: in
     """
     assert first % PER_HASH == 0
     numbers = np.arange(first // PER_HASH, -(-(first + count) // PER_HASH), dtype=np.uint64)
-    salt = _mixed(np.array([seed], np.uint64))
-    mixed = _mixed(_mixed(hashes ^ salt)[:, None] + (numbers + np.uint64(1)) * np.uint64(GOLDEN))
-    bits = mixed.astype("<u8").view("<u2")  # shape (N, count rounded up)
+    salt = mixed(np.array([seed], np.uint64))
+    bits = mixed(mixed(hashes ^ salt)[:, None] + (numbers + np.uint64(1)) * GOLDEN)
+    bits = bits.astype("<u8").view("<u2")  # shape (N, count rounded up)
     return torch.from_numpy(_TABLE[bits[:, :count]])
 
 
@@ -71,13 +72,6 @@ def interval(values: Tensor, level: float = 0.95) -> tuple[float, float]:
     tail = (1 - level) / 2
     low, high = torch.quantile(values.double(), torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return low, high
-
-
-def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the finaliser of SplitMix64 of each number; arithmetic is modulo 2^64."""
-    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return numbers ^ (numbers >> np.uint64(31))
 
 
 def _table() -> NDArray[np.uint8]:

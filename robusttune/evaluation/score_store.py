@@ -169,4 +169,6 @@ class _Piece:
             into.copy_(self._tensors[part][view])
             return
         length = 4 * self.rows * self.classes  # bytes of a view in float32
-        os.preadv(self._file.fileno(), [into.numpy().data], self._offset + (part * self.views + view) * length)
+        start = self._offset + (part * self.views + view) * length
+        if os.preadv(self._file.fileno(), [into.numpy().data], start) != length:
+            raise RobustTuneError("the temporary file of logits cannot be read: check the disk of TMPDIR")

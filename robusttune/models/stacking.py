@@ -132,9 +132,8 @@ def averaged(found: Sequence[Stacked | None]) -> Stacked | None:
     known = [each for each in found if each is not None]
     if len(known) <= 1:
         return known[0] if known else None
-    weights, biases = (
-        torch.stack(parts).mean(0) for parts in ([each.weights for each in known], [each.biases for each in known])
-    )
+    weights = torch.stack([each.weights for each in known]).mean(0)
+    biases = torch.stack([each.biases for each in known]).mean(0)
     held_out = [each.held_out for each in known if each.held_out is not None]
     mean = torch.stack(held_out).mean(0) if held_out else None
     line = f"{known[0].line} (the first of {len(known)} divisions into folds, whose logits are averaged)"

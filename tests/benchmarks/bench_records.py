@@ -15,7 +15,6 @@ import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+from benchmarks.process_memory import PeakMemory, parts
 from dishes import DISHES, FILLERS
 
 WORDS = [word for _, _, words in DISHES.values() for word in words] + FILLERS
@@ -67,39 +67,6 @@ def write(path: Path, rows: int, broken: str | None) -> None:
     sink.close()
 
 
-class PeakMemory(threading.Thread):
-    """A thread that records the peak of the resident and private memory of this process, in bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.before = self.now()
-        self.most = dict(self.before)
-        self.end = threading.Event()
-
-    @staticmethod
-    def now() -> dict[str, int]:
-        """Return the memory of this moment."""
-        lines = dict(line.split(":", 1) for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
-        size = {name: int(value.split()[0]) * 1024 for name, value in lines.items()}
-        return {
-            "resident": size["Rss"],
-            "private": size["Private_Dirty"] + size["Private_Clean"],
-            "dirty": size["Private_Dirty"],
-        }
-
-    def run(self) -> None:
-        """Look at the memory until the end."""
-        while not self.end.wait(0.02):
-            for name, size in self.now().items():
-                self.most[name] = max(self.most[name], size)
-
-    def above(self) -> dict[str, int]:
-        """Stop, and return the peaks above the start."""
-        self.end.set()
-        self.join()
-        return {name: self.most[name] - self.before[name] for name in self.most}
-
-
 def read(path: str, id_column: str | None) -> dict[str, Any]:
     """Read the table in this process, and return durations and memory."""
     import lightning.pytorch.utilities  # noqa: F401, a run imports it, and so does a message about the delimiter
@@ -119,7 +86,7 @@ def read(path: str, id_column: str | None) -> dict[str, Any]:
     except RobustTuneError as error:
         problem = str(error)
         seconds, used = time.perf_counter() - start, time.process_time() - cpu
-    held = PeakMemory.now()
+    held = parts()
     classes = time.perf_counter() - start - seconds
     peaks = memory.above()
     return {

@@ -15,7 +15,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from time import perf_counter, process_time
@@ -26,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from benchmarks.process_memory import PeakMemory, parts
 from dishes import DISHES, FILLERS, write_text_encoder
 from fakes import tiny_image_encoder, tiny_text_encoder
 from PIL import Image
@@ -55,30 +55,6 @@ def write_rows(path: Path, rows: int, multilabel: bool, image: str | None) -> No
             writer.write_table(content.take(pa.array(rng.permutation(CHUNK)[:size])))
 
 
-def private_bytes(process: int | str = "self") -> int:
-    """Memory that a process shares with no other. Pages of a mapped file are clean, and not counted."""
-    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
-
-
-class Peak:
-    """The greatest private memory during a ``with`` block, looked at ten times a second."""
-
-    def __enter__(self) -> Peak:
-        self.bytes, self._over = private_bytes(), threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.1):
-            self.bytes = max(self.bytes, private_bytes())
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-
 class Phase(NamedTuple):
     """What a part of the setup took: seconds, CPU seconds, and bytes of private memory, kept at its end and at most."""
 
@@ -96,14 +72,16 @@ def measure(folder: Path, multilabel: bool, masks: bool) -> list[Phase]:
     source = Table(train=str(folder / "rows.parquet"), image_column="image" if masks else None, multilabel=multilabel)
     data = ImageTextDataModule(source, *encoders, loader=LoaderSettings(workers=0), missing=missing)
     data.preprocessing.tokenizer([""])  # loads it
-    before, phases = private_bytes(), list[Phase]()
+    before, phases = parts()["dirty"], list[Phase]()
 
     def phase(name: str, work: Any) -> Any:
-        with Peak() as peak:
-            start = perf_counter(), process_time()
-            result = work()
-            seconds, cpu = perf_counter() - start[0], process_time() - start[1]
-        phases.append(Phase(name, seconds, cpu, private_bytes() - before, peak.bytes - before))
+        memory = PeakMemory()
+        memory.start()
+        start = perf_counter(), process_time()
+        result = work()
+        seconds, cpu = perf_counter() - start[0], process_time() - start[1]
+        memory.above()
+        phases.append(Phase(name, seconds, cpu, parts()["dirty"] - before, memory.most["dirty"] - before))
         return result
 
     phase("read", lambda: data.source_table("train"))
@@ -119,7 +97,7 @@ def measure(folder: Path, multilabel: bool, masks: bool) -> list[Phase]:
     batches = iter(loader)
     for _ in range(min(200, len(loader) // 2)):
         next(batches)
-    added = sum(private_bytes(worker) for worker in children())
+    added = sum(parts(worker)["dirty"] for worker in children())
     return [*phases, Phase(WORKER, 0.0, 0.0, added, added)]
 
 

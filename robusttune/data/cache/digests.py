@@ -14,11 +14,11 @@ from typing import NamedTuple
 import pyarrow as pa
 from pyarrow import feather
 
+from robusttune.data.kept_files import SETTLED
 from robusttune.paths import atomic_write
 from robusttune.ranks import on_rank_zero, rank, world_size
 from robusttune.regular_files import open_regular
 
-SETTLED = 2_000_000_000  # age in ns from which a further change of a file certainly gives another change time
 Stat = tuple[int, int, int]  # size, modification time, and change time, which programs cannot set
 
 

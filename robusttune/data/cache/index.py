@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from robusttune.data.cache.digests import SETTLED, Stat
+from robusttune.data.cache.digests import Stat
 from robusttune.data.cache.keys import Keys, search
 from robusttune.data.cache.shard import Shard
+from robusttune.data.kept_files import SETTLED
 from robusttune.paths import atomic_write
 
 ABSENT = -1  # location of an input without features
