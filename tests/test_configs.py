@@ -9,6 +9,7 @@ import pytest
 import yaml
 from fakes import method_flags, mmrl_flags, tiny_flags
 from layouts import LAYOUTS
+from tars import streamed
 
 from robusttune.cli import main
 from robusttune.commands.data_config import read_data
@@ -148,6 +149,9 @@ OFTEN |= {"dcp", "post_hoc", "both_70", "smoke", "oxford_pets"}
 def test_overlays(overlay: Path, text_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
     of_clip = overlay.parent.name in ("clip", "mmrlpp") or overlay.stem == "zero_shot"
     several_labels = overlay.stem in ("positive_weights", "mora_mmimdb")
+    if overlay.stem == "stream":
+        fit_streamed(overlay, text_folder, clip_folder, tmp_path)
+        return
     name = "oxford_pets_mmrl" if of_clip else "table" if several_labels else "food101"
     flags = flags_for(CONFIGS / f"{name}.yaml", text_folder, clip_folder, tmp_path)
     flags += ["--data.source.multilabel=true", "--monitor=val/mean/f1_macro"] if several_labels else []
@@ -165,6 +169,16 @@ def test_overlays(overlay: Path, text_folder: Path, clip_folder: Path, tmp_path:
     assert main(["test", *laid_over, f"--ckpt_path={tmp_path}/{name}/0/checkpoints/best.ckpt"]) == 0
     found = json.loads((tmp_path / name / "0/report/test.json").read_text())["conditions"]["complete"]
     assert "accuracy" in found, "base and new classes of another data set are no two kinds"
+
+
+def fit_streamed(overlay: Path, text_folder: Path, clip_folder: Path, folder: Path) -> None:
+    """Fit with training samples of tar files."""
+    flags = flags_for(CONFIGS / "hugging_face.yaml", text_folder, clip_folder, folder)
+    columns = {name: getattr(streamed(folder, [20, 20]), f"{name}_column") for name in ("image", "text", "label")}
+    flags += [f"--config={overlay}", *(f"{SOURCE}.{name}_column={column}" for name, column in columns.items())]
+    files = {"train": f"{folder}/train-*.tar", "validation": f"{folder}/val-0.tar"}
+    flags += [f"{SOURCE}.path=webdataset", f"{SOURCE}.files={json.dumps(files)}"]
+    assert main(["fit", *flags, "--trainer.max_steps=3", "--trainer.val_check_interval=2"]) == 0
 
 
 def test_configurations_of_mmrl_differ_in_their_data_alone() -> None:

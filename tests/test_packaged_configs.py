@@ -132,7 +132,10 @@ def test_what_is_no_file_of_that_name_is_passed_over_or_refused(
         ("Demo", r"Demo does not exist: .*\(did you mean demo\?\)$"),
         ("configs/transfer/few_shot.yaml", r"does not exist: .*\(did you mean clip/few_shot, protocols/few_shot\?\)$"),
         ("conditons/full.yaml", r"does not exist: .*\(did you mean conditions/full\?\)$"),
-        ("trainer", r"does not exist: .*\(did you mean trainer/gpus, trainer/slurm, trainer/smoke\?\)$"),
+        (
+            "trainer",
+            r"does not exist: .*\(did you mean trainer/gpus, trainer/slurm, trainer/smoke, trainer/stream\?\)$",
+        ),
         (
             "folder",
             r"the configuration folder is a folder: give the path of a YAML file, or a name that \S+ \S+ lists$",

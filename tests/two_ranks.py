@@ -16,23 +16,33 @@ import torch.distributed as dist
 TIMEOUT = 60  # seconds after which a hanging test fails
 
 
-def in_two_ranks(fn: Callable[[int], Any]) -> list[Any]:
+def in_two_ranks(fn: Callable[[int], Any], workers: bool = False) -> list[Any]:
     """Run ``fn(rank)`` on two ranks and return the result of each rank, or the exception that it raised."""
-    return in_ranks(2, fn)
+    return in_ranks(2, fn, workers)
 
 
-def in_ranks(count: int, fn: Callable[[int], Any]) -> list[Any]:
-    """Run ``fn(rank)`` on ``count`` ranks and return the result of each rank, or the exception that it raised."""
+def in_ranks(count: int, fn: Callable[[int], Any], workers: bool = False) -> list[Any]:
+    """Run ``fn(rank)`` on ``count`` ranks and return the result of each rank, or the exception that it raised.
+
+    Args:
+        count: Number of ranks.
+        fn: Function to run.
+        workers: Whether it may start processes of its own.
+    """
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     with tempfile.TemporaryDirectory() as folder:  # the rendezvous uses a file, because a free port may be taken
         arguments = [(fn, rank, count, f"file://{folder}/store", queue) for rank in range(count)]
-        processes = [context.Process(target=_run, args=args, daemon=True) for args in arguments]
+        processes = [context.Process(target=_run, args=args, daemon=not workers) for args in arguments]
         for process in processes:
             process.start()
-        found = dict(pickle.loads(queue.get(timeout=TIMEOUT)) for _ in processes)
-        for process in processes:
-            process.join(TIMEOUT)
+        try:
+            found = dict(pickle.loads(queue.get(timeout=TIMEOUT)) for _ in processes)
+            for process in processes:
+                process.join(TIMEOUT)
+        finally:
+            for process in processes:
+                process.kill()
     return [found[rank] for rank in range(count)]
 
 

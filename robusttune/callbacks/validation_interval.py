@@ -22,7 +22,10 @@ class ValidationInterval(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the interval, now that the number of batches is known."""
-        interval, batches = trainer.val_check_interval, int(trainer.num_training_batches)
+        interval = trainer.val_check_interval
+        if trainer.num_training_batches == float("inf"):  # of a stream
+            return
+        batches = int(trainer.num_training_batches)
         if trainer.check_val_every_n_epoch != 1 or isinstance(interval, int) or interval != 1.0:
             return
         steps = ceil(batches / trainer.accumulate_grad_batches)

@@ -44,7 +44,9 @@ def run(args: list[str]) -> None:
         raise RobustTuneError(f"--out {given.out} is a folder: give a path of a PNG file")
     samples = data.rows(given.split)
     if samples is None:
-        raise RobustTuneError(f"the data has no {given.split} split: give another --split")
+        is_stream = given.split == "train" and data.source.training_stream is not None
+        has = "reads the train split as a stream" if is_stream else f"has no {given.split} split"
+        raise RobustTuneError(f"the data {has}: give another --split")
     rows = evenly_spaced(len(samples), given.samples)
     sheet = draw_strips(
         [strip_of(data, samples, row, given.severity) for row in rows],

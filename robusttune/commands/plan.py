@@ -60,7 +60,16 @@ class PlanCLI(CLIWithoutRun):
             raise RobustTuneError(f"--json {self.config.json} is a folder: give another path")
 
     def checked_facts(self, data: ImageTextDataModule) -> Facts:
-        """Check the data for a fit, and return their facts."""
+        """Check the data for a fit, and return their facts.
+
+        Raises:
+            RobustTuneError: The data are invalid, or the training samples are a stream.
+        """
+        if data.source.training_stream is not None:
+            raise RobustTuneError(
+                "plan counts the training samples, and data.source.stream reads them while training: leave it out, or "
+                "see the speed of a fit with --trainer.max_steps 100"
+            )
         data.check("fit")
         return data.facts
 

@@ -23,6 +23,7 @@ from robusttune.commands.flags import with_flags
 from robusttune.commands.links import ENCODERS
 from robusttune.commands.recipe_rules import OPTIMIZER, Recipe, Situation, choose
 from robusttune.data import ImageTextDataModule
+from robusttune.errors import RobustTuneError
 from robusttune.models import FusionModel, MoLT
 from robusttune.packaged_configs import find_packaged
 from robusttune.plain_yaml import read_plain_yaml
@@ -105,6 +106,11 @@ def _values(verb: str, args: list[str], given: Settings) -> dict[str, Any]:
     with _unlogged():  # The command itself reads the data again.
         _, data = read_data(verb, "", with_flags(args, ("config", "data", *ENCODERS)), lambda parser: None)
         train = data.rows("train")
+        if data.source.training_stream is not None:
+            raise RobustTuneError(
+                "recipe is auto, which counts the training samples, and data.source.stream reads them while training: "
+                "set recipe to null, and trainer.max_steps and model.fusion to what you want"
+            )
         if train is None:  # The check of the data says so.
             return {}
         recipe = choose(_situation(data, len(train), given))

@@ -128,6 +128,31 @@ def draw_mask(
     return Mask(ids, ~_lose(queues, np.diff(steps) > 0))
 
 
+def lost_at_random(ids: Sequence[str] | pa.ChunkedArray, settings: Missing) -> NDArray[np.bool_]:
+    """Return which modality each sample loses if the other samples are not known.
+
+    Each sample by itself loses one with the probability ``rate``, as a function of its id and the seed. As in
+    `draw_mask`, the samples that are incomplete at a lower rate are so at every higher rate, too.
+
+    Args:
+        ids: Ids of N samples.
+        settings: Protocol with a rate, which depends on nothing else.
+
+    Returns:
+        Whether the image (column 0) and the text (column 1) are lost, shape (N, 2), bool.
+
+    Example:
+        >>> lost_at_random(["a", "b", "c"], Missing(rate=1.0, type="text")).tolist()
+        [[False, True], [False, True], [False, True]]
+    """
+    assert settings.rate is not None
+    ids = as_column(ids)
+    share = {"image": 1.0, "text": 0.0, "both": settings.ratio}[settings.type]
+    is_image = _uniforms(settings.seed, ids, "modality ") < share
+    is_lost = _uniforms(settings.seed, ids) < settings.rate
+    return np.stack([is_lost & is_image, is_lost & ~is_image], axis=1)
+
+
 def label_scores(
     names: Sequence[str], flat: NDArray[np.integer], counts: NDArray[np.integer], seed: int
 ) -> NDArray[np.float64]:
@@ -199,9 +224,9 @@ def _lose(queues: Sequence[NDArray[np.integer]], is_image: NDArray[np.bool_]) ->
     return lost
 
 
-def _uniforms(seed: int, ids: pa.ChunkedArray) -> NDArray[np.float64]:
-    """Return the number of `_uniform` for each id, shape (N,), float64."""
-    prefix, parts = f"{seed} ".encode(), [np.zeros(0)]
+def _uniforms(seed: int, ids: pa.ChunkedArray, use: str = "") -> NDArray[np.float64]:
+    """Return the number of `_uniform` for each id, shape (N,), float64; each use has other numbers."""
+    prefix, parts = f"{seed} {use}".encode(), [np.zeros(0)]
     for start in range(0, len(ids), CHUNK):
         names = ids.slice(start, CHUNK).cast(pa.binary()).to_pylist()
         digests = b"".join(hashlib.blake2b(prefix + name, digest_size=8).digest() for name in names)

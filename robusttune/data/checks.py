@@ -42,7 +42,8 @@ def check_stage(stage: str, records: SplitRecords, label_set: LabelSet, unreadab
             "test data: for an unbiased result, test last.ckpt"
         )
     for split in STAGE_SPLITS[stage]:
-        if records.rows(split) is None:
+        is_stream = split == "train" and source.training_stream is not None
+        if records.rows(split) is None and not is_stream:
             raise RobustTuneError(f"the data has no {split} split: give one to data.source")
     alike = look_alikes(label_set.facts.class_names) if stage == "fit" else None
     if alike is not None:

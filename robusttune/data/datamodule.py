@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import pyarrow as pa
 from lightning.pytorch import LightningDataModule
@@ -28,8 +28,13 @@ from robusttune.data.sampler import ResumableLoader
 from robusttune.data.settings import CacheSettings, EvaluationSettings, LoaderSettings, TrainingSettings
 from robusttune.data.sources.base import Source
 from robusttune.data.splits import Splits
+from robusttune.data.streaming.checks import refuse_unsupported
+from robusttune.data.streaming.loader import StreamLoader
+from robusttune.data.streaming.training import stream_loader, stream_summary
+from robusttune.data.streaming.training_stream import TrainingStream
 from robusttune.data.tally import Tally
 from robusttune.encoders import FrozenEncoder, ImageEncoder, TextEncoder
+from robusttune.errors import RobustTuneError
 from robusttune.ranks import any_over_ranks
 from robusttune.types import STAGE_SPLITS, Batch, Facts, Sample, Split
 
@@ -91,6 +96,9 @@ class ImageTextDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         refuse_uncacheable_inputs(cache, noise.train, training.augmentation)
+        self._stream = source.training_stream
+        if self._stream is not None:
+            refuse_unsupported(splits, training, missing, cache)
         self.source = source
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
@@ -113,8 +121,8 @@ class ImageTextDataModule(LightningDataModule):
         self.feature_cache = None if cache.folder is None else FeatureCache(cache.folder, cache.dtype)
         self._conditions = None if evaluation.conditions is None else Conditions(evaluation.conditions, seed)
         self._datasets: dict[Split, SampleDataset] = {}
-        self._train_loader: ResumableLoader | None = None
-        self._resumed: dict[str, int] = {}
+        self._train_loader: ResumableLoader | StreamLoader | None = None
+        self._resumed: dict[str, Any] = {}
 
     @property
     def facts(self) -> Facts:
@@ -158,6 +166,9 @@ class ImageTextDataModule(LightningDataModule):
         """Check the data and create the data sets of a stage; see `check_stage` for arguments and errors."""
         self.check(stage)
         for split in STAGE_SPLITS[stage]:
+            if split == "train" and self._stream is not None:
+                rank_zero_info(stream_summary(self._stream, self.facts, self.missing.train))
+                continue
             rows = self.rows(split)
             assert rows is not None, "check refuses a stage without its splits"
             rank_zero_info(summary_line(split, rows, self.masks.get(split)))
@@ -196,10 +207,10 @@ class ImageTextDataModule(LightningDataModule):
         refuse = self._refuse_unreadable if self.unreadable == "error" else None
         self.feature_cache.replace_inputs(data_sets, towers, running, refuse)
 
-    def train_dataloader(self) -> ResumableLoader:
+    def train_dataloader(self) -> ResumableLoader | StreamLoader:
         """Return a loader of the training split, at the position of a resumed checkpoint if there is one."""
-        loader = self._loader("train")
-        assert isinstance(loader, ResumableLoader)
+        loader = self._loader("train") if self._stream is None else self._streaming(self._stream)
+        assert isinstance(loader, ResumableLoader | StreamLoader)
         self._train_loader = loader
         if self._resumed:
             self._train_loader.load_state_dict(self._resumed)
@@ -207,7 +218,16 @@ class ImageTextDataModule(LightningDataModule):
         return self._train_loader
 
     def complete_dataloader(self) -> DataLoader[Sample]:
-        """Return a loader of the training split in the order of its rows, without modality dropout."""
+        """Return a loader of the training split in the order of its rows, without modality dropout.
+
+        Raises:
+            RobustTuneError: The training samples are a stream.
+        """
+        if self._stream is not None:
+            raise RobustTuneError(
+                "model.fusion is fitted to all training samples at once, and data.source.stream reads them while "
+                "training: leave it out, or give another model.fusion"
+            )
         complete = self._datasets["train"].complete()
         return self.loaders.build(complete, "train", self.facts, Processes.of(self.trainer), shuffle=False)
 
@@ -243,15 +263,17 @@ class ImageTextDataModule(LightningDataModule):
         if self.unreadable == "error" and any_over_ranks(bool(batch.unreadable)):
             self._refuse_unreadable(batch.unreadable)
         self.tally.add(batch)
+        if batch.split == "train" and isinstance(self._train_loader, StreamLoader):
+            self._train_loader.used()
         return batch
 
     # Lightning restores the state of a loader too late: the learning rate schedule needs the number of steps, so the
     # loader exists before. Therefore the data module saves the state and passes it on.
-    def state_dict(self) -> dict[str, int]:
-        """Return the state of the training loader, see `ResumableLoader`; empty if there is no loader."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the training loader; empty if there is no loader."""
         return {} if self._train_loader is None else self._train_loader.state_dict()
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state of a checkpoint for the next training loader."""
         self._resumed = state_dict
 
@@ -267,6 +289,11 @@ class ImageTextDataModule(LightningDataModule):
         """Check all images of the data sets in use, and raise an error that counts the unreadable ones."""
         names = list(dict.fromkeys(name for data in self._datasets.values() for name in data.records.all_images()))
         refuse_unreadable(names, self.source.images, found, threads=Processes.of(self.trainer).cores)
+
+    def _streaming(self, stream: TrainingStream) -> StreamLoader:
+        """Return the loader of streamed training samples."""
+        settings = (self.preprocessing, self.missing.train, self.facts, self.loaders, Processes.of(self.trainer))
+        return stream_loader(stream, *settings, lambda: 0 if self.trainer is None else self.trainer.current_epoch)
 
     def _loader(self, split: Split) -> DataLoader[Sample]:
         """Return the loader of a split."""

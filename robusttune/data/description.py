@@ -48,7 +48,7 @@ def describe_split(data: ImageTextDataModule, split: Split) -> dict[str, Any]:
         "seed": data.seed,
         "noise": asdict(getattr(data.noise, split)),
         "missing": None if protocol is None else asdict(protocol),
-        "mask": None if protocol is None else data.masks[split].hash,
+        "mask": data.masks[split].hash if split in data.masks else None,
         "samples": None if rows is None else presence(rows),
     }
 

@@ -9,6 +9,7 @@ from robusttune.data.class_indices import ClassIndices
 from robusttune.data.labels import encode_labels, facts_of, require_classes
 from robusttune.data.records import SplitRecords
 from robusttune.data.rows import Rows
+from robusttune.data.streaming.facts import estimated_facts
 from robusttune.errors import RobustTuneError
 from robusttune.types import Facts, Split
 
@@ -52,6 +53,9 @@ class LabelSet:
                 )
             return self.given
         train = self.records.rows("train")
+        val = self.records.rows("val") if self.records.source.training_stream is not None else None
+        if val is not None:
+            return estimated_facts(val, self.records.class_names, multilabel)
         if train is None:
             raise RobustTuneError("there is no training split to learn the classes from: give one, or a checkpoint")
         names = self.records.class_names

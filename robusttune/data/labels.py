@@ -49,7 +49,9 @@ def facts_of(train: ClassIndices, class_names: list[str], multilabel: bool) -> F
     return Facts(class_names, (train.sizes(len(class_names)) / len(train)).tolist(), multilabel, len(train))
 
 
-def encode_labels(rows: Rows, class_names: list[str], multilabel: bool, split: Split) -> ClassIndices:
+def encode_labels(
+    rows: Rows, class_names: list[str], multilabel: bool, split: Split, unknown: str = "correct it, or train with it"
+) -> ClassIndices:
     """Map the labels of each row to class indices, by name.
 
     Args:
@@ -57,6 +59,7 @@ def encode_labels(rows: Rows, class_names: list[str], multilabel: bool, split: S
         class_names: Names of the classes, in label order.
         multilabel: Whether a sample may have any number of classes, instead of exactly one.
         split: Split of the samples, for the error message.
+        unknown: Remedy for a label that is not among ``class_names``, for the error message.
 
     Returns:
         Class indices of each row: one in multi-class data, any number in multi-label data.
@@ -76,12 +79,18 @@ def encode_labels(rows: Rows, class_names: list[str], multilabel: bool, split: S
     classes = labels.classes.recoded(numbers)
     miscounted = not multilabel and classes.offsets is not None
     if not len(rows) or not labels.known.all() or miscounted or classes.flat.min(initial=0) < 0:
-        _refuse(rows, labels, class_names, multilabel, classes.flat < 0, split)
+        _refuse(rows, labels, class_names, multilabel, classes.flat < 0, split, unknown)
     return classes
 
 
 def _refuse(
-    rows: Rows, labels: Labels, class_names: list[str], multilabel: bool, is_unknown: NDArray[np.bool_], split: Split
+    rows: Rows,
+    labels: Labels,
+    class_names: list[str],
+    multilabel: bool,
+    is_unknown: NDArray[np.bool_],
+    split: Split,
+    unknown_remedy: str,
 ) -> None:
     """Raise an error about rows without a label, with a wrong number of labels, or with labels that are unknown."""
     bad, counts = Problems(f"the {split} split", "samples"), labels.classes.counts
@@ -92,7 +101,7 @@ def _refuse(
         (~labels.known, "have no label", "label them, or use them to predict only"),
         (miscounted & (counts > 1), "have several labels", "set multilabel to true"),
         (miscounted & (counts == 0), "have no labels", "set multilabel to true"),
-        (has_unknown & ~miscounted, "have a label that training does not know", "correct it, or train with it"),
+        (has_unknown & ~miscounted, "have a label that training does not know", unknown_remedy),
     ]
     found = [(int(is_bad.argmax()), int(is_bad.sum()), what, remedy) for is_bad, what, remedy in groups if is_bad.any()]
     for row, count, what, remedy in sorted(found):

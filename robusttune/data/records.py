@@ -54,7 +54,8 @@ class SplitRecords:
     @property
     def class_names(self) -> list[str]:
         """Return the names of the training classes in use, in label order: all, base or new ones."""
-        return chosen_classes(self.source.class_names(self.source_table("train")), self.splits.classes)
+        labelled: Split = "train" if self.source.training_stream is None else "val"
+        return chosen_classes(self.source.class_names(self.source_table(labelled)), self.splits.classes)
 
     @property
     def test_class_names(self) -> list[str]:

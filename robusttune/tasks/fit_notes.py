@@ -121,7 +121,8 @@ def _untrained_prototypes(task: RobustTask, data: ImageTextDataModule) -> str | 
     if not isinstance(head, PrototypeHead) or getattr(task, "every_pattern", False):
         return None
     rows, dropout = data.rows("train"), data.training.modality_dropout
-    assert rows is not None, "a fit has training samples"
+    if rows is None:  # a stream, whose samples are not known
+        return None
     counts = presence(rows)
     samples = {  # or a probability of some
         LONE_IMAGE: counts["image_only"] or (dropout is not None and dropout.text_dropout),

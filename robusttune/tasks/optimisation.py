@@ -67,6 +67,8 @@ def optimizer_with_schedule(
     estimated = module.trainer.estimated_stepping_batches
     if estimated == float("inf"):
         raise RobustTuneError("the schedule has no end: set trainer.max_epochs or trainer.max_steps")
+    if estimated == -1 and schedule.every == "step":  # Epochs of streamed samples have an unknown number of steps.
+        raise RobustTuneError("the schedule has no end, since the samples are a stream: set trainer.max_steps")
     total = int(estimated) if schedule.every == "step" else module.trainer.max_epochs
     if total is None or total < 0:
         raise RobustTuneError("model.schedule.every is epoch: set trainer.max_epochs")

@@ -8,6 +8,7 @@ from robusttune.data.sources.files import read_text, within
 from robusttune.data.sources.food101 import Food101
 from robusttune.data.sources.hateful_memes import HatefulMemes
 from robusttune.data.sources.hugging_face import HuggingFace
+from robusttune.data.sources.hugging_face_stream import Stream
 from robusttune.data.sources.image_folder import ImageFolder
 from robusttune.data.sources.imagenet import ImageNet, ImageNetVariant
 from robusttune.data.sources.mmimdb import MMIMDb
@@ -37,6 +38,7 @@ __all__ = [
     "Shapes",
     "Source",
     "SplitNames",
+    "Stream",
     "Table",
     "Visibility",
     "World",

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from robusttune.data.images import ImageFiles, ImageReader
 from robusttune.data.record_files import RecordWriter
 from robusttune.data.sources.files import path_kind
+from robusttune.data.streaming.training_stream import TrainingStream
 from robusttune.errors import RobustTuneError
 from robusttune.types import Split, View
 
@@ -99,6 +100,11 @@ class Source(ABC):
     @property
     def published(self) -> Published | None:
         """Return the published counts of the data set, or None where they are unknown."""
+        return None
+
+    @property
+    def training_stream(self) -> TrainingStream | None:
+        """Return the stream of training samples, or None if `read` returns them as a table."""
         return None
 
     @property

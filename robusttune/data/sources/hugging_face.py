@@ -2,52 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from PIL import Image
 
-from robusttune.data.images import ImageReader, UnreadableImageError, read_image
-from robusttune.data.packs import Part
+from robusttune.data.images import ImageReader
 from robusttune.data.problems import Problems
+from robusttune.data.record_files import RecordWriter
 from robusttune.data.remote import URL, Remote
-from robusttune.data.sources.base import Record, Source, names_of_classes, to_table
+from robusttune.data.sources.base import SCHEMA, Source, names_of_classes, to_batch
 from robusttune.data.sources.blanks import Blanks
-from robusttune.data.sources.extras import import_extra
 from robusttune.data.sources.files import path_kind
+from robusttune.data.sources.hugging_face_images import CellImages
+from robusttune.data.sources.hugging_face_loading import StreamedSplits, expanded, load_splits
+from robusttune.data.sources.hugging_face_records import RowReader, names_of
+from robusttune.data.sources.hugging_face_stream import HuggingFaceStream, Stream
 from robusttune.data.sources.image_cells import (
     ImageCells,
     SeveralImages,
     check_several_images,
     holds_content,
     holds_text,
-    is_embedded,
-    stored_parts,
 )
 from robusttune.data.sources.label_cells import LabelColumn
-from robusttune.data.sources.readers import as_text
-from robusttune.data.sources.rows import Row
+from robusttune.data.sources.repeated_ids import repeated
 from robusttune.data.sources.split_names import SplitNames
-from robusttune.data.stored_images import StoredImages
-from robusttune.encoders.hub import PREFETCH, cached_commit, offline
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
 from robusttune.types import Split
 
 log = logging.getLogger(__name__)
 
-CELL = re.compile(r"(train|val|test|predict)/([0-9]+)(?:/([0-9]+))?(?:/([0-9]+))?")
-ROWS = 100  # rows of image columns that are in memory at a time
+ROWS = 100  # rows that are in memory at a time, with their images
 
 
 @dataclass(frozen=True)
@@ -73,6 +63,12 @@ class HuggingFace(Source):
         image_root: Folder or URL that image paths in a column of texts are relative to and must stay within; by default
             the folder of a data set on disk.
         remote: Limits for images that are fetched from servers.
+        files: Files of each of the data set's splits: paths, URLs, or patterns such as ``train-*.tar`` and
+            ``https://example.org/train-{000..099}.tar``. ``path`` is then the name of their format, such as
+            ``webdataset`` (tar files), ``parquet`` or ``json``. In tar files, columns are endings, such as ``jpg``,
+            ``txt`` and ``cls``, and a file that a sample lacks is a missing cell.
+        stream: Settings of a stream: training samples are read while training, and never as a whole. The other splits
+            are loaded whole.
 
     Example:
         >>> HuggingFace("user/memes", text_column="caption").on_hub
@@ -92,6 +88,8 @@ class HuggingFace(Source):
     blank: list[str] | None = None
     image_root: str | None = None
     remote: Remote = Remote()  # noqa: RUF009
+    files: dict[str, list[str] | str] | None = None
+    stream: Stream | None = None
 
     def __post_init__(self) -> None:
         check_several_images(self.several_images)
@@ -104,13 +102,18 @@ class HuggingFace(Source):
     @property
     def images(self) -> ImageReader:
         """Return a reader of the images in the image column."""
-        return Cells(self)
+        return CellImages(self.path, self.image_columns, self._cell, self.remote)
+
+    @cached_property
+    def training_stream(self) -> HuggingFaceStream | None:
+        """Return the stream of training samples, or None if they are read as a table."""
+        return None if self.stream is None else HuggingFaceStream(self, self.stream)
 
     def read(self, split: Split) -> pa.Table | None:
         """Return the records of a split, or None where the data set has no such split.
 
-        A test split without labels is returned for ``predict`` instead of ``test``, unless another split is named for
-        prediction.
+        There are none of a stream. A test split without labels is returned for ``predict`` instead of ``test``, unless
+        another split is named for prediction.
 
         Raises:
             RobustTuneError: If the data set cannot be loaded, lacks a column, or has rows that cannot be parsed.
@@ -123,69 +126,57 @@ class HuggingFace(Source):
 
     def _read(self, split: Split) -> pa.Table | None:
         name = self.splits.get(split)
-        if name is None:
+        if name is None or (split == "train" and self.stream is not None):
             return None
         data, where = self.data[name], f"{self.path}, {name}"
-        self._check_columns(data, where, labelled=split != "predict")
-        bad, blanks, rows = Problems(where, "rows"), Blanks(self.blank), len(data)
-        texts, ids, labels = (self._cells(data, name) for name in (self.text_column, self.id_column, self.label_column))
-        names = _names(data.features.get(self.label_column))
-        column = LabelColumn(self.label_column, self.multilabel, None, blanks, names)
-        images = self._image_names(data, split, self._cells_of_text(bad, blanks))
-        records = [
-            Record(
-                self._id(ids[row], row, bad),
-                images[row][0] if images[row] else None,
-                self._text(texts[row], f"row {row}", bad, blanks),
-                column.read(labels[row], f"row {row}", bad),
-                images[row][1:] or None,
-            )
-            for row in range(rows)
-        ]
-        for warning in column.check(where):
+        self.check_columns(data.column_names, data.features, where, labelled=split != "predict")
+        reader = self.row_reader(where, split, data.features)
+        batches = data.select_columns([column for column in self.used_columns if column in data.column_names])
+        with RecordWriter(SCHEMA) as writer:
+            first = 0
+            for rows in batches.with_format("arrow").iter(ROWS):
+                writer.add(to_batch([*reader.records(rows, first)]))
+                first += len(rows)
+            table = writer.table()
+        for warning in reader.labels.check(where):
             log.warning("%s", warning)
-        bad.add_repeats((record.id, f"row {row}") for row, record in enumerate(records))
-        bad.refuse(rows)
-        blanks.warn(where, rows)
-        return to_table(records)
+        for repeat, row in repeated(table["id"]):
+            at = f"{reader.place(repeat)}, {table['id'][repeat].as_py()!r} of {reader.place(row)}"
+            reader.bad.add(at, "repeat an id", "make ids unique")
+        reader.bad.refuse(len(table))
+        reader.blanks.warn(where, len(table))
+        return table
+
+    def row_reader(self, where: str, split: Split, features: Any) -> RowReader:
+        """Return the conversion of the rows of a split.
+
+        Args:
+            where: Name of the split in the data set, for messages.
+            split: Split of the rows.
+            features: Types of the columns, as `datasets.Features`; an empty dictionary if they are unknown.
+        """
+        bad, blanks = Problems(where, "rows"), Blanks(self.blank)
+        images = ImageCells(None, [], self._root, True, self.several_images, bad, blanks)
+        labels = LabelColumn(
+            self.label_column, self.multilabel, None, blanks, names_of(features.get(self.label_column))
+        )
+        columns = (self.image_columns, self.text_column, self.id_column)
+        return RowReader(split, *columns, images, self.averages_images, labels, blanks, bad)
 
     def class_names(self, table: pa.Table) -> list[str]:
         """Return all names of the `ClassLabel` feature, or the sorted names in ``table`` if there is none."""
+        if self.training_stream is not None:
+            return self.training_stream.class_names or super().class_names(table)
         for data in self.data.values():
-            names = _names(data.features.get(self.label_column))
+            names = names_of(data.features.get(self.label_column))
             if names is not None:
                 return list(names)
         return super().class_names(table)
 
     @cached_property
     def data(self) -> Any:
-        """Load the data set, once.
-
-        Returns:
-            Mapping from the data set's own split names to its `datasets.Dataset` objects. A data set that was saved
-            without splits is mapped from ``train``.
-
-        Raises:
-            RobustTuneError: If the data set cannot be loaded, is incomplete, or was prepared at another revision. The
-                message gives the reason in one line.
-        """
-        datasets = import_extra("datasets", "huggingface")
-        folder = user_path(self.path)
-        saved = any(path_kind(folder / name) == "file" for name in ("dataset_dict.json", "state.json"))
-        try:
-            if saved:
-                found = datasets.load_from_disk(str(folder))
-            else:
-                found = datasets.load_dataset(self.path, self.name, revision=self.revision)
-        except Exception as error:  # hub, network and parsers raise many types
-            reason = " ".join(str(error).split()).rstrip(".")
-            remedy = "correct data.source.path, name and revision"
-            remedy += f", or {PREFETCH}" if self.on_hub else ""
-            raise RobustTuneError(f"{self.path} cannot be loaded ({reason:.240}): {remedy}") from None
-        splits = found if isinstance(found, dict) else {"train": found}
-        if self.on_hub:
-            self._check_prepared(splits)
-        return splits
+        """The splits of the data set by its own names: `datasets.Dataset` objects, loaded once, see `load_splits`."""
+        return load_splits(self) if self.stream is None else StreamedSplits(self)
 
     @cached_property
     def splits(self) -> dict[Split, str]:
@@ -195,40 +186,42 @@ class HuggingFace(Source):
     @property
     def on_hub(self) -> bool:
         """Return whether `path` is a name on the hub rather than a local path."""
-        return not self.path.startswith(("/", "./", "../", "~")) and path_kind(Path(self.path)) == "nothing"
+        is_format = self.files is not None and "/" not in self.path
+        is_local = self.path.startswith(("/", "./", "../", "~")) or path_kind(Path(self.path)) != "nothing"
+        return not is_format and not is_local
 
-    def _check_prepared(self, splits: dict[str, Any]) -> None:
-        """Check the number of rows and the revision of the splits that the library has prepared.
+    @property
+    def data_files(self) -> dict[str, list[str]] | None:
+        """Return the paths, URLs and patterns of the files of each split, or None to let the library find them."""
+        if self.files is None:
+            return None
+        given = {split: [paths] if isinstance(paths, str) else paths for split, paths in self.files.items()}
+        return {split: [path for pattern in paths for path in expanded(pattern)] for split, paths in given.items()}
 
-        The library itself does not count the rows, and when offline it uses whichever revision is cached.
+    def check_columns(self, found: list[str], features: Any, where: str, labelled: bool) -> None:
+        """Check that a split has the columns that are used, and images in those of images.
+
+        Args:
+            found: Names of all columns.
+            features: Types of the columns, as `datasets.Features`; None if they are unknown.
+            where: Name of the split in the data set, for messages.
+            labelled: Whether samples need labels.
 
         Raises:
-            RobustTuneError: If rows are missing, or the cached revision is another one.
+            RobustTuneError: A column is missing, or one of images holds something else.
         """
-        commit = cached_commit(self.path, self.revision, "dataset")
-        for name, data in splits.items():
-            folder, rows = Path(data.cache_files[0]["filename"]).parent, data.info.splits[name].num_examples
-            if len(data) != rows:
-                raise RobustTuneError(f"{folder} has {len(data)} rows of {name}, not {rows}: remove it, and {PREFETCH}")
-            if offline() and commit != folder.name and (commit or self.revision):
-                raise RobustTuneError(
-                    f"{self.path} was last prepared at {folder.name}, which is not {self.revision or 'main'}: "
-                    "prefetch each revision into an HF_HOME of its own"
-                )
-
-    def _check_columns(self, data: Any, where: str, labelled: bool) -> None:
         needed = [*self.image_columns, self.text_column, self.label_column if labelled else None, self.id_column]
-        missing = [name for name in needed if name is not None and name not in data.column_names]
+        missing = [name for name in needed if name is not None and name not in found]
         if missing:
             raise RobustTuneError(
-                f"{where} has no column {', '.join(missing)} (it has {', '.join(data.column_names)}): set "
+                f"{where} has no column {', '.join(missing)} (it has {', '.join(found)}): set "
                 "data.source.image_column, text_column or label_column to its names, null for a missing modality"
             )
-        for column in self.image_columns:
-            kind = data.features.arrow_schema.field(column).type
+        for column in self.image_columns if features is not None else ():
+            kind = features.arrow_schema.field(column).type
             if not (holds_content(kind) or holds_text(kind)):
                 raise RobustTuneError(
-                    f"the column {column} of {where} is of {data.features[column]}, not of images: "
+                    f"the column {column} of {where} is of {features[column]}, not of images: "
                     "give another image_column, or cast it to datasets.Image"
                 )
 
@@ -238,145 +231,33 @@ class HuggingFace(Source):
         return [self.image_column] if isinstance(self.image_column, str) else self.image_column or []
 
     @property
+    def used_columns(self) -> list[str]:
+        """Return the names of all columns that are used, each once."""
+        used = (*self.image_columns, self.text_column, self.id_column, self.label_column)
+        return [*dict.fromkeys(column for column in used if column is not None)]
+
+    def _cell(self, split: str, row: int, column: str) -> Any:
+        """Return a cell of an image column."""
+        return self._image_cells[split][row][column][0].as_py()
+
+    @cached_property
+    def _image_cells(self) -> dict[str, Any]:
+        """Return the image columns of each split that is loaded whole."""
+        whole: dict[str, str] = {**self.splits}
+        if self.stream is not None:
+            whole.pop("train", None)
+        arrow = {split: self.data[name].with_format("arrow") for split, name in whole.items()}
+        return {split: data.select_columns(self.image_columns) for split, data in arrow.items()}
+
+    @property
     def _root(self) -> Path | str | None:
         """Return the folder or URL that image paths are relative to, or None if it is unknown."""
         root = self.image_root
         if root is None:
-            return None if self.on_hub else user_path(self.path)
+            return None if self.on_hub or self.files is not None else user_path(self.path)
         return root if URL.match(root) else user_path(root)
-
-    def _cells_of_text(self, bad: Problems, blanks: Blanks) -> ImageCells:
-        """Return the conversion of image cells that hold texts."""
-        return ImageCells(None, [], self._root, True, self.several_images, bad, blanks)
-
-    def _image_names(self, data: Any, split: Split, images: ImageCells) -> list[list[str]]:
-        """Return the names of the images of each row that are used. No image is decoded.
-
-        Embedded images are named ``<split>/<row>``, those of further image columns ``<split>/<row>/<column>``, and
-        further ones of a list ``<split>/<row>/<column>/<item>``.
-        """
-        names: list[list[str]] = [[] for _ in range(len(data))]
-        for number, column in enumerate(self.image_columns):
-            row = 0
-            for batch in data.select_columns([column]).with_format("arrow").iter(ROWS):
-                cells = batch[column]
-                if holds_content(cells.type):
-                    counts = _image_counts(cells)
-                else:
-                    counts = [len(stored_parts(c)) if is_embedded(c) else 0 for c in cells.to_pylist()]
-                for cell, count in zip(cells, counts, strict=True):
-                    if count:
-                        names[row] += [_cell_name(split, row, number, item) for item in range(count)]
-                    elif not holds_content(cells.type):
-                        names[row] += images.names(Row(f"row {row}", {column: cell.as_py()}), [column])
-                    row += 1
-        return names if self.averages_images else [row_names[:1] for row_names in names]
-
-    def _cells(self, data: Any, column: str | None) -> list[Any]:
-        """Return the cells of a column without decoding images; None per row if there is no such column."""
-        if column not in data.column_names:
-            return [None] * len(data)
-        cells: list[Any] = data.select_columns([column]).with_format("arrow")[:][column].to_pylist()
-        return cells
-
-    def _id(self, value: Any, row: int, bad: Problems) -> str:
-        text = self._text(value, f"row {row}", bad, Blanks([]))
-        if text is None and self.id_column is not None:
-            bad.add(f"row {row}", "have no id", "give them ids, or set data.source.id_column to null")
-        return text or (f"{row}" if self.id_column is None else f"row {row}")
-
-    def _text(self, value: Any, where: str, bad: Problems, blanks: Blanks) -> str | None:
-        text = as_text(value)
-        if text is None:
-            bad.add(f"{where}, {value!r:.40}", "have no text where it ought to be")
-        return None if text is None or blanks.is_blank(text, str(self.text_column)) else text
-
-
-class Cells(StoredImages):
-    """A reader of the images of a `HuggingFace` source: those in its cells, and those that its cells name.
-
-    Args:
-        source: Data source that the images belong to.
-    """
-
-    def __init__(self, source: HuggingFace) -> None:
-        super().__init__(source.remote)
-        self.source = source
-
-    def missing(self, names: Iterable[str | None]) -> list[str]:
-        """Return the paths that do not exist, in order; the cells themselves exist."""
-        return super().missing(name for name in names if name is not None and not CELL.fullmatch(name))
-
-    def read(self, name: str) -> Image.Image:
-        """Return an image as RGB.
-
-        Raises:
-            UnreadableImageError: If the image cannot be read.
-        """
-        part = self._part(name)
-        if isinstance(part, str):
-            return super().read(part)
-        return read_image(io.BytesIO(part), f"the image in {name} of {self.source.path}")
-
-    def content(self, name: str) -> bytes:
-        """Return the encoded image."""
-        part = self._part(name)
-        return super().content(part) if isinstance(part, str) else part
-
-    def digest(self, name: str) -> bytes | None:
-        """Return a 16-byte hash of an image in a cell, or None for a file of its own."""
-        part = self._part(name)
-        if not isinstance(part, str):
-            return hashlib.blake2b(part, digest_size=16).digest()
-        if part == name:
-            return super().digest(part)
-        try:  # the cell names a file, which the records do not
-            return hashlib.blake2b(super().content(part), digest_size=16).digest()
-        except UnreadableImageError:
-            return hashlib.blake2b(part.encode(), digest_size=16).digest()
-
-    def _part(self, name: str) -> Part:
-        """Return the image in a cell that a name refers to: its content, path or URL. Return other names."""
-        found = CELL.fullmatch(name)
-        if found is None:
-            return name
-        column = self.source.image_columns[int(found[3] or 0)]
-        cell = self._splits[found[1]][int(found[2])][column][0].as_py()
-        return next(islice(stored_parts(cell), int(found[4] or 0), None), b"")
-
-    @cached_property
-    def _splits(self) -> dict[str, Any]:
-        columns, splits = self.source.image_columns, self.source.splits.items()
-        return {split: self.source.data[name].select_columns(columns).with_format("arrow") for split, name in splits}
-
-
-def _names(feature: Any) -> list[str] | None:
-    """Return the class names of a `ClassLabel` feature, also within lists; None for other features."""
-    while feature is not None and not hasattr(feature, "names"):
-        feature = getattr(feature, "feature", None)
-    return None if feature is None else list(feature.names)
 
 
 def _is_unlabelled(table: pa.Table) -> bool:
     """Return whether no row of a split has a label. Test splits on the hub often have -1 as their label."""
     return names_of_classes(table) <= {"-1"}
-
-
-def _cell_name(split: Split, row: int, column: int, item: int) -> str:
-    """Return the name of an embedded image; see `HuggingFace._image_names`."""
-    numbers = [column, item] if item else [column] if column else []
-    return "/".join(map(str, [split, row, *numbers]))
-
-
-def _image_counts(cells: pa.ChunkedArray) -> list[int]:
-    """Return the number of embedded images of each cell. No image is decoded."""
-    if any(is_list(cells.type) for is_list in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
-        lengths = pc.fill_null(pc.list_value_length(cells), 0).to_pylist()
-        items = iter(_image_counts(pc.list_flatten(cells)))
-        return [sum(islice(items, length)) for length in lengths]
-    present = pc.is_valid(cells)
-    if pa.types.is_struct(cells.type):
-        parts = [field.name for field in cells.type if field.name in ("bytes", "path")]
-        filled = [pc.is_valid(pc.struct_field(cells, part)) for part in parts]
-        present = pc.and_(present, filled[0] if len(filled) == 1 else pc.or_(*filled))
-    return [int(flag) for flag in present.to_pylist()]

@@ -1,0 +1,1 @@
+"""Training samples that are read while training, and never as a whole."""
