@@ -241,11 +241,9 @@ class HuggingFace(Source):
         return self._image_cells[split][row][column][0].as_py()
 
     @cached_property
-    def _image_cells(self) -> dict[str, Any]:
+    def _image_cells(self) -> dict[Any, Any]:
         """Return the image columns of each split that is loaded whole."""
-        whole: dict[str, str] = {**self.splits}
-        if self.stream is not None:
-            whole.pop("train", None)
+        whole = {split: name for split, name in self.splits.items() if self.stream is None or split != "train"}
         arrow = {split: self.data[name].with_format("arrow") for split, name in whole.items()}
         return {split: data.select_columns(self.image_columns) for split, data in arrow.items()}
 
