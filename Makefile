@@ -23,9 +23,7 @@ install: .venv/installed ## Make .venv and install robusttune in it, at the test
 	@touch $@
 
 demo: install ## Train and test on generated data, without a network; ends with a table and a picture
-	$(BIN)/robusttune fit --config configs/demo.yaml
-	@run=$$(ls -td runs/demo/*/ | head -n 1); set -x; \
-	$(BIN)/robusttune test --config $${run}config.yaml --ckpt_path $${run}checkpoints/best.ckpt
+	$(BIN)/robusttune fit --config configs/demo.yaml --test_best true
 
 demo-mmrl: install ## Train MMRL on a few generated images, and test it on base and new classes
 	$(BIN)/robusttune fit --config configs/demo_mmrl.yaml

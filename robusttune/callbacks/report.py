@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from robusttune.callbacks.next_step import next_step
 from robusttune.callbacks.report_files import Values, write_report
 from robusttune.callbacks.run_folder import run_folder_of
 from robusttune.corruption.conditions import Conditions
@@ -91,6 +92,8 @@ class ConditionReport(Callback):
         Console().print(as_table(results["conditions"], lead, results["headline"], title))
         for line in files:
             print_line(line)
+        if checkpoint is not None and split == "test":
+            print_line(next_step(run_folder_of(checkpoint), data))
 
 
 def _results(trainer: Trainer, task: RobustTask, split: Split) -> dict[str, Any]:

@@ -93,7 +93,8 @@ class RunFolder(SaveConfigCallback):
         if trainer.is_global_zero and best:
             path = _short(Path(best[0].best_model_path))
             print_line(f"Best checkpoint ({best[0].monitor} {best[0].best_model_score:.4f}): {path}")
-            print_line(f"Test it: robusttune test --ckpt_path {shell(_short(self.folder))}")
+            if not self.config.test_best:
+                print_line(f"Test it: robusttune test --ckpt_path {shell(_short(self.folder))}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the folder."""

@@ -18,7 +18,7 @@ from robusttune.data import ImageTextDataModule
 # Other settings of a configuration, and of the config.yaml of a run. They are accepted and ignored.
 OF_THE_MODEL = ("model", "trainer", "optimizer", "lr_scheduler")
 OF_THE_RUN = (
-    *("name", "run_root", "resume", "checkpoint_minutes", "monitor", "recipe"),
+    *("name", "run_root", "resume", "checkpoint_minutes", "test_best", "monitor", "recipe"),
     *("seed_everything", "ckpt_path", "weights_only", "return_predictions", "verbose"),
 )
 

@@ -28,6 +28,7 @@ KINDS: dict[str, Any] = {  # types of the settings that must not be null
     "name": str,
     "run_root": str,
     "checkpoint_minutes": float,
+    "test_best": bool,
     "steps": int,  # an option of ``plan``
 }
 
@@ -62,6 +63,12 @@ class RobustTuneCLI(LightningCLI):
             type=float,
             default=30.0,
             help="Minutes between two writes of last.ckpt; it is also written after epochs, at most every 10 seconds.",
+        )
+        parser.add_argument(
+            "--test_best",
+            type=bool,
+            default=False,
+            help="True to test the best checkpoint right after the fit, as robusttune test would.",
         )
         parser.add_argument(
             "--monitor",

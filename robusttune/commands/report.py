@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jsonargparse import ArgumentParser
-from rich.console import Console
 
 from robusttune.commands.user_errors import user_errors
 from robusttune.errors import RobustTuneError
 from robusttune.paths import user_path
-from robusttune.report import Document, report_on, write
-from robusttune.report.tables import as_rich
 from robusttune.terminal import print_line
+
+if TYPE_CHECKING:
+    from robusttune.report import Document
 
 
 def run(args: list[str]) -> None:
@@ -48,12 +50,18 @@ def run(args: list[str]) -> None:
     out = user_path(given.out)
     if out.exists() and not out.is_dir():
         raise RobustTuneError(f"--out {given.out} is no folder: give another path")
+    from robusttune.report import report_on, write  # it imports torch, and mistakes are found before
+
     document = report_on(given.runs, given.baseline, given.trend, given.metric)
     write(document, out)
     _show(document, given.out)
 
 
 def _show(document: Document, out: str) -> None:
+    from rich.console import Console
+
+    from robusttune.report.tables import as_rich
+
     console = Console(highlight=False)
     console.print(as_rich(document.tables[0], console.width))
     for run in document.left_out:

@@ -18,6 +18,7 @@ IGNORED_SETTINGS = (
     "ckpt_path",
     "resume",
     "checkpoint_minutes",
+    "test_best",
 )  # not compared
 
 

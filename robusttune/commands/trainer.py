@@ -195,9 +195,27 @@ def run(verb: str, args: list[str]) -> None:
             reason that the user can correct.
     """
     try:
-        start(verb, args)
+        tested = _checkpoint_to_test(start(verb, args))
     except FinishedRunError as done:
         rank_zero_info(str(done))
+        return
+    if tested is not None:  # Nothing else holds the objects of the fit any more.
+        start("test", [f"--ckpt_path={tested}"])
+
+
+def _checkpoint_to_test(cli: RobustTuneCLI) -> str | None:
+    """Return the best checkpoint of a fit that is to be tested, or None.
+
+    Raises:
+        RobustTuneError: There is no such checkpoint.
+    """
+    config = cli.config[cli.subcommand]
+    if cli.subcommand != "fit" or not config.test_best:
+        return None
+    best = [each.best_model_path for each in cli.trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)]
+    if not any(best):
+        raise RobustTuneError("test_best is true, and the fit has written no checkpoint: leave it out")
+    return str(best[0])
 
 
 def start(verb: str, args: list[str]) -> RobustTuneCLI:

@@ -12,8 +12,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-
 from robusttune.errors import RobustTuneError, machine_error
 
 KINDS = {
@@ -73,9 +71,10 @@ def trainer_error(error: Exception) -> RobustTuneError | None:
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    refusals = ValueError, TypeError, ImportError, RuntimeError, MisconfigurationException
+    refusals = ValueError, TypeError, ImportError, RuntimeError
+    is_refusal = isinstance(error, refusals) or type(error).__name__ == "MisconfigurationException"
     if (
-        not isinstance(error, refusals)
+        not is_refusal  # The command may have no need to import Lightning.
         or frame is None
         or not frame.tb_frame.f_globals["__name__"].startswith(("lightning.", "lightning_utilities."))
     ):

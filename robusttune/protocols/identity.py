@@ -17,7 +17,7 @@ from robusttune.paths import atomic_write, cache_home, digest_of_file
 from robusttune.protocols.command_lines import arguments_of_fit, arguments_of_test, data_paths
 from robusttune.protocols.matrix import PlannedRun, Protocol
 
-UNNAMED = ("name", "run_root", "resume", "checkpoint_minutes", "report")  # settings that change no result
+UNNAMED = ("name", "run_root", "resume", "checkpoint_minutes", "test_best", "report")  # settings that change no result
 PARSERS = ("jsonargparse", "lightning", "torch")  # packages whose defaults are among the settings
 Resolve = Callable[[str, Sequence[str]], dict[str, Any]]  # verb, arguments -> all settings as plain data
 
