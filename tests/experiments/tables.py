@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import ablations, bayes, imbalance, pictures, protocols, robustness, scale, specialists, trials
+from experiments import ablations, bayes, imbalance, methods, pictures, protocols, robustness, scale, specialists, trials
 from experiments.records import PUBLISHED, ROOT, Results, load
 from experiments.small_tables import summary
 
@@ -53,6 +53,7 @@ TABLES = {
     "imbalance_demo": Table("imbalance_demo", imbalance.table),
     "imbalance_emoji": Table("imbalance_emoji", imbalance.table),
     **{f"protocol_{name}": Table(f"protocol_{name}", protocols.tables) for name in protocols.MINIATURES},
+    "methods": Table("methods", methods.table),
     "scale": Table("scale", scale.table),
     "small_tables_suite": Table("small_tables", summary.suite_table),
     "small_tables": Table("small_tables", summary.results_table),
