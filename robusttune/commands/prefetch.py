@@ -115,6 +115,8 @@ def _load(args: list[str]) -> Loaded:
                         found.setdefault(Repository(name, encoder.revision, "model"), []).append(setting)
         if isinstance(data.source, HuggingFace) and data.source.on_hub:
             found[Repository(data.source.path, data.source.revision, "dataset")] = ["data.source"]
+            if data.source.stream is not None:
+                raise RobustTuneError("data.source.stream reads from the hub while training: it needs a network there")
         _load_data(data)
     except RobustTuneError as error:
         return Loaded(given, found, error)

@@ -213,6 +213,11 @@ class ImageTextDataModule(LightningDataModule):
         assert isinstance(loader, ResumableLoader | StreamLoader)
         self._train_loader = loader
         if self._resumed:
+            if ("steps" in self._resumed) != isinstance(loader, StreamLoader):
+                raise RobustTuneError(
+                    "the training samples are a stream, and were none when the checkpoint was taken, or the other way "
+                    "round: resume with the same data.source.stream"
+                )
             self._train_loader.load_state_dict(self._resumed)
             self._resumed = {}
         return self._train_loader

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-STEPS = 16  # Epochs with fewer steps take less time than a validation and its checkpoint.
-VALIDATIONS = 50  # These are enough to choose the best epoch, and to draw a curve.
+STEPS = 32  # Epochs with fewer steps take less time than a validation and its checkpoint.
+VALIDATIONS = 25  # These are enough to choose the best epoch, and to draw a curve.
 
 
 def epochs_between_validations(epochs: int, steps: int) -> int:
@@ -18,7 +18,7 @@ def epochs_between_validations(epochs: int, steps: int) -> int:
 
     Example:
         >>> epochs_between_validations(200, steps=4), epochs_between_validations(20, steps=4)
-        (4, 1)
+        (8, 1)
     """
     most = min(-(-STEPS // steps), epochs // VALIDATIONS)
     return next((number for number in range(most, 1, -1) if epochs % number == 0), 1)

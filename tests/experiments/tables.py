@@ -15,7 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import ablations, bayes, imbalance, methods, pictures, protocols, robustness, scale, specialists, trials
+from experiments import (
+    ablations,
+    bayes,
+    imbalance,
+    methods,
+    pictures,
+    protocols,
+    robustness,
+    scale,
+    specialists,
+    trials,
+)
 from experiments.records import PUBLISHED, ROOT, Results, load
 from experiments.small_tables import summary
 

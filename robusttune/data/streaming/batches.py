@@ -115,9 +115,10 @@ class StreamedBatches(IterableDataset[Delivery]):
         """Return a batch that is not counted, for a process that has no more samples while others have some.
 
         Raises:
-            RobustTuneError: The first file cannot be read, or has no sample.
+            RobustTuneError: A file cannot be read, or no file has a sample.
         """
-        for cells in self.stream.rows(0):
-            batch = self.batch([StreamedRow(0, 0, cells)])
-            return replace(batch, counted=torch.zeros(1, dtype=torch.bool))
-        raise RobustTuneError(f"the first file of {self.stream.place} has no sample: remove it")
+        for shard in range(self.stream.shards):
+            for cells in self.stream.rows(shard):
+                batch = self.batch([StreamedRow(shard, 0, cells)])
+                return replace(batch, counted=torch.zeros(1, dtype=torch.bool))
+        raise RobustTuneError(f"{self.stream.place} has no sample: give it some")

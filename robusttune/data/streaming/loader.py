@@ -87,8 +87,8 @@ class StreamLoader(WatchedLoader):
             if not any(everywhere):
                 return
             self._progress.append(self._progress[-1].after(everywhere))
-            if found is None and filler is None:
-                filler = batches.filler()
+            if not all(everywhere):
+                filler = self._filler(needed=found is None and filler is None) or filler
             batch = filler if found is None else found.batch
             assert batch is not None, "a delivery without a problem has a batch"
             yield batch
@@ -131,14 +131,28 @@ class StreamLoader(WatchedLoader):
         return self.batches.batch_size * self.batches.world_size
 
     def _exchange(self, found: Delivery | None) -> list[tuple[int, Position] | None]:
-        """Return the part and position of each rank's batch, or raise the error of any rank on all of them."""
-        problem = "" if found is None else found.problem
+        """Return the part and position of each rank's batch; None for one that has no more."""
         own = None if found is None else (found.part, found.position)
-        everywhere = gather((own, problem))
-        for rank, (_, message) in enumerate(everywhere):
-            if message:
-                raise RobustTuneError(message, reported_elsewhere=rank != self.batches.rank)
+        everywhere = gather((own, "" if found is None else found.problem))
+        self._raise_any([problem for _, problem in everywhere])
         return [None if place is None else (place[0], Position(*place[1])) for place, _ in everywhere]
+
+    def _filler(self, needed: bool) -> Batch | None:
+        """Return a batch that is not counted if this rank needs one. Every rank must call this."""
+        batch, problem = None, ""
+        if needed:
+            try:
+                batch = self.batches.filler()
+            except RobustTuneError as error:
+                problem = str(error)
+        self._raise_any(gather(problem))
+        return batch
+
+    def _raise_any(self, problems: list[str]) -> None:
+        """Raise the first error of the ranks, on all of them. An empty text is none."""
+        for rank, problem in enumerate(problems):
+            if problem:
+                raise RobustTuneError(problem, reported_elsewhere=rank != self.batches.rank)
 
 
 def _unchanged(delivery: Any) -> Any:

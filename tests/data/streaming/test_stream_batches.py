@@ -210,6 +210,17 @@ def test_a_model_that_is_fitted_to_all_samples(tmp_path: Path, text_folder: Path
         data.complete_dataloader()
 
 
+def test_a_fit_on_a_table_does_not_go_on_with_a_stream(tmp_path: Path, text_folder: Path) -> None:
+    sources = as_table(tmp_path), streamed(tmp_path, SIZES)
+    for pair in (sources, sources[::-1]):
+        first, second = (module(source, text_folder) for source in pair)
+        batches(first)
+        second.setup("fit")
+        second.load_state_dict(first.state_dict())
+        with pytest.raises(RobustTuneError, match="resume with the same data.source.stream"):
+            second.train_dataloader()
+
+
 def test_a_missing_column_is_named(tmp_path: Path, text_folder: Path) -> None:
     parquet(tmp_path)
     source = HuggingFace(str(tmp_path), stream=Stream(), text_column="title")

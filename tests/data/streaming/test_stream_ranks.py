@@ -45,7 +45,10 @@ def summary(batches: Any) -> Summary:
     return [(batch.sample_id, batch.counted.tolist()) for batch in found]
 
 
-@pytest.mark.parametrize("sizes", [[30, 3, 3], [9], [5, 5, 5, 5]], ids=["uneven files", "a single file", "even files"])
+SHAPES = {"uneven files": [30, 3, 3], "one file": [9], "even files": [5, 5, 5, 5], "an empty file": [0, 30, 3]}
+
+
+@pytest.mark.parametrize("sizes", SHAPES.values(), ids=SHAPES)
 def test_both_take_as_many_steps_and_each_sample_counts_once(
     loader: Callable[..., StreamLoader], sizes: list[int]
 ) -> None:
