@@ -27,11 +27,15 @@ class FinishedRunError(Exception):
 
     Args:
         folder: Folder of the run.
+
+    Attributes:
+        test_best: True if the best checkpoint is to be tested.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(f"{folder} is finished, and left as it is: leave --resume out for another run")
         self.folder = folder
+        self.test_best = False
 
 
 def plain_settings(dumped: str) -> dict[str, Any]:

@@ -46,6 +46,7 @@ from robusttune.commands.resume import (
 from robusttune.commands.run_config import with_run_config
 from robusttune.commands.strategies import refuse_sharding
 from robusttune.commands.workers import DeadWorkerError
+from robusttune.data import ImageTextDataModule
 from robusttune.errors import RobustTuneError
 from robusttune.interruption import ignore, slurm_job, was_requeued
 from robusttune.ranks import leave
@@ -94,6 +95,8 @@ class TrainerCLI(RobustTuneCLI):
         if "verbose" in config:
             config.verbose = False  # ConditionReport prints its own table.
         if verb == "fit":
+            if config.test_best and config.trainer.enable_checkpointing is False:
+                raise RobustTuneError("test_best is true, and trainer.enable_checkpointing false: leave one out")
             self._resume(config, root)
         if config.ckpt_path is None:
             if verb != "fit":
@@ -109,13 +112,24 @@ class TrainerCLI(RobustTuneCLI):
             raise RobustTuneError("data.facts contradict those of the checkpoint: leave them out")
         config.data.facts = facts
 
+    def checked_facts(self, data: ImageTextDataModule) -> Facts:
+        """Check the data, those of a test after a fit as well, and return their facts."""
+        facts = super().checked_facts(data)
+        if self.subcommand == "fit" and self._get(self.config, "test_best"):
+            data.check("test")
+        return facts
+
     def _resume(self, config: Namespace, root: Path) -> None:
         """Resume an earlier run, if ``--resume`` or a requeued SLURM job asks for it: set its folder and checkpoint."""
         job = slurm_job() if was_requeued() else None
         if job is None and config.resume is None:
             return
         settings = plain_settings(self._parser("fit").dump(config, skip_unset=False))
-        folder = unfinished(settings, root, job if config.resume is None else None)
+        try:
+            folder = unfinished(settings, root, job if config.resume is None else None)
+        except FinishedRunError as done:
+            done.test_best = config.test_best
+            raise
         if folder is None:
             rank_zero_info("\n".join(other_settings(settings, root)) or f"there is no unfinished run in {root}")
             return
@@ -198,7 +212,8 @@ def run(verb: str, args: list[str]) -> None:
         tested = _checkpoint_to_test(start(verb, args))
     except FinishedRunError as done:
         rank_zero_info(str(done))
-        return
+        is_untested = done.test_best and not (done.folder / "report/test.json").exists()
+        tested = str(done.folder) if is_untested else None
     if tested is not None:  # Nothing else holds the objects of the fit any more.
         start("test", [f"--ckpt_path={tested}"])
 
@@ -214,7 +229,7 @@ def _checkpoint_to_test(cli: RobustTuneCLI) -> str | None:
         return None
     best = [each.best_model_path for each in cli.trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)]
     if not any(best):
-        raise RobustTuneError("test_best is true, and the fit has written no checkpoint: leave it out")
+        raise RobustTuneError("test_best is true, and the fit has written no best checkpoint: leave it out")
     return str(best[0])
 
 

@@ -35,7 +35,7 @@ from robusttune.data.streaming.training_stream import TrainingStream
 from robusttune.data.tally import Tally
 from robusttune.encoders import FrozenEncoder, ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
-from robusttune.ranks import any_over_ranks
+from robusttune.ranks import any_over_ranks, gather, rank
 from robusttune.types import STAGE_SPLITS, Batch, Facts, Sample, Split
 
 
@@ -98,7 +98,7 @@ class ImageTextDataModule(LightningDataModule):
         refuse_uncacheable_inputs(cache, noise.train, training.augmentation)
         self._stream = source.training_stream
         if self._stream is not None:
-            refuse_unsupported(splits, training, missing, cache)
+            refuse_unsupported(self._stream, splits, training, missing, cache)
         self.source = source
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
@@ -291,12 +291,28 @@ class ImageTextDataModule(LightningDataModule):
         self.tally.log_local()
 
     def _refuse_unreadable(self, found: list[str]) -> NoReturn:
-        """Check all images of the data sets in use, and raise an error that counts the unreadable ones."""
+        """Check all images of the data sets in use, and raise an error that counts the unreadable ones.
+
+        Those of a stream cannot all be checked.
+        """
+        if self._stream is not None:
+            problems = sorted({problem for each in gather(found) for problem in each})
+            raise RobustTuneError(
+                f"{'; '.join(problems[:3])}{'; ...' * (len(problems) > 3)}: repair or remove "
+                f"{'it' if len(problems) == 1 else 'them'}, or set data.unreadable to absent",
+                reported_elsewhere=rank() > 0,
+            )
         names = list(dict.fromkeys(name for data in self._datasets.values() for name in data.records.all_images()))
         refuse_unreadable(names, self.source.images, found, threads=Processes.of(self.trainer).cores)
 
     def _streaming(self, stream: TrainingStream) -> StreamLoader:
-        """Return the loader of streamed training samples."""
+        """Return the loader of streamed training samples.
+
+        Raises:
+            RobustTuneError: The Trainer is to overfit a few batches, which must then be the same ones in each epoch.
+        """
+        if getattr(self.trainer, "overfit_batches", 0) > 0:
+            raise RobustTuneError("trainer.overfit_batches needs a table, and data.source.stream is set: leave one out")
         settings = (self.preprocessing, self.missing.train, self.facts, self.loaders, Processes.of(self.trainer))
         return stream_loader(stream, *settings, lambda: 0 if self.trainer is None else self.trainer.current_epoch)
 

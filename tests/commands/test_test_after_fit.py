@@ -40,6 +40,12 @@ def test_the_results_are_those_of_a_test(
     (tmp_path / "runs/demo/0/report/test.json").unlink()
     assert main(["test", "--ckpt_path=runs/demo/0"]) == 0
     assert results(Path("runs/demo/0")) == found
+    (tmp_path / "runs/demo/0/report/test.json").unlink()
+    capsys.readouterr()
+    assert main([*FIT, f"--data.cache.folder={tmp_path}/cache", "--resume=auto"]) == 0  # of a job that ended in between
+    assert results(Path("runs/demo/0")) == found
+    assert main([*FIT, f"--data.cache.folder={tmp_path}/cache", "--resume=auto"]) == 0
+    assert capsys.readouterr().out.count("Next: ") == 1
 
 
 @pytest.mark.slow
@@ -52,4 +58,12 @@ def test_all_processes_test(tmp_path: Path) -> None:
 def test_without_a_checkpoint_there_is_nothing_to_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = [f"--data.cache.folder={tmp_path}/cache", f"--run_root={tmp_path}/runs"]
     assert main([*FIT, *flags, "--trainer.enable_checkpointing=false"]) == 1
-    assert "test_best is true, and the fit has written no checkpoint" in capsys.readouterr().err
+    assert "test_best is true, and trainer.enable_checkpointing false" in capsys.readouterr().err
+
+
+def test_a_missing_test_split_is_found_before_the_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train.jsonl").write_text('{"text": "soup", "label": "a"}\n{"text": "pie", "label": "b"}\n' * 10)
+    table = ["--data.source=Table", f"--data.source.train={tmp_path}/train.jsonl", "--data.source.image_column=null"]
+    assert main(["fit", f"--config={CONFIG}", *table, "--test_best=true", f"--run_root={tmp_path}/runs"]) == 1
+    assert "the data has no test split" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

@@ -18,7 +18,7 @@ from robusttune.data.sources.base import SCHEMA, Source, names_of_classes, to_ba
 from robusttune.data.sources.blanks import Blanks
 from robusttune.data.sources.files import path_kind
 from robusttune.data.sources.hugging_face_images import CellImages
-from robusttune.data.sources.hugging_face_loading import StreamedSplits, expanded, load_splits
+from robusttune.data.sources.hugging_face_loading import TAR_FORMAT, StreamedSplits, expanded, load_splits
 from robusttune.data.sources.hugging_face_records import RowReader, names_of
 from robusttune.data.sources.hugging_face_stream import HuggingFaceStream, Stream
 from robusttune.data.sources.image_cells import (
@@ -102,7 +102,7 @@ class HuggingFace(Source):
     @property
     def images(self) -> ImageReader:
         """Return a reader of the images in the image column."""
-        return CellImages(self.path, self.image_columns, self._cell, self.remote)
+        return CellImages(self._place_of, self.image_columns, self._cell, self.remote)
 
     @cached_property
     def training_stream(self) -> HuggingFaceStream | None:
@@ -133,11 +133,14 @@ class HuggingFace(Source):
         reader = self.row_reader(where, split, data.features)
         batches = data.select_columns([column for column in self.used_columns if column in data.column_names])
         with RecordWriter(SCHEMA) as writer:
-            first = 0
+            first, filled = 0, set[str]()
             for rows in batches.with_format("arrow").iter(ROWS):
                 writer.add(to_batch([*reader.records(rows, first)]))
                 first += len(rows)
+                filled |= {name for name in rows.column_names if rows[name].null_count < len(rows)}
             table = writer.table()
+        if self._is_tar:
+            self._check_endings(filled, where, labelled=split != "predict")
         for warning in reader.labels.check(where):
             log.warning("%s", warning)
         for repeat, row in repeated(table["id"]):
@@ -225,6 +228,30 @@ class HuggingFace(Source):
                     "give another image_column, or cast it to datasets.Image"
                 )
 
+    def _check_endings(self, filled: set[str], where: str, labelled: bool) -> None:
+        """Check that tar files have files of all endings, since a file that a sample lacks is a missing cell.
+
+        Args:
+            filled: Endings that at least one sample has.
+            where: Name of the split in the data set, for messages.
+            labelled: Whether samples need labels.
+
+        Raises:
+            RobustTuneError: No sample has a file of an ending.
+        """
+        needed = [name for name in self.used_columns if labelled or name != self.label_column]
+        absent = [name for name in needed if name not in filled]
+        if absent:
+            raise RobustTuneError(
+                f"no sample of {where} has a file that ends in {' or '.join(absent)}: set data.source.image_column, "
+                "text_column or label_column to the endings, null for a missing modality"
+            )
+
+    @property
+    def _is_tar(self) -> bool:
+        """Return whether the columns are endings of files in tar files, with the types of `tar_features`."""
+        return self.path == TAR_FORMAT or (isinstance(self.data, StreamedSplits) and self.data.is_tar)
+
     @property
     def image_columns(self) -> list[str]:
         """Return the names of the image columns."""
@@ -235,6 +262,10 @@ class HuggingFace(Source):
         """Return the names of all columns that are used, each once."""
         used = (*self.image_columns, self.text_column, self.id_column, self.label_column)
         return [*dict.fromkeys(column for column in used if column is not None)]
+
+    def _place_of(self, name: str) -> str:
+        """Return the location of an embedded image, for messages."""
+        return f"{name} of {self.path}"
 
     def _cell(self, split: str, row: int, column: str) -> Any:
         """Return a cell of an image column."""

@@ -27,13 +27,15 @@ class CellImages(StoredImages):
     """A reader of the images of a data set: those in its cells, and those that its cells name.
 
     Args:
-        place: Name of the data set, for messages.
+        place: Function from the name of an image in a cell to its location, for messages.
         columns: Names of the image columns.
         cell: Function of a split, a row and a column that returns the cell.
         remote: Settings for images on servers.
     """
 
-    def __init__(self, place: str, columns: list[str], cell: Callable[[str, int, str], Any], remote: Remote) -> None:
+    def __init__(
+        self, place: Callable[[str], str], columns: list[str], cell: Callable[[str, int, str], Any], remote: Remote
+    ) -> None:
         super().__init__(remote)
         self.place = place
         self.columns = columns
@@ -52,7 +54,7 @@ class CellImages(StoredImages):
         part = self._part(name)
         if isinstance(part, str):
             return super().read(part)
-        return read_image(io.BytesIO(part), f"the image in {name} of {self.place}")
+        return read_image(io.BytesIO(part), f"the image in {self.place(name)}")
 
     def content(self, name: str) -> bytes:
         """Return the encoded image."""
@@ -78,6 +80,16 @@ class CellImages(StoredImages):
             return name
         cell = self.cell(found[1], int(found[2]), self.columns[int(found[3] or 0)])
         return next(islice(stored_parts(cell), int(found[4] or 0), None), b"")
+
+
+def row_of(name: str) -> int:
+    """Return the row in the name of an embedded image, see `cell_name`.
+
+    Example:
+        >>> row_of("val/7/1/2")
+        7
+    """
+    return int(name.split("/")[1])
 
 
 def cell_name(split: Split, row: int, column: int, item: int) -> str:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-TAR_CLASS = "cls"  # ending of the files of a tar that hold class numbers
+TAR_FORMAT = "webdataset"  # the library's name of tar files whose files of one name make up a sample
+# How the library decodes the files in tars, by the last part of their endings. All others are bytes.
+TAR_TEXTS, TAR_NUMBERS = ("txt", "text", "transcript"), ("cls", "cls2", "index", "inx", "id")
+TAR_OBJECTS = ("json", "jsn")
+OF_THE_SPLITS = ("name", "version", "data_dir", "data_files", "description", "features")  # of a configuration
 
 
 def load_splits(source: HuggingFace) -> Mapping[str, Any]:
@@ -73,6 +77,7 @@ class StreamedSplits(Mapping[str, Any]):
         if name not in self._loaded:
             load, builder = import_extra("datasets", "huggingface").load_dataset, self._builder
             options = {"data_files": {name: self.files[name]}, "features": builder.info.features}
+            options |= {key: value for key, value in vars(builder.config).items() if key not in OF_THE_SPLITS}
             self._loaded[name] = _loaded(self.source, lambda: load(builder.name, split=name, **options))
         return self._loaded[name]
 
@@ -92,7 +97,13 @@ class StreamedSplits(Mapping[str, Any]):
 
     def stream(self, name: str) -> Any:
         """Return a split as `datasets.IterableDataset`, whose images are not decoded."""
-        return _loaded(self.source, lambda: self._builder.as_streaming_dataset(split=name).decode(False))
+        found = _loaded(self.source, lambda: self._builder.as_streaming_dataset(split=name))
+        return found if found.features is None else found.decode(False)  # Only known types can be images.
+
+    @property
+    def is_tar(self) -> bool:
+        """Return whether the files are tar files."""
+        return bool(self._builder.name == TAR_FORMAT)
 
     @cached_property
     def _builder(self) -> Any:
@@ -101,7 +112,7 @@ class StreamedSplits(Mapping[str, Any]):
         builder = _loaded(source, lambda: load(source.path, source.name, **options))
         if not builder.config.data_files:
             raise RobustTuneError(f"{source.path} has no data files to stream: give data.source.files")
-        if builder.name == "webdataset":  # It would otherwise refuse samples that lack a modality.
+        if builder.name == TAR_FORMAT:  # It would otherwise refuse samples that lack a modality.
             return _loaded(source, lambda: load(source.path, source.name, **options, features=tar_features(source)))
         return builder
 
@@ -111,14 +122,24 @@ def tar_features(source: HuggingFace) -> Any:
 
     A file that a sample lacks is a missing cell. The library itself would find the types by the first samples, and
     refuses those that lack a file.
+
+    Raises:
+        RobustTuneError: A column is JSON, which may be a list of labels only, or several labels are no list.
     """
     datasets = import_extra("datasets", "huggingface")
-    text, number = datasets.Value("string"), datasets.Value("int64")
-    single = number if source.label_column.rpartition(".")[2] == TAR_CLASS else text
-    features = {column: datasets.Image() for column in source.image_columns}
-    features |= {} if source.text_column is None else {source.text_column: text}
-    features[source.label_column] = datasets.List(text) if source.multilabel else single
-    return datasets.Features(features | {"__key__": text, "__url__": text})
+    names = [name for name in (source.text_column, source.id_column, source.label_column) if name is not None]
+    features = {name: datasets.Image() for name in source.image_columns}
+    features |= {name: datasets.Value("string") for name in ("__key__", "__url__")}
+    for name in (name for name in names if name not in features):
+        ending = name.rpartition(".")[2]
+        if (ending in TAR_OBJECTS) != (source.multilabel and name == source.label_column):
+            raise RobustTuneError(
+                f"the files that end in {name} cannot be used as a column: texts, ids and single labels are txt or cls "
+                "files, and several labels a list in a json file"
+            )
+        kind = "string" if ending in TAR_TEXTS else "int64" if ending in TAR_NUMBERS else "binary"
+        features[name] = datasets.List(datasets.Value("string")) if ending in TAR_OBJECTS else datasets.Value(kind)
+    return datasets.Features(features)
 
 
 def expanded(pattern: str) -> list[str]:
@@ -141,7 +162,7 @@ def expanded(pattern: str) -> list[str]:
 
 
 def _tar_options(source: HuggingFace) -> dict[str, Any]:
-    return {"features": tar_features(source)} if source.path == "webdataset" else {}
+    return {"features": tar_features(source)} if source.path == TAR_FORMAT else {}
 
 
 def _loaded(source: HuggingFace, load: Callable[[], T]) -> T:

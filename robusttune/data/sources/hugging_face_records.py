@@ -57,7 +57,7 @@ class RowReader:
         """
         images = self._image_names(rows, first)
         columns = (self.text_column, self.id_column, self.labels.column)
-        texts, ids, labels = (_cells(rows, name) for name in columns)
+        texts, ids, labels = (self._cells(rows, name, first) for name in columns)
         for number, names in enumerate(images):
             row = first + number
             yield Record(
@@ -85,6 +85,20 @@ class RowReader:
                     names[row] += self.images.names(cell, [column])
         return names if self.averages_images else [row_names[:1] for row_names in names]
 
+    def _cells(self, rows: pa.Table, column: str | None, first: int) -> list[Any]:
+        """Return the cells of a column, with bytes decoded; None for each row if there is no such column."""
+        if column not in rows.column_names:
+            return [None] * len(rows)
+        cells: list[Any] = rows[column].to_pylist()
+        for number, cell in enumerate(cells):
+            if isinstance(cell, bytes):
+                try:
+                    cells[number] = cell.decode("utf-8-sig")
+                except UnicodeDecodeError:
+                    cells[number] = None
+                    self.bad.add(self.place(first + number), f"have a {column} that is not UTF-8", "convert it")
+        return cells
+
     def _id(self, value: Any, row: int) -> str:
         text = self._text(value, self.place(row), self._no_blanks)
         if text is None and self.id_column is not None:
@@ -100,12 +114,6 @@ class RowReader:
     @cached_property
     def _no_blanks(self) -> Blanks:
         return Blanks([])
-
-
-def _cells(rows: pa.Table, column: str | None) -> list[Any]:
-    """Return the cells of a column; None for each row if there is no such column."""
-    cells: list[Any] = rows[column].to_pylist() if column in rows.column_names else [None] * len(rows)
-    return cells
 
 
 def names_of(feature: Any) -> list[str] | None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from robusttune.data.images import ImageReader
 from robusttune.data.sources.base import to_table
 from robusttune.data.sources.files import read_text
-from robusttune.data.sources.hugging_face_images import CellImages
+from robusttune.data.sources.hugging_face_images import CellImages, row_of
 from robusttune.data.sources.hugging_face_records import names_of
 from robusttune.data.streaming.training_stream import StreamedRow, TrainingStream
 from robusttune.errors import RobustTuneError
@@ -72,6 +72,11 @@ class HuggingFaceStream(TrainingStream):
         """Return the name of the training split, for messages."""
         return f"{self.source.path}, {self.source.splits.get('train')}"
 
+    @property
+    def has_both(self) -> bool:
+        """Return whether samples may have an image and a text."""
+        return bool(self.source.image_columns) and self.source.text_column is not None
+
     @cached_property
     def class_names(self) -> list[str] | None:
         """Return the names of all classes in label order, or None if the data set does not know them."""
@@ -121,7 +126,8 @@ class HuggingFaceStream(TrainingStream):
         records = to_table(reader.records(table))
         reader.bad.refuse(len(rows))
         images = CellImages(
-            *(self.place, self.source.image_columns),
+            lambda name: f"{reader.place(row_of(name))} of {self.place}",
+            self.source.image_columns,
             lambda split, row, column: table[column][row].as_py(),
             self.source.remote,
         )

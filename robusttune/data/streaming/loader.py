@@ -85,6 +85,8 @@ class StreamLoader(WatchedLoader):
             found = next(deliveries, None)
             everywhere = self._exchange(found)
             if not any(everywhere):
+                if self._progress[-1].steps == 0:
+                    raise RobustTuneError(f"{batches.stream.place} has no sample: give it some")
                 return
             self._progress.append(self._progress[-1].after(everywhere))
             if not all(everywhere):
@@ -103,6 +105,7 @@ class StreamLoader(WatchedLoader):
         return {
             "epoch": self.batches.epoch,
             "steps": progress.steps,
+            "order": self._order,
             "samples_a_step": self._samples_per_step,
             "positions": [[[*position] for position in parts] for parts in progress.positions],
             "next": progress.next,
@@ -122,9 +125,23 @@ class StreamLoader(WatchedLoader):
             raise RobustTuneError(
                 f"the checkpoint was taken inside a streamed epoch of {state['samples_a_step']} samples a step and "
                 f"{sum(given)} loader processes, not {self._samples_per_step} and {sum(shape)}: resume with the same "
-                "batch_size, devices and data.loader.workers"
+                f"batch_size and devices, and data.loader.workers {given[0]}"
+            )
+        if state["order"] != self._order:
+            found, now = (
+                f"{order['files']} files, data.source.stream.buffer {order['buffer']} and data.seed {order['seed']}"
+                for order in (state["order"], self._order)
+            )
+            raise RobustTuneError(
+                f"the checkpoint was taken inside a streamed epoch of {found}, not {now}: resume with the same"
             )
         self._resumed = state["epoch"], Progress(positions, state["next"], state["steps"])
+
+    @property
+    def _order(self) -> dict[str, int]:
+        """Return what the order of the samples depends on, besides the epoch."""
+        stream = self.batches.stream
+        return {"files": stream.shards, "buffer": stream.buffer, "seed": self.batches.preprocessing.seed}
 
     @property
     def _samples_per_step(self) -> int:

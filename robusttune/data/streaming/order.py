@@ -56,12 +56,16 @@ def samples(stream: TrainingStream, part: Part, start: Position) -> Iterator[tup
         start: Position of the first sample.
     """
     rows, group, taken = _rows(stream, part, start), start.group, start.taken
-    while held := [*islice(rows, stream.buffer)]:
+    while True:
+        held = [*islice(rows, stream.buffer)]
+        if not held:
+            return
         file, first = held[0][0], held[0][1].row
         order = np.random.default_rng([part.seed, part.epoch, part.number, group]).permutation(len(held))
         for place in range(taken, len(held)):
             yield held[order[place]][1], Position(group, file, first, place + 1)
         group, taken = group + 1, 0
+        del held  # before the next group is read
 
 
 def _rows(stream: TrainingStream, part: Part, start: Position) -> Iterator[tuple[int, StreamedRow]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lightning.pytorch.utilities import rank_zero_info
+
 from robusttune.corruption.missing import Missing
 from robusttune.counting import counted
 from robusttune.data.loaders import Loaders, Processes
@@ -12,6 +14,7 @@ from robusttune.data.streaming.batches import StreamedBatches
 from robusttune.data.streaming.loader import StreamLoader
 from robusttune.data.streaming.training_stream import TrainingStream
 from robusttune.data.workers import Workers, limited_by_memory
+from robusttune.ranks import max_over_ranks
 from robusttune.types import Facts
 
 
@@ -37,7 +40,12 @@ def stream_loader(
         processes: Processes of the run.
         epoch: Function that returns the epoch of the next iteration.
     """
-    number = min(loaders.workers(processes.cores), max(1, stream.shards // processes.world_size))
+    asked, most = loaders.workers(processes.cores), max(1, stream.shards // processes.world_size)
+    number = min(asked, most)
+    if number < asked:
+        started = counted(number, "loader process", "loader processes")
+        files = counted(stream.shards, "file")
+        rank_zero_info(f"train: {started} for each device, not {asked}: each needs a file of its own, of {files}")
     sample = 3 * preprocessing.resizing.size**2 + 9 * preprocessing.tokenizer.max_length
     workers = limited_by_memory(
         Workers(number, loaders.settings.prefetch),
@@ -46,6 +54,8 @@ def stream_loader(
         loaders.settings.workers is not None,
         counted(loaders.batch_size, "train sample"),
     )
+    # All devices need as many, also on machines that differ: the parts of an epoch depend on their number.
+    workers = workers._replace(number=-max_over_ranks(-workers.number))
     own = (processes.rank, processes.world_size)
     batches = StreamedBatches(stream, preprocessing, facts, missing, loaders.batch_size, *own)
     return StreamLoader(batches, workers, epoch)

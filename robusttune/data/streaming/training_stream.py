@@ -42,6 +42,11 @@ class TrainingStream(ABC):
 
     @property
     @abstractmethod
+    def has_both(self) -> bool:
+        """Return whether samples may have an image and a text."""
+
+    @property
+    @abstractmethod
     def class_names(self) -> list[str] | None:
         """Return the names of all classes in label order, or None if they are unknown."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from robusttune.data import (
     TrainingSettings,
 )
 from robusttune.data.sources import HuggingFace, Source, Stream
+from robusttune.data.streaming.training_stream import StreamedRow
 from robusttune.encoders import Augmentation
 from robusttune.errors import RobustTuneError
 from robusttune.types import Batch, Draw
@@ -176,7 +178,7 @@ def test_a_broken_image_ends_the_fit_as_in_a_table(tmp_path: Path, text_folder: 
     write_tar(tmp_path / "train-02.tar", [{"cls": b"1", "png": b"no image", "txt": b"soup"}])
     data = module(source, text_folder)
     data.setup("fit")
-    with pytest.raises(RobustTuneError, match="train/.* cannot be read"):
+    with pytest.raises(RobustTuneError, match="row 0 of file 2 of webdataset, train cannot be read .*: repair or"):
         [data.on_before_batch_transfer(batch, 0) for batch in data.train_dataloader()]
 
 
@@ -219,6 +221,80 @@ def test_a_fit_on_a_table_does_not_go_on_with_a_stream(tmp_path: Path, text_fold
         second.load_state_dict(first.state_dict())
         with pytest.raises(RobustTuneError, match="resume with the same data.source.stream"):
             second.train_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"text_column": "caption"}, None),
+        ({"text_column": "title"}, "no sample of webdataset, validation has a file that ends in title"),
+        ({"image_column": "jpg"}, "no sample of webdataset, validation has a file that ends in jpg: set data.source"),
+        ({"text_column": "json"}, "the files that end in json cannot be used as a column"),
+        (
+            {"multilabel": True},
+            "the files that end in cls cannot be used as a column: .* several labels a list",
+        ),
+    ],
+)
+def test_endings_of_files_in_tars(
+    tmp_path: Path, text_folder: Path, changes: dict[str, Any], error: str | None
+) -> None:
+    source = streamed(tmp_path, [2])
+    samples = [{"cls": b"0", "png": png("red"), "caption": "süß".encode()}, {"cls": b"1", "txt": b"a", "json": b"{}"}]
+    for name in ("train-00.tar", "val-0.tar"):
+        write_tar(tmp_path / name, samples)
+    data = module(replace(source, **changes), text_folder)
+    if error is not None:
+        with pytest.raises(RobustTuneError, match=error):
+            batches(data)
+        return
+    rows = data.rows("val")
+    assert rows is not None
+    assert [rows.value("text", row) for row in range(2)] == ["süß", None]
+    stream = data.source.training_stream
+    assert stream is not None
+    table, _ = stream.records([StreamedRow(0, row, cells) for row, cells in enumerate(stream.rows(0))])
+    assert table["text"].to_pylist() == ["süß", None]
+
+
+def test_ids_of_files_in_tars(tmp_path: Path, text_folder: Path) -> None:
+    source = replace(streamed(tmp_path, [2]), id_column="id")
+    for name, first in (("train-00.tar", 0), ("val-0.tar", 10)):
+        write_tar(tmp_path / name, [files_of(k) | {"id": str(first + k).encode()} for k in (1, 2)])
+    data = module(source, text_folder)
+    assert sorted(ids(batches(data))) == ["1", "2"]
+    rows = data.rows("val")
+    assert rows is not None
+    assert rows.value("id", 0) == "11"
+
+
+def test_no_sample_at_all(tmp_path: Path, text_folder: Path) -> None:
+    source = streamed(tmp_path, [1, 1])
+    for name in ("train-00.tar", "train-01.tar"):
+        write_tar(tmp_path / name, [])
+    with pytest.raises(RobustTuneError, match="webdataset, train has no sample: give it some"):
+        batches(module(source, text_folder))
+
+
+def test_samples_of_one_modality_have_none_to_lose(tmp_path: Path, text_folder: Path) -> None:
+    source = replace(streamed(tmp_path, SIZES), image_column=None)
+    with pytest.raises(RobustTuneError, match="data.source has one modality"):
+        module(source, text_folder, missing=MissingBySplit(train=Missing(rate=0.5, type="text")))
+
+
+def test_settings_of_the_format_hold_for_all_splits(tmp_path: Path, text_folder: Path) -> None:
+    """Those that a data set's own README gives."""
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  sep: ';'\n  data_files:\n"
+        "  - {split: train, path: train.csv}\n  - {split: validation, path: val.csv}\n---\n"
+    )
+    for name in ("train", "val"):
+        (tmp_path / f"{name}.csv").write_text("text;label\nsoup, hot;a\npie;b\n")
+    data = module(HuggingFace(str(tmp_path), stream=Stream(), image_column=None), text_folder)
+    assert len(ids(batches(data))) == 2
+    rows = data.rows("val")
+    assert rows is not None
+    assert rows.value("text", 0) == "soup, hot"
 
 
 def test_a_missing_column_is_named(tmp_path: Path, text_folder: Path) -> None:

@@ -16,7 +16,7 @@ from robusttune.data.streaming.training_stream import StreamedRow, TrainingStrea
 class Counted(TrainingStream):
     """A stream of files with the given numbers of rows, which counts the rows that are read."""
 
-    place, class_names = "counted", None
+    place, class_names, has_both = "counted", None, True
 
     def __init__(self, sizes: Sequence[int], buffer: int) -> None:
         super().__init__(buffer)

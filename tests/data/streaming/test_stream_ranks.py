@@ -16,6 +16,7 @@ from robusttune.data import ImageTextDataModule
 from robusttune.data.loaders import Processes
 from robusttune.data.streaming.loader import StreamLoader
 from robusttune.data.streaming.training import stream_loader
+from robusttune.data.workers import Workers
 from robusttune.errors import RobustTuneError
 from robusttune.types import Batch
 
@@ -96,8 +97,28 @@ def test_a_state_of_other_processes_is_refused(loader: Callable[..., StreamLoade
             other.load_state_dict(first.state_dict())
         return str(error.value)
 
-    expected = "of 8 samples a step and 4 loader processes, not 8 and 2: resume with the same batch_size, devices"
-    assert all(expected in message for message in in_two_ranks(run, workers=True))
+    expected = (
+        "of 8 samples a step and 4 loader processes, not 8 and 2: resume with the same batch_size and devices, and"
+    )
+    messages = in_two_ranks(run, workers=True)
+    assert all(f"{expected} data.loader.workers 2" in message for message in messages)
+
+
+def test_a_state_of_another_order_is_refused(loader: Callable[..., StreamLoader], tmp_path: Path) -> None:
+    first = loader([8, 8, 8], 0)
+    first.batches.world_size = 1
+    state = StreamLoader(first.batches, Workers(0, 2), lambda: 1)
+    next(iter(state))
+    state.used()
+    other = loader([8, 8, 8], 0)
+    other.batches.world_size, other.batches.stream.buffer = 1, 5
+    with pytest.raises(RobustTuneError, match="of 3 files, data.source.stream.buffer 7 and data.seed 0, not 3 files"):
+        StreamLoader(other.batches, Workers(0, 2), lambda: 1).load_state_dict(state.state_dict())
+
+
+def test_all_ranks_have_as_many_workers(loader: Callable[..., StreamLoader]) -> None:
+    found = in_two_ranks(lambda rank: loader([8, 8, 8, 8], rank, 1 + rank).num_workers)
+    assert found == [1, 1]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
