@@ -114,7 +114,8 @@ OTHERS = [path for path in sorted(CONFIGS.glob("*/*.yaml")) if path.parent.name 
 
 @pytest.mark.parametrize("overlay", OTHERS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_each_setting_of_an_overlay_is_taken(overlay: Path) -> None:
-    base = "oxford_pets_mmrl" if overlay.parent.name in ("clip", "mmrlpp") else "food101"
+    of_clip = overlay.parent.name in ("clip", "mmrlpp")
+    base = "oxford_pets_mmrl" if of_clip else "hugging_face" if overlay.stem == "stream" else "food101"
     found = leaves(parsed(base, f"{overlay.parent.name}/{overlay.stem}"))
     given = leaves(yaml.safe_load(overlay.read_text()))
     assert {path: found.get(path) for path in given} == given

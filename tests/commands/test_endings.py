@@ -177,7 +177,7 @@ def test_a_signal_ends_other_commands(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("robusttune.commands.report.report_on", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr("robusttune.report.report_on", lambda *_: os.kill(os.getpid(), number))
     assert main(["report", str(run), f"--out={tmp_path}/out"]) == 128 + number
     error = capsys.readouterr().err
     assert "has ended robusttune report before it was finished: run it again" in error

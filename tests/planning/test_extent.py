@@ -71,9 +71,9 @@ def test_epochs_end_with_whatever_comes_first(extent: Extent, epochs: float) -> 
         (Extent(max_epochs=6, validate_every=3), 2),
         (Extent(max_epochs=6, check_interval=0.25), 30),
         (Extent(max_epochs=6, check_interval=5), 12),
-        (Extent(max_epochs=200), 100),  # short epochs
+        (Extent(max_epochs=200), 50),  # short epochs
         (Extent(max_epochs=200, check_interval=10), 200),
-        (Extent(max_epochs=-1, max_steps=2000, accumulate=5), 125),
+        (Extent(max_epochs=-1, max_steps=2000, accumulate=5), 100),
     ],
 )
 def test_validations_are_as_often_as_they_are_asked_for(extent: Extent, validations: float) -> None:
