@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from experiments import (
     ablations,
+    adaptation,
     bayes,
     imbalance,
     methods,
@@ -64,6 +65,7 @@ TABLES = {
     "imbalance_demo": Table("imbalance_demo", imbalance.table),
     "imbalance_emoji": Table("imbalance_emoji", imbalance.table),
     **{f"protocol_{name}": Table(f"protocol_{name}", protocols.tables) for name in protocols.MINIATURES},
+    "adaptation": Table("adaptation", adaptation.table),
     "methods": Table("methods", methods.table),
     "scale": Table("scale", scale.table),
     "small_tables_suite": Table("small_tables", summary.suite_table),
