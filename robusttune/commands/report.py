@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
+from rich.console import Console
 
 from robusttune.commands.user_errors import user_errors
 from robusttune.errors import RobustTuneError
@@ -58,8 +59,6 @@ def run(args: list[str]) -> None:
 
 
 def _show(document: Document, out: str) -> None:
-    from rich.console import Console
-
     from robusttune.report.tables import as_rich
 
     console = Console(highlight=False)

@@ -30,12 +30,12 @@ from robusttune.data.sources.base import Source
 from robusttune.data.splits import Splits
 from robusttune.data.streaming.checks import refuse_unsupported
 from robusttune.data.streaming.loader import StreamLoader
-from robusttune.data.streaming.training import stream_loader, stream_summary
+from robusttune.data.streaming.training import refuse_streamed, stream_loader, stream_summary
 from robusttune.data.streaming.training_stream import TrainingStream
 from robusttune.data.tally import Tally
 from robusttune.encoders import FrozenEncoder, ImageEncoder, TextEncoder
 from robusttune.errors import RobustTuneError
-from robusttune.ranks import any_over_ranks, gather, rank
+from robusttune.ranks import any_over_ranks
 from robusttune.types import STAGE_SPLITS, Batch, Facts, Sample, Split
 
 
@@ -265,11 +265,14 @@ class ImageTextDataModule(LightningDataModule):
         Raises:
             RobustTuneError: A rank has an unreadable image, and ``unreadable`` is ``error``.
         """
+        loader = self._train_loader if batch.split == "train" else None
         if self.unreadable == "error" and any_over_ranks(bool(batch.unreadable)):
+            if isinstance(loader, StreamLoader):
+                refuse_streamed(batch.unreadable)
             self._refuse_unreadable(batch.unreadable)
         self.tally.add(batch)
-        if batch.split == "train" and isinstance(self._train_loader, StreamLoader):
-            self._train_loader.used()
+        if isinstance(loader, StreamLoader):
+            loader.used()
         return batch
 
     # Lightning restores the state of a loader too late: the learning rate schedule needs the number of steps, so the
@@ -291,17 +294,7 @@ class ImageTextDataModule(LightningDataModule):
         self.tally.log_local()
 
     def _refuse_unreadable(self, found: list[str]) -> NoReturn:
-        """Check all images of the data sets in use, and raise an error that counts the unreadable ones.
-
-        Those of a stream cannot all be checked.
-        """
-        if self._stream is not None:
-            problems = sorted({problem for each in gather(found) for problem in each})
-            raise RobustTuneError(
-                f"{'; '.join(problems[:3])}{'; ...' * (len(problems) > 3)}: repair or remove "
-                f"{'it' if len(problems) == 1 else 'them'}, or set data.unreadable to absent",
-                reported_elsewhere=rank() > 0,
-            )
+        """Check all images of the data sets in use, and raise an error that counts the unreadable ones."""
         names = list(dict.fromkeys(name for data in self._datasets.values() for name in data.records.all_images()))
         refuse_unreadable(names, self.source.images, found, threads=Processes.of(self.trainer).cores)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,15 +112,15 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(
 
 
 @pytest.mark.slow
-def test_two_processes_train_alike_and_are_tested(config: Path, tmp_path: Path) -> None:
-    """Both have the same weights, and the losses are finite although one of them runs out of samples first."""
+def test_two_processes_fit(config: Path, tmp_path: Path) -> None:
+    """The losses are finite although one of them runs out of samples first, and the state has the positions of both."""
     two = ("--trainer.devices=2", "--trainer.strategy=ddp", f"--run_root={tmp_path}/runs")
     assert "streamed from 5 files" in run_command("fit", f"--config={config}", *two)
     run = tmp_path / "runs/streamed/0"
     with (run / "metrics.csv").open() as file:
         losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
     assert len(losses) == 40
-    assert all(loss == loss for loss in losses)
+    assert all(map(math.isfinite, losses))
     state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["ImageTextDataModule"]
     assert [len(parts) for parts in state["positions"]] == [1, 1]
 

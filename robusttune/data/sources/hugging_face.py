@@ -213,8 +213,7 @@ class HuggingFace(Source):
         Raises:
             RobustTuneError: A column is missing, or one of images holds something else.
         """
-        needed = [*self.image_columns, self.text_column, self.label_column if labelled else None, self.id_column]
-        missing = [name for name in needed if name is not None and name not in found]
+        missing = [name for name in self._needed_columns(labelled) if name not in found]
         if missing:
             raise RobustTuneError(
                 f"{where} has no column {', '.join(missing)} (it has {', '.join(found)}): set "
@@ -239,8 +238,7 @@ class HuggingFace(Source):
         Raises:
             RobustTuneError: No sample has a file of an ending.
         """
-        needed = [name for name in self.used_columns if labelled or name != self.label_column]
-        absent = [name for name in needed if name not in filled]
+        absent = [name for name in self._needed_columns(labelled) if name not in filled]
         if absent:
             raise RobustTuneError(
                 f"no sample of {where} has a file that ends in {' or '.join(absent)}: set data.source.image_column, "
@@ -262,6 +260,10 @@ class HuggingFace(Source):
         """Return the names of all columns that are used, each once."""
         used = (*self.image_columns, self.text_column, self.id_column, self.label_column)
         return [*dict.fromkeys(column for column in used if column is not None)]
+
+    def _needed_columns(self, labelled: bool) -> list[str]:
+        """Return the names of the columns that a split must have: all that are used, or all but the label column."""
+        return [name for name in self.used_columns if labelled or name != self.label_column]
 
     def _place_of(self, name: str) -> str:
         """Return the location of an embedded image, for messages."""

@@ -127,10 +127,9 @@ def tar_features(source: HuggingFace) -> Any:
         RobustTuneError: A column is JSON, which may be a list of labels only, or several labels are no list.
     """
     datasets = import_extra("datasets", "huggingface")
-    names = [name for name in (source.text_column, source.id_column, source.label_column) if name is not None]
     features = {name: datasets.Image() for name in source.image_columns}
     features |= {name: datasets.Value("string") for name in ("__key__", "__url__")}
-    for name in (name for name in names if name not in features):
+    for name in (name for name in source.used_columns if name not in features):
         ending = name.rpartition(".")[2]
         if (ending in TAR_OBJECTS) != (source.multilabel and name == source.label_column):
             raise RobustTuneError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -14,7 +15,8 @@ from robusttune.data.streaming.batches import StreamedBatches
 from robusttune.data.streaming.loader import StreamLoader
 from robusttune.data.streaming.training_stream import TrainingStream
 from robusttune.data.workers import Workers, limited_by_memory
-from robusttune.ranks import max_over_ranks
+from robusttune.errors import RobustTuneError
+from robusttune.ranks import gather, max_over_ranks, rank
 from robusttune.types import Facts
 
 
@@ -59,6 +61,23 @@ def stream_loader(
     own = (processes.rank, processes.world_size)
     batches = StreamedBatches(stream, preprocessing, facts, missing, loaders.batch_size, *own)
     return StreamLoader(batches, workers, epoch)
+
+
+def refuse_streamed(found: list[str]) -> NoReturn:
+    """Raise an error about unreadable images of a batch. The other images of a stream cannot be checked first.
+
+    Args:
+        found: Error messages of the unreadable images on this rank. Every rank must call this.
+
+    Raises:
+        RobustTuneError: Always, on all ranks.
+    """
+    problems = sorted({problem for each in gather(found) for problem in each})
+    raise RobustTuneError(
+        f"{'; '.join(problems[:3])}{'; ...' * (len(problems) > 3)}: repair or remove "
+        f"{'it' if len(problems) == 1 else 'them'}, or set data.unreadable to absent",
+        reported_elsewhere=rank() > 0,
+    )
 
 
 def stream_summary(stream: TrainingStream, facts: Facts, missing: Missing | None) -> str:
